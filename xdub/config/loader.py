@@ -1,0 +1,204 @@
+"""Strict loading: every key and type is checked against the dataclasses; an unknown key names the valid ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from xdub.config.recipe import PHASES, Recipe
+from xdub.config.sections import PhaseConfig, TrainConfig
+from xdub.errors import UserError
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    files = resources.files("xdub.recipes").iterdir()
+    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+
+
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Recipe from a shipped name ("tiny") or a YAML file, with `section.key=value` overrides applied.
+
+    Raises UserError for a missing or malformed file, an unknown key, a value of the wrong type, or values that
+    do not fit together.
+    """
+    raw = _read(name_or_path)
+    parsed = [parse_override(text) for text in overrides]
+    # A train setting on the command line wins over what the recipe's phases say; one given for a phase wins over it.
+    for path, _ in parsed:
+        if path[0] == "train" and len(path) == 2:
+            for phase in (raw.get("phases") or {}).values():
+                if isinstance(phase, dict):
+                    phase.pop(path[1], None)
+    for path, value in parsed:
+        _assign(raw, path, value)
+    return recipe_from_dict(raw)
+
+
+def recipe_from_dict(raw: Mapping[str, Any]) -> Recipe:
+    """Recipe from plain values, as `Recipe.to_dict` writes them."""
+    return _build(Recipe, raw, "")
+
+
+def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
+    """`train.lr=1e-4` -> (("train", "lr"), value as YAML reads it)."""
+    path, equals, value = text.partition("=")
+    keys = tuple(key.strip() for key in path.split("."))
+    if not equals or not all(keys):
+        raise UserError(f"--set {text}: write it as section.key=value, for example --set train.lr=1e-4")
+    try:
+        return keys, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {text}: {value!r} is not a YAML value") from error
+
+
+def _read(name_or_path: str | Path) -> dict[str, Any]:
+    text, where = _recipe_text(name_or_path)
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise UserError(
+            f"{where} is not a recipe: it must be a YAML mapping with keys {', '.join(_keys(Recipe))}"
+        )
+    return raw
+
+
+def _recipe_text(name_or_path: str | Path) -> tuple[str, str]:
+    if str(name_or_path) in shipped_recipes():
+        return (resources.files("xdub.recipes") / f"{name_or_path}.yaml").read_text(
+            "utf-8"
+        ), f"recipe {name_or_path}"
+    path = Path(name_or_path)
+    if not path.is_file():
+        known = ", ".join(shipped_recipes())
+        raise UserError(f"no recipe {str(name_or_path)!r}: give a YAML file or one of: {known}")
+    try:
+        return path.read_text("utf-8"), str(path)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a text file: give a YAML recipe") from error
+
+
+def _assign(raw: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    node = raw
+    for depth, key in enumerate(path[:-1]):
+        child = node.setdefault(key, {})
+        if not isinstance(child, dict):
+            raise UserError(
+                f"--set {'.'.join(path)}: {'.'.join(path[: depth + 1])} is a value, not a section"
+            )
+        node = child
+    node[path[-1]] = value
+
+
+def _keys(section: type) -> list[str]:
+    """Keys a section may have in a recipe file."""
+    own = [field.name for field in dataclasses.fields(section)]
+    if section is PhaseConfig:
+        own.remove("train")
+        own += _keys(TrainConfig)
+    return own
+
+
+@cache
+def _hints(section: type) -> dict[str, Any]:
+    return get_type_hints(section)
+
+
+def _build(section: type, raw: Any, path: str) -> Any:
+    """Instance of a section's dataclass from plain values. `path` is "" or ends with a dot."""
+    if not isinstance(raw, Mapping):
+        raise UserError(
+            f"{path.rstrip('.')}={raw!r} is not a section; its keys are {', '.join(_keys(section))}"
+        )
+    valid = _keys(section)
+    for key in raw:
+        if key not in valid:
+            raise UserError(_unknown_key(path, str(key), valid))
+    if section is PhaseConfig:
+        train = {key: value for key, value in raw.items() if key in _keys(TrainConfig)}
+        raw = {key: value for key, value in raw.items() if key not in train}
+        overrides = {
+            key: _convert(_hints(TrainConfig)[key], value, path + key) for key, value in train.items()
+        }
+    values = {key: _convert(_hints(section)[key], value, path + str(key)) for key, value in raw.items()}
+    if section is PhaseConfig:
+        values["train"] = overrides
+    for field in dataclasses.fields(section):
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and field.name not in values:
+            raise UserError(f"{path}{field.name} is missing from the recipe")
+    return section(**values)
+
+
+def _unknown_key(path: str, key: str, valid: list[str]) -> str:
+    close = difflib.get_close_matches(key, valid, n=1)
+    hint = f" (did you mean {path}{close[0]}?)" if close else ""
+    phase = f"; phases are {', '.join(PHASES)}" if path == "phases." else ""
+    return f"unknown recipe key {path}{key}{hint}; valid keys here: {', '.join(valid)}{phase}"
+
+
+def _convert(kind: Any, value: Any, path: str) -> Any:
+    """The value as its annotated type, or UserError naming the path."""
+    if dataclasses.is_dataclass(kind):
+        return _build(kind, value, f"{path}.")
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        if value is None:
+            return None
+        return _convert(next(arg for arg in args if arg is not type(None)), value, path)
+    if origin is Literal:
+        if value not in args or isinstance(value, bool):
+            raise UserError(f"{path}={value} is not one of: {', '.join(map(str, args))}")
+        return value
+    if origin is tuple:
+        return _convert_tuple(args, value, path)
+    return _convert_scalar(kind, value, path)
+
+
+def _convert_tuple(args: tuple[Any, ...], value: Any, path: str) -> tuple[Any, ...]:
+    any_length = args[-1] is Ellipsis
+    if not isinstance(value, (list, tuple)) or (not any_length and len(value) != len(args)):
+        wanted = "a list" if any_length else f"a list of {len(args)} values"
+        raise UserError(f"{path}={value!r} is not {wanted}")
+    item_kinds = [args[0]] * len(value) if any_length else args
+    return tuple(_convert(kind, item, path) for kind, item in zip(item_kinds, value, strict=True))
+
+
+def _convert_scalar(kind: type, value: Any, path: str) -> Any:
+    if kind is bool or isinstance(value, bool):
+        if kind is not bool or not isinstance(value, bool):
+            raise UserError(f"{path}={_show(value)} is not {_KIND_NAMES[kind]}")
+        return value
+    if kind is str:
+        if not isinstance(value, str):
+            raise UserError(f"{path}={_show(value)} is not a text")
+        return value
+    try:
+        # YAML 1.1 reads 1e-4 as a text, so texts that are numbers are numbers here.
+        number = float(value)
+    except (TypeError, ValueError):
+        raise UserError(f"{path}={_show(value)} is not {_KIND_NAMES[kind]}") from None
+    if number != number or number in (float("inf"), float("-inf")):
+        raise UserError(f"{path}={_show(value)} is not a finite number")
+    if kind is int:
+        if not number.is_integer():
+            raise UserError(f"{path}={_show(value)} is not a whole number")
+        return int(number)
+    return number
+
+
+_KIND_NAMES = {bool: "true or false", int: "a number", float: "a number", str: "a text"}
+
+
+def _show(value: Any) -> str:
+    return value if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,143 @@
+"""The recipe: all sections together, the train settings of a phase, and the checks that span sections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from xdub.config.sections import (
+    AudioConfig,
+    CodecConfig,
+    DubConfig,
+    LoraConfig,
+    ModelConfig,
+    PairsConfig,
+    PerceptionConfig,
+    PhaseConfig,
+    TrainConfig,
+    VideoConfig,
+)
+from xdub.errors import UserError
+
+PHASES = ("generator", "editor", "lip", "texture")
+"""In the order in which they are trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phases:
+    """One section per training phase."""
+
+    generator: PhaseConfig
+    editor: PhaseConfig
+    lip: PhaseConfig
+    texture: PhaseConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides a run, apart from the data and the machine."""
+
+    name: str
+    seed: int = 0
+    video: VideoConfig
+    codec: CodecConfig
+    audio: AudioConfig
+    model: ModelConfig
+    lora: LoraConfig
+    train: TrainConfig
+    phases: Phases
+    pairs: PairsConfig
+    dub: DubConfig
+    perception: PerceptionConfig = PerceptionConfig()
+
+    def __post_init__(self) -> None:
+        for failed in _failed_checks(self):
+            raise UserError(f"recipe {self.name}: {failed}")
+
+    def phase(self, name: str) -> PhaseConfig:
+        """The phase's own section."""
+        if name not in PHASES:
+            raise UserError(f"unknown phase {name!r}; choose one of: {', '.join(PHASES)}")
+        return getattr(self.phases, name)
+
+    def for_phase(self, name: str) -> TrainConfig:
+        """The train section as the phase uses it; its seed is always an integer."""
+        train = replace(self.train, **self.phase(name).train)
+        return train if train.seed is not None else replace(train, seed=self.seed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values in the recipe file's own layout; `recipe_from_dict` reads them back to an equal recipe."""
+        raw = _plain(asdict(self))
+        for phase in raw["phases"].values():
+            phase.update(phase.pop("train"))
+        return raw
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _failed_checks(recipe: Recipe) -> Iterator[str]:
+    """Messages `path=value ...` for whatever would break later, far from its cause."""
+    video, model = recipe.video, recipe.model
+    pixels = 8 * max(model.patch[1], model.patch[2])
+    if video.size <= 0 or video.size % pixels:
+        yield f"video.size={video.size} is not a multiple of {pixels} (codec 8 px x model.patch)"
+    if video.fps != 25:
+        yield f"video.fps={video.fps}: audio and codec are aligned at 25 fps only"
+    if model.hidden_size % (2 * model.num_heads):
+        yield f"model.hidden_size={model.hidden_size} is not a multiple of 2 x num_heads ({2 * model.num_heads})"
+    frames = {"video.clip_frames": video.clip_frames, "dub.window": recipe.dub.window}
+    frames |= {
+        "dub.motion_frames": recipe.dub.motion_frames,
+        "pairs.motion_frames": recipe.pairs.motion_frames,
+    }
+    frames |= {"pairs.segment_frames": recipe.pairs.segment_frames}
+    for name in PHASES:
+        frames |= {
+            f"phases.{name}.{key}": getattr(recipe.phase(name), key) for key in ("window", "motion_frames")
+        }
+    for path, count in frames.items():
+        if count < 1 or count % 4 != 1:
+            lower = max(1, (count - 1) // 4 * 4 + 1)
+            yield f"{path}={count} does not fit the causal codec (4k + 1 frames); use {lower} or {lower + 4}"
+    for name in PHASES:
+        yield from _failed_phase_checks(recipe, name)
+    for path, band in (("dub.lip_band", recipe.dub.lip_band), ("dub.texture_band", recipe.dub.texture_band)):
+        if not 0 <= band[0] <= band[1] <= 1:
+            yield f"{path}={list(band)} is not an ordered pair in [0, 1]"
+
+
+def _failed_phase_checks(recipe: Recipe, name: str) -> Iterator[str]:
+    phase, train, path = recipe.phase(name), recipe.for_phase(name), f"phases.{name}"
+    if phase.window > recipe.video.clip_frames:
+        yield f"{path}.window={phase.window} is longer than video.clip_frames={recipe.video.clip_frames}"
+    if phase.motion_frames >= phase.window:
+        yield f"{path}.motion_frames={phase.motion_frames} leaves nothing of window={phase.window}"
+    if phase.alpha <= 0:
+        yield f"{path}.alpha={phase.alpha} must be positive"
+    for key in ("motion_prob", "silent_prob", "t_thres"):
+        if not 0 <= getattr(phase, key) <= 1:
+            yield f"{path}.{key}={getattr(phase, key)} is not in [0, 1]"
+    for key in (
+        "steps",
+        "workers",
+        "global_batch",
+        "micro_batch",
+        "lr",
+        "checkpoint_every",
+        "keep_checkpoints",
+    ):
+        if getattr(train, key) <= 0:
+            yield f"train.{key}={getattr(train, key)} (phase {name}) must be positive"
+    if not 0 <= train.ema < 1:
+        yield f"train.ema={train.ema} (phase {name}) is not in [0, 1)"
+    parts = train.micro_batch * train.workers
+    if parts > 0 and train.global_batch % parts:
+        yield (
+            f"train.global_batch={train.global_batch} (phase {name}) is not divisible by micro_batch x workers "
+            f"({train.micro_batch} x {train.workers})"
+        )

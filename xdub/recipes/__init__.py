@@ -1,0 +1,1 @@
+"""Shipped recipes: numbers live here, meaning lives in the code."""
