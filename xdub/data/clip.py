@@ -1,0 +1,185 @@
+"""The clip: one row of a shard, and the only definition of its fields, shapes and dtypes.
+
+Pixels are the truth. Latents are made per training window by the codec, so a shard outlives a change of codec.
+Point coordinates are continuous: the top left corner of a picture is (0, 0), the centre of its first pixel (0.5, 0.5).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xdub.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCHEMA_VERSION = 1
+FPS = 25.0
+SAMPLE_RATE = 16_000
+SAMPLES_PER_FRAME = 640  # SAMPLE_RATE / FPS
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Clip:
+    """A face crop with its speech. F frames of H x W, N = 640 F audio samples. Wrong shapes raise ValueError."""
+
+    clip_id: str  # content-addressed, see clip_id_of
+    source: str  # provenance: "render:seed/idx" or file name and frame range
+    speaker: str
+    fps: float = FPS
+    frames: np.ndarray  # [F,H,W,3] uint8 RGB
+    audio: np.ndarray  # [N] float32, 16 kHz mono in [-1,1]
+    landmarks: np.ndarray  # [F,68,2] float32, crop px; nan rows where no face was found
+    face_mask: np.ndarray  # [F,H,W] bool: lower face with the jaw fixed open, free of lip motion
+    lip_mask: np.ndarray  # [F,H,W] bool: weights the loss, never hides pixels
+    occluder_mask: np.ndarray  # [F,H,W] bool: what covers the face
+    opening: np.ndarray | None = None  # [F] float32: inner-lip gap / eye distance, where known exactly
+    reference: np.ndarray | None = None  # [F,H,W,3] uint8: V' of a pair; all other fields belong to V (frames)
+    scores: dict[str, float] = field(default_factory=dict)  # pairs: identity, mouth_distance, ...
+    twin_of: str | None = None  # clip_id of the rendered twin: same motion and identity, other speech
+
+    def __post_init__(self) -> None:
+        if self.fps != FPS:
+            raise ValueError(f"clip {self.clip_id}: fps is {self.fps}, must be {FPS}")
+        _check(self, "frames", np.uint8, (None, None, None, 3))
+        f, h, w, _ = self.frames.shape
+        _check(self, "audio", np.float32, (f * SAMPLES_PER_FRAME,))
+        _check(self, "landmarks", np.float32, (f, 68, 2))
+        for name in ("face_mask", "lip_mask", "occluder_mask"):
+            _check(self, name, np.bool_, (f, h, w))
+        if self.opening is not None:
+            _check(self, "opening", np.float32, (f,))
+        if self.reference is not None:
+            _check(self, "reference", np.uint8, (f, h, w, 3))
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.frames)
+
+    @property
+    def is_pair(self) -> bool:
+        return self.reference is not None
+
+    @property
+    def visible_mask(self) -> np.ndarray:
+        """M_vis [F,H,W]: the part of the face that is seen, which the generator inpaints (METHOD, Generator)."""
+        return self.face_mask & ~self.occluder_mask
+
+
+def clip_id_of(source: str, frames: np.ndarray, *more: np.ndarray | None) -> str:
+    """16 hex digits decided by the provenance and the pixels (and `more`, e.g. the reference or the audio)."""
+    digest = hashlib.sha256(source.encode())
+    for array in (frames, *more):
+        if array is not None:
+            digest.update(f"|{array.dtype.str}{array.shape}|".encode())
+            digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()[:16]
+
+
+def schema() -> pa.Schema:
+    """Columns of a clip shard. Videos are mp4 bytes, masks packed bits, arrays bytes and shape."""
+    import pyarrow as pa
+
+    array = pa.struct([("data", pa.binary()), ("shape", pa.list_(pa.int32()))])
+    return pa.schema(
+        [
+            ("schema_version", pa.int32()),
+            ("clip_id", pa.string()),
+            ("source", pa.string()),
+            ("speaker", pa.string()),
+            ("fps", pa.float64()),
+            ("frames", pa.binary()),
+            ("audio", array),
+            ("landmarks", array),
+            ("face_mask", array),
+            ("lip_mask", array),
+            ("occluder_mask", array),
+            ("opening", array),
+            ("reference", pa.binary()),
+            ("scores", pa.map_(pa.string(), pa.float64())),
+            ("twin_of", pa.string()),
+        ]
+    )
+
+
+def to_row(clip: Clip) -> dict[str, Any]:
+    """Row for `schema()`. The two videos are encoded, near lossless; everything else is exact."""
+    from xdub.media import encode_clip_bytes
+
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "clip_id": clip.clip_id,
+        "source": clip.source,
+        "speaker": clip.speaker,
+        "fps": clip.fps,
+        "frames": encode_clip_bytes(clip.frames),
+        "audio": _pack(clip.audio),
+        "landmarks": _pack(clip.landmarks),
+        "face_mask": _pack(clip.face_mask),
+        "lip_mask": _pack(clip.lip_mask),
+        "occluder_mask": _pack(clip.occluder_mask),
+        "opening": None if clip.opening is None else _pack(clip.opening),
+        "reference": None if clip.reference is None else encode_clip_bytes(clip.reference),
+        "scores": [(name, float(clip.scores[name])) for name in sorted(clip.scores)],
+        "twin_of": clip.twin_of,
+    }
+
+
+def from_row(row: Mapping[str, Any]) -> Clip:
+    """Inverse of to_row. UserError names the clip when its row is of another version or damaged."""
+    from xdub.media import decode_clip_bytes
+
+    clip_id, version = row.get("clip_id"), row.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"clip {clip_id}: schema_version {version}, this xdub reads {SCHEMA_VERSION}; prepare the data again"
+        )
+    try:
+        return Clip(
+            clip_id=row["clip_id"],
+            source=row["source"],
+            speaker=row["speaker"],
+            fps=row["fps"],
+            frames=decode_clip_bytes(row["frames"]),
+            audio=_unpack(row["audio"], np.float32),
+            landmarks=_unpack(row["landmarks"], np.float32),
+            face_mask=_unpack(row["face_mask"], np.bool_),
+            lip_mask=_unpack(row["lip_mask"], np.bool_),
+            occluder_mask=_unpack(row["occluder_mask"], np.bool_),
+            opening=None if row["opening"] is None else _unpack(row["opening"], np.float32),
+            reference=None if row["reference"] is None else decode_clip_bytes(row["reference"]),
+            scores=dict(row["scores"] or ()),
+            twin_of=row["twin_of"],
+        )
+    except Exception as error:
+        raise UserError(f"clip {clip_id}: damaged row ({type(error).__name__}: {error})") from error
+
+
+def _pack(array: np.ndarray) -> dict[str, Any]:
+    data = np.packbits(array) if array.dtype == np.bool_ else np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return {"data": data.tobytes(), "shape": list(array.shape)}
+
+
+def _unpack(value: Mapping[str, Any], dtype: type) -> np.ndarray:
+    shape = tuple(value["shape"])
+    if dtype is np.bool_:
+        bits = np.unpackbits(np.frombuffer(value["data"], np.uint8), count=int(np.prod(shape)))
+        return bits.view(np.bool_).reshape(shape)
+    return np.frombuffer(value["data"], np.dtype(dtype).newbyteorder("<")).astype(dtype).reshape(shape)
+
+
+def _check(clip: Clip, name: str, dtype: type, shape: tuple[int | None, ...]) -> None:
+    array = getattr(clip, name)
+    fits = len(array.shape) == len(shape) and all(
+        want in (None, got) for want, got in zip(shape, array.shape, strict=True)
+    )
+    if array.dtype != dtype or not fits:
+        raise ValueError(
+            f"clip {clip.clip_id}: {name} is {array.dtype}{list(array.shape)}, "
+            f"must be {np.dtype(dtype)}{list(shape)}"
+        )

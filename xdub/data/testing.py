@@ -1,0 +1,36 @@
+"""Synthetic clips, decided by a seed, for tests of everything that reads clips."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from xdub.data.clip import SAMPLES_PER_FRAME, Clip, clip_id_of
+
+
+def make_clip(seed: int, *, num_frames: int = 13, size: int = 32, pair: bool = False, **fields: Any) -> Clip:
+    """A clip of moving waves, decided by its seed."""
+    rng = np.random.default_rng(seed)
+    t, y, x = np.meshgrid(np.arange(num_frames), np.arange(size), np.arange(size), indexing="ij")
+    phase = rng.uniform(0, 6, 3)
+    frames = np.stack([np.sin(x / 6 + p + t / 5) * np.cos(y / 7 + p) for p in phase], -1)
+    frames = np.rint(127.5 + 100 * frames).astype(np.uint8)
+    box = (t >= 0) & (y > size // 2) & (x > size // 4) & (x < 3 * size // 4)
+    source = f"test:{seed}"
+    values: dict[str, Any] = {
+        "clip_id": clip_id_of(source, frames),
+        "source": source,
+        "speaker": f"speaker{seed % 3}",
+        "frames": frames,
+        "audio": rng.uniform(-1, 1, num_frames * SAMPLES_PER_FRAME).astype(np.float32),
+        "landmarks": rng.uniform(0, size, (num_frames, 68, 2)).astype(np.float32),
+        "face_mask": box,
+        "lip_mask": box & (y > 3 * size // 4),
+        "occluder_mask": box & (x < size // 3 + t),
+        "opening": rng.uniform(0, 1, num_frames).astype(np.float32),
+    }
+    if pair:
+        values |= {"reference": frames[:, :, ::-1].copy(), "scores": {"identity": 0.9, "mouth_distance": 1.5}}
+        values["twin_of"] = "0" * 16
+    return Clip(**(values | fields))
