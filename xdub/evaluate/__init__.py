@@ -1,1 +1,3 @@
-"""Evaluation: metrics (one file each), scoring of finished videos, reports, comparison of training runs (paper 4, D)."""
+"""Evaluation: metrics (one file each), scoring of finished videos, reports, comparison of training runs
+(paper 4, D).
+"""

@@ -1,10 +1,11 @@
-"""Do the lips still follow the *old* speech? Correlation of the read opening with the source video's own opening.
+"""Do the lips still follow the *old* speech? Correlation of the read opening with the source video's own
+opening.
 
-Old and new speech correlate by chance in a short clip (both open and close a few times in two seconds), so a perfect
-dub shows a raw correlation with the old speech too. ``unique`` therefore correlates the readout with that part of the
-old opening that the new opening does not explain (a semi-partial correlation: the old is regressed on the new, per clip,
-and the residual is used). ``partial`` also removes the new opening from the readout; it magnifies what is left of a
-good dub and is reported for completeness, as is ``raw``.
+Old and new speech correlate by chance in a short clip (both open and close a few times in two seconds), so a
+perfect dub shows a raw correlation with the old speech too. ``unique`` therefore correlates the readout with
+that part of the old opening that the new opening does not explain (a semi-partial correlation: the old is
+regressed on the new, per clip, and the residual is used). ``partial`` also removes the new opening from the
+readout; it magnifies what is left of a good dub and is reported for completeness, as is ``raw``.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ class Leak:
 
 
 def residual(series: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """``series`` [F] minus its least-squares fit by ``given`` [F] and a constant; nan frames of either stay nan."""
+    """``series`` [F] minus its least-squares fit by ``given`` [F] and a constant; nan frames of either stay
+    nan.
+    """
     series, given = np.asarray(series, dtype=np.float64), np.asarray(given, dtype=np.float64)
     ok = np.isfinite(series) & np.isfinite(given)
     out = np.full(len(series), np.nan)
@@ -47,7 +50,9 @@ def residual(series: np.ndarray, given: np.ndarray) -> np.ndarray:
 
 
 def leak_corr(read: Sequence[np.ndarray], old: Sequence[np.ndarray], new: Sequence[np.ndarray]) -> Leak:
-    """Lists of [F] per clip: the readout of the dubbed frames, the true opening of the source, of the new speech."""
+    """Lists of [F] per clip: the readout of the dubbed frames, the true opening of the source, of the new
+    speech.
+    """
     clips = list(zip(read, old, new, strict=True))
     unique = tuple(pearson(r, residual(o, n)) for r, o, n in clips)
     return Leak(

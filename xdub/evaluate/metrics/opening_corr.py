@@ -1,7 +1,8 @@
-"""Do the lips follow the speech? Pearson correlation over time of read mouth opening with the truth of the *new* speech.
+"""Do the lips follow the speech? Pearson correlation over time of read mouth opening with the truth of the
+*new* speech.
 
-The correlation is taken inside each clip and then averaged (so that differences between faces, which any readout has,
-cannot help), and also once over all frames together ("pooled").
+The correlation is taken inside each clip and then averaged (so that differences between faces, which any
+readout has, cannot help), and also once over all frames together ("pooled").
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ class Correlation:
 
 
 def pearson(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's r of two [F] series over the frames where both are finite; nan if either is constant or fewer than 3 remain."""
+    """Pearson's r of two [F] series over the frames where both are finite; nan if either is constant or fewer
+    than 3 remain.
+    """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError(f"pearson needs two series of one length, got {a.shape} and {b.shape}")

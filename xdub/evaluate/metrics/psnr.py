@@ -1,4 +1,5 @@
-"""Peak signal-to-noise ratio per frame, whole or inside a region (paper 4: PSNR; ours: lip box and outside the mouth).
+"""Peak signal-to-noise ratio per frame, whole or inside a region (paper 4: PSNR; ours: lip box and outside
+the mouth).
 
 Values are dB on 8-bit RGB, computed frame by frame and then averaged over frames (not one error pooled over
 everything, which is another number). Identical frames count as CAP, so that a mean stays finite.
@@ -15,11 +16,13 @@ CAP = 100.0
 
 
 def psnr(a: np.ndarray, b: np.ndarray, region: np.ndarray | None = None) -> np.ndarray:
-    """[F] dB between two uint8 videos [F,H,W,3]; ``region`` [F,H,W] bool restricts it; nan for frames with an empty region."""
+    """[F] dB between two uint8 videos [F,H,W,3]; ``region`` [F,H,W] bool restricts it; nan for frames with an
+    empty region.
+    """
     if a.shape != b.shape:
         raise ValueError(f"psnr needs equal shapes, got {a.shape} and {b.shape}")
     values = np.full(len(a), np.nan)
-    for i, (x, y) in enumerate(zip(a, b, strict=True)):  # frame by frame: a float copy of a whole video is large
+    for i, (x, y) in enumerate(zip(a, b, strict=True)):  # one by one: a float copy of a video is large
         square = (x.astype(np.float32) - y.astype(np.float32)) ** 2
         if region is not None:
             square = square[region[i]]
@@ -36,9 +39,11 @@ def mean_psnr(pairs: Sequence[np.ndarray]) -> float:
 
 
 def lip_box(landmarks: Sequence[np.ndarray], height: int, width: int, margin: float = 0.3) -> np.ndarray:
-    """[F,H,W] bool: per frame, the box around all mouth points 48:68 of the given [F,68,2] tracks, grown by ``margin`` of its size.
+    """[F,H,W] bool: per frame, the box around all mouth points 48:68 of the given [F,68,2] tracks, grown by
+    ``margin`` of its size.
 
-    Give both the truth's and the source's landmarks: then the box holds the mouth in either, whoever opens it wider.
+    Give both the truth's and the source's landmarks: then the box holds the mouth in either, whoever opens it
+    wider.
     """
     mouth = np.concatenate([track[:, 48:68] for track in landmarks], axis=1)  # [F, 20k, 2]
     low, high = mouth.min(axis=1), mouth.max(axis=1)
@@ -49,8 +54,14 @@ def lip_box(landmarks: Sequence[np.ndarray], height: int, width: int, margin: fl
 
 
 def outside(region: np.ndarray, grow: int) -> np.ndarray:
-    """[F,H,W] bool: everything farther than ``grow`` pixels from ``region``, e.g. past the feather of the paste-back."""
+    """[F,H,W] bool: everything farther than ``grow`` pixels from ``region``, e.g. past the feather of the
+    paste-back.
+    """
     if not grow:
         return ~region
-    distance = [cv2.distanceTransform((~r).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) for r in region]
-    return np.stack([d > grow if r.any() else np.ones_like(r) for d, r in zip(distance, region, strict=True)])
+    return np.stack([_farther(frame, grow) if frame.any() else np.ones_like(frame) for frame in region])
+
+
+def _farther(frame: np.ndarray, grow: int) -> np.ndarray:
+    distance = cv2.distanceTransform((~frame).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return distance > grow
