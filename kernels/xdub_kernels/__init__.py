@@ -1,0 +1,26 @@
+"""The three fused operations of an X-Dub training step, usable without the rest. Depends on torch only.
+
+Every function takes ``impl="auto" | "reference" | "triton"``. This version holds the reference implementations:
+plain torch, fp32 inside, differentiable. An explicit request never falls back to something else.
+"""
+
+from __future__ import annotations
+
+from xdub_kernels.attention import attention
+from xdub_kernels.audio_attention import audio_output_projection, frame_audio_attention, gate_disabled
+from xdub_kernels.dispatch import UnavailableError
+from xdub_kernels.flow_loss import add_noise, weighted_flow_loss
+from xdub_kernels.qknorm_rope import qk_norm_rope
+from xdub_kernels.rope_attention import shifted_rope_attention
+
+__all__ = [
+    "UnavailableError",
+    "add_noise",
+    "attention",
+    "audio_output_projection",
+    "frame_audio_attention",
+    "gate_disabled",
+    "qk_norm_rope",
+    "shifted_rope_attention",
+    "weighted_flow_loss",
+]
