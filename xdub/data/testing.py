@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
 
 from xdub.data.clip import SAMPLES_PER_FRAME, Clip, clip_id_of
 
@@ -34,3 +37,29 @@ def make_clip(seed: int, *, num_frames: int = 13, size: int = 32, pair: bool = F
         values |= {"reference": frames[:, :, ::-1].copy(), "scores": {"identity": 0.9, "mouth_distance": 1.5}}
         values["twin_of"] = "0" * 16
     return Clip(**(values | fields))
+
+
+class PatchCodec:
+    """A linear codec of the real geometry (time x4 causal, space x8): a fixed random projection of each patch."""
+
+    channels = 6
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.first = torch.randn(3 * 64, self.channels, generator=generator) / 14
+        self.rest = torch.randn(3 * 4 * 64, self.channels, generator=generator) / 28
+
+    def encode(self, video: Tensor) -> Tensor:
+        head = rearrange(video[:, :, :1], "b c t (h p) (w q) -> b t h w (c p q)", p=8, q=8) @ self.first
+        tail = rearrange(video[:, :, 1:], "b c (t s) (h p) (w q) -> b t h w (c s p q)", s=4, p=8, q=8) @ self.rest
+        return rearrange(torch.cat([head, tail], 1), "b t h w c -> b c t h w")
+
+
+class FrameIndexAudio:
+    """Feature row n is (n, mean of its samples): shows at once where a window was cut."""
+
+    dim = 2
+
+    def encode(self, wav: np.ndarray) -> Tensor:
+        rows = torch.from_numpy(wav).view(-1, SAMPLES_PER_FRAME // 2)
+        return torch.stack([torch.arange(len(rows)).float(), rows.mean(1)], 1)

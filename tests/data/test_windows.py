@@ -1,0 +1,98 @@
+"""Windows: aligned speech, hidden faces, true references, and nothing but the generator's randomness."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from xdub.data.testing import FrameIndexAudio, PatchCodec, make_clip
+from xdub.data.windows import audio_starts, audio_window, make_window, pick_reference, to_video
+from xdub.errors import UserError
+from xdub.seeding import rng
+
+
+def window(clip, phase: str, size: int = 9, seed: int = 0) -> dict:
+    return make_window(
+        clip, phase=phase, window=size, codec=PatchCodec(), audio_encoder=FrameIndexAudio(), rng=rng(seed)
+    )
+
+
+def test_each_latent_gets_its_own_features_and_four_on_either_side() -> None:
+    features = torch.arange(100).float()[:, None]
+    for start in (3, 10):
+        rows = audio_window(features, start, 13)
+        assert rows.shape == (2 * 13 + 8, 1)
+        starts = audio_starts(4)
+        first = rows[starts[0] : starts[0] + 16, 0]
+        assert first[4] == 2 * start, "the first frame's features, four more to their left"
+        for k in range(1, 4):
+            own = features[2 * (start + 4 * k - 3) : 2 * (start + 4 * k) + 2, 0]
+            span = rows[starts[k] : starts[k] + 16, 0]
+            assert len(span) == 16 and torch.equal(span[4:12], own)
+
+
+def test_audio_beyond_the_clip_is_zero_rows() -> None:
+    features = torch.ones(20, 3)
+    rows = audio_window(features, 0, 9)
+    assert (rows[:4] == 0).all() and (rows[4:24] == 1).all() and (rows[24:] == 0).all()
+    assert rows.shape == (26, 3)
+    assert (audio_window(features, 100, 5) == 0).all()
+
+
+@pytest.mark.parametrize(("phase", "pair"), [("generator", False), ("editor", True), ("lip", True)])
+def test_shapes_and_the_same_generator_gives_the_same_sample(phase: str, pair: bool) -> None:
+    clip = make_clip(1, num_frames=21, pair=pair)
+    sample, again, other = window(clip, phase), window(clip, phase), window(clip, phase, seed=1)
+    channels, size = PatchCodec.channels, 32 // 8
+    assert sample["z0"].shape == (channels, 3, size, size)
+    assert sample["z_ref"].shape == (channels, 3 if pair else 1, size, size)
+    assert sample["audio"].shape == (26, FrameIndexAudio.dim) and sample["starts"].tolist() == [0, 2, 10]
+    assert sample["face_mask"].shape == sample["lip_mask"].shape == (1, 3, size, size)
+    assert ("z_mask" in sample) == (phase == "generator")
+    for name, value in sample.items():
+        assert torch.equal(value, again[name]) if isinstance(value, Tensor) else value == again[name], name
+    assert other["start"] != sample["start"]
+
+
+def test_the_window_is_cut_at_its_start_in_pixels_and_sound() -> None:
+    clip = make_clip(2, num_frames=21, pair=True)
+    codec = PatchCodec()
+    sample = window(clip, "editor")
+    frames = slice(sample["start"], sample["start"] + 9)
+    assert torch.equal(sample["z0"], codec.encode(to_video(clip.frames[frames]))[0])
+    assert torch.equal(sample["z_ref"], codec.encode(to_video(clip.reference[frames]))[0])
+    assert sample["audio"][4, 0] == 2 * sample["start"]
+
+
+def test_the_generator_sees_no_visible_face_pixel_but_every_occluder() -> None:
+    clip = make_clip(3, num_frames=21)
+    codec = PatchCodec()
+    sample = window(clip, "generator")
+    frames = slice(sample["start"], sample["start"] + 9)
+    hidden = clip.frames[frames].astype(np.float32)
+    hidden[clip.visible_mask[frames]] = 127.5
+    want = codec.encode(torch.from_numpy(hidden).permute(3, 0, 1, 2)[None] / 127.5 - 1)[0]
+    torch.testing.assert_close(sample["z_mask"], want)
+    repainted = clip.frames.copy()
+    repainted[clip.visible_mask] = 7
+    other = make_clip(3, num_frames=21, frames=repainted)
+    assert torch.equal(window(other, "generator")["z_mask"], sample["z_mask"])
+
+
+def test_the_reference_is_a_frame_outside_the_window_where_there_is_one() -> None:
+    seen = {pick_reference(12, 3, 8, rng(i)) for i in range(100)}
+    assert seen == {0, 1, 2, 11}
+    assert {pick_reference(5, 0, 5, rng(i)) for i in range(100)} == set(range(5))
+    clip = make_clip(4, num_frames=21)
+    z_ref = window(clip, "generator")["z_ref"]
+    singles = [PatchCodec().encode(to_video(clip.frames[i : i + 1]))[0] for i in range(21)]
+    assert sum(torch.equal(z_ref, single) for single in singles) == 1
+
+
+def test_short_clips_and_clips_without_reference_are_refused() -> None:
+    with pytest.raises(UserError, match="has 5 frames, the generator window needs 9"):
+        window(make_clip(0, num_frames=5), "generator")
+    with pytest.raises(UserError, match="trains on pairs"):
+        window(make_clip(0), "editor")
