@@ -1,0 +1,92 @@
+"""Whole face tracks, segment after segment: each window begins with the frames that its predecessor generated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from xdub.data.windows import audio_window
+from xdub.dub.segments import Segment, plan_segments, window_index
+from xdub.dub.windows import Window, WindowSampler
+
+
+@dataclass(frozen=True, kw_only=True)
+class Track:
+    """A crop video in memory and the speech it is to get. N frames of S x S px."""
+
+    frames: np.ndarray
+    """uint8 [N,S,S,3]."""
+    features: Tensor
+    """[T50, d] of the new speech; silence (zero rows) where it ends before the video."""
+    noise: tuple[object, ...]
+    """What decides the noise, e.g. (seed, clip id)."""
+    hidden: np.ndarray | None = None
+    """bool [N,S,S], for a generator: M_vis."""
+
+
+class Joiner:
+    """Makes the windows of one track in order and keeps what the next one needs."""
+
+    def __init__(self, num_frames: int, features: Tensor, noise: tuple[object, ...], window: int, motion: int) -> None:
+        self.num_frames, self.features, self.noise, self.window_frames = num_frames, features, noise, window
+        self.segments = plan_segments(num_frames, window, motion)
+        self._tail: np.ndarray | None = None
+        self._motion = motion
+
+    def index(self, segment: Segment) -> np.ndarray:
+        """Frame numbers [F] of the track that the segment's window reads."""
+        return window_index(segment, self.num_frames, self.window_frames)
+
+    def window(self, segment: Segment, frames: np.ndarray, hidden: np.ndarray | None = None) -> Window:
+        """The segment's window from its own frames [F,S,S,3] (those of `index`)."""
+        return Window(
+            frames=frames,
+            audio=audio_window(self.features, segment.start, self.window_frames).float(),
+            noise=(*self.noise, segment.index),
+            motion=self._tail if segment.motion else None,
+            hidden=hidden,
+        )
+
+    def join(self, segment: Segment, generated: np.ndarray) -> np.ndarray:
+        """The frames [keep, stop) that the segment contributes, out of its window's [F,S,S,3]."""
+        new = generated[segment.offsets()]
+        history = new if self._tail is None else np.concatenate([self._tail, new])
+        self._tail = history[len(history) - self._motion :] if self._motion else None
+        return new
+
+
+def generate(
+    tracks: Sequence[Track],
+    sampler: WindowSampler,
+    *,
+    window: int,
+    motion: int,
+    batch: int,
+    on_windows: Callable[[int, int], None] | None = None,
+) -> list[np.ndarray]:
+    """All tracks dubbed: float32 [N,S,S,3] in 0..255 each, exactly as long as the track.
+
+    Segments of equal index of different tracks are sampled together, ``batch`` at a time; ``on_windows(done, total)``.
+    """
+    joiners = [Joiner(len(track.frames), track.features, track.noise, window, motion) for track in tracks]
+    parts: list[list[np.ndarray]] = [[] for _ in tracks]
+    total, done = sum(len(joiner.segments) for joiner in joiners), 0
+    for round_index in range(max((len(joiner.segments) for joiner in joiners), default=0)):
+        waiting = [n for n, joiner in enumerate(joiners) if round_index < len(joiner.segments)]
+        for first in range(0, len(waiting), batch):
+            chosen = waiting[first : first + batch]
+            windows = [_window(tracks[n], joiners[n], joiners[n].segments[round_index]) for n in chosen]
+            for n, generated in zip(chosen, sampler(windows), strict=True):
+                parts[n].append(joiners[n].join(joiners[n].segments[round_index], generated))
+            done += len(chosen)
+            if on_windows is not None:
+                on_windows(done, total)
+    return [np.concatenate(pieces) for pieces in parts]
+
+
+def _window(track: Track, joiner: Joiner, segment: Segment) -> Window:
+    index = joiner.index(segment)
+    return joiner.window(segment, track.frames[index], None if track.hidden is None else track.hidden[index])

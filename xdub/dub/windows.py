@@ -1,0 +1,136 @@
+"""Windows of frames through the sampler, many at a time: what pair making and dubbing have in common (paper B.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from xdub.data.windows import audio_starts, to_video
+from xdub.diffusion import sample
+from xdub.dub.segments import latent_frames
+from xdub.model.codec import Codec
+from xdub.model.dit import VideoDiT
+from xdub.model.lora import set_expert
+from xdub.seeding import torch_rng
+
+Bands = Sequence[tuple[str, tuple[float, float]]]
+"""(expert, (low, high)): the expert is on for low < t < high."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """One segment of one video, ready to be sampled. F frames of S x S px."""
+
+    frames: np.ndarray
+    """uint8 [F,S,S,3]: what is to be dubbed."""
+    audio: Tensor
+    """[2F + 8, d]: the new speech (`audio_window`)."""
+    noise: tuple[object, ...]
+    """What decides the noise, e.g. (seed, clip id, segment): never the batch it is sampled in."""
+    motion: np.ndarray | None = None
+    """float32 [m,S,S,3], 0..255: frames generated before, which this window begins with."""
+    hidden: np.ndarray | None = None
+    """bool [F,S,S], generator only: M_vis, what is inpainted."""
+
+
+class WindowSampler:
+    """A model that dubs windows: an editor (with experts) by default, a generator if it was built for masks.
+
+    Args:
+        dit: in eval mode; it, its device and dtype are used as they are.
+        codec: on the same device.
+        num_steps: of the Euler sampler.
+        bands: at which times t which expert is on; the plain model elsewhere.
+    """
+
+    def __init__(self, dit: VideoDiT, codec: Codec, *, num_steps: int, bands: Bands = ()) -> None:
+        self.dit, self.codec, self.num_steps, self.bands = dit, codec, num_steps, tuple(bands)
+        self.masked = dit.cfg.masked_input
+        self.device = next(dit.parameters()).device
+
+    @torch.inference_mode()
+    def __call__(
+        self, windows: Sequence[Window], on_step: Callable[[float], None] | None = None
+    ) -> list[np.ndarray]:
+        """Frames [F,S,S,3] float32 in 0..255 of each window; they begin with the given motion frames.
+
+        All windows have one F and either all or none have motion frames (segments of equal index do).
+        """
+        frames = torch.cat([to_video(window.frames) for window in windows]).to(self.device)
+        audio = torch.stack([window.audio for window in windows]).to(self.device)
+        z_source, z_mask = self._conditions(windows, frames)
+        z_motion = self._motion(windows)
+        num_latents = latent_frames(frames.shape[2])
+        shape = (self.codec.channels, num_latents, frames.shape[3] // 8, frames.shape[4] // 8)
+        noise = torch.stack([torch.randn(shape, generator=torch_rng(*w.noise)) for w in windows])
+        starts = audio_starts(num_latents).to(self.device)
+        motion_latents = 0 if z_motion is None else z_motion.shape[2]
+
+        def velocity(z_t: Tensor, t: Tensor) -> Tensor:
+            return self.dit(z_t, z_source, t, audio, starts, z_mask=z_mask, motion_frames=motion_latents)
+
+        def step(t: float) -> None:
+            if self.bands:
+                set_expert(self.dit, expert_at(t, self.bands))
+            if on_step is not None:
+                on_step(t)
+
+        z0 = sample(velocity, noise.to(self.device), num_steps=self.num_steps, z_motion=z_motion, on_step=step)
+        if self.bands:
+            set_expert(self.dit, None)
+        video = to_pixels(self.codec.decode(z0))
+        for window, pixels in zip(windows, video, strict=True):
+            if window.motion is not None:
+                pixels[: len(window.motion)] = window.motion
+        return list(video)
+
+    def _conditions(self, windows: Sequence[Window], frames: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(z_ref, z_mask): all frames for an editor; for a generator one frame, and the frames with the face hidden."""
+        if not self.masked:
+            return self.codec.encode(frames), None
+        hidden = np.stack([window.hidden for window in windows])
+        chosen = [reference_frame(mask) for mask in hidden]
+        reference = torch.stack([video[:, n : n + 1] for video, n in zip(frames, chosen, strict=True)])
+        masked = frames.masked_fill(torch.from_numpy(hidden)[:, None].to(self.device), 0.0)  # mid grey
+        return self.codec.encode(reference), self.codec.encode(masked)
+
+    def _motion(self, windows: Sequence[Window]) -> Tensor | None:
+        if windows[0].motion is None:
+            return None
+        pixels = torch.from_numpy(np.stack([window.motion for window in windows]))
+        return self.codec.encode(rearrange(pixels, "b f h w c -> b c f h w").to(self.device) / 127.5 - 1)
+
+    @torch.inference_mode()
+    def roundtrip(self, frames: np.ndarray) -> np.ndarray:
+        """What the codec makes of frames uint8 [F,S,S,3]: float32 in 0..255."""
+        return to_pixels(self.codec.decode(self.codec.encode(to_video(frames).to(self.device))))[0]
+
+
+def to_pixels(video: Tensor) -> np.ndarray:
+    """[B,3,F,H,W] in [-1,1] -> float32 [B,F,H,W,3] in 0..255, clamped."""
+    pixels = (video.float().clamp(-1, 1) + 1) * 127.5
+    return rearrange(pixels, "b c f h w -> b f h w c").cpu().contiguous().numpy()
+
+
+def reference_frame(hidden: np.ndarray) -> int:
+    """The window's frame that shows most of the face (least occluded), the most central of them (B.3)."""
+    seen = hidden.sum(axis=(1, 2))
+    best = np.flatnonzero(seen >= 0.95 * seen.max())
+    return int(best[np.argmin(np.abs(best - (len(hidden) - 1) / 2))])
+
+
+def expert_at(t: float, bands: Bands) -> str | None:
+    """The expert that is on at time t (paper 3.3: bounds excluded)."""
+    return next((name for name, (low, high) in bands if low < t < high), None)
+
+
+def bands_of(recipe, experts: Sequence[str]) -> Bands:
+    """The recipe's bands of the experts that exist."""
+    bands = (("lip", tuple(recipe.dub.lip_band)), ("texture", tuple(recipe.dub.texture_band)))
+    return [(name, band) for name, band in bands if name in experts]
+
