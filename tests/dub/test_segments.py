@@ -1,0 +1,63 @@
+"""Segments cover a video exactly once, bridged by motion frames that have been generated already."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xdub.dub.segments import latent_frames, mirror_index, plan_segments, window_index
+
+frames_4k1 = st.integers(0, 20).map(lambda k: 4 * k + 1)
+
+
+@given(st.integers(1, 400), frames_4k1, frames_4k1)
+def test_every_frame_is_contributed_once_and_in_order(num_frames: int, window: int, motion: int) -> None:
+    motion = 0 if motion >= window else motion
+    segments = plan_segments(num_frames, window, motion)
+    assert [n for s in segments for n in range(s.keep, s.stop)] == list(range(num_frames))
+    assert all(s.start <= s.keep < s.stop <= s.start + window for s in segments)
+
+
+@given(st.integers(1, 400), st.integers(2, 10), st.integers(0, 2))
+def test_motion_frames_are_the_last_frames_contributed_before(num_frames: int, k: int, m: int) -> None:
+    motion = (0, 1, 5)[m]
+    segments = plan_segments(num_frames, 4 * k + 1, motion)
+    assert segments[0].motion == 0
+    for before, after in zip(segments, segments[1:], strict=False):
+        assert after.motion == motion
+        assert after.start + motion == after.keep == before.stop
+
+
+@given(st.integers(1, 200), st.integers(1, 10))
+def test_a_window_reads_its_own_frames_and_mirrors_only_what_is_too_short(num_frames: int, k: int) -> None:
+    window = 4 * k + 1
+    for segment in plan_segments(num_frames, window, 0):
+        index = window_index(segment, num_frames, window)
+        assert len(index) == window
+        assert index.min() >= 0 and index.max() < num_frames
+        real = min(window, num_frames - segment.start)
+        np.testing.assert_array_equal(index[:real], np.arange(segment.start, segment.start + real))
+
+
+def test_a_clip_of_45_frames_is_25_new_frames_and_then_20() -> None:
+    assert [(s.start, s.motion, s.keep, s.stop) for s in plan_segments(45, 25, 5)] == [(0, 0, 0, 25), (20, 5, 25, 45)]
+
+
+@given(st.integers(1, 30), st.integers(0, 200))
+def test_a_mirrored_video_has_neither_jumps_nor_stops(count: int, length: int) -> None:
+    index = mirror_index(count, length)
+    assert len(index) == length
+    assert count == 1 or (np.abs(np.diff(index)) == 1).all()
+    np.testing.assert_array_equal(index[:count], np.arange(count)[:length])
+
+
+@pytest.mark.parametrize(("window", "motion"), [(24, 5), (25, 4), (5, 5), (25, 29)])
+def test_lengths_that_do_not_fit_the_codec_are_refused(window: int, motion: int) -> None:
+    with pytest.raises(ValueError, match="window|motion"):
+        plan_segments(50, window, motion)
+
+
+def test_latents_of_the_lengths_in_the_paper() -> None:
+    assert [latent_frames(n) for n in (1, 5, 13, 25, 77)] == [1, 2, 4, 7, 20]
