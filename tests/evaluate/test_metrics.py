@@ -38,18 +38,6 @@ def test_psnr_of_noise_agrees_with_its_formula_frame_by_frame(seed: int, sigma: 
     assert np.allclose(psnr(a, b), np.minimum(expected, 100), atol=1e-4)
 
 
-def test_psnr_agrees_with_torchmetrics_per_frame() -> None:
-    torchmetrics = pytest.importorskip("torchmetrics.functional.image")
-    import torch
-
-    g = rng("torchmetrics")
-    a, b = (g.integers(0, 256, (4, 12, 10, 3), dtype=np.uint8) for _ in range(2))
-    reference = torchmetrics.peak_signal_noise_ratio(
-        *(torch.from_numpy(x).double() for x in (a, b)), data_range=255.0, reduction="none", dim=(1, 2, 3)
-    )
-    assert np.allclose(psnr(a, b), reference.numpy(), atol=1e-4)
-
-
 def test_psnr_in_a_region_ignores_the_rest_and_an_empty_region_counts_for_nothing() -> None:
     a = np.zeros((2, 4, 4, 3), np.uint8)
     b = a.copy()
