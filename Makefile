@@ -1,0 +1,43 @@
+# Every target makes its own virtual environment from the pins in constraints.txt; a second call starts at once.
+VENV ?= .venv
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3,$(shell \
+	$(p) -c 'import sys; print(sys.executable) if sys.version_info[:2] in ((3, 11), (3, 12)) else None' 2>/dev/null)))
+ARGS ?=
+
+.PHONY: demo test lint format lock clean venv system-packages
+
+demo: venv  ## the whole journey on this machine: ARGS="--out demo --seed 0"
+	$(VENV)/bin/xdub demo $(ARGS)
+
+test: venv  ## all tests: ARGS="tests/config -k strict"
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: venv  ## style, format, types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ty check --python $(VENV)
+
+format: venv
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+lock: venv  ## write constraints.txt from the environment after changing it
+	$(VENV)/bin/python scripts/lock.py > constraints.txt.new && mv constraints.txt.new constraints.txt
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+venv: system-packages $(VENV)/.ready
+
+system-packages:
+	@scripts/system-packages
+
+# torch first and with its own requirements, because they differ by machine (CUDA libraries or none); the rest exactly
+# as pinned, without the requirements that packages ask for and we do not use (see setup.py on mediapipe).
+$(VENV)/.ready: constraints.txt setup.py pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: install it, or name it with make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r constraints.txt
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@

@@ -1,0 +1,38 @@
+"""Environment of a run: no package reports usage, Ray and MLflow are quick and quiet on one machine.
+
+Called by the CLI and by jobs before Ray, MLflow or the hub libraries are imported, never at import. What the user has
+set stays.
+"""
+
+from __future__ import annotations
+
+import os
+
+SETTINGS = {
+    # No telemetry, and no download that the user did not ask for.
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",
+    # Ray's jobs and sessions are protected by a token; its client reads the mode once, at the first call.
+    "RAY_AUTH_MODE": "token",
+    # A worker group's end and a reported checkpoint are noticed at the next poll (default 2 s).
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # Each line once, and no bars beside our own.
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_DEDUP_LOGS": "1",
+    # MLflow looks for a git executable and warns at length where there is none.
+    "GIT_PYTHON_REFRESH": "quiet",
+    # MediaPipe's C++ start-up notices.
+    "GLOG_minloglevel": "2",
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+}
+
+
+def prepare_environment(*, offline: bool = True) -> None:
+    """Set what is not set yet; `offline=False` lets the hub libraries use the network."""
+    for name, value in SETTINGS.items():
+        if name != "HF_HUB_OFFLINE" or offline:
+            os.environ.setdefault(name, value)
