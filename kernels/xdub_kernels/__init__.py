@@ -1,7 +1,8 @@
 """The three fused operations of an X-Dub training step, usable without the rest. Depends on torch only.
 
-Every function takes ``impl="auto" | "reference" | "triton"``. This version holds the reference implementations:
-plain torch, fp32 inside, differentiable. An explicit request never falls back to something else.
+Every function takes ``impl="auto" | "reference" | "triton"``. This version holds the reference
+implementations: plain torch, fp32 inside, differentiable. An explicit request never falls back to something
+    else.
 """
 
 from __future__ import annotations

@@ -15,14 +15,14 @@ class UnavailableError(ValueError):
 def choose(impl: str, op: str) -> str:
     """Name of the implementation to run; ``"auto"`` is the reference on every device in this version.
 
-    Raises ``ValueError`` for an unknown name and ``UnavailableError`` for one that is not part of this version:
-    an explicit request never falls back.
+    Raises ``ValueError`` for an unknown name and ``UnavailableError`` for one that is not part of this
+    version: an explicit request never falls back.
     """
     if impl not in IMPLEMENTATIONS:
         raise ValueError(f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
     if impl == "triton":
         raise UnavailableError(
-            f"impl='triton': {op} has no Triton implementation in this version; use impl='reference' or impl='auto'"
+            f"impl='triton': {op} has no Triton implementation in this version; use 'reference' or 'auto'"
         )
     return "reference"
 
@@ -38,7 +38,7 @@ def full_precision(x: Tensor) -> torch.autocast:
 
 
 def check_floating(name: str, x: Tensor, shape: str) -> None:
-    """``x`` is a floating point tensor with as many dimensions as ``shape`` has letters, e.g. ``"B L H D"``."""
+    """``x`` is a floating point tensor with a dimension for each letter of ``shape``, e.g. ``"B L H D"``."""
     if not isinstance(x, Tensor):
         raise ValueError(f"{name} must be a tensor [{shape}], got {type(x).__name__}")
     if x.dim() != len(shape.split()):

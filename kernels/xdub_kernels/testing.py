@@ -41,7 +41,11 @@ def audio_inputs(
 
 
 def flow_inputs(
-    shape: tuple[int, int, int, int, int], *, seed: int = 0, dtype: torch.dtype = torch.float32, device: str = "cpu"
+    shape: tuple[int, int, int, int, int],
+    *,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
 ) -> dict[str, Tensor]:
     """v_hat, z0, eps ``[B, C, f, h, w]`` and the two masks ``[B, 1, f, h, w]`` for ``weighted_flow_loss``."""
     names = ("v_hat", "z0", "eps")
@@ -67,8 +71,8 @@ def relative_error(actual: Tensor, exact: Tensor) -> float:
 def error_budget(dtype: torch.dtype, depth: int) -> float:
     """Relative error an implementation may have against float64.
 
-    Inputs are exact in ``dtype``; inside, sums of ``depth`` terms run in fp32 (errors add like a random walk), and the
-    result is rounded once to ``dtype``. A factor of 4 covers the handful of steps in between.
+    Inputs are exact in ``dtype``; inside, sums of ``depth`` terms run in fp32 (errors add like a random
+    walk), and the result is rounded once to ``dtype``. A factor of 4 covers the handful of steps in between.
     """
     inside = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
     return 4 * (torch.finfo(dtype).eps / 2 + inside * max(depth, 1) ** 0.5)

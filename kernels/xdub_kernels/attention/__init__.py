@@ -21,7 +21,9 @@ def run_backend(q: Tensor, k: Tensor, v: Tensor, backend: str) -> Tensor:
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if backend == "triton":
-        raise UnavailableError("backend='triton': there is no Triton attention core in this version; use backend='auto'")
+        raise UnavailableError(
+            "backend='triton': there is no Triton attention core in this version; use backend='auto'"
+        )
     if backend == "cudnn" and q.device.type != "cuda":
         raise UnavailableError(f"backend='cudnn' needs tensors on a CUDA device, q is on {q.device}")
     if backend == "auto":
@@ -37,9 +39,10 @@ def run_backend(q: Tensor, k: Tensor, v: Tensor, backend: str) -> Tensor:
 def attention(q: Tensor, k: Tensor, v: Tensor, *, backend: str = "auto", impl: str = "auto") -> Tensor:
     """softmax(q k^T / sqrt(D)) v.
 
-    q ``[B, L, H, D]``, k and v ``[B, M, H, D]`` of one dtype and device. Returns ``[B, L, H, D]`` in that dtype.
-    ``backend`` as in ``run_backend``. ``impl="reference"`` with ``backend="auto"`` is fp32 inside on every device;
-    ``impl="auto"`` lets the backend decide. Raises ``ValueError`` naming the argument that does not fit.
+    q ``[B, L, H, D]``, k and v ``[B, M, H, D]`` of one dtype and device. Returns ``[B, L, H, D]`` in that
+    dtype. ``backend`` as in ``run_backend``. ``impl="reference"`` with ``backend="auto"`` is fp32 inside on
+    every device; ``impl="auto"`` lets the backend decide. Raises ``ValueError`` naming the argument that does
+    not fit.
     """
     check_floating("q", q, "B L H D")
     check_floating("k", k, "B M H D")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -10,6 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from xdub_kernels.dispatch import compute_dtype, full_precision
 
 SMALL = 64  # keys; up to here two plain matrix products beat the fused kernel on a CPU about twofold
+
 
 def attention_math(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(D)) v for q, k, v [B, L, H, D], every step spelled out, at least fp32 inside."""
@@ -21,7 +21,7 @@ def attention_math(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def attention_fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The same numbers in fp32 (or fp64) by ``scaled_dot_product_attention``: no L x L matrix is kept for backward."""
+    """The same numbers in fp32 (or fp64) by torch's fused kernel: no L x L matrix is kept for backward."""
     if k.shape[1] <= SMALL:
         return attention_math(q, k, v)
     dtype = compute_dtype(q, k, v)

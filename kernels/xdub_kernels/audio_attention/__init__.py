@@ -1,4 +1,4 @@
-"""Audio cross-attention over per-frame windows, and the output projection that stays silent where it is disabled."""
+"""Audio cross-attention over per-frame windows, and an output projection that stays silent where disabled."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def _check_enabled(enabled: Tensor | None, x: Tensor) -> None:
     if enabled is None:
         return
     if not isinstance(enabled, Tensor) or enabled.dtype != torch.bool:
-        raise ValueError(f"enabled must be a bool tensor, got {getattr(enabled, 'dtype', type(enabled).__name__)}")
+        found = getattr(enabled, "dtype", type(enabled).__name__)
+        raise ValueError(f"enabled must be a bool tensor, got {found}")
     if enabled.shape != x.shape[:1]:
         raise ValueError(f"enabled must be [B] = [{x.shape[0]}], got {tuple(enabled.shape)}")
     check_device("enabled", enabled, "the input", x)
@@ -39,8 +40,9 @@ def frame_audio_attention(
         k, v: ``[B, T, H, D]``, q's dtype and device.
         starts: ``[F]`` or ``[B, F]`` ints, first row of each frame's window; may lie outside 0..T-1.
         window: rows per window. Rows outside 0..T-1 are masked; a window wholly outside gives zeros.
-        enabled: ``[B]`` bool. False: output exactly zero, gradients exactly zero. None: all enabled. Project the
-            result with ``audio_output_projection`` (or ``gate_disabled``), or a bias makes a disabled sample audible.
+        enabled: ``[B]`` bool. False: output exactly zero, gradients exactly zero. None: all enabled. Project
+            the result with ``audio_output_projection`` (or ``gate_disabled``), or a bias makes a disabled
+            sample audible.
         impl: ``"auto"`` is the reference in this version.
 
     Returns:
@@ -59,7 +61,8 @@ def frame_audio_attention(
     check_like("v", v, "k", k)
     check_integers("starts", starts)
     if tuple(starts.shape) not in ((q.shape[1],), tuple(q.shape[:2])):
-        raise ValueError(f"starts must be [F] = [{q.shape[1]}] or [B, F] = {tuple(q.shape[:2])}, got {tuple(starts.shape)}")
+        expected = f"[F] = [{q.shape[1]}] or [B, F] = {list(q.shape[:2])}"
+        raise ValueError(f"starts must be {expected}, got {list(starts.shape)}")
     check_device("starts", starts, "q", q)
     if window < 1:
         raise ValueError(f"window must be at least 1, got {window}")

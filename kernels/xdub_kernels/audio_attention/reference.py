@@ -11,15 +11,15 @@ from xdub_kernels.dispatch import compute_dtype, full_precision
 def frame_audio_attention(
     q: Tensor, k: Tensor, v: Tensor, starts: Tensor, *, window: int, enabled: Tensor | None
 ) -> Tensor:
-    """q [B, F, N, H, D] attends, frame by frame, to rows starts[b, f] ... + window - 1 of k and v [B, T, H, D].
+    """q [B, F, N, H, D] attends, frame by frame, to ``window`` rows of k and v [B, T, H, D] from its start.
 
-    ``starts`` is int64 [B, F]. Rows outside 0..T-1 take no part; a frame without any row, and every frame of a
-    disabled sample, is exactly zero and sends back exactly zero.
+    ``starts`` is int64 [B, F]. Rows outside 0..T-1 take no part; a frame without any row, and every frame of
+    a disabled sample, is exactly zero and sends back exactly zero.
     """
     batch, frames, _, heads, dim = q.shape
     rows = k.shape[1]
-    if q.numel() == 0 or rows == 0:
-        return torch.zeros_like(q)
+    if rows == 0:
+        return torch.where(q.new_zeros((), dtype=torch.bool), q, 0.0)
     dtype = compute_dtype(q)
     with full_precision(q):
         position = starts[:, :, None] + torch.arange(window, device=q.device)

@@ -20,7 +20,8 @@ def _motion_frames(motion_frames: int | Tensor, z: Tensor) -> Tensor:
         return torch.full((batch,), motion_frames, dtype=torch.int64, device=z.device)
     check_integers("motion_frames", motion_frames)
     if motion_frames.shape != (batch,):
-        raise ValueError(f"motion_frames must be an int or [B] = [{batch}], got shape {tuple(motion_frames.shape)}")
+        found = tuple(motion_frames.shape)
+        raise ValueError(f"motion_frames must be an int or [B] = [{batch}], got shape {found}")
     return motion_frames.to(z.device, torch.int64)
 
 
@@ -42,7 +43,9 @@ def _check_latents(name: str, x: Tensor, other_name: str, other: Tensor) -> None
     check_device(name, x, other_name, other)
 
 
-def add_noise(z0: Tensor, eps: Tensor, t: Tensor, *, motion_frames: int | Tensor, impl: str = "auto") -> Tensor:
+def add_noise(
+    z0: Tensor, eps: Tensor, t: Tensor, *, motion_frames: int | Tensor, impl: str = "auto"
+) -> Tensor:
     """z_t = (1 - t) z_0 + t eps (Eq. 4), with the first ``motion_frames`` frames kept clean.
 
     Args:
@@ -86,8 +89,8 @@ def weighted_flow_loss(
         face_mask, lip_mask: ``[B, 1, f, h, w]``, floating point or bool.
         face_weight, lip_weight: w and w_lip, 0.3 in the paper.
         motion_frames: int, or ``[B]`` ints: latent frames at the start that are left out.
-        per_sample: also return the weighted sum and the number of elements of every sample, both ``[B]`` and detached:
-            ``sums / numbers`` is the loss of each sample, for curves by noise band.
+        per_sample: also return the weighted sum and the number of elements of every sample, both ``[B]`` and
+            detached: ``sums / numbers`` is the loss of each sample, for curves by noise band.
         impl: ``"auto"`` is the reference in this version.
 
     Returns:
@@ -103,7 +106,13 @@ def weighted_flow_loss(
     _check_mask("lip_mask", lip_mask, v_hat)
     choose(impl, "weighted_flow_loss")
     loss, sums, numbers = reference.weighted_flow_loss(
-        v_hat, z0, eps, face_mask, lip_mask, face_weight=face_weight, lip_weight=lip_weight,
+        v_hat,
+        z0,
+        eps,
+        face_mask,
+        lip_mask,
+        face_weight=face_weight,
+        lip_weight=lip_weight,
         motion_frames=_motion_frames(motion_frames, v_hat),
-    )  # fmt: skip
+    )
     return (loss, sums.detach(), numbers) if per_sample else loss

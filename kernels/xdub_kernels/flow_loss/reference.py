@@ -36,8 +36,8 @@ def weighted_flow_loss(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, and per sample the weighted sum [B] and the number of elements that count [B].
 
-    loss = sum (1 + face_weight M + lip_weight M_lip) (v_hat - (eps - z_0))^2 / number, over elements behind the motion
-    frames (Eq. 1, 13). No element counts -> 0.
+    loss = sum (1 + face_weight M + lip_weight M_lip) (v_hat - (eps - z_0))^2 / number, over elements behind
+    the motion frames (Eq. 1, 13). No element counts -> 0.
     """
     dtype = compute_dtype(v_hat)
     with full_precision(v_hat):

@@ -32,12 +32,28 @@ def qk_norm_rope(
     Raises ``ValueError`` naming the argument that does not fit.
     """
     sizes, axes = check_qk(
-        q, k, grid=grid, reference_frames=reference_frames, order=order,
-        q_weight=q_weight, k_weight=k_weight, norm=norm, axes_dim=axes_dim,
-    )  # fmt: skip
+        q,
+        k,
+        grid=grid,
+        reference_frames=reference_frames,
+        order=order,
+        q_weight=q_weight,
+        k_weight=k_weight,
+        norm=norm,
+        axes_dim=axes_dim,
+    )
     choose(impl, "qk_norm_rope")
     rotated_q, rotated_k = reference.qk_norm_rope(
-        q, k, grid=sizes, reference_frames=reference_frames, order=order, q_weight=q_weight, k_weight=k_weight,
-        norm=norm, eps=eps, theta=theta, axes_dim=axes,
-    )  # fmt: skip
+        q,
+        k,
+        grid=sizes,
+        reference_frames=reference_frames,
+        order=order,
+        q_weight=q_weight,
+        k_weight=k_weight,
+        norm=norm,
+        eps=eps,
+        theta=theta,
+        axes_dim=axes,
+    )
     return rotated_q.to(q.dtype), rotated_k.to(k.dtype)

@@ -13,18 +13,18 @@ from xdub_kernels.dispatch import compute_dtype, full_precision
 def token_positions(grid: tuple[int, int, int], reference_frames: int, order: str) -> Tensor:
     """(frame, row, column) of every token, [L, 3] float64 (paper B.4).
 
-    A target token sits at (k, i, j); a reference token at (k, i + h, j + w): beside the target in space, not after it
-    in time. A single reference frame is anchored at k = 0 (B.3).
+    A target token sits at (k, i, j); a reference token at (k, i + h, j + w): beside the target in space, not
+    after it in time. A single reference frame is anchored at k = 0 (B.3).
     """
     frames, height, width = grid
     target = torch.cartesian_prod(*(torch.arange(n, dtype=torch.float64) for n in grid))
-    reference = target[: reference_frames * height * width] + torch.tensor([0, height, width], dtype=torch.float64)
+    reference = target[: reference_frames * height * width] + target.new_tensor([0, height, width])
     parts = [target, reference] if order == "target_first" else [reference, target]
     return torch.cat(parts)
 
 
 def rotation_angles(positions: Tensor, axes_dim: tuple[int, int, int], theta: float) -> Tensor:
-    """Angle of every token and channel pair, [L, D/2] float64: position * theta^(-2 i / axis_dim), axis after axis."""
+    """Angle of every token and pair, [L, D/2] float64: position * theta^(-2 i / axis_dim), axis by axis."""
     per_axis = []
     for axis, dim in enumerate(axes_dim):
         frequency = theta ** (-torch.arange(0, dim, 2, dtype=torch.float64) / max(dim, 1))
@@ -32,7 +32,6 @@ def rotation_angles(positions: Tensor, axes_dim: tuple[int, int, int], theta: fl
     return torch.cat(per_axis, dim=1)
 
 
-@lru_cache(maxsize=64)
 def rope_tables(
     grid: tuple[int, int, int],
     reference_frames: int,
@@ -42,18 +41,22 @@ def rope_tables(
     dtype: torch.dtype,
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """cos and sin of every token and channel pair, each [L, 1, D/2]; angles in float64 on the host, rounded once."""
-    # The cache outlives its first caller: a table first built under inference_mode could never be saved for backward.
+    """cos and sin of every token and pair, [L, 1, D/2] each; angles in float64 on the host, rounded once."""
+    # The cache outlives its first caller: a table first built under inference_mode could never be saved for
+    # backward.
     with torch.inference_mode(False), torch.no_grad():
         angles = rotation_angles(token_positions(grid, reference_frames, order), axes_dim, theta)
         return angles.cos()[:, None].to(device, dtype), angles.sin()[:, None].to(device, dtype)
 
 
+cached_rope_tables = lru_cache(maxsize=64)(rope_tables)
+
+
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the interleaved pairs (0, 1), (2, 3), ... of x [B, L, H, D]: (x0 cos - x1 sin, x1 cos + x0 sin).
 
-    On the CPU the pair is a complex number, which torch multiplies several times faster than strided halves; a
-    compiler fuses the real form instead.
+    On the CPU the pair is a complex number, which torch multiplies several times faster than strided halves;
+    a compiler fuses the real form instead.
     """
     pairs = x.unflatten(-1, (-1, 2))
     if x.device.type == "cpu" and not torch.compiler.is_compiling():
@@ -64,7 +67,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def rms_norm(x: Tensor, weight: Tensor | None, norm: str, eps: float) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) * weight over D (``"head"``) or over H*D together (``"hidden"``); x [B, L, H, D]."""
+    """x / sqrt(mean(x^2) + eps) * weight, over D ("head") or over H*D ("hidden"); x [B, L, H, D]."""
     if norm == "none":
         return x
     dims = (-1,) if norm == "head" else (-2, -1)
@@ -91,7 +94,9 @@ def qk_norm_rope(
     """Normed and rotated q and k in the compute dtype (at least fp32), [B, L, H, D] each."""
     dtype = compute_dtype(q)
     with full_precision(q):
-        cos, sin = rope_tables(grid, reference_frames, order, axes_dim, theta, dtype, q.device)
+        # A compiler traces the tables into its graph; a cache filled by tracing would hold its placeholders.
+        tables = rope_tables if torch.compiler.is_compiling() else cached_rope_tables
+        cos, sin = tables(grid, reference_frames, order, axes_dim, theta, dtype, q.device)
         q = rotate(rms_norm(q.to(dtype), q_weight, norm, eps), cos, sin)
         k = rotate(rms_norm(k.to(dtype), k_weight, norm, eps), cos, sin)
     return q, k

@@ -13,7 +13,7 @@ NORMS = ("none", "head", "hidden")
 
 
 def split_head_dim(head_dim: int) -> tuple[int, int, int]:
-    """Channels for (frame, row, column): D - 4*(D//6), 2*(D//6), 2*(D//6), as released checkpoints have it."""
+    """Channels for (frame, row, column): D - 4*(D//6), 2*(D//6), 2*(D//6), as in released checkpoints."""
     third = 2 * (head_dim // 6)
     return head_dim - 2 * third, third, third
 
@@ -26,7 +26,7 @@ def check_axes_dim(axes_dim: Sequence[int] | None, head_dim: int) -> tuple[int, 
         return split_head_dim(head_dim)
     axes = tuple(int(dim) for dim in axes_dim)
     if len(axes) != 3 or sum(axes) != head_dim or any(dim < 0 or dim % 2 for dim in axes):
-        raise ValueError(f"axes_dim must be three even numbers that add up to the head dim {head_dim}, got {axes}")
+        raise ValueError(f"axes_dim must be three even numbers with sum {head_dim} (head dim), got {axes}")
     return axes
 
 
@@ -37,7 +37,7 @@ def check_grid(grid: Sequence[int], reference_frames: int, tokens: int) -> tuple
         raise ValueError(f"grid must be (frames, rows, columns), each at least 1, got {sizes}")
     frames, height, width = sizes
     if reference_frames not in (0, 1, frames):
-        raise ValueError(f"reference_frames must be 0, 1 or the grid's {frames} frames, got {reference_frames}")
+        raise ValueError(f"reference_frames must be 0, 1 or f = {frames}, got {reference_frames}")
     expected = (frames + reference_frames) * height * width
     if tokens != expected:
         raise ValueError(

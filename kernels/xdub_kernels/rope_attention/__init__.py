@@ -1,4 +1,4 @@
-"""Self-attention of the editor and the generator: q/k norm, shifted 3D RoPE, softmax attention (paper B.4)."""
+"""Self-attention of editor and generator: q/k norm, shifted 3D RoPE, softmax attention (paper B.4)."""
 
 from __future__ import annotations
 
@@ -31,22 +31,24 @@ def shifted_rope_attention(
     """Attention among target and reference tokens; reference tokens sit beside the target in space.
 
     Args:
-        q, k, v: ``[B, L, H, D]``, one dtype and device; L = (f + reference_frames) * h * w, tokens run frame, row,
-            column. D is even.
-        grid: (f, h, w) of the target. (1, h, w) with ``reference_frames=0`` is 2D attention inside frames that were
-            folded into B.
+        q, k, v: ``[B, L, H, D]``, one dtype and device; L = (f + reference_frames) * h * w, tokens run frame,
+            row, column. D is even.
+        grid: (f, h, w) of the target. (1, h, w) with ``reference_frames=0`` is 2D attention inside frames
+            that were folded into B.
         reference_frames: 0, 1 or f. A single reference frame sits at frame position 0.
         order: ``"target_first"`` or ``"reference_first"``: which segment comes first in L.
-        q_weight, k_weight: weights of the RMSNorm, ``[D]`` for norm "head", ``[H*D]`` for "hidden"; None = ones.
+        q_weight, k_weight: weights of the RMSNorm, ``[D]`` for norm "head", ``[H*D]`` for "hidden"; None =
+            ones.
         norm: ``"none"``, ``"head"`` (RMS over D) or ``"hidden"`` (RMS over H*D together).
         eps, theta: of the norm and of the rotation frequencies theta^(-2i / axis_dim).
         axes_dim: channels for (frame, row, column); default (D - 4*(D//6), 2*(D//6), 2*(D//6)).
         backend: attention core, see ``xdub_kernels.attention.run_backend``.
-        impl: ``"auto"`` is the reference in this version (on the CPU with an fp32 core, elsewhere with torch's SDPA in
-            the input dtype); ``"reference"`` has fp32 inside everywhere; ``"triton"`` raises ``UnavailableError``.
+        impl: ``"auto"`` is the reference in this version (on the CPU with an fp32 core, elsewhere with
+            torch's SDPA in the input dtype); ``"reference"`` has fp32 inside everywhere; ``"triton"`` raises
+            ``UnavailableError``.
 
-    Target token (k, i, j) is rotated by its place, reference token (k, i, j) by (k, i + h, j + w); channels pair up
-    as (0, 1), (2, 3), ...; scores are scaled by 1/sqrt(D).
+    Target token (k, i, j) is rotated by its place, reference token (k, i, j) by (k, i + h, j + w); channels
+    pair up as (0, 1), (2, 3), ...; scores are scaled by 1/sqrt(D).
 
     Returns:
         ``[B, L, H, D]`` in q's dtype.
@@ -55,14 +57,32 @@ def shifted_rope_attention(
         ValueError: naming the argument whose shape, dtype, device or value does not fit.
     """
     sizes, axes = check_qk(
-        q, k, grid=grid, reference_frames=reference_frames, order=order,
-        q_weight=q_weight, k_weight=k_weight, norm=norm, axes_dim=axes_dim,
-    )  # fmt: skip
+        q,
+        k,
+        grid=grid,
+        reference_frames=reference_frames,
+        order=order,
+        q_weight=q_weight,
+        k_weight=k_weight,
+        norm=norm,
+        axes_dim=axes_dim,
+    )
     check_like("v", v, "q", q)
     choose(impl, "shifted_rope_attention")
     if impl == "reference" and backend == "auto":
         backend = "reference"
     return reference.shifted_rope_attention(
-        q, k, v, backend=backend, grid=sizes, reference_frames=reference_frames, order=order, q_weight=q_weight,
-        k_weight=k_weight, norm=norm, eps=eps, theta=theta, axes_dim=axes,
-    )  # fmt: skip
+        q,
+        k,
+        v,
+        backend=backend,
+        grid=sizes,
+        reference_frames=reference_frames,
+        order=order,
+        q_weight=q_weight,
+        k_weight=k_weight,
+        norm=norm,
+        eps=eps,
+        theta=theta,
+        axes_dim=axes,
+    )

@@ -11,7 +11,8 @@ from xdub_kernels.qknorm_rope.reference import qk_norm_rope
 def shifted_rope_attention(q: Tensor, k: Tensor, v: Tensor, *, backend: str, **prologue: object) -> Tensor:
     """Norm and rotate q and k in fp32, then attend; [B, L, H, D] in q's dtype.
 
-    A core that works in fp32 gets the unrounded q and k; one that works in the input dtype gets them rounded once.
+    A core that works in fp32 gets the unrounded q and k; one that works in the input dtype gets them rounded
+    once.
     """
     rotated_q, rotated_k = qk_norm_rope(q, k, **prologue)
     wide = backend in ("reference", "math") or (backend == "auto" and q.device.type == "cpu")
