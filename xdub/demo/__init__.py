@@ -1,0 +1,1 @@
+"""The whole journey with one command: see `xdub.demo.run`."""
