@@ -1,0 +1,23 @@
+"""Video and audio files: the only place that opens, decodes, resamples, encodes or muxes them (PyAV inside).
+
+Nothing here loads PyAV until a function is called.
+"""
+
+from __future__ import annotations
+
+from xdub.media.audio import read_audio
+from xdub.media.clip_bytes import decode_clip_bytes, encode_clip_bytes
+from xdub.media.probe import VideoInfo, probe
+from xdub.media.reader import read_frames, read_video
+from xdub.media.writer import write_video
+
+__all__ = [
+    "VideoInfo",
+    "decode_clip_bytes",
+    "encode_clip_bytes",
+    "probe",
+    "read_audio",
+    "read_frames",
+    "read_video",
+    "write_video",
+]

@@ -1,0 +1,90 @@
+"""Opening media files, with one clear line for everything that a user can get wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xdub.errors import UserError
+
+if TYPE_CHECKING:
+    import av
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+STILL_FORMATS = ("image2", "_pipe")
+
+
+@contextmanager
+def open_media(path: str | Path) -> Iterator[InputContainer]:
+    """Open a media file for reading; decoder errors inside the block become ``UserError`` naming the file.
+
+    Raises:
+        UserError: missing, a directory, unreadable, empty, not media, or corrupt while reading.
+    """
+    import av
+
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such file")
+    if path.is_dir():
+        raise UserError(f"{path}: is a directory; give a video or audio file")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: the file is empty (0 bytes)")
+    try:
+        container = av.open(str(path), metadata_errors="replace")
+    except PermissionError as error:
+        raise UserError(f"{path}: no permission to read it") from error
+    except (av.error.FFmpegError, ValueError) as error:
+        problem = f"not a readable media file ({_reason(error)})"
+        raise UserError(f"{path}: {problem}; it is truncated, corrupt or of an unsupported format") from error
+    try:
+        with container:
+            yield container
+    except av.error.FFmpegError as error:
+        problem = f"corrupt or unsupported data ({_reason(error)})"
+        raise UserError(f"{path}: {problem}; re-encode it or leave it out") from error
+
+
+def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
+    """The first real video stream (cover art does not count).
+
+    Raises:
+        UserError: there is none (an audio file, an mp4 without video), a still image, or the file is cut
+            short.
+    """
+    from av.stream import Disposition
+
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not streams:
+        kinds = ", ".join(sorted({s.type for s in container.streams})) or "none"
+        raise UserError(f"{path}: no video stream in this file (streams found: {kinds}); give a video")
+    if any(mark in container.format.name for mark in STILL_FORMATS):
+        raise UserError(f"{path}: is a still image; give a video")
+    stream = streams[0]
+    if stream.codec_context is None:
+        raise UserError(f"{path}: its video codec is not supported; re-encode it as H.264")
+    _check_whole(stream, path)
+    return stream
+
+
+def has_audio(container: InputContainer) -> bool:
+    """Whether an audio stream that can be decoded exists."""
+    return any(s.codec_context is not None for s in container.streams.audio)
+
+
+def _check_whole(stream: av.stream.Stream, path: str | Path) -> None:
+    # A truncated file whose index comes first decodes to a clean early end: FFmpeg reports nothing. Its index
+    # does.
+    size = Path(path).stat().st_size
+    entries = stream.index_entries
+    missing = sum(1 for entry in entries if entry.pos + entry.size > size)
+    if missing:
+        problem = f"{missing} of {len(entries)} frames lie behind its end"
+        raise UserError(f"{path}: the file is truncated ({problem}); get a whole copy")
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

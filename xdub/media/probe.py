@@ -1,0 +1,84 @@
+"""What a video file says about itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xdub.media.container import has_audio, open_media, video_stream
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoInfo:
+    """Facts of a video file; sizes are as displayed (pixel aspect and rotation applied)."""
+
+    path: Path
+    width: int
+    height: int
+    fps: float  # average rate of the file; frames are read at a constant rate whatever it is
+    frames: int  # stored frames; counted from the duration where the container does not say
+    duration: float  # seconds
+    rotation: int  # degrees, counter-clockwise, already undone by the reader
+    codec: str
+    pixel_format: str
+    has_audio: bool
+    audio_rate: int | None
+    audio_channels: int | None
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """Read the header and the first frame of a video.
+
+    Raises:
+        UserError: not a readable video (see ``xdub.media.container``), or no frame in it can be decoded.
+    """
+    from xdub.errors import UserError
+
+    with open_media(path) as container:
+        stream = video_stream(container, path)
+        first = next(container.decode(stream), None)
+        if first is None:
+            raise UserError(f"{path}: no frame can be decoded from its video stream")
+        width, height = display_size(first, stream.sample_aspect_ratio)
+        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+        if stream.duration:
+            duration = float(stream.duration * stream.time_base)
+        elif container.duration:
+            duration = container.duration / 1e6
+        else:
+            duration = stream.frames / float(rate)
+        audio = container.streams.audio[0] if has_audio(container) else None
+        return VideoInfo(
+            path=Path(path),
+            width=width,
+            height=height,
+            fps=float(rate),
+            frames=stream.frames or round(duration * float(rate)),
+            duration=duration,
+            rotation=first.rotation % 360,
+            codec=stream.codec_context.name,
+            pixel_format=first.format.name,
+            has_audio=audio is not None,
+            audio_rate=audio.rate if audio else None,
+            audio_channels=audio.channels if audio else None,
+        )
+
+
+def upright_size(frame: VideoFrame, pixel_aspect: Fraction | None) -> tuple[int, int]:
+    """(width, height) with square pixels, before rotation."""
+    if not pixel_aspect or pixel_aspect == 1:
+        return frame.width, frame.height
+    if pixel_aspect > 1:
+        return round(frame.width * pixel_aspect), frame.height
+    return frame.width, round(frame.height / pixel_aspect)
+
+
+def display_size(frame: VideoFrame, pixel_aspect: Fraction | None) -> tuple[int, int]:
+    """(width, height) as a player shows the frame."""
+    width, height = upright_size(frame, pixel_aspect)
+    return (height, width) if frame.rotation % 180 else (width, height)
