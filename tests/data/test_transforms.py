@@ -12,7 +12,7 @@ from xdub.errors import UserError
 
 
 def face(num_frames: int = 12, eye: float = 60.0, at: tuple[float, float] = (200.0, 150.0)) -> np.ndarray:
-    """Schematic 68 points [F,68,2] with adult proportions; only what the tests look at is placed with care."""
+    """Schematic 68 points [F,68,2] with adult proportions, as far as the tests look."""
     points = np.tile(np.asarray(at, np.float32), (num_frames, 68, 1))
     ring = np.linspace(0, np.pi, 17)
     points[:, :17] += np.stack([-1.1 * np.cos(ring), 1.85 * np.sin(ring)], 1) * eye
@@ -40,7 +40,8 @@ def test_boxes_do_not_depend_on_lips_or_jaw(seed: int) -> None:
     landmarks = face()
     moved = landmarks.copy()
     lips_and_jaw = [*range(17), *range(48, 68)]
-    moved[:, lips_and_jaw] += np.random.default_rng(seed).normal(0, 30, (len(landmarks), len(lips_and_jaw), 2))
+    noise = np.random.default_rng(seed).normal(0, 30, (len(landmarks), len(lips_and_jaw), 2))
+    moved[:, lips_and_jaw] += noise
     np.testing.assert_array_equal(transforms.crop_boxes(landmarks), transforms.crop_boxes(moved))
 
 
@@ -78,7 +79,10 @@ def test_scale_widens_the_box_and_keeps_its_centre() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(
-    cx=st.floats(70, 130), cy=st.floats(70, 130), side=st.floats(40, 120), size=st.sampled_from([40, 64, 96, 160])
+    cx=st.floats(70, 130),
+    cy=st.floats(70, 130),
+    side=st.floats(40, 120),
+    size=st.sampled_from([40, 64, 96, 160]),
 )
 def test_paste_undoes_crop_within_resampling(cx: float, cy: float, side: float, size: int) -> None:
     picture = smooth_picture(200, 200)
@@ -106,9 +110,9 @@ def test_crop_points_land_on_the_same_pixels_as_the_crop() -> None:
         y, x = np.mgrid[:size, :size] + 0.5
         centroid = np.array([(x * small).sum(), (y * small).sum()]) / small.sum()
         point = np.array([[[122.5, 145.5]]], np.float32)
-        np.testing.assert_allclose(transforms.crop_points(point, box, size)[0, 0], centroid, atol=0.06 * size / 50)
-        back = transforms.uncrop_points(transforms.crop_points(point, box, size), box, size)
-        np.testing.assert_allclose(back, point, atol=1e-3)
+        cropped = transforms.crop_points(point, box, size)
+        np.testing.assert_allclose(cropped[0, 0], centroid, atol=0.06 * size / 50)
+        np.testing.assert_allclose(transforms.uncrop_points(cropped, box, size), point, atol=1e-3)
 
 
 def test_shrinking_averages_all_pixels() -> None:

@@ -1,1 +1,1 @@
-"""Clips on disk and on their way to a training step: records, shards, masks, windows, deterministic streams."""
+"""Clips on disk and on their way to a training step: records, shards, masks, windows, streams."""

@@ -1,7 +1,8 @@
 """The clip: one row of a shard, and the only definition of its fields, shapes and dtypes.
 
-Pixels are the truth. Latents are made per training window by the codec, so a shard outlives a change of codec.
-Point coordinates are continuous: the top left corner of a picture is (0, 0), the centre of its first pixel (0.5, 0.5).
+Pixels are the truth. Latents are made per training window by the codec, so a shard outlives its codec.
+Point coordinates are continuous: the top left corner of a picture is (0, 0), the centre of its first pixel
+(0.5, 0.5).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ SAMPLES_PER_FRAME = 640  # SAMPLE_RATE / FPS
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Clip:
-    """A face crop with its speech. F frames of H x W, N = 640 F audio samples. Wrong shapes raise ValueError."""
+    """A face crop with its speech. F frames of H x W, N = 640 F audio samples. ValueError for wrong shapes."""
 
     clip_id: str  # content-addressed, see clip_id_of
     source: str  # provenance: "render:seed/idx" or file name and frame range
@@ -39,7 +40,7 @@ class Clip:
     lip_mask: np.ndarray  # [F,H,W] bool: weights the loss, never hides pixels
     occluder_mask: np.ndarray  # [F,H,W] bool: what covers the face
     opening: np.ndarray | None = None  # [F] float32: inner-lip gap / eye distance, where known exactly
-    reference: np.ndarray | None = None  # [F,H,W,3] uint8: V' of a pair; all other fields belong to V (frames)
+    reference: np.ndarray | None = None  # [F,H,W,3] uint8: V' of a pair; all else belongs to V (frames)
     scores: dict[str, float] = field(default_factory=dict)  # pairs: identity, mouth_distance, ...
     twin_of: str | None = None  # clip_id of the rendered twin: same motion and identity, other speech
 
@@ -67,12 +68,12 @@ class Clip:
 
     @property
     def visible_mask(self) -> np.ndarray:
-        """M_vis [F,H,W]: the part of the face that is seen, which the generator inpaints (METHOD, Generator)."""
+        """M_vis [F,H,W]: the seen part of the face, which the generator inpaints (METHOD, Generator)."""
         return self.face_mask & ~self.occluder_mask
 
 
 def clip_id_of(source: str, frames: np.ndarray, *more: np.ndarray | None) -> str:
-    """16 hex digits decided by the provenance and the pixels (and `more`, e.g. the reference or the audio)."""
+    """16 hex digits decided by the provenance and the pixels (and `more`, e.g. the reference)."""
     digest = hashlib.sha256(source.encode())
     for array in (frames, *more):
         if array is not None:
@@ -93,6 +94,7 @@ def schema() -> pa.Schema:
             ("source", pa.string()),
             ("speaker", pa.string()),
             ("fps", pa.float64()),
+            ("num_frames", pa.int32()),
             ("frames", pa.binary()),
             ("audio", array),
             ("landmarks", array),
@@ -117,6 +119,7 @@ def to_row(clip: Clip) -> dict[str, Any]:
         "source": clip.source,
         "speaker": clip.speaker,
         "fps": clip.fps,
+        "num_frames": clip.num_frames,
         "frames": encode_clip_bytes(clip.frames),
         "audio": _pack(clip.audio),
         "landmarks": _pack(clip.landmarks),
@@ -137,7 +140,7 @@ def from_row(row: Mapping[str, Any]) -> Clip:
     clip_id, version = row.get("clip_id"), row.get("schema_version")
     if version != SCHEMA_VERSION:
         raise UserError(
-            f"clip {clip_id}: schema_version {version}, this xdub reads {SCHEMA_VERSION}; prepare the data again"
+            f"clip {clip_id}: schema_version {version}, this xdub reads {SCHEMA_VERSION}: make it again"
         )
     try:
         return Clip(
@@ -161,7 +164,8 @@ def from_row(row: Mapping[str, Any]) -> Clip:
 
 
 def _pack(array: np.ndarray) -> dict[str, Any]:
-    data = np.packbits(array) if array.dtype == np.bool_ else np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    little_endian = array.dtype.newbyteorder("<")
+    data = np.packbits(array) if array.dtype == np.bool_ else array.astype(little_endian, copy=False)
     return {"data": data.tobytes(), "shape": list(array.shape)}
 
 

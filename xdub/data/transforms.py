@@ -1,7 +1,7 @@
-"""The face crop: one box per frame from landmarks that stay still while we speak, and its way back into the picture.
+"""The face crop: one box per frame from landmarks that stay still in speech, and its way back into the picture.
 
 A box is (cx, cy, side) in picture px. Coordinates are continuous (see clip.py): pixel i spans [i, i + 1].
-If the box followed lips or jaw, the picture's framing alone would tell the old speech, so it does not (METHOD, Generator).
+If the box followed lips or jaw, the framing alone would tell the old speech (METHOD, Generator), so it does not.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from xdub.errors import UserError
 
 EYE_CORNERS = (36, 39, 42, 45)  # the corners, not the lids: blinks do not shake the box
 NOSE_BASE = 33
-# Adult proportions in units of the distance between the eye centres (about 63 mm): nose base 0.76 below the eyes, mouth
-# 1.15, chin 1.85, open chin 2.2; brows to 0.45 above; face 2.2 wide, mouth 0.8 wide.
+# Adult proportions in units of the distance between the eye centres (about 63 mm): nose base 0.76 below the
+# eyes, mouth 1.15, chin 1.85, open chin 2.2; brows to 0.45 above; face 2.2 wide, mouth 0.8 wide.
 EYE_TO_NOSE = 0.76
 SIDE = 2.75  # 1.25 face widths; the mouth is 0.3 of it
 DROP = 0.87  # from the eyes down to the box centre: spans 0.5 above to 2.25 below the eyes
 
 
 def crop_boxes(landmarks68: np.ndarray, *, scale: float = 1.0, smooth: float = 5.0) -> np.ndarray:
-    """Boxes [F,3] float32 (cx, cy, side) for landmarks [F,68,2] in px (iBUG-68; nan where no face was found).
+    """Boxes [F,3] float32 (cx, cy, side) for landmarks [F,68,2] in px (iBUG-68; nan where no face is).
 
-    Only eye corners and nose base are read. Missing frames are interpolated, then all is smoothed by a Gaussian of
-    `smooth` frames. UserError if no frame has a face.
+    Only eye corners and nose base are read. Missing frames are interpolated, then all is smoothed by a Gaussian
+    of `smooth` frames. UserError if no frame has a face.
     """
     points = np.asarray(landmarks68, np.float64)[:, [*EYE_CORNERS, NOSE_BASE]]
     known = np.isfinite(points).all(axis=(1, 2))
@@ -44,7 +44,7 @@ def crop_boxes(landmarks68: np.ndarray, *, scale: float = 1.0, smooth: float = 5
 
 
 def crop(frames: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarray:
-    """Crops [F,size,size(,C)] of pictures [F,H,W(,C)] (uint8, or float32); edges are repeated beyond the picture.
+    """Crops [F,size,size(,C)] of pictures [F,H,W(,C)], uint8 or float32; beyond them their edge is repeated.
 
     Shrinking averages over the whole area of each new pixel (no aliasing), enlarging is bicubic.
     """
@@ -64,10 +64,10 @@ def uncrop_points(points: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarra
 
 
 def full_alpha(mask: np.ndarray, box: np.ndarray, shape: tuple[int, int], feather: float) -> np.ndarray:
-    """Blend weights [H,W] float32 for `paste`: a crop mask [s,s] (bool or 0..1) brought into the picture, then feathered.
+    """Blend weights [H,W] float32 for `paste`: a crop mask [s,s] (bool or 0..1) in the picture, then feathered.
 
-    `feather` is the Gaussian's sigma in picture px, so that the seam is equally soft at every face size. The weight falls
-    to zero inside the box, whatever the mask: no picture shows the crop's border.
+    `feather` is the Gaussian's sigma in picture px, so that the seam is equally soft at every face size. The weight
+    falls to zero inside the box, whatever the mask: no picture shows the crop's border.
     """
     import cv2
 
@@ -80,7 +80,7 @@ def full_alpha(mask: np.ndarray, box: np.ndarray, shape: tuple[int, int], feathe
     matrix = _to_crop(box, len(mask), offset=(x0 - pad, y0 - pad))
     area = (x1 - x0 + 2 * pad, y1 - y0 + 2 * pad)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    warped = cv2.warpAffine(mask.astype(np.float32), matrix, area, flags=flags, borderMode=cv2.BORDER_CONSTANT)
+    warped = cv2.warpAffine(mask.astype(np.float32), matrix, area, flags=flags)  # 0 outside
     if feather > 0:
         # Distance to the box border, 1 from 3 sigma inwards: keeps the blur from leaking over the edge.
         warped = cv2.GaussianBlur(warped, (2 * pad + 1, 2 * pad + 1), feather)
@@ -95,7 +95,7 @@ def full_alpha(mask: np.ndarray, box: np.ndarray, shape: tuple[int, int], feathe
 
 
 def paste(full: np.ndarray, crop: np.ndarray, box: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """The picture [H,W,3] uint8 with the crop [s,s,3] put back at its box, weighted by alpha [H,W] in picture px.
+    """The picture [H,W,3] uint8 with the crop [s,s,3] put back at its box, weighted by alpha [H,W].
 
     Sub-pixel inverse of `crop`. Pixels with weight 0 are returned bit for bit.
     """
@@ -140,7 +140,9 @@ def _to_crop(box: np.ndarray, size: int, offset: tuple[int, int] = (0, 0)) -> np
     return np.array([[ratio, 0, shift[0]], [0, ratio, shift[1]]])
 
 
-def _finer(matrix: np.ndarray, size: tuple[int, int], ratio: float) -> tuple[np.ndarray, tuple[int, int], int]:
+def _finer(
+    matrix: np.ndarray, size: tuple[int, int], ratio: float
+) -> tuple[np.ndarray, tuple[int, int], int]:
     """The same map sampled `times` as densely."""
     times = int(np.ceil(ratio))
     fine = matrix.copy()

@@ -1,0 +1,152 @@
+"""Data sets on disk: what the manifest names is whole, whoever was killed when."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xdub.data.shards import ShardReader, ShardWriter, iter_clips, read_clip, read_manifest
+from xdub.data.testing import make_clip
+from xdub.errors import UserError
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    with ShardWriter(tmp_path / "ds", rows_per_shard=2) as writer:
+        for seed in range(5):
+            writer.add(make_clip(seed, num_frames=5))
+    return tmp_path / "ds"
+
+
+def test_clips_come_back_in_order_and_by_id(dataset: Path) -> None:
+    manifest = read_manifest(dataset, verify=True)
+    assert [shard.rows for shard in manifest.shards] == [2, 2, 1] and manifest.kind == "clips"
+    assert manifest.num_frames == (5,) * 5 and manifest.places[-1] == (2, 0)
+    want = [make_clip(seed, num_frames=5) for seed in range(5)]
+    assert [clip.clip_id for clip in iter_clips(dataset)] == [clip.clip_id for clip in want]
+    np.testing.assert_array_equal(read_clip(dataset, want[3].clip_id).audio, want[3].audio)
+    with pytest.raises(UserError, match="has no clip 'feed'"):
+        read_clip(dataset, "feed")
+
+
+def test_writing_again_adds_nothing_twice_and_goes_on(dataset: Path) -> None:
+    before = read_manifest(dataset)
+    with ShardWriter(dataset, rows_per_shard=2) as writer:
+        added = [writer.add(make_clip(seed, num_frames=5)) for seed in range(7)]
+        assert make_clip(6, num_frames=5).clip_id in writer and len(writer) == 7
+    assert added == [False] * 5 + [True] * 2
+    after = read_manifest(dataset, verify=True)
+    assert after.shards[:3] == before.shards and len(after.ids) == len(set(after.ids)) == 7
+    assert before.digest != after.digest
+
+
+def test_the_same_clips_give_the_same_bytes(dataset: Path, tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "again", rows_per_shard=2) as writer:
+        for seed in range(5):
+            writer.add(make_clip(seed, num_frames=5))
+    assert read_manifest(dataset).digest == read_manifest(tmp_path / "again").digest
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing", "changed"])
+def test_a_damaged_shard_is_named(dataset: Path, damage: str) -> None:
+    path = dataset / "shard-00001.parquet"
+    data = path.read_bytes()
+    path.unlink()
+    if damage == "truncated":
+        path.write_bytes(data[:-10])
+    elif damage == "changed":
+        path.write_bytes(data[:50] + bytes([data[50] ^ 1]) + data[51:])
+    said = {"truncated": "truncated", "missing": "is missing", "changed": "sha256 differs"}[damage]
+    with pytest.raises(UserError, match=f"shard-00001.parquet: .*{said}"):
+        read_manifest(dataset, verify=True)
+
+
+def test_a_shard_that_is_no_parquet_is_named_when_it_is_read(dataset: Path) -> None:
+    path = dataset / "shard-00001.parquet"
+    manifest = read_manifest(dataset)
+    path.write_bytes(b"x" * path.stat().st_size)
+    reader = ShardReader(manifest)
+    reader.clip(0)
+    with pytest.raises(UserError, match="shard-00001.parquet: not a readable shard"):
+        reader.clip(2)
+
+
+@pytest.mark.parametrize("name", ["../secret.parquet", "/etc/passwd", "shard-1.parquet", "sub/shard-00000.parquet"])
+def test_a_manifest_cannot_point_elsewhere(dataset: Path, name: str) -> None:
+    raw = json.loads((dataset / "manifest.json").read_text())
+    raw["shards"][0]["file"] = name
+    (dataset / "manifest.json").write_text(json.dumps(raw))
+    with pytest.raises(UserError, match="is not a shard name"):
+        read_manifest(dataset)
+
+
+def test_bad_manifests_are_one_clear_line(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a data set"):
+        read_manifest(tmp_path)
+    raw = json.loads((dataset / "manifest.json").read_text())
+    for change, said in (
+        ({"schema_version": 99}, "schema_version 99"),
+        ({"kind": "cats"}, "kind 'cats'"),
+        ({"ids": []}, "5 rows in shards but 0 ids"),
+    ):
+        (dataset / "manifest.json").write_text(json.dumps(raw | change))
+        with pytest.raises(UserError, match=said):
+            read_manifest(dataset)
+    (dataset / "manifest.json").write_text("{")
+    with pytest.raises(UserError, match="damaged"):
+        read_manifest(dataset)
+
+
+def test_pairs_clips_and_recipes_do_not_mix(dataset: Path, tmp_path: Path) -> None:
+    with ShardWriter(dataset) as writer, pytest.raises(UserError, match="holds clips"):
+        writer.add(make_clip(9, pair=True))
+    with pytest.raises(UserError, match="holds clips, not pairs"):
+        ShardWriter(dataset, kind="pairs")
+    with ShardWriter(tmp_path / "r", recipe={"size": 1}) as writer:
+        writer.add(make_clip(0, num_frames=5))
+    with pytest.raises(UserError, match="another recipe"):
+        ShardWriter(tmp_path / "r", recipe={"size": 2})
+    ShardWriter(tmp_path / "r", recipe={"size": 1})
+
+
+def test_shards_finished_after_the_last_manifest_are_adopted(dataset: Path) -> None:
+    old = (dataset / "manifest.json").read_text()
+    with ShardWriter(dataset, rows_per_shard=2) as writer:
+        writer.add(make_clip(7, num_frames=5))
+    (dataset / "manifest.json").write_text(old)
+    (dataset / ".shard-00009.abc.parquet").write_bytes(b"half")
+    with ShardWriter(dataset) as writer:
+        assert make_clip(7, num_frames=5).clip_id in writer
+    assert len(read_manifest(dataset, verify=True).ids) == 6
+    assert not list(dataset.glob(".shard-*"))
+
+
+def test_a_writer_killed_at_any_moment_leaves_a_valid_data_set(tmp_path: Path) -> None:
+    code = (
+        "import sys; from xdub.data.shards import ShardWriter; from xdub.data.testing import make_clip\n"
+        "with ShardWriter(sys.argv[1], rows_per_shard=2) as writer:\n"
+        "    for seed in range(10_000): writer.add(make_clip(seed, num_frames=5)); print(seed, flush=True)\n"
+    )
+    folder, total = tmp_path / "ds", 0
+    for delay in (0.0, 0.13):
+        process = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True)
+        while total <= 3 and not (folder / "manifest.json").exists():
+            time.sleep(0.01)
+        time.sleep(delay)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        manifest = read_manifest(folder, verify=True)
+        assert len(list(iter_clips(folder))) == len(manifest.ids) >= max(2, total)
+        total = len(manifest.ids)
+    with ShardWriter(folder) as writer:
+        writer.add(make_clip(99_999, num_frames=5))
+    manifest = read_manifest(folder, verify=True)
+    assert len(manifest.ids) == len(set(manifest.ids)) > total

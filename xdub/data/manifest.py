@@ -1,0 +1,120 @@
+"""manifest.json: what a data set holds, written last, so that whatever it names is whole.
+
+{schema_version, kind: "clips" | "pairs", recipe, shards: [{file, rows, bytes, sha256}], ids, num_frames}
+`ids` and `num_frames` list all rows in shard order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from xdub.data.clip import SCHEMA_VERSION
+from xdub.errors import UserError
+from xdub.media.atomic import atomic_path
+
+MANIFEST = "manifest.json"
+SHARD_NAME = re.compile(r"shard-\d{5,}\.parquet")  # nothing else is ever opened: no path leaves the folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One Parquet file of a data set."""
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A data set's table of contents. Row i of the set is row i - first_row of its shard."""
+
+    folder: Path
+    kind: str
+    recipe: Any
+    shards: tuple[Shard, ...]
+    ids: tuple[str, ...]
+    num_frames: tuple[int, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """16 hex digits that change with the content: a data cursor is valid for one digest only."""
+        text = json.dumps([self.kind, [shard.sha256 for shard in self.shards], self.ids])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @cached_property
+    def places(self) -> tuple[tuple[int, int], ...]:
+        """(shard, row within it) of every row."""
+        return tuple((i, row) for i, shard in enumerate(self.shards) for row in range(shard.rows))
+
+    def path(self, shard: int) -> Path:
+        return self.folder / self.shards[shard].file
+
+    def save(self) -> None:
+        """Replaces manifest.json at once."""
+        raw = {"schema_version": SCHEMA_VERSION, "kind": self.kind, "recipe": self.recipe}
+        raw |= {"shards": [asdict(shard) for shard in self.shards]}
+        raw |= {"ids": list(self.ids), "num_frames": list(self.num_frames)}
+        with atomic_path(self.folder / MANIFEST) as path:
+            path.write_text(json.dumps(raw, indent=1) + "\n")
+
+
+def read_manifest(folder: str | Path, verify: bool = False) -> Manifest:
+    """Reads and checks a data set's manifest: versions, file names, sizes; with `verify` also every sha256.
+
+    UserError names the file that is missing, truncated or changed.
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise UserError(f"{folder}: no {MANIFEST}, so not a data set; make one with `xdub render` or `xdub prepare`")
+    try:
+        raw = json.loads(path.read_text())
+        version = raw["schema_version"]
+        if version != SCHEMA_VERSION:
+            raise UserError(f"{path}: schema_version {version}, this xdub reads {SCHEMA_VERSION}: make it again")
+        manifest = Manifest(
+            folder=folder,
+            kind=raw["kind"],
+            recipe=raw["recipe"],
+            shards=tuple(Shard(**shard) for shard in raw["shards"]),
+            ids=tuple(raw["ids"]),
+            num_frames=tuple(raw["num_frames"]),
+        )
+        rows = sum(shard.rows for shard in manifest.shards)
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged ({type(error).__name__}: {error}); make the data set again") from error
+    if manifest.kind not in ("clips", "pairs"):
+        raise UserError(f"{path}: kind {manifest.kind!r} is not one of: clips, pairs")
+    if not rows == len(manifest.ids) == len(manifest.num_frames):
+        raise UserError(f"{path}: damaged, {rows} rows in shards but {len(manifest.ids)} ids; make it again")
+    for shard in manifest.shards:
+        check_shard(folder, shard, verify)
+    return manifest
+
+
+def check_shard(folder: Path, shard: Shard, verify: bool) -> None:
+    """UserError unless the shard's file is there with the size (and sha256) that the manifest promises."""
+    if not SHARD_NAME.fullmatch(shard.file):
+        raise UserError(f"{folder / MANIFEST}: {shard.file!r} is not a shard name (shard-NNNNN.parquet)")
+    path = folder / shard.file
+    if path.is_symlink() or not path.is_file():
+        raise UserError(f"{path}: shard is missing; make or copy the data set again")
+    size = path.stat().st_size
+    if size != shard.bytes:
+        raise UserError(f"{path}: {size} bytes, the manifest says {shard.bytes}: truncated; copy it again")
+    if verify and file_sha256(path) != shard.sha256:
+        raise UserError(f"{path}: sha256 differs from the manifest: changed after writing; copy it again")
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file of any size."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

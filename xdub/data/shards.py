@@ -1,0 +1,221 @@
+"""Shards: Parquet files of clips with one row a group, so that any clip is read alone.
+
+A shard is written beside its name and renamed, the manifest last. Whenever the writer is killed, what the manifest
+names is whole; finished shards that it does not name yet are adopted when writing goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from xdub.data.clip import Clip, from_row, schema, to_row
+from xdub.data.ledger import Ledger, LedgerRow
+from xdub.data.manifest import MANIFEST, SHARD_NAME, Manifest, Shard, file_sha256, read_manifest
+from xdub.errors import UserError
+from xdub.media.atomic import atomic_path
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+__all__ = [
+    "Ledger",
+    "LedgerRow",
+    "Manifest",
+    "ShardReader",
+    "ShardWriter",
+    "iter_clips",
+    "read_clip",
+    "read_manifest",
+]
+OPEN_FILES = 8
+
+
+class ShardWriter:
+    """Adds clips to the data set DIR (one writer at a time), resuming what is there.
+
+    `kind` ("clips" or "pairs") is told by the first clip if not given. `recipe` is noted in the manifest. UserError if
+    DIR holds the other kind or was made with another recipe, and if the disk is full.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        rows_per_shard: int = 32,
+        *,
+        kind: str | None = None,
+        recipe: Any = None,
+    ) -> None:
+        self.folder = Path(folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be made a folder ({error.strerror}); choose another") from error
+        self.rows_per_shard, self.kind, self.recipe = rows_per_shard, kind, recipe
+        self._shards: list[Shard] = []
+        self._ids: list[str] = []
+        self._num_frames: list[int] = []
+        self._rows: list[dict[str, Any]] = []
+        self._saved_at, self._save_cost = 0.0, 0.0
+        if (self.folder / MANIFEST).exists():
+            self._resume(read_manifest(self.folder))
+        self._adopt()
+        self._known = set(self._ids)
+
+    def __contains__(self, clip_id: str) -> bool:
+        return clip_id in self._known
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def add(self, clip: Clip) -> bool:
+        """Adds a clip; False if its id is there already."""
+        return clip.clip_id not in self._known and self.add_row(to_row(clip))
+
+    def add_row(self, row: dict[str, Any]) -> bool:
+        """Adds what `to_row` made, perhaps in another process; False if its id is there already."""
+        if row["clip_id"] in self._known:
+            return False
+        kind = "clips" if row["reference"] is None else "pairs"
+        self.kind = self.kind or kind
+        if kind != self.kind:
+            raise UserError(f"{self.folder} holds {self.kind}; {kind} such as {row['clip_id']} need another folder")
+        self._rows.append(row)
+        self._known.add(row["clip_id"])
+        if len(self._rows) >= self.rows_per_shard:
+            self.flush()
+        return True
+
+    def flush(self) -> None:
+        """Writes the rows that wait as a shard; the manifest follows now, or with a later shard if it is large."""
+        if self._rows:
+            self._write_shard()
+        # A manifest of 10^5 rows costs a second: spend at most a twentieth of the time on it.
+        if time.monotonic() - self._saved_at >= 20 * self._save_cost:
+            self._save()
+
+    def close(self) -> None:
+        """Writes all that is left, the manifest last."""
+        if self._rows:
+            self._write_shard()
+        self._save()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+        # Whole rows are kept when the caller fails, unless it is the disk that failed.
+        if error_type is None or not issubclass(error_type, (OSError, UserError)):
+            self.close()
+
+    def _write_shard(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        numbers = [int(shard.file[6:-8]) for shard in self._shards]
+        path = self.folder / f"shard-{max(numbers, default=-1) + 1:05d}.parquet"
+        with atomic_path(path) as temporary:
+            table = pa.Table.from_pylist(self._rows, schema=schema())
+            pq.write_table(table, temporary, row_group_size=1, compression="zstd", compression_level=1)
+        self._register(path, [row["clip_id"] for row in self._rows], [row["num_frames"] for row in self._rows])
+        self._rows = []
+
+    def _register(self, path: Path, ids: list[str], num_frames: list[int]) -> None:
+        size, digest = path.stat().st_size, file_sha256(path)
+        self._shards.append(Shard(file=path.name, rows=len(ids), bytes=size, sha256=digest))
+        self._ids += ids
+        self._num_frames += num_frames
+
+    def _save(self) -> None:
+        begin = time.monotonic()
+        Manifest(
+            folder=self.folder,
+            kind=self.kind or "clips",
+            recipe=self.recipe,
+            shards=tuple(self._shards),
+            ids=tuple(self._ids),
+            num_frames=tuple(self._num_frames),
+        ).save()
+        self._saved_at = time.monotonic()
+        self._save_cost = self._saved_at - begin
+
+    def _resume(self, manifest: Manifest) -> None:
+        if manifest.ids and self.kind not in (None, manifest.kind):
+            raise UserError(f"{self.folder} holds {manifest.kind}, not {self.kind}; choose another folder")
+        if manifest.ids and None not in (self.recipe, manifest.recipe) and self.recipe != manifest.recipe:
+            raise UserError(f"{self.folder} was made with another recipe; choose another folder, or remove it")
+        if manifest.ids:
+            self.kind = manifest.kind
+            self.recipe = manifest.recipe if self.recipe is None else self.recipe
+        self._shards, self._ids = list(manifest.shards), list(manifest.ids)
+        self._num_frames = list(manifest.num_frames)
+
+    def _adopt(self) -> None:
+        """Takes in shards that were finished after the last manifest, and removes unfinished ones."""
+        named = {shard.file for shard in self._shards}
+        for leftover in self.folder.glob(".shard-*.parquet"):
+            leftover.unlink()
+        for path in sorted(self.folder.glob("shard-*.parquet")):
+            if path.name in named or not SHARD_NAME.fullmatch(path.name):
+                continue
+            with _open(path) as file:
+                table = file.read(columns=["clip_id", "num_frames"]).to_pydict()
+                first = file.read_row_group(0, columns=["reference"])["reference"][0]
+            self.kind = self.kind or ("pairs" if first.is_valid else "clips")
+            self._register(path, table["clip_id"], table["num_frames"])
+
+
+class ShardReader:
+    """Random access to the rows of a data set; keeps a few files open. Not for sharing between threads."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self._files: OrderedDict[int, pq.ParquetFile] = OrderedDict()
+
+    def row(self, index: int) -> dict[str, Any]:
+        """Row `index` of the data set, still encoded. UserError names the file if it cannot be read."""
+        import pyarrow as pa
+
+        shard, row = self.manifest.places[index]
+        if shard not in self._files:
+            self._files[shard] = _open(self.manifest.path(shard))
+            if len(self._files) > OPEN_FILES:
+                self._files.popitem(last=False)[1].close()
+        self._files.move_to_end(shard)
+        try:
+            return self._files[shard].read_row_group(row).to_pylist()[0]
+        except (pa.ArrowException, OSError, IndexError) as error:
+            raise UserError(f"{self.manifest.path(shard)}, row {row}: cannot be read ({error})") from error
+
+    def clip(self, index: int) -> Clip:
+        """Row `index`, decoded."""
+        return from_row(self.row(index))
+
+
+def iter_clips(folder: str | Path) -> Iterator[Clip]:
+    """All clips of a data set in the order of its manifest."""
+    manifest = read_manifest(folder)
+    reader = ShardReader(manifest)
+    for index in range(len(manifest.ids)):
+        yield reader.clip(index)
+
+
+def read_clip(folder: str | Path, clip_id: str) -> Clip:
+    """One clip by id. UserError if the data set does not hold it."""
+    manifest = read_manifest(folder)
+    if clip_id not in manifest.ids:
+        raise UserError(f"{folder} has no clip {clip_id!r} among its {len(manifest.ids)}")
+    return ShardReader(manifest).clip(manifest.ids.index(clip_id))
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not a readable shard ({error}); copy or make the data set again") from error
