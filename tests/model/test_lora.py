@@ -1,0 +1,84 @@
+"""Experts: nothing changes before training, one is active at a time, files round-trip, the base stays frozen."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from xdub.config.sections import LoraConfig
+from xdub.errors import UserError
+from xdub.model.dit import DiTConfig, VideoDiT
+from xdub.model.lora import add_expert, load_expert, save_expert, set_expert
+
+LORA = LoraConfig(rank=2, alpha=2, targets=("qkv", "out", "ffn.0"))
+
+
+def build() -> VideoDiT:
+    torch.manual_seed(0)
+    config = DiTConfig(
+        latent_channels=4, masked_input=False, audio_dim=7, hidden_size=32, num_heads=2, num_layers=2
+    )
+    model = VideoDiT(config).eval()
+    model.proj_out.weight.data.normal_()
+    return model
+
+
+def run(model):
+    generator = torch.Generator().manual_seed(1)
+    z_t, z_ref = torch.randn(2, 1, 4, 2, 4, 4, generator=generator)
+    audio = torch.randn(1, 18, 7, generator=generator)
+    return model(z_t, z_ref, torch.tensor([0.5]), audio, torch.tensor([0, 2]))
+
+
+def train_a_bit(model, name):
+    for key, parameter in model.named_parameters():
+        if f".{name}." in key:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+
+
+def test_a_fresh_expert_changes_nothing_and_freezes_the_base():
+    model = build()
+    before = run(model)
+    add_expert(model, "lip", LORA)
+    assert torch.equal(run(model), before)
+    trainable = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert trainable and all(".lora_" in name and ".lip." in name for name in trainable)
+
+
+def test_one_expert_is_active_at_a_time_and_none_is_the_base():
+    model = build()
+    before = run(model)
+    for name in ("lip", "texture"):
+        add_expert(model, name, LORA)
+        train_a_bit(model, name)
+    outputs = {}
+    for name in ("lip", "texture", None):
+        set_expert(model, name)
+        outputs[name] = run(model)
+    assert torch.equal(outputs[None], before)
+    assert not torch.allclose(outputs["lip"], before)
+    assert not torch.allclose(outputs["lip"], outputs["texture"])
+
+
+def test_files_round_trip_in_either_order(tmp_path):
+    model = build()
+    add_expert(model, "lip", LORA)
+    train_a_bit(model, "lip")
+    save_expert(model, "lip", tmp_path / "lip.safetensors")
+    wanted = run(model)
+    other = build()
+    add_expert(other, "texture", LORA)
+    load_expert(other, "lip", tmp_path / "lip.safetensors", LORA)
+    torch.testing.assert_close(run(other), wanted)
+
+
+def test_targets_that_match_nothing_and_wrong_ranks_are_named(tmp_path):
+    with pytest.raises(UserError, match="nonsense"):
+        add_expert(build(), "lip", LoraConfig(rank=2, alpha=2, targets=("nonsense",)))
+    model = build()
+    add_expert(model, "lip", LORA)
+    save_expert(model, "lip", tmp_path / "lip.safetensors")
+    with pytest.raises(UserError, match="lora.rank=3"):
+        load_expert(
+            build(), "lip", tmp_path / "lip.safetensors", LoraConfig(rank=3, alpha=2, targets=LORA.targets)
+        )

@@ -1,0 +1,1 @@
+"""What each phase minimises (paper Eq. 1, 12, 13)."""

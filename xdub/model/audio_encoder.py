@@ -1,0 +1,107 @@
+"""Speech features at 50 Hz: log-mel by default, Whisper's encoder in production (METHOD Geometry)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xdub.errors import UserError
+
+SAMPLE_RATE = 16_000
+HOP = 320  # 50 rows a second
+_FFT = 800
+_LOUDNESS = 0.05  # RMS of the speaking parts after normalisation
+
+
+class AudioEncoder(Protocol):
+    """What the rest of the code knows of an audio encoder."""
+
+    dim: int
+
+    def encode(self, wav: np.ndarray) -> Tensor:
+        """Mono 16 kHz [N] float in [-1, 1] -> [round(N / 320), dim] float32; row n covers samples 320 n .. 320 n + 319."""
+
+
+@lru_cache(maxsize=4)
+def mel_filters(num_mels: int, fft: int = _FFT, low: float = 50.0, high: float = 7600.0) -> Tensor:
+    """Triangular filters on the mel scale, [num_mels, fft / 2 + 1], each with unit sum."""
+    to_mel = lambda hz: 2595.0 * np.log10(1.0 + hz / 700.0)  # noqa: E731
+    edges = 700.0 * (10.0 ** (np.linspace(to_mel(low), to_mel(high), num_mels + 2) / 2595.0) - 1.0)
+    bins = np.linspace(0, SAMPLE_RATE / 2, fft // 2 + 1)
+    rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
+    filters = np.clip(np.minimum(rising, falling), 0, None)
+    filters[filters.sum(1) == 0, 0] = 1e-3  # a band narrower than one bin
+    return torch.from_numpy(filters / filters.sum(1, keepdims=True)).float()
+
+
+class LogMelEncoder:
+    """Log-mel energies of a 50 ms window centred on each 20 ms row; loudness-normalised, about zero mean and unit range."""
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+
+    def encode(self, wav: np.ndarray) -> Tensor:
+        rows = max(1, round(len(wav) / HOP))
+        signal = torch.zeros(rows * HOP)
+        samples = torch.from_numpy(np.ascontiguousarray(wav, dtype=np.float32))[: rows * HOP]
+        signal[: len(samples)] = samples
+        signal = signal * (_LOUDNESS / self._speech_rms(signal))
+        margin = (_FFT - HOP) // 2
+        frames = torch.nn.functional.pad(signal, (margin, margin)).unfold(0, _FFT, HOP)  # [rows, _FFT]
+        power = torch.fft.rfft(frames * torch.hann_window(_FFT)).abs().square()
+        log_mel = torch.log10(power @ mel_filters(self.dim).T + 1e-4)
+        return (log_mel + 2.0) / 2.0
+
+    @staticmethod
+    def _speech_rms(signal: Tensor) -> Tensor:
+        """RMS of the louder half of the 20 ms rows: pauses do not make speech louder; silence stays silent."""
+        rows = signal.view(-1, HOP).square().mean(1)
+        loud = rows.sort(descending=True).values[: max(1, len(rows) // 2)].mean().sqrt()
+        return loud.clamp_min(2e-3)
+
+
+class WhisperEncoder:
+    """Last hidden states of a Whisper encoder (transformers), 50 rows a second, in chunks of 30 s."""
+
+    def __init__(self, encoder: torch.nn.Module, feature_extractor) -> None:
+        self.encoder = encoder.eval().requires_grad_(False)
+        self.feature_extractor = feature_extractor
+        self.dim = encoder.config.d_model
+
+    @torch.no_grad()
+    def encode(self, wav: np.ndarray) -> Tensor:
+        rows = max(1, round(len(wav) / HOP))
+        chunk = self.encoder.config.max_source_positions * HOP  # samples in one encoder input
+        states = []
+        for start in range(0, rows * HOP, chunk):
+            mel = self.feature_extractor(
+                wav[start : start + chunk], sampling_rate=SAMPLE_RATE, return_tensors="pt"
+            )
+            inputs = mel.input_features.to(self.encoder.device, self.encoder.dtype)
+            states.append(self.encoder(inputs).last_hidden_state[0].float().cpu())
+        return torch.cat(states)[:rows]
+
+
+def load_audio_encoder(cfg) -> AudioEncoder:
+    """The encoder of a recipe's ``audio`` section (``kind``, ``dim``, ``path``)."""
+    if cfg.kind == "logmel":
+        return LogMelEncoder(cfg.dim)
+    if cfg.kind != "whisper":
+        raise UserError(f"audio.kind={cfg.kind!r}: use 'logmel' or 'whisper'")
+    if not cfg.path:
+        raise UserError(
+            "audio.kind=whisper needs audio.path: a folder or hub name of a transformers Whisper model"
+        )
+    from transformers import WhisperFeatureExtractor, WhisperModel
+
+    encoder = WhisperEncoder(
+        WhisperModel.from_pretrained(cfg.path).encoder, WhisperFeatureExtractor.from_pretrained(cfg.path)
+    )
+    if encoder.dim != cfg.dim:
+        raise UserError(f"audio.dim={cfg.dim}, but the encoder at {cfg.path} has {encoder.dim}")
+    return encoder

@@ -1,0 +1,17 @@
+"""Phase 1, the mask-inpainting generator (3.1): reconstruct a clip from its masked self, one other frame and its audio."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xdub.losses.terms import LossTerms
+from xdub.train.phases.common import PhaseContext, draw_noise, flow_loss, predict
+
+EXPERT = None
+
+
+def loss(model, batch: dict[str, Any], ctx: PhaseContext) -> LossTerms:
+    """Eq. 1 over all noise levels of Eq. 2 with the recipe's alpha."""
+    noised = draw_noise(batch, ctx)
+    flow, per_sample = flow_loss(predict(model, batch, noised), batch, noised, ctx)
+    return LossTerms(total=flow, flow=flow, t=noised.t, flow_per_sample=per_sample)

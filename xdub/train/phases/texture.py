@@ -1,0 +1,40 @@
+"""Phase 4, the texture expert (3.3): a LoRA at low noise. Audio is off for half of the samples, and the identity and
+feature losses act on those alone: with nothing to say, the output should be the reference's picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xdub.losses.identity import cosine_to_reference
+from xdub.losses.single_step import single_step_video
+from xdub.losses.terms import LossTerms
+from xdub.train.phases.common import PhaseContext, draw_noise, flow_loss, predict
+
+EXPERT = "texture"
+
+
+def loss(model, batch: dict[str, Any], ctx: PhaseContext) -> LossTerms:
+    """Eq. 13: Eq. 1 + identity_weight (1 - cos identity) + clip_weight (1 - cos features) on the silent samples."""
+    cfg = ctx.phase
+    noised = draw_noise(batch, ctx)
+    silent = noised.coin < cfg.silent_prob  # [B]
+    v_hat = predict(model, batch, noised, audio_enabled=~silent)
+    flow, per_sample = flow_loss(v_hat, batch, noised, ctx)
+    total, identity, clip = flow, None, None
+    if silent.any():
+        video = single_step_video(
+            ctx.codec,
+            batch["z0"][silent],
+            noised.eps[silent],
+            v_hat[silent],
+            noised.t[silent],
+            t_thres=cfg.t_thres,
+            decode_latents=cfg.decode_latents,
+        )
+        reference = ctx.codec.decode(batch["z_ref"][silent][:, :, : cfg.decode_latents])
+        identity = cosine_to_reference(ctx.identity, video, reference)
+        clip = cosine_to_reference(ctx.features, video, reference)
+        total = flow + cfg.identity_weight * identity + cfg.clip_weight * clip
+    return LossTerms(
+        total=total, flow=flow, identity=identity, clip=clip, t=noised.t, flow_per_sample=per_sample
+    )
