@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+
 from xdub_kernels import frame_audio_attention, shifted_rope_attention
 from xdub_kernels.attention import attention
 

@@ -23,7 +23,7 @@ class AudioEncoder(Protocol):
     dim: int
 
     def encode(self, wav: np.ndarray) -> Tensor:
-        """Mono 16 kHz [N] float in [-1, 1] -> [round(N / 320), dim] float32; row n covers samples 320 n .. 320 n + 319."""
+        """Mono 16 kHz [N] float in [-1, 1] -> [round(N / 320), dim] float32; row n starts at sample 320 n."""
 
 
 @lru_cache(maxsize=4)
@@ -40,7 +40,7 @@ def mel_filters(num_mels: int, fft: int = _FFT, low: float = 50.0, high: float =
 
 
 class LogMelEncoder:
-    """Log-mel energies of a 50 ms window centred on each 20 ms row; loudness-normalised, about zero mean and unit range."""
+    """Log-mel energies of a 50 ms window centred on each 20 ms row, independent of loudness, about unit range."""
 
     def __init__(self, dim: int) -> None:
         self.dim = dim

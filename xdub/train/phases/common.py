@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from xdub_kernels import weighted_flow_loss
 
 from xdub.diffusion.flow_matching import add_noise
 from xdub.diffusion.timesteps import sample_timesteps
 from xdub.model.codec import Codec, latent_frames
 from xdub.seeding import torch_rng
+from xdub_kernels import weighted_flow_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +51,8 @@ def draw_noise(batch: dict[str, Any], ctx: PhaseContext) -> Noised:
     z0, cfg = batch["z0"], ctx.phase
     motion_latents = latent_frames(cfg.motion_frames)
     eps, t, coins = [], [], []
-    for i, sample_id in enumerate(batch["sample_id"]):
-        generator = torch_rng(ctx.seed, batch["epoch"], sample_id, "noise")
+    for i, (epoch, sample_id) in enumerate(zip(batch["epochs"].tolist(), batch["sample_id"], strict=True)):
+        generator = torch_rng(ctx.seed, epoch, sample_id, "noise")
         t.append(sample_timesteps(1, cfg.alpha, generator))
         coins.append(torch.rand(2, generator=generator))
         eps.append(torch.randn(z0[i].shape, generator=generator))
