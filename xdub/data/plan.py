@@ -1,0 +1,123 @@
+"""Which sample comes when: a pure function of (seed, data, position), the same for any number of workers.
+
+Positions count samples from the start of training, across epochs: position p is item p mod n of epoch p div n. A training
+state needs to remember one integer, the cursor: the next position. Rank r of w takes the r-th of w equal slices of each
+global batch, so the global batches do not depend on w.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from xdub.data.manifest import Manifest, read_manifest
+from xdub.errors import UserError
+from xdub.seeding import rng
+
+
+@dataclass(frozen=True)
+class Place:
+    """A row of one of the plan's data sets."""
+
+    dataset: int
+    row: int
+
+
+class Plan:
+    """Order of the samples of one or more data sets; only clips of at least `window` frames take part."""
+
+    def __init__(
+        self, manifests: Sequence[Manifest], *, window: int, seed: int, shards_together: int = 8
+    ) -> None:
+        """UserError if no clip is long enough."""
+        self.manifests, self.seed, self.shards_together = tuple(manifests), seed, shards_together
+        self.window = window
+        self.places: list[Place] = []
+        shard_of: list[tuple[int, int]] = []
+        for number, manifest in enumerate(self.manifests):
+            for row, ((shard, _), frames) in enumerate(
+                zip(manifest.places, manifest.num_frames, strict=True)
+            ):
+                if frames >= window:
+                    self.places.append(Place(number, row))
+                    shard_of.append((number, shard))
+        self.too_short = sum(len(manifest.ids) for manifest in self.manifests) - len(self.places)
+        if not self.places:
+            folders = ", ".join(str(manifest.folder) for manifest in self.manifests)
+            raise UserError(f"{folders}: none of {self.too_short} clips has {window} frames, which a window needs")
+        keys = sorted(set(shard_of))
+        members: dict[tuple[int, int], list[int]] = {key: [] for key in keys}
+        for item, key in enumerate(shard_of):
+            members[key].append(item)
+        self._shards = [np.array(members[key]) for key in keys]
+        self._order = lru_cache(maxsize=2)(self._order)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @cached_property
+    def digest(self) -> str:
+        """16 hex digits of all that decides the order: a cursor is valid for one digest."""
+        parts = [manifest.digest for manifest in self.manifests]
+        text = f"{parts} {self.seed} {self.window} {self.shards_together}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def at(self, position: int) -> tuple[int, Place]:
+        """(epoch, row) at a position."""
+        epoch, item = divmod(position, len(self))
+        return epoch, self.places[self._order(epoch)[item]]
+
+    def clip_id(self, place: Place) -> str:
+        return self.manifests[place.dataset].ids[place.row]
+
+    def substitute(self, epoch: int, clip_id: str, attempt: int) -> Place:
+        """What is taken instead of a clip that cannot be read: any other row, the same one on every machine."""
+        choice = rng(self.seed, "substitute", epoch, clip_id, attempt).integers(len(self))
+        return self.places[int(choice)]
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """Permutation of the items. Shards are shuffled, then rows within each few shards: reading stays local."""
+        random = rng(self.seed, "order", epoch)
+        shuffled = [self._shards[i] for i in random.permutation(len(self._shards))]
+        groups = range(0, len(shuffled), self.shards_together)
+        return np.concatenate(
+            [random.permutation(np.concatenate(shuffled[i : i + self.shards_together])) for i in groups]
+        )
+
+
+def micro_batches(
+    cursor: int, *, global_batch: int, micro_batch: int, rank: int = 0, world_size: int = 1
+) -> Iterator[range]:
+    """Endless position ranges for one rank from `cursor` on, global_batch / (world_size micro_batch) a step.
+
+    UserError if the sizes do not divide.
+    """
+    per_rank, rest = divmod(global_batch, world_size)
+    if rest or per_rank % micro_batch:
+        raise UserError(
+            f"train.global_batch={global_batch} is not divisible by micro_batch x workers "
+            f"({micro_batch} x {world_size})"
+        )
+    while True:
+        first = cursor + rank * per_rank
+        for low in range(first, first + per_rank, micro_batch):
+            yield range(low, low + micro_batch)
+        cursor += global_batch
+
+
+def make_plan(
+    folders: Sequence[str | Path], *, phase: str, window: int, seed: int, verify: bool = False
+) -> Plan:
+    """The plan of data set folders for a phase. UserError if an editor phase gets clips without pairs."""
+    manifests = [read_manifest(folder, verify) for folder in folders]
+    for manifest in manifests:
+        if phase != "generator" and manifest.kind != "pairs":
+            raise UserError(
+                f"{manifest.folder} holds clips, but phase {phase} trains on pairs: make them with `xdub pairs`"
+            )
+    return Plan(manifests, window=window, seed=seed)

@@ -1,0 +1,245 @@
+"""Endless, deterministic, resumable training batches: the same plan and the same samples, made here or by Ray actors.
+
+`LocalStream` makes them in this process, `RayStream` in a pool of Ray Data actors. Both give bit-identical batches and
+share everything but the executor. State is one integer, the cursor: resuming costs nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import queue
+import threading
+import time
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from xdub.data.plan import micro_batches
+from xdub.data.samples import SampleMaker, StreamSpec
+from xdub.errors import UserError
+
+log = logging.getLogger(__name__)
+LOCAL_CACHE_BYTES = 2 << 30
+
+
+class Stream:
+    """Batches of one rank (see `samples.collate`), `micro_batch` samples each, from `cursor` on.
+
+    Iterate once. `wait_seconds` sums up the time that the consumer waited for data, `last_wait` is that of the last
+    batch. `bad` collects {clip_id: error} of quarantined rows; UserError when they are more than spec.max_bad of the data.
+    """
+
+    def __init__(self, spec: StreamSpec, *, cursor: int = 0, steps: int | None = None) -> None:
+        """`cursor` counts samples consumed by all ranks; `steps` ends the stream after that many global batches."""
+        self.spec, self.plan = spec, spec.plan()
+        self.cursor, self.steps = cursor, steps
+        self.wait_seconds = self.last_wait = 0.0
+        self.bad: dict[str, str] = {}
+        if self.plan.too_short:
+            log.warning("%d clips are shorter than a window of %d frames", self.plan.too_short, spec.window)
+
+    @property
+    def batches_per_step(self) -> int:
+        """Batches that make one global batch on this rank."""
+        return self.spec.global_batch // (self.spec.world_size * self.spec.micro_batch)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps. The cursor moves on when the last batch of a step has been handed out."""
+        return {"cursor": self.cursor, "plan": self.plan.digest}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue where `state` was taken. UserError if the data, seed or window changed since."""
+        if state["plan"] != self.plan.digest:
+            raise UserError(
+                f"the checkpoint's data order ({state['plan']}) is not this one's ({self.plan.digest}): data, seed or "
+                "window changed; train in a new folder with init_from, or restore the data set"
+            )
+        self.cursor = int(state["cursor"])
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        spec = self.spec
+        positions = micro_batches(
+            self.cursor,
+            global_batch=spec.global_batch,
+            micro_batch=spec.micro_batch,
+            rank=spec.rank,
+            world_size=spec.world_size,
+        )
+        count = None if self.steps is None else self.steps * self.batches_per_step
+        batches = self._batches(itertools.islice(positions, count))
+        try:
+            for number in itertools.count(1):
+                begin = time.perf_counter()
+                batch = next(batches, None)
+                self.last_wait = time.perf_counter() - begin
+                self.wait_seconds += self.last_wait
+                if batch is None:
+                    return
+                self._note(batch["bad"])
+                if number % self.batches_per_step == 0:
+                    self.cursor += spec.global_batch
+                yield batch
+        finally:
+            batches.close()
+
+    def _batches(self, positions: Iterator[range]) -> Generator[dict[str, Any]]:
+        raise NotImplementedError
+
+    def _note(self, bad: dict[str, str]) -> None:
+        for clip_id, error in bad.items():
+            if clip_id not in self.bad:
+                log.warning("quarantined clip %s: %s", clip_id, error)
+        self.bad |= bad
+        allowed = max(1, int(self.spec.max_bad * len(self.plan)))
+        if len(self.bad) > allowed:
+            name, error = next(iter(bad.items()))
+            raise UserError(
+                f"{len(self.bad)} of {len(self.plan)} clips cannot be read (at most {allowed} may fail), last "
+                f"{name}: {error}; check the data set with read_manifest(verify=True) or make it again"
+            )
+
+
+class LocalStream(Stream):
+    """Makes batches in this process, ahead of the consumer in a thread (`prefetch` = 0: in line).
+
+    Decoded clips stay in memory up to `cache_bytes`.
+    """
+
+    def __init__(
+        self,
+        spec: StreamSpec,
+        *,
+        cursor: int = 0,
+        steps: int | None = None,
+        prefetch: int = 2,
+        cache_bytes: int = LOCAL_CACHE_BYTES,
+    ) -> None:
+        super().__init__(spec, cursor=cursor, steps=steps)
+        self.prefetch = prefetch
+        self._maker = SampleMaker(spec, self.plan, cache_bytes)
+
+    def _batches(self, positions: Iterator[range]) -> Generator[dict[str, Any]]:
+        made = (self._maker.batch(some) for some in positions)
+        yield from _ahead(made, self.prefetch) if self.prefetch else made
+
+
+class RayStream(Stream):
+    """Makes batches in Ray Data actors. Ray must be running; actors need CPUs that the trainers leave free.
+
+    Actors that die are restarted and their batches made again; order is kept. The plan is fed in chunks, so an epoch of
+    any length costs the same to start.
+    """
+
+    def __init__(
+        self,
+        spec: StreamSpec,
+        *,
+        cursor: int = 0,
+        steps: int | None = None,
+        actors: tuple[int, int] = (1, 2),
+        actor_cpus: float = 0.25,
+        actor_gpus: float = 0.0,
+        prefetch: int = 2,
+        chunk_batches: int = 4096,
+        cache_bytes: int = 0,
+    ) -> None:
+        super().__init__(spec, cursor=cursor, steps=steps)
+        self.actors, self.actor_cpus, self.actor_gpus = actors, actor_cpus, actor_gpus
+        self.prefetch, self.chunk_batches, self.cache_bytes = prefetch, chunk_batches, cache_bytes
+
+    def _batches(self, positions: Iterator[range]) -> Generator[dict[str, Any]]:
+        import ray
+        from ray.data import ActorPoolStrategy
+
+        if not ray.is_initialized():
+            raise RuntimeError("RayStream needs a running Ray: ray.init() first, or use LocalStream")
+        size = self.spec.micro_batch
+        while chunk := list(itertools.islice(positions, self.chunk_batches)):
+            items = [{"position": position} for some in chunk for position in some]
+            data = ray.data.from_items(items, override_num_blocks=len(chunk))  # one batch a block
+            data.context.execution_options.preserve_order = True
+            data.context.enable_progress_bars = False
+            data = data.map_batches(
+                _Actor,
+                fn_constructor_args=(self.spec, self.cache_bytes),
+                batch_size=size,
+                compute=ActorPoolStrategy(min_size=self.actors[0], max_size=self.actors[1]),
+                num_cpus=self.actor_cpus,
+                num_gpus=self.actor_gpus,
+                max_restarts=3,
+            )
+            batches = data.iter_batches(batch_size=size, batch_format="numpy", prefetch_batches=self.prefetch)
+            for columns in batches:
+                yield _from_columns(columns)
+
+
+class _Actor:
+    """One Ray Data worker: positions in, samples out, as columns."""
+
+    def __init__(self, spec: StreamSpec, cache_bytes: int) -> None:
+        torch.set_num_threads(1)
+        self._maker = SampleMaker(spec, cache_bytes=cache_bytes)
+
+    def __call__(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        batch = self._maker.batch([int(position) for position in rows["position"]])
+        count = len(batch["sample_id"])
+        columns = {
+            name: value.numpy() for name, value in batch.items() if torch.is_tensor(value) and name != "starts"
+        }
+        columns["starts"] = np.tile(batch["starts"].numpy(), (count, 1))
+        columns["sample_id"] = np.array(batch["sample_id"])
+        columns["bad"] = np.array([json.dumps(batch["bad"])] * count)
+        return columns
+
+
+def _from_columns(columns: dict[str, np.ndarray]) -> dict[str, Any]:
+    texts = {name: columns.pop(name) for name in ("sample_id", "bad")}
+    # Ray's arrays are read-only views of its object store: a copy is ours to change and to keep.
+    batch: dict[str, Any] = {name: torch.from_numpy(np.array(value)) for name, value in columns.items()}
+    batch["starts"] = batch["starts"][0].clone()
+    batch["sample_id"] = [str(name) for name in texts["sample_id"]]
+    batch["epoch"] = int(batch["epochs"][0])
+    batch["bad"] = json.loads(str(texts["bad"][0]))
+    return batch
+
+
+def _ahead(made: Iterator[Any], depth: int) -> Generator[Any]:
+    """The same items, made up to `depth` ahead by a thread; its exception is raised here."""
+    ready: queue.Queue = queue.Queue(maxsize=depth)
+    stop, done = threading.Event(), object()
+
+    def put(item: object) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for item in made:
+                if not put((item, None)):
+                    return
+            put((done, None))
+        except BaseException as error:
+            put((done, error))
+
+    thread = threading.Thread(target=work, name="xdub-data", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if error is not None:
+                raise error
+            if item is done:
+                return
+            yield item
+    finally:
+        stop.set()
+        thread.join()
