@@ -82,9 +82,8 @@ class Show:
         self.console.print(table)
         for name, (label, goal) in CEILINGS.items():
             colour = "green" if summary[name] >= goal else "red"
-            self.say(
-                f"  ceiling [bold]{name}[/bold] [{colour}]{summary[name]:.3f}[/{colour}]  {label} (goal ≥ {goal})"
-            )
+            value = f"[{colour}]{summary[name]:.3f}[/{colour}]"
+            self.say(f"  ceiling [bold]{name}[/bold] {value}  {label} (goal ≥ {goal})")
         spent = sum(summary["seconds"].values())
         self.say(f"  {duration(spent)} in all, at most {summary['peak_gb']:.1f} GB of memory at once")
         for line in missed(summary):

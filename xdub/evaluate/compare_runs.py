@@ -1,0 +1,158 @@
+"""`xdub runs compare`: what was set differently, what came out, and the loss curves over one another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from xdub.errors import UserError
+from xdub.evaluate.page import page, section, table
+from xdub.evaluate.runs import TrackedRun, read_runs, ui_command
+from xdub.evaluate.svg import Series, legend, line_chart, smooth
+
+COLOURS = ("c0", "c1", "c2", "c3", "c4", "c5")
+PLOT_COLOURS = ("#3457d5", "#d9730d", "#0f8a7e", "#9333a8", "#b8860b", "#64748b")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Runs that stand side by side: the same phase of several folders, or the phases of one."""
+
+    title: str
+    runs: Sequence[TrackedRun]
+
+    @property
+    def names(self) -> list[str]:
+        return short_names([run.name for run in self.runs])
+
+    @property
+    def params(self) -> dict[str, list[str]]:
+        """Those that differ: name -> value of each run, "-" where a run has none."""
+        return _rows([run.params for run in self.runs], only_different=True)
+
+    @property
+    def metrics(self) -> dict[str, list[str]]:
+        """Last values of each run."""
+        shown = [{name: f"{value:.4g}" for name, value in run.metrics.items()} for run in self.runs]
+        return _rows(shown, only_different=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What `compare_runs` found and wrote."""
+
+    groups: Sequence[Group]
+    html: Path
+    png: Path
+    ui: str
+
+
+def compare_runs(names: Sequence[str], *, out: str | Path, uri: str | None = None) -> Comparison:
+    """Compare tracked runs (folders, FOLDER/PHASE or MLflow ids); writes OUT/compare.html and
+    OUT/compare.png.
+
+    Several folders are compared phase by phase, a single folder's phases with one another.
+    Raises UserError for fewer than two runs or one that is not there.
+    """
+    runs = read_runs(names, uri)
+    if len(runs) < 2:
+        raise UserError(f"{', '.join(names)}: only one tracked run; give at least two to compare")
+    groups = _groups(runs, one_folder=len(names) == 1)
+    out = Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        result = Comparison(
+            groups=groups, html=out / "compare.html", png=out / "compare.png", ui=ui_command(runs)
+        )
+        result.html.write_text(comparison_page(result), "utf-8")
+        _plot(groups, result.png)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot write there ({error.strerror})") from error
+    return result
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Without the folders that all names share."""
+    parts = [Path(name).parts for name in names]
+    shared = 0
+    while all(len(p) > shared + 1 for p in parts) and len({p[shared] for p in parts}) == 1:
+        shared += 1
+    return [str(Path(*p[shared:])) for p in parts]
+
+
+def comparison_page(result: Comparison) -> str:
+    """Self-contained HTML."""
+    body = ['<header><p class="eyebrow">X-Dub</p><h1>Runs side by side</h1></header>']
+    for group in result.groups:
+        head = ["", *map(escape, group.names)]
+        metrics = [[escape(name), *values] for name, values in group.metrics.items()]
+        params = [[escape(name), *map(escape, values)] for name, values in group.params.items()]
+        content = f'<div class="card">{_charts(group)}</div>'
+        content += f'<div class="card"><h3>Last values</h3>{table(head, metrics)}</div>'
+        same = '<p class="note">The settings are the same.</p>'
+        settings = table(head, params) if params else same
+        content += f'<div class="card"><h3>Settings that differ</h3>{settings}</div>'
+        states = ", ".join(
+            f"{n}: {run.status.lower()}" for n, run in zip(group.names, group.runs, strict=True)
+        )
+        body.append(section(group.title, states, content))
+    body.append(
+        section("In MLflow", "The same runs in MLflow's own comparison.", f"<pre>{escape(result.ui)}</pre>")
+    )
+    return page("X-Dub runs", "".join(body))
+
+
+def _groups(runs: Sequence[TrackedRun], *, one_folder: bool) -> list[Group]:
+    if one_folder:
+        return [Group(title="Phases", runs=runs)]
+    phases = list(dict.fromkeys(run.phase for run in runs))
+    grouped = [Group(title=p or "Runs", runs=[run for run in runs if run.phase == p]) for p in phases]
+    several = [group for group in grouped if len(group.runs) > 1]
+    # No phase in common: still side by side, since that is what was asked for.
+    return several or [Group(title="Runs", runs=runs)]
+
+
+def _rows(columns: Sequence[Mapping[str, str]], *, only_different: bool) -> dict[str, list[str]]:
+    names = sorted({name for column in columns for name in column})
+    rows = {name: [column.get(name, "-") for column in columns] for name in names}
+    return {name: row for name, row in rows.items() if not only_different or len(set(row)) > 1}
+
+
+def _charts(group: Group) -> str:
+    metrics = list(dict.fromkeys(metric for run in group.runs for metric in run.curves))
+    keys = [Series(name=n, y=[], style=COLOURS[i % len(COLOURS)]) for i, n in enumerate(group.names)]
+    charts = []
+    for metric in metrics:
+        lines = []
+        for i, run in enumerate(group.runs):
+            if metric in run.curves:
+                steps, values = run.curves[metric]
+                lines.append(
+                    Series(name=run.name, x=steps, y=smooth(values), style=COLOURS[i % len(COLOURS)])
+                )
+        charts.append(line_chart(lines, x_label="step", y_label=metric))
+    return f'<div class="grid cols2">{"".join(charts)}</div>{legend(keys)}'
+
+
+def _plot(groups: Sequence[Group], path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.2 * len(groups)), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, group in zip(figure.subplots(len(groups), 1, squeeze=False)[:, 0], groups, strict=True):
+        metric = next(iter(m for run in group.runs for m in run.curves), None)
+        for i, (name, run) in enumerate(zip(group.names, group.runs, strict=True)):
+            if metric in run.curves:
+                steps, values = run.curves[metric]
+                colour = PLOT_COLOURS[i % len(PLOT_COLOURS)]
+                axes.plot(steps, values, color=colour, alpha=0.25, linewidth=1)
+                axes.plot(steps, smooth(values), color=colour, label=name)
+        axes.set(title=group.title, xlabel="step", ylabel=metric or "")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.2)
+        if axes.lines:
+            axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path)
