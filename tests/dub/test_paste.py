@@ -1,0 +1,92 @@
+"""Pasting: only what changed, only inside the mask, with no trace of the old lips and no seam."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xdub.data.transforms import crop
+from xdub.dub.feather import blur, feather_inside, keep_away
+from xdub.dub.paste import make_patches, paste_patch
+
+SIZE = 48
+
+
+def _picture(seed: int, height: int, width: int) -> np.ndarray:
+    noise = np.random.default_rng(seed).uniform(0, 255, (1, height, width, 3)).astype(np.float32)
+    coarse = blur(noise, 6)
+    return np.clip(128 + 8 * (coarse - coarse.mean()) + 0.1 * (noise - 128), 0, 255)[0].astype(np.uint8)
+
+
+def _scene(seed: int = 0, side: float = 101.3, height: int = 160, width: int = 171):
+    full = _picture(seed, height, width)
+    box = np.array([width / 2 + 0.3, height / 2 - 2.7, side], np.float32)
+    source = crop(full[None], box[None], SIZE)
+    mask = np.zeros((1, SIZE, SIZE), bool)
+    mask[:, 16:44, 8:40] = True
+    lips = np.zeros_like(mask)
+    lips[:, 30:36, 18:30] = True
+    return full, box, source, blur(source, 0.8), mask, lips
+
+
+@given(st.integers(0, 5), st.floats(20, 300), st.floats(0.5, 4))
+def test_nothing_generated_changes_nothing_but_the_old_lips_detail(seed: int, side: float, feather: float) -> None:
+    full, box, _, rendered, mask, lips = _scene(seed, side)
+    patch = make_patches(rendered.copy(), rendered, mask, np.zeros_like(lips))[0]
+    np.testing.assert_array_equal(paste_patch(full, patch, box, feather), full)
+
+
+@given(st.integers(0, 5), st.floats(15, 400), st.floats(0.5, 4))
+def test_pixels_outside_the_mask_are_returned_bit_for_bit(seed: int, side: float, feather: float) -> None:
+    full, box, source, rendered, mask, lips = _scene(seed, side)
+    generated = 255 - source.astype(np.float32)
+    out = paste_patch(full, make_patches(generated, rendered, mask, lips)[0], box, feather)
+    # The mask's outline in the picture, one crop pixel wider for interpolation.
+    step, corner = box[2] / SIZE, box[:2] - box[2] / 2
+    y, x = np.meshgrid(np.arange(full.shape[0]) + 0.5, np.arange(full.shape[1]) + 0.5, indexing="ij")
+    u, v = (x - corner[0]) / step, (y - corner[1]) / step
+    outside = (u < 7) | (u > 41) | (v < 15) | (v > 45)
+    np.testing.assert_array_equal(out[outside], full[outside])
+    assert (out != full).any() or side < 20
+
+
+def test_a_drift_of_colour_leaves_no_patch() -> None:
+    full, box, _, rendered, mask, lips = _scene()
+    generated = rendered + np.float32([14, -9, 6])
+    out = paste_patch(full, make_patches(generated, rendered, mask, np.zeros_like(lips))[0], box, 2)
+    assert np.abs(out.astype(int) - full).max() <= 2
+
+
+def test_new_lips_appear_and_old_ones_leave_no_trace() -> None:
+    full, box, _, _, mask, lips = _scene()
+    full[94:98, 73:99] = 0  # a shut mouth: a fine dark line, which the codec only blurs
+    rendered = blur(crop(full[None], box[None], SIZE), 1.5)
+    generated = rendered.copy()
+    generated[:, 28:38, 16:32] = (190, 120, 110)  # closed lips of one colour
+    out = paste_patch(full, make_patches(generated, rendered, mask, lips)[0], box, 2)
+    mouth = out[92:100, 78:94].astype(float)
+    assert np.abs(mouth - (190, 120, 110)).mean() < 8
+    assert mouth.std(axis=(0, 1)).max() < 8  # the line is gone
+
+
+def test_skin_that_did_not_change_keeps_its_grain() -> None:
+    full, box, source, rendered, mask, lips = _scene()
+    rendered = blur(source, 2)
+    generated = rendered.copy()
+    generated[:, 30:36, 18:30] = 90
+    out = paste_patch(full, make_patches(generated, rendered, mask, lips)[0], box, 2)
+    cheek = (slice(60, 68), slice(55, 110))
+    assert np.abs(out[cheek].astype(int) - full[cheek]).mean() < 1.5
+
+
+@pytest.mark.parametrize("sigma", [0.5, 2.0, 5.0])
+def test_feathers_stay_on_their_side(sigma: float) -> None:
+    mask = np.zeros((1, 40, 40), bool)
+    mask[0, 10:, 5:30] = True  # reaches the lower border
+    inside, away = feather_inside(mask, sigma), keep_away(mask, sigma)
+    assert (inside[~mask] == 0).all() and (away[mask] == 0).all()
+    assert inside.max() <= 1 and away.max() <= 1
+    if sigma < 5:
+        assert inside[0, 25, 17] == 1 and inside[0, 39, 17] == 1  # no ramp at the picture's border
