@@ -100,7 +100,7 @@ def _assign(raw: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     node[path[-1]] = value
 
 
-def _keys(section: type) -> list[str]:
+def _keys(section: Any) -> list[str]:
     """Keys a section may have in a recipe file."""
     own = [field.name for field in dataclasses.fields(section)]
     if section is PhaseConfig:
@@ -110,11 +110,11 @@ def _keys(section: type) -> list[str]:
 
 
 @cache
-def _hints(section: type) -> dict[str, Any]:
+def _hints(section: Any) -> dict[str, Any]:
     return get_type_hints(section)
 
 
-def _build(section: type, raw: Any, path: str) -> Any:
+def _build(section: Any, raw: Any, path: str) -> Any:
     """Instance of a section's dataclass from plain values. `path` is "" or ends with a dot."""
     if not isinstance(raw, Mapping):
         raise UserError(
@@ -174,7 +174,7 @@ def _convert_tuple(args: tuple[Any, ...], value: Any, path: str) -> tuple[Any, .
     return tuple(_convert(kind, item, path) for kind, item in zip(item_kinds, value, strict=True))
 
 
-def _convert_scalar(kind: type, value: Any, path: str) -> Any:
+def _convert_scalar(kind: Any, value: Any, path: str) -> Any:
     if kind is bool or isinstance(value, bool):
         if kind is not bool or not isinstance(value, bool):
             raise UserError(f"{path}={_show(value)} is not {_KIND_NAMES[kind]}")

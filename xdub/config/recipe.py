@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import yaml
+
 from xdub.config.sections import (
     AudioConfig,
     CodecConfig,
@@ -72,6 +74,10 @@ class Recipe:
         for phase in raw["phases"].values():
             phase.update(phase.pop("train"))
         return raw
+
+    def to_yaml(self) -> str:
+        """`to_dict` as the text of a recipe file."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
 
 def _plain(value: Any) -> Any:

@@ -78,7 +78,7 @@ class TrainConfig:
     workers: int = 1
     """Ray Train workers (GPUs, or CPU processes)."""
     zero_stage: Literal[0, 1, 2, 3] = 0
-    """DeepSpeed ZeRO stage; 0 trains with plain torch."""
+    """What DeepSpeed shards over the workers: 0 nothing, 1 optimizer, 2 and gradients, 3 and weights."""
     global_batch: int
     micro_batch: int
     """Samples of one forward pass on one worker."""
@@ -105,10 +105,6 @@ class TrainConfig:
     """Torch threads of one worker; none = cores / workers."""
     resume_from: str | None = None
     init_from: str | None = None
-
-    def grad_accum_steps(self, world_size: int) -> int:
-        """Micro-steps of one optimizer step."""
-        return self.global_batch // (self.micro_batch * world_size)
 
 
 @dataclass(frozen=True, kw_only=True)

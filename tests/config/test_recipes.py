@@ -1,0 +1,194 @@
+"""Recipes are strict: a wrong key or value is one clear line, and what is loaded can be written and read back."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xdub.config import (
+    PHASES,
+    Recipe,
+    TrainConfig,
+    load_recipe,
+    parse_override,
+    recipe_from_dict,
+    shipped_recipes,
+)
+from xdub.errors import UserError
+
+
+def refused(*overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        load_recipe("tiny", overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_loads_and_survives_being_written_and_read(name):
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe_from_dict(recipe.to_dict()) == recipe
+    assert recipe_from_dict(yaml.safe_load(recipe.to_yaml())) == recipe
+    for phase in PHASES:
+        assert recipe.for_phase(phase).seed == recipe.seed
+
+
+def test_the_paper_recipe_has_the_papers_numbers():
+    recipe = load_recipe("xdub-1b")
+    assert (recipe.model.hidden_size, recipe.model.num_heads, recipe.model.num_layers) == (1536, 12, 18)
+    assert (recipe.video.size, recipe.codec.kind, recipe.codec.channels) == (512, "wan", 16)
+    assert [recipe.phase(p).alpha for p in ("editor", "lip", "texture")] == [4.0, 1.5, 0.25]
+    assert [recipe.phase(p).window for p in ("generator", "editor")] == [25, 77]
+    assert [recipe.for_phase(p).lr for p in PHASES] == [1e-5, 1e-5, 5e-6, 5e-6]
+    assert [recipe.for_phase(p).global_batch for p in PHASES] == [256, 256, 64, 64]
+    assert (recipe.phase("lip").sync_weight, recipe.phase("texture").clip_weight) == (0.05, 0.05)
+    assert (recipe.pairs.identity_threshold, recipe.pairs.mouth_threshold) == (0.85, 1.0)
+    assert (recipe.dub.texture_band, recipe.dub.lip_band) == ((0.0, 0.3), (0.4, 0.6))
+
+
+def test_a_recipe_file_is_loaded_like_a_shipped_one(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(load_recipe("tiny").to_yaml().replace("name: tiny", "name: mine"))
+    assert dataclasses.replace(load_recipe(path), name="tiny") == load_recipe("tiny")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.lr=abc", "train.lr=abc is not a number"),
+        ("train.steps=1.5", "train.steps=1.5 is not a whole number"),
+        ("train.steps=-1", "train.steps=-1"),
+        ("train.compile=1", "train.compile=1 is not true or false"),
+        ("train.steps=true", "train.steps=true is not a number"),
+        ("train.lr=.nan", "is not a finite number"),
+        ("train.lr=null", "train.lr=None is not a number"),
+        ("name=3", "name=3 is not a text"),
+        ("train.lrr=1", "did you mean train.lr?"),
+        ("tarin.lr=1", "did you mean train?"),
+        ("phases.lips.alpha=1", "did you mean phases.lip?"),
+        ("phases.lip.alpa=1", "did you mean phases.lip.alpha?"),
+        ("codec.kind=vae", "codec.kind=vae is not one of: linear, wan"),
+        ("train.zero_stage=4", "train.zero_stage=4 is not one of: 0, 1, 2, 3"),
+        ("model.patch=[1, 2]", "model.patch=[1, 2] is not a list of 3 values"),
+        ("audio=3", "audio=3 is not a section"),
+        ("name.first=3", "name is a value, not a section"),
+        ("video.size=81", "video.size=81 is not a multiple of 16"),
+        ("model.num_heads=5", "model.hidden_size=192 is not a multiple"),
+        ("dub.window=24", "dub.window=24 does not fit the causal codec (4k + 1 frames); use 21 or 25"),
+        ("phases.editor.window=49", "phases.editor.window=49 is longer than video.clip_frames=45"),
+        ("phases.texture.silent_prob=2", "phases.texture.silent_prob=2.0 is not in [0, 1]"),
+        (
+            "train.micro_batch=5",
+            "train.global_batch=16 (phase generator) is not divisible by micro_batch x workers",
+        ),
+        ("dub.lip_band=[0.6, 0.4]", "dub.lip_band=[0.6, 0.4] is not an ordered pair"),
+        ("train.lr", "write it as section.key=value"),
+        ("=1", "write it as section.key=value"),
+        ("train.lr=[1", "is not a YAML value"),
+    ],
+)
+def test_a_wrong_override_is_refused_by_one_line_that_names_it(override, words):
+    assert words in refused(override)
+
+
+def test_an_unknown_key_lists_the_valid_ones():
+    message = refused("pairs.feather=1")
+    for field in dataclasses.fields(load_recipe("tiny").pairs):
+        assert field.name in message
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"- 1\n- 2\n", "is not a recipe"),
+        (b"a: [1\n", "is not valid YAML"),
+        (b"\xff\xfe\x00\x81", "is not a text file"),
+        (b"name: x\n", "is missing from the recipe"),
+        (b"", "is not a recipe"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused(tmp_path, content, words):
+    path = tmp_path / "r.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        load_recipe(path)
+
+
+def test_a_missing_recipe_names_the_shipped_ones():
+    with pytest.raises(UserError, match="tiny, xdub-1b"):
+        load_recipe("tinny")
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_missing_numbers_are_never_guessed(phase):
+    raw = load_recipe("tiny").to_dict()
+    del raw["phases"][phase]["alpha"]
+    with pytest.raises(UserError, match=f"phases.{phase}.alpha is missing"):
+        recipe_from_dict(raw)
+
+
+def test_a_phase_overrides_train_and_the_command_line_overrides_both():
+    tiny = load_recipe("tiny")
+    assert tiny.for_phase("lip").lr != tiny.train.lr == tiny.for_phase("generator").lr
+    everywhere = load_recipe("tiny", ["train.lr=3e-3"])
+    assert {everywhere.for_phase(phase).lr for phase in PHASES} == {3e-3}
+    # The narrower override wins, in whichever order they are given.
+    for order in (["phases.lip.lr=1e-4", "train.lr=3e-3"], ["train.lr=3e-3", "phases.lip.lr=1e-4"]):
+        both = load_recipe("tiny", order)
+        assert (both.for_phase("lip").lr, both.for_phase("texture").lr) == (1e-4, 3e-3)
+        # And the merged recipe says so itself: a copy saved beside a checkpoint means the same.
+        assert recipe_from_dict(both.to_dict()).for_phase("lip").lr == 1e-4
+
+
+def test_a_phase_without_its_own_seed_uses_the_recipes():
+    assert load_recipe("tiny", ["seed=7"]).for_phase("editor").seed == 7
+    assert load_recipe("tiny", ["seed=7", "train.seed=8"]).for_phase("editor").seed == 8
+
+
+def test_recipes_cannot_be_changed_after_loading():
+    recipe = load_recipe("tiny")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        recipe.train.lr = 1.0  # type: ignore[misc]
+
+
+@given(st.floats(min_value=1e-12, max_value=1e6))
+def test_numbers_are_read_in_every_notation(value):
+    for text in (repr(value), f"{value:.17e}"):
+        recipe = load_recipe("tiny", [f"train.lr={text}"])
+        assert recipe.train.lr == pytest.approx(value, rel=1e-12)
+
+
+@given(
+    st.sampled_from([field.name for field in dataclasses.fields(TrainConfig)]),
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-5, 5),
+        st.floats(),
+        st.text(max_size=5),
+        st.lists(st.integers()),
+    ),
+)
+def test_any_value_of_a_train_field_gives_a_recipe_or_a_user_error(field: str, value: Any):
+    raw = load_recipe("tiny").to_dict()
+    raw["train"][field] = value
+    try:
+        recipe = recipe_from_dict(raw)
+    except UserError as error:
+        assert f"train.{field}" in str(error) or "train.global_batch" in str(error)
+    else:
+        assert isinstance(recipe, Recipe)
+        assert recipe_from_dict(recipe.to_dict()) == recipe
+
+
+def test_an_override_value_is_read_as_yaml():
+    assert parse_override("a.b=[1, 2]") == (("a", "b"), [1, 2])
+    assert parse_override("a=x=y") == (("a",), "x=y")
+    assert parse_override("codec.path=null") == (("codec", "path"), None)

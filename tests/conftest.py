@@ -1,0 +1,8 @@
+"""All tests run as the commands do: no telemetry, no downloads, Ray and MLflow in their local profile."""
+
+from __future__ import annotations
+
+from xdub.runtime_env import prepare_environment
+
+# Before any test module imports Ray, MLflow or a hub library: they read their environment once.
+prepare_environment()

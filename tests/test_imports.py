@@ -1,0 +1,216 @@
+"""The import graph of docs/architecture.md, read from the source: arrows go one way, heavy packages have one door."""
+
+from __future__ import annotations
+
+import ast
+import importlib.machinery
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+BASE = {"errors", "seeding", "config", "recipes", "runtime_env"}
+"""Parts of xdub that anything may import; they import only one another."""
+
+ALLOWED = {
+    "media": set(),
+    "diffusion": set(),
+    "model": {"xdub_kernels", "diffusion"},
+    "perception": {"media"},
+    "data": {"perception", "media"},
+    "render": {"data", "media"},
+    "losses": {"diffusion", "perception", "xdub_kernels"},
+    "dub": {"model", "diffusion", "data", "perception", "media"},
+    "pairs": {"dub", "model", "data", "perception", "media", "diffusion"},
+    "train": {"model", "diffusion", "losses", "data", "perception", "media", "xdub_kernels"},
+    "evaluate": {"dub", "data", "perception", "media"},
+    "bootstrap": {"train", "pairs", "dub", "model", "data", "media"},
+    "demo": {
+        "bootstrap",
+        "evaluate",
+        "train",
+        "pairs",
+        "dub",
+        "render",
+        "model",
+        "data",
+        "perception",
+        "media",
+    },
+}
+"""What each part may import besides itself and BASE. `cli` may import all of them."""
+
+DOORS = {
+    "ray": {"data/ingest.py", "data/stream.py", "pairs/build.py", "train/context.py"},
+    "deepspeed": {"train/engine.py"},
+    "mlflow": {"train/tracking.py", "evaluate/runs.py"},
+    "mediapipe": {"perception/"},
+    "onnxruntime": {"perception/"},
+    "insightface": {"perception/"},
+    "moderngl": {"render/"},
+    "av": {"media/"},
+    "decord": {"media/"},
+    "transformers": {"model/", "perception/"},
+    "diffusers": {"model/"},
+    "peft": {"model/"},
+    "typer": {"cli/", "cli.py"},
+}
+"""The only files or folders of xdub that import the package."""
+
+HEAVY = "triton ray deepspeed mlflow mediapipe moderngl transformers diffusers av cv2 peft matplotlib".split()
+
+
+def sources(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+@cache
+def imports(path: Path) -> tuple[tuple[str, int], ...]:
+    """All modules that a file imports, anywhere in it but under `if TYPE_CHECKING`, with line numbers."""
+    tree = ast.parse(path.read_text("utf-8"), str(path))
+    typing_only = {
+        id(node)
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and ast.unparse(branch.test).endswith("TYPE_CHECKING")
+        for statement in branch.body
+        for node in ast.walk(statement)
+    }
+    found = []
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node.lineno) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
+            # `from xdub import media` imports xdub.media.
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found += [(name, node.lineno) for name in names]
+    return tuple(found)
+
+
+def place(path: Path) -> str:
+    return str(path.relative_to(ROOT / "xdub"))
+
+
+def part_of(path: Path) -> str:
+    return place(path).split("/")[0].removesuffix(".py")
+
+
+def violations() -> Iterator[str]:
+    for path in sources("xdub"):
+        part = part_of(path)
+        allowed = BASE if part in BASE else BASE | {part} | ALLOWED.get(part, set())
+        for module, line in imports(path):
+            names = module.split(".")
+            target = names[1] if names[0] == "xdub" and len(names) > 1 else names[0]
+            ours = names[0] in ("xdub", "xdub_kernels")
+            if part not in ("cli", "__init__") and ours and target not in allowed | {"__version__"}:
+                yield f"{path.relative_to(ROOT)}:{line}: {part} may not import {module}"
+            if names[0] in ("ray_jobs", "perf", "tests", "cluster", "kernels"):
+                yield f"{path.relative_to(ROOT)}:{line}: the library may not import {module}"
+
+
+def test_every_part_of_xdub_has_a_place_in_the_graph():
+    parts = {part_of(path) for path in sources("xdub")}
+    assert parts - BASE - {"__init__", "cli"} <= set(ALLOWED)
+
+
+def test_the_graph_has_no_cycle():
+    order: list[str] = []
+    while len(order) < len(ALLOWED):
+        ready = [
+            part
+            for part, needs in ALLOWED.items()
+            if part not in order and needs - {"xdub_kernels"} <= set(order)
+        ]
+        assert ready, f"cycle among {sorted(set(ALLOWED) - set(order))}"
+        order += ready
+
+
+def test_imports_follow_the_graph():
+    assert "\n".join(violations()) == ""
+
+
+@pytest.mark.parametrize("package", DOORS)
+def test_a_heavy_package_is_imported_only_at_its_door(package):
+    doors = tuple(DOORS[package])
+    wrong = [
+        f"xdub/{place(path)}:{line}"
+        for path in sources("xdub")
+        for module, line in imports(path)
+        if module.split(".")[0] == package and not place(path).startswith(doors)
+    ]
+    assert not wrong, f"{package} may be imported in {doors} only, not in {wrong}"
+
+
+def test_kernels_depend_on_torch_alone_and_on_triton_only_in_their_triton_files():
+    for path in sources("kernels/xdub_kernels"):
+        for module, line in imports(path):
+            name = module.split(".")[0]
+            known = name in sys.stdlib_module_names or name in ("torch", "xdub_kernels")
+            in_triton_file = name == "triton" and "triton" in path.stem
+            assert known or in_triton_file, f"{path.relative_to(ROOT)}:{line} imports {module}"
+
+
+def test_references_do_not_import_the_kernels_they_check():
+    for path in sources("kernels/xdub_kernels"):
+        if path.name == "reference.py":
+            assert not [module for module, _ in imports(path) if "triton" in module.lower()], path
+
+
+def test_no_module_named_kernels_is_on_the_path():
+    """An importable `kernels` of ours would be taken by transformers for the library of that name."""
+    assert not (ROOT / "kernels/__init__.py").exists()
+    spec = find_spec("kernels")
+    namespace = spec is not None and spec.origin is None
+    elsewhere = spec is not None and "site-packages" in str(spec.origin)
+    assert spec is None or namespace or elsewhere
+
+
+def test_tests_are_no_packages():
+    assert not list((ROOT / "tests").rglob("__init__.py"))
+
+
+def test_the_top_packages_are_found_and_nothing_else_is_installed_as_one():
+    for name in ("xdub", "xdub_kernels"):
+        spec = find_spec(name)
+        assert spec is not None and isinstance(spec.loader, importlib.machinery.SourceFileLoader)
+    for name in ("perf", "cluster", "ray_jobs", "tests"):
+        spec = importlib.machinery.PathFinder.find_spec(name, [p for p in sys.path if "site-packages" in p])
+        assert spec is None or spec.origin is None
+
+
+@pytest.mark.parametrize(
+    "statement", ["import xdub, xdub_kernels", "import xdub.cli", "import xdub.config, xdub.errors"]
+)
+def test_importing_the_package_from_its_root_loads_nothing_heavy(statement):
+    code = f"import sys; {statement}; print(*[m for m in {HEAVY} if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == []
+
+
+def test_importing_any_module_changes_no_environment_and_no_working_directory():
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in sources("xdub")
+        if path.name != "__main__.py"
+    ]
+    code = (
+        "import importlib, os, sys\n"
+        "before = dict(os.environ), os.getcwd(), list(sys.path)\n"
+        f"for name in {modules}: importlib.import_module(name)\n"
+        "after = dict(os.environ), os.getcwd(), list(sys.path)\n"
+        "changed = {k for k in before[0].keys() | after[0].keys() if before[0].get(k) != after[0].get(k)}\n"
+        f"loaded = [m for m in {HEAVY[:8]} if m in sys.modules]\n"
+        "print(sorted(changed), before[1:] == after[1:], loaded)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == "[] True []"

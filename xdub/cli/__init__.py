@@ -1,0 +1,50 @@
+"""The command line: `xdub VERB ...`. Thin: each verb calls one function of its package with plain arguments."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from xdub import __version__
+from xdub.cli import evaluate, make_data, training, use, weights
+from xdub.cli.errors import run_app
+from xdub.runtime_env import prepare_environment
+
+app = typer.Typer(
+    name="xdub",
+    help="Mask-free visual dubbing: render or prepare clips, train, make pairs, dub, evaluate.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"xdub {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    pass
+
+
+for module in (use, make_data, training):
+    module.register(app)
+app.add_typer(evaluate.app, name="eval")
+app.add_typer(training.runs, name="runs")
+app.add_typer(weights.app, name="weights")
+
+
+def main() -> None:
+    """Entry point of the `xdub` script: exit code 0, 2 for what the user can mend, 130 when interrupted."""
+    prepare_environment()
+    sys.exit(run_app(app))

@@ -1,0 +1,74 @@
+"""Verbs that make data: render, prepare, pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xdub.cli import options
+from xdub.cli.progress import progress
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(render)
+    app.command()(prepare)
+    app.command()(pairs)
+
+
+def render(
+    out: Annotated[Path, typer.Option(help="Folder for the shards.")],
+    clips: Annotated[
+        int, typer.Option(min=1, help="How many clips; each comes with a twin that says something else.")
+    ],
+    seed: options.Seed = 0,
+    recipe: options.Recipe = "tiny",
+    set_: options.Set = None,
+) -> None:
+    """Render talking heads with speech, ground truth and exact pairs.
+
+    Example: xdub render --out heads --clips 64 --seed 0
+    """
+    from xdub.config import load_recipe
+    from xdub.render.dataset import render_dataset
+
+    with progress("rendering clips") as report:
+        render_dataset(load_recipe(recipe, set_ or ()), out, clips=clips, seed=seed, on_progress=report)
+
+
+def prepare(
+    sources: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.", metavar="SRC...")],
+    out: Annotated[Path, typer.Option(help="Folder for the shards and the ledger.")],
+    recipe: options.Recipe = "tiny",
+    set_: options.Set = None,
+) -> None:
+    """Turn real videos into clip shards; the ledger says what became of every input.
+
+    Example: xdub prepare talks/*.mp4 --out ds
+    """
+    from xdub.config import load_recipe
+    from xdub.data.prepare import prepare_videos
+
+    with progress("preparing videos") as report:
+        prepare_videos(sources, out, load_recipe(recipe, set_ or ()), on_progress=report)
+
+
+def pairs(
+    recipe: options.Recipe,
+    generator: Annotated[
+        Path, typer.Option(help="A trained generator: its run or export folder.", exists=True)
+    ],
+    data: options.Data,
+    out: Annotated[Path, typer.Option(help="Folder for the pair shards and the ledger.")],
+    set_: options.Set = None,
+) -> None:
+    """Let a generator make the training pairs of the editor: the same video with other lips, filtered.
+
+    Example: xdub pairs --recipe tiny --generator run/generator --data ds --out pairs
+    """
+    from xdub.config import load_recipe
+    from xdub.pairs.build import build_pairs
+
+    with progress("making pairs") as report:
+        build_pairs(load_recipe(recipe, set_ or ()), generator, data, out, on_progress=report)

@@ -1,0 +1,22 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Recipe = Annotated[
+    str, typer.Option("--recipe", "-r", help="A shipped recipe (tiny, small, xdub-1b) or a YAML file.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Change a number of the recipe: section.key=value. Repeatable.", metavar="A.B=C"
+    ),
+]
+Data = Annotated[
+    Path, typer.Option("--data", exists=True, file_okay=False, help="Folder of clip or pair shards.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same result.")]

@@ -1,0 +1,82 @@
+"""Verbs that train: train, bootstrap; and runs compare."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xdub.cli import options
+from xdub.cli.progress import progress
+from xdub.config import PHASES
+
+Phase = StrEnum("Phase", {name: name for name in PHASES})
+
+runs = typer.Typer(help="Training runs.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(train)
+    app.command()(bootstrap)
+
+
+def train(
+    phase: Annotated[Phase, typer.Argument(help="What to train.")],
+    recipe: options.Recipe,
+    data: options.Data,
+    out: Annotated[Path, typer.Option(help="The run's folder: checkpoints, export, tracking.")],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --out from its last checkpoint.")
+    ] = False,
+    init_from: Annotated[Path | None, typer.Option(help="Start from these weights.", exists=True)] = None,
+    set_: options.Set = None,
+) -> None:
+    """Train one phase: generator, editor, lip or texture.
+
+    Example: xdub train generator --recipe tiny --data ds --out run --set train.steps=200
+    """
+    from xdub.config import load_recipe
+    from xdub.train.run import train_phase
+
+    loaded = load_recipe(recipe, set_ or ())
+    with progress(f"training {phase.value}") as report:
+        train_phase(phase.value, loaded, data, out, resume=resume, init_from=init_from, on_progress=report)
+
+
+def bootstrap(
+    recipe: options.Recipe,
+    data: options.Data,
+    out: Annotated[Path, typer.Option(help="Folder of the whole journey; ends with a model in OUT/bundle.")],
+    set_: options.Set = None,
+) -> None:
+    """All phases in order: generator, pairs, editor, lip expert, texture expert. Killed, it continues where it was.
+
+    Example: xdub bootstrap --recipe tiny --data ds --out run
+    """
+    from xdub.bootstrap import bootstrap as run
+    from xdub.config import load_recipe
+
+    run(load_recipe(recipe, set_ or ()), data, out)
+
+
+@runs.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN...", exists=True)],
+    out: Annotated[
+        Path | None, typer.Option(help="Also write plots and the table to this HTML file.")
+    ] = None,
+) -> None:
+    """Put runs side by side: settings that differ, last metrics, curves.
+
+    Example: xdub runs compare run-a run-b --out compare.html
+    """
+    from xdub.evaluate.runs import compare_runs
+
+    compare_runs(folders, out)
+
+
+@runs.callback()
+def _runs() -> None:
+    pass

@@ -1,0 +1,51 @@
+"""Verbs that use a model: demo, dub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xdub.cli import options
+from xdub.cli.progress import progress
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(demo)
+    app.command()(dub)
+
+
+def demo(
+    out: Annotated[
+        Path, typer.Option(help="Folder of the demo; the same folder continues a killed demo.")
+    ] = Path("demo"),
+    seed: options.Seed = 0,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Train from random weights, not from the shipped ones.")
+    ] = False,
+) -> None:
+    """The whole journey on this machine, from rendered heads to a dubbed clip and a report with the proof.
+
+    Example: xdub demo --out demo --seed 3
+    """
+    from xdub.demo import run_demo
+
+    run_demo(out, seed=seed, from_scratch=from_scratch)
+
+
+def dub(
+    video: Annotated[Path, typer.Option(help="The video to dub.", exists=True, dir_okay=False)],
+    audio: Annotated[Path, typer.Option(help="The new speech: any audio file.", exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Option(help="The dubbed video, .mp4.")],
+    model: Annotated[str, typer.Option(help="`tiny` (shipped) or a model folder, e.g. RUN/bundle.")] = "tiny",
+    seed: options.Seed = 0,
+) -> None:
+    """Give a video new speech: the same video, with lips that say it.
+
+    Example: xdub dub --video talk.mp4 --audio german.wav --out german.mp4
+    """
+    from xdub.dub import dub_video
+
+    with progress("dubbing") as report:
+        dub_video(video, audio, out, model=model, seed=seed, on_progress=report)
