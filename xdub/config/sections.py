@@ -149,6 +149,10 @@ class PairsConfig:
     sampler_steps: int
     render_twins: float = 0.0
     """Share of exact pairs from the renderer among the training pairs."""
+    relight: float = 0.0
+    """Share of uniformly lit pairs that get new light, the same on both sides (paper 3.1.2)."""
+    batch: int = 8
+    """Clips whose segments are sampled together; also what a worker that is lost has to do again."""
 
 
 @dataclass(frozen=True, kw_only=True)
