@@ -12,7 +12,13 @@ from xdub.errors import UserError
 
 
 @settings(max_examples=30, deadline=None)
-@given(k=st.integers(0, 4), h=st.integers(1, 4), w=st.integers(1, 4), share=st.floats(0, 0.05), seed=st.integers(0, 99))
+@given(
+    k=st.integers(0, 4),
+    h=st.integers(1, 4),
+    w=st.integers(1, 4),
+    share=st.floats(0, 0.05),
+    seed=st.integers(0, 99),
+)
 def test_a_latent_is_set_when_any_of_its_pixels_is(k: int, h: int, w: int, share: float, seed: int) -> None:
     mask = np.random.default_rng(seed).random((4 * k + 1, 8 * h, 8 * w)) < share
     want = np.zeros((1, k + 1, h, w), np.float32)

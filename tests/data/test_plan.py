@@ -21,7 +21,8 @@ def manifest(rows: list[int], num_frames: int = 9, name: str = "a") -> Manifest:
         kind="clips",
         recipe=None,
         shards=tuple(
-            Shard(file=f"shard-{i:05d}.parquet", rows=n, bytes=1, sha256=f"{name}{i}") for i, n in enumerate(rows)
+            Shard(file=f"shard-{i:05d}.parquet", rows=n, bytes=1, sha256=f"{name}{i}")
+            for i, n in enumerate(rows)
         ),
         ids=tuple(f"{name}{i}" for i in range(total)),
         num_frames=(num_frames,) * total,
@@ -92,6 +93,11 @@ def test_short_clips_take_no_part() -> None:
 def test_the_digest_tells_data_seed_and_window_apart() -> None:
     digests = {
         Plan([manifest(rows, name=name)], window=window, seed=seed).digest
-        for rows, name, window, seed in [([3], "a", 9, 0), ([3], "b", 9, 0), ([3], "a", 5, 0), ([3], "a", 9, 1)]
+        for rows, name, window, seed in [
+            ([3], "a", 9, 0),
+            ([3], "b", 9, 0),
+            ([3], "a", 5, 0),
+            ([3], "a", 9, 1),
+        ]
     }
     assert len(digests) == 4

@@ -79,7 +79,9 @@ def test_a_shard_that_is_no_parquet_is_named_when_it_is_read(dataset: Path) -> N
         reader.clip(2)
 
 
-@pytest.mark.parametrize("name", ["../secret.parquet", "/etc/passwd", "shard-1.parquet", "sub/shard-00000.parquet"])
+@pytest.mark.parametrize(
+    "name", ["../secret.parquet", "/etc/passwd", "shard-1.parquet", "sub/shard-00000.parquet"]
+)
 def test_a_manifest_cannot_point_elsewhere(dataset: Path, name: str) -> None:
     raw = json.loads((dataset / "manifest.json").read_text())
     raw["shards"][0]["file"] = name
@@ -137,7 +139,9 @@ def test_a_writer_killed_at_any_moment_leaves_a_valid_data_set(tmp_path: Path) -
     )
     folder, total = tmp_path / "ds", 0
     for delay in (0.0, 0.13):
-        process = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True
+        )
         while total <= 3 and not (folder / "manifest.json").exists():
             time.sleep(0.01)
         time.sleep(delay)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import signal
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 
 from xdub.data.samples import StreamSpec
 from xdub.data.shards import ShardWriter, read_manifest
-from xdub.data.stream import LocalStream, RayStream, Stream
+from xdub.data.stream import LocalStream, RayStream
 from xdub.data.testing import FrameIndexAudio, PatchCodec, make_clip
 from xdub.errors import UserError
 
@@ -114,7 +116,9 @@ def test_a_bad_row_is_quarantined_and_replaced_alike_everywhere(tmp_path: Path) 
     batches = list(stream)
     assert list(stream.bad) == [bad] and "damaged row" in stream.bad[bad]
     assert bad not in [name for batch in batches for name in batch["sample_id"]]
-    for got, want in zip(LocalStream(spec(folder), steps=3, cursor=8, cache_bytes=0), batches[4:], strict=True):
+    for got, want in zip(
+        LocalStream(spec(folder), steps=3, cursor=8, cache_bytes=0), batches[4:], strict=True
+    ):
         assert_equal(got, want)
 
 
@@ -142,6 +146,11 @@ def test_an_error_in_the_thread_reaches_the_consumer(clips: Path) -> None:
         next(iter(LocalStream(spec(clips, make_codec=broken))))
 
 
+def test_ray_must_run_first(clips: Path) -> None:
+    with pytest.raises(RuntimeError, match="LocalStream"):
+        next(iter(RayStream(spec(clips))))
+
+
 @pytest.fixture(scope="module")
 def running_ray() -> Iterator[None]:
     import ray
@@ -160,38 +169,39 @@ def running_ray() -> Iterator[None]:
     ray.shutdown()
 
 
-def test_ray_actors_give_the_local_batches_bit_for_bit(running_ray: None, clips: Path) -> None:
-    two = spec(clips, rank=1, world_size=2)
-    pairs: list[tuple[Stream, Stream]] = [
-        (RayStream(spec(clips), steps=6, chunk_batches=5), LocalStream(spec(clips), steps=6)),
-        (RayStream(two, steps=2, cursor=8), LocalStream(two, steps=2, cursor=8)),
-    ]
-    for remote, local in pairs:
-        count = 0
-        for got, want in zip(remote, local, strict=True):
-            assert_equal(got, want)
-            count += 1
-        assert count == local.batches_per_step * local.steps and remote.state() == local.state()
-
-
-def test_ray_quarantines_the_same_row(running_ray: None, tmp_path: Path) -> None:
+def test_ray_actors_give_the_local_batches_bit_for_bit(running_ray: None, tmp_path: Path) -> None:
     folder = write(tmp_path / "one", 10, broken=(3,))
-    remote, local = RayStream(spec(folder), steps=3), LocalStream(spec(folder), steps=3)
+    fields = {"rank": 1, "world_size": 2, "micro_batch": 2}
+    remote = RayStream(spec(folder, **fields), steps=4, cursor=4, chunk_batches=3)
+    local = LocalStream(spec(folder, **fields), steps=4, cursor=4)
+    count = 0
     for got, want in zip(remote, local, strict=True):
         assert_equal(got, want)
-    assert remote.bad == local.bad and len(remote.bad) == 1
+        got["z0"] += 1  # ours to change
+        count += 1
+    assert count == 4 and remote.state() == local.state() and remote.cursor == 20
+    assert remote.bad == local.bad and len(remote.bad) == 1, "the damaged row is quarantined by both"
 
 
-def test_leaving_a_ray_stream_early_is_clean(running_ray: None, clips: Path) -> None:
-    stream = RayStream(replace(spec(clips), micro_batch=4))
-    next(iter(stream))
-    assert stream.cursor == 4
+def test_a_data_actor_killed_in_the_middle_changes_nothing(
+    running_ray: None, clips: Path, tmp_path: Path
+) -> None:
+    marker = tmp_path / "killed"
 
+    def dies_once() -> PatchCodec:
+        codec, calls = PatchCodec(), itertools.count()
+        encode = codec.encode
 
-def test_ray_must_run_first(clips: Path) -> None:
-    import ray
+        def encode_or_die(video: torch.Tensor) -> torch.Tensor:
+            if next(calls) == 8 and not marker.exists():
+                marker.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return encode(video)
 
-    if ray.is_initialized():
-        pytest.skip("Ray runs already")
-    with pytest.raises(RuntimeError, match="LocalStream"):
-        next(iter(RayStream(spec(clips))))
+        codec.encode = encode_or_die
+        return codec
+
+    stream = RayStream(spec(clips, make_codec=dies_once), steps=6, actors=(1, 1))
+    for got, want in zip(stream, LocalStream(spec(clips), steps=4), strict=False):
+        assert_equal(got, want)
+    assert marker.exists() and stream.cursor == 16, "left early, as a trainer does"

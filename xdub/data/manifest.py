@@ -74,12 +74,16 @@ def read_manifest(folder: str | Path, verify: bool = False) -> Manifest:
     folder = Path(folder)
     path = folder / MANIFEST
     if not path.is_file():
-        raise UserError(f"{folder}: no {MANIFEST}, so not a data set; make one with `xdub render` or `xdub prepare`")
+        raise UserError(
+            f"{folder}: no {MANIFEST}, so not a data set; make one with `xdub render` or `xdub prepare`"
+        )
     try:
         raw = json.loads(path.read_text())
         version = raw["schema_version"]
         if version != SCHEMA_VERSION:
-            raise UserError(f"{path}: schema_version {version}, this xdub reads {SCHEMA_VERSION}: make it again")
+            raise UserError(
+                f"{path}: schema_version {version}, this xdub reads {SCHEMA_VERSION}: make it again"
+            )
         manifest = Manifest(
             folder=folder,
             kind=raw["kind"],
@@ -90,7 +94,9 @@ def read_manifest(folder: str | Path, verify: bool = False) -> Manifest:
         )
         rows = sum(shard.rows for shard in manifest.shards)
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: damaged ({type(error).__name__}: {error}); make the data set again") from error
+        raise UserError(
+            f"{path}: damaged ({type(error).__name__}: {error}); make the data set again"
+        ) from error
     if manifest.kind not in ("clips", "pairs"):
         raise UserError(f"{path}: kind {manifest.kind!r} is not one of: clips, pairs")
     if not rows == len(manifest.ids) == len(manifest.num_frames):

@@ -1,8 +1,8 @@
 """Which sample comes when: a pure function of (seed, data, position), the same for any number of workers.
 
-Positions count samples from the start of training, across epochs: position p is item p mod n of epoch p div n. A training
-state needs to remember one integer, the cursor: the next position. Rank r of w takes the r-th of w equal slices of each
-global batch, so the global batches do not depend on w.
+Positions count samples from the start of training, across epochs: position p is item p mod n of epoch p div n. A
+training state remembers one integer, the cursor: the next position. Rank r of w takes the r-th of w equal slices of
+each global batch, so the global batches do not depend on w.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class Plan:
         self.too_short = sum(len(manifest.ids) for manifest in self.manifests) - len(self.places)
         if not self.places:
             folders = ", ".join(str(manifest.folder) for manifest in self.manifests)
-            raise UserError(f"{folders}: none of {self.too_short} clips has {window} frames, which a window needs")
+            raise UserError(
+                f"{folders}: none of {self.too_short} clips has {window} frames, which a window needs"
+            )
         keys = sorted(set(shard_of))
         members: dict[tuple[int, int], list[int]] = {key: [] for key in keys}
         for item, key in enumerate(shard_of):

@@ -43,7 +43,9 @@ class StreamSpec:
     """Largest share of rows that may be unreadable (one row always may)."""
 
     @classmethod
-    def from_recipe(cls, recipe: Any, phase: str, data: str | Path | Sequence[str | Path], **others: Any) -> StreamSpec:
+    def from_recipe(
+        cls, recipe: Any, phase: str, data: str | Path | Sequence[str | Path], **others: Any
+    ) -> StreamSpec:
         """The spec of a recipe's phase; `others` adds make_codec, make_audio_encoder, rank, world_size, ..."""
         folders = [data] if isinstance(data, (str, Path)) else data
         train = recipe.for_phase(phase)

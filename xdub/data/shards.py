@@ -53,7 +53,9 @@ class ShardWriter:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"{folder}: cannot be made a folder ({error.strerror}); choose another") from error
+            raise UserError(
+                f"{folder}: cannot be made a folder ({error.strerror}); choose another"
+            ) from error
         self.rows_per_shard, self.kind, self.recipe = rows_per_shard, kind, recipe
         self._shards: list[Shard] = []
         self._ids: list[str] = []
@@ -82,7 +84,9 @@ class ShardWriter:
         kind = "clips" if row["reference"] is None else "pairs"
         self.kind = self.kind or kind
         if kind != self.kind:
-            raise UserError(f"{self.folder} holds {self.kind}; {kind} such as {row['clip_id']} need another folder")
+            raise UserError(
+                f"{self.folder} holds {self.kind}; {kind} such as {row['clip_id']} need another folder"
+            )
         self._rows.append(row)
         self._known.add(row["clip_id"])
         if len(self._rows) >= self.rows_per_shard:
@@ -120,7 +124,9 @@ class ShardWriter:
         with atomic_path(path) as temporary:
             table = pa.Table.from_pylist(self._rows, schema=schema())
             pq.write_table(table, temporary, row_group_size=1, compression="zstd", compression_level=1)
-        self._register(path, [row["clip_id"] for row in self._rows], [row["num_frames"] for row in self._rows])
+        self._register(
+            path, [row["clip_id"] for row in self._rows], [row["num_frames"] for row in self._rows]
+        )
         self._rows = []
 
     def _register(self, path: Path, ids: list[str], num_frames: list[int]) -> None:
@@ -146,7 +152,9 @@ class ShardWriter:
         if manifest.ids and self.kind not in (None, manifest.kind):
             raise UserError(f"{self.folder} holds {manifest.kind}, not {self.kind}; choose another folder")
         if manifest.ids and None not in (self.recipe, manifest.recipe) and self.recipe != manifest.recipe:
-            raise UserError(f"{self.folder} was made with another recipe; choose another folder, or remove it")
+            raise UserError(
+                f"{self.folder} was made with another recipe; choose another folder, or remove it"
+            )
         if manifest.ids:
             self.kind = manifest.kind
             self.recipe = manifest.recipe if self.recipe is None else self.recipe

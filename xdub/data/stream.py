@@ -24,13 +24,15 @@ from xdub.errors import UserError
 
 log = logging.getLogger(__name__)
 LOCAL_CACHE_BYTES = 2 << 30
+NO_PROGRESS_SECONDS = 300
+"""Ray Data gives up after this long without a finished task, e.g. when no CPU is left for its actors."""
 
 
 class Stream:
     """Batches of one rank (see `samples.collate`), `micro_batch` samples each, from `cursor` on.
 
     Iterate once. `wait_seconds` sums up the time that the consumer waited for data, `last_wait` is that of the last
-    batch. `bad` collects {clip_id: error} of quarantined rows; UserError when they are more than spec.max_bad of the data.
+    batch. `bad` collects {clip_id: error} of quarantined rows; UserError when they exceed spec.max_bad of the data.
     """
 
     def __init__(self, spec: StreamSpec, *, cursor: int = 0, steps: int | None = None) -> None:
@@ -163,6 +165,7 @@ class RayStream(Stream):
             data = ray.data.from_items(items, override_num_blocks=len(chunk))  # one batch a block
             data.context.execution_options.preserve_order = True
             data.context.enable_progress_bars = False
+            data.context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
             data = data.map_batches(
                 _Actor,
                 fn_constructor_args=(self.spec, self.cache_bytes),
@@ -170,11 +173,13 @@ class RayStream(Stream):
                 compute=ActorPoolStrategy(min_size=self.actors[0], max_size=self.actors[1]),
                 num_cpus=self.actor_cpus,
                 num_gpus=self.actor_gpus,
-                max_restarts=3,
             )
             batches = data.iter_batches(batch_size=size, batch_format="numpy", prefetch_batches=self.prefetch)
-            for columns in batches:
-                yield _from_columns(columns)
+            try:
+                for columns in batches:
+                    yield _from_columns(columns)
+            except ray.exceptions.RayError as error:
+                raise _user_error(error) from error
 
 
 class _Actor:
@@ -188,7 +193,9 @@ class _Actor:
         batch = self._maker.batch([int(position) for position in rows["position"]])
         count = len(batch["sample_id"])
         columns = {
-            name: value.numpy() for name, value in batch.items() if torch.is_tensor(value) and name != "starts"
+            name: value.numpy()
+            for name, value in batch.items()
+            if torch.is_tensor(value) and name != "starts"
         }
         columns["starts"] = np.tile(batch["starts"].numpy(), (count, 1))
         columns["sample_id"] = np.array(batch["sample_id"])
@@ -205,6 +212,17 @@ def _from_columns(columns: dict[str, np.ndarray]) -> dict[str, Any]:
     batch["epoch"] = int(batch["epochs"][0])
     batch["bad"] = json.loads(str(texts["bad"][0]))
     return batch
+
+
+def _user_error(error: BaseException) -> BaseException:
+    """The UserError that an actor raised, else the error as it is."""
+    cause: BaseException | None = error
+    while cause is not None:
+        inner = getattr(cause, "cause", None) or cause.__cause__
+        if isinstance(cause, UserError):
+            return UserError(str(inner if isinstance(inner, UserError) else cause))
+        cause = inner
+    return error
 
 
 def _ahead(made: Iterator[Any], depth: int) -> Generator[Any]:

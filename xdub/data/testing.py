@@ -51,7 +51,10 @@ class PatchCodec:
 
     def encode(self, video: Tensor) -> Tensor:
         head = rearrange(video[:, :, :1], "b c t (h p) (w q) -> b t h w (c p q)", p=8, q=8) @ self.first
-        tail = rearrange(video[:, :, 1:], "b c (t s) (h p) (w q) -> b t h w (c s p q)", s=4, p=8, q=8) @ self.rest
+        tail = (
+            rearrange(video[:, :, 1:], "b c (t s) (h p) (w q) -> b t h w (c s p q)", s=4, p=8, q=8)
+            @ self.rest
+        )
         return rearrange(torch.cat([head, tail], 1), "b t h w c -> b c t h w")
 
 

@@ -33,9 +33,7 @@ def crop_boxes(landmarks68: np.ndarray, *, scale: float = 1.0, smooth: float = 5
     right, left, nose = points[:, 0:2].mean(1), points[:, 2:4].mean(1), points[:, 4]
     eyes = (right + left) / 2
     # Turning the head shortens one of the two distances and leaves the other: the longer one tells the size.
-    unit = np.maximum(
-        np.linalg.norm(left - right, axis=1), np.linalg.norm(nose - eyes, axis=1) / EYE_TO_NOSE
-    )
+    unit = np.maximum(np.linalg.norm(left - right, axis=1), np.linalg.norm(nose - eyes, axis=1) / EYE_TO_NOSE)
     centre = eyes + (DROP / EYE_TO_NOSE) * (nose - eyes)
     boxes = np.concatenate([centre, SIDE * scale * unit[:, None]], axis=1)
     frame = np.arange(len(known))

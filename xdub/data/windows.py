@@ -104,7 +104,9 @@ def make_window(
         reference = pick_reference(count, start, window, rng)
         sample["z_ref"] = encode(clip.frames[reference : reference + 1])
     elif clip.reference is None:
-        raise UserError(f"clip {clip.clip_id} has no reference video: phase {phase} trains on pairs (`xdub pairs`)")
+        raise UserError(
+            f"clip {clip.clip_id} has no reference video: phase {phase} trains on pairs (`xdub pairs`)"
+        )
     else:
         sample["z_ref"] = encode(clip.reference[frames])
     if audio_features is None:
