@@ -8,7 +8,7 @@ import cv2
 import pytest
 
 from xdub.errors import UserError
-from xdub.evaluate.compare_runs import compare_runs, short_names
+from xdub.evaluate.compare_runs import compare_runs, print_comparison, short_names
 from xdub.train.tracking import MlflowSink, open_runs
 
 
@@ -36,7 +36,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def test_folders_are_compared_phase_by_phase(folders: dict[str, Path], tmp_path: Path) -> None:
-    result = compare_runs([str(folders["slow"]), str(folders["fast"])], out=tmp_path / "new")
+    result = compare_runs([str(folders["slow"]), str(folders["fast"])], out=None)
     assert [group.title for group in result.groups] == ["generator", "editor"]
     group = result.groups[0]
     assert group.params == {"train.lr": ["0.0001", "0.001"]}  # steps are the same, so they are not in the way
@@ -45,7 +45,7 @@ def test_folders_are_compared_phase_by_phase(folders: dict[str, Path], tmp_path:
 
 
 def test_the_page_and_the_picture_hold_both_curves(folders: dict[str, Path], tmp_path: Path) -> None:
-    result = compare_runs([str(folders["slow"]), str(folders["fast"])], out=tmp_path)
+    result = compare_runs([str(folders["slow"]), str(folders["fast"])], out=tmp_path / "c.html")
     html = result.html.read_text()
     assert html.count('class="line c0"') == html.count('class="line c1"') == 4  # 2 phases x 2 metrics
     assert "<script" not in html and "src=" not in html
@@ -55,15 +55,15 @@ def test_the_page_and_the_picture_hold_both_curves(folders: dict[str, Path], tmp
 def test_one_folder_compares_its_phases_and_a_phase_can_be_named(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    (group,) = compare_runs([str(folders["slow"])], out=tmp_path).groups
+    (group,) = compare_runs([str(folders["slow"])], out=tmp_path / "c.html").groups
     assert group.names == ["generator", "editor"]
     names = [str(folders["slow"] / "editor"), str(folders["fast"] / "generator")]
-    (group,) = compare_runs(names, out=tmp_path).groups
+    (group,) = compare_runs(names, out=tmp_path / "c.html").groups
     assert group.names == ["slow/editor", "fast/generator"]
 
 
 def test_the_mlflow_command_names_the_store_and_all_runs(folders: dict[str, Path], tmp_path: Path) -> None:
-    ui = compare_runs([str(folders["slow"])], out=tmp_path).ui
+    ui = compare_runs([str(folders["slow"])], out=tmp_path / "c.html").ui
     ids = json.loads((folders["slow"] / "run_state.json").read_text())["phases"].values()
     assert "mlflow ui --backend-store-uri sqlite:///" in ui and all(run_id in ui for run_id in ids)
     assert re.search(r"http://127\.0\.0\.1:5000/#/compare-runs\?runs=\[", ui)
@@ -80,8 +80,17 @@ def test_what_is_not_there_is_named_with_what_may_be_given(folders: dict[str, Pa
         (["deadbeef", slow], {"uri": f"sqlite:///{tmp_path}/none.db"}, "is gone"),
     ):
         with pytest.raises(UserError, match=message):
-            compare_runs(names, out=tmp_path / "out", **options)
-    assert not (tmp_path / "out").exists() and not (tmp_path / "none.db").exists()
+            compare_runs(names, out=tmp_path / "out.html", **options)
+    assert not (tmp_path / "out.html").exists() and not (tmp_path / "none.db").exists()
+
+
+def test_the_terminal_gets_tables_and_an_unbroken_address(
+    folders: dict[str, Path], capsys: pytest.CaptureFixture
+) -> None:
+    result = compare_runs([folders["slow"], folders["fast"]])
+    print_comparison(result)
+    text = capsys.readouterr().out
+    assert "train.lr" in text and "0.001" in text and result.ui in text and result.html is None
 
 
 def test_short_names_drop_what_all_share_but_keep_something() -> None:

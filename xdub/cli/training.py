@@ -63,18 +63,21 @@ def bootstrap(
 
 @runs.command()
 def compare(
-    folders: Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN...", exists=True)],
+    names: Annotated[
+        list[str], typer.Argument(help="Run folders, FOLDER/PHASE, or MLflow run ids.", metavar="RUN...")
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="Also write plots and the table to this HTML file.")
+        Path | None, typer.Option(help="Also write this HTML file, and a PNG of the curves beside it.")
     ] = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="Where MLflow run ids are to be found.")] = None,
 ) -> None:
     """Put runs side by side: settings that differ, last metrics, curves.
 
     Example: xdub runs compare run-a run-b --out compare.html
     """
-    from xdub.evaluate.runs import compare_runs
+    from xdub.evaluate.compare_runs import compare_runs, print_comparison
 
-    compare_runs(folders, out)
+    print_comparison(compare_runs(names, out, uri=tracking_uri))
 
 
 @runs.callback()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from xdub.errors import UserError
 from xdub.evaluate.page import page, section, table
 from xdub.evaluate.runs import TrackedRun, read_runs, ui_command
 from xdub.evaluate.svg import Series, legend, line_chart, smooth
+from xdub.media.atomic import atomic_path
 
 COLOURS = ("c0", "c1", "c2", "c3", "c4", "c5")
 PLOT_COLOURS = ("#3457d5", "#d9730d", "#0f8a7e", "#9333a8", "#b8860b", "#64748b")
@@ -41,36 +42,59 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What `compare_runs` found and wrote."""
+    """What `compare_runs` found, and the files it wrote, if any."""
 
     groups: Sequence[Group]
-    html: Path
-    png: Path
     ui: str
+    """Shell lines that open MLflow's own comparison."""
+    html: Path | None = None
+    png: Path | None = None
 
 
-def compare_runs(names: Sequence[str], *, out: str | Path, uri: str | None = None) -> Comparison:
-    """Compare tracked runs (folders, FOLDER/PHASE or MLflow ids); writes OUT/compare.html and
-    OUT/compare.png.
+def compare_runs(
+    names: Sequence[str | Path], out: str | Path | None = None, *, uri: str | None = None
+) -> Comparison:
+    """Compare tracked runs: folders, FOLDER/PHASE, or MLflow ids with ``uri``.
 
-    Several folders are compared phase by phase, a single folder's phases with one another.
-    Raises UserError for fewer than two runs or one that is not there.
+    Several folders are compared phase by phase, a single folder's phases with one another. ``out`` is an HTML
+    file to write; a PNG of the loss curves goes beside it. Raises UserError for fewer than two runs or one
+    that is not there.
     """
-    runs = read_runs(names, uri)
+    runs = read_runs([str(name) for name in names], uri)
     if len(runs) < 2:
-        raise UserError(f"{', '.join(names)}: only one tracked run; give at least two to compare")
-    groups = _groups(runs, one_folder=len(names) == 1)
-    out = Path(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        result = Comparison(
-            groups=groups, html=out / "compare.html", png=out / "compare.png", ui=ui_command(runs)
-        )
-        result.html.write_text(comparison_page(result), "utf-8")
-        _plot(groups, result.png)
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot write there ({error.strerror})") from error
+        raise UserError(f"{', '.join(map(str, names))}: only one tracked run; give at least two to compare")
+    result = Comparison(groups=_groups(runs, one_folder=len(names) == 1), ui=ui_command(runs))
+    if out is None:
+        return result
+    html = Path(out)
+    result = replace(result, html=html, png=html.with_suffix(".png"))
+    with atomic_path(html) as temporary:
+        temporary.write_text(comparison_page(result), "utf-8")
+    with atomic_path(html.with_suffix(".png")) as temporary:
+        _plot(result.groups, temporary)
     return result
+
+
+def print_comparison(result: Comparison) -> None:
+    """Tables for the terminal, then the command for MLflow's page."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for group in result.groups:
+        for title, rows in (("last values", group.metrics), ("settings that differ", group.params)):
+            lines = Table(title=f"{group.title}: {title}", title_justify="left")
+            lines.add_column("")
+            for name in group.names:
+                lines.add_column(name, justify="right", overflow="fold")
+            for name, values in rows.items():
+                lines.add_row(name, *values)
+            if rows:
+                console.print(lines)
+    if result.html is not None:
+        console.print(f"Plots: {result.html}, {result.png}", highlight=False)
+    console.print("In MLflow:", highlight=False)
+    print(result.ui)  # as it is: a wrapped address cannot be copied
 
 
 def short_names(names: Sequence[str]) -> list[str]:
