@@ -3,6 +3,8 @@ VENV ?= .venv
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3,$(shell \
 	$(p) -c 'import sys; print(sys.executable) if sys.version_info[:2] in ((3, 11), (3, 12)) else None' 2>/dev/null)))
 ARGS ?=
+# Modules are compiled when they are first imported: most never are.
+INSTALL = $(VENV)/bin/pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: demo test lint format lock clean venv system-packages
 
@@ -36,8 +38,9 @@ system-packages:
 # as pinned, without the requirements that packages ask for and we do not use (see setup.py on mediapipe).
 $(VENV)/.ready: constraints.txt setup.py pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: install it, or name it with make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r constraints.txt
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@echo "Installing into $(VENV): 160 packages, a few minutes"
+	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
+	@$(INSTALL) -c constraints.txt torch setuptools
+	@$(INSTALL) --no-deps --no-build-isolation --use-pep517 -r constraints.txt
+	@$(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@

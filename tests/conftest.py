@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 from xdub.runtime_env import prepare_environment
 
 # Before any test module imports Ray, MLflow or a hub library: they read their environment once.
 prepare_environment()
+os.environ["HF_HUB_OFFLINE"] = "1"

@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 
 SETTINGS = {
-    # No telemetry, and no download that the user did not ask for.
+    # No telemetry.
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "RAY_USAGE_STATS_ENABLED": "0",
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_OFFLINE": "1",
     # Ray's jobs and sessions are protected by a token; its client reads the mode once, at the first call.
     "RAY_AUTH_MODE": "token",
     # A worker group's end and a reported checkpoint are noticed at the next poll (default 2 s).
@@ -31,8 +30,7 @@ SETTINGS = {
 }
 
 
-def prepare_environment(*, offline: bool = True) -> None:
-    """Set what is not set yet; `offline=False` lets the hub libraries use the network."""
+def prepare_environment() -> None:
+    """Set what is not set yet."""
     for name, value in SETTINGS.items():
-        if name != "HF_HUB_OFFLINE" or offline:
-            os.environ.setdefault(name, value)
+        os.environ.setdefault(name, value)

@@ -2,13 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
 import typer
+from rich.console import Console
+from rich.table import Table
+
+from xdub.errors import UserError
+
+if TYPE_CHECKING:
+    from xdub.perception.weights import WeightStatus
 
 app = typer.Typer(
-    help="Third-party weights: what is needed, from where, under which licence.", no_args_is_help=True
+    help="Third-party weights: what for, from where, under which licence.", no_args_is_help=True
 )
 
 
-@app.callback()
-def _root() -> None:
-    pass
+@app.command("list")
+def list_() -> None:
+    """Every file: its role, size, licence, source, and whether this machine has it.
+
+    Example: xdub weights list
+    """
+    from xdub.perception.weights import list_weights
+
+    _print(list_weights())
+
+
+@app.command()
+def fetch(
+    roles: Annotated[
+        list[str] | None, typer.Argument(help="Roles of the list; none means all.", metavar="[ROLE...]")
+    ] = None,
+) -> None:
+    """Download what is missing, check its sha256, and keep it in the cache.
+
+    Example: xdub weights fetch face_landmarker
+    """
+    from xdub.perception.weights import WEIGHTS, weight_of
+    from xdub.perception.weights import fetch as fetch_role
+
+    for role in [weight_of(role).role for role in roles] if roles else [weight.role for weight in WEIGHTS]:
+        typer.echo(f"{role}: {fetch_role(role)}")
+
+
+@app.command()
+def verify() -> None:
+    """Hash every file again; exit code 2 if one is not what it should be.
+
+    Example: xdub weights verify
+    """
+    from xdub.perception.weights import verify as verify_all
+
+    statuses = verify_all()
+    _print(statuses)
+    damaged = [str(status.path) for status in statuses if status.state == "damaged"]
+    if damaged:
+        raise UserError(f"damaged: {', '.join(damaged)}; delete what is damaged and run `xdub weights fetch`")
+
+
+def _print(statuses: Iterable[WeightStatus]) -> None:
+    table = Table()
+    for column in ("role", "file", "MB", "licence", "from", "here"):
+        table.add_column(column, justify="right" if column == "MB" else "left", overflow="fold")
+    for status in statuses:
+        weight = status.weight
+        sources = "\n".join(str(source) for source in weight.sources)
+        here = f"{status.state}\n{status.path}" if status.path else status.state
+        table.add_row(weight.role, weight.file, f"{weight.size / 1e6:.1f}", weight.licence, sources, here)
+    Console().print(table)

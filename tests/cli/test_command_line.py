@@ -1,0 +1,167 @@
+"""Every verb explains itself; what the user did wrong is one line and exit code 2; what we did wrong is a traceback."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from xdub.cli import app
+from xdub.cli.errors import run_app, user_line
+from xdub.errors import UserError
+
+VERBS = ["demo", "dub", "render", "prepare", "pairs", "train", "bootstrap"]
+GROUPS = ["eval", "runs", "weights"]
+
+
+def commands(group: typer.Typer, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found = []
+    for command in group.registered_commands:
+        assert command.callback is not None
+        found.append((*prefix, command.name or command.callback.__name__.replace("_", "-")))
+    for sub in group.registered_groups:
+        assert sub.typer_instance is not None and sub.name
+        found += commands(sub.typer_instance, (*prefix, sub.name))
+    return found
+
+
+ALL = commands(app)
+
+
+def raising(error: BaseException) -> int:
+    """Exit code of a command line whose only verb raises this."""
+    broken = typer.Typer()
+
+    @broken.command()
+    def verb() -> None:
+        raise error
+
+    return run_app(broken, [])
+
+
+def test_the_verbs_are_the_documented_ones():
+    assert {words[0] for words in ALL} == set(VERBS) | set(GROUPS)
+
+
+@pytest.mark.parametrize("words", ALL, ids=" ".join)
+def test_help_says_what_it_does_with_an_example_that_names_the_verb(words, capsys):
+    assert run_app(app, [*words, "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"Example: xdub {' '.join(words)}" in text
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["bogus"],
+        ["demo", "--bogus"],
+        ["train"],
+        ["train", "lips", "--recipe", "tiny", "--data", ".", "--out", "run"],
+        ["train", "lip", "--recipe", "tiny", "--data", "nowhere", "--out", "run"],
+        ["render", "--out", "x", "--clips", "0"],
+        ["render", "--out", "x", "--clips", "many"],
+        ["dub", "--video", "nowhere.mp4", "--audio", "nowhere.wav", "--out", "x.mp4"],
+        ["runs", "compare", "nowhere"],
+        ["demo", "--seed", "-1"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(args, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_app(app, args) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("xdub: error: ") and printed.err.count("\n") == 1
+    assert "xdub" in printed.err.removeprefix("xdub: error: ") and "--help" in printed.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", ["render", "prepare", "pairs", "train", "bootstrap"])
+def test_an_unknown_recipe_key_is_found_before_any_work(verb, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "ds"
+    data.mkdir()
+    rest = {
+        "render": ["--clips", "1"],
+        "prepare": [str(data)],
+        "pairs": ["--recipe", "tiny", "--generator", str(data), "--data", str(data)],
+        "train": ["lip", "--recipe", "tiny", "--data", str(data)],
+        "bootstrap": ["--recipe", "tiny", "--data", str(data)],
+    }[verb]
+    assert run_app(app, [verb, *rest, "--out", "out", "--set", "train.lrr=1"]) == 2
+    assert capsys.readouterr().err.startswith(
+        "xdub: error: unknown recipe key train.lrr (did you mean train.lr?)"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_user_error_is_printed_as_one_line(capsys):
+    assert raising(UserError("talk.wav has no picture:\n  give a video")) == 2
+    assert capsys.readouterr().err == "xdub: error: talk.wav has no picture: give a video\n"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_named(number, capsys):
+    assert raising(OSError(number, os.strerror(number), "/disk/shard.parquet")) == 2
+    assert "no space left on the disk at /disk/shard.parquet" in capsys.readouterr().err
+
+
+def test_a_missing_or_forbidden_file_is_named(capsys):
+    assert raising(FileNotFoundError(errno.ENOENT, "No such file or directory", "x.mp4")) == 2
+    assert capsys.readouterr().err == "xdub: error: x.mp4: No such file or directory\n"
+    assert raising(PermissionError(errno.EACCES, "Permission denied", "out")) == 2
+
+
+def test_a_user_error_is_found_through_wrappers():
+    class RemoteError(RuntimeError):
+        """As Ray does: the text is a traceback, the cause an attribute."""
+
+        def __init__(self, cause: BaseException) -> None:
+            super().__init__("Traceback (most recent call last):\n  ...")
+            self.cause = cause
+
+    wrapped = RuntimeError("job failed")
+    wrapped.__cause__ = RemoteError(UserError("clip 7 has no face"))
+    assert user_line(wrapped) == "clip 7 has no face"
+
+    gathered = RuntimeError("training failed")
+    gathered.worker_failures = {0: RemoteError(OSError(errno.ENOSPC, "No space left on device"))}  # type: ignore[attr-defined]
+    assert "no space left" in (user_line(gathered) or "")
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("x"), ValueError("x"), OSError(errno.EIO, "I/O error", "f"), RuntimeError("x")]
+)
+def test_our_own_bugs_keep_their_traceback(error):
+    with pytest.raises(type(error)):
+        raising(error)
+
+
+def test_an_interrupt_ends_with_130(capsys):
+    assert raising(KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err.startswith("xdub: interrupted")
+
+
+def test_the_installed_script_prints_its_version_quickly():
+    run = subprocess.run(
+        [sys.executable, "-c", "from xdub.cli import main; main()", "--version"],
+        capture_output=True,
+        text=True,
+    )
+    assert (run.returncode, run.stdout) == (0, "xdub 0.1.0\n")
+
+
+def test_no_package_reports_usage(monkeypatch):
+    from xdub.runtime_env import SETTINGS, prepare_environment
+
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_DEDUP_LOGS", "0")
+    prepare_environment()
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == os.environ["DO_NOT_TRACK"] == "true"
+    assert os.environ["RAY_DEDUP_LOGS"] == "0"  # what the user has set stays
