@@ -1,0 +1,177 @@
+"""Does the mouth match the sound? A small SyncNet: five frames and fourteen audio rows, embedded and compared.
+
+The embedded stand-in for the lip-sync expert of Eq. 12. Frame n of a video owns the 50 Hz audio rows 2n and
+2n + 1; the audio slice of a training window begins ``MARGIN`` rows before frame 0 (METHOD Geometry).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from xdub.errors import UserError
+
+FRAMES = 5  # of one visual window
+ROWS = 14  # of one audio window: the ten rows of those frames and two on each side
+PACKAGED = "syncnet.safetensors"
+MARGIN = 4  # audio rows before frame 0 in a training window
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncNetConfig:
+    """Sizes of the network. ``mouth_box`` is (left, top, right, bottom) in units of the face crop's side."""
+
+    audio_dim: int = 80
+    patch: int = 32
+    width: int = 24
+    embed_dim: int = 64
+    mouth_box: tuple[float, float, float, float] = (0.26, 0.44, 0.74, 0.92)
+
+
+class SyncNet(nn.Module):
+    """Unit-length embeddings of mouth and sound, one per visual window; their cosine says whether they match."""
+
+    name = "tiny-syncnet"
+
+    def __init__(self, cfg: SyncNetConfig = SyncNetConfig()) -> None:
+        super().__init__()
+        self.cfg = cfg
+        width, hidden = cfg.width, 4 * cfg.width
+        side = cfg.patch // 8
+        self.frame_net = nn.Sequential(  # each frame alone, so that overlapping windows share the work
+            *_conv_block(3, width), *_conv_block(width, 2 * width), *_conv_block(2 * width, 2 * width),
+            nn.Flatten(), nn.Linear(2 * width * side * side, hidden), nn.GELU(),
+        )  # fmt: skip
+        self.window_net = nn.Sequential(
+            nn.Conv1d(hidden, hidden, FRAMES), nn.GELU(), nn.Conv1d(hidden, cfg.embed_dim, 1)
+        )
+        self.audio_net = nn.Sequential(  # receptive field: 5, then 8, then 14 rows; one step is two rows, one frame
+            nn.Conv1d(cfg.audio_dim, hidden, 5), nn.GELU(), nn.Conv1d(hidden, hidden, 4, stride=2), nn.GELU(),
+            nn.Conv1d(hidden, hidden, 4), nn.GELU(), nn.Conv1d(hidden, cfg.embed_dim, 1),
+        )  # fmt: skip
+        self.scale = nn.Parameter(torch.tensor(5.0))
+        self.bias = nn.Parameter(torch.tensor(-2.0))
+
+    def mouth(self, frames: Tensor) -> Tensor:
+        """The mouth box of face crops [N, 3, H, W], resized to [N, 3, patch, patch]."""
+        height, width = frames.shape[-2:]
+        left, top, right, bottom = self.cfg.mouth_box
+        box = frames[
+            ..., round(top * height) : round(bottom * height), round(left * width) : round(right * width)
+        ]
+        size = (self.cfg.patch, self.cfg.patch)
+        return F.interpolate(box, size, mode="bilinear", antialias=True, align_corners=False)
+
+    def embed_patches(self, patches: Tensor) -> Tensor:
+        """Mouth patches [B, F, 3, p, p] in [-1, 1] -> [B, F - 4, E]; entry n belongs to the frames n ... n + 4."""
+        batch = patches.shape[0]
+        level = patches.mean((1, 3, 4), keepdim=True)  # skin tone and light of the whole window say nothing
+        frames = self.frame_net(rearrange(patches - level, "b f c h w -> (b f) c h w"))
+        windows = self.window_net(rearrange(frames, "(b f) d -> b d f", b=batch))
+        return F.normalize(rearrange(windows, "b e n -> b n e"), dim=-1)
+
+    def embed_video(self, frames: Tensor) -> Tensor:
+        """Face crops [B, 3, F, H, W] in [-1, 1], F >= 5 -> [B, F - 4, E]."""
+        batch = frames.shape[0]
+        patches = self.mouth(rearrange(frames, "b c f h w -> (b f) c h w"))
+        return self.embed_patches(rearrange(patches, "(b f) c h w -> b f c h w", b=batch))
+
+    def embed_audio(self, audio: Tensor, num_frames: int, start: int = MARGIN) -> Tensor:
+        """Audio rows [B, T, d] whose row ``start`` is the first of frame 0 -> [B, num_frames - 4, E].
+
+        Rows beyond the slice's ends count as zeros, as in a clip's own padding.
+        """
+        before = (ROWS - 2 * FRAMES) // 2
+        low, high = start - before, start + 2 * num_frames + before
+        audio = F.pad(audio, (0, 0, max(0, -low), max(0, high - audio.shape[1])))
+        rows = audio[:, max(0, low) : max(0, low) + high - low]
+        return F.normalize(
+            rearrange(self.audio_net(rearrange(rows, "b t d -> b d t")), "b e n -> b n e"), dim=-1
+        )
+
+    def cosine(self, frames: Tensor, audio: Tensor, start: int = MARGIN) -> Tensor:
+        """Cosine of picture and sound for every window, [B, F - 4]; arguments as in ``sync_loss``."""
+        _check(frames, audio, self.cfg)
+        return (self.embed_video(frames) * self.embed_audio(audio, frames.shape[2], start)).sum(-1)
+
+    def logits(self, cosine: Tensor) -> Tensor:
+        """Log-odds that picture and sound belong together."""
+        return self.scale * cosine + self.bias
+
+    def sync_loss(self, frames: Tensor, audio: Tensor, start: int = MARGIN) -> Tensor:
+        """BCE(cosine, 1) as a scalar: low where the mouth matches the sound (Eq. 12 with the sign the field uses).
+
+        Args:
+            frames: ``[B, 3, F, H, W]`` face crops in [-1, 1], F >= 5; gradients reach the pixels.
+            audio: ``[B, T, d]`` rows at 50 Hz.
+            start: index of the first row of frame 0 in ``audio``.
+
+        Raises:
+            ValueError: naming the argument that does not fit.
+        """
+        return F.softplus(-self.logits(self.cosine(frames, audio, start))).mean()
+
+    def save(self, path: str | Path) -> None:
+        """One safetensors file with the configuration in its header."""
+        from safetensors.torch import save_file
+
+        state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        save_file(state, path, metadata={"network": self.name, "config": json.dumps(asdict(self.cfg))})
+
+    @classmethod
+    def load(cls, path: str | Path) -> SyncNet:
+        """The network of ``save``, frozen and in eval mode. UserError if the file is missing or of another kind."""
+        from safetensors import safe_open
+
+        if not Path(path).is_file():
+            raise UserError(
+                f"{path}: no such SyncNet file; train one with `python -m xdub.evaluate.train_syncnet`"
+            )
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("network") != cls.name:
+                raise UserError(f"{path} holds {metadata.get('network', 'no named network')}, not {cls.name}")
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        config = json.loads(metadata["config"])
+        net = cls(SyncNetConfig(**config | {"mouth_box": tuple(config["mouth_box"])}))
+        net.load_state_dict(state)
+        return net.eval().requires_grad_(False)
+
+
+def load_sync(cfg: Any) -> SyncNet:
+    """The network of a recipe's ``perception`` section (``sync``, ``sync_path``).
+
+    ``tiny`` is the packaged one, for log-mel rows of rendered speakers. ``syncnet`` is a file of ``SyncNet.save``, trained
+    on one's own data and audio features, of any size.
+    """
+    if cfg.sync == "tiny":
+        return SyncNet.load(Path(str(resources.files("xdub") / "weights_tiny" / PACKAGED)))
+    if cfg.sync != "syncnet":
+        raise UserError(f"perception.sync={cfg.sync!r}: use 'tiny' or 'syncnet'")
+    if not cfg.sync_path:
+        raise UserError(
+            "perception.sync=syncnet needs perception.sync_path: a file of `xdub.evaluate.train_syncnet`"
+        )
+    return SyncNet.load(cfg.sync_path)
+
+
+def _conv_block(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
+    """Halves the picture."""
+    conv = nn.Conv2d(channels_in, channels_out, 4, stride=2, padding=1)
+    return conv, nn.GroupNorm(4, channels_out), nn.GELU()
+
+
+def _check(frames: Tensor, audio: Tensor, cfg: SyncNetConfig) -> None:
+    if frames.dim() != 5 or frames.shape[1] != 3 or frames.shape[2] < FRAMES:
+        raise ValueError(f"frames must be [B, 3, F >= {FRAMES}, H, W], got {tuple(frames.shape)}")
+    if audio.dim() != 3 or audio.shape[0] != frames.shape[0] or audio.shape[2] != cfg.audio_dim:
+        expected = f"[{frames.shape[0]}, T, {cfg.audio_dim}]"
+        raise ValueError(f"audio must be {expected}, got {tuple(audio.shape)}")
