@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from xdub.errors import UserError
 
@@ -63,12 +61,9 @@ def verify() -> None:
 
 
 def _print(statuses: Iterable[WeightStatus]) -> None:
-    table = Table()
-    for column in ("role", "file", "MB", "licence", "from", "here"):
-        table.add_column(column, justify="right" if column == "MB" else "left", overflow="fold")
     for status in statuses:
         weight = status.weight
-        sources = "\n".join(str(source) for source in weight.sources)
-        here = f"{status.state}\n{status.path}" if status.path else status.state
-        table.add_row(weight.role, weight.file, f"{weight.size / 1e6:.1f}", weight.licence, sources, here)
-    Console().print(table)
+        print(f"{weight.role}: {status.state}" + (f", {status.path}" if status.path else ""))
+        print(f"    {weight.what}")
+        print(f"    {weight.file}, {weight.size / 1e6:.1f} MB, {weight.licence}")
+        print(f"    source: {', or '.join(str(source) for source in weight.sources)}")
