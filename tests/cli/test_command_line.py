@@ -65,7 +65,6 @@ def test_help_says_what_it_does_with_an_example_that_names_the_verb(words, capsy
         ["render", "--out", "x", "--clips", "0"],
         ["render", "--out", "x", "--clips", "many"],
         ["dub", "--video", "nowhere.mp4", "--audio", "nowhere.wav", "--out", "x.mp4"],
-        ["runs", "compare", "nowhere"],
         ["demo", "--seed", "-1"],
     ],
     ids=" ".join,

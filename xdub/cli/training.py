@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from xdub.cli import options
-from xdub.cli.progress import progress
 from xdub.config import PHASES
 
 Phase = StrEnum("Phase", {name: name for name in PHASES})
@@ -30,10 +29,18 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in --out from its last checkpoint.")
     ] = False,
-    init_from: Annotated[Path | None, typer.Option(help="Start from these weights.", exists=True)] = None,
+    init_from: Annotated[
+        Path | None, typer.Option(help="Start from these weights: an export folder or a file.", exists=True)
+    ] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            help="For lip and texture: the editor under them; OUT/editor/export if not given.", exists=True
+        ),
+    ] = None,
     set_: options.Set = None,
 ) -> None:
-    """Train one phase: generator, editor, lip or texture.
+    """Train one phase: generator, editor, lip or texture. The weights end up in OUT/PHASE/export.
 
     Example: xdub train generator --recipe tiny --data ds --out run --set train.steps=200
     """
@@ -41,8 +48,8 @@ def train(
     from xdub.train.run import train_phase
 
     loaded = load_recipe(recipe, set_ or ())
-    with progress(f"training {phase.value}") as report:
-        train_phase(phase.value, loaded, data, out, resume=resume, init_from=init_from, on_progress=report)
+    result = train_phase(phase.value, loaded, data, out, resume=resume, init_from=init_from, base=base)
+    typer.echo(f"{result.phase} {result.status} at step {result.step}: {result.export or result.folder}")
 
 
 def bootstrap(
@@ -61,25 +68,25 @@ def bootstrap(
     run(load_recipe(recipe, set_ or ()), data, out)
 
 
+@runs.callback()
+def _runs() -> None:
+    pass
+
+
 @runs.command()
 def compare(
     names: Annotated[
         list[str], typer.Argument(help="Run folders, FOLDER/PHASE, or MLflow run ids.", metavar="RUN...")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Also write this HTML file, and a PNG of the curves beside it.")
+        Path | None, typer.Option(help="Also write tables and loss curves to this HTML file.")
     ] = None,
-    tracking_uri: Annotated[str | None, typer.Option(help="Where MLflow run ids are to be found.")] = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow's address, for run ids.")] = None,
 ) -> None:
-    """Put runs side by side: settings that differ, last metrics, curves.
+    """Put tracked runs side by side: settings that differ, last metrics, loss curves.
 
     Example: xdub runs compare run-a run-b --out compare.html
     """
     from xdub.evaluate.compare_runs import compare_runs, print_comparison
 
     print_comparison(compare_runs(names, out, uri=tracking_uri))
-
-
-@runs.callback()
-def _runs() -> None:
-    pass
