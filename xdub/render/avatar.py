@@ -1,0 +1,169 @@
+"""The head as geometry: regions, identities as shapes, and curves to vertices and normals for a whole clip at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+from scipy import sparse
+
+from xdub.render.assets import AXES, BUILD, MACRO, PARTS, SHAPES, Assets, load_assets
+
+# base.obj vertex numbers of the iBUG-68 points. Found once by running MediaPipe's landmarker on a frontal rendering and
+# snapping its points to the nearest visible vertices; the lips' points are the mesh's own border and contact vertices.
+LANDMARKS = (
+    5426, 5763, 5246, 5241, 737, 892, 916, 5292, 5296, 11898, 7618, 7594, 7457, 11850, 11854, 12360, 12025,
+    3743, 3744, 3745, 896, 236, 7008, 7598, 10413, 10412, 10411, 132, 5063, 291, 5054, 354, 313, 317, 7076, 7115,
+    4854, 4849, 4865, 4871, 4862, 1067, 11489, 11483, 11467, 11472, 7759, 11480,
+    402, 448, 458, 455, 7217, 7208, 7162, 7235, 7241, 492, 486, 480, 3705, 471, 474, 7227, 10373, 7243, 493, 488,
+)  # fmt: skip
+PART = {name: number for number, name in enumerate(PARTS, start=1)}
+EYES_AT = np.array([0.0, 7.284, 1.245])  # every identity is moved so that its eyeballs lie around this point
+PIVOT = np.array([0.0, 6.25, 0.15])  # where the head turns on the neck
+FAR_AWAY = 1e6
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One identity's geometry at rest: vertices [V,3], eyeball centres [2,3] (its right eye first)."""
+
+    vertices: np.ndarray
+    eyes: np.ndarray
+
+
+class Avatar:
+    """Regions and precomputed tables of the cut head. All arrays are read-only."""
+
+    def __init__(self, assets: Assets) -> None:
+        self.assets = assets
+        self.base = assets.base
+        self.part = assets.part
+        self.head_weight = assets.head_weight
+        self.triangles = assets.triangles
+        self.unit = {str(name): i for i, name in enumerate(assets.unit_names)}
+        new_id = {int(old): new for new, old in enumerate(assets.source_id)}
+        self.landmark_ids = np.array([new_id[i] for i in LANDMARKS])
+
+    @cached_property
+    def solid(self) -> np.ndarray:
+        """Triangles [T,3] of everything but the eyeballs and the long-hair proxy."""
+        part = self.part[self.triangles[:, 0]]
+        return self.triangles[~np.isin(part, [PART["eye_l"], PART["eye_r"], PART["hair"]])]
+
+    @cached_property
+    def eyeballs(self) -> np.ndarray:
+        """Triangles of the two eyeballs."""
+        return self.triangles[np.isin(self.part[self.triangles[:, 0]], [PART["eye_l"], PART["eye_r"]])]
+
+    @cached_property
+    def inside(self) -> np.ndarray:
+        """[V] float: 0 on the outer skin, 1 in the mouth's cavity (behind the lips when they are shut)."""
+        depth = np.zeros(len(self.base), np.float32)
+        body = self.triangles[self.part[self.triangles[:, 0]] == 0]
+        corners = self.base[body]
+        near = (np.abs(corners[..., 0]).min(1) < 0.5) & (corners[..., 1].max(1) > 6.3)
+        near &= (corners[..., 1].min(1) < 6.9) & (corners[..., 2].max(1) > 0.5)
+        corners = corners[near]
+        low, high = np.array([-0.42, 6.32, 0.4]), np.array([0.42, 6.83, 1.57])
+        box = (self.part == 0) & ((self.base > low) & (self.base < high)).all(1)
+        for index in np.flatnonzero(box):
+            point = self.base[index]
+            a, b, c = (corners[:, k, :2] - point[:2] for k in range(3))
+            areas = np.stack([_cross(b, c), _cross(c, a), _cross(a, b)], 1)
+            hit = (areas > 0).all(1) | (areas < 0).all(1)
+            if hit.any():
+                weights = areas[hit] / areas[hit].sum(1, keepdims=True)
+                depth[index] = max(0.0, float(((weights * corners[hit][..., 2]).sum(1)).max() - point[2]))
+        # skin behind the chin's silhouette is outside: the cavity is what hangs together with the lips' inner rim
+        rim = (np.abs(self.base[:, 0]) < 0.26) & (self.base[:, 1] > 6.3) & (depth > 0.02)
+        return np.where(rim, np.clip((depth - 0.012) / 0.05, 0, 1), 0).astype(np.float32)
+
+    @cached_property
+    def _gather(self) -> sparse.csr_matrix:
+        """[V, T] sums the normals of the triangles around a vertex."""
+        triangles = self.solid
+        rows = triangles.ravel()
+        columns = np.repeat(np.arange(len(triangles)), 3)
+        ones = np.ones(len(rows), np.float32)
+        return sparse.csr_matrix((ones, (rows, columns)), (len(self.base), len(triangles)))
+
+    def shape(self, macro: np.ndarray, build: np.ndarray, axes: np.ndarray, shapes: np.ndarray) -> Shape:
+        """Vertices of one identity from target weights [len(MACRO)], [len(BUILD)], [len(AXES)] (signed), [len(SHAPES)]."""
+        a = self.assets
+        assert len(macro) == len(MACRO) and len(build) == len(BUILD) and len(axes) == len(AXES)
+        assert len(shapes) == len(SHAPES)
+        vertices = self.base.astype(np.float64)
+        terms = [(macro, a.macro), (build, a.build), (shapes, a.shapes)]
+        terms += [(np.maximum(axes, 0), a.axis_pos), (np.maximum(-axes, 0), a.axis_neg)]
+        for weights, targets in terms:
+            for index in np.flatnonzero(weights):
+                vertices += weights[index] * targets[index].astype(np.float64)
+        eyes = np.stack([_middle(vertices[self.part == PART[name]]) for name in ("eye_r", "eye_l")])
+        scale = np.linalg.norm(self.eye_base[0] - self.eye_base[1]) / np.linalg.norm(eyes[0] - eyes[1])
+        scale = 1 + 0.7 * (scale - 1)  # stature is no matter here: heads of about one size, some of the variety kept
+        move = EYES_AT - scale * eyes.mean(0)
+        return Shape((vertices * scale + move).astype(np.float32), (eyes * scale + move).astype(np.float32))
+
+    @cached_property
+    def eye_base(self) -> np.ndarray:
+        """Eyeball centres [2,3] of the base mesh."""
+        return np.stack([_middle(self.base[self.part == PART[name]]) for name in ("eye_r", "eye_l")])
+
+    def positions(self, shape: Shape, curves: np.ndarray) -> np.ndarray:
+        """Vertices [F,V,3] float32 for ARKit curves [F,52], before head motion. Eyeballs stay where they are."""
+        used = np.flatnonzero(np.abs(curves).max(0) > 0)
+        out = np.repeat(shape.vertices[None], len(curves), 0)
+        if not len(used):
+            return out
+        units = self.assets.units[used]
+        moved = np.abs(units).max((0, 2)) > 0
+        moved &= ~np.isin(self.part, [PART["eye_l"], PART["eye_r"]])
+        out = np.repeat(shape.vertices[None], len(curves), 0)
+        flat = units[:, moved].reshape(len(used), -1)
+        out[:, moved] += (curves[:, used].astype(np.float32) @ flat).reshape(len(curves), -1, 3)
+        return out
+
+    def moving(self, shape: Shape, curves: np.ndarray) -> np.ndarray:
+        """[F,V,6] float32: position and smooth normal of every vertex in every frame (eyeballs: radial normals).
+
+        Only triangles that some curve moves are computed per frame.
+        """
+        positions = self.positions(shape, curves)
+        frames, count, _ = positions.shape
+        still = self._normals(positions[:1], np.arange(len(self.solid)), np.arange(count))[0]
+        normals = np.repeat(still[None], frames, 0)
+        shifted = (positions != positions[:1]).any((0, 2))
+        touched = np.flatnonzero(shifted[self.solid].any(1))
+        around = np.unique(self.solid[touched])
+        if len(touched):
+            all_around = np.flatnonzero(np.isin(self.solid, around).any(1))
+            normals[:, around] = self._normals(positions, all_around, around)
+        for name, centre in zip(("eye_r", "eye_l"), shape.eyes, strict=True):
+            ball = self.part == PART[name]
+            radial = shape.vertices[ball] - centre
+            normals[:, ball] = radial / np.linalg.norm(radial, axis=1, keepdims=True)
+        return np.concatenate([positions, normals], 2)
+
+    def _normals(self, positions: np.ndarray, triangles: np.ndarray, vertices: np.ndarray) -> np.ndarray:
+        """Area-weighted normals [F,len(vertices),3] from a subset of triangles."""
+        a, b, c = (positions[:, self.solid[triangles, k]] for k in range(3))
+        facing = np.cross(b - a, c - a)  # [F,T,3]
+        flat = facing.transpose(1, 0, 2).reshape(len(triangles), -1)
+        total = self._gather[vertices][:, triangles] @ flat
+        total = total.reshape(len(vertices), len(positions), 3).transpose(1, 0, 2)
+        return total / np.maximum(np.linalg.norm(total, axis=2, keepdims=True), 1e-9)
+
+
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+
+
+def _middle(points: np.ndarray) -> np.ndarray:
+    return (points.min(0) + points.max(0)) / 2
+
+
+@lru_cache(maxsize=1)
+def load_avatar() -> Avatar:
+    """The avatar, parsed at most once per process."""
+    return Avatar(load_assets())

@@ -1,0 +1,147 @@
+"""The rasteriser: moderngl on a surfaceless EGL context (Mesa's llvmpipe where there is no GPU), 4x multisampling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from xdub.errors import UserError
+from xdub.render import shaders
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """What is drawn, fixed for a clip: V vertices and the triangles [.,3] of the three materials."""
+
+    rest: np.ndarray  # [V,3] canonical position
+    uv: np.ndarray  # [V,2]
+    tint: np.ndarray  # [V,4] linear rgb, ambient visibility (negative: occluder)
+    mark: np.ndarray  # [V,4] skin, skull weight, gloss, mouth cavity
+    surface: np.ndarray
+    eyes: np.ndarray
+    hair: np.ndarray
+
+
+def open_context() -> Any:
+    """A standalone EGL context. `UserError` naming the system packages when there is none."""
+    import moderngl
+
+    try:
+        return moderngl.create_context(standalone=True, backend="egl", require=330)
+    except Exception as error:
+        raise UserError(f"no offscreen OpenGL ({error}): apt-get install libegl1 libgl1-mesa-dri") from error
+
+
+def look(centre: np.ndarray, distance: float, extent: float) -> tuple[np.ndarray, np.ndarray]:
+    """Square perspective camera on +z that shows `extent` units at the plane of `centre`.
+
+    Returns (world to clip [4,4], camera point [3]).
+    """
+    focal = 2.0 * distance / extent
+    near, far = distance - 5.0, distance + 5.0
+    eye = np.asarray(centre, float) + [0, 0, distance]
+    view = np.eye(4)
+    view[:3, 3] = -eye
+    projection = np.zeros((4, 4))
+    projection[0, 0] = projection[1, 1] = focal
+    projection[2, 2], projection[2, 3] = (far + near) / (near - far), 2 * far * near / (near - far)
+    projection[3, 2] = -1.0
+    return projection @ view, eye
+
+
+def project(points: np.ndarray, camera: np.ndarray, size: int) -> np.ndarray:
+    """World points [...,3] to picture px [...,2]: x right, y down, the picture's corner is (0, 0)."""
+    clip = points @ camera[:, :3].T + camera[:, 3]
+    ndc = clip[..., :2] / clip[..., 3:]
+    return np.stack([(1 + ndc[..., 0]) * size / 2, (1 - ndc[..., 1]) * size / 2], -1)
+
+
+class Rasteriser:
+    """Owns a GL context and draws one mesh over one backdrop. Not for use from several threads."""
+
+    def __init__(self, size: int, samples: int = 4) -> None:
+        import moderngl
+
+        self.size = size
+        self.ctx = open_context()
+        self.ctx.enable(moderngl.DEPTH_TEST)
+        self._cull = moderngl.CULL_FACE
+        sources = {"surface": shaders.SURFACE, "eyes": shaders.EYE, "hair": shaders.HAIR}
+        self.programs = {
+            name: self.ctx.program(vertex_shader=shaders.VERTEX, fragment_shader=source)
+            for name, source in sources.items()
+        }
+        screen = self.ctx.program(vertex_shader=shaders.BACKDROP_VERTEX, fragment_shader=shaders.BACKDROP)
+        corners = self.ctx.buffer(np.asarray([[-1, -1], [3, -1], [-1, 3]], "f4").tobytes())
+        self.screen = self.ctx.vertex_array(screen, [(corners, "2f", "corner")])
+        self.multi = self.ctx.framebuffer(
+            [self.ctx.renderbuffer((size, size), 4, samples=samples)],
+            self.ctx.depth_renderbuffer((size, size), samples=samples),
+        )
+        self.single = self.ctx.framebuffer([self.ctx.renderbuffer((size, size), 4)])
+        self.picture = self.ctx.texture((size, size), 3)
+        self.textures: dict[str, Any] = {}
+        self.arrays: dict[str, Any] = {}
+        self.owned: list[Any] = []
+
+    def load(self, mesh: Mesh, picture: np.ndarray, **textures: np.ndarray) -> None:
+        """Take a clip's geometry, backdrop [size,size,3] uint8 and textures `paint` (RGBA), `strands` (RG), uint8."""
+        for thing in [*self.arrays.values(), *self.owned]:
+            thing.release()
+        static = np.concatenate([mesh.rest, mesh.uv, mesh.tint, mesh.mark], 1).astype("f4")
+        fixed = self.ctx.buffer(static.tobytes())
+        self.moving = self.ctx.buffer(reserve=len(static) * 24, dynamic=True)
+        self.owned = [fixed, self.moving]
+        self.arrays = {}
+        for name, program in self.programs.items():
+            triangles = getattr(mesh, name)
+            if len(triangles):
+                index = self.ctx.buffer(triangles.astype("i4").tobytes())
+                layout = [_layout(program, self.moving, [("position", 3), ("normal", 3)]),
+                          _layout(program, fixed, [("rest", 3), ("uv", 2), ("tint", 4), ("mark", 4)])]  # fmt: skip
+                self.arrays[name] = self.ctx.vertex_array(program, layout, index)
+                self.owned.append(index)
+        self.picture.write(np.ascontiguousarray(picture[::-1]).tobytes())
+        for name, image in textures.items():
+            if name not in self.textures:
+                self.textures[name] = self.ctx.texture(image.shape[1::-1], image.shape[2])
+            self.textures[name].write(np.ascontiguousarray(image).tobytes())
+
+    def uniforms(self, **values: Any) -> None:
+        """Set values in every program that has them; matrices are given row-major."""
+        for name, value in values.items():
+            array = np.asarray(value, "f4")
+            data = (array.T if array.ndim == 2 else array).tobytes()
+            for program in self.programs.values():
+                if name in program:
+                    program[name].write(data)
+
+    def draw(self, moving: np.ndarray) -> np.ndarray:
+        """One frame: `moving` [V,6] float32 (position, normal) -> [size,size,4] uint8, alpha 0 on occluders."""
+        self.moving.write(np.ascontiguousarray(moving, "f4"))
+        self.multi.use()
+        self.multi.clear(0, 0, 0, 1)
+        self.ctx.disable(self._cull)
+        self.picture.use(0)
+        self.screen.render(vertices=3)
+        for name, array in self.arrays.items():
+            texture = {"surface": "paint", "hair": "strands"}.get(name)
+            if texture:
+                self.textures[texture].use(0)
+            (self.ctx.disable if name == "hair" else self.ctx.enable)(self._cull)
+            array.render()
+        self.ctx.copy_framebuffer(self.single, self.multi)
+        pixels = np.frombuffer(self.single.read(components=4), np.uint8)
+        return pixels.reshape(self.size, self.size, 4)[::-1]
+
+    def close(self) -> None:
+        """Free the context."""
+        self.ctx.release()
+
+
+def _layout(program: Any, buffer: Any, fields: list[tuple[str, int]]) -> tuple[Any, ...]:
+    """Attributes the compiler has optimised away are skipped as padding."""
+    formats = [f"{n}f" if name in program else f"{4 * n}x" for name, n in fields]
+    return (buffer, " ".join(formats), *(name for name, _ in fields if name in program))

@@ -1,0 +1,206 @@
+"""One person's mesh: skin, eyes, teeth, hair or hat, and clothes, with colours per vertex."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from xdub.render.avatar import PART, Avatar, Shape
+from xdub.render.gl import Mesh
+from xdub.render.identity import Identity
+from xdub.render.skin import WHITE, cloth_uv, skin_uv
+
+TEETH = np.array([0.62, 0.56, 0.47])
+TONGUE = np.array([0.36, 0.085, 0.085])
+LASH = np.array([0.012, 0.010, 0.010])
+
+
+@dataclass
+class Piece:
+    """Extra geometry that rides along: n vertices, fixed in the head's or the body's frame."""
+
+    position: np.ndarray  # [n,3]
+    normal: np.ndarray  # [n,3]
+    rest: np.ndarray  # [n,3]
+    uv: np.ndarray  # [n,2]
+    tint: np.ndarray  # [n,4]
+    mark: np.ndarray  # [n,4]
+    triangles: np.ndarray  # [t,3] local
+    hair: bool = False
+
+
+def step(low: float, high: float, value: np.ndarray) -> np.ndarray:
+    """Smooth step from 0 at `low` to 1 at `high`."""
+    t = np.clip((value - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def hairline(rest: np.ndarray) -> np.ndarray:
+    """[V]: signed distance above the hairline in canonical units (positive: scalp)."""
+    angle = np.degrees(np.arctan2(np.abs(rest[:, 0]), rest[:, 2] - 0.25))
+    line = np.interp(
+        angle, [0, 22, 42, 58, 68, 76, 84, 92, 112, 128, 180], [7.97, 7.99, 7.93, 7.72, 7.38, 7.16, 7.18, 7.46, 7.42, 6.9, 6.75]
+    )
+    return rest[:, 1] - line
+
+
+def ambient(avatar: Avatar) -> np.ndarray:
+    """[V] 0..1: how open the surface is around each vertex, from its curvature at three scales."""
+    triangles = avatar.solid
+    count = len(avatar.base)
+    from scipy import sparse
+
+    edges = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
+    edges = np.concatenate([edges, edges[:, ::-1]])
+    adjacency = sparse.csr_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), (count, count))
+    adjacency.data[:] = 1.0
+    degree = np.maximum(np.asarray(adjacency.sum(1)).ravel(), 1)
+    mean = sparse.diags(1 / degree) @ adjacency
+    flat = np.zeros((1, 52), np.float32)
+    normal = avatar.moving(Shape(avatar.base, avatar.eye_base.astype(np.float32)), flat)[0, :, 3:]
+    total = np.zeros(count)
+    smooth = avatar.base.astype(float)
+    for rounds, weight in ((1, 6.0), (5, 5.0), (20, 4.0)):
+        for _ in range(rounds):
+            smooth = mean @ smooth
+        total += weight * np.maximum(((smooth - avatar.base) * normal).sum(1), 0)
+    for _ in range(2):
+        total = mean @ total
+    return np.clip(1 - total, 0.12, 1)
+
+
+def shell(
+    avatar: Avatar, shape: Shape, normal: np.ndarray, cover: np.ndarray, offset: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Body triangles with any `cover` lifted along their normals: (vertex ids [n], positions [n,3], triangles local)."""
+    body = avatar.triangles[avatar.part[avatar.triangles[:, 0]] == 0]
+    chosen = body[(cover[body] > 0).any(1)]
+    ids, local = np.unique(chosen, return_inverse=True)
+    return ids, shape.vertices[ids] + normal[ids] * offset[ids, None], local.reshape(-1, 3)
+
+
+def smooth_normals(position: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """Area-weighted vertex normals [n,3]."""
+    a, b, c = (position[triangles[:, k]] for k in range(3))
+    facing = np.cross(b - a, c - a)
+    total = np.zeros_like(position)
+    for k in range(3):
+        np.add.at(total, triangles[:, k], facing)
+    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-9)
+
+
+def head_uv_hair(rest: np.ndarray) -> np.ndarray:
+    """Strand coordinates: around the head, and along it from the crown down."""
+    around = np.arctan2(rest[:, 0], rest[:, 2] - 0.1) / np.pi
+    crown = np.linalg.norm(rest - np.array([0.0, 8.45, -0.05]), axis=1)
+    return np.stack([np.abs(around), crown * 0.35], 1)
+
+
+def hair_pieces(avatar: Avatar, shape: Shape, normal: np.ndarray, person: Identity, rng: np.random.Generator) -> list[Piece]:
+    """The hair or hat of this person."""
+    style, rest = person.hair_style, avatar.base
+    pieces: list[Piece] = []
+    line = hairline(rest) + 0.02 * np.sin(rest[:, 0] * 23 + rng.uniform(0, 6)) + rng.normal(0, 0.012, len(rest))
+    on_head = (avatar.part == 0) & (avatar.head_weight > 0.6)
+    if style == "bald":
+        return pieces
+    thick = {"shaved": 0.012, "crop": 0.045, "short": 0.11, "volume": 0.26, "long": 0.13, "bob": 0.15,
+             "beanie": 0.03, "cap": 0.05}[style]  # fmt: skip
+    soft = {"shaved": 0.10, "crop": 0.10, "short": 0.14, "volume": 0.20}.get(style, 0.14)
+    grown = step(0.0, soft, line) * on_head
+    lumps = 1 + 0.25 * np.sin(rest[:, 0] * rng.uniform(3, 7) + rng.uniform(0, 6)) * np.sin(rest[:, 2] * 4 + rng.uniform(0, 6))
+    top = 1 + rng.uniform(0.0, 0.8) * step(7.9, 8.4, rest[:, 1])
+    if style in ("short", "volume"):
+        lumps = lumps * top
+    offset = np.where(grown > 0, thick * (0.25 + 0.75 * grown) * lumps, -0.03) * on_head
+    ids, position, triangles = shell(avatar, shape, normal, grown, offset)
+    pieces.append(_hair_piece(avatar, ids, position, triangles, shade=0.55 + 0.45 * grown[ids]))
+    if style in ("long", "bob"):
+        proxy = np.flatnonzero(avatar.part == PART["hair"])
+        position = shape.vertices[proxy].astype(np.float64)
+        number = np.full(len(rest), -1)
+        number[proxy] = np.arange(len(proxy))
+        faces = number[avatar.triangles[avatar.part[avatar.triangles[:, 0]] == PART["hair"]]]
+        if style == "bob":
+            cut = rng.uniform(6.0, 6.5)
+            faces = faces[(avatar.base[proxy, 1][faces] > cut).all(1)]
+        pieces.append(_hair_piece(avatar, proxy, position, faces, shade=np.ones(len(proxy))))
+    if style in ("beanie", "cap"):
+        pieces.append(_hat(avatar, shape, normal, person, on_head))
+    return pieces
+
+
+def _hair_piece(avatar: Avatar, ids: np.ndarray, position: np.ndarray, triangles: np.ndarray, shade: np.ndarray) -> Piece:
+    rest = avatar.base[ids]
+    n = len(ids)
+    tint = np.concatenate([np.repeat(shade[:, None], 3, 1), np.ones((n, 1))], 1)
+    mark = np.stack([np.zeros(n), avatar.head_weight[ids], np.zeros(n), np.zeros(n)], 1)
+    return Piece(position, smooth_normals(position, triangles), rest, head_uv_hair(rest), tint, mark, triangles, hair=True)
+
+
+def _hat(avatar: Avatar, shape: Shape, normal: np.ndarray, person: Identity, on_head: np.ndarray) -> Piece:
+    rest = avatar.base
+    tilt = 7.86 - 0.16 * (rest[:, 2] < 0.4) - 0.28 * step(0.6, -0.6, rest[:, 2])
+    ear = (np.abs(rest[:, 0]) > 0.70) & (rest[:, 1] < 7.55)
+    above = np.where(on_head & ~ear, rest[:, 1] - tilt, -1.0)
+    cover = step(0.0, 0.03, above)
+    roll = step(0.0, 0.04, above) * step(0.34, 0.28, above) if person.hair_style == "beanie" else 0.0
+    offset = np.where(cover > 0, 0.13 + 0.07 * roll + 0.12 * step(8.0, 8.5, rest[:, 1]), 0.0)
+    ids, position, triangles = shell(avatar, shape, normal, cover, offset)
+    n = len(ids)
+    rib = 0.85 + 0.15 * np.sin(np.arctan2(rest[ids, 0], rest[ids, 2] - 0.1) * 40)
+    tint = np.concatenate([person.hat[None] * rib[:, None], np.ones((n, 1))], 1)
+    mark = np.stack([np.zeros(n), np.ones(n), np.zeros(n), np.zeros(n)], 1)
+    uv = np.tile(np.array(WHITE), (n, 1))
+    return Piece(position, smooth_normals(position, triangles), rest[ids], uv, tint, mark, triangles)
+
+
+def cloth_piece(avatar: Avatar, shape: Shape, normal: np.ndarray, person: Identity, rng: np.random.Generator) -> Piece:
+    """A shirt: the body below a neckline, a little wider than the skin."""
+    rest = avatar.base
+    neck = rng.uniform(5.28, 5.62)
+    dip = rng.uniform(0.0, 0.5)
+    line = neck - dip * np.exp(-((rest[:, 0] / 0.45) ** 2)) * step(0.2, 0.8, rest[:, 2]) + 0.10 * step(0.5, -0.2, rest[:, 2])
+    below = (line - rest[:, 1]) * (avatar.part == 0)
+    cover = step(0.0, 0.02, below)
+    offset = np.where(cover > 0, 0.045 + 0.05 * step(0.0, 0.5, below), -0.02)
+    ids, position, triangles = shell(avatar, shape, normal, cover, offset)
+    n = len(ids)
+    shade = 0.72 + 0.28 * step(0.0, 0.05, below[ids])
+    tint = np.concatenate([person.cloth[None] * shade[:, None], np.ones((n, 1))], 1)
+    mark = np.stack([np.zeros(n), avatar.head_weight[ids], np.zeros(n), np.zeros(n)], 1)
+    return Piece(position, smooth_normals(position, triangles), rest[ids], cloth_uv(rest[ids]), tint, mark, triangles)
+
+
+def build_mesh(avatar: Avatar, person: Identity, open_: np.ndarray, pieces: list[Piece]) -> Mesh:
+    """Static arrays of skin and organs followed by the pieces, in order."""
+    part, rest = avatar.part, avatar.base
+    n = len(rest)
+    tint = np.ones((n, 4))
+    tint[:, :3] = person.skin
+    tint[:, 3] = open_
+    mark = np.zeros((n, 4))
+    mark[:, 0], mark[:, 1], mark[:, 2] = 1.0, avatar.head_weight, 1.0
+    mark[:, 3] = avatar.inside
+    uv = skin_uv(rest)
+    depth = step(1.05, 1.5, rest[:, 2])
+    for name, colour, gloss in (("teeth", TEETH, 0.5), ("tongue", TONGUE, 0.25), ("lashes", LASH, 0.0)):
+        of = part == PART[name]
+        shade = 1.0 if name == "lashes" else 0.15 + 0.85 * depth[of, None]
+        tint[of, :3] = colour * shade
+        tint[of, 3] = 0.8 if name == "lashes" else (0.15 + 0.45 * depth[of])
+        mark[of] = [0.3, 1.0, gloss, 0.0]
+        uv[of] = WHITE
+    shift = np.cumsum([n] + [len(p.position) for p in pieces])
+    surface = [avatar.solid] + [p.triangles + s for p, s in zip(pieces, shift, strict=False) if not p.hair]
+    hair = [p.triangles + s for p, s in zip(pieces, shift, strict=False) if p.hair]
+    return Mesh(
+        rest=np.concatenate([rest, *(p.rest for p in pieces)]),
+        uv=np.concatenate([uv, *(p.uv for p in pieces)]),
+        tint=np.concatenate([tint, *(p.tint for p in pieces)]),
+        mark=np.concatenate([mark, *(p.mark for p in pieces)]),
+        surface=np.concatenate(surface),
+        eyes=avatar.eyeballs,
+        hair=np.concatenate(hair) if hair else np.zeros((0, 3), np.int32),
+    )

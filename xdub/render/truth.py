@@ -1,0 +1,66 @@
+"""Ground truth read off the mesh: landmarks, mouth opening, masks. Nothing here looks at pixels."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from xdub.render.avatar import PIVOT, Avatar, Shape, load_avatar
+from xdub.render.gl import project
+from xdub.render.motion import Motion
+
+FIXED_JAW = 0.4  # the face mask's jaw, whatever is said
+LIP_PAIRS = ((61, 67), (62, 66), (63, 65))  # upper and lower inner lip
+
+
+def placed(positions: np.ndarray, weight: np.ndarray, motion: Motion) -> np.ndarray:
+    """The vertex program's head motion: positions [F,N,3] with skull weight [N] -> world [F,N,3]."""
+    moved = np.einsum("fij,fnj->fni", motion.turn, positions - PIVOT) + PIVOT + motion.shift[:, None]
+    return positions + weight[None, :, None] * (moved - positions)
+
+
+def landmarks(avatar: Avatar, positions: np.ndarray, motion: Motion, camera: np.ndarray, size: int) -> np.ndarray:
+    """iBUG-68 points [F,68,2] float32 in picture px from vertices [F,V,3]."""
+    ids = avatar.landmark_ids
+    world = placed(positions[:, ids].astype(np.float64), avatar.head_weight[ids], motion)
+    return project(world, camera, size).astype(np.float32)
+
+
+def opening(avatar: Avatar, positions: np.ndarray, shape: Shape) -> np.ndarray:
+    """[F] float32: gap between the inner lips over the distance of the eyeballs, in the head's own frame (no pose)."""
+    points = positions[:, avatar.landmark_ids]
+    gap = np.mean([points[:, up, 1] - points[:, low, 1] for up, low in LIP_PAIRS], 0)
+    return (np.maximum(gap, 0) / np.linalg.norm(shape.eyes[0] - shape.eyes[1])).astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _lower_face() -> np.ndarray:
+    """Vertex numbers of the face from below the eyes to under the chin."""
+    avatar = load_avatar()
+    x, y, z = avatar.base.T
+    region = (avatar.part == 0) & (avatar.inside == 0) & (avatar.head_weight > 0.9)
+    return np.flatnonzero(region & (y < 7.10) & (y > 6.12) & (z > 0.80) & (np.abs(x) < 0.62))
+
+
+def face_outline(avatar: Avatar, shape: Shape, motion: Motion, camera: np.ndarray, size: int) -> np.ndarray:
+    """[F,N,2] px: the lower face at this pose with resting lips and the jaw at FIXED_JAW."""
+    curve = np.zeros((1, 52), np.float32)
+    curve[0, avatar.unit["jawOpen"]] = FIXED_JAW
+    ids = _lower_face()
+    still = avatar.positions(shape, curve)[:, ids].astype(np.float64)
+    still = np.repeat(still, len(motion.turn), 0)
+    return project(placed(still, avatar.head_weight[ids], motion), camera, size).astype(np.float32)
+
+
+def hull_masks(points: np.ndarray, size: int, grow: float) -> np.ndarray:
+    """Filled convex hulls [F,size,size] bool of points [F,N,2] (px of that picture), grown about their centre."""
+    import cv2
+
+    masks = np.zeros((len(points), size, size), np.uint8)
+    for mask, cloud in zip(masks, points, strict=True):
+        hull = cv2.convexHull(cloud.astype(np.float32))[:, 0]
+        middle = (hull.min(0) + hull.max(0)) / 2
+        hull = (hull - middle) * grow + middle
+        cv2.fillConvexPoly(mask, np.rint((hull - 0.5) * 16).astype(np.int32), 1, shift=4)
+    return masks.astype(bool)
