@@ -149,8 +149,8 @@ class SyncNet(nn.Module):
 def load_sync(cfg: Any) -> SyncNet:
     """The network of a recipe's ``perception`` section (``sync``, ``sync_path``).
 
-    ``tiny`` is the packaged one, for log-mel rows of rendered speakers. ``syncnet`` is a file of ``SyncNet.save``, trained
-    on one's own data and audio features, of any size.
+    ``tiny`` is the packaged one, for log-mel rows of rendered speakers. ``syncnet`` is a file of ``SyncNet.save``,
+    trained on one's own data and audio features, of any size.
     """
     if cfg.sync == "tiny":
         return SyncNet.load(Path(str(resources.files("xdub") / "weights_tiny" / PACKAGED)))
