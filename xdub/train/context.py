@@ -1,0 +1,94 @@
+"""Where a rank runs: under Ray Train, or alone in this process. The loop sees only :class:`TrainContext`.
+
+With ``data/stream.py`` and ``pairs/build.py`` this is the doorway to ray; the import stays inside the functions.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+
+from xdub.runtime_env import prepare_environment
+
+
+class TrainContext(Protocol):
+    """One rank's view of the job."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's ``value`` in rank order, on every rank. Collective."""
+        ...
+
+    def report(self, metrics: dict[str, float]) -> None:
+        """Tell the launcher how far we are. Collective."""
+        ...
+
+
+class LocalContext:
+    """One rank in this process, without Ray: tests, debugging, and the shortest start."""
+
+    rank, world_size = 0, 1
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
+        if not dist.is_initialized():  # DeepSpeed wants a group even for one rank
+            backend = "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
+    def report(self, metrics: dict[str, float]) -> None:
+        """Nobody to tell."""
+
+
+class RayContext:
+    """One worker of a Ray ``TorchTrainer``; Ray has made the process group."""
+
+    def __init__(self) -> None:
+        import ray.train
+        import ray.train.torch
+
+        context = ray.train.get_context()
+        self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
+        self.device = ray.train.torch.get_device()
+        self._report = ray.train.report
+
+    def gather(self, value: Any) -> list[Any]:
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def report(self, metrics: dict[str, float]) -> None:
+        self._report(metrics)
+
+
+def ensure_ray(workers: int = 1) -> None:
+    """Start a private Ray on this machine once, or keep the one that runs (a job's cluster, an earlier phase's)."""
+    prepare_environment()
+    import ray
+
+    if ray.is_initialized():
+        return
+    if os.environ.get("RAY_JOB_ID") or os.environ.get("RAY_JOB_SUBMISSION_ID"):  # inside `ray job submit`
+        ray.init(logging_level="ERROR")
+        return
+    # "local", because a bare init follows RAY_ADDRESS and stale cluster files. More logical CPUs than there are:
+    # training workers must leave some for the data actors, or both wait for ever.
+    ray.init(
+        address="local",
+        num_cpus=max(workers + 2, (os.cpu_count() or 1) + 2),
+        include_dashboard=False,
+        object_store_memory=400_000_000,
+        logging_level="ERROR",
+        log_to_driver=bool(os.environ.get("XDUB_WORKER_LOGS")),
+    )

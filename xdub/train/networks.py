@@ -1,0 +1,75 @@
+"""What a phase trains, what it starts from, and the frozen networks its losses need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from xdub.config import Recipe
+from xdub.errors import UserError
+from xdub.model.build import build_dit, load_state
+from xdub.model.codec import Codec
+from xdub.model.dit import VideoDiT
+from xdub.model.lora import add_expert, load_expert
+from xdub.train.phases import get_phase
+from xdub.train.phases.common import PhaseContext
+
+
+def build_model(recipe: Recipe, phase: str, codec: Codec, *, base: str | None, init_from: str | None) -> VideoDiT:
+    """The network of a phase in train mode; the parameters with requires_grad are what it trains.
+
+    Generator and editor train everything, from ``init_from`` if given. The experts train an adapter on the frozen
+    editor ``base``; ``init_from`` is then an adapter to start from.
+    """
+    train = recipe.for_phase(phase)
+    expert = get_phase(phase).EXPERT
+    model = build_dit(recipe, phase, codec, seed=train.seed)
+    model.checkpoint_blocks = train.activation_checkpointing
+    weights = init_from if expert is None else base
+    if weights is not None:
+        load_state(model, load_weights(Path(weights)), weights)
+    if expert is not None:
+        if init_from is not None:
+            load_expert(model, expert, weights_file(Path(init_from)), recipe.lora)
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(train.seed)
+                add_expert(model, expert, recipe.lora)
+    return model.train()
+
+
+def weights_file(path: Path) -> Path:
+    """The safetensors file of a path: the file itself, or the one in an export folder. UserError if there is none."""
+    candidates = [path] if path.suffix == ".safetensors" else [path / "model.safetensors", path / "adapter.safetensors"]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise UserError(f"{path} has no weights: give a .safetensors file or the `export` folder of a trained phase")
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """fp32 tensors of a file or export folder."""
+    return {name: value.float() for name, value in load_file(weights_file(path)).items()}
+
+
+def build_loss_context(recipe: Recipe, phase: str, codec: Codec, device: torch.device) -> PhaseContext:
+    """Only the networks whose loss has a weight in this phase are loaded."""
+    cfg, seed = recipe.phase(phase), recipe.for_phase(phase).seed
+    sync = identity = features = None
+    if get_phase(phase).EXPERT == "lip":
+        from xdub.perception import load_sync
+
+        sync = _frozen(load_sync(recipe.perception), device)
+    if get_phase(phase).EXPERT == "texture":
+        from xdub.perception import load_features, load_identity
+
+        identity = _frozen(load_identity(recipe.perception), device)
+        features = _frozen(load_features(recipe.perception), device)
+    return PhaseContext(phase=cfg, seed=seed, codec=codec, sync=sync, identity=identity, features=features)
+
+
+def _frozen(network, device: torch.device):
+    return network.to(device).eval().requires_grad_(False)

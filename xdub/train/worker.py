@@ -1,0 +1,171 @@
+"""What one rank does: build everything for its phase, find the latest good state, train, export."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import xdub
+from xdub.config import Recipe, recipe_from_dict
+from xdub.data.samples import StreamSpec
+from xdub.data.stream import LocalStream, RayStream, Stream
+from xdub.model.audio_encoder import load_audio_encoder
+from xdub.model.codec import load_codec
+from xdub.train.checkpoint import Checkpoints, Progress, sha256
+from xdub.train.context import LocalContext, RayContext, TrainContext
+from xdub.train.engine import Engine
+from xdub.train.export import export
+from xdub.train.journal import Journal, Shipper
+from xdub.train.networks import build_loss_context, build_model, weights_file
+from xdub.train.phases import get_phase
+from xdub.train.records import CommittedSteps, write_atomic
+from xdub.train.trainer import Sampler, Trainer
+
+RESULT = "result.json"
+JOURNAL = "journal.jsonl"
+STEPS = "steps.jsonl"
+CACHE_BYTES = 512 << 20
+"""Decoded clips a data actor keeps: a tiny data set is decoded once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJob:
+    """All a worker needs to know; picklable."""
+
+    phase: str
+    recipe: dict[str, Any]
+    data: tuple[str, ...]
+    folder: str
+    """OUT/<phase>"""
+    attempt: int
+    base: str | None = None
+    init_from: str | None = None
+    tracking: tuple[str, str] | None = None
+    """(uri, run id)"""
+    sampler: Sampler | None = None
+
+
+def run_in_ray(job: TrainJob) -> None:
+    """Train function of Ray's TorchTrainer."""
+    train_rank(job, RayContext(), RayStream)
+
+
+def run_here(job: TrainJob) -> None:
+    """The same in this process."""
+    train_rank(job, LocalContext(), functools.partial(LocalStream, prefetch=0))
+
+
+def train_rank(job: TrainJob, context: TrainContext, make_stream: Any) -> None:
+    """Train from the latest good checkpoint to the end; rank 0 writes result.json when all is done."""
+    recipe, folder, started = recipe_from_dict(job.recipe), Path(job.folder), time.time()
+    train = recipe.for_phase(job.phase)
+    torch.set_num_threads(train.num_threads or max(1, (os.cpu_count() or 1) // context.world_size))
+    codec = load_codec(recipe.codec)
+    model = build_model(recipe, job.phase, codec, base=job.base, init_from=job.init_from)
+    codec = codec.to(context.device)
+    engine = Engine.build(model, train, device=context.device, world_size=context.world_size)
+    spec = StreamSpec.from_recipe(
+        recipe,
+        job.phase,
+        job.data,
+        make_codec=functools.partial(load_codec, recipe.codec),
+        make_audio_encoder=functools.partial(load_audio_encoder, recipe.audio),
+        rank=context.rank,
+        world_size=context.world_size,
+    )
+    facts = run_facts(job, recipe, context, data=spec.plan().digest)
+    checkpoints = Checkpoints(folder / "checkpoints", keep=train.keep_checkpoints, facts=facts)
+    progress = checkpoints.load(engine, context)
+    trainer = Trainer(
+        phase=get_phase(job.phase),
+        loss_context=build_loss_context(recipe, job.phase, codec, context.device),
+        engine=engine,
+        context=context,
+        train=train,
+        checkpoints=checkpoints,
+        folder=folder,
+        attempt=job.attempt,
+        progress=progress,
+        sampler=job.sampler,
+        tokens_per_step=train.global_batch * tokens_per_sample(recipe, job.phase),
+    )
+    shipper = _open_records(trainer, job) if context.rank == 0 else None
+    try:
+        outcome = "finished"
+        if progress.step < train.steps:
+            stream = _open_stream(make_stream, spec, progress, train.steps)
+            outcome = trainer.run(stream)
+        if outcome == "finished":
+            export(
+                folder / "export",
+                engine,
+                context,
+                recipe=recipe,
+                phase=job.phase,
+                expert=get_phase(job.phase).EXPERT,
+                step=trainer.progress.step,
+            )
+            if context.rank == 0:
+                result = {"phase": job.phase, "step": trainer.progress.step, "attempt": job.attempt}
+                result |= {"seconds": time.time() - started, "facts": facts}
+                write_atomic(folder / RESULT, json.dumps(result, indent=1))
+    finally:
+        if trainer.journal is not None:
+            trainer.journal.close()
+            trainer.committed.close()
+        if shipper is not None:
+            shipper.close(timeout=5.0)
+
+
+def run_facts(job: TrainJob, recipe: Recipe, context: TrainContext, data: str) -> dict[str, Any]:
+    """What a checkpoint remembers of its run; some of it must be the same on resume."""
+    train, raw = recipe.for_phase(job.phase), job.recipe
+    sections = ["video", "codec", "audio", "model"] + (["lora"] if get_phase(job.phase).EXPERT else [])
+    network = hashlib.sha256(json.dumps([raw[name] for name in sections], sort_keys=True).encode()).hexdigest()[:16]
+    return {
+        "phase": job.phase,
+        "world_size": context.world_size,
+        "zero_stage": train.zero_stage,
+        "precision": train.precision,
+        "global_batch": train.global_batch,
+        "seed": train.seed,
+        "ema": train.ema,
+        "network": network,
+        "base": sha256(weights_file(Path(job.base)))[:16] if job.base else None,
+        "data": data,
+        "attempt": job.attempt,
+        "versions": {"xdub": xdub.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "recipe": raw,
+    }
+
+
+def tokens_per_sample(recipe: Recipe, phase: str) -> int:
+    """Tokens of one sequence: target and reference frames (METHOD, Geometry)."""
+    latents = 1 + (recipe.phase(phase).window - 1) // 4
+    _, rows, columns = recipe.model.patch
+    side = recipe.video.size // 8
+    return (latents + (1 if phase == "generator" else latents)) * (side // rows) * (side // columns)
+
+
+def _open_records(trainer: Trainer, job: TrainJob) -> Shipper | None:
+    folder = Path(job.folder)
+    trainer.committed = CommittedSteps(folder / STEPS, resume_at=trainer.progress.step)
+    trainer.journal = Journal(folder / JOURNAL)
+    if job.tracking is None:
+        return None
+    from xdub.train.tracking import MlflowSink
+
+    return Shipper(folder / JOURNAL, MlflowSink(*job.tracking)).start()
+
+
+def _open_stream(make_stream: Any, spec: StreamSpec, progress: Progress, steps: int) -> Stream:
+    return make_stream(spec, cursor=progress.cursor, steps=steps - progress.step, cache_bytes=CACHE_BYTES)
