@@ -57,10 +57,11 @@ def prepare(
 def pairs(
     recipe: options.Recipe,
     generator: Annotated[
-        Path, typer.Option(help="A trained generator: its run or export folder.", exists=True)
+        Path, typer.Option(help="A trained generator: its run, its export, or a model.", exists=True)
     ],
     data: options.Data,
     out: Annotated[Path, typer.Option(help="Folder for the pair shards and the ledger.")],
+    workers: options.Workers = 1,
     set_: options.Set = None,
 ) -> None:
     """Let a generator make the training pairs of the editor: the same video with other lips, filtered.
@@ -70,5 +71,9 @@ def pairs(
     from xdub.config import load_recipe
     from xdub.pairs.build import build_pairs
 
+    loaded = load_recipe(recipe, set_ or ())
     with progress("making pairs") as report:
-        build_pairs(load_recipe(recipe, set_ or ()), generator, data, out, on_progress=report)
+        made = build_pairs(loaded, generator, data, out, workers=workers, on_progress=report)
+    typer.echo(
+        f"{made.kept} pairs kept, {made.rejected} rejected, {made.failed} failed; {out}/ledger.parquet says why"
+    )

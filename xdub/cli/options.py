@@ -20,3 +20,6 @@ Data = Annotated[
     Path, typer.Option("--data", exists=True, file_okay=False, help="Folder of clip or pair shards.")
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same result.")]
+Workers = Annotated[
+    int, typer.Option("--workers", min=1, help="Parallel workers, each with a GPU where there are any.")
+]

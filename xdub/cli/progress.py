@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -25,10 +26,30 @@ LINE_EVERY = 20.0
 @contextmanager
 def progress(title: str) -> Iterator[Report]:
     """Shows `title`; the yielded function moves the bar and is cheap to call. Goes to stderr: stdout is for results."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    console, begin = Console(stderr=True, highlight=False), time.monotonic()
+    if console.is_terminal:
+        with _bar(console, title) as report:
+            yield report
+    else:
+        console.print(title)
         yield _lines(console, title)
-        return
+    console.print(f"{title}: done in {time.monotonic() - begin:.0f} s")
+
+
+@contextmanager
+def stage_progress() -> Iterator[Callable[[Any, int, int], Report]]:
+    """For a job of several stages: call it with (stage, number, total) when one begins; the one before ends."""
+    with ExitStack() as current:
+
+        def on_stage(stage: Any, number: int, total: int) -> Report:
+            current.close()
+            return current.enter_context(progress(f"{number}/{total} {stage.title}"))
+
+        yield on_stage
+
+
+@contextmanager
+def _bar(console: Console, title: str) -> Iterator[Report]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -53,6 +74,6 @@ def _lines(console: Console, title: str) -> Report:
         if time.monotonic() - last > LINE_EVERY:
             last = time.monotonic()
             of = "" if total is None else f" of {total:g}"
-            console.print(f"{title}: {done:g}{of} {text}".rstrip(), highlight=False)
+            console.print(f"{title}: {done:g}{of} {text}".rstrip())
 
     return report

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from xdub.cli import options
+from xdub.cli.progress import stage_progress
 from xdub.config import PHASES
 
 Phase = StrEnum("Phase", {name: name for name in PHASES})
@@ -55,17 +56,24 @@ def train(
 def bootstrap(
     recipe: options.Recipe,
     data: options.Data,
-    out: Annotated[Path, typer.Option(help="Folder of the whole journey; ends with a model in OUT/bundle.")],
+    out: Annotated[Path, typer.Option(help="Folder of the whole journey; the model ends up in OUT/bundle.")],
+    init: Annotated[
+        str | None,
+        typer.Option(help="Start every phase from this model's weights: tiny (shipped) or a model folder."),
+    ] = None,
     set_: options.Set = None,
 ) -> None:
     """All phases in order: generator, pairs, editor, lip expert, texture expert. Killed, it continues where it was.
 
     Example: xdub bootstrap --recipe tiny --data ds --out run
     """
-    from xdub.bootstrap import bootstrap as run
+    from xdub.bootstrap import bootstrap as run_all
     from xdub.config import load_recipe
 
-    run(load_recipe(recipe, set_ or ()), data, out)
+    loaded = load_recipe(recipe, set_ or ())
+    with stage_progress() as on_stage:
+        bundle = run_all(loaded, data, out, init=init, on_stage=on_stage)
+    typer.echo(f"model: {bundle}")
 
 
 @runs.callback()
