@@ -10,6 +10,7 @@ import itertools
 import json
 import logging
 import queue
+import re
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -165,6 +166,7 @@ class RayStream(Stream):
             data = ray.data.from_items(items, override_num_blocks=len(chunk))  # one batch a block
             data.context.execution_options.preserve_order = True
             data.context.enable_progress_bars = False
+            logging.getLogger("ray.data").setLevel(logging.WARNING)  # it tells of every start and end
             data.context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
             data = data.map_batches(
                 _Actor,
@@ -179,7 +181,9 @@ class RayStream(Stream):
                 for columns in batches:
                     yield _from_columns(columns)
             except ray.exceptions.RayError as error:
-                raise _user_error(error) from error
+                if (told := _user_error(error)) is error:
+                    raise
+                raise told from error
 
 
 class _Actor:
@@ -215,14 +219,9 @@ def _from_columns(columns: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _user_error(error: BaseException) -> BaseException:
-    """The UserError that an actor raised, else the error as it is."""
-    cause: BaseException | None = error
-    while cause is not None:
-        inner = getattr(cause, "cause", None) or cause.__cause__
-        if isinstance(cause, UserError):
-            return UserError(str(inner if isinstance(inner, UserError) else cause))
-        cause = inner
-    return error
+    """The UserError that an actor raised (Ray hands on its text alone), else the error as it is."""
+    found = re.findall(r"^xdub\.errors\.UserError: (.+)$", str(error), flags=re.MULTILINE)
+    return UserError(found[-1]) if found else error
 
 
 def _ahead(made: Iterator[Any], depth: int) -> Generator[Any]:
