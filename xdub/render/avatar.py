@@ -37,10 +37,11 @@ class Avatar:
 
     def __init__(self, assets: Assets) -> None:
         self.assets = assets
-        self.base = assets.base
+        self.base = _trim_lashes(assets)
         self.part = assets.part
         self.head_weight = assets.head_weight
-        self.triangles = assets.triangles
+        lower = (assets.part == PART["lashes"]) & (assets.base[:, 1] < 7.275)
+        self.triangles = assets.triangles[~lower[assets.triangles].any(1)]
         self.unit = {str(name): i for i, name in enumerate(assets.unit_names)}
         new_id = {int(old): new for new, old in enumerate(assets.source_id)}
         self.landmark_ids = np.array([new_id[i] for i in LANDMARKS])
@@ -102,8 +103,18 @@ class Avatar:
         eyes = np.stack([_middle(vertices[self.part == PART[name]]) for name in ("eye_r", "eye_l")])
         scale = np.linalg.norm(self.eye_base[0] - self.eye_base[1]) / np.linalg.norm(eyes[0] - eyes[1])
         scale = 1 + 0.7 * (scale - 1)  # stature is no matter here: heads of about one size, some of the variety kept
-        move = EYES_AT - scale * eyes.mean(0)
-        return Shape((vertices * scale + move).astype(np.float32), (eyes * scale + move).astype(np.float32))
+        vertices = vertices * scale + (EYES_AT - scale * eyes.mean(0))
+        # The targets carry skin and eyeballs apart by a millimetre or two: seat each ball behind its own lids.
+        seats = []
+        for name, lids, centre in zip(("eye_r", "eye_l"), (slice(36, 42), slice(42, 48)), self.eye_base, strict=True):
+            ball, rim = self.part == PART[name], self.landmark_ids[lids]
+            grown = np.linalg.norm(vertices[rim[3]] - vertices[rim[0]]) / np.linalg.norm(
+                self.base[rim[3]] - self.base[rim[0]]
+            )
+            seat = vertices[rim].mean(0) + grown * (centre - self.base[rim].mean(0))
+            vertices[ball] = seat + grown * (self.base[ball] - centre)
+            seats.append(seat)
+        return Shape(vertices.astype(np.float32), np.stack(seats).astype(np.float32))
 
     @cached_property
     def eye_base(self) -> np.ndarray:
@@ -157,6 +168,18 @@ class Avatar:
 
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+
+
+def _trim_lashes(assets: Assets) -> np.ndarray:
+    """The base mesh with its lashes, broad bands meant for a transparent picture, drawn in to a line on the lid."""
+    from scipy.spatial import cKDTree
+
+    base = assets.base.copy()
+    lashes, body = assets.part == PART["lashes"], np.flatnonzero(assets.part == 0)
+    _, nearest = cKDTree(base[body]).query(base[lashes])
+    root = base[body[nearest]]
+    base[lashes] = root + 0.4 * (base[lashes] - root)
+    return base
 
 
 def _middle(points: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from xdub.render import shaders
 class Mesh:
     """What is drawn, fixed for a clip: V vertices and the triangles [.,3] of the three materials."""
 
-    rest: np.ndarray  # [V,3] canonical position
+    cut: np.ndarray  # [V] negative: not drawn there
     uv: np.ndarray  # [V,2]
     tint: np.ndarray  # [V,4] linear rgb, ambient visibility (negative: occluder)
     mark: np.ndarray  # [V,4] skin, skull weight, gloss, mouth cavity
@@ -90,7 +90,7 @@ class Rasteriser:
         """Take a clip's geometry, backdrop [size,size,3] uint8 and textures `paint` (RGBA), `strands` (RG), uint8."""
         for thing in [*self.arrays.values(), *self.owned]:
             thing.release()
-        static = np.concatenate([mesh.rest, mesh.uv, mesh.tint, mesh.mark], 1).astype("f4")
+        static = np.concatenate([mesh.cut[:, None], mesh.uv, mesh.tint, mesh.mark], 1).astype("f4")
         fixed = self.ctx.buffer(static.tobytes())
         self.moving = self.ctx.buffer(reserve=len(static) * 24, dynamic=True)
         self.owned = [fixed, self.moving]
@@ -100,7 +100,7 @@ class Rasteriser:
             if len(triangles):
                 index = self.ctx.buffer(triangles.astype("i4").tobytes())
                 layout = [_layout(program, self.moving, [("position", 3), ("normal", 3)]),
-                          _layout(program, fixed, [("rest", 3), ("uv", 2), ("tint", 4), ("mark", 4)])]  # fmt: skip
+                          _layout(program, fixed, [("cut", 1), ("uv", 2), ("tint", 4), ("mark", 4)])]  # fmt: skip
                 self.arrays[name] = self.ctx.vertex_array(program, layout, index)
                 self.owned.append(index)
         self.picture.write(np.ascontiguousarray(picture[::-1]).tobytes())

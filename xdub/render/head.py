@@ -12,7 +12,7 @@ from xdub.render.identity import Identity
 from xdub.render.skin import WHITE, cloth_uv, skin_uv
 
 TEETH = np.array([0.62, 0.56, 0.47])
-TONGUE = np.array([0.36, 0.085, 0.085])
+TONGUE = np.array([0.26, 0.055, 0.055])
 LASH = np.array([0.012, 0.010, 0.010])
 
 
@@ -22,7 +22,7 @@ class Piece:
 
     position: np.ndarray  # [n,3]
     normal: np.ndarray  # [n,3]
-    rest: np.ndarray  # [n,3]
+    cut: np.ndarray  # [n] negative where it ends
     uv: np.ndarray  # [n,2]
     tint: np.ndarray  # [n,4]
     mark: np.ndarray  # [n,4]
@@ -75,7 +75,7 @@ def shell(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Body triangles with any `cover` lifted along their normals: (vertex ids [n], positions [n,3], triangles local)."""
     body = avatar.triangles[avatar.part[avatar.triangles[:, 0]] == 0]
-    chosen = body[(cover[body] > 0).any(1)]
+    chosen = body[(cover[body] > 0).all(1)]
     ids, local = np.unique(chosen, return_inverse=True)
     return ids, shape.vertices[ids] + normal[ids] * offset[ids, None], local.reshape(-1, 3)
 
@@ -109,34 +109,39 @@ def hair_pieces(avatar: Avatar, shape: Shape, normal: np.ndarray, person: Identi
              "beanie": 0.03, "cap": 0.05}[style]  # fmt: skip
     soft = {"shaved": 0.10, "crop": 0.10, "short": 0.14, "volume": 0.20}.get(style, 0.14)
     grown = step(0.0, soft, line) * on_head
+    near = (line > -0.25) & on_head
     lumps = 1 + 0.25 * np.sin(rest[:, 0] * rng.uniform(3, 7) + rng.uniform(0, 6)) * np.sin(rest[:, 2] * 4 + rng.uniform(0, 6))
     top = 1 + rng.uniform(0.0, 0.8) * step(7.9, 8.4, rest[:, 1])
     if style in ("short", "volume"):
         lumps = lumps * top
-    offset = np.where(grown > 0, thick * (0.25 + 0.75 * grown) * lumps, -0.03) * on_head
-    ids, position, triangles = shell(avatar, shape, normal, grown, offset)
-    pieces.append(_hair_piece(avatar, ids, position, triangles, shade=0.55 + 0.45 * grown[ids]))
+    offset = 0.008 + thick * grown * lumps
+    ids, position, triangles = shell(avatar, shape, normal, near, offset)
+    pieces.append(_hair_piece(avatar, ids, position, triangles, line[ids], 0.55 + 0.45 * grown[ids]))
     if style in ("long", "bob"):
         proxy = np.flatnonzero(avatar.part == PART["hair"])
         position = shape.vertices[proxy].astype(np.float64)
         number = np.full(len(rest), -1)
         number[proxy] = np.arange(len(proxy))
         faces = number[avatar.triangles[avatar.part[avatar.triangles[:, 0]] == PART["hair"]]]
+        middle = rest[proxy][faces].mean(1)
+        faces = faces[(middle[:, 2] < 0.62) | (middle[:, 1] > 8.05)]  # no fringe over the face
         if style == "bob":
             cut = rng.uniform(6.0, 6.5)
             faces = faces[(avatar.base[proxy, 1][faces] > cut).all(1)]
-        pieces.append(_hair_piece(avatar, proxy, position, faces, shade=np.ones(len(proxy))))
+        pieces.append(_hair_piece(avatar, proxy, position, faces, np.ones(len(proxy)), np.ones(len(proxy))))
     if style in ("beanie", "cap"):
         pieces.append(_hat(avatar, shape, normal, person, on_head))
     return pieces
 
 
-def _hair_piece(avatar: Avatar, ids: np.ndarray, position: np.ndarray, triangles: np.ndarray, shade: np.ndarray) -> Piece:
+def _hair_piece(
+    avatar: Avatar, ids: np.ndarray, position: np.ndarray, triangles: np.ndarray, cut: np.ndarray, shade: np.ndarray
+) -> Piece:
     rest = avatar.base[ids]
     n = len(ids)
     tint = np.concatenate([np.repeat(shade[:, None], 3, 1), np.ones((n, 1))], 1)
     mark = np.stack([np.zeros(n), avatar.head_weight[ids], np.zeros(n), np.zeros(n)], 1)
-    return Piece(position, smooth_normals(position, triangles), rest, head_uv_hair(rest), tint, mark, triangles, hair=True)
+    return Piece(position, smooth_normals(position, triangles), cut, head_uv_hair(rest), tint, mark, triangles, hair=True)
 
 
 def _hat(avatar: Avatar, shape: Shape, normal: np.ndarray, person: Identity, on_head: np.ndarray) -> Piece:
@@ -144,16 +149,16 @@ def _hat(avatar: Avatar, shape: Shape, normal: np.ndarray, person: Identity, on_
     tilt = 7.86 - 0.16 * (rest[:, 2] < 0.4) - 0.28 * step(0.6, -0.6, rest[:, 2])
     ear = (np.abs(rest[:, 0]) > 0.70) & (rest[:, 1] < 7.55)
     above = np.where(on_head & ~ear, rest[:, 1] - tilt, -1.0)
-    cover = step(0.0, 0.03, above)
+    cover = above > -0.2
     roll = step(0.0, 0.04, above) * step(0.34, 0.28, above) if person.hair_style == "beanie" else 0.0
-    offset = np.where(cover > 0, 0.13 + 0.07 * roll + 0.12 * step(8.0, 8.5, rest[:, 1]), 0.0)
+    offset = 0.13 + 0.07 * roll + 0.12 * step(8.0, 8.5, rest[:, 1])
     ids, position, triangles = shell(avatar, shape, normal, cover, offset)
     n = len(ids)
     rib = 0.85 + 0.15 * np.sin(np.arctan2(rest[ids, 0], rest[ids, 2] - 0.1) * 40)
     tint = np.concatenate([person.hat[None] * rib[:, None], np.ones((n, 1))], 1)
     mark = np.stack([np.zeros(n), np.ones(n), np.zeros(n), np.zeros(n)], 1)
     uv = np.tile(np.array(WHITE), (n, 1))
-    return Piece(position, smooth_normals(position, triangles), rest[ids], uv, tint, mark, triangles)
+    return Piece(position, smooth_normals(position, triangles), above[ids], uv, tint, mark, triangles)
 
 
 def cloth_piece(avatar: Avatar, shape: Shape, normal: np.ndarray, person: Identity, rng: np.random.Generator) -> Piece:
@@ -162,15 +167,15 @@ def cloth_piece(avatar: Avatar, shape: Shape, normal: np.ndarray, person: Identi
     neck = rng.uniform(5.28, 5.62)
     dip = rng.uniform(0.0, 0.5)
     line = neck - dip * np.exp(-((rest[:, 0] / 0.45) ** 2)) * step(0.2, 0.8, rest[:, 2]) + 0.10 * step(0.5, -0.2, rest[:, 2])
-    below = (line - rest[:, 1]) * (avatar.part == 0)
-    cover = step(0.0, 0.02, below)
-    offset = np.where(cover > 0, 0.045 + 0.05 * step(0.0, 0.5, below), -0.02)
+    below = np.where(avatar.part == 0, line - rest[:, 1], -1.0)
+    cover = below > -0.3
+    offset = 0.045 + 0.05 * step(0.0, 0.5, below)
     ids, position, triangles = shell(avatar, shape, normal, cover, offset)
     n = len(ids)
     shade = 0.72 + 0.28 * step(0.0, 0.05, below[ids])
     tint = np.concatenate([person.cloth[None] * shade[:, None], np.ones((n, 1))], 1)
     mark = np.stack([np.zeros(n), avatar.head_weight[ids], np.zeros(n), np.zeros(n)], 1)
-    return Piece(position, smooth_normals(position, triangles), rest[ids], cloth_uv(rest[ids]), tint, mark, triangles)
+    return Piece(position, smooth_normals(position, triangles), below[ids], cloth_uv(rest[ids]), tint, mark, triangles)
 
 
 def build_mesh(avatar: Avatar, person: Identity, open_: np.ndarray, pieces: list[Piece]) -> Mesh:
@@ -196,7 +201,7 @@ def build_mesh(avatar: Avatar, person: Identity, open_: np.ndarray, pieces: list
     surface = [avatar.solid] + [p.triangles + s for p, s in zip(pieces, shift, strict=False) if not p.hair]
     hair = [p.triangles + s for p, s in zip(pieces, shift, strict=False) if p.hair]
     return Mesh(
-        rest=np.concatenate([rest, *(p.rest for p in pieces)]),
+        cut=np.concatenate([np.ones(n), *(p.cut for p in pieces)]),
         uv=np.concatenate([uv, *(p.uv for p in pieces)]),
         tint=np.concatenate([tint, *(p.tint for p in pieces)]),
         mark=np.concatenate([mark, *(p.mark for p in pieces)]),

@@ -187,7 +187,7 @@ def _occluder(parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, float, float
     where, faces = np.concatenate(position), np.concatenate(triangles)
     normal = smooth_normals(where, faces)
     uv = np.tile(np.array(WHITE), (len(where), 1))
-    return Piece(where, normal, where, uv, np.concatenate(tint), np.concatenate(mark), faces)
+    return Piece(where, normal, np.ones(len(where)), uv, np.concatenate(tint), np.concatenate(mark), faces)
 
 
 def draw_occluder(rng: np.random.Generator, skin: np.ndarray, frames: int) -> tuple[Piece, np.ndarray]:

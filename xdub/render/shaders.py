@@ -11,14 +11,14 @@ VERTEX = """
 uniform mat4 camera;
 uniform mat3 turn; uniform vec3 pivot; uniform vec3 shift;
 in vec3 position; in vec3 normal;       // this frame, before head motion
-in vec3 rest; in vec2 uv;               // canonical position, place in the painted picture
+in float cut; in vec2 uv;               // cloth and hair end where this is negative; place in the painted picture
 in vec4 tint; in vec4 mark;             // rgb and ambient visibility (< 0: occluder); skin, skull weight, gloss, cavity
-out vec3 v_position; out vec3 v_normal; out vec3 v_rest; out vec2 v_uv; out vec4 v_tint; out vec4 v_mark; out vec3 v_local;
+out vec3 v_position; out vec3 v_normal; out float v_cut; out vec2 v_uv; out vec4 v_tint; out vec4 v_mark; out vec3 v_local;
 void main() {
     vec3 moved = turn * (position - pivot) + pivot + shift;
     v_position = mix(position, moved, mark.y);
     v_normal = mix(normal, turn * normal, mark.y);
-    v_local = normal; v_rest = rest; v_uv = uv; v_tint = tint; v_mark = mark;
+    v_local = normal; v_cut = cut; v_uv = uv; v_tint = tint; v_mark = mark;
     gl_Position = camera * vec4(v_position, 1.0);
 }
 """
@@ -28,7 +28,7 @@ _COMMON = """
 uniform vec3 eye_point;
 uniform vec3 key_dir; uniform vec3 key_color; uniform vec3 rim_dir; uniform vec3 rim_color;
 uniform vec3 sky; uniform vec3 ground; uniform float exposure;
-in vec3 v_position; in vec3 v_normal; in vec3 v_rest; in vec2 v_uv; in vec4 v_tint; in vec4 v_mark; in vec3 v_local;
+in vec3 v_position; in vec3 v_normal; in float v_cut; in vec2 v_uv; in vec4 v_tint; in vec4 v_mark; in vec3 v_local;
 out vec4 color;
 vec3 light(vec3 n, vec3 albedo, float open, vec3 wrap) {
     vec3 key = clamp((vec3(dot(n, key_dir)) + wrap) / (1.0 + wrap), 0.0, 1.0);
@@ -48,6 +48,7 @@ SURFACE = (
     + """
 uniform sampler2D paint;
 void main() {
+    if (v_cut < 0.0) discard;
     vec3 n = normalize(v_normal), view = normalize(eye_point - v_position);
     vec4 texel = texture(paint, v_uv) * 2.0;
     float open = abs(v_tint.a), cavity = v_mark.w;
@@ -96,9 +97,10 @@ HAIR = (
     + """
 uniform sampler2D strands; uniform mat3 turn; uniform vec3 hair_color; uniform vec2 hair_flow;
 void main() {
+    vec2 s = texture(strands, v_uv * hair_flow).rg;
+    if (v_cut + 0.07 * (s.r - 0.5) < 0.0) discard;
     vec3 n = normalize(v_normal), view = normalize(eye_point - v_position);
     n = faceforward(n, -view, n);
-    vec2 s = texture(strands, v_uv * hair_flow).rg;
     vec3 albedo = hair_color * v_tint.rgb * (0.35 + 1.1 * s.r);
     vec3 result = light(n, albedo, v_tint.a * (0.55 + 0.45 * s.g), vec3(0.12));
     vec3 tangent = normalize(turn * (vec3(0.0, -1.0, 0.0) + n * n.y + 0.25 * vec3(s.g - 0.5, 0.0, s.r - 0.5)));
