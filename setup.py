@@ -18,9 +18,14 @@ setup(
     python_requires=">=3.11,<3.13",
     # `kernels/` holds the package `xdub_kernels` and is no package itself: an importable module named `kernels`
     # would be taken by transformers for the library of that name.
-    packages=[*find_packages(include=["xdub", "xdub.*"]), *find_packages("kernels", include=["xdub_kernels*"])],
+    packages=[
+        *find_packages(include=["xdub", "xdub.*"]),
+        *find_packages("kernels", include=["xdub_kernels*"]),
+    ],
     package_dir={"xdub_kernels": "kernels/xdub_kernels"},
-    package_data={"": ["*.yaml", "*.json", "*.safetensors", "*.npz", "*.md", "*.html", "*.css", "*.wav", "*.txt"]},
+    package_data={
+        "": ["*.yaml", "*.json", "*.safetensors", "*.npz", "*.md", "*.html", "*.css", "*.wav", "*.txt"]
+    },
     entry_points={"console_scripts": ["xdub=xdub.cli:main"]},
     install_requires=[
         "torch>=2.11",

@@ -12,7 +12,9 @@ pins = {}
 for distribution in distributions():
     name = distribution.metadata["Name"].lower().replace("_", "-")
     if name not in OWN and not name.startswith(BY_TORCH):
-        pins[name] = distribution.version.split("+")[0]  # a local suffix such as +cpu says which build, not which version
+        pins[name] = distribution.version.split("+")[
+            0
+        ]  # a local suffix such as +cpu says which build, not which version
 
 print("# Exact versions of every package that `make` installs. Written by `make lock`.")
 for name, version in sorted(pins.items()):
