@@ -1,0 +1,160 @@
+"""The stages of a bootstrap in order. Each one finds by itself what an earlier attempt left, so a kill costs little."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xdub.bootstrap.bundle import same_bundle, write_bundle
+from xdub.config import PHASES, Recipe
+from xdub.errors import UserError
+from xdub.media.atomic import atomic_path
+
+STAGES = ("generator", "pairs", "editor", "lip", "texture", "bundle")
+RECORD = "bootstrap.json"
+
+Report = Callable[..., None]
+"""`report(done, total, text="")`"""
+
+TITLES = {
+    "generator": "train the generator",
+    "pairs": "let it make pairs",
+    "editor": "train the editor",
+    "lip": "train the lip expert",
+    "texture": "train the texture expert",
+    "bundle": "write the model",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One step of the journey."""
+
+    name: str
+    title: str
+    run: Callable[[Report], None]
+    """Does what is left to do; calls the report as it goes. At once, if all is done."""
+
+
+def bootstrap(
+    recipe: Recipe,
+    data: str | Path,
+    out: str | Path,
+    *,
+    init: str | Path | None = None,
+    on_stage: Callable[[Stage, int, int], Report] | None = None,
+) -> Path:
+    """All stages; the model folder OUT/bundle. A killed run is continued by the same call.
+
+    Args:
+        data: folder of clip shards.
+        init: model folder whose weights every phase starts from; none = from random weights.
+        on_stage: called as (stage, number, total) before each; returns what is told how far it is.
+
+    Raises UserError for data or settings that do not fit, and when OUT was begun with others.
+    """
+    stages = bootstrap_stages(recipe, data, out, init=init)
+    for number, stage in enumerate(stages, start=1):
+        report = on_stage(stage, number, len(stages)) if on_stage else _print_stage(stage, number, len(stages))
+        stage.run(report)
+    return Path(out) / "bundle"
+
+
+def bootstrap_stages(
+    recipe: Recipe,
+    data: str | Path,
+    out: str | Path,
+    *,
+    init: str | Path | None = None,
+) -> list[Stage]:
+    """The stages of `bootstrap`, for a caller that runs them one by one."""
+    out = Path(out)
+    _begin(recipe, Path(data), out, init)
+
+    def phase(name: str) -> Callable[[Report], None]:
+        source = data if name == "generator" else out / "pairs"
+        return lambda report: _train(name, recipe, source, out, init, report)
+
+    def make_pairs(report: Report) -> None:
+        from xdub.pairs.build import build_pairs
+
+        build_pairs(recipe, out / "generator" / "export", data, out / "pairs", on_progress=report)
+
+    def make_bundle(report: Report) -> None:
+        if not same_bundle(out, out / "bundle"):
+            write_bundle(out, recipe, out / "bundle")
+
+    actions = {name: phase(name) for name in PHASES} | {"pairs": make_pairs, "bundle": make_bundle}
+    return [Stage(name=name, title=TITLES[name], run=actions[name]) for name in STAGES]
+
+
+def _train(
+    name: str, recipe: Recipe, data: str | Path, out: Path, init: str | Path | None, report: Report
+) -> None:
+    from xdub.model.bundle import bundle_path
+    from xdub.train.progress import PhaseProgress
+    from xdub.train.run import train_phase
+
+    def show(now: PhaseProgress) -> None:
+        text = "" if now.loss is None else f"loss {now.loss:.3f}"
+        if now.steps_per_second:
+            text += f", {now.steps_per_second:.2f} steps/s"
+        report(now.step, now.steps, text)
+
+    init_from = None if init is None else bundle_path(init) / f"{name}.safetensors"
+    result = train_phase(name, recipe, data, out, resume=True, init_from=init_from, progress=show)
+    if result.status != "finished":
+        raise KeyboardInterrupt  # it was asked to stop and has left a checkpoint
+
+
+def _begin(recipe: Recipe, data: Path, out: Path, init: str | Path | None) -> None:
+    """A folder continues only what was begun in it: mixed stages would look right and mean nothing."""
+    told: dict[str, Any] = {
+        "recipe": recipe.to_dict(),
+        "data": str(data.resolve()),
+        "init": None if init is None else str(init),
+    }
+    record = out / RECORD
+    if not record.is_file():
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--out {out}: cannot be made ({error.strerror}); choose another folder") from error
+        with atomic_path(record) as temporary:
+            temporary.write_text(json.dumps(told, indent=1), "utf-8")
+        return
+    try:
+        began = json.loads(record.read_text("utf-8"))
+        changed = [key for key in told if began[key] != told[key]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{record} is damaged; remove {out} and start again") from error
+    if changed:
+        what = ", ".join(f"another {key}" for key in changed)
+        raise UserError(f"--out {out} was begun with {what}; continue with the same, or choose another folder")
+
+
+def _print_stage(stage: Stage, number: int, total: int) -> Report:
+    from rich.console import Console
+
+    Console(stderr=True).print(f"[bold]{number}/{total}[/bold] {stage.title}", highlight=False)
+    return _Lines()
+
+
+class _Lines:
+    """A line every 20 seconds."""
+
+    def __init__(self) -> None:
+        import time
+
+        self._clock, self._last = time.monotonic, time.monotonic()
+
+    def __call__(self, done: float, total: float | None = None, text: str = "") -> None:
+        import sys
+
+        if self._clock() - self._last > 20 or (total is not None and done == total):
+            self._last = self._clock()
+            of = "" if total is None else f" of {total:g}"
+            print(f"    {done:g}{of} {text}", file=sys.stderr)

@@ -1,0 +1,114 @@
+"""Held-out cases on disk: videos and speech as a user would have them, and beside them the truth for
+measuring.
+
+    CASE/source.mp4  the head with its own (old) speech      CASE/speech.wav   the new speech
+    CASE/truth.mp4   the same head rendered with the new     CASE/silence.wav
+    CASE/truth.npz   boxes, landmarks, masks, true openings
+
+Identities, poses and speech come from the index range that no training set may contain.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xdub.config import Recipe
+from xdub.evaluate.heldout import HeldOutClip
+from xdub.media import read_frames, write_video
+
+if TYPE_CHECKING:
+    from xdub.render import RenderedPair
+
+SAMPLE_RATE = 16_000
+CRF = 10
+"""Near lossless: the codec of the file must not blur the truth."""
+
+
+def render_cases(
+    out: Path,
+    recipe: Recipe,
+    *,
+    seed: int,
+    count: int,
+    frames: int,
+    full_size: int,
+    report: Callable[..., None],
+) -> None:
+    """Make what is missing of ``count`` cases OUT/case00 ...; each of another identity. A case appears whole."""
+    from xdub.render import make_clips
+    from xdub.render.clips import HELD_OUT, TAKES
+
+    for number in range(count):
+        folder = out / f"case{number:02d}"
+        if not folder.is_dir():
+            pairs = make_clips(
+                seed,
+                [HELD_OUT + number * TAKES],
+                size=recipe.video.size,
+                frames=frames,
+                full_size=full_size,
+                crop_scale=recipe.video.crop_scale,
+            )
+            _write_case(folder, next(iter(pairs)))
+        report(number + 1, count, f"{number + 1} of {count} held-out clips")
+
+
+def case_folders(out: Path) -> list[Path]:
+    return sorted(out.glob("case[0-9]*"))
+
+
+def load_case(folder: Path, name: str) -> HeldOutClip:
+    """What `measure` needs, with the frames as a player decodes them."""
+    with np.load(folder / "truth.npz") as data:
+        truth = dict(data)
+    shape = truth["mask_shape"]
+    mask = np.unpackbits(truth["face_mask"], count=int(np.prod(shape))).astype(bool).reshape(shape)
+    return HeldOutClip(
+        name=name,
+        source=read_frames(folder / "source.mp4"),
+        truth=read_frames(folder / "truth.mp4"),
+        boxes=truth["boxes"],
+        size=int(shape[1]),
+        landmarks=truth["landmarks"],
+        truth_landmarks=truth["truth_landmarks"],
+        face_mask=mask,
+        old_opening=truth["old_opening"],
+        new_opening=truth["new_opening"],
+    )
+
+
+def _write_case(folder: Path, pair: RenderedPair) -> None:
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    write_video(temporary / "source.mp4", pair.full, audio=pair.clip.audio, crf=CRF)
+    write_video(temporary / "truth.mp4", pair.twin_full, audio=pair.twin.audio, crf=CRF)
+    write_wav(temporary / "speech.wav", pair.twin.audio)
+    write_wav(temporary / "silence.wav", np.zeros_like(pair.twin.audio))
+    np.savez(
+        temporary / "truth.npz",
+        boxes=pair.boxes,
+        landmarks=pair.full_landmarks,
+        truth_landmarks=pair.twin_landmarks,
+        face_mask=np.packbits(pair.clip.face_mask),
+        mask_shape=np.array(pair.clip.face_mask.shape),
+        old_opening=pair.clip.opening,
+        new_opening=pair.twin.opening,
+    )
+    os.replace(temporary, folder)
+
+
+def write_wav(path: Path, audio: np.ndarray) -> None:
+    """16 kHz mono PCM of float samples [N] in [-1, 1]."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes((np.clip(audio, -1, 1) * 32767).astype("<i2").tobytes())
