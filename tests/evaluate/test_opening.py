@@ -102,7 +102,7 @@ def test_the_patch_lies_upright_below_the_nose():
     np.testing.assert_allclose(centre[0], (50 - 30 * (0.76 + 0.45), 40), atol=1e-4)
     np.testing.assert_allclose(along[0], (0, 1), atol=1e-6)
     frames = np.zeros((1, 80, 100, 3), np.uint8)
-    frames[0, :, :14] = 255  # towards the chin
+    frames[0, :, :8] = 255  # towards the chin
     patches, known = mouth_patches(frames, landmarks)
     assert known.all() and patches.shape == (1, PATCH, PATCH, 3)
     assert patches[0, -6:].min() > 200 and patches[0, :16].max() == 0

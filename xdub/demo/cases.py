@@ -42,22 +42,42 @@ def render_cases(
     report: Callable[..., None],
 ) -> None:
     """Make what is missing of ``count`` cases OUT/case00 ...; each of another identity. A case appears whole."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+
+    from xdub.render.assets import load_assets
+
+    size = {"size": recipe.video.size, "crop_scale": recipe.video.crop_scale}
+    settings = {"frames": frames, "full_size": full_size, **size}
+    missing = [number for number in range(count) if not _folder(out, number).is_dir()]
+    report(count - len(missing), count, "held-out clips")
+    if not missing:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    load_assets()  # parse once, before everybody does
+    workers = min(len(missing), len(os.sched_getaffinity(0)))
+    context = multiprocessing.get_context("spawn")  # a GL context does not survive a fork
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
+        jobs = [pool.submit(_render_case, _folder(out, number), seed, number, settings) for number in missing]
+        for done, job in enumerate(as_completed(jobs), start=count - len(missing) + 1):
+            job.result()
+            report(done, count, "held-out clips")
+
+
+def _render_case(folder: Path, seed: int, number: int, settings: dict) -> None:
     from xdub.render import make_clips
     from xdub.render.clips import HELD_OUT, TAKES
 
-    for number in range(count):
-        folder = out / f"case{number:02d}"
-        if not folder.is_dir():
-            pairs = make_clips(
-                seed,
-                [HELD_OUT + number * TAKES],
-                size=recipe.video.size,
-                frames=frames,
-                full_size=full_size,
-                crop_scale=recipe.video.crop_scale,
-            )
-            _write_case(folder, next(iter(pairs)))
-        report(number + 1, count, f"{number + 1} of {count} held-out clips")
+    _write_case(folder, next(make_clips(seed, [HELD_OUT + number * TAKES], **settings)))
+
+
+def _folder(out: Path, number: int) -> Path:
+    return out / f"case{number:02d}"
+
+
+def _one_thread() -> None:
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LP_NUM_THREADS"):
+        os.environ[name] = "1"
 
 
 def case_folders(out: Path) -> list[Path]:
