@@ -1,0 +1,190 @@
+"""Finding faces in one picture with MediaPipe's face landmarker, however small they are in it.
+
+The detector inside sees 128 px and short range, so a face must fill a fair part of what it is shown: pictures are
+searched whole, then with a border (faces that fill the picture), then in overlapping tiles (faces far away).
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+INPUT = 256  # px; the landmark network sees 256, so a crop of a face needs no more
+MAX_FACES = 5
+MIN_FACE = 16  # px from ear to ear; less is noise
+TILE_PARTS = (2, 3.5)  # tiles as fractions of the shorter side of the picture
+
+
+@dataclass(frozen=True)
+class Window:
+    """A square of the picture: top left corner and side in px; may stick out."""
+
+    x: int
+    y: int
+    side: int
+
+
+class FaceSearch:
+    """MediaPipe's landmarker on windows of a picture; stateless, so equal pictures give equal points.
+
+    Use as a context manager, or call ``close``.
+
+    Raises:
+        UserError: the weights (role ``face_landmarker``) or the package mediapipe cannot be had.
+    """
+
+    def __init__(self, confidence: float = 0.5) -> None:
+        self._task = _create_task(confidence)
+        self._close = weakref.finalize(self, _shut, self._task)
+
+    def in_window(self, picture: np.ndarray, window: Window) -> list[np.ndarray]:
+        """Meshes [478, 3] (px of the picture) of the faces in a window of a picture uint8 [H, W, 3]."""
+        from mediapipe import Image, ImageFormat
+
+        image = Image(image_format=ImageFormat.SRGB, data=_cut(picture, window))
+        faces = []
+        for points in self._task.detect(image).face_landmarks:
+            mesh = np.array([(p.x, p.y, p.z) for p in points], np.float32) * window.side
+            mesh[:, :2] += (window.x, window.y)
+            if np.ptp(mesh[:, 0]) >= MIN_FACE:
+                faces.append(mesh)
+        return faces
+
+    def in_picture(self, picture: np.ndarray, *, thorough: bool = True) -> list[np.ndarray]:
+        """All faces of a picture, largest first; ``thorough`` goes on to tiles where the whole shows none."""
+        height, width = picture.shape[:2]
+        for window in _whole(height, width):
+            if faces := self.in_window(picture, window):
+                return _distinct(faces)
+        if thorough:
+            for part in TILE_PARTS:
+                side = int(min(height, width) / part)
+                if side < 96:
+                    break
+                faces = [
+                    face for tile in _tiles(height, width, side) for face in self.in_window(picture, tile)
+                ]
+                if faces:
+                    return _distinct(faces)
+        return []
+
+    def close(self) -> None:
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def face_window(mesh: np.ndarray, margin: float = 2.0) -> Window:
+    """The square around a face, ``margin`` times its larger extent: what the detector likes to see."""
+    low, high = mesh[:, :2].min(axis=0), mesh[:, :2].max(axis=0)
+    side = max(8, round(float((high - low).max()) * margin))
+    x, y = (low + high) / 2 - side / 2
+    return Window(round(float(x)), round(float(y)), side)
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of the boxes around two meshes."""
+    low = np.maximum(a[:, :2].min(axis=0), b[:, :2].min(axis=0))
+    high = np.minimum(a[:, :2].max(axis=0), b[:, :2].max(axis=0))
+    common = float(np.prod(np.clip(high - low, 0, None)))
+    total = float(np.prod(np.ptp(a[:, :2], axis=0)) + np.prod(np.ptp(b[:, :2], axis=0)))
+    return common / max(total - common, 1e-6)
+
+
+def _whole(height: int, width: int) -> list[Window]:
+    long = max(height, width)
+    wide = round(1.5 * long)
+    return [
+        Window((width - long) // 2, (height - long) // 2, long),
+        Window((width - wide) // 2, (height - wide) // 2, wide),
+    ]
+
+
+def _tiles(height: int, width: int, side: int) -> list[Window]:
+    # Half a tile of overlap: a face of up to half a tile is whole in one of them.
+    def starts(length: int) -> np.ndarray:
+        count = max(1, int(np.ceil((length - side) / (side / 2))) + 1)
+        return np.linspace(0, length - side, count).round().astype(int)
+
+    return [Window(int(x), int(y), side) for y in starts(height) for x in starts(width)]
+
+
+def _distinct(faces: list[np.ndarray]) -> list[np.ndarray]:
+    """Largest first, each face once."""
+    kept: list[np.ndarray] = []
+    for face in sorted(faces, key=lambda mesh: -float(np.ptp(mesh[:, 1]))):
+        if all(overlap(face, other) < 0.3 for other in kept):
+            kept.append(face)
+    return kept
+
+
+def _cut(picture: np.ndarray, window: Window) -> np.ndarray:
+    """The window as [INPUT, INPUT, 3], shrunk by area or enlarged; grey outside the picture."""
+    import cv2
+
+    if (
+        window.side > 4 * INPUT
+    ):  # a border around a large picture costs a copy: shrink by a whole number first
+        step = window.side // (2 * INPUT)
+        height, width = (length // step for length in picture.shape[:2])
+        picture = _resize(picture[: height * step, : width * step], (width, height))
+        window = Window(round(window.x / step), round(window.y / step), round(window.side / step))
+    height, width = picture.shape[:2]
+    left, top = max(0, window.x), max(0, window.y)
+    right, bottom = min(width, window.x + window.side), min(height, window.y + window.side)
+    if left >= right or top >= bottom:
+        return np.full((INPUT, INPUT, 3), 127, np.uint8)
+    inside = picture[top:bottom, left:right]
+    borders = (
+        top - window.y,
+        window.y + window.side - bottom,
+        left - window.x,
+        window.x + window.side - right,
+    )
+    if any(borders):
+        inside = cv2.copyMakeBorder(inside, *borders, cv2.BORDER_CONSTANT, value=(127, 127, 127))
+    return np.ascontiguousarray(_resize(inside, (INPUT, INPUT)))
+
+
+def _resize(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    import cv2
+
+    shrink = picture.shape[1] > size[0]
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC)
+
+
+def _shut(task) -> None:
+    try:
+        task.close()
+    except RuntimeError:  # the interpreter is ending and the thread that could close it is gone
+        task._handle = None  # else MediaPipe's destructor tries again and prints a traceback
+
+
+def _create_task(confidence: float):
+    from xdub.errors import UserError
+    from xdub.perception.weights import fetch
+
+    model = fetch("face_landmarker")
+    try:
+        from mediapipe.tasks.python import BaseOptions
+        from mediapipe.tasks.python.vision import FaceLandmarker, FaceLandmarkerOptions
+    except ImportError as error:
+        raise UserError("face tracking needs the package mediapipe: pip install 'xdub[faces]'") from error
+    except OSError as error:
+        raise UserError(
+            f"mediapipe cannot load a system library ({error}): apt-get install libegl1 libgles2"
+        ) from error
+    options = FaceLandmarkerOptions(
+        base_options=BaseOptions(model_asset_path=str(model)),
+        num_faces=MAX_FACES,
+        min_face_detection_confidence=confidence,
+        min_face_presence_confidence=0.5,
+    )
+    return FaceLandmarker.create_from_options(options)

@@ -1,0 +1,194 @@
+"""Following one face through a video: landmarks for every frame, in one pass, with bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from xdub.perception.face_search import FaceSearch, Window, face_window, overlap
+from xdub.perception.landmarks import mesh_to_68
+
+SHORT_GAP = 5  # frames without a face that may be bridged by interpolation
+PATIENCE = 12  # frames for which the same person is waited for before any face will do
+SEARCH_EVERY = 12  # frames between thorough searches while there is no face: they cost a second at 1080p
+CUT_STEP = 0.12  # mean change of a 32 x 32 thumbnail (0 to 1) that may be a cut ...
+CUT_RATIO = 4.0  # ... if it is also that many times the usual change
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceTrack:
+    """One face over F frames of a video; px of the full picture, nan rows where there is none."""
+
+    landmarks68: np.ndarray  # [F, 68, 2] float32, iBUG-68
+    landmarks478: np.ndarray  # [F, 478, 3] float32, MediaPipe's mesh; z in px, smaller is nearer
+    found: np.ndarray  # [F] bool: seen in this frame (not interpolated)
+    faces: np.ndarray  # [F] int: how many faces were seen near or in the frame when it was searched
+    cuts: np.ndarray  # [F] bool: this frame begins a new shot
+    height: int
+    width: int
+
+    @property
+    def known(self) -> np.ndarray:
+        """[F] bool: seen or interpolated."""
+        return np.isfinite(self.landmarks68).all(axis=(1, 2))
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+
+class FaceTracker:
+    """Finds the largest, most central face and follows it; small faces in large pictures included.
+
+    Every frame is looked at for itself (no temporal filter that would lag behind the lips); the place of the face
+    comes from the frame before. Deterministic. Use as a context manager, or call ``close``.
+    """
+
+    def __init__(self, confidence: float = 0.5) -> None:
+        self._search = FaceSearch(confidence)
+
+    def track(self, frames: Iterable[np.ndarray]) -> FaceTrack:
+        """Follow a face through frames uint8 RGB [H, W, 3], taken one by one.
+
+        Gaps of up to 5 frames are interpolated inside a shot. A video without any face gives an all-nan track.
+        """
+        rows = list(self._follow(frames))
+        meshes = np.stack([row[0] for row in rows]) if rows else np.zeros((0, 478, 3), np.float32)
+        found = np.isfinite(meshes[:, 0, 0])
+        cuts = np.array([row[2] for row in rows], bool)
+        meshes = bridge_gaps(meshes, cuts)
+        height, width = rows[0][3] if rows else (0, 0)
+        return FaceTrack(
+            landmarks68=mesh_to_68(meshes),
+            landmarks478=meshes,
+            found=found,
+            faces=np.array([row[1] for row in rows], int),
+            cuts=cuts,
+            height=height,
+            width=width,
+        )
+
+    def _follow(
+        self, frames: Iterable[np.ndarray]
+    ) -> Iterator[tuple[np.ndarray, int, bool, tuple[int, int]]]:
+        """(mesh [478, 3] or nan, faces seen, new shot, (H, W)) for every frame."""
+        last: np.ndarray | None = None
+        missing, count, watch = 0, 0, CutWatch()
+        for n, frame in enumerate(frames):
+            cut = watch.is_cut(frame)
+            if cut:
+                last, missing = None, 0
+            mesh = None
+            if last is not None:
+                mesh, count = self._near(frame, last)
+            if (
+                mesh is None and last is not None
+            ):  # moved out of its window: the same person, elsewhere in the picture
+                mesh, count = self._reacquire(frame, last)
+            elif mesh is None:
+                mesh, count = self._acquire(frame, thorough=n == 0 or cut or missing % SEARCH_EVERY == 0)
+            missing = 0 if mesh is not None else missing + 1
+            if mesh is not None:
+                last = mesh
+            elif missing > PATIENCE:
+                last = None
+            yield _or_nan(mesh), count, cut, frame.shape[:2]
+
+    def _near(self, frame: np.ndarray, last: np.ndarray) -> tuple[np.ndarray | None, int]:
+        faces = self._search.in_window(frame, face_window(last))
+        best = max(faces, key=lambda mesh: overlap(mesh, last), default=None)
+        if best is None or overlap(best, last) < 0.2:
+            return None, len(faces)
+        return best, len(faces)
+
+    def _reacquire(self, frame: np.ndarray, last: np.ndarray) -> tuple[np.ndarray | None, int]:
+        near = self._search.in_window(frame, face_window(last, 4.0))
+        same = [mesh for mesh in near if overlap(mesh, last) > 0 and _similar_size(mesh, last)]
+        if not same:
+            return None, len(near)
+        return self._refined(frame, max(same, key=lambda mesh: overlap(mesh, last))), len(near)
+
+    def _acquire(self, frame: np.ndarray, thorough: bool) -> tuple[np.ndarray | None, int]:
+        faces = self._search.in_picture(frame, thorough=thorough)
+        if not faces:
+            return None, 0
+        best = max(faces, key=lambda mesh: _prominence(mesh, *frame.shape[:2]))
+        return self._refined(frame, best), len(faces)
+
+    def _refined(self, frame: np.ndarray, mesh: np.ndarray) -> np.ndarray:
+        """The same face seen in its own window, as all later frames see it."""
+        faces = self._search.in_window(frame, face_window(mesh))
+        best = max(faces, key=lambda other: overlap(other, mesh), default=mesh)
+        return best if overlap(best, mesh) > 0.2 else mesh
+
+    def close(self) -> None:
+        self._search.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class CutWatch:
+    """Tells hard cuts by a jump of the picture as a whole, against what is usual in the shot."""
+
+    def __init__(self) -> None:
+        self._last: np.ndarray | None = None
+        self._usual = 0.0
+
+    def is_cut(self, frame: np.ndarray) -> bool:
+        """Whether ``frame`` begins a new shot; the first frame does not."""
+        import cv2
+
+        step = max(
+            1, min(frame.shape[:2]) // 128
+        )  # a full average of a 4K frame would cost as much as the face
+        small = cv2.resize(
+            np.ascontiguousarray(frame[::step, ::step]), (32, 32), interpolation=cv2.INTER_AREA
+        )
+        small = small.astype(np.float32) / 255
+        before, self._last = self._last, small
+        if before is None:
+            return False
+        change = float(np.abs(small - before).mean())
+        cut = change > CUT_STEP and change > CUT_RATIO * self._usual
+        self._usual = 0.0 if cut else max(0.9 * self._usual, change)
+        return cut
+
+
+def bridge_gaps(meshes: np.ndarray, cuts: np.ndarray, longest: int = SHORT_GAP) -> np.ndarray:
+    """Linear interpolation over runs of at most ``longest`` nan frames that have a face at both ends of one shot.
+
+    Args:
+        meshes: [F, N, D] with nan rows. cuts: [F] bool, frames that begin a shot.
+    """
+    out = meshes.copy()
+    seen = np.flatnonzero(np.isfinite(meshes[:, 0, 0])) if len(meshes) else np.zeros(0, int)
+    for a, b in zip(seen[:-1], seen[1:], strict=True):
+        if 1 < b - a <= longest + 1 and not cuts[a + 1 : b + 1].any():
+            weight = (np.arange(a + 1, b, dtype=np.float32) - a)[:, None, None] / (b - a)
+            out[a + 1 : b] = (1 - weight) * meshes[a] + weight * meshes[b]
+    return out
+
+
+def _prominence(mesh: np.ndarray, height: int, width: int) -> float:
+    """Large and central wins; a face at the very corner counts half."""
+    low, high = mesh[:, :2].min(axis=0), mesh[:, :2].max(axis=0)
+    away = np.linalg.norm((low + high) / 2 / (width, height) - 0.5) / np.sqrt(0.5)
+    return float((high - low).max() * (1 - 0.5 * away))
+
+
+def _similar_size(a: np.ndarray, b: np.ndarray) -> bool:
+    ratio = float(np.ptp(a[:, 1]) / max(np.ptp(b[:, 1]), 1e-6))
+    return 0.6 < ratio < 1.7
+
+
+def _or_nan(mesh: np.ndarray | None) -> np.ndarray:
+    return np.full((478, 3), np.nan, np.float32) if mesh is None else mesh
+
+
+__all__ = ["CutWatch", "FaceTrack", "FaceTracker", "Window", "bridge_gaps"]

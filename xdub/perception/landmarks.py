@@ -1,0 +1,47 @@
+"""The landmark layouts: MediaPipe's 478-point mesh, and the iBUG-68 points that everything else here speaks.
+
+Points are px in the picture, x to the right, y down, the corner of the first pixel being (0, 0).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+# Which mesh vertex stands for which of the 68 points.
+MESH_TO_68 = np.array(
+    [
+        *(127, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 356),  # 0-16 jaw line
+        *(70, 63, 105, 66, 107, 336, 296, 334, 293, 300),  # 17-26 brows
+        *(168, 197, 5, 4),  # 27-30 bridge of the nose
+        *(98, 97, 2, 326, 327),  # 31-35 base of the nose
+        *(33, 160, 158, 133, 153, 144),  # 36-41 eye on the left of the picture
+        *(362, 385, 387, 263, 373, 380),  # 42-47 eye on the right
+        *(61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181),  # 48-59 outer lips
+        *(78, 82, 13, 312, 308, 317, 14, 87),  # 60-67 inner lips
+    ]
+)
+
+JAW = slice(0, 17)
+BROWS = slice(17, 27)
+NOSE = slice(27, 36)
+MOUTH = slice(48, 68)
+EYE_CORNERS = (36, 39, 42, 45)
+NOSE_BASE = 33
+
+
+def mesh_to_68(mesh: np.ndarray) -> np.ndarray:
+    """[..., 478, D] mesh -> [..., 68, 2] float32."""
+    return np.ascontiguousarray(mesh[..., MESH_TO_68, :2], np.float32)
+
+
+def eye_centres(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Middle of the corners of each eye, (left in the picture, right), each [..., 2]; blinks do not move it."""
+    left = (landmarks[..., 36, :] + landmarks[..., 39, :]) / 2
+    right = (landmarks[..., 42, :] + landmarks[..., 45, :]) / 2
+    return left, right
+
+
+def eye_distance(landmarks: np.ndarray) -> np.ndarray:
+    """Distance of the eye centres in px, [...]."""
+    left, right = eye_centres(landmarks)
+    return np.linalg.norm(right - left, axis=-1)

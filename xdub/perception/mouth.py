@@ -1,0 +1,62 @@
+"""What the mouth does, read from landmarks: how far it is open, and how far two mouths are apart."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from xdub.perception.landmarks import MOUTH, eye_centres, eye_distance
+
+# The ArcFace template for 112 x 112 px: eyes, tip of the nose, corners of the mouth (Deng et al. 2019).
+ARCFACE_112 = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+)
+INNER_PAIRS = ((61, 67), (62, 66), (63, 65))  # upper and lower lip
+
+Anchor = Literal["five", "eyes_nose"]
+
+
+def mouth_opening(landmarks68: np.ndarray) -> np.ndarray:
+    """Gap between the inner lips over the distance of the eyes, [...] for points [..., 68, 2]; nan where unknown.
+
+    Mean of the three pairs of inner-lip points; about 0 closed, 0.1 to 0.3 in speech, 0.6 wide open.
+    """
+    points = np.asarray(landmarks68, np.float64)
+    gaps = [np.linalg.norm(points[..., low, :] - points[..., up, :], axis=-1) for up, low in INNER_PAIRS]
+    return (sum(gaps) / len(gaps) / eye_distance(points)).astype(np.float32)
+
+
+def mouth_landmark_distance(a: np.ndarray, b: np.ndarray, anchor: Anchor = "five") -> np.ndarray:
+    """Mean distance of the 20 mouth points in px of the 112 px ArcFace template, [...] for points [..., 68, 2].
+
+    Both faces are first brought to the template by a similarity (Umeyama). With ``five`` points (METHOD, pair filter)
+    the corners of the mouth help to align, which absorbs part of a jaw motion; ``eyes_nose`` does not let them.
+    """
+    moved = to_template(a, anchor)[..., MOUTH, :] - to_template(b, anchor)[..., MOUTH, :]
+    return np.linalg.norm(moved, axis=-1).mean(axis=-1)
+
+
+def to_template(landmarks68: np.ndarray, anchor: Anchor = "five") -> np.ndarray:
+    """Points [..., 68, 2] moved by the similarity that best fits them to the 112 px ArcFace template."""
+    points = np.asarray(landmarks68, np.float64)
+    left, right = eye_centres(points)
+    five = np.stack([left, right, points[..., 30, :], points[..., 48, :], points[..., 54, :]], axis=-2)
+    count = {"five": 5, "eyes_nose": 3}[anchor]
+    matrix, shift = umeyama(five[..., :count, :], ARCFACE_112[:count])
+    return points @ np.swapaxes(matrix, -1, -2) + shift[..., None, :]
+
+
+def umeyama(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least-squares similarity (scale and rotation [..., 2, 2], shift [..., 2]) taking source to target, [..., N, 2].
+
+    In the plane it has a closed form over complex numbers; there is no reflection. nan points give nan.
+    """
+    target = np.broadcast_to(target, source.shape)
+    source_mean, target_mean = source.mean(axis=-2), target.mean(axis=-2)
+    p, q = source - source_mean[..., None, :], target - target_mean[..., None, :]
+    power = (p**2).sum(axis=(-1, -2))
+    cosine = (p * q).sum(axis=(-1, -2)) / power
+    sine = (p[..., 0] * q[..., 1] - p[..., 1] * q[..., 0]).sum(axis=-1) / power
+    matrix = np.stack([np.stack([cosine, -sine], axis=-1), np.stack([sine, cosine], axis=-1)], axis=-2)
+    return matrix, target_mean - (matrix @ source_mean[..., None])[..., 0]
