@@ -19,7 +19,8 @@ def score(
         Path, typer.Option(help="The same head really saying the new words.", exists=True, dir_okay=False)
     ],
     source: Annotated[
-        Path | None, typer.Option(help="The video before dubbing: measures the leak.", exists=True, dir_okay=False)
+        Path | None,
+        typer.Option(help="The video before dubbing: measures the leak.", exists=True, dir_okay=False),
     ] = None,
 ) -> None:
     """Score one video against a reference: PSNR, and whether the mouth opens when it should.

@@ -18,11 +18,15 @@ def register(app: typer.Typer) -> None:
 
 
 def render(
-    out: Annotated[Path, typer.Option(help="Folder for the shards.")],
+    out: Annotated[Path, typer.Option(help="Folder for the shards; the same folder is continued.")],
     clips: Annotated[
         int, typer.Option(min=1, help="How many clips; each comes with a twin that says something else.")
     ],
     seed: options.Seed = 0,
+    first: Annotated[
+        int, typer.Option(min=0, help="Number of the first clip; from 1000000 on they are for evaluation.")
+    ] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one per core if not given.")] = None,
     recipe: options.Recipe = "tiny",
     set_: options.Set = None,
 ) -> None:
@@ -33,8 +37,12 @@ def render(
     from xdub.config import load_recipe
     from xdub.render.dataset import render_dataset
 
+    loaded = load_recipe(recipe, set_ or ())
     with progress("rendering clips") as report:
-        render_dataset(load_recipe(recipe, set_ or ()), out, clips=clips, seed=seed, on_progress=report)
+        made = render_dataset(
+            loaded, out, clips=clips, seed=seed, first=first, workers=workers, on_progress=report
+        )
+    typer.echo(f"{made.kept} rows in {out}, {made.rendered} of {clips} clips rendered now")
 
 
 def prepare(
