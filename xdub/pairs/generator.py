@@ -1,0 +1,53 @@
+"""The trained generator of a pair run, wherever the user points."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from xdub.config import Recipe
+from xdub.errors import UserError
+from xdub.model.build import build_dit, load_state
+from xdub.model.codec import Codec
+from xdub.model.dit import VideoDiT
+
+PLACES = (
+    "model.safetensors",  # an export
+    "export/model.safetensors",  # RUN/generator
+    "generator/export/model.safetensors",  # RUN
+    "generator.safetensors",  # a bundle
+)
+
+
+def generator_file(folder: str | Path) -> Path:
+    """The weights in an export, a phase's folder, a run or a bundle. UserError names what was looked for."""
+    folder = Path(folder)
+    if folder.is_file() and folder.suffix == ".safetensors":
+        return folder
+    if not folder.is_dir():
+        raise UserError(f"--generator {folder}: no such folder; train one with `xdub train generator`")
+    for place in PLACES:
+        if (folder / place).is_file():
+            return folder / place
+    raise UserError(f"--generator {folder}: holds none of {', '.join(PLACES)}; train one with `xdub train generator`")
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of the weights: part of every pair's id."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_generator(recipe: Recipe, folder: str | Path, codec: Codec, device: str) -> VideoDiT:
+    """The generator in eval mode, fp32. UserError if the weights do not fit the recipe."""
+    path = generator_file(folder)
+    dit = build_dit(recipe, "generator", codec, seed=0)
+    try:
+        state = {name: value.float() for name, value in load_file(path).items()}
+    except SafetensorError as error:
+        raise UserError(f"{path}: not a readable safetensors file ({error}); export the generator again") from error
+    load_state(dit, state, str(path))
+    return dit.eval().requires_grad_(False).to(device)

@@ -1,0 +1,127 @@
+"""The work of a pair run: every input once, in units whose content depends on data, recipe and seed alone.
+
+A unit is sampled as one batch and committed as one shard. Because its members never depend on how many workers there
+are or on what was done before, a run that was killed continues with the same units and makes the same pairs, bit for
+bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from xdub.config import Recipe
+from xdub.data.shards import Manifest
+from xdub.pairs.audio_choice import Choice, SpeechIndex, Utterance
+from xdub.seeding import stable_seed
+
+GENERATED, TWIN = "generated", "twin"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A row of the data set as far as planning needs it."""
+
+    clip_id: str
+    speaker: str
+    num_frames: int
+    twin_of: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One input of the ledger and the pair it is to become."""
+
+    key: str
+    """The ledger's input: the clip id; with "+" and the twin's id for an exact pair."""
+    kind: str
+    row: int
+    """Of V in the data set."""
+    pair_id: str
+    choices: tuple[tuple[int, Choice], ...] = ()
+    """(row, choice) of the speech of a generated V', best first."""
+    twin_row: int | None = None
+    """Of V' in the data set, for an exact pair."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Jobs that are sampled together."""
+
+    number: int
+    jobs: tuple[Job, ...]
+
+
+def read_entries(manifest: Manifest) -> list[Entry]:
+    """The few columns that planning needs, of all rows (no pixels are read)."""
+    import pyarrow.parquet as pq
+
+    entries = []
+    for shard in range(len(manifest.shards)):
+        columns = ["clip_id", "speaker", "num_frames", "twin_of"]
+        rows = pq.read_table(manifest.path(shard), columns=columns, partitioning=None).to_pylist()
+        entries += [Entry(**row) for row in rows]
+    return entries
+
+
+def plan_units(entries: Iterable[Entry], recipe: Recipe, *, generator_digest: str, seed: int) -> list[Unit]:
+    """All units of a run. Exact pairs come first: they cost nothing."""
+    entries = list(entries)
+    rows = {entry.clip_id: row for row, entry in enumerate(entries)}
+    index = SpeechIndex(
+        Utterance(clip_id=e.clip_id, speaker=e.speaker, num_frames=e.num_frames) for e in entries
+    )
+    facts = json.dumps([generator_digest, seed, _what_matters(recipe)], sort_keys=True)
+    generated = []
+    for row, entry in enumerate(entries):
+        target = Utterance(clip_id=entry.clip_id, speaker=entry.speaker, num_frames=entry.num_frames)
+        choices = index.choices(target, seed)
+        generated.append(
+            Job(
+                key=entry.clip_id,
+                kind=GENERATED,
+                row=row,
+                pair_id=_pair_id(GENERATED, entry.clip_id, [[c.clip_id, c.start] for c in choices], facts),
+                choices=tuple((rows[c.clip_id], c) for c in choices),
+            )
+        )
+    twins = _twin_jobs(entries, rows, recipe.pairs.render_twins, len(generated), facts, seed)
+    if recipe.pairs.render_twins >= 1:
+        generated = []
+    batches = [*_batches(twins, recipe.pairs.batch), *_batches(generated, recipe.pairs.batch)]
+    return [Unit(number, tuple(jobs)) for number, jobs in enumerate(batches)]
+
+
+def _twin_jobs(
+    entries: list[Entry], rows: dict[str, int], share: float, num_generated: int, facts: str, seed: int
+) -> list[Job]:
+    """Exact pairs of rendered twins, in both directions, as many as make their share of all pairs (or all there are)."""
+    both = []
+    for row, entry in enumerate(entries):
+        other = rows.get(entry.twin_of or "")
+        if other is not None and other != row and entries[other].num_frames == entry.num_frames:
+            both += [(row, other), (other, row)]
+    both = sorted(set(both), key=lambda pair: stable_seed("twin", seed, *(entries[row].clip_id for row in pair)))
+    wanted = len(both) if share >= 1 else round(share / (1 - share) * num_generated)
+    jobs = []
+    for row, twin_row in both[:wanted]:
+        clip_id, twin_id = entries[row].clip_id, entries[twin_row].clip_id
+        pair_id = _pair_id(TWIN, clip_id, [twin_id], facts)
+        jobs.append(Job(key=f"{clip_id}+{twin_id}", kind=TWIN, row=row, pair_id=pair_id, twin_row=twin_row))
+    return jobs
+
+
+def _pair_id(kind: str, clip_id: str, others: list, facts: str) -> str:
+    """16 hex digits of everything that decides the pair's content."""
+    return hashlib.sha256(json.dumps([kind, clip_id, others, facts]).encode()).hexdigest()[:16]
+
+
+def _what_matters(recipe: Recipe) -> dict:
+    raw = recipe.to_dict()
+    return {name: raw[name] for name in ("video", "codec", "audio", "model", "pairs", "perception")}
+
+
+def _batches(jobs: list[Job], size: int) -> list[list[Job]]:
+    return [jobs[n : n + size] for n in range(0, len(jobs), size)]
