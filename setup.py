@@ -23,8 +23,13 @@ setup(
         *find_packages("kernels", include=["xdub_kernels*"]),
     ],
     package_dir={"xdub_kernels": "kernels/xdub_kernels"},
+    # Every file that is not code: recipes, shipped weights with their card, tables.
     package_data={
-        "": ["*.yaml", "*.json", "*.safetensors", "*.npz", "*.md", "*.html", "*.css", "*.wav", "*.txt"]
+        "xdub": [
+            str(path.relative_to(ROOT / "xdub"))
+            for path in (ROOT / "xdub").rglob("*")
+            if path.is_file() and path.suffix not in (".py", ".pyc")
+        ]
     },
     entry_points={"console_scripts": ["xdub=xdub.cli:main"]},
     install_requires=[
