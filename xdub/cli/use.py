@@ -24,6 +24,10 @@ def demo(
     from_scratch: Annotated[
         bool, typer.Option("--from-scratch", help="Train from random weights, not from the shipped ones.")
     ] = False,
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=4, help="About how long it may take on two cores. [12, from scratch 20]", show_default=False),
+    ] = None,
 ) -> None:
     """The whole journey on this machine, from rendered heads to a dubbed clip and a report with the proof.
 
@@ -31,7 +35,7 @@ def demo(
     """
     from xdub.demo import run_demo
 
-    run_demo(out, seed=seed, from_scratch=from_scratch)
+    run_demo(out, seed=seed, from_scratch=from_scratch, minutes=minutes)
 
 
 def dub(

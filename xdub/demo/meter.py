@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 GB = 1e9
 
@@ -18,6 +19,7 @@ class Meter(threading.Thread):
 
     def __init__(self, interval: float = 1.0, peak_gb: float = 0.0, peak_rss_gb: float = 0.0) -> None:
         super().__init__(daemon=True, name="memory meter")
+        self.on_peak: Callable[[], None] | None = None
         self.interval, self.peak_gb, self.peak_rss_gb = interval, peak_gb, peak_rss_gb
         self._stop_asked = threading.Event()
 
@@ -53,5 +55,8 @@ class Meter(threading.Thread):
                 info = process.memory_info()
             pss += getattr(info, "pss", info.rss)
             rss += info.rss
+        higher = pss / GB > 1.02 * self.peak_gb  # worth telling
         self.peak_gb = max(self.peak_gb, pss / GB)
         self.peak_rss_gb = max(self.peak_rss_gb, rss / GB)
+        if higher and self.on_peak is not None:
+            self.on_peak()

@@ -32,12 +32,11 @@ class Show:
         self.say(f"[dim]{number:>2}/{total}  {title}: done before, in {duration(seconds)}[/dim]")
 
     @contextmanager
-    def stage(self, number: int, total: int, title: str, expected: float, then: str) -> Iterator[None]:
+    def stage(self, number: int, total: int, title: str, expected: float | None, then: str) -> Iterator[None]:
         """A stage that is expected to take ``expected`` seconds; ``then`` names the next one."""
-        following = f", then {then}" if then else ""
-        self.say(
-            f"[bold]{number:>2}/{total}  {title}[/bold] [dim](about {duration(expected)}{following})[/dim]"
-        )
+        hints = [f"about {duration(expected)}"] if expected else []
+        hints += [f"then: {then}"] if then else []
+        self.say(f"[bold]{number:>2}/{total}  {title}[/bold] [dim]{', '.join(hints)}[/dim]")
         start = time.monotonic()
         self._plain_title, self._last_line = title, start
         if self.console.is_terminal:
@@ -55,13 +54,13 @@ class Show:
                 self._bar = None
         self.say(f"       [green]done[/green] in {duration(time.monotonic() - start)}")
 
-    def update(self, done: float, total: float, text: str = "") -> None:
+    def update(self, done: float, total: float | None = None, text: str = "") -> None:
         """Progress inside the running stage; cheap, call it as often as you like."""
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=total, description=text)
         elif time.monotonic() - self._last_line > 20:
             self._last_line = time.monotonic()
-            self.say(f"       {done:g} of {total:g} {text}")
+            self.say(f"       {done:g}{'' if total is None else f' of {total:g}'} {text}")
 
     def figures(self, summary: Mapping[str, Any]) -> None:
         """The table at the end."""

@@ -46,7 +46,7 @@ class ReportData:
     """As written to summary.json."""
     clips: Sequence[ClipView]
     losses: Mapping[str, tuple[Sequence[int], Sequence[float]]]
-    """phase -> steps, flow loss."""
+    """phase -> steps, training loss."""
     mlflow_command: str
     videos: Mapping[str, bytes] = field(default_factory=dict)
     """source, editor, truth -> mp4 bytes of the first clip, shown playing."""
@@ -229,12 +229,12 @@ def _losses(data: ReportData) -> str:
     for phase, (steps, values) in data.losses.items():
         lines = [
             Series(name="", y=values, x=steps, style="faint"),
-            Series(name="flow loss", y=smooth(values), x=steps, style="editor"),
+            Series(name="loss", y=smooth(values), x=steps, style="editor"),
         ]
         title = escape(PHASE_NAMES.get(phase, phase))
-        chart = line_chart(lines, x_label="step", y_label="flow loss", height=180)
+        chart = line_chart(lines, x_label="step", y_label="loss", height=180)
         cards.append(f'<div class="card"><h3>{title}</h3>{chart}</div>')
-    lead = "Flow-matching loss of each phase in the order they ran: every logged step, and its running mean."
+    lead = "Training loss of each phase in the order they ran: every step, and the running mean."
     if data.summary["warm_start"]:
         lead += " They start low because the weights were warm."
     return section("Training", lead, f'<div class="grid cols2">{"".join(cards)}</div>')
