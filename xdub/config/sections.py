@@ -172,6 +172,8 @@ class PerceptionConfig:
     """Which frozen network fills a role; the embedded one needs no download, the production one needs its file."""
 
     face: Literal["mediapipe"] = "mediapipe"
+    mouth: Literal["landmarks", "readout"] = "landmarks"
+    """How the pair filter compares lips: by the face tracker, or by the small network that reads the opening (cheap)."""
     identity: Literal["dlib", "arcface"] = "dlib"
     identity_path: str | None = None
     sync: Literal["tiny", "syncnet"] = "tiny"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from xdub.data.clip import Clip
-from xdub.perception.mouth import Anchor, mouth_landmark_distance
+from xdub.perception.mouth import mouth_landmark_distance
 
 BLACK_LEVEL = 12.0
 """Mean grey level of the face below which a frame counts as black."""
@@ -23,8 +23,22 @@ SHIFTS = 2
 
 Embed = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(frames [N,H,W,3] uint8, landmarks [N,68,2] in their px) -> unit vectors [N,D]."""
-Locate = Callable[[np.ndarray], np.ndarray]
-"""frames [N,H,W,3] uint8 -> landmarks [N,68,2] in their px, nan rows where no face is found."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MouthReading:
+    """How far apart two videos' lips are."""
+
+    distance: float
+    """Template px, mean over the frames that were read."""
+    found: float
+    """Share of frames that could be read in both videos."""
+    rigid: float = float("nan")
+    """The same aligned by eyes and nose alone, where the instrument has landmarks."""
+
+
+ReadMouth = Callable[[np.ndarray, np.ndarray, np.ndarray], MouthReading]
+"""(V [N,H,W,3] uint8, V' likewise, landmarks of V [N,68,2])"""
 
 
 @dataclass(frozen=True)
@@ -112,59 +126,58 @@ def identity_check(one: np.ndarray, other: np.ndarray, threshold: float) -> Chec
     return at_least("identity", float((one * other).sum(-1).mean()), threshold)
 
 
-def mouth_check(one: np.ndarray, other: np.ndarray, threshold: float) -> Check:
-    """The lips of V' must differ from V's: mean distance of landmarks [N,68,2] in the template, five-point alignment."""
-    return at_least("mouth_distance", mouth_distance(one, other), threshold)
-
-
-def mouth_distance(one: np.ndarray, other: np.ndarray, anchor: Anchor = "five") -> float:
-    """Mean over frames of the mouth distance of two landmark tracks [N,68,2], template px; nan if no frame has both.
+def compare_landmarks(one: np.ndarray, other: np.ndarray) -> MouthReading:
+    """Reading from two landmark tracks [N,68,2] (paper B.3): 20 mouth points after Umeyama's alignment.
 
     Aligning by five points follows the paper, but the corners of the mouth among them absorb part of what is to be
     measured; by eyes and nose alone they do not. Both distances are kept in the scores.
     """
-    apart = mouth_landmark_distance(one, other, anchor)
-    known = apart[np.isfinite(apart)]
-    return float(known.mean()) if len(known) else float("nan")
+    apart = mouth_landmark_distance(one, other, "five")
+    rigid = mouth_landmark_distance(one, other, "eyes_nose")
+    known = np.isfinite(apart)
+    if not known.any():
+        return MouthReading(distance=float("nan"), found=0.0)
+    return MouthReading(distance=float(apart[known].mean()), rigid=float(rigid[known].mean()), found=float(known.mean()))
 
 
 def judge(
     clip: Clip,
     reference: np.ndarray,
     *,
-    locate: Locate,
     embed: Embed,
+    read_mouth: ReadMouth,
     identity_threshold: float,
     mouth_threshold: float,
-    every: int = 3,
-    landmarks: tuple[np.ndarray, np.ndarray] | None = None,
+    every: int = 4,
+    true_landmarks: np.ndarray | None = None,
 ) -> tuple[Verdict, dict[str, float]]:
     """Verdict on the pair (V', V) and its scores.
 
     Args:
-        clip: V with its masks.
+        clip: V with its masks and landmarks.
         reference: V', uint8 [F,H,W,3].
-        locate: the landmark tracker; it looks at both videos, so that its habits cancel.
-        embed: the identity network; both videos are aligned with V's landmarks, the pose being V's.
+        embed: the identity network; both videos are cut out by V's landmarks, the pose being V's.
+        read_mouth: compares lips.
         every: networks look at every n-th frame.
-        landmarks: true landmarks of (V, V') [F,68,2], if known: no tracker is asked then.
+        true_landmarks: of V' [F,68,2], where they are known exactly: nothing is read from pixels then.
     """
     checks = [*sanity_checks(clip, reference), *alignment_checks(clip, reference)]
     scores = {check.name: check.value for check in checks}
     if any(not check.passed for check in checks):  # networks have nothing to say about a broken picture
         return Verdict(tuple(checks)), scores
-    if landmarks is None:
-        landmarks = locate(clip.frames[::every]), locate(reference[::every])
-    else:
-        landmarks = landmarks[0][::every], landmarks[1][::every]
-    found = np.isfinite(landmarks[0]).all(axis=(1, 2)) & np.isfinite(landmarks[1]).all(axis=(1, 2))
-    checks.append(at_least("faces_found", float(found.mean()), 0.5))
+    known = np.flatnonzero(np.isfinite(clip.landmarks).all(axis=(1, 2)))[::every]
+    frames, new, landmarks = clip.frames[known], reference[known], clip.landmarks[known]
+    checks.append(at_least("frames_with_face", float(len(known)), 1.0))
     if checks[-1].passed:
-        one, other = landmarks[0][found], landmarks[1][found]
-        frames, new = clip.frames[::every][found], reference[::every][found]
-        checks.append(identity_check(embed(frames, one), embed(new, one), identity_threshold))
-        checks.append(mouth_check(one, other, mouth_threshold))
-        scores["mouth_distance_rigid"] = mouth_distance(one, other, "eyes_nose")
+        if true_landmarks is not None:
+            reading = compare_landmarks(landmarks, true_landmarks[known])
+        else:
+            reading = read_mouth(frames, new, landmarks)
+        checks.append(identity_check(embed(frames, landmarks), embed(new, landmarks), identity_threshold))
+        checks.append(at_least("mouths_found", reading.found, 0.5))
+        checks.append(at_least("mouth_distance", reading.distance, mouth_threshold))
+        if np.isfinite(reading.rigid):
+            scores["mouth_distance_rigid"] = reading.rigid
     return Verdict(tuple(checks)), scores | {check.name: check.value for check in checks}
 
 

@@ -152,15 +152,14 @@ class PairWorker:
         return to_row(self._pair(task, scores)), entry
 
     def _judge(self, task: _Task) -> tuple[Verdict, dict[str, float]]:
-        truth = None if task.true_landmarks is None else (task.clip.landmarks, task.true_landmarks)
         return judge(
             task.clip,
             task.reference,
-            locate=self.judges.locate,
             embed=self.judges.embed,
+            read_mouth=self.judges.read_mouth,
             identity_threshold=self.recipe.pairs.identity_threshold,
             mouth_threshold=self.recipe.pairs.mouth_threshold,
-            landmarks=truth,
+            true_landmarks=task.true_landmarks,
         )
 
     def _pair(self, task: _Task, scores: dict[str, float]) -> Clip:

@@ -1,0 +1,55 @@
+"""The networks behind the filters, as the recipe's perception section names them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from xdub.config import PerceptionConfig
+from xdub.pairs.filters import Embed, MouthReading, ReadMouth, compare_landmarks
+from xdub.perception.mouth import ARCFACE_112
+
+READOUT = "mouth_readout.safetensors"
+TEMPLATE_EYES = float(np.linalg.norm(ARCFACE_112[1] - ARCFACE_112[0]))
+"""Distance of the eyes in the 112 px template, px."""
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Who looks at a pair."""
+
+    embed: Embed
+    read_mouth: ReadMouth
+
+
+class TrackedMouths:
+    """Lips by the face tracker, which looks at V and V' alike, so that its habits cancel (paper B.3)."""
+
+    def __init__(self) -> None:
+        from xdub.perception.faces import FaceTracker
+
+        self._tracker = FaceTracker()
+
+    def __call__(self, frames: np.ndarray, new: np.ndarray, landmarks: np.ndarray) -> MouthReading:
+        return compare_landmarks(self._tracker.track(frames).landmarks68, self._tracker.track(new).landmarks68)
+
+
+class ReadMouths:
+    """Lips by the opening that a small network reads off the pixels: far cheaper, and blind to shapes but opening.
+
+    An opening wider by the n-th part of the eyes' distance moves the lips by as much in the template.
+    """
+
+    def __init__(self) -> None:
+        from xdub.perception.mouth_readout import MouthReadout
+
+        self._readout = MouthReadout.load(Path(str(resources.files("xdub") / "weights_tiny" / READOUT)))
+
+    def __call__(self, frames: np.ndarray, new: np.ndarray, landmarks: np.ndarray) -> MouthReading:
+        apart = np.abs(self._readout.read(frames, landmarks) - self._readout.read(new, landmarks))
+        known = np.isfinite(apart)
+        distance = float(apart[known].mean()) * TEMPLATE_EYES if known.any() else float("nan")
+        return MouthReading(distance=distance, found=float(known.mean()))
