@@ -55,7 +55,7 @@ class Blur:
 
 @pytest.fixture(scope="module")
 def trained() -> MouthReadout:
-    return train_readout([drawn(seed) for seed in range(12)], codec=Blur(), steps=120)
+    return train_readout([drawn(seed) for seed in range(12)], codec=Blur(), steps=100, batch=(6, 8))
 
 
 def test_a_short_training_reads_unseen_faces_plain_and_through_a_codec(trained):
