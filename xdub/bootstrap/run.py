@@ -45,18 +45,21 @@ def bootstrap(
     out: str | Path,
     *,
     init: str | Path | None = None,
+    local: bool = False,
     on_stage: Callable[[Stage, int, int], Report] | None = None,
 ) -> Path:
     """All stages; the model folder OUT/bundle. A killed run is continued by the same call.
 
     Args:
         data: folder of clip shards.
-        init: model folder whose weights every phase starts from; none = from random weights.
+        init: model folder whose weights every phase starts from; none = the generator from random weights, the editor
+            from the generator, the experts from nothing.
+        local: everything in this process, without Ray (one worker).
         on_stage: called as (stage, number, total) before each; returns what is told how far it is.
 
     Raises UserError for data or settings that do not fit, and when OUT was begun with others.
     """
-    stages = bootstrap_stages(recipe, data, out, init=init)
+    stages = bootstrap_stages(recipe, data, out, init=init, local=local)
     for number, stage in enumerate(stages, start=1):
         report = on_stage(stage, number, len(stages)) if on_stage else _print_stage(stage, number, len(stages))
         stage.run(report)
@@ -69,6 +72,7 @@ def bootstrap_stages(
     out: str | Path,
     *,
     init: str | Path | None = None,
+    local: bool = False,
 ) -> list[Stage]:
     """The stages of `bootstrap`, for a caller that runs them one by one."""
     out = Path(out)
@@ -76,12 +80,12 @@ def bootstrap_stages(
 
     def phase(name: str) -> Callable[[Report], None]:
         source = data if name == "generator" else out / "pairs"
-        return lambda report: _train(name, recipe, source, out, init, report)
+        return lambda report: _train(name, recipe, source, out, init, local, report)
 
     def make_pairs(report: Report) -> None:
         from xdub.pairs.build import build_pairs
 
-        build_pairs(recipe, out / "generator" / "export", data, out / "pairs", on_progress=report)
+        build_pairs(recipe, out / "generator" / "export", data, out / "pairs", local=local, on_progress=report)
 
     def make_bundle(report: Report) -> None:
         if not same_bundle(out, out / "bundle"):
@@ -92,7 +96,7 @@ def bootstrap_stages(
 
 
 def _train(
-    name: str, recipe: Recipe, data: str | Path, out: Path, init: str | Path | None, report: Report
+    name: str, recipe: Recipe, data: Path | str, out: Path, init: str | Path | None, local: bool, report: Report
 ) -> None:
     from xdub.model.bundle import bundle_path
     from xdub.train.progress import PhaseProgress
@@ -104,8 +108,12 @@ def _train(
             text += f", {now.steps_per_second:.2f} steps/s"
         report(now.step, now.steps, text)
 
-    init_from = None if init is None else bundle_path(init) / f"{name}.safetensors"
-    result = train_phase(name, recipe, data, out, resume=True, init_from=init_from, progress=show)
+    if init is not None:
+        init_from = bundle_path(init) / f"{name}.safetensors"
+    else:
+        # Generator and editor share all but the mask's input columns: what it learned of faces and speech carries over.
+        init_from = out / "generator" / "export" if name == "editor" else None
+    result = train_phase(name, recipe, data, out, resume=True, init_from=init_from, local=local, progress=show)
     if result.status != "finished":
         raise KeyboardInterrupt  # it was asked to stop and has left a checkpoint
 

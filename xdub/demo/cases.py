@@ -41,7 +41,7 @@ def render_cases(
     full_size: int,
     report: Callable[..., None],
 ) -> None:
-    """Make what is missing of ``count`` cases OUT/case00 ..., each of another identity; a case appears whole."""
+    """What is missing of ``count`` cases OUT/case00 ..., each of another identity; a case appears whole."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor, as_completed
 

@@ -26,6 +26,8 @@ class DemoPlan:
     """How many of them are also dubbed with silence."""
     full_size: int = 256
     """px of the held-out videos."""
+    local: bool = False
+    """Train and make pairs in this process, without Ray."""
     expected: Mapping[str, float] | None = None
     """Stage -> seconds on two cores, for what is shown."""
 
@@ -38,6 +40,7 @@ class DemoPlan:
             "heldout_frames": self.heldout_frames,
             "silent": self.silent,
             "full_size": self.full_size,
+            "local": self.local,
             "expected": dict(self.expected or {}),
         }
 

@@ -72,7 +72,7 @@ def demo_stages(demo: Demo) -> list[DemoStage]:
         DemoStage(name="render", title="Render talking heads", run=lambda report: _render(demo, report)),
         DemoStage(name="held-out", title="Render heads to test on", run=lambda report: _cases(demo, report)),
     ]
-    for stage in bootstrap_stages(demo.recipe, demo.data, demo.run, init=start):
+    for stage in bootstrap_stages(demo.recipe, demo.data, demo.run, init=start, local=demo.plan.local):
         stages.append(DemoStage(name=stage.name, title=_capital(stage), run=_plain(stage)))
     for model in MODELS:
         stages.append(
