@@ -18,15 +18,15 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     out: Annotated[
-        Path, typer.Option(help="Folder of the demo; the same folder continues a killed demo.")
+        Path, typer.Option(help="Folder of the demo; the same folder continues a killed one.")
     ] = Path("demo"),
     seed: options.Seed = 0,
     from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="Train from random weights, not from the shipped ones.")
+        bool, typer.Option("--from-scratch", help="Train from random weights, not on from the shipped ones.")
     ] = False,
     minutes: Annotated[
         float | None,
-        typer.Option(min=4, help="About how long it may take on two cores. [12, from scratch 20]", show_default=False),
+        typer.Option(min=1, help="About how long it may take on two cores; 12, from scratch 20."),
     ] = None,
 ) -> None:
     """The whole journey on this machine, from rendered heads to a dubbed clip and a report with the proof.
@@ -40,16 +40,21 @@ def demo(
 
 def dub(
     video: Annotated[Path, typer.Option(help="The video to dub.", exists=True, dir_okay=False)],
-    audio: Annotated[Path, typer.Option(help="The new speech: any audio file.", exists=True, dir_okay=False)],
+    audio: Annotated[
+        Path, typer.Option(help="The new speech: audio, or a video with sound.", exists=True, dir_okay=False)
+    ],
     out: Annotated[Path, typer.Option(help="The dubbed video, .mp4.")],
     model: Annotated[str, typer.Option(help="`tiny` (shipped) or a model folder, e.g. RUN/bundle.")] = "tiny",
     seed: options.Seed = 0,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; the GPU if there is one.")] = None,
 ) -> None:
-    """Give a video new speech: the same video, with lips that say it.
+    """Give a video new speech: the same video, as long as the speech, with lips that say it.
 
     Example: xdub dub --video talk.mp4 --audio german.wav --out german.mp4
     """
     from xdub.dub import dub_video
 
     with progress("dubbing") as report:
-        dub_video(video, audio, out, model=model, seed=seed, on_progress=report)
+        made = dub_video(video, audio, out, model=model, seed=seed, device=device, on_progress=report)
+    looped = "; the video was shorter than the speech and was played back and forth" if made.mirrored else ""
+    typer.echo(f"{out}: {made.frames} frames, {made.dubbed} with a face{looped}")
