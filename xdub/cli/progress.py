@@ -31,7 +31,6 @@ def progress(title: str) -> Iterator[Report]:
         with _bar(console, title) as report:
             yield report
     else:
-        console.print(title)
         yield _lines(console, title)
     console.print(f"{title}: done in {time.monotonic() - begin:.0f} s")
 

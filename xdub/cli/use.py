@@ -46,7 +46,6 @@ def dub(
     out: Annotated[Path, typer.Option(help="The dubbed video, .mp4.")],
     model: Annotated[str, typer.Option(help="`tiny` (shipped) or a model folder, e.g. RUN/bundle.")] = "tiny",
     seed: options.Seed = 0,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; the GPU if there is one.")] = None,
 ) -> None:
     """Give a video new speech: the same video, as long as the speech, with lips that say it.
 
@@ -55,6 +54,6 @@ def dub(
     from xdub.dub import dub_video
 
     with progress("dubbing") as report:
-        made = dub_video(video, audio, out, model=model, seed=seed, device=device, on_progress=report)
+        made = dub_video(video, audio, out, model=model, seed=seed, on_progress=report)
     looped = "; the video was shorter than the speech and was played back and forth" if made.mirrored else ""
     typer.echo(f"{out}: {made.frames} frames, {made.dubbed} with a face{looped}")
