@@ -24,7 +24,13 @@ def random_codec(channels: int) -> LinearCodec:
 
 @pytest.fixture(scope="session")
 def recipe() -> Recipe:
-    small = ["model.hidden_size=48", "model.num_heads=2", "model.num_layers=2", "codec.channels=16", "video.size=32"]
+    small = [
+        "model.hidden_size=48",
+        "model.num_heads=2",
+        "model.num_layers=2",
+        "codec.channels=16",
+        "video.size=32",
+    ]
     return load_recipe("tiny", [*small, "dub.sampler_steps=2", "pairs.sampler_steps=2", "lora.rank=2"])
 
 

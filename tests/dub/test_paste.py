@@ -32,7 +32,9 @@ def _scene(seed: int = 0, side: float = 101.3, height: int = 160, width: int = 1
 
 
 @given(st.integers(0, 5), st.floats(20, 300), st.floats(0.5, 4))
-def test_nothing_generated_changes_nothing_but_the_old_lips_detail(seed: int, side: float, feather: float) -> None:
+def test_nothing_generated_changes_nothing_but_the_old_lips_detail(
+    seed: int, side: float, feather: float
+) -> None:
     full, box, _, rendered, mask, lips = _scene(seed, side)
     patch = make_patches(rendered.copy(), rendered, mask, np.zeros_like(lips))[0]
     np.testing.assert_array_equal(paste_patch(full, patch, box, feather), full)

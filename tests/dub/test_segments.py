@@ -42,7 +42,10 @@ def test_a_window_reads_its_own_frames_and_mirrors_only_what_is_too_short(num_fr
 
 
 def test_a_clip_of_45_frames_is_25_new_frames_and_then_20() -> None:
-    assert [(s.start, s.motion, s.keep, s.stop) for s in plan_segments(45, 25, 5)] == [(0, 0, 0, 25), (20, 5, 25, 45)]
+    assert [(s.start, s.motion, s.keep, s.stop) for s in plan_segments(45, 25, 5)] == [
+        (0, 0, 0, 25),
+        (20, 5, 25, 45),
+    ]
 
 
 @given(st.integers(1, 30), st.integers(0, 200))

@@ -13,10 +13,14 @@ def _track(crops, num_frames: int, seed: int, dim: int, masked: bool) -> Track:
     hidden = np.zeros((num_frames, 32, 32), bool)
     hidden[:, 16:, 8:24] = True
     features = torch.randn(2 * num_frames, dim, generator=torch.Generator().manual_seed(seed))
-    return Track(frames=crops(num_frames, seed), features=features, noise=(0, seed), hidden=hidden if masked else None)
+    return Track(
+        frames=crops(num_frames, seed), features=features, noise=(0, seed), hidden=hidden if masked else None
+    )
 
 
-def test_tracks_of_any_length_come_back_whole_and_do_not_depend_on_their_batch(make_sampler, crops, recipe) -> None:
+def test_tracks_of_any_length_come_back_whole_and_do_not_depend_on_their_batch(
+    make_sampler, crops, recipe
+) -> None:
     for phase in ("generator", "editor"):
         sampler = make_sampler(phase)
         tracks = [_track(crops, n, n, recipe.audio.dim, phase == "generator") for n in (3, 25, 31, 50)]

@@ -84,7 +84,9 @@ def paste_patch(full: np.ndarray, patch: Patch, box: np.ndarray, feather: float)
     size = len(patch.keep)
     step = float(box[2]) / size  # picture px per crop px
     x0, y0 = (max(0, int(np.floor(c - box[2] / 2))) for c in box[:2])
-    x1, y1 = (min(limit, int(np.ceil(c + box[2] / 2))) for c, limit in zip(box[:2], (width, height), strict=True))
+    x1, y1 = (
+        min(limit, int(np.ceil(c + box[2] / 2))) for c, limit in zip(box[:2], (width, height), strict=True)
+    )
     if x0 >= x1 or y0 >= y1:
         return full
     # Centre of picture pixel p lies at (p + 0.5 - corner) / step - 0.5 in indices of the crop.
@@ -111,7 +113,9 @@ def paste_patch(full: np.ndarray, patch: Patch, box: np.ndarray, feather: float)
 
 def _inward(mask: np.ndarray, sigma: float) -> np.ndarray:
     """Feathered mask [S,S] that is 0 outside of the mask and on the crop's border."""
-    framed = np.pad(mask[1:-1, 1:-1], 1 + round(3 * sigma))  # zeros around: the ramp is made at the crop's border, too
+    framed = np.pad(
+        mask[1:-1, 1:-1], 1 + round(3 * sigma)
+    )  # zeros around: the ramp is made at the crop's border, too
     pad = round(3 * sigma)
     soft = feather_inside(framed[None], sigma)[0]
     return soft[pad : len(soft) - pad, pad : soft.shape[1] - pad]

@@ -58,7 +58,9 @@ def check_window(window: int, motion: int) -> None:
     """ValueError unless both have the codec's length 4k + 1 and the window is the longer one."""
     for name, value in (("window", window), ("motion_frames", motion)):
         if value < 0 or (value % FRAMES_PER_LATENT != 1 and not (name == "motion_frames" and value == 0)):
-            raise ValueError(f"{name}={value}: the codec needs 4k + 1 frames, e.g. {max(1, value // 4 * 4 + 1)}")
+            raise ValueError(
+                f"{name}={value}: the codec needs 4k + 1 frames, e.g. {max(1, value // 4 * 4 + 1)}"
+            )
     if motion >= window:
         raise ValueError(f"motion_frames={motion} leaves nothing to generate in a window of {window}")
 

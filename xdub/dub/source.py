@@ -52,4 +52,3 @@ def _backwards(path: str | Path, count: int, piece: int, fps: float) -> Iterator
     for start in reversed(range(0, count, piece)):
         stop = min(start + piece, count)
         yield from reversed(list(islice(read_video(path, fps=fps, max_frames=stop), start, None)))
-

@@ -30,8 +30,19 @@ class Track:
 class Joiner:
     """Makes the windows of one track in order and keeps what the next one needs."""
 
-    def __init__(self, num_frames: int, features: Tensor, noise: tuple[object, ...], window: int, motion: int) -> None:
-        self.num_frames, self.features, self.noise, self.window_frames = num_frames, features, noise, window
+    def __init__(
+        self,
+        num_frames: int,
+        features: Tensor,
+        noise: tuple[object, ...],
+        *,
+        window: int,
+        motion: int,
+        first_frame: int = 0,
+    ) -> None:
+        """``first_frame``: where the track begins on the time line of ``features``."""
+        self.num_frames, self.features, self.first_frame = num_frames, features, first_frame
+        self.noise, self.window_frames = noise, window
         self.segments = plan_segments(num_frames, window, motion)
         self._tail: np.ndarray | None = None
         self._motion = motion
@@ -44,7 +55,7 @@ class Joiner:
         """The segment's window from its own frames [F,S,S,3] (those of `index`)."""
         return Window(
             frames=frames,
-            audio=audio_window(self.features, segment.start, self.window_frames).float(),
+            audio=audio_window(self.features, self.first_frame + segment.start, self.window_frames).float(),
             noise=(*self.noise, segment.index),
             motion=self._tail if segment.motion else None,
             hidden=hidden,
@@ -71,7 +82,10 @@ def generate(
 
     Segments of equal index of different tracks are sampled together, ``batch`` at a time; ``on_windows(done, total)``.
     """
-    joiners = [Joiner(len(track.frames), track.features, track.noise, window, motion) for track in tracks]
+    joiners = [
+        Joiner(len(track.frames), track.features, track.noise, window=window, motion=motion)
+        for track in tracks
+    ]
     parts: list[list[np.ndarray]] = [[] for _ in tracks]
     total, done = sum(len(joiner.segments) for joiner in joiners), 0
     for round_index in range(max((len(joiner.segments) for joiner in joiners), default=0)):

@@ -80,7 +80,9 @@ class WindowSampler:
             if on_step is not None:
                 on_step(t)
 
-        z0 = sample(velocity, noise.to(self.device), num_steps=self.num_steps, z_motion=z_motion, on_step=step)
+        z0 = sample(
+            velocity, noise.to(self.device), num_steps=self.num_steps, z_motion=z_motion, on_step=step
+        )
         if self.bands:
             set_expert(self.dit, None)
         video = to_pixels(self.codec.decode(z0))
@@ -133,4 +135,3 @@ def bands_of(recipe, experts: Sequence[str]) -> Bands:
     """The recipe's bands of the experts that exist."""
     bands = (("lip", tuple(recipe.dub.lip_band)), ("texture", tuple(recipe.dub.texture_band)))
     return [(name, band) for name, band in bands if name in experts]
-

@@ -78,13 +78,17 @@ def build_pairs(
         raise UserError(f"workers={workers}: at least one is needed")
     manifest = read_manifest(data)
     if manifest.kind != "clips":
-        raise UserError(f"{data} holds {manifest.kind}; pairs are made of clips (`xdub prepare`, `xdub render`)")
+        raise UserError(
+            f"{data} holds {manifest.kind}; pairs are made of clips (`xdub prepare`, `xdub render`)"
+        )
     if not manifest.ids:
         raise UserError(f"{data}: an empty data set; there is nothing to make pairs of")
     digest = file_digest(generator_file(generator))
     units = plan_units(read_entries(manifest), recipe, generator_digest=digest, seed=seed)
     total = sum(len(unit.jobs) for unit in units)
-    arguments = dict(recipe=recipe.to_dict(), generator=str(generator), data=str(data), seed=seed, judges=judges)
+    arguments = dict(
+        recipe=recipe.to_dict(), generator=str(generator), data=str(data), seed=seed, judges=judges
+    )
     steps: dict[str, float] = {}
     made = {"generator": digest, "seed": seed, "data": manifest.digest, **recipe.to_dict()}
     with ShardWriter(out, rows_per_shard=recipe.pairs.batch, kind="pairs", recipe=made) as writer:
@@ -152,7 +156,9 @@ class _Book:
         if self._counts["failed"] > max(1, MAX_FAILED * total):
             last = [row for row in self.ledger.rows() if row.status == "failed"][-1]
             self.ledger.flush()
-            raise UserError(f"{self._counts['failed']} of {total} inputs failed, last {last.input}: {last.message}")
+            raise UserError(
+                f"{self._counts['failed']} of {total} inputs failed, last {last.input}: {last.message}"
+            )
 
 
 def _local(arguments: dict[str, Any], units: Sequence[Unit]) -> Iterator[Outcome]:

@@ -101,7 +101,7 @@ def sanity_checks(clip: Clip, reference: np.ndarray) -> list[Check]:
 
 
 def alignment_checks(clip: Clip, reference: np.ndarray) -> list[Check]:
-    """Outside the face V' lies on V: small difference, and no shift makes it smaller (catches mirrored, shifted, cut)."""
+    """Outside the face V' lies on V: small difference, and no shift makes it smaller (mirrored, shifted, cut)."""
     outside = ~clip.face_mask
     old, new = _luma(clip.frames)[::4], _luma(reference)[::4]
     if outside.sum() < outside.size // 50:
@@ -137,7 +137,9 @@ def compare_landmarks(one: np.ndarray, other: np.ndarray) -> MouthReading:
     known = np.isfinite(apart)
     if not known.any():
         return MouthReading(distance=float("nan"), found=0.0)
-    return MouthReading(distance=float(apart[known].mean()), rigid=float(rigid[known].mean()), found=float(known.mean()))
+    return MouthReading(
+        distance=float(apart[known].mean()), rigid=float(rigid[known].mean()), found=float(known.mean())
+    )
 
 
 def judge(

@@ -32,7 +32,9 @@ def generator_file(folder: str | Path) -> Path:
     for place in PLACES:
         if (folder / place).is_file():
             return folder / place
-    raise UserError(f"--generator {folder}: holds none of {', '.join(PLACES)}; train one with `xdub train generator`")
+    raise UserError(
+        f"--generator {folder}: holds none of {', '.join(PLACES)}; train one with `xdub train generator`"
+    )
 
 
 def file_digest(path: Path) -> str:
@@ -48,6 +50,8 @@ def load_generator(recipe: Recipe, folder: str | Path, codec: Codec, device: str
     try:
         state = {name: value.float() for name, value in load_file(path).items()}
     except SafetensorError as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error}); export the generator again") from error
+        raise UserError(
+            f"{path}: not a readable safetensors file ({error}); export the generator again"
+        ) from error
     load_state(dit, state, str(path))
     return dit.eval().requires_grad_(False).to(device)

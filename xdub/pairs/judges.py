@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from xdub.config import PerceptionConfig
 from xdub.pairs.filters import Embed, MouthReading, ReadMouth, compare_landmarks
 from xdub.perception.mouth import ARCFACE_112
 
@@ -34,7 +33,9 @@ class TrackedMouths:
         self._tracker = FaceTracker()
 
     def __call__(self, frames: np.ndarray, new: np.ndarray, landmarks: np.ndarray) -> MouthReading:
-        return compare_landmarks(self._tracker.track(frames).landmarks68, self._tracker.track(new).landmarks68)
+        return compare_landmarks(
+            self._tracker.track(frames).landmarks68, self._tracker.track(new).landmarks68
+        )
 
 
 class ReadMouths:

@@ -97,13 +97,15 @@ def plan_units(entries: Iterable[Entry], recipe: Recipe, *, generator_digest: st
 def _twin_jobs(
     entries: list[Entry], rows: dict[str, int], share: float, num_generated: int, facts: str, seed: int
 ) -> list[Job]:
-    """Exact pairs of rendered twins, in both directions, as many as make their share of all pairs (or all there are)."""
+    """Exact pairs of rendered twins, in both directions, as many as make their share of all pairs, or all."""
     both = []
     for row, entry in enumerate(entries):
         other = rows.get(entry.twin_of or "")
         if other is not None and other != row and entries[other].num_frames == entry.num_frames:
             both += [(row, other), (other, row)]
-    both = sorted(set(both), key=lambda pair: stable_seed("twin", seed, *(entries[row].clip_id for row in pair)))
+    both = sorted(
+        set(both), key=lambda pair: stable_seed("twin", seed, *(entries[row].clip_id for row in pair))
+    )
     wanted = len(both) if share >= 1 else round(share / (1 - share) * num_generated)
     jobs = []
     for row, twin_row in both[:wanted]:

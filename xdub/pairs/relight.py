@@ -74,4 +74,3 @@ def relight(frames: np.ndarray, light: Light) -> np.ndarray:
         field = (1 + light.strength * (np.cos(angle) * x + np.sin(angle) * y)).astype(np.float32)
         out[n] = np.clip(np.rint(table[frame] * gain * field[..., None]), 0, 255).astype(np.uint8)
     return out
-

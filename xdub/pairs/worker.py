@@ -126,7 +126,11 @@ class PairWorker:
             for task in tasks
         ]
         generated = generate(
-            tracks, self.sampler, window=pairs.segment_frames, motion=pairs.motion_frames, batch=max(1, len(tracks))
+            tracks,
+            self.sampler,
+            window=pairs.segment_frames,
+            motion=pairs.motion_frames,
+            batch=max(1, len(tracks)),
         )
         for task, frames in zip(tasks, generated, strict=True):
             clip = task.clip

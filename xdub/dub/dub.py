@@ -1,0 +1,186 @@
+"""A video and new speech in, the dubbed video out (paper 3.3)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from xdub.data.clip import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from xdub.dub.runs import find_runs
+from xdub.dub.segments import mirror_index
+from xdub.dub.source import mirrored_frames
+from xdub.dub.stream import Dubber
+from xdub.dub.windows import WindowSampler, bands_of
+from xdub.errors import UserError
+from xdub.media import probe, read_audio, read_video, write_video
+from xdub.media.writer import SUFFIXES
+from xdub.model.bundle import Bundle, load_bundle
+from xdub.perception.faces import FaceTrack, FaceTracker
+
+Report = Callable[..., None]
+"""report(done, total, text="")"""
+SOUND_RATE = 48_000
+CRF = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class DubReport:
+    """What was done."""
+
+    frames: int
+    """Written, at 25 a second."""
+    dubbed: int
+    """Of them with a face."""
+    mirrored: bool
+    """The video was shorter than the speech and was played back and forth."""
+    seconds: dict[str, float]
+    """By step: load, track, dub."""
+
+
+def dub_video(
+    video: str | Path,
+    audio: str | Path,
+    out: str | Path,
+    *,
+    model: str | Path | Bundle = "tiny",
+    seed: int = 0,
+    use: Literal["editor", "generator"] = "editor",
+    device: str | None = None,
+    on_progress: Report | None = None,
+) -> DubReport:
+    """Write ``out``: the video with lips that say the speech, 25 frames a second, at the video's own size.
+
+    The speech decides the length, ``round(25 seconds)`` frames: a longer video is cut, a shorter one played back
+    and forth. Frames without a face stay as they are; so does everything but the lower face in the others.
+
+    Args:
+        video: any video; the largest, most central face is dubbed.
+        audio: any audio file, or a video with sound.
+        model: "tiny" (shipped), a model folder, or a loaded bundle.
+        seed: decides the noise.
+        use: the generator needs masks and one reference frame; it is here to be compared with.
+
+    Raises:
+        UserError: a file is missing, not what it should be, or holds no frame, sound or face; ``out``
+            cannot be written. Nothing is left behind then.
+    """
+    clock = _Clock()
+    _check_out(Path(out))
+    speech = read_audio(audio, SAMPLE_RATE)
+    probe(video)
+    length = max(1, round(len(speech) / SAMPLES_PER_FRAME))
+    bundle = (
+        model
+        if isinstance(model, Bundle)
+        else load_bundle(model, device or _device(), generator=use == "generator")
+    )
+    dubber = _dubber(bundle, use, speech, seed)
+    clock.lap("load")
+
+    progress = _Progress(on_progress, length)
+    track = track_face(video, length, on_frame=lambda n: progress(n, "looking for the face"))
+    progress.offset = progress.total = len(track)
+    progress.total += length
+    runs = find_runs(track, mirror_index(len(track), length), bundle.recipe.video.crop_scale)
+    if not runs:
+        raise UserError(
+            f"{video}: no face found in its {len(track)} frames; give a video in which one is seen"
+        )
+    clock.lap("track")
+
+    def counted() -> Iterator[np.ndarray]:
+        source = mirrored_frames(video, len(track), length)
+        for n, frame in enumerate(dubber.frames(source, runs), start=1):
+            yield frame
+            progress(n, "dubbing")
+
+    sound = read_audio(audio, SOUND_RATE)
+    frames = write_video(out, counted(), fps=FPS, audio=sound, audio_rate=SOUND_RATE, crf=CRF)
+    clock.lap("dub")
+    return DubReport(
+        frames=frames,
+        dubbed=sum(len(run) for run in runs),
+        mirrored=len(track) < length,
+        seconds=clock.seconds,
+    )
+
+
+def track_face(
+    video: str | Path, max_frames: int, on_frame: Callable[[int], None] | None = None
+) -> FaceTrack:
+    """The face of the video's first frames at 25 a second."""
+
+    def counted() -> Iterator[np.ndarray]:
+        for n, frame in enumerate(read_video(video, fps=FPS, max_frames=max_frames), start=1):
+            yield frame
+            if on_frame is not None:
+                on_frame(n)
+
+    with FaceTracker() as tracker:
+        return tracker.track(counted())
+
+
+def _dubber(bundle: Bundle, use: str, speech: np.ndarray, seed: int) -> Dubber:
+    recipe = bundle.recipe
+    if use not in ("editor", "generator"):
+        raise UserError(f"use={use!r}: choose editor or generator")
+    if use == "generator" and bundle.generator is None:
+        raise UserError(f"{bundle.path} holds no generator; use the editor")
+    if use == "generator":
+        dit, settings, bands, steps = bundle.generator, recipe.pairs, (), recipe.pairs.sampler_steps
+        window = settings.segment_frames
+    else:
+        dit, settings, steps = bundle.editor, recipe.dub, recipe.dub.sampler_steps
+        window, bands = settings.window, bands_of(recipe, bundle.experts)
+    return Dubber(
+        sampler=WindowSampler(dit, bundle.codec, num_steps=steps, bands=bands),
+        features=bundle.audio_encoder.encode(speech),
+        size=recipe.video.size,
+        window=window,
+        motion=settings.motion_frames,
+        feather=recipe.pairs.feather_px,
+        seed=seed,
+    )
+
+
+def _check_out(out: Path) -> None:
+    """What `write_video` would find out only after all the work."""
+    if out.suffix.lower() not in SUFFIXES:
+        raise UserError(f"{out}: unknown video type {out.suffix!r}; use one of {', '.join(SUFFIXES)}")
+    if out.is_dir():
+        raise UserError(f"{out}: is a directory; give a file name")
+    if not out.parent.is_dir():
+        raise UserError(f"{out}: its folder {out.parent} does not exist; create it first")
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class _Progress:
+    """One bar over both passes: first the frames that are tracked, then those that are written."""
+
+    def __init__(self, report: Report | None, total: int) -> None:
+        self.report, self.offset, self.total = report, 0, 2 * total
+
+    def __call__(self, done: int, text: str) -> None:
+        if self.report is not None:
+            self.report(self.offset + done, self.total, text)
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name] = round(now - self._last, 3)
+        self._last = now
