@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import synthetic
 
-from xdub.evaluate.heldout import HeldOutClip, measure_dub, read_clip, summarise
+from xdub.evaluate.heldout import HeldOutClip, RawCrops, measure_dub, read_clip, summarise
 
 SIZE = 128
 
@@ -34,6 +34,10 @@ def read(crops: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     return red.mean(axis=(1, 2))
 
 
+def raw_crops(c: HeldOutClip, frames: np.ndarray) -> RawCrops:
+    return RawCrops(made=c.crops(frames), source=c.crops(c.source), face=c.face_mask)
+
+
 @pytest.fixture(scope="module")
 def clips() -> list[HeldOutClip]:
     return [clip(seed) for seed in range(3)]
@@ -41,7 +45,7 @@ def clips() -> list[HeldOutClip]:
 
 def figures(clips: list[HeldOutClip], dub) -> dict:
     readings = [read_clip(c, read, lambda crops: crops) for c in clips]
-    dubs = {"editor": [measure_dub(c, dub(c), c.crops(dub(c)), read) for c in clips]}
+    dubs = {"editor": [measure_dub(c, dub(c), raw_crops(c, dub(c)), read) for c in clips]}
     closed = [synthetic.faces(np.zeros(len(c.source)), SIZE) for c in clips]
     silent = [read(c.crops(frames), c.crop_landmarks) for c, frames in zip(clips, closed, strict=True)]
     return summarise(readings, dubs, {"editor": silent})

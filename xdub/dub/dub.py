@@ -14,7 +14,7 @@ from xdub.data.clip import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from xdub.dub.runs import find_runs
 from xdub.dub.segments import mirror_index
 from xdub.dub.source import mirrored_frames
-from xdub.dub.stream import Dubber
+from xdub.dub.stream import Dubber, OnCrops
 from xdub.dub.windows import WindowSampler, bands_of
 from xdub.errors import UserError
 from xdub.media import probe, read_audio, read_video, write_video
@@ -52,6 +52,7 @@ def dub_video(
     use: Literal["editor", "generator"] = "editor",
     device: str | None = None,
     on_progress: Report | None = None,
+    on_crops: OnCrops | None = None,
 ) -> DubReport:
     """Write ``out``: the video with lips that say the speech, 25 frames a second, at the video's own size.
 
@@ -64,6 +65,7 @@ def dub_video(
         model: "tiny" (shipped), a model folder, or a loaded bundle.
         seed: decides the noise.
         use: the generator needs masks and one reference frame; it is here to be compared with.
+        on_crops: told of the model's own pictures before they are pasted back, for measuring.
 
     Raises:
         UserError: a file is missing, not what it should be, or holds no frame, sound or face; ``out``
@@ -79,7 +81,7 @@ def dub_video(
         if isinstance(model, Bundle)
         else load_bundle(model, device or _device(), generator=use == "generator")
     )
-    dubber = _dubber(bundle, use, speech, seed)
+    dubber = _dubber(bundle, use, speech, seed, on_crops)
     clock.lap("load")
 
     progress = _Progress(on_progress, length)
@@ -125,7 +127,9 @@ def track_face(
         return tracker.track(counted())
 
 
-def _dubber(bundle: Bundle, use: str, speech: np.ndarray, seed: int) -> Dubber:
+def _dubber(
+    bundle: Bundle, use: str, speech: np.ndarray, seed: int, on_crops: OnCrops | None = None
+) -> Dubber:
     recipe = bundle.recipe
     if use not in ("editor", "generator"):
         raise UserError(f"use={use!r}: choose editor or generator")
@@ -145,6 +149,7 @@ def _dubber(bundle: Bundle, use: str, speech: np.ndarray, seed: int) -> Dubber:
         motion=settings.motion_frames,
         feather=recipe.pairs.feather_px,
         seed=seed,
+        on_crops=on_crops,
     )
 
 

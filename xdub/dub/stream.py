@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -15,6 +15,9 @@ from xdub.dub.paste import make_patches, paste_patch
 from xdub.dub.runs import FaceRun
 from xdub.dub.tracks import Joiner
 from xdub.dub.windows import WindowSampler
+
+OnCrops = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
+"""Takes the model's own crops float32 [K,S,S,3] in 0..255, what it was shown uint8 [K,S,S,3], the face bool [K,S,S]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,8 @@ class Dubber:
     feather: float
     """Sigma of the mask's feathering, px of the crop."""
     seed: int
+    on_crops: OnCrops | None = None
+    """Told of every piece before it is pasted back."""
 
     def frames(self, frames: Iterable[np.ndarray], runs: Sequence[FaceRun]) -> Iterator[np.ndarray]:
         """All frames uint8 [H,W,3] in order; those outside of the runs are handed on as they are."""
@@ -64,6 +69,8 @@ class Dubber:
             window = joiner.window(segment, source, face if self.sampler.masked else None)
             new = joiner.join(segment, self.sampler([window])[0])
             place = segment.offsets()
+            if self.on_crops is not None:
+                self.on_crops(new, source[place], face[place])
             rendered = self.sampler.roundtrip(source)[place]
             for n, patch in zip(
                 range(segment.keep, segment.stop),

@@ -71,6 +71,18 @@ class HeldOutClip:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RawCrops:
+    """The model's own pictures, before they are pasted back; px of the crop that the dubbing used."""
+
+    made: np.ndarray
+    """[F,S,S,3] uint8"""
+    source: np.ndarray
+    """[F,S,S,3] uint8: what the model was shown."""
+    face: np.ndarray
+    """[F,S,S] bool: jaw-fixed lower face, where it may change things."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Readings:
     """What is read of one clip, whatever dubbed it."""
 
@@ -94,7 +106,7 @@ class DubFigures:
     outside_psnr: np.ndarray
     """[F] dB against the source."""
     raw_outside_psnr: np.ndarray
-    """[F] the same inside the face crop, before paste-back."""
+    """[F] the same of the model's own crops, before paste-back."""
 
 
 def read_clip(clip: HeldOutClip, read: Reader, round_trip: Callable[[np.ndarray], np.ndarray]) -> Readings:
@@ -109,20 +121,18 @@ def read_clip(clip: HeldOutClip, read: Reader, round_trip: Callable[[np.ndarray]
     )
 
 
-def measure_dub(clip: HeldOutClip, dubbed: np.ndarray, raw: np.ndarray, read: Reader) -> DubFigures:
-    """``dubbed`` [F,H,W,3]: the finished video's frames; ``raw`` [F,S,S,3]: the model's own face crops; both
-    uint8.
-    """
+def measure_dub(clip: HeldOutClip, dubbed: np.ndarray, raw: RawCrops, read: Reader) -> DubFigures:
+    """``dubbed`` [F,H,W,3] uint8: the frames of the finished video."""
     height, width = clip.source.shape[1:3]
     lips = lip_box([clip.landmarks, clip.truth_landmarks], height, width)
     side = float(clip.boxes[:, 2].mean())
     rest = outside(clip.full_mask(), grow=round(MARGIN * side))
-    raw_rest = outside(clip.face_mask, grow=round(MARGIN * clip.size))
+    raw_rest = outside(raw.face, grow=round(MARGIN * raw.face.shape[1]))
     return DubFigures(
         read=read(clip.crops(dubbed), clip.crop_landmarks),
         lip_psnr=psnr(dubbed, clip.truth, lips),
         outside_psnr=psnr(dubbed, clip.source, rest),
-        raw_outside_psnr=psnr(raw, clip.crops(clip.source), raw_rest),
+        raw_outside_psnr=psnr(raw.made, raw.source, raw_rest),
     )
 
 
