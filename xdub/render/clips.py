@@ -138,7 +138,9 @@ def _render(
     who = person.identity
     motion = draw_motion(seeded("render", seed, "motion", index), frames, who.smile)
     scene = draw_scene(seeded("render", seed, "scene", index), full_size, frames, who.skin)
-    said = [speak(seeded("render", seed, "speech", index, take), who.voice, frames) for take in ("clip", "twin")]
+    said = [
+        speak(seeded("render", seed, "speech", index, take), who.voice, frames) for take in ("clip", "twin")
+    ]
     _load(avatar, person, scene, target)
 
     silent = avatar.positions(person.shape, curve_matrix(avatar, motion.curves))
@@ -228,12 +230,17 @@ def make_clips(
         yield _render(seed, index, size=size, frames=frames, full_size=full_size, crop_scale=crop_scale)
 
 
-def render_full_clip(seed: int, index: int, seconds: float, *, size: int = 80, full_size: int = 256) -> RenderedPair:
+def render_full_clip(
+    seed: int, index: int, seconds: float, *, size: int = 80, full_size: int = 256
+) -> RenderedPair:
     """One longer held-out clip with its full frames, sound and twin: take `index` of the reserved range.
 
-    `index` counts from 0 within the reserved range, or is given absolutely (>= HELD_OUT). Frames: 25 * seconds, rounded.
+    `index` counts from 0 within the reserved range, or is given absolutely (>= HELD_OUT). It has
+    round(25 * seconds) frames.
     """
     if seconds <= 0:
         raise UserError(f"seconds is {seconds}: give a length above 0")
     absolute = index if index >= HELD_OUT else HELD_OUT + index
-    return next(make_clips(seed, [absolute], size=size, frames=max(1, round(25 * seconds)), full_size=full_size))
+    return next(
+        make_clips(seed, [absolute], size=size, frames=max(1, round(25 * seconds)), full_size=full_size)
+    )

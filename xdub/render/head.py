@@ -12,7 +12,7 @@ from xdub.render.identity import Identity
 from xdub.render.skin import WHITE, cloth_uv, skin_uv
 
 TEETH = np.array([0.62, 0.56, 0.47])
-TONGUE = np.array([0.26, 0.055, 0.055])
+TONGUE = np.array([0.20, 0.042, 0.042])
 LASH = np.array([0.012, 0.010, 0.010])
 
 
@@ -36,13 +36,20 @@ def step(low: float, high: float, value: np.ndarray) -> np.ndarray:
     return t * t * (3 - 2 * t)
 
 
-def hairline(rest: np.ndarray) -> np.ndarray:
-    """[V]: signed distance above the hairline in canonical units (positive: scalp)."""
+def hairline(rest: np.ndarray, fringe: float, sweep: float, recede: float) -> np.ndarray:
+    """[V]: signed distance above the hairline in canonical units (positive: scalp).
+
+    `fringe` lowers it over the brow, `sweep` (-1..1) more on one side, `recede` raises the temples.
+    """
     angle = np.degrees(np.arctan2(np.abs(rest[:, 0]), rest[:, 2] - 0.25))
-    line = np.interp(
-        angle, [0, 22, 42, 58, 68, 76, 84, 92, 112, 128, 180], [7.97, 7.99, 7.93, 7.72, 7.38, 7.16, 7.18, 7.46, 7.42, 6.9, 6.75]
-    )
-    return rest[:, 1] - line
+    degrees = [0, 20, 38, 48, 54, 57, 61, 65, 70, 86, 91, 98, 126, 180]
+    heights = [7.97, 7.99, 7.93, 7.74, 7.46, 7.20, 7.18, 7.40, 7.47, 7.47, 7.15, 6.95, 6.76, 6.70]
+    line = np.interp(angle, degrees, heights)
+    front = step(50, 36, angle)
+    line -= fringe * front * (1 + 0.6 * sweep * np.sign(rest[:, 0]) * step(0.0, 0.25, np.abs(rest[:, 0])))
+    line += recede * np.exp(-(((angle - 30) / 12) ** 2)) + 0.6 * recede * front
+    ear = (np.abs(rest[:, 0]) > 0.715) & (rest[:, 1] < 7.46) & (rest[:, 2] > 0.28)
+    return np.where(ear, -1.0, rest[:, 1] - line)
 
 
 def ambient(avatar: Avatar) -> np.ndarray:
@@ -67,13 +74,14 @@ def ambient(avatar: Avatar) -> np.ndarray:
         total += weight * np.maximum(((smooth - avatar.base) * normal).sum(1), 0)
     for _ in range(2):
         total = mean @ total
+    total *= 0.3 + 0.7 * step(5.6, 6.4, avatar.base[:, 1])  # throat and shoulders are flat enough
     return np.clip(1 - total, 0.12, 1)
 
 
 def shell(
     avatar: Avatar, shape: Shape, normal: np.ndarray, cover: np.ndarray, offset: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Body triangles with any `cover` lifted along their normals: (vertex ids [n], positions [n,3], triangles local)."""
+    """Body triangles under `cover`, lifted along their normals: vertex ids [n], positions [n,3], local triangles."""
     body = avatar.triangles[avatar.part[avatar.triangles[:, 0]] == 0]
     chosen = body[(cover[body] > 0).all(1)]
     ids, local = np.unique(chosen, return_inverse=True)
@@ -97,11 +105,17 @@ def head_uv_hair(rest: np.ndarray) -> np.ndarray:
     return np.stack([np.abs(around), crown * 0.35], 1)
 
 
-def hair_pieces(avatar: Avatar, shape: Shape, normal: np.ndarray, person: Identity, rng: np.random.Generator) -> list[Piece]:
+def hair_pieces(
+    avatar: Avatar, shape: Shape, normal: np.ndarray, person: Identity, rng: np.random.Generator
+) -> list[Piece]:
     """The hair or hat of this person."""
     style, rest = person.hair_style, avatar.base
     pieces: list[Piece] = []
-    line = hairline(rest) + 0.02 * np.sin(rest[:, 0] * 23 + rng.uniform(0, 6)) + rng.normal(0, 0.012, len(rest))
+    covered = style in ("beanie", "cap")
+    fringe = rng.uniform(0.05, 0.24) * (rng.uniform() < 0.45) * (style in ("short", "volume", "long", "bob"))
+    recede = rng.uniform(0.05, 0.3) * (person.age > 0.3) * (person.feminine < 0.5) * (fringe == 0)
+    line = hairline(rest, fringe, rng.uniform(-1, 1), recede) - 0.03 * covered
+    line += 0.015 * np.sin(rest[:, 0] * 23 + rng.uniform(0, 6)) + rng.normal(0, 0.008, len(rest))
     on_head = (avatar.part == 0) & (avatar.head_weight > 0.6)
     if style == "bald":
         return pieces
@@ -110,11 +124,15 @@ def hair_pieces(avatar: Avatar, shape: Shape, normal: np.ndarray, person: Identi
     soft = {"shaved": 0.10, "crop": 0.10, "short": 0.14, "volume": 0.20}.get(style, 0.14)
     grown = step(0.0, soft, line) * on_head
     near = (line > -0.25) & on_head
-    lumps = 1 + 0.25 * np.sin(rest[:, 0] * rng.uniform(3, 7) + rng.uniform(0, 6)) * np.sin(rest[:, 2] * 4 + rng.uniform(0, 6))
+    lumps = 1 + 0.25 * np.sin(rest[:, 0] * rng.uniform(3, 7) + rng.uniform(0, 6)) * np.sin(
+        rest[:, 2] * 4 + rng.uniform(0, 6)
+    )
     top = 1 + rng.uniform(0.0, 0.8) * step(7.9, 8.4, rest[:, 1])
     if style in ("short", "volume"):
         lumps = lumps * top
-    offset = 0.008 + thick * grown * lumps
+    offset = (
+        0.008 + thick * np.maximum(grown, 0.6 * (fringe > 0) * (line > -0.05) * (rest[:, 2] > 0.8)) * lumps
+    )
     ids, position, triangles = shell(avatar, shape, normal, near, offset)
     pieces.append(_hair_piece(avatar, ids, position, triangles, line[ids], 0.55 + 0.45 * grown[ids]))
     if style in ("long", "bob"):
@@ -123,35 +141,49 @@ def hair_pieces(avatar: Avatar, shape: Shape, normal: np.ndarray, person: Identi
         number = np.full(len(rest), -1)
         number[proxy] = np.arange(len(proxy))
         faces = number[avatar.triangles[avatar.part[avatar.triangles[:, 0]] == PART["hair"]]]
-        middle = rest[proxy][faces].mean(1)
-        faces = faces[(middle[:, 2] < 0.62) | (middle[:, 1] > 8.05)]  # no fringe over the face
+        ends = np.maximum(0.55 - rest[proxy, 2], rest[proxy, 1] - 8.0)  # no curtain over the face
         if style == "bob":
-            cut = rng.uniform(6.0, 6.5)
-            faces = faces[(avatar.base[proxy, 1][faces] > cut).all(1)]
-        pieces.append(_hair_piece(avatar, proxy, position, faces, np.ones(len(proxy)), np.ones(len(proxy))))
-    if style in ("beanie", "cap"):
+            ends = np.minimum(ends, rest[proxy, 1] - rng.uniform(6.0, 6.5))
+        pieces.append(_hair_piece(avatar, proxy, position, faces, ends, np.ones(len(proxy))))
+    if covered:
         pieces.append(_hat(avatar, shape, normal, person, on_head))
+        if style == "cap":
+            pieces.append(_visor(shape, avatar, person))
     return pieces
 
 
 def _hair_piece(
-    avatar: Avatar, ids: np.ndarray, position: np.ndarray, triangles: np.ndarray, cut: np.ndarray, shade: np.ndarray
+    avatar: Avatar,
+    ids: np.ndarray,
+    position: np.ndarray,
+    triangles: np.ndarray,
+    cut: np.ndarray,
+    shade: np.ndarray,
 ) -> Piece:
     rest = avatar.base[ids]
     n = len(ids)
     tint = np.concatenate([np.repeat(shade[:, None], 3, 1), np.ones((n, 1))], 1)
     mark = np.stack([np.zeros(n), avatar.head_weight[ids], np.zeros(n), np.zeros(n)], 1)
-    return Piece(position, smooth_normals(position, triangles), cut, head_uv_hair(rest), tint, mark, triangles, hair=True)
+    return Piece(
+        position,
+        smooth_normals(position, triangles),
+        cut,
+        head_uv_hair(rest),
+        tint,
+        mark,
+        triangles,
+        hair=True,
+    )
 
 
 def _hat(avatar: Avatar, shape: Shape, normal: np.ndarray, person: Identity, on_head: np.ndarray) -> Piece:
     rest = avatar.base
-    tilt = 7.86 - 0.16 * (rest[:, 2] < 0.4) - 0.28 * step(0.6, -0.6, rest[:, 2])
-    ear = (np.abs(rest[:, 0]) > 0.70) & (rest[:, 1] < 7.55)
-    above = np.where(on_head & ~ear, rest[:, 1] - tilt, -1.0)
-    cover = above > -0.2
+    angle = np.degrees(np.arctan2(np.abs(rest[:, 0]), rest[:, 2] - 0.25))
+    tilt = 7.80 - 0.26 * step(25, 75, angle) - 0.5 * step(95, 165, angle)
+    above = np.where(on_head, rest[:, 1] - tilt, -1.0)
+    cover = (above > -0.2) & ~((np.abs(rest[:, 0]) > 0.715) & (rest[:, 1] < 7.44) & (rest[:, 2] > 0.28))
     roll = step(0.0, 0.04, above) * step(0.34, 0.28, above) if person.hair_style == "beanie" else 0.0
-    offset = 0.13 + 0.07 * roll + 0.12 * step(8.0, 8.5, rest[:, 1])
+    offset = 0.10 + 0.06 * roll + 0.16 * step(7.9, 8.5, rest[:, 1])
     ids, position, triangles = shell(avatar, shape, normal, cover, offset)
     n = len(ids)
     rib = 0.85 + 0.15 * np.sin(np.arctan2(rest[ids, 0], rest[ids, 2] - 0.1) * 40)
@@ -161,12 +193,42 @@ def _hat(avatar: Avatar, shape: Shape, normal: np.ndarray, person: Identity, on_
     return Piece(position, smooth_normals(position, triangles), above[ids], uv, tint, mark, triangles)
 
 
-def cloth_piece(avatar: Avatar, shape: Shape, normal: np.ndarray, person: Identity, rng: np.random.Generator) -> Piece:
+def _visor(shape: Shape, avatar: Avatar, person: Identity) -> Piece:
+    """The peak of a cap, seen from both sides."""
+    brow = shape.vertices[avatar.landmark_ids[[19, 24]]].mean(0)
+    angle, out = np.meshgrid(np.radians(np.linspace(-62, 62, 13)), np.linspace(0, 1, 5))
+    reach = 0.62 * out * np.cos(angle) ** 0.7
+    x = (0.74 + 0.10 * out) * np.sin(angle)
+    z = brow[2] - 0.92 + 0.93 * np.cos(angle) + reach
+    y = brow[1] + 0.36 - 0.14 * np.abs(angle) ** 2 * (0.4 + out) - 0.10 * out
+    position = np.stack([x, y, z], 2).reshape(-1, 3)
+    cells = np.arange(4)[:, None] * 13 + np.arange(12)[None]
+    a, b, c, d = (cells + k for k in (0, 1, 13, 14))
+    up = np.concatenate([np.stack(t, 2).reshape(-1, 3) for t in ((a, c, b), (b, c, d))])
+    n = len(position)
+    normal = smooth_normals(position, up)
+    both = np.concatenate([position, position - [0.0, 0.02, 0.0]])
+    tint = np.concatenate([np.tile(person.hat, (2 * n, 1)), np.full((2 * n, 1), 1.0)], 1)
+    tint[n:] *= [0.5, 0.5, 0.5, 0.6]
+    mark = np.tile([0.0, 1.0, 0.0, 0.0], (2 * n, 1))
+    uv = np.tile(np.array(WHITE), (2 * n, 1))
+    triangles = np.concatenate([up, up[:, ::-1] + n])
+    return Piece(both, np.concatenate([normal, -normal]), np.ones(2 * n), uv, tint, mark, triangles)
+
+
+def cloth_piece(
+    avatar: Avatar, shape: Shape, normal: np.ndarray, person: Identity, rng: np.random.Generator
+) -> Piece:
     """A shirt: the body below a neckline, a little wider than the skin."""
     rest = avatar.base
-    neck = rng.uniform(5.28, 5.62)
-    dip = rng.uniform(0.0, 0.5)
-    line = neck - dip * np.exp(-((rest[:, 0] / 0.45) ** 2)) * step(0.2, 0.8, rest[:, 2]) + 0.10 * step(0.5, -0.2, rest[:, 2])
+    neck = rng.uniform(5.50, 5.80)
+    dip = rng.uniform(0.0, 0.55)
+    line = (
+        neck
+        + 0.7 * step(0.45, 1.1, np.abs(rest[:, 0]))
+        - dip * np.exp(-((rest[:, 0] / 0.45) ** 2)) * step(0.2, 0.8, rest[:, 2])
+        + 0.10 * step(0.5, -0.2, rest[:, 2])
+    )
     below = np.where(avatar.part == 0, line - rest[:, 1], -1.0)
     cover = below > -0.3
     offset = 0.045 + 0.05 * step(0.0, 0.5, below)
@@ -175,7 +237,9 @@ def cloth_piece(avatar: Avatar, shape: Shape, normal: np.ndarray, person: Identi
     shade = 0.72 + 0.28 * step(0.0, 0.05, below[ids])
     tint = np.concatenate([person.cloth[None] * shade[:, None], np.ones((n, 1))], 1)
     mark = np.stack([np.zeros(n), avatar.head_weight[ids], np.zeros(n), np.zeros(n)], 1)
-    return Piece(position, smooth_normals(position, triangles), below[ids], cloth_uv(rest[ids]), tint, mark, triangles)
+    return Piece(
+        position, smooth_normals(position, triangles), below[ids], cloth_uv(rest[ids]), tint, mark, triangles
+    )
 
 
 def build_mesh(avatar: Avatar, person: Identity, open_: np.ndarray, pieces: list[Piece]) -> Mesh:
@@ -189,12 +253,16 @@ def build_mesh(avatar: Avatar, person: Identity, open_: np.ndarray, pieces: list
     mark[:, 0], mark[:, 1], mark[:, 2] = 1.0, avatar.head_weight, 1.0
     mark[:, 3] = avatar.inside
     uv = skin_uv(rest)
-    depth = step(1.05, 1.5, rest[:, 2])
-    for name, colour, gloss in (("teeth", TEETH, 0.5), ("tongue", TONGUE, 0.25), ("lashes", LASH, 0.0)):
+    organs = (
+        ("teeth", TEETH, 0.5, 1.22, 1.5),
+        ("tongue", TONGUE, 0.2, 1.0, 1.48),
+        ("lashes", LASH, 0.0, 0.0, 0.1),
+    )
+    for name, colour, gloss, back, front in organs:
         of = part == PART[name]
-        shade = 1.0 if name == "lashes" else 0.15 + 0.85 * depth[of, None]
-        tint[of, :3] = colour * shade
-        tint[of, 3] = 0.8 if name == "lashes" else (0.15 + 0.45 * depth[of])
+        depth = step(back, front, rest[of, 2])  # the mouth's depth is dark
+        tint[of, :3] = colour * (0.06 + 0.94 * depth[:, None])
+        tint[of, 3] = 0.04 + (0.55 if name != "tongue" else 0.25) * depth
         mark[of] = [0.3, 1.0, gloss, 0.0]
         uv[of] = WHITE
     shift = np.cumsum([n] + [len(p.position) for p in pieces])

@@ -49,7 +49,7 @@ def _srgb(*rgb: float) -> np.ndarray:
     return (np.asarray(rgb) / 255.0) ** 2.2
 
 
-SKIN_TONES = [_srgb(243, 213, 192), _srgb(228, 184, 155), _srgb(204, 152, 116), _srgb(160, 109, 77),
+SKIN_TONES = [_srgb(233, 198, 176), _srgb(220, 174, 145), _srgb(198, 147, 112), _srgb(160, 109, 77),
               _srgb(118, 76, 52), _srgb(80, 51, 37)]  # fmt: skip
 HAIR_TONES = [_srgb(28, 23, 21), _srgb(46, 33, 26), _srgb(78, 52, 36), _srgb(116, 78, 48), _srgb(178, 138, 88),
               _srgb(124, 58, 30), _srgb(150, 146, 142)]  # fmt: skip
@@ -117,9 +117,9 @@ def draw_identity(seed: int, number: int) -> Identity:
         cloth=rng.uniform(0.02, 0.55) * _hue(rng),
         cloth_two=rng.uniform(0.02, 0.7) * _hue(rng),
         cloth_pattern=int(rng.choice([0, 0, 0, 1, 2])),
-        hat=rng.uniform(0.03, 0.5) * _hue(rng),
+        hat=rng.uniform(0.02, 0.3) * _hue(rng) ** 0.7,
         hair_style=str(rng.choice(HAIR_STYLES, p=odds)),
-        brow_thick=float(rng.uniform(0.030, 0.046) - 0.008 * (feminine > 0.5)),
+        brow_thick=float(rng.uniform(0.036, 0.056) - 0.010 * (feminine > 0.5)),
         brow_height=float(rng.uniform(-0.012, 0.02)),
         freckles=float(np.clip(rng.normal(0.1, 0.3), 0, 0.9)) * (light < 0.4),
         blush=float(rng.uniform(0.3, 1.0)),

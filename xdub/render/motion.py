@@ -29,7 +29,9 @@ def rotation(yaw: np.ndarray, pitch: np.ndarray, roll: np.ndarray) -> np.ndarray
     return np.einsum("ijf,jkf,klf->fil", ry, rx, rz)
 
 
-def _sway(rng: np.random.Generator, time: np.ndarray, slowest: float = 0.08, fastest: float = 0.7) -> np.ndarray:
+def _sway(
+    rng: np.random.Generator, time: np.ndarray, slowest: float = 0.08, fastest: float = 0.7
+) -> np.ndarray:
     """Smooth wandering in [-1, 1]: a few sinusoids, slow ones larger."""
     rates = rng.uniform(slowest, fastest, 4)
     sizes = rng.uniform(0.3, 1.0, 4) / (1 + 3 * rates)
@@ -69,7 +71,9 @@ def draw_motion(rng: np.random.Generator, frames: int, smile: float) -> Motion:
     while at < time[-1] + 0.2:
         blink = np.maximum(blink, _bump(time, at, 0.07, 0.03, 0.13))
         at += rng.uniform(1.2, 4.5)
-    raised = max(0.0, rng.normal(0.05, 0.2)) + 0.6 * rng.uniform(0, 1) * _bump(time, rng.uniform(-0.5, 3), 0.25, 0.4, 0.4)
+    raised = max(0.0, rng.normal(0.05, 0.2)) + 0.6 * rng.uniform(0, 1) * _bump(
+        time, rng.uniform(-0.5, 3), 0.25, 0.4, 0.4
+    )
     lowered = float(np.clip(rng.normal(0, 0.2), 0, 0.5))
     down = np.clip(-gaze[:, 1] * 2.2, 0, 1)
     up = np.clip(gaze[:, 1] * 2.0, 0, 1)

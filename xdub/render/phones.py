@@ -71,10 +71,16 @@ _ALL = (
     _p("v", 300, 1100, 2300, 75, voice=0.35, noise=0.10, band=(4800, 4800), jaw=0.08, bite=1.0, weight=1.4),
     _p("th", 350, 1400, 2600, 90, voice=0.0, noise=0.15, band=(6000, 4500), jaw=0.14, tongue=1.0, weight=0.9),
     _p("dh", 300, 1400, 2600, 60, voice=0.4, noise=0.06, band=(5500, 4500), jaw=0.14, tongue=0.9, weight=0.8),
-    _p("s", 350, 1700, 2600, 105, voice=0.0, noise=0.55, band=(6000, 2200), jaw=0.04, stretch=0.5, weight=1.0),
+    _p(
+        "s", 350, 1700, 2600, 105, voice=0.0, noise=0.55, band=(6000, 2200), jaw=0.04, stretch=0.5, weight=1.0
+    ),
     _p("z", 300, 1700, 2600, 80, voice=0.3, noise=0.32, band=(5800, 2200), jaw=0.04, stretch=0.5, weight=1.0),
-    _p("sh", 350, 1800, 2500, 110, voice=0.0, noise=0.6, band=(3300, 1500), jaw=0.06, funnel=0.85, weight=1.1),
-    _p("zh", 300, 1800, 2500, 80, voice=0.3, noise=0.35, band=(3200, 1500), jaw=0.06, funnel=0.85, weight=1.1),
+    _p(
+        "sh", 350, 1800, 2500, 110, voice=0.0, noise=0.6, band=(3300, 1500), jaw=0.06, funnel=0.85, weight=1.1
+    ),
+    _p(
+        "zh", 300, 1800, 2500, 80, voice=0.3, noise=0.35, band=(3200, 1500), jaw=0.06, funnel=0.85, weight=1.1
+    ),
     _p("ch", 350, 1800, 2500, 50, voice=0.0, jaw=0.08, funnel=0.6, then="sh"),
     _p("jh", 320, 1800, 2500, 45, voice=0.12, jaw=0.08, funnel=0.6, then="zh"),
     _p("hh", 500, 1500, 2500, 65, voice=0.0, noise=0.2, band=(1800, 2500), jaw=0.35, weight=0.2),
@@ -86,8 +92,11 @@ _ALL = (
 )
 PHONES = {phone.name: phone for phone in _ALL}
 VOWELS = ("iy", "ih", "eh", "ae", "aa", "ah", "ao", "uh", "uw", "er", "ax", "ey", "ay", "oy", "aw", "ow")
-ONSETS = tuple(
-    "m n p b t d k g f v th dh s z sh zh ch jh hh w r l y m b p f w".split()  # lips' own sounds a little more often
-) + ("",) * 3
+ONSETS = (
+    tuple(
+        "m n p b t d k g f v th dh s z sh zh ch jh hh w r l y m b p f w".split()  # lips' own sounds a little more often
+    )
+    + ("",) * 3
+)
 CLUSTERS = (("s", "t"), ("s", "p"), ("p", "l"), ("b", "r"), ("k", "w"), ("t", "r"), ("f", "l"), ("g", "r"))
 CODAS = ("",) * 16 + tuple("m n ng p t k d s z f v l r b".split())

@@ -1,7 +1,7 @@
 """GLSL: one vertex program and three small fragment programs (surface, eyeball, hair).
 
-Everything that does not move is painted beforehand (see skin.py); with many small triangles on a software rasteriser the
-fragment program decides the frame rate.
+Everything that does not move is painted beforehand (see skin.py); with many small triangles on a software rasteriser
+the fragment program decides the frame rate.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ uniform mat4 camera;
 uniform mat3 turn; uniform vec3 pivot; uniform vec3 shift;
 in vec3 position; in vec3 normal;       // this frame, before head motion
 in float cut; in vec2 uv;               // cloth and hair end where this is negative; place in the painted picture
-in vec4 tint; in vec4 mark;             // rgb and ambient visibility (< 0: occluder); skin, skull weight, gloss, cavity
-out vec3 v_position; out vec3 v_normal; out float v_cut; out vec2 v_uv; out vec4 v_tint; out vec4 v_mark; out vec3 v_local;
+in vec4 tint; in vec4 mark;             // rgb, ambient visibility (< 0: occluder); skin, skull weight, gloss, cavity
+out vec3 v_position; out vec3 v_normal; out float v_cut; out vec2 v_uv; out vec4 v_tint; out vec4 v_mark;
+out vec3 v_local;
 void main() {
     vec3 moved = turn * (position - pivot) + pivot + shift;
     v_position = mix(position, moved, mark.y);

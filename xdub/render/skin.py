@@ -96,21 +96,27 @@ def paint(person: Identity, rng: np.random.Generator) -> np.ndarray:
     skin *= 1 - 0.10 * (0.3 + person.age) * _spot(x, y, 0.3, 7.12, 0.16, 0.06)[..., None]  # under the eyes
     lid = _spot(x, y, 0.31, 7.37, 0.22, 0.07)
     skin *= 1 - lid[..., None] * (0.1 + 0.35 * person.makeup) * np.array([0.7, 0.95, 0.9])
-    gloss = 0.55 + 0.25 * _spot(x, y, 0, 7.0, 0.15, 0.35) + 0.12 * _spot(x, y, 0, 7.8, 0.5, 0.25) + 0.05 * medium
+    gloss = (
+        0.55 + 0.25 * _spot(x, y, 0, 7.0, 0.15, 0.35) + 0.12 * _spot(x, y, 0, 7.8, 0.5, 0.25) + 0.05 * medium
+    )
     gloss *= person.shine
 
     beard = _step(6.86, 6.70, y - 0.55 * _step(0.42, 0.66, x)) * _step(5.9, 6.15, y)
     beard = np.clip(beard - 0.8 * _spot(x, y, 0.30, 6.78, 0.10, 0.12), 0, 1)
-    beard *= np.clip(0.62 + 0.3 * fine + 0.1 * medium, 0, 1) * person.stubble
+    beard *= (
+        (1 - 0.8 * _step(0.48, 0.66, x)) * np.clip(0.72 + 0.13 * fine + 0.08 * medium, 0, 1) * person.stubble
+    )
     _mix(skin, beard, person.hair * 0.6 / person.skin)
 
     along = (x - 0.12) / 0.44
     inner = np.clip(along, 0, 1)
     arch = 7.487 + person.brow_height + 0.085 * np.sin(inner * 2.4) - 0.03 * inner
     thick = person.brow_thick * (1 - 0.6 * inner)
-    strokes = map_coordinates(noise(rng, (300, 300), 1.5), [(y * 60 + x * 40) % 290, (x * 170 - y * 120) % 290], order=1)
+    strokes = map_coordinates(
+        noise(rng, (300, 300), 1.5), [(y * 60 + x * 40) % 290, (x * 170 - y * 120) % 290], order=1
+    )
     brow = _step(1.15, 0.45, np.abs(y - arch) / thick) * _step(-0.06, 0.12, along) * _step(1.1, 0.8, along)
-    _mix(skin, np.clip(brow * (0.78 + 0.22 * strokes), 0, 1) * 0.92, person.brow / person.skin)
+    _mix(skin, np.clip(brow * (0.86 + 0.10 * strokes), 0, 1) * 0.9, person.brow / person.skin)
 
     lip = lip_map()
     crease = 1 + 0.06 * noise(rng, shape, 2.0)

@@ -154,8 +154,8 @@ def _lips(track: dict[str, np.ndarray], voice: Voice) -> dict[str, np.ndarray]:
         "mouthPucker": wide["pucker"] * (1 - 0.5 * shut),
         "mouthStretchLeft": 0.75 * wide["stretch"],
         "mouthStretchRight": 0.75 * wide["stretch"],
-        "mouthUpperUpLeft": np.clip(0.30 * bite + 0.22 * wide["stretch"] + 0.15 * jaw, 0, 1) * free,
-        "mouthUpperUpRight": np.clip(0.30 * bite + 0.22 * wide["stretch"] + 0.15 * jaw, 0, 1) * free,
+        "mouthUpperUpLeft": np.clip(0.30 * bite + 0.22 * wide["stretch"] + 0.30 * jaw, 0, 1) * free,
+        "mouthUpperUpRight": np.clip(0.30 * bite + 0.22 * wide["stretch"] + 0.30 * jaw, 0, 1) * free,
         "mouthLowerDownLeft": np.clip(0.55 * wide["stretch"] + 0.2 * jaw - bite, 0, 1) * free,
         "mouthLowerDownRight": np.clip(0.55 * wide["stretch"] + 0.2 * jaw - bite, 0, 1) * free,
         "tongueOut": 0.30 * wide["tongue"] * free,
@@ -232,7 +232,8 @@ def speak(rng: np.random.Generator, voice: Voice, frames: int, *, pause_rate: fl
     middle = (LEAD + (np.arange(frames) + 0.5) / FPS) * 200
     grid = np.arange(steps) + 0.5
     curves = {
-        name: np.interp(middle, grid, values).astype(np.float32) for name, values in _lips(track, voice).items()
+        name: np.interp(middle, grid, values).astype(np.float32)
+        for name, values in _lips(track, voice).items()
     }
     heard = tuple((t.phone.name, t.start - LEAD) for t in timed if t.end > LEAD and t.start < LEAD + seconds)
     return Speech(audio, curves, heard)

@@ -20,7 +20,9 @@ def placed(positions: np.ndarray, weight: np.ndarray, motion: Motion) -> np.ndar
     return positions + weight[None, :, None] * (moved - positions)
 
 
-def landmarks(avatar: Avatar, positions: np.ndarray, motion: Motion, camera: np.ndarray, size: int) -> np.ndarray:
+def landmarks(
+    avatar: Avatar, positions: np.ndarray, motion: Motion, camera: np.ndarray, size: int
+) -> np.ndarray:
     """iBUG-68 points [F,68,2] float32 in picture px from vertices [F,V,3]."""
     ids = avatar.landmark_ids
     world = placed(positions[:, ids].astype(np.float64), avatar.head_weight[ids], motion)

@@ -1,0 +1,117 @@
+"""The data set of rendered clips: complete, resumable, the same at any number of workers."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from xdub.config import load_recipe
+from xdub.data.shards import Ledger, iter_clips, read_manifest
+from xdub.errors import UserError
+from xdub.render.clips import HELD_OUT
+from xdub.render.dataset import render_dataset
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    return load_recipe("tiny", ["video.size=48", "video.clip_frames=25"])
+
+
+def _render(recipe, out, **more):
+    return render_dataset(recipe, out, **{"clips": 3, "seed": 5, "workers": 1, "full_size": 80, **more})
+
+
+@pytest.fixture(scope="module")
+def made(recipe, tmp_path_factory):
+    out = tmp_path_factory.mktemp("heads")
+    calls = []
+    report = _render(recipe, out, on_progress=lambda done, total: calls.append((done, total)))
+    return out, report, calls
+
+
+def test_every_clip_comes_with_its_twin_truth_and_ledger_rows(made):
+    out, report, calls = made
+    clips = list(iter_clips(out))
+    assert report.rendered == 3 and report.kept == len(clips) == 6
+    assert calls[0] == (0, 3) and calls[-1] == (3, 3)
+    firsts = {clip.clip_id for clip in clips if clip.twin_of is None}
+    assert {clip.twin_of for clip in clips if clip.twin_of} == firsts and len(firsts) == 3
+    for clip in clips:
+        with np.load(out / "truth" / f"{clip.clip_id}.npz") as truth:
+            assert truth["curves"].shape == (25, len(truth["curve_names"]))
+            assert truth["boxes"].shape == (25, 3) and "jawOpen" in truth["curve_names"]
+    assert Ledger(out).counts()["kept"] == 6
+
+
+def test_running_again_renders_nothing_and_more_clips_only_what_is_missing(made, recipe):
+    out, _, _ = made
+    before = read_manifest(out).ids
+    assert _render(recipe, out).rendered == 0
+    assert read_manifest(out).ids == before
+    assert _render(recipe, out, clips=4).rendered == 1
+    assert read_manifest(out).ids[:6] == before
+
+
+def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(recipe, tmp_path, made):
+    class Stop(Exception):
+        pass
+
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        _render(recipe, tmp_path, on_progress=stop)
+    _render(recipe, tmp_path)
+    assert set(read_manifest(tmp_path).ids) == set(read_manifest(made[0]).ids[:6])
+
+
+def test_two_workers_write_the_same_clips_as_one(recipe, tmp_path, made):
+    _render(recipe, tmp_path, workers=2)
+    assert read_manifest(tmp_path).ids == read_manifest(made[0]).ids[:6]
+
+
+def test_other_settings_in_the_same_folder_are_refused(made, recipe):
+    with pytest.raises(UserError, match="another recipe"):
+        _render(recipe, made[0], seed=6)
+
+
+def test_held_out_clips_cannot_slip_into_a_training_set(recipe, tmp_path):
+    with pytest.raises(UserError, match=str(HELD_OUT)):
+        _render(recipe, tmp_path, first=HELD_OUT - 1)
+    with pytest.raises(UserError, match="clips is 0"):
+        _render(recipe, tmp_path, clips=0)
+
+
+def test_without_egl_the_message_names_the_packages():
+    code = (
+        "import moderngl\n"
+        "def broken(**k): raise Exception('libEGL.so not loaded')\n"
+        "moderngl.create_context = broken\n"
+        "from xdub.render.gl import open_context\n"
+        "try: open_context()\n"
+        "except ValueError as e: print(type(e).__name__, e)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True
+    )
+    assert "UserError" in done.stdout and "libegl1 libgl1-mesa-dri" in done.stdout
+
+
+def test_importing_the_package_loads_no_renderer():
+    code = (
+        "import sys, xdub.render, xdub.render.clips; print('moderngl' in sys.modules, 'anny' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_truth_is_readable_without_pickle(made):
+    data = next((made[0] / "truth").glob("*.npz")).read_bytes()
+    with np.load(io.BytesIO(data), allow_pickle=False) as truth:
+        assert truth["phones"].dtype.kind == "U"
