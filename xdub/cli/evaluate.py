@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -12,32 +14,34 @@ from xdub.cli.progress import progress
 app = typer.Typer(help="Measure dubbed videos.", no_args_is_help=True)
 
 
+@app.callback()
+def _root() -> None:
+    pass
+
+
 @app.command()
 def score(
     video: Annotated[Path, typer.Option(help="The dubbed video.", exists=True, dir_okay=False)],
     reference: Annotated[
-        Path, typer.Option(help="The same head really saying the new words.", exists=True, dir_okay=False)
+        Path, typer.Option(help="The same head really saying it.", exists=True, dir_okay=False)
     ],
     source: Annotated[
         Path | None,
-        typer.Option(help="The video before dubbing: measures the leak.", exists=True, dir_okay=False),
+        typer.Option(help="What was dubbed: shows what leaks from it.", exists=True, dir_okay=False),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Score one video against a reference: PSNR, and whether the mouth opens when it should.
+    """Compare a dubbed video with the truth: lip opening over time, picture, leak of the old lips.
 
     Example: xdub eval score --video dubbed.mp4 --reference truth.mp4 --source original.mp4
     """
-    from dataclasses import asdict
-
-    from xdub.evaluate.score import score as run
+    from xdub.evaluate.score import score as score_video
 
     with progress("scoring") as report:
-        result = run(video, reference, source=source, on_progress=report)
-    for name, value in asdict(result).items():
+        figures = dataclasses.asdict(score_video(video, reference, source=source, on_progress=report))
+    if as_json:
+        typer.echo(json.dumps(figures))
+        return
+    for name, value in figures.items():
         if value is not None:
-            print(f"{name:22s} {value if isinstance(value, int) else format(value, '.3f')}")
-
-
-@app.callback()
-def _root() -> None:
-    pass
+            typer.echo(f"{name:>20}  {value:.3f}" if isinstance(value, float) else f"{name:>20}  {value}")

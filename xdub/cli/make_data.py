@@ -47,7 +47,12 @@ def render(
 
 def prepare(
     sources: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.", metavar="SRC...")],
-    out: Annotated[Path, typer.Option(help="Folder for the shards and the ledger.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the shards and the ledger; the same folder is continued.")
+    ],
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Parallel workers; as many as cores if not given.")
+    ] = None,
     recipe: options.Recipe = "tiny",
     set_: options.Set = None,
 ) -> None:
@@ -58,8 +63,13 @@ def prepare(
     from xdub.config import load_recipe
     from xdub.data.prepare import prepare_videos
 
+    loaded = load_recipe(recipe, set_ or ())
     with progress("preparing videos") as report:
-        prepare_videos(sources, out, load_recipe(recipe, set_ or ()), on_progress=report)
+        made = prepare_videos(sources, out, loaded, workers=workers, on_progress=report)
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(made.counts.items()))
+    typer.echo(
+        f"{made.clips} clips in {out} from {made.sources} videos ({counts}); {out}/ledger.parquet says why"
+    )
 
 
 def pairs(
