@@ -46,6 +46,9 @@ def landmarks(frames: int, size: int = 128) -> np.ndarray:
     points[:, 48:68, 0] = size / 2 + np.cos(angles) * size / 9
     points[:, 48:68, 1] = size * 0.71 + np.sin(angles) * size / 20
     points[:, 54] = [size / 2 + size / 9, size * 0.71]
+    points[:, 36:42] = [size / 2 - size / 7, size * 0.4]
+    points[:, 42:48] = [size / 2 + size / 7, size * 0.4]
+    points[:, 33] = [size / 2, size * 0.6]
     return points
 
 

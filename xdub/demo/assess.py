@@ -118,7 +118,7 @@ def _view(demo: Demo, folder: Path, number: int, arrays: Any) -> ClipView:
     frames = {"source": clip.source}
     frames |= {model: read_frames(dubbed_file(demo, model, folder)) for model in MODELS}
     frames |= {"truth": clip.truth}
-    x, y, side = _close_up(clip)
+    x, y, side = close_up(clip)
     openings = {"truth": arrays[f"{number}_new"], "old": arrays[f"{number}_old"]}
     openings |= {model: arrays[f"{number}_{model}_read"] for model in MODELS}
     return ClipView(
@@ -130,7 +130,7 @@ def _view(demo: Demo, folder: Path, number: int, arrays: Any) -> ClipView:
     )
 
 
-def _close_up(clip: HeldOutClip) -> tuple[int, int, int]:
+def close_up(clip: HeldOutClip) -> tuple[int, int, int]:
     """x, y, side of a still window around the head: faces in a strip must be large enough to be judged."""
     low = (clip.boxes[:, :2] - 0.8 * clip.boxes[:, 2:]).min(axis=0)
     high = (clip.boxes[:, :2] + 0.8 * clip.boxes[:, 2:]).max(axis=0)

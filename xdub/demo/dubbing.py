@@ -1,4 +1,4 @@
-"""The held-out cases through the very path of `xdub dub`: mp4 and wav in, mp4 out, by generator and editor."""
+"""Held-out cases through the very path of `xdub dub`: mp4 and wav in, mp4 out, by generator and editor."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def _strips(clips: Sequence[ClipView]) -> str:
         ]
         rows.append('<div class="gap"></div>')
         for key, frames in clip.frames.items():
-            zoom = mouth_zoom(frames[at], clip.landmarks[at], (88, 132))
+            zoom = mouth_zoom(frames[at], clip.landmarks[at], (90, 132))
             rows.append(_film_row(key, LABELS[key], strip(zoom, 132), f"{clip.name}, mouths"))
         cards.append(
             f'<div class="card"><h3>{escape(clip.name)}</h3><div class="film">{"".join(rows)}</div></div>'

@@ -7,6 +7,8 @@ import base64
 import cv2
 import numpy as np
 
+from xdub.perception.mouth_readout import patch_boxes
+
 
 def pick_frames(opening: np.ndarray, count: int) -> np.ndarray:
     """Indices [count] in time order: evenly spaced slots, in each the frame farthest from its clip's median
@@ -35,29 +37,24 @@ def strip(frames: np.ndarray, cell: int, gap: int = 3) -> np.ndarray:
 
 
 def mouth_zoom(frames: np.ndarray, landmarks: np.ndarray, size: tuple[int, int] = (64, 96)) -> np.ndarray:
-    """Mouths [n,h,w,3] of frames [n,H,W,3], centred on the mouth points of landmarks [n,68,2] and 1.5 mouth
-    widths wide.
+    """Mouths [n,h,w,3] of frames [n,H,W,3] with landmarks [n,68,2]; nan rows show the frame's centre.
 
-    One width for all frames, so that the picture does not breathe with the lips; nan rows show the frame's
-    centre.
+    Placed by eyes and nose alone, so that one video's landmarks show all its versions and lips move in a
+    still picture.
     """
     height, width = size
-    mouth = landmarks[:, 48:68]
-    corners = np.linalg.norm(mouth[:, 6] - mouth[:, 0], axis=1)
-    span = 1.5 * float(np.nanmedian(corners)) if np.isfinite(corners).any() else frames.shape[2] / 2
+    centres, halves, _ = patch_boxes(landmarks)
+    known = np.isfinite(halves)
+    half = float(np.median(halves[known])) if known.any() else frames.shape[2] / 4  # one scale: no breathing
     out = []
-    for frame, points in zip(frames, mouth, strict=True):
-        found = np.isfinite(points).all()
-        # Corners move little with the jaw; the middle of all points would hop up and down.
-        cx, cy = points[[0, 6]].mean(0) if found else (frame.shape[1] / 2, frame.shape[0] / 2)
-        scale = width / span
-        cy += 0.08 * span  # lower lips travel farther than upper ones
+    for frame, centre, found in zip(frames, centres, known, strict=True):
+        cx, cy = centre if found else (frame.shape[1] / 2, frame.shape[0] / 2)
+        scale = width / (2 * half)
         matrix = np.array([[scale, 0, width / 2 - scale * cx], [0, scale, height / 2 - scale * cy]])
-        out.append(
-            cv2.warpAffine(
-                frame, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-            )
+        zoomed = cv2.warpAffine(
+            frame, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
         )
+        out.append(zoomed)
     return np.stack(out)
 
 
