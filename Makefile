@@ -3,7 +3,6 @@ VENV ?= .venv
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3,$(shell \
 	$(p) -c 'import sys; print(sys.executable) if sys.version_info[:2] in ((3, 11), (3, 12)) else None' 2>/dev/null)))
 ARGS ?=
-# Modules are compiled when they are first imported: most never are.
 INSTALL = $(VENV)/bin/pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: demo test lint format lock clean venv system-packages
@@ -43,4 +42,6 @@ $(VENV)/.ready: constraints.txt setup.py pyproject.toml
 	@$(INSTALL) -c constraints.txt torch setuptools
 	@$(INSTALL) --no-deps --no-build-isolation --use-pep517 -r constraints.txt
 	@$(INSTALL) --no-deps --no-build-isolation -e .
+	@# pip would compile on one core; files that are templates and no Python do not matter.
+	@$(VENV)/bin/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
 	@touch $@
