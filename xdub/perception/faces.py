@@ -23,7 +23,9 @@ class FaceTrack:
     """One face over F frames of a video; px of the full picture, nan rows where there is none."""
 
     landmarks68: np.ndarray  # [F, 68, 2] float32, iBUG-68
-    landmarks478: np.ndarray  # [F, 478, 3] float32, MediaPipe's mesh; z in px, smaller is nearer
+    landmarks478: (
+        np.ndarray | None
+    )  # [F, 478, 3] float32, MediaPipe's mesh, if kept; z in px, smaller is nearer
     found: np.ndarray  # [F] bool: seen in this frame (not interpolated)
     faces: np.ndarray  # [F] int: how many faces were seen near or in the frame when it was searched
     cuts: np.ndarray  # [F] bool: this frame begins a new shot
@@ -49,25 +51,30 @@ class FaceTracker:
     def __init__(self, confidence: float = 0.5) -> None:
         self._search = FaceSearch(confidence)
 
-    def track(self, frames: Iterable[np.ndarray]) -> FaceTrack:
+    def track(self, frames: Iterable[np.ndarray], *, keep_mesh: bool = False) -> FaceTrack:
         """Follow a face through frames uint8 RGB [H, W, 3], taken one by one.
 
         Gaps of up to 5 frames are interpolated inside a shot. A video without any face gives an all-nan track.
+        ``keep_mesh`` costs 6 kB a frame.
         """
-        rows = list(self._follow(frames))
-        meshes = np.stack([row[0] for row in rows]) if rows else np.zeros((0, 478, 3), np.float32)
-        found = np.isfinite(meshes[:, 0, 0])
-        cuts = np.array([row[2] for row in rows], bool)
-        meshes = bridge_gaps(meshes, cuts)
-        height, width = rows[0][3] if rows else (0, 0)
+        points, meshes, faces, cuts, size = [], [], [], [], (0, 0)
+        for mesh, count, cut, shape in self._follow(frames):
+            size = shape
+            points.append(mesh_to_68(mesh))
+            faces.append(count)
+            cuts.append(cut)
+            if keep_mesh:
+                meshes.append(mesh)
+        starts = np.array(cuts, bool)
+        landmarks = np.stack(points) if points else np.zeros((0, 68, 2), np.float32)
         return FaceTrack(
-            landmarks68=mesh_to_68(meshes),
-            landmarks478=meshes,
-            found=found,
-            faces=np.array([row[1] for row in rows], int),
-            cuts=cuts,
-            height=height,
-            width=width,
+            landmarks68=bridge_gaps(landmarks, starts),
+            landmarks478=bridge_gaps(np.stack(meshes), starts) if meshes else None,
+            found=np.isfinite(landmarks).all(axis=(1, 2)),
+            faces=np.array(faces, int),
+            cuts=starts,
+            height=size[0],
+            width=size[1],
         )
 
     def _follow(

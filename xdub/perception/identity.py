@@ -27,6 +27,7 @@ class Identity(nn.Module):
     name: str
     chip_size: int
     template: np.ndarray  # [P, 2] px of the chip: where the points of `anchors` go
+    crop_scale: float = 1.0  # of the face crops that come without landmarks
     crop_anchors: np.ndarray  # [P, 2]: where they lie in a face crop of scale 1, as fractions of its side
 
     @staticmethod
@@ -50,9 +51,8 @@ class Identity(nn.Module):
         """Faces [N, 3, H, W] -> chips [N, 3, chip, chip]; the border is repeated outside the picture."""
         height, width = faces.shape[-2:]
         if landmarks68 is None:
-            points = np.broadcast_to(
-                self.crop_anchors * (width, height), (len(faces), *self.crop_anchors.shape)
-            )
+            anchors = 0.5 + (self.crop_anchors - 0.5) / self.crop_scale
+            points = np.broadcast_to(anchors * (width, height), (len(faces), *anchors.shape))
         else:
             points = self.anchors(np.asarray(torch.as_tensor(landmarks68).cpu(), np.float64))
         matrix, shift = umeyama(np.broadcast_to(self.template, points.shape), points)  # chip -> picture
@@ -102,8 +102,11 @@ def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * b).sum(axis=-1) / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1))
 
 
-def load_identity(config: PerceptionConfig) -> Identity:
+def load_identity(config: PerceptionConfig, crop_scale: float = 1.0) -> Identity:
     """The embedder that a recipe names, in eval mode, on the CPU.
+
+    Args:
+        crop_scale: the recipe's ``video.crop_scale``, for faces that are embedded without landmarks.
 
     Raises:
         UserError: its weights cannot be had, or are of another network.
@@ -111,15 +114,18 @@ def load_identity(config: PerceptionConfig) -> Identity:
     if config.identity == "dlib":
         from xdub.perception.identity_dlib import DlibIdentity
 
-        return DlibIdentity.load(config.identity_path).eval()
-    from xdub.perception.identity_arcface import ArcFaceIdentity
+        network: Identity = DlibIdentity.load(config.identity_path)
+    else:
+        from xdub.perception.identity_arcface import ArcFaceIdentity
 
-    if config.identity_path is None:
-        raise UserError(
-            "perception.identity: arcface needs perception.identity_path, the backbone.pth of an ArcFace r50 or r100 "
-            "(non-commercial research licence); or set perception.identity=dlib"
-        )
-    return ArcFaceIdentity.load(Path(config.identity_path)).eval()
+        if config.identity_path is None:
+            raise UserError(
+                "perception.identity: arcface needs perception.identity_path, the backbone.pth of an ArcFace r50 or "
+                "r100 (non-commercial research licence); or set perception.identity=dlib"
+            )
+        network = ArcFaceIdentity.load(Path(config.identity_path))
+    network.crop_scale = crop_scale
+    return network.eval()
 
 
 def _filled(points: np.ndarray | None) -> np.ndarray | None:

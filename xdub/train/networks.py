@@ -18,7 +18,9 @@ from xdub.train.phases import get_phase
 from xdub.train.phases.common import PhaseContext
 
 
-def build_model(recipe: Recipe, phase: str, codec: Codec, *, base: str | None, init_from: str | None) -> VideoDiT:
+def build_model(
+    recipe: Recipe, phase: str, codec: Codec, *, base: str | None, init_from: str | None
+) -> VideoDiT:
     """The network of a phase in train mode; the parameters with requires_grad are what it trains.
 
     Generator and editor train everything, from ``init_from`` if given. The experts train an adapter on the frozen
@@ -43,11 +45,17 @@ def build_model(recipe: Recipe, phase: str, codec: Codec, *, base: str | None, i
 
 def weights_file(path: Path) -> Path:
     """The safetensors file of a path: the file itself, or the one in an export folder. UserError if there is none."""
-    candidates = [path] if path.suffix == ".safetensors" else [path / "model.safetensors", path / "adapter.safetensors"]
+    candidates = (
+        [path]
+        if path.suffix == ".safetensors"
+        else [path / "model.safetensors", path / "adapter.safetensors"]
+    )
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    raise UserError(f"{path} has no weights: give a .safetensors file or the `export` folder of a trained phase")
+    raise UserError(
+        f"{path} has no weights: give a .safetensors file or the `export` folder of a trained phase"
+    )
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -57,16 +65,17 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 def build_loss_context(recipe: Recipe, phase: str, codec: Codec, device: torch.device) -> PhaseContext:
     """Only the networks whose loss has a weight in this phase are loaded."""
-    cfg, seed = recipe.phase(phase), recipe.for_phase(phase).seed
+    cfg, seed = recipe.phase(phase), recipe.for_phase(phase).seed or 0
     sync = identity = features = None
     if get_phase(phase).EXPERT == "lip":
-        from xdub.perception import load_sync
+        from xdub.perception.syncnet import load_sync
 
         sync = _frozen(load_sync(recipe.perception), device)
     if get_phase(phase).EXPERT == "texture":
-        from xdub.perception import load_features, load_identity
+        from xdub.perception.features import load_features
+        from xdub.perception.identity import load_identity
 
-        identity = _frozen(load_identity(recipe.perception), device)
+        identity = _frozen(load_identity(recipe.perception, recipe.video.crop_scale), device)
         features = _frozen(load_features(recipe.perception), device)
     return PhaseContext(phase=cfg, seed=seed, codec=codec, sync=sync, identity=identity, features=features)
 

@@ -1,0 +1,243 @@
+"""Real videos to clip shards: track a face, crop it steadily, cut into clips with their speech (METHOD, Geometry).
+
+A video is read twice, frame by frame: once to find the face, once to cut the crops. So memory does not grow with its
+length or size. What became of every video stands in the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xdub.data.clip import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip, clip_id_of
+from xdub.data.ingest import Ingested, ingest
+from xdub.data.ledger import LedgerRow
+from xdub.data.transforms import crop, crop_boxes, crop_points
+from xdub.errors import UserError
+from xdub.media import probe, read_audio, read_video
+from xdub.perception.face_mesh import lip_masks, lower_face_masks
+from xdub.perception.faces import FaceTrack, FaceTracker
+
+if TYPE_CHECKING:
+    from xdub.config import Recipe
+
+SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp")
+MIN_SIDE = 0.5  # of video.size: a crop is enlarged at most twice
+MIN_SOUND = 1e-4  # root mean square; digital silence is no speech
+
+
+@dataclass(frozen=True)
+class Span:
+    """Frames [start, end) of one shot with a face in every one; arrays run over these frames."""
+
+    start: int
+    end: int
+    landmarks: np.ndarray  # [n, 68, 2] px of the picture
+    boxes: np.ndarray  # [n, 3]
+
+
+class Rejected(Exception):
+    """A video that is sound, but of no use: which check says so, its value and the threshold."""
+
+    def __init__(self, check: str, value: float, threshold: float, message: str) -> None:
+        super().__init__(message)
+        self.check, self.value, self.threshold, self.message = check, value, threshold, message
+
+
+def prepare_videos(
+    sources: Sequence[str | Path],
+    out: str | Path,
+    recipe: Recipe,
+    *,
+    workers: int | None = None,
+    on_progress: Callable[..., None] | None = None,
+) -> Ingested:
+    """Videos, and all videos below folders, to the data set OUT. Can be killed and run again at any time.
+
+    Raises:
+        UserError: a source does not exist, a folder holds no video, or not one clip could be made.
+    """
+    videos = find_videos(sources)
+    if len(videos) == 1:
+        probe(videos[0])  # says what is wrong before anything is written
+    video = recipe.video
+    made_by = {
+        "prepare": 1,
+        "size": video.size,
+        "clip_frames": video.clip_frames,
+        "crop_scale": video.crop_scale,
+    }
+    return ingest(
+        videos, out, recipe, prepare_video, manifest_recipe=made_by, workers=workers, on_progress=on_progress
+    )
+
+
+def find_videos(sources: Sequence[str | Path]) -> list[Path]:
+    """Files as given, folders searched for video files in order of their names."""
+    videos: list[Path] = []
+    for source in map(Path, sources):
+        if source.is_dir():
+            inside = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            if not inside:
+                raise UserError(f"{source}: holds no video files ({', '.join(SUFFIXES)})")
+            videos += inside
+        elif source.exists():
+            videos.append(source)
+        else:
+            raise UserError(f"{source}: no such file or folder")
+    if not videos:
+        raise UserError("no source was given: name video files, or folders of them")
+    return videos
+
+
+def prepare_video(source: str, recipe: Recipe) -> tuple[Iterable[Clip], Iterable[LedgerRow]]:
+    """One video to its clips, made lazily, and to its ledger row, complete once the clips have been taken."""
+    rows: list[LedgerRow] = []
+    return _clips(Path(source), recipe, rows), rows
+
+
+def shortest_clip(recipe: Recipe) -> int:
+    """Frames that the longest training window needs."""
+    windows = [recipe.phase(name).window for name in ("generator", "editor", "lip", "texture")]
+    return min(recipe.video.clip_frames, max(windows))
+
+
+def find_spans(track: FaceTrack, recipe: Recipe) -> list[Span]:
+    """Runs of frames with a face, within one shot, long enough for a clip and with a large enough face.
+
+    Raises:
+        Rejected: there is none; says which check came closest to letting one through.
+    """
+    known = track.known
+    if not known.any():
+        raise Rejected("face", 0.0, 1.0, "no face in any frame")
+    needed, least = shortest_clip(recipe), MIN_SIDE * recipe.video.size
+    cuts = np.flatnonzero(track.cuts)
+    runs = [piece for start, end in _runs(known) for piece in _split(start, end, cuts)]
+    longest = max(end - start for start, end in runs)
+    if longest < needed:
+        whole = len(track) < needed
+        check, what = ("length", "long") if whole else ("face_frames", "long with a face in one shot")
+        raise Rejected(check, float(longest), float(needed), f"{longest} frames {what}; {needed} needed")
+    spans = []
+    for start, end in runs:
+        if end - start >= needed:
+            points = track.landmarks68[start:end]
+            spans.append(Span(start, end, points, crop_boxes(points, scale=recipe.video.crop_scale)))
+    large = [span for span in spans if float(np.median(span.boxes[:, 2])) >= least]
+    if not large:
+        side = max(float(np.median(span.boxes[:, 2])) for span in spans)
+        raise Rejected("face_size", side, least, f"the face crop is {side:.0f} px wide; {least:.0f} needed")
+    return large
+
+
+def _clips(path: Path, recipe: Recipe, rows: list[LedgerRow]) -> Iterator[Clip]:
+    try:
+        spans, known, audio = _look(path, recipe)
+    except Rejected as no:
+        rows.append(
+            LedgerRow(
+                input=str(path),
+                status="rejected",
+                check=no.check,
+                value=no.value,
+                threshold=no.threshold,
+                message=no.message,
+            )
+        )
+        return
+    used = np.zeros(len(known), bool)
+    for start, clip in _cut(path, recipe, spans, audio):
+        used[start : start + clip.num_frames] = True
+        yield clip
+    rows += _unused(str(path), used, known, shortest_clip(recipe))
+
+
+def _unused(source: str, used: np.ndarray, known: np.ndarray, needed: int) -> Iterator[LedgerRow]:
+    """One row for every stretch of frames that is in no clip."""
+    for start, end in _runs(~used):
+        seen = int(known[start:end].sum())
+        yield LedgerRow(
+            input=source,
+            clip_id=f"frames {start}-{end}",
+            status="rejected",
+            check="face" if seen == 0 else "length",
+            value=float(seen),
+            threshold=float(needed),
+            message="no face" if seen == 0 else "too short for a clip, or the face too small",
+        )
+
+
+def _look(path: Path, recipe: Recipe) -> tuple[list[Span], np.ndarray, np.ndarray]:
+    """First pass: where clips can lie, which frames have a face [F], and the sound."""
+    info = probe(path)
+    if not info.has_audio:
+        raise Rejected("audio", 0.0, 1.0, "no audio stream")
+    audio = read_audio(path, SAMPLE_RATE)
+    loudness = float(np.sqrt(np.mean(np.square(audio, dtype=np.float64))))
+    if loudness < MIN_SOUND:
+        raise Rejected("sound", loudness, MIN_SOUND, "the sound is silent")
+    with FaceTracker() as tracker:
+        track = tracker.track(read_video(path, fps=FPS, exact=False))
+    return find_spans(track, recipe), track.known, audio
+
+
+def _cut(path: Path, recipe: Recipe, spans: list[Span], audio: np.ndarray) -> Iterator[tuple[int, Clip]]:
+    """Second pass: (first frame, clip) for clips of ``video.clip_frames`` from every span."""
+    size, needed = recipe.video.size, shortest_clip(recipe)
+    pieces = [
+        (span, a, min(a + recipe.video.clip_frames, span.end))
+        for span in spans
+        for a in range(span.start, span.end, recipe.video.clip_frames)
+    ]
+    waiting = iter(piece for piece in pieces if piece[2] - piece[1] >= needed)
+    current = next(waiting, None)
+    crops: list[np.ndarray] = []
+    for n, frame in enumerate(read_video(path, fps=FPS)):
+        if current is None:
+            return
+        span, start, end = current
+        if n < start:
+            continue
+        crops.append(crop(frame[None], span.boxes[n - span.start][None], size)[0])
+        if n == end - 1:
+            yield start, _clip(path, np.stack(crops), start, span, audio)
+            crops, current = [], next(waiting, None)
+
+
+def _clip(path: Path, frames: np.ndarray, start: int, span: Span, audio: np.ndarray) -> Clip:
+    count, size = frames.shape[:2]
+    here = slice(start - span.start, start - span.start + count)
+    points = crop_points(span.landmarks[here], span.boxes[here], size)
+    sound = np.zeros(count * SAMPLES_PER_FRAME, np.float32)
+    part = audio[start * SAMPLES_PER_FRAME :][: len(sound)]
+    sound[: len(part)] = part
+    name = f"{path.resolve().parent.name}/{path.name}"  # the folder often tells the speaker or the recording
+    source = f"{name}:{start}-{start + count}"
+    return Clip(
+        clip_id=clip_id_of(source, frames, sound),
+        source=source,
+        speaker=name,
+        frames=frames,
+        audio=sound,
+        landmarks=points,
+        face_mask=lower_face_masks(points, size, size),
+        lip_mask=lip_masks(points, size, size),
+        occluder_mask=np.zeros((count, size, size), bool),
+    )
+
+
+def _split(start: int, end: int, cuts: np.ndarray) -> list[tuple[int, int]]:
+    """[start, end) in pieces that begin at the cuts inside it."""
+    inside = [int(cut) for cut in cuts if start < cut < end]
+    return list(zip([start, *inside], [*inside, end], strict=True))
+
+
+def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
+    """[start, end) of every stretch of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(int)))
+    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
