@@ -14,7 +14,7 @@ import torch
 
 from xdub.data.samples import StreamSpec
 from xdub.data.shards import ShardWriter, read_manifest
-from xdub.data.stream import LocalStream, RayStream
+from xdub.data.stream import LocalStream, RayStream, _user_error
 from xdub.data.testing import FrameIndexAudio, PatchCodec, make_clip
 from xdub.errors import UserError
 
@@ -72,16 +72,15 @@ def test_two_epochs_hold_every_id_twice_with_other_windows(clips: Path) -> None:
     assert any(len(values) == 2 for values in starts.values())
 
 
-@pytest.mark.parametrize("prefetch", [0, 2])
-def test_resuming_at_a_cursor_continues_bit_for_bit(clips: Path, prefetch: int) -> None:
-    whole = list(LocalStream(spec(clips), steps=4, prefetch=0))
-    stream = LocalStream(spec(clips), prefetch=prefetch)
+def test_resuming_at_a_cursor_continues_bit_for_bit(clips: Path) -> None:
+    whole = list(LocalStream(spec(clips), steps=4))
+    stream = LocalStream(spec(clips))
     for number, batch in enumerate(stream):
         assert_equal(batch, whole[number])
         if number == 4:  # in the middle of the third step: its first half will come again
             break
     assert stream.state()["cursor"] == 8
-    again = LocalStream(spec(clips), steps=2, prefetch=prefetch, cache_bytes=0)
+    again = LocalStream(spec(clips), steps=2, cache_bytes=0)
     again.load_state(stream.state())
     for got, want in zip(again, whole[4:], strict=True):
         assert_equal(got, want)
@@ -101,6 +100,18 @@ def test_the_ranks_of_any_world_size_make_the_same_samples(clips: Path) -> None:
     for world in (2, 4):
         for position, (name, z0) in samples(world).items():
             assert name == one[position][0] and torch.equal(z0, one[position][1])
+
+
+def test_the_number_of_threads_changes_no_bit_and_is_left_alone(clips: Path) -> None:
+    before, made = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            made.append(next(iter(LocalStream(spec(clips)))))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert_equal(*made)
 
 
 def test_a_state_of_other_data_is_refused(clips: Path) -> None:
@@ -136,7 +147,7 @@ def test_editor_phases_want_pairs(clips: Path, tmp_path: Path) -> None:
     assert batch["z_ref"].shape == batch["z0"].shape and "z_mask" not in batch
 
 
-def test_an_error_in_the_thread_reaches_the_consumer(clips: Path) -> None:
+def test_an_error_of_the_codec_reaches_the_consumer(clips: Path) -> None:
     def broken() -> PatchCodec:
         codec = PatchCodec()
         codec.encode = lambda video: 1 / 0
@@ -144,6 +155,13 @@ def test_an_error_in_the_thread_reaches_the_consumer(clips: Path) -> None:
 
     with pytest.raises(UserError, match="ZeroDivisionError"):
         next(iter(LocalStream(spec(clips, make_codec=broken))))
+
+
+def test_the_words_of_an_actor_survive_the_way_back() -> None:
+    told = _user_error(RuntimeError("Traceback ...\n  line 1\nxdub.errors.UserError: clip 7: damaged row\n"))
+    assert isinstance(told, UserError) and str(told) == "clip 7: damaged row"
+    other = RuntimeError("out of memory")
+    assert _user_error(other) is other
 
 
 def test_ray_must_run_first(clips: Path) -> None:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import queue
 import re
-import threading
 import time
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -25,6 +23,7 @@ from xdub.errors import UserError
 
 log = logging.getLogger(__name__)
 LOCAL_CACHE_BYTES = 2 << 30
+ACTOR_CACHE_BYTES = 256 << 20
 NO_PROGRESS_SECONDS = 300
 """Ray Data gives up after this long without a finished task, e.g. when no CPU is left for its actors."""
 
@@ -107,9 +106,9 @@ class Stream:
 
 
 class LocalStream(Stream):
-    """Makes batches in this process, ahead of the consumer in a thread (`prefetch` = 0: in line).
+    """Makes each batch in this process when it is asked for. Decoded clips stay in memory up to `cache_bytes`.
 
-    Decoded clips stay in memory up to `cache_bytes`.
+    No thread works ahead: torch has one number of threads for the whole process, and a sample's bits may depend on it.
     """
 
     def __init__(
@@ -118,16 +117,14 @@ class LocalStream(Stream):
         *,
         cursor: int = 0,
         steps: int | None = None,
-        prefetch: int = 2,
         cache_bytes: int = LOCAL_CACHE_BYTES,
     ) -> None:
         super().__init__(spec, cursor=cursor, steps=steps)
-        self.prefetch = prefetch
         self._maker = SampleMaker(spec, self.plan, cache_bytes)
 
     def _batches(self, positions: Iterator[range]) -> Generator[dict[str, Any]]:
-        made = (self._maker.batch(some) for some in positions)
-        yield from _ahead(made, self.prefetch) if self.prefetch else made
+        for some in positions:
+            yield self._maker.batch(some)
 
 
 class RayStream(Stream):
@@ -148,7 +145,7 @@ class RayStream(Stream):
         actor_gpus: float = 0.0,
         prefetch: int = 2,
         chunk_batches: int = 4096,
-        cache_bytes: int = 0,
+        cache_bytes: int = ACTOR_CACHE_BYTES,
     ) -> None:
         super().__init__(spec, cursor=cursor, steps=steps)
         self.actors, self.actor_cpus, self.actor_gpus = actors, actor_cpus, actor_gpus
@@ -222,41 +219,3 @@ def _user_error(error: BaseException) -> BaseException:
     """The UserError that an actor raised (Ray hands on its text alone), else the error as it is."""
     found = re.findall(r"^xdub\.errors\.UserError: (.+)$", str(error), flags=re.MULTILINE)
     return UserError(found[-1]) if found else error
-
-
-def _ahead(made: Iterator[Any], depth: int) -> Generator[Any]:
-    """The same items, made up to `depth` ahead by a thread; its exception is raised here."""
-    ready: queue.Queue = queue.Queue(maxsize=depth)
-    stop, done = threading.Event(), object()
-
-    def put(item: object) -> bool:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def work() -> None:
-        try:
-            for item in made:
-                if not put((item, None)):
-                    return
-            put((done, None))
-        except BaseException as error:
-            put((done, error))
-
-    thread = threading.Thread(target=work, name="xdub-data", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = ready.get()
-            if error is not None:
-                raise error
-            if item is done:
-                return
-            yield item
-    finally:
-        stop.set()
-        thread.join()
