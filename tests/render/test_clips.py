@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from xdub.errors import UserError
-from xdub.render import make_clips, render_full_clip
+from xdub.render import make_clips, render_full_clip, truth
 from xdub.render.clips import HELD_OUT, TAKES
+from xdub.render.gl import Rasteriser
 
 SMALL = {"size": 48, "frames": 9, "full_size": 128}
 
@@ -35,6 +36,12 @@ def test_rendering_again_gives_the_same_bits(pairs):
     assert np.array_equal(again.full, pairs[0].full) and np.array_equal(again.twin_full, pairs[0].twin_full)
     assert np.array_equal(again.clip.audio, pairs[0].clip.audio)
     assert again.clip.clip_id == pairs[0].clip.clip_id
+
+
+def test_sizes_may_be_mixed(pairs):
+    other = next(make_clips(0, [0], size=48, frames=9, full_size=96))
+    assert other.full.shape == (9, 96, 96, 3)
+    assert np.array_equal(next(make_clips(0, [0], **SMALL)).full, pairs[0].full)
 
 
 def test_a_clip_does_not_depend_on_those_before_it(pairs):
@@ -65,6 +72,23 @@ def test_twins_are_bit_equal_from_the_eyes_up(long_pair):
     for frame in range(len(changed)):
         lids = long_pair.full_landmarks[frame, 36:48, 1].min()
         assert not changed[frame, : int(lids) - 1].any(), frame
+
+
+def test_a_twin_drawn_where_it_differs_equals_one_drawn_whole(monkeypatch, pairs):
+    whole = Rasteriser.draw
+
+    def draw_all(self, moving, box):
+        x0, y0, x1, y1 = box
+        return whole(self, moving)[y0:y1, x0:x1]
+
+    def everywhere(avatar, one, other, motion, camera, size):
+        return [(0, 0, size, size)] * len(one)
+
+    monkeypatch.setattr(Rasteriser, "draw", draw_all)
+    monkeypatch.setattr(truth, "changed_boxes", everywhere)
+    for pair, index in zip(pairs, (0, TAKES), strict=True):
+        again = next(make_clips(0, [index], **SMALL))
+        assert np.array_equal(again.twin_full, pair.twin_full)
 
 
 def test_the_face_mask_covers_what_speech_moves_and_never_follows_it(long_pair):

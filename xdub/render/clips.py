@@ -7,6 +7,7 @@ sentences are unseen by construction.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -64,7 +65,7 @@ def _open() -> np.ndarray:
 
 
 @lru_cache(maxsize=4)
-def _rasteriser(size: int) -> Rasteriser:
+def _rasteriser(size: int, thread: int) -> Rasteriser:
     return Rasteriser(size)
 
 
@@ -92,19 +93,30 @@ def curve_matrix(avatar: Avatar, *groups: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _draw(
-    avatar: Avatar, person: _Person, scene: Scene, motion: Motion, moving: np.ndarray, target: Rasteriser
+    person: _Person,
+    scene: Scene,
+    motion: Motion,
+    moving: np.ndarray,
+    target: Rasteriser,
+    like: np.ndarray | None = None,
+    boxes: list[tuple[int, int, int, int]] | None = None,
 ) -> np.ndarray:
-    """[F,S,S,4] uint8 of one loaded mesh; `moving` [F,V,6] covers the avatar's own vertices."""
+    """[F,S,S,4] uint8 of one loaded mesh; `moving` [F,V,6] covers the avatar's own vertices.
+
+    Given frames `like` that differ within `boxes` only, no more than the boxes is drawn.
+    """
     extra = [np.concatenate([p.position, p.normal], 1).astype(np.float32) for p in person.pieces]
     tail = np.concatenate(extra) if extra else np.zeros((0, 6), np.float32)
-    images = np.empty((len(moving), target.size, target.size, 4), np.uint8)
+    whole = (0, 0, target.size, target.size)
+    images = np.empty((len(moving), target.size, target.size, 4), np.uint8) if like is None else like.copy()
     for frame, vertices in enumerate(moving):
         parts = [vertices, tail]
         if scene.occluder is not None and scene.path is not None:
             here = scene.occluder.position + scene.path[frame]
             parts.append(np.concatenate([here, scene.occluder.normal], 1).astype(np.float32))
         target.uniforms(turn=motion.turn[frame], shift=motion.shift[frame], gaze=motion.gaze[frame])
-        images[frame] = target.draw(np.concatenate(parts))
+        x0, y0, x1, y1 = boxes[frame] if boxes is not None else whole
+        images[frame, y0:y1, x0:x1] = target.draw(np.concatenate(parts), (x0, y0, x1, y1))
     return images
 
 
@@ -115,8 +127,8 @@ def _load(avatar: Avatar, person: _Person, scene: Scene, target: Rasteriser) -> 
     light = scene.light
     target.uniforms(
         camera=scene.camera,
-        eye_point=scene.eye_point,
         pivot=PIVOT,
+        half_dir=light.half_dir,
         key_dir=light.key_dir,
         key_color=light.key_color,
         rim_dir=light.rim_dir,
@@ -134,7 +146,7 @@ def _render(
     seed: int, index: int, *, size: int, frames: int, full_size: int, crop_scale: float
 ) -> RenderedPair:
     avatar, person = load_avatar(), _person(seed, index // TAKES)
-    target = _rasteriser(full_size)
+    target = _rasteriser(full_size, threading.get_ident())
     who = person.identity
     motion = draw_motion(seeded("render", seed, "motion", index), frames, who.smile)
     scene = draw_scene(seeded("render", seed, "scene", index), full_size, frames, who.skin)
@@ -149,10 +161,15 @@ def _render(
     outline = truth.face_outline(avatar, person.shape, motion, scene.camera, full_size)
     face_mask = truth.hull_masks(crop_points(outline, boxes, size), size, 1.05)
 
+    takes = [
+        avatar.moving(person.shape, curve_matrix(avatar, motion.curves, speech.curves)) for speech in said
+    ]
+    first = _draw(person, scene, motion, takes[0], target)
+    differ = truth.changed_boxes(avatar, takes[0], takes[1], motion, scene.camera, full_size)
+    second = _draw(person, scene, motion, takes[1], target, like=first, boxes=differ)
+
     made: list[tuple[Clip, np.ndarray, np.ndarray]] = []
-    for role, speech in zip(("clip", "twin"), said, strict=True):
-        moving = avatar.moving(person.shape, curve_matrix(avatar, motion.curves, speech.curves))
-        images = _draw(avatar, person, scene, motion, moving, target)
+    for role, speech, moving, images in zip(("clip", "twin"), said, takes, (first, second), strict=True):
         points = truth.landmarks(avatar, moving[..., :3], motion, scene.camera, full_size)
         pixels = np.ascontiguousarray(images[..., :3])
         cropped = crop(pixels, boxes, size)

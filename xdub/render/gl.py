@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +14,14 @@ from xdub.render import shaders
 
 @dataclass(frozen=True)
 class Mesh:
-    """What is drawn, fixed for a clip: V vertices and the triangles [.,3] of the three materials."""
+    """What is drawn, fixed for a clip: V vertices and the triangles [.,3] of each material."""
 
     cut: np.ndarray  # [V] negative: not drawn there
     uv: np.ndarray  # [V,2]
     tint: np.ndarray  # [V,4] linear rgb, ambient visibility (negative: occluder)
     mark: np.ndarray  # [V,4] skin, skull weight, gloss, mouth cavity
-    surface: np.ndarray
+    surface: np.ndarray  # nearest first: what lies behind is then never shaded
+    cloth: np.ndarray  # surface that ends at its cut
     eyes: np.ndarray
     hair: np.ndarray
 
@@ -34,21 +36,27 @@ def open_context() -> Any:
         raise UserError(f"no offscreen OpenGL ({error}): apt-get install libegl1 libgl1-mesa-dri") from error
 
 
-def look(centre: np.ndarray, distance: float, extent: float) -> tuple[np.ndarray, np.ndarray]:
-    """Square perspective camera on +z that shows `extent` units at the plane of `centre`.
+_mine = threading.local()
 
-    Returns (world to clip [4,4], camera point [3]).
-    """
+
+def shared_context() -> Any:
+    """This thread's one context: with two, each would draw with whichever was made current last."""
+    if not hasattr(_mine, "context"):
+        _mine.context = open_context()
+    return _mine.context
+
+
+def look(centre: np.ndarray, distance: float, extent: float) -> np.ndarray:
+    """Square perspective camera on +z that shows `extent` units at the plane of `centre`: world to clip, [4,4]."""
     focal = 2.0 * distance / extent
     near, far = distance - 5.0, distance + 5.0
-    eye = np.asarray(centre, float) + [0, 0, distance]
     view = np.eye(4)
-    view[:3, 3] = -eye
+    view[:3, 3] = -np.asarray(centre, float) - [0, 0, distance]
     projection = np.zeros((4, 4))
     projection[0, 0] = projection[1, 1] = focal
     projection[2, 2], projection[2, 3] = (far + near) / (near - far), 2 * far * near / (near - far)
     projection[3, 2] = -1.0
-    return projection @ view, eye
+    return projection @ view
 
 
 def project(points: np.ndarray, camera: np.ndarray, size: int) -> np.ndarray:
@@ -59,16 +67,21 @@ def project(points: np.ndarray, camera: np.ndarray, size: int) -> np.ndarray:
 
 
 class Rasteriser:
-    """Owns a GL context and draws one mesh over one backdrop. Not for use from several threads."""
+    """Draws one mesh over one backdrop, in the thread that made it."""
 
     def __init__(self, size: int, samples: int = 4) -> None:
         import moderngl
 
         self.size = size
-        self.ctx = open_context()
+        self.ctx = shared_context()
         self.ctx.enable(moderngl.DEPTH_TEST)
         self._cull = moderngl.CULL_FACE
-        sources = {"surface": shaders.SURFACE, "eyes": shaders.EYE, "hair": shaders.HAIR}
+        sources = {
+            "hair": shaders.HAIR,
+            "cloth": shaders.CUT_SURFACE,
+            "surface": shaders.SURFACE,
+            "eyes": shaders.EYE,
+        }
         self.programs = {
             name: self.ctx.program(vertex_shader=shaders.VERTEX, fragment_shader=source)
             for name, source in sources.items()
@@ -118,8 +131,14 @@ class Rasteriser:
                 if name in program:
                     program[name].write(data)
 
-    def draw(self, moving: np.ndarray) -> np.ndarray:
-        """One frame: `moving` [V,6] float32 (position, normal) -> [size,size,4] uint8, alpha 0 on occluders."""
+    def draw(self, moving: np.ndarray, box: tuple[int, int, int, int] | None = None) -> np.ndarray:
+        """One frame: `moving` [V,6] float32 (position, normal) -> [size,size,4] uint8, alpha 0 on occluders.
+
+        With `box` (x0, y0, x1, y1) only that part is drawn, and returned: the same pixels, sooner.
+        """
+        x0, y0, x1, y1 = box or (0, 0, self.size, self.size)
+        corner = (x0, self.size - y1, x1 - x0, y1 - y0)  # OpenGL counts rows from below
+        self.multi.scissor = self.single.scissor = corner
         self.moving.write(np.ascontiguousarray(moving, "f4"))
         self.multi.use()
         self.multi.clear(0, 0, 0, 1)
@@ -127,18 +146,14 @@ class Rasteriser:
         self.picture.use(0)
         self.screen.render(vertices=3)
         for name, array in self.arrays.items():
-            texture = {"surface": "paint", "hair": "strands"}.get(name)
+            texture = {"surface": "paint", "cloth": "paint", "hair": "strands"}.get(name)
             if texture:
                 self.textures[texture].use(0)
             (self.ctx.disable if name == "hair" else self.ctx.enable)(self._cull)
             array.render()
         self.ctx.copy_framebuffer(self.single, self.multi)
-        pixels = np.frombuffer(self.single.read(components=4), np.uint8)
-        return pixels.reshape(self.size, self.size, 4)[::-1]
-
-    def close(self) -> None:
-        """Free the context."""
-        self.ctx.release()
+        pixels = np.frombuffer(self.single.read(viewport=corner, components=4), np.uint8)
+        return pixels.reshape(y1 - y0, x1 - x0, 4)[::-1]
 
 
 def _layout(program: Any, buffer: Any, fields: list[tuple[str, int]]) -> tuple[Any, ...]:

@@ -28,6 +28,7 @@ class Piece:
     mark: np.ndarray  # [n,4]
     triangles: np.ndarray  # [t,3] local
     hair: bool = False
+    hides: np.ndarray | None = None  # [V] bool: the body's vertices that nobody sees under it
 
 
 def step(low: float, high: float, value: np.ndarray) -> np.ndarray:
@@ -135,6 +136,7 @@ def hair_pieces(
     )
     ids, position, triangles = shell(avatar, shape, normal, near, offset)
     pieces.append(_hair_piece(avatar, ids, position, triangles, line[ids], 0.55 + 0.45 * grown[ids]))
+    pieces[0].hides = near & (line > 0.12)
     if style in ("long", "bob"):
         proxy = np.flatnonzero(avatar.part == PART["hair"])
         position = shape.vertices[proxy].astype(np.float64)
@@ -190,7 +192,16 @@ def _hat(avatar: Avatar, shape: Shape, normal: np.ndarray, person: Identity, on_
     tint = np.concatenate([person.hat[None] * rib[:, None], np.ones((n, 1))], 1)
     mark = np.stack([np.zeros(n), np.ones(n), np.zeros(n), np.zeros(n)], 1)
     uv = np.tile(np.array(WHITE), (n, 1))
-    return Piece(position, smooth_normals(position, triangles), above[ids], uv, tint, mark, triangles)
+    return Piece(
+        position,
+        smooth_normals(position, triangles),
+        above[ids],
+        uv,
+        tint,
+        mark,
+        triangles,
+        hides=cover & (above > 0.1),
+    )
 
 
 def _visor(shape: Shape, avatar: Avatar, person: Identity) -> Piece:
@@ -238,7 +249,14 @@ def cloth_piece(
     tint = np.concatenate([person.cloth[None] * shade[:, None], np.ones((n, 1))], 1)
     mark = np.stack([np.zeros(n), avatar.head_weight[ids], np.zeros(n), np.zeros(n)], 1)
     return Piece(
-        position, smooth_normals(position, triangles), below[ids], cloth_uv(rest[ids]), tint, mark, triangles
+        position,
+        smooth_normals(position, triangles),
+        below[ids],
+        cloth_uv(rest[ids]),
+        tint,
+        mark,
+        triangles,
+        hides=below > 0.12,
     )
 
 
@@ -266,14 +284,21 @@ def build_mesh(avatar: Avatar, person: Identity, open_: np.ndarray, pieces: list
         mark[of] = [0.3, 1.0, gloss, 0.0]
         uv[of] = WHITE
     shift = np.cumsum([n] + [len(p.position) for p in pieces])
-    surface = [avatar.solid] + [p.triangles + s for p, s in zip(pieces, shift, strict=False) if not p.hair]
+    hidden = np.zeros(n, bool)
+    for piece in pieces:
+        if piece.hides is not None:
+            hidden |= piece.hides
+    skin = avatar.solid[~hidden[avatar.solid].all(1)]
+    skin = skin[np.argsort(-rest[skin, 2].max(1), kind="stable")]
+    cloth = [p.triangles + s for p, s in zip(pieces, shift, strict=False) if not p.hair]
     hair = [p.triangles + s for p, s in zip(pieces, shift, strict=False) if p.hair]
     return Mesh(
         cut=np.concatenate([np.ones(n), *(p.cut for p in pieces)]),
         uv=np.concatenate([uv, *(p.uv for p in pieces)]),
         tint=np.concatenate([tint, *(p.tint for p in pieces)]),
         mark=np.concatenate([mark, *(p.mark for p in pieces)]),
-        surface=np.concatenate(surface),
+        surface=skin,
+        cloth=np.concatenate(cloth) if cloth else np.zeros((0, 3), np.int32),
         eyes=avatar.eyeballs,
         hair=np.concatenate(hair) if hair else np.zeros((0, 3), np.int32),
     )

@@ -28,6 +28,11 @@ class Light:
     ground: np.ndarray
     exposure: float
 
+    @property
+    def half_dir(self) -> np.ndarray:
+        """Between the key and a camera far away on +z: where surfaces shine."""
+        return _unit(*(self.key_dir + np.array([0.0, 0.0, 1.0])))
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -35,7 +40,6 @@ class Scene:
 
     light: Light
     camera: np.ndarray  # [4,4]
-    eye_point: np.ndarray  # [3]
     backdrop: np.ndarray  # [size,size,3] uint8
     occluder: Piece | None
     path: np.ndarray | None  # [F,3] its place in every frame
@@ -156,8 +160,8 @@ def draw_scene(rng: np.random.Generator, size: int, frames: int, skin: np.ndarra
     light = draw_light(rng)
     backdrop = draw_backdrop(rng, size)
     centre = np.array([rng.uniform(-0.25, 0.25), 6.95 + rng.uniform(-0.15, 0.15), 0.9])
-    camera, eye_point = look(centre, DISTANCE, rng.uniform(3.9, 4.5))
+    camera = look(centre, DISTANCE, rng.uniform(3.9, 4.5))
     occluder = path = None
     if rng.uniform() < OCCLUDED:
         occluder, path = draw_occluder(rng, skin, frames)
-    return Scene(light, camera, eye_point, backdrop, occluder, path)
+    return Scene(light, camera, backdrop, occluder, path)

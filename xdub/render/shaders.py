@@ -1,4 +1,4 @@
-"""GLSL: one vertex program and three small fragment programs (surface, eyeball, hair).
+"""GLSL: one vertex program and small fragment programs (surface, surface with a cut edge, eyeball, hair).
 
 Everything that does not move is painted beforehand (see skin.py); with many small triangles on a software rasteriser
 the fragment program decides the frame rate.
@@ -13,52 +13,50 @@ uniform mat3 turn; uniform vec3 pivot; uniform vec3 shift;
 in vec3 position; in vec3 normal;       // this frame, before head motion
 in float cut; in vec2 uv;               // cloth and hair end where this is negative; place in the painted picture
 in vec4 tint; in vec4 mark;             // rgb, ambient visibility (< 0: occluder); skin, skull weight, gloss, cavity
-out vec3 v_position; out vec3 v_normal; out float v_cut; out vec2 v_uv; out vec4 v_tint; out vec4 v_mark;
+out vec3 v_normal; out float v_cut; out vec2 v_uv; out vec4 v_tint; out vec4 v_mark;
 out vec3 v_local;
 void main() {
     vec3 moved = turn * (position - pivot) + pivot + shift;
-    v_position = mix(position, moved, mark.y);
     v_normal = mix(normal, turn * normal, mark.y);
     v_local = normal; v_cut = cut; v_uv = uv; v_tint = tint; v_mark = mark;
-    gl_Position = camera * vec4(v_position, 1.0);
+    gl_Position = camera * vec4(mix(position, moved, mark.y), 1.0);
 }
 """
 
 _COMMON = """
 #version 330
-uniform vec3 eye_point;
+uniform vec3 half_dir;            // between the key light and the camera, which is far away on +z
 uniform vec3 key_dir; uniform vec3 key_color; uniform vec3 rim_dir; uniform vec3 rim_color;
 uniform vec3 sky; uniform vec3 ground; uniform float exposure;
-in vec3 v_position; in vec3 v_normal; in float v_cut; in vec2 v_uv; in vec4 v_tint; in vec4 v_mark; in vec3 v_local;
+in vec3 v_normal; in float v_cut; in vec2 v_uv; in vec4 v_tint; in vec4 v_mark; in vec3 v_local;
 out vec4 color;
-vec3 light(vec3 n, vec3 albedo, float open, vec3 wrap) {
-    vec3 key = clamp((vec3(dot(n, key_dir)) + wrap) / (1.0 + wrap), 0.0, 1.0);
-    vec3 rim = clamp((vec3(dot(n, rim_dir)) + wrap) / (1.0 + wrap), 0.0, 1.0);
+vec3 light(vec3 n, vec3 albedo, float open, vec3 wrap) {    // wrap 0: hard terminator, 1: lit all around
+    float k = dot(n, key_dir), r = dot(n, rim_dir);
+    vec3 key = max(k + wrap * (1.0 - k), 0.0), rim = max(r + wrap * (1.0 - r), 0.0);
     vec3 ambient = mix(ground, sky, 0.5 + 0.5 * n.y) * open;
     return albedo * (ambient + (key * key_color + rim * rim_color) * (0.25 + 0.75 * open));
 }
-vec4 expose(vec3 linear, float alpha) {
-    vec3 x = linear * exposure;
-    x = x / (x + 0.6) * 1.5;                      // film-like shoulder
-    return vec4(sqrt(clamp(x, 0.0, 1.0)) * (1.055 - 0.055 * x), alpha);
+vec4 expose(vec3 linear, float alpha) {                     // film-like shoulder and display gamma in one
+    vec3 x = linear * exposure + 1e-5;
+    return vec4(1.235 * x * inversesqrt(x * x + 0.6 * x), alpha);
 }
 """
 
-SURFACE = (
+_SURFACE = (
     _COMMON
     + """
 uniform sampler2D paint;
 void main() {
-    if (v_cut < 0.0) discard;
-    vec3 n = normalize(v_normal), view = normalize(eye_point - v_position);
+    CUT
+    vec3 n = normalize(v_normal);
     vec4 texel = texture(paint, v_uv) * 2.0;
     float open = abs(v_tint.a), cavity = v_mark.w;
     vec3 albedo = mix(v_tint.rgb * texel.rgb, vec3(0.10, 0.016, 0.018), cavity);
     open *= 1.0 - 0.92 * cavity;
-    vec3 result = light(n, albedo, open, v_mark.x * vec3(0.40, 0.22, 0.18) + 0.04);
-    vec3 h = normalize(view + key_dir);
-    float s = max(dot(n, h), 0.0); s *= s; s *= s; float broad = s * s; float tight = broad * broad; tight *= tight;
-    float f = 1.0 - max(dot(n, view), 0.0); f *= f; f *= f;
+    vec3 result = light(n, albedo, open, v_mark.x * vec3(0.27, 0.17, 0.145) + 0.03);
+    float s = max(dot(n, half_dir), 0.0); s *= s; s *= s;
+    float broad = s * s; float tight = broad * broad; tight *= tight;
+    float f = 1.0 - max(n.z, 0.0); f *= f; f *= f;
     float gloss = texel.a * v_mark.z * open * (1.0 - cavity);
     result += gloss * (key_color * (0.045 * broad + 0.16 * tight) + sky * (0.03 + 0.22 * f));
     result *= 1.0 - 0.65 * cavity;
@@ -66,13 +64,16 @@ void main() {
 }
 """
 )
+# A program that may discard cannot test depth early: only what needs a cut edge pays for one.
+SURFACE = _SURFACE.replace("CUT", "")
+CUT_SURFACE = _SURFACE.replace("CUT", "if (v_cut < 0.0) discard;")
 
 EYE = (
     _COMMON
     + """
 uniform vec3 iris_color; uniform vec3 gaze; uniform mat3 turn;
 void main() {
-    vec3 n = normalize(v_normal), view = normalize(eye_point - v_position), d = normalize(v_local);
+    vec3 n = normalize(v_normal), d = normalize(v_local);
     float radius = acos(clamp(dot(d, gaze), -1.0, 1.0));
     vec2 around = d.xy - gaze.xy;
     float angle = atan(around.y, around.x);
@@ -82,10 +83,9 @@ void main() {
     vec3 albedo = mix(white, iris, smoothstep(0.46, 0.41, radius));
     albedo = mix(albedo, vec3(0.010), smoothstep(0.20, 0.16, radius));
     float under_lid = 0.35 + 0.65 * smoothstep(0.40, 0.0, d.y - 0.5 * gaze.y);
-    vec3 result = light(n, albedo, 0.75 * under_lid, vec3(0.35)) * under_lid;
+    vec3 result = light(n, albedo, 0.75 * under_lid, vec3(0.26)) * under_lid;
     vec3 cornea = normalize(n + 0.5 * turn * gaze);
-    vec3 window = normalize(key_dir + vec3(0.0, 0.25, 0.35));
-    float s = max(dot(cornea, normalize(view + window)), 0.0);
+    float s = max(dot(cornea, normalize(half_dir + vec3(0.0, 0.12, 0.25))), 0.0);
     s *= s; s *= s; s *= s; s *= s; s *= s; s *= s;
     result += key_color * 1.1 * s * s + 0.03 * sky;
     color = expose(result, 1.0);
@@ -100,12 +100,12 @@ uniform sampler2D strands; uniform mat3 turn; uniform vec3 hair_color; uniform v
 void main() {
     vec2 s = texture(strands, v_uv * hair_flow).rg;
     if (v_cut + 0.07 * (s.r - 0.5) < 0.0) discard;
-    vec3 n = normalize(v_normal), view = normalize(eye_point - v_position);
-    n = faceforward(n, -view, n);
+    vec3 n = normalize(v_normal);
+    n = n.z < 0.0 ? -n : n;
     vec3 albedo = hair_color * v_tint.rgb * (0.35 + 1.1 * s.r);
-    vec3 result = light(n, albedo, v_tint.a * (0.55 + 0.45 * s.g), vec3(0.12));
+    vec3 result = light(n, albedo, v_tint.a * (0.55 + 0.45 * s.g), vec3(0.11));
     vec3 tangent = normalize(turn * (vec3(0.0, -1.0, 0.0) + n * n.y + 0.25 * vec3(s.g - 0.5, 0.0, s.r - 0.5)));
-    float th = dot(tangent, normalize(view + key_dir));
+    float th = dot(tangent, half_dir);
     float band = max(1.0 - th * th, 0.0); band *= band; band *= band; band *= band; band *= band;
     result += (hair_color * 1.6 + 0.03) * key_color * band * 0.40 * s.r * v_tint.a;
     color = expose(result, 1.0);

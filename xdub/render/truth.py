@@ -55,6 +55,22 @@ def face_outline(avatar: Avatar, shape: Shape, motion: Motion, camera: np.ndarra
     return project(placed(still, avatar.head_weight[ids], motion), camera, size).astype(np.float32)
 
 
+def changed_boxes(
+    avatar: Avatar, one: np.ndarray, other: np.ndarray, motion: Motion, camera: np.ndarray, size: int
+) -> list[tuple[int, int, int, int]]:
+    """Per frame, the pixels (x0, y0, x1, y1) within which two takes [F,V,6] of one motion can differ."""
+    changed = (one != other).any((0, 2))
+    ids = np.unique(avatar.triangles[changed[avatar.triangles].any(1)])
+    if not len(ids):
+        return [(0, 0, 1, 1)] * len(one)
+    points = np.concatenate([take[:, ids, :3] for take in (one, other)], 1).astype(np.float64)
+    weight = np.tile(avatar.head_weight[ids], 2)
+    pixels = project(placed(points, weight, motion), camera, size)
+    low = np.clip(np.floor(pixels.min(1)) - 2, 0, size - 1).astype(int)
+    high = np.clip(np.ceil(pixels.max(1)) + 2, low + 1, size).astype(int)
+    return [(int(a), int(b), int(c), int(d)) for (a, b), (c, d) in zip(low, high, strict=True)]
+
+
 def hull_masks(points: np.ndarray, size: int, grow: float) -> np.ndarray:
     """Filled convex hulls [F,size,size] bool of points [F,N,2] (px of that picture), grown about their centre."""
     import cv2
