@@ -31,14 +31,28 @@ def small(tmp_path_factory: pytest.TempPathFactory):
 
     def make(*overrides: str) -> Recipe:
         shape = [
-            f"video.size={SIZE}", f"video.clip_frames={FRAMES}", f"codec.channels={CHANNELS}", f"codec.path={codec}",
-            "model.hidden_size=32", "model.num_heads=2", "model.num_layers=2", "lora.rank=2", "lora.alpha=2",
-            "dub.window=13", "pairs.segment_frames=13",
+            f"video.size={SIZE}",
+            f"video.clip_frames={FRAMES}",
+            f"codec.channels={CHANNELS}",
+            f"codec.path={codec}",
+            "model.hidden_size=32",
+            "model.num_heads=2",
+            "model.num_layers=2",
+            "lora.rank=2",
+            "lora.alpha=2",
+            "dub.window=13",
+            "pairs.segment_frames=13",
         ]
         shape += [f"phases.{name}.window=13" for name in ("generator", "editor", "lip", "texture")]
         train = [
-            "train.steps=6", "train.global_batch=4", "train.micro_batch=2", "train.warmup=2", "train.lr=1e-3",
-            "train.checkpoint_every=2", "train.log_every=2", "train.num_threads=1",
+            "train.steps=6",
+            "train.global_batch=4",
+            "train.micro_batch=2",
+            "train.warmup=2",
+            "train.lr=1e-3",
+            "train.checkpoint_every=2",
+            "train.log_every=2",
+            "train.num_threads=1",
         ]
         return load_recipe("tiny", [*shape, *train, *overrides])
 

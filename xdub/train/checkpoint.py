@@ -69,7 +69,12 @@ class Checkpoints:
         mine = {name: _describe(temporary / name) for name in names[context.rank :: context.world_size]}
         files = {name: what for part in context.gather(mine) for name, what in part.items()}
         if context.rank == 0:
-            manifest = {"format": FORMAT, **asdict(progress), **self.facts, "files": dict(sorted(files.items()))}
+            manifest = {
+                "format": FORMAT,
+                **asdict(progress),
+                **self.facts,
+                "files": dict(sorted(files.items())),
+            }
             write_atomic(temporary / MANIFEST, json.dumps(manifest, indent=1))
             os.replace(temporary, final)
             _sync_folder(self.root)
@@ -101,11 +106,15 @@ class Checkpoints:
 
     def _check_continues(self, folder: Path, manifest: dict[str, Any]) -> None:
         if manifest["format"] != FORMAT:
-            raise UserError(f"{folder} has checkpoint format {manifest['format']}, this version reads {FORMAT}")
+            raise UserError(
+                f"{folder} has checkpoint format {manifest['format']}, this version reads {FORMAT}"
+            )
         for key, hint in MUST_MATCH.items():
             was, now = manifest.get(key), self.facts.get(key)
             if was != now:
-                raise UserError(f"{folder} was written with {key}={_short(was)}, this run has {_short(now)}: {hint}")
+                raise UserError(
+                    f"{folder} was written with {key}={_short(was)}, this run has {_short(now)}: {hint}"
+                )
 
     def _forget_old(self) -> None:
         for folder in sorted(self.root.glob("step????????"))[: -self.keep]:

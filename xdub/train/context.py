@@ -79,7 +79,7 @@ def ensure_ray(workers: int = 1) -> None:
 
     if ray.is_initialized():
         return
-    if os.environ.get("RAY_JOB_ID") or os.environ.get("RAY_JOB_SUBMISSION_ID"):  # inside `ray job submit`
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:  # inside `ray job submit`
         ray.init(logging_level="ERROR")
         return
     # "local", because a bare init follows RAY_ADDRESS and stale cluster files. More logical CPUs than there are:

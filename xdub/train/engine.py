@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +68,9 @@ class Engine:
         self.applied_lr = 0.0
         """Rate of the last step."""
         self._trained = {name: p for name, p in ds.module.named_parameters() if p.requires_grad}
-        self._ema = {name: _local(p).float().clone() for name, p in self._trained.items()} if train.ema else {}
+        self._ema = (
+            {name: _local(p).float().clone() for name, p in self._trained.items()} if train.ema else {}
+        )
 
     @classmethod
     def build(cls, model: nn.Module, train: TrainConfig, *, device: torch.device, world_size: int) -> Engine:
@@ -81,7 +83,10 @@ class Engine:
             model.compile()
         trained = [p for p in model.parameters() if p.requires_grad]
         decayed, free = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": train.weight_decay}, {"params": free, "weight_decay": 0.0}]
+        groups = [
+            {"params": decayed, "weight_decay": train.weight_decay},
+            {"params": free, "weight_decay": 0.0},
+        ]
         optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=train.lr, fused=True)
         buffers = {name: value.clone() for name, value in model.named_buffers()}
         config = deepspeed_config(train, world_size)
@@ -122,13 +127,17 @@ class Engine:
         if not _plain(self._train):
             self.grad_norm = float(self._ds.get_global_grad_norm())
         self.global_step += 1
-        decay = min(self._train.ema, self.global_step / (self.global_step + 10))  # a young average forgets its start
+        decay = min(
+            self._train.ema, self.global_step / (self.global_step + 10)
+        )  # a young average forgets its start
         for name, average in self._ema.items():
             average.lerp_(_local(self._trained[name]).float(), 1 - decay)
 
     def save(self, folder: Path, rank: int) -> None:
         """Every rank writes its shard under ``folder``; frozen weights are left out. Collective."""
-        self._ds.save_checkpoint(str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=self._has_frozen)
+        self._ds.save_checkpoint(
+            str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=self._has_frozen
+        )
         if self._ema:
             torch.save(self._ema, folder / EMA_FILE.format(rank=rank))
 
@@ -155,7 +164,7 @@ class Engine:
         return full
 
     @contextmanager
-    def averaged(self, *, enabled: bool = True) -> Iterator[None]:
+    def averaged(self, *, enabled: bool = True) -> Generator[None]:
         """Within this context the model computes with its averaged weights (for samples and export)."""
         if not (enabled and self._ema):
             yield
@@ -204,7 +213,7 @@ def _import_deepspeed(device: torch.device) -> Any:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     import deepspeed
 
-    # On a CPU this op would be compiled by a JIT for 45 s, and only with ninja and g++ present. Plain gloo does the same.
+    # On a CPU this op would be JIT-compiled for 45 s, if ninja and g++ are there at all. Plain gloo does the same.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.utils.logging.logger.setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")

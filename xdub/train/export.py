@@ -17,7 +17,14 @@ from xdub.train.engine import Engine
 
 
 def export(
-    folder: Path, engine: Engine, context: TrainContext, *, recipe: Recipe, phase: str, expert: str | None, step: int
+    folder: Path,
+    engine: Engine,
+    context: TrainContext,
+    *,
+    recipe: Recipe,
+    phase: str,
+    expert: str | None,
+    step: int,
 ) -> None:
     """Write the (averaged) weights in fp32, whole or not at all. Collective; rank 0 writes."""
     state = engine.trained_state()
@@ -44,7 +51,10 @@ def write_export(folder: Path, state: dict, config: dict[str, Any]) -> None:
     for stale in (temporary, old):
         shutil.rmtree(stale, ignore_errors=True)
     temporary.mkdir(parents=True)
-    save_file({name: value.contiguous() for name, value in state.items()}, temporary / f"{config['kind']}.safetensors")
+    save_file(
+        {name: value.contiguous() for name, value in state.items()},
+        temporary / f"{config['kind']}.safetensors",
+    )
     (temporary / "config.json").write_text(json.dumps(config, indent=1))
     if folder.exists():
         os.replace(folder, old)

@@ -1,7 +1,8 @@
 """Metrics on their way to the tracker: the loop appends to a file, a daemon thread sends what it finds there.
 
-The file is the truth. A tracker that is down, slow or killed costs the loop nothing and loses nothing: sending starts
-again from a remembered offset, now, after a restart, or when the driver flushes. Sending a record twice must do no harm.
+The file is the truth. A tracker that is down, slow or killed costs the loop nothing and loses nothing: sending
+starts again from a remembered offset, now, after a restart, or when the driver flushes. Sending a record twice must
+do no harm.
 """
 
 from __future__ import annotations

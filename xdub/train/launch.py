@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ BACK_OFF_SECONDS = (0.0, 2.0, 10.0)
 
 
 def run_job(job: TrainJob, *, workers: int, local: bool) -> int:
-    """Run to the end or to a stop request; the number of attempts it took. UserError when it makes no sense to go on."""
+    """Run to the end or to a stop request; the number of attempts it took. UserError when going on makes no sense."""
     with _stop_on_signal(Path(job.folder)):
         if local:
             run_here(job)
@@ -36,7 +36,9 @@ def run_job(job: TrainJob, *, workers: int, local: bool) -> int:
             if failure is None:
                 return restart + 1
             if restart == MAX_RESTARTS:
-                raise UserError(f"{job.phase} failed {restart + 1} times, last: {failure}; run again with --resume")
+                raise UserError(
+                    f"{job.phase} failed {restart + 1} times, last: {failure}; run again with --resume"
+                )
             print(f"{job.phase}: {failure}; continuing from the last checkpoint", file=sys.stderr)
             time.sleep(BACK_OFF_SECONDS[min(restart, len(BACK_OFF_SECONDS) - 1)])
     raise AssertionError
@@ -49,11 +51,13 @@ def check_resources(workers: int) -> None:
 
     have, gpu = ray.cluster_resources(), _use_gpu()
     if gpu and have.get("GPU", 0) < workers:
-        raise UserError(f"train.workers={workers} needs as many GPUs, this Ray has {have.get('GPU', 0):.0f}; lower it")
+        raise UserError(
+            f"train.workers={workers} needs as many GPUs, this Ray has {have.get('GPU', 0):.0f}; lower it"
+        )
     if have.get("CPU", 0) < workers + 1:
         raise UserError(
-            f"train.workers={workers} needs {workers} CPUs and one for the data, this Ray has {have.get('CPU', 0):.0f}; "
-            "lower train.workers or add machines"
+            f"train.workers={workers} needs {workers} CPUs and one for the data; this Ray has "
+            f"{have.get('CPU', 0):.0f}: lower train.workers or add machines"
         )
 
 
@@ -61,14 +65,15 @@ def _fit(job: TrainJob, workers: int) -> str | None:
     """One worker group from start to end: None, or what went wrong if another attempt may help."""
     ensure_ray(workers)
     import ray.exceptions
-    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.train.v2.api.config import LoggingConfig
+    from ray.train import TrainingFailedError
+    from ray.train.torch import TorchConfig
+    from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train.v2.torch.torch_trainer import TorchTrainer
 
     storage = Path(job.folder).resolve() / ".ray"
     trainer = TorchTrainer(
         run_in_ray,
-        train_loop_config=job,
+        train_loop_config={"job": job},
         torch_config=TorchConfig(backend="nccl" if _use_gpu() else "gloo"),
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=_use_gpu()),
         run_config=RunConfig(
@@ -126,7 +131,7 @@ def _use_gpu() -> bool:
 
 
 @contextmanager
-def _stop_on_signal(folder: Path) -> Iterator[None]:
+def _stop_on_signal(folder: Path) -> Generator[None]:
     """SIGTERM and SIGINT ask the workers to checkpoint and end; a second one ends at once."""
     stop_file = folder / STOP_FILE
     stop_file.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,9 @@ Show = Callable[[PhaseProgress], None]
 
 
 @contextmanager
-def watch(phase: str, record: Path, steps: int, show: Show | None, poll_seconds: float = 0.5) -> Iterator[None]:
+def watch(
+    phase: str, record: Path, steps: int, show: Show | None, poll_seconds: float = 0.5
+) -> Generator[None]:
     """Call ``show`` (a progress bar if None) as the record grows, from a thread, and once more at the end."""
     bar = None
     if show is None:
@@ -86,7 +88,12 @@ class _Bar:
         self._bar = None
         self._printed = time.monotonic()
         if sys.stderr.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
             self._bar = Progress(*columns, console=self._console)
             self._task = self._bar.add_task(phase, total=steps, note="starting")
             self._bar.start()

@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,13 +112,15 @@ def train_phase(
             raise
         finally:
             _close_tracking(tracking, folder, status)
-        return _result(phase, folder, out, "finished" if status == "FINISHED" else "stopped", attempts, started)
+        return _result(
+            phase, folder, out, "finished" if status == "FINISHED" else "stopped", attempts, started
+        )
 
 
 def _check_data(folders: list[Path], phase: str, recipe: Recipe) -> int:
     """Rows that can be used, or UserError."""
     train = recipe.for_phase(phase)
-    plan = make_plan(folders, phase=phase, window=recipe.phase(phase).window, seed=train.seed)
+    plan = make_plan(folders, phase=phase, window=recipe.phase(phase).window, seed=train.seed or 0)
     if len(plan) < train.global_batch:
         raise UserError(
             f"{', '.join(map(str, folders))}: {len(plan)} usable clips, a batch of {phase} needs {train.global_batch}; "
@@ -135,17 +137,21 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the folder {folder} ({error.strerror}); choose another --out") from error
+        raise UserError(
+            f"cannot make the folder {folder} ({error.strerror}); choose another --out"
+        ) from error
 
 
 @contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
+def _only_one(folder: Path) -> Generator[None]:
     """A lock that its holder's death releases: two runs must not write one folder."""
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"{folder} is being trained by another process; wait for it or choose another --out") from None
+            raise UserError(
+                f"{folder} is being trained by another process; wait for it or choose another --out"
+            ) from None
         yield
 
 
@@ -194,12 +200,19 @@ def _open_tracking(
         "phase": phase,
         "resolved": vars(recipe.for_phase(phase)),
         "code": {"xdub": xdub.__version__},
-        "data": {"rows": rows, "folders": [str(f) for f in folders], "digest": [read_manifest(f).digest for f in folders]},
+        "data": {
+            "rows": rows,
+            "folders": [str(f) for f in folders],
+            "digest": [read_manifest(f).digest for f in folders],
+        },
     }
     try:
         ids = open_runs(out, phase, params)
     except Exception as error:
-        print(f"tracking is not reachable ({_line(error)}); metrics stay in {out / phase / JOURNAL}", file=sys.stderr)
+        print(
+            f"tracking is not reachable ({_line(error)}); metrics stay in {out / phase / JOURNAL}",
+            file=sys.stderr,
+        )
         return None
     return ids.uri, ids.child
 
@@ -216,7 +229,10 @@ def _close_tracking(tracking: tuple[str, str] | None, folder: Path, status: str)
     except Exception as error:
         shipper.last_error = _line(error)
     if left or shipper.last_error:
-        print(f"tracking: {left} bytes unsent in {shipper.path} ({shipper.last_error}); --resume sends them", file=sys.stderr)
+        print(
+            f"tracking: {left} bytes unsent in {shipper.path} ({shipper.last_error}); --resume sends them",
+            file=sys.stderr,
+        )
 
 
 def _result(phase: str, folder: Path, out: Path, status: str, attempts: int, started: float) -> RunResult:

@@ -49,7 +49,12 @@ def open_runs(out: Path, phase: str, params: dict[str, Any]) -> RunIds:
     if "parent" not in state:
         experiment = _experiment(client, out, uri)
         parent = client.create_run(experiment, run_name=out.resolve().name)
-        state |= {"tracking_uri": uri, "experiment_id": experiment, "parent": parent.info.run_id, "phases": {}}
+        state |= {
+            "tracking_uri": uri,
+            "experiment_id": experiment,
+            "parent": parent.info.run_id,
+            "phases": {},
+        }
         _write_state(out, state)
     flat = {key: str(value)[:MAX_PARAM] for key, value in flatten(params)}
     if phase in state["phases"]:
@@ -89,7 +94,9 @@ class MlflowSink:
     def __call__(self, records: list[dict[str, Any]]) -> None:
         from mlflow.entities import Metric
 
-        if self._mlflow_client is None:  # made in the sending thread, so that the loop does not wait for the import
+        if (
+            self._mlflow_client is None
+        ):  # made in the sending thread, so that the loop does not wait for the import
             self._mlflow_client = _client(self._uri)
         metrics = [
             Metric(name, value, record["time_ms"], record["step"])

@@ -77,7 +77,9 @@ class Trainer:
                 self._checkpoint()
             if finished or step.stop:
                 return "finished" if finished else "stopped"
-        raise UserError(f"the data ended after step {self.progress.step} of {self.train.steps}; are there enough clips?")
+        raise UserError(
+            f"the data ended after step {self.progress.step} of {self.train.steps}; are there enough clips?"
+        )
 
     def _accumulate(self, micro_batches: list[Batch], wait: float) -> GlobalStep:
         """Gradients of the whole global batch, and what all ranks saw."""
@@ -104,9 +106,7 @@ class Trainer:
             cursor=self.progress.cursor + len(step.sample_ids),
             epoch=step.epoch,
         )
-        self._meters.add(
-            step.sums | {"train/loss": (step.loss, 1), "grad_norm": (self.engine.grad_norm, 1)}
-        )
+        self._meters.add(step.sums | {"train/loss": (step.loss, 1), "grad_norm": (self.engine.grad_norm, 1)})
         self._waited += step.data_wait
         if self.committed is not None:
             self.committed.append(self.progress.step, step.loss, step.sample_ids, self.attempt)

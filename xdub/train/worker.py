@@ -54,14 +54,14 @@ class TrainJob:
     sampler: Sampler | None = None
 
 
-def run_in_ray(job: TrainJob) -> None:
+def run_in_ray(config: dict[str, TrainJob]) -> None:
     """Train function of Ray's TorchTrainer."""
-    train_rank(job, RayContext(), RayStream)
+    train_rank(config["job"], RayContext(), RayStream)
 
 
 def run_here(job: TrainJob) -> None:
     """The same in this process."""
-    train_rank(job, LocalContext(), functools.partial(LocalStream, prefetch=0))
+    train_rank(job, LocalContext(), LocalStream)
 
 
 def train_rank(job: TrainJob, context: TrainContext, make_stream: Any) -> None:
@@ -130,7 +130,9 @@ def run_facts(job: TrainJob, recipe: Recipe, context: TrainContext, data: str) -
     """What a checkpoint remembers of its run; some of it must be the same on resume."""
     train, raw = recipe.for_phase(job.phase), job.recipe
     sections = ["video", "codec", "audio", "model"] + (["lora"] if get_phase(job.phase).EXPERT else [])
-    network = hashlib.sha256(json.dumps([raw[name] for name in sections], sort_keys=True).encode()).hexdigest()[:16]
+    network = hashlib.sha256(
+        json.dumps([raw[name] for name in sections], sort_keys=True).encode()
+    ).hexdigest()[:16]
     return {
         "phase": job.phase,
         "world_size": context.world_size,
@@ -143,7 +145,11 @@ def run_facts(job: TrainJob, recipe: Recipe, context: TrainContext, data: str) -
         "base": sha256(weights_file(Path(job.base)))[:16] if job.base else None,
         "data": data,
         "attempt": job.attempt,
-        "versions": {"xdub": xdub.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {
+            "xdub": xdub.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
         "recipe": raw,
     }
 

@@ -1,0 +1,91 @@
+"""Metrics reach the tracker once, whatever happens to it, and never stop the loop."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from xdub.train.journal import Journal, Shipper
+
+
+class Tracker:
+    """A tracker that can be down."""
+
+    def __init__(self) -> None:
+        self.received: list[dict[str, Any]] = []
+        self.down = False
+        self.hangs = threading.Event()
+
+    def __call__(self, records: list[dict[str, Any]]) -> None:
+        if self.down:
+            raise ConnectionError("refused")
+        self.received += records
+
+    def steps(self) -> list[int]:
+        return [record["step"] for record in self.received]
+
+
+def test_what_was_written_while_the_tracker_was_down_arrives_when_it_is_back(tmp_path: Path) -> None:
+    tracker = Tracker()
+    path = tmp_path / "journal.jsonl"
+    journal, shipper = Journal(path), Shipper(path, tracker, poll_seconds=0.01).start()
+    journal.metrics(1, {"train/loss": 1.0})
+    _wait(lambda: tracker.steps() == [1])
+    tracker.down = True
+    for step in range(2, 50):
+        journal.metrics(step, {"train/loss": 1.0 / step})
+    _wait(lambda: shipper.last_error is not None)
+    tracker.down = False
+    assert shipper.close(timeout=10) == 0
+    assert tracker.steps() == list(range(1, 50))
+
+
+def test_a_tracker_that_never_answers_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    down = Tracker()
+    down.down = True
+    shipper = Shipper(path, down, poll_seconds=0.01).start()
+    begin = time.perf_counter()
+    for step in range(1000):
+        journal.metrics(step, {"train/loss": 0.1})
+    assert time.perf_counter() - begin < 1.0  # the loop does not wait
+    assert shipper.close(timeout=0.5) > 0
+    later = Tracker()
+    Shipper(path, later).flush()
+    assert later.steps() == list(range(1000))
+
+
+def test_a_restarted_sender_continues_where_the_last_one_was(tmp_path: Path) -> None:
+    path, tracker = tmp_path / "journal.jsonl", Tracker()
+    journal = Journal(path)
+    for step in (1, 2, 3):
+        journal.metrics(step, {"a": 1.0})
+    Shipper(path, tracker).flush()
+    journal.metrics(4, {"a": 1.0})
+    Shipper(path, tracker).flush()
+    assert tracker.steps() == [1, 2, 3, 4]
+
+
+def test_replayed_steps_are_not_journalled_again(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    for step in (2, 4, 6):
+        journal.metrics(step, {"a": float(step)})
+    journal.close()
+    resumed = Journal(path)
+    for step in (4, 6, 8):
+        resumed.metrics(step, {"a": float(step)})
+    resumed.close()
+    tracker = Tracker()
+    Shipper(path, tracker).flush()
+    assert tracker.steps() == [2, 4, 6, 8]
+
+
+def _wait(condition, seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.01)

@@ -1,0 +1,194 @@
+"""`train_phase` in this process: it ends with weights, and whatever interrupts it, the same run comes out."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from xdub.errors import UserError
+from xdub.train import trainer
+from xdub.train.checkpoint import MANIFEST
+from xdub.train.records import read_lines
+from xdub.train.run import RunResult, train_phase
+from xdub.train.tracking import read_state
+
+
+def quiet(progress) -> None:
+    """In place of the bar."""
+
+
+@pytest.fixture(scope="module")
+def whole(small, clips, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """An uninterrupted run of six steps."""
+    out = tmp_path_factory.mktemp("whole")
+    return train_phase("generator", small(), clips, out, local=True, progress=quiet)
+
+
+def curve(folder: Path) -> list[tuple]:
+    return [(r["step"], r["loss"], r["sample_ids"]) for r in read_lines(folder / "steps.jsonl")]
+
+
+def metrics(folder: Path) -> list[tuple]:
+    """The journal without its clocks."""
+    records = [r for r in read_lines(folder / "journal.jsonl") if r["kind"] == "metrics"]
+    return [(r["step"], {k: v for k, v in r["values"].items() if "perf/" not in k}) for r in records]
+
+
+def test_a_run_ends_with_weights_records_and_a_tracked_run(whole: RunResult) -> None:
+    assert (whole.status, whole.step) == ("finished", 6)
+    assert [step for step, *_ in curve(whole.folder)] == [1, 2, 3, 4, 5, 6]
+    assert whole.export is not None
+    config = json.loads((whole.export / "config.json").read_text())
+    assert (config["phase"], config["kind"], config["step"], config["averaged"]) == ("generator", "model", 6, True)
+    assert "precondition.std" in load_file(whole.export / "model.safetensors")
+    assert sorted(p.name for p in (whole.folder / "checkpoints").iterdir()) == ["step00000004", "step00000006"]
+    from mlflow import MlflowClient
+
+    run = MlflowClient(read_state(whole.folder.parent)["tracking_uri"]).get_run(whole.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["train.lr"] == "0.001"
+    assert run.data.metrics["train/loss"] == metrics(whole.folder)[-1][1]["train/loss"]
+    assert {"lr", "grad_norm", "perf/tokens_per_s", "perf/step_seconds", "perf/data_wait"} <= set(run.data.metrics)
+    assert any(name.startswith("loss/flow/t_bin_") for name in run.data.metrics)
+
+
+def interrupted(small, clips, out: Path, at: int, how: str) -> RunResult | None:
+    """Run until something happens after step ``at`` (it draws a sample there); None if the run raised."""
+
+    def sampler(model, batch, context):
+        import numpy as np
+
+        folder = out / "generator"
+        if how == "crash":
+            raise RuntimeError("power cut")
+        (folder / trainer.STOP_FILE).touch()
+        return np.zeros((2, 2, 3), np.uint8)
+
+    recipe = small(f"train.sample_every={at}")
+    try:
+        return train_phase("generator", recipe, clips, out, local=True, sampler=sampler, progress=quiet)
+    except RuntimeError:
+        return None
+
+
+@pytest.mark.parametrize(("at", "how"), [(3, "crash"), (1, "crash"), (3, "stop")])
+def test_an_interrupted_run_continues_as_if_nothing_had_happened(
+    at, how, small, clips, whole, tmp_path: Path
+) -> None:
+    first = interrupted(small, clips, tmp_path, at, how)
+    if how == "stop":  # after the step that follows the sample
+        assert first is not None
+        assert (first.status, first.step, first.export) == ("stopped", at + 1, None)
+    ids = read_state(tmp_path)["phases"]
+    last = train_phase("generator", small(), clips, tmp_path, resume=True, local=True, progress=quiet)
+    assert curve(last.folder) == curve(whole.folder)
+    assert metrics(last.folder) == metrics(whole.folder)
+    assert {r["attempt"] for r in read_lines(last.folder / "steps.jsonl")} <= {1, 2}
+    mine, theirs = (load_file(result.export / "model.safetensors") for result in (last, whole))
+    assert all(mine[name].equal(theirs[name]) for name in theirs)
+    assert read_state(tmp_path)["phases"] == ids
+
+
+def test_a_damaged_checkpoint_is_passed_over(small, clips, whole, tmp_path: Path) -> None:
+    shutil.copytree(whole.folder, tmp_path / "generator")
+    newest = tmp_path / "generator/checkpoints/step00000006"
+    damaged = next(newest.rglob("*model_states.pt"))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    (tmp_path / "generator/result.json").unlink()
+    (tmp_path / "generator/checkpoints/.writing-step00000008").mkdir()
+    last = train_phase("generator", small(), clips, tmp_path, resume=True, local=True, progress=quiet)
+    assert curve(last.folder) == curve(whole.folder)
+    assert [r["attempt"] for r in read_lines(last.folder / "steps.jsonl")] == [1, 1, 1, 1, 2, 2]
+
+
+def test_a_finished_run_returns_at_once_and_more_steps_go_on(small, clips, whole, tmp_path: Path) -> None:
+    shutil.copytree(whole.folder.parent, tmp_path, dirs_exist_ok=True)
+    before = (tmp_path / "generator/steps.jsonl").read_bytes()
+    same = train_phase("generator", small(), clips, tmp_path, resume=True, local=True, progress=quiet)
+    assert (same.status, same.attempts) == ("finished", 0)
+    assert (tmp_path / "generator/steps.jsonl").read_bytes() == before
+    more = train_phase(
+        "generator", small("train.steps=8"), clips, tmp_path, resume=True, local=True, progress=quiet
+    )
+    assert more.step == 8
+    assert curve(more.folder)[:6] == curve(whole.folder)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], "add --resume"),
+        (["train.global_batch=16", "train.micro_batch=16"], "12 usable clips, a batch of generator needs 16"),
+    ],
+)
+def test_a_run_that_cannot_be_started_says_why(overrides, message, small, clips, whole) -> None:
+    with pytest.raises(UserError, match=message):
+        train_phase("generator", small(*overrides), clips, whole.folder.parent, local=True, progress=quiet)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.seed=1", "seed=0, this run has 1"),
+        ("train.zero_stage=1", "zero_stage=0, this run has 1"),
+        ("model.num_layers=1", "does not fit|the network is another one|network="),
+        ("train.ema=0", "ema"),
+    ],
+)
+def test_a_resume_that_would_be_another_run_is_refused(override, message, small, clips, whole, tmp_path) -> None:
+    shutil.copytree(whole.folder, tmp_path / "generator")
+    recipe = small(override, "train.steps=8")
+    with pytest.raises(UserError, match=message):
+        train_phase("generator", recipe, clips, tmp_path, resume=True, local=True, progress=quiet)
+
+
+def test_another_world_size_is_refused_with_what_to_do(small, clips, whole, tmp_path: Path) -> None:
+    shutil.copytree(whole.folder, tmp_path / "generator")
+    manifest = tmp_path / "generator/checkpoints/step00000006" / MANIFEST
+    raw = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(raw | {"world_size": 2}))
+    with pytest.raises(UserError, match="resume with the same train.workers"):
+        train_phase(
+            "generator", small("train.steps=8"), clips, tmp_path, resume=True, local=True, progress=quiet
+        )
+
+
+def test_a_loss_that_is_not_finite_names_the_samples_and_keeps_the_weights(
+    small, clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xdub.train.phases import generator
+
+    honest, calls = generator.loss, []
+
+    def poisoned(model, batch, context):
+        calls.append(batch["sample_id"])
+        terms = honest(model, batch, context)
+        return terms if len(calls) < 8 else type(terms)(**vars(terms) | {"total": terms.total * math.nan})
+
+    monkeypatch.setattr(generator, "loss", poisoned)
+    with pytest.raises(UserError, match=r"the loss of step 4 is not finite; samples: ") as caught:
+        train_phase("generator", small(), clips, tmp_path, local=True, progress=quiet)
+    assert all(sample in str(caught.value) for sample in calls[-1])
+    assert [step for step, *_ in curve(tmp_path / "generator")] == [1, 2, 3]
+
+
+def test_two_processes_cannot_train_one_folder(small, clips, tmp_path: Path) -> None:
+    import fcntl
+
+    (tmp_path / "generator").mkdir()
+    with (tmp_path / "generator/.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="trained by another process"):
+            train_phase("generator", small(), clips, tmp_path, local=True, progress=quiet)
+
+
+def test_progress_is_told_to_the_end(small, clips, tmp_path: Path) -> None:
+    seen = []
+    train_phase("generator", small(), clips, tmp_path, local=True, progress=seen.append)
+    assert seen[-1].step == seen[-1].steps == 6
+    assert math.isfinite(seen[-1].loss)

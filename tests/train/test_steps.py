@@ -1,0 +1,103 @@
+"""One real optimizer step of every phase, and learning."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
+import torch
+
+from xdub.data.samples import StreamSpec
+from xdub.data.stream import LocalStream
+from xdub.model.audio_encoder import load_audio_encoder
+from xdub.model.codec import load_codec
+from xdub.perception.features import FaceFeatureNet
+from xdub.perception.syncnet import SyncNet
+from xdub.train.context import LocalContext
+from xdub.train.engine import Engine
+from xdub.train.export import write_export
+from xdub.train.networks import build_model
+from xdub.train.phases import get_phase
+from xdub.train.phases.common import PhaseContext
+
+
+@pytest.fixture(scope="module")
+def editor(small, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export folder of an untrained editor, as the base of the experts."""
+    recipe, folder = small(), tmp_path_factory.mktemp("base") / "export"
+    model = build_model(recipe, "editor", load_codec(recipe.codec), base=None, init_from=None)
+    state = {name: value + 0.01 for name, value in model.state_dict().items()}
+    write_export(folder, state, {"kind": "model"})
+    return folder
+
+
+def loss_context(recipe, phase: str) -> PhaseContext:
+    """The phase's context with small frozen networks in place of the weights that a file would bring."""
+    frozen = {"sync": SyncNet(), "identity": FaceFeatureNet(), "features": FaceFeatureNet()}
+    frozen = {name: net.eval().requires_grad_(False) for name, net in frozen.items()}
+    return PhaseContext(phase=recipe.phase(phase), seed=0, codec=load_codec(recipe.codec), **frozen)
+
+
+def first_batch(recipe, phase: str, data: Path) -> dict:
+    spec = StreamSpec.from_recipe(
+        recipe,
+        phase,
+        data,
+        make_codec=functools.partial(load_codec, recipe.codec),
+        make_audio_encoder=functools.partial(load_audio_encoder, recipe.audio),
+    )
+    return next(iter(LocalStream(spec)))
+
+
+@pytest.mark.parametrize("phase", ["generator", "editor", "lip", "texture"])
+def test_a_step_moves_what_the_phase_trains_and_nothing_else(phase, small, clips, pairs, editor) -> None:
+    recipe = small(
+        "train.global_batch=4", "train.micro_batch=4", "train.warmup=0", "train.ema=0", "train.lr=1e-2",
+        "train.weight_decay=0", "phases.texture.silent_prob=1.0",
+    )  # fmt: skip
+    expert = get_phase(phase).EXPERT
+    base = str(editor) if expert else None
+    model = build_model(recipe, phase, load_codec(recipe.codec), base=base, init_from=None)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert all((expert is not None) == (f".{expert}." in name) for name in trained)
+    engine = Engine.build(
+        model, recipe.for_phase(phase), device=LocalContext().device, world_size=1
+    )
+    batch = first_batch(recipe, phase, clips if phase == "generator" else pairs)
+    for _ in range(3):  # zero-initialised layers hide what lies before them for a step or two
+        terms = get_phase(phase).loss(engine.model, batch, loss_context(recipe, phase))
+        engine.backward(terms.total, last=True)
+        engine.step()
+    after = dict(model.named_parameters())
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved <= trained
+    silent = {name for name in trained - moved if "text" not in name and "audio" not in name}
+    assert not silent or phase == "texture", f"not trained: {sorted(silent)[:5]}"
+    assert engine.grad_norm > 0
+    for name in {"lip": ["sync"], "texture": ["identity", "clip"]}.get(phase, []):
+        assert torch.isfinite(getattr(terms, name))
+
+
+def test_the_loss_of_one_memorised_batch_falls(small, clips) -> None:
+    recipe = small("train.steps=40", "train.global_batch=4", "train.micro_batch=4", "train.lr=5e-3", "train.ema=0")
+    train = recipe.for_phase("generator")
+    model = build_model(recipe, "generator", load_codec(recipe.codec), base=None, init_from=None)
+    engine = Engine.build(model, train, device=LocalContext().device, world_size=1)
+    batch, context = first_batch(recipe, "generator", clips), loss_context(recipe, "generator")
+    losses = []
+    for _ in range(train.steps):
+        terms = get_phase("generator").loss(engine.model, batch, context)
+        engine.backward(terms.total, last=True)
+        engine.step()
+        losses.append(terms.total.item())
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_an_expert_without_its_editor_names_what_is_missing(small, pairs, tmp_path: Path) -> None:
+    from xdub.errors import UserError
+    from xdub.train.run import train_phase
+
+    with pytest.raises(UserError, match="editor/export has no weights"):
+        train_phase("lip", small(), pairs, tmp_path / "run", local=True)
