@@ -19,13 +19,16 @@ from xdub.data.transforms import crop, crop_boxes, crop_points
 from xdub.errors import UserError
 from xdub.render import truth
 from xdub.render.avatar import PIVOT, Avatar, Shape, load_avatar
+from xdub.render.geometry import Piece, ambient
 from xdub.render.gl import Mesh, Rasteriser
-from xdub.render.head import Piece, ambient, build_mesh, cloth_piece, hair_pieces
+from xdub.render.hair import hair_pieces
+from xdub.render.head import build_mesh
 from xdub.render.identity import Identity, draw_identity
 from xdub.render.motion import Motion, draw_motion
 from xdub.render.scene import Scene, draw_scene, strands
 from xdub.render.skin import paint
 from xdub.render.speech import Speech, speak
+from xdub.render.wear import worn_pieces
 from xdub.seeding import rng as seeded
 
 TAKES = 4
@@ -77,7 +80,7 @@ def _person(seed: int, number: int) -> _Person:
     shape = avatar.shape(identity.macro, identity.build, identity.axes, identity.shapes)
     normal = avatar.moving(shape, np.zeros((1, 52), np.float32))[0, :, 3:]
     pieces = hair_pieces(avatar, shape, normal, identity, rng)
-    pieces.append(cloth_piece(avatar, shape, normal, identity, rng))
+    pieces += worn_pieces(avatar, shape, normal, identity, rng)
     flow = np.array([rng.uniform(1.5, 3.5), rng.uniform(0.6, 1.2)])
     return _Person(identity, shape, pieces, paint(identity, rng), flow)
 

@@ -34,6 +34,7 @@ class Identity:
     cloth_pattern: int
     hat: np.ndarray
     hair_style: str
+    glasses: bool
     brow_thick: float
     brow_height: float
     freckles: float
@@ -119,6 +120,7 @@ def draw_identity(seed: int, number: int) -> Identity:
         cloth_pattern=int(rng.choice([0, 0, 0, 1, 2])),
         hat=rng.uniform(0.02, 0.3) * _hue(rng) ** 0.7,
         hair_style=str(rng.choice(HAIR_STYLES, p=odds)),
+        glasses=bool(rng.uniform() < 0.14 + 0.2 * age),
         brow_thick=float(rng.uniform(0.036, 0.056) - 0.010 * (feminine > 0.5)),
         brow_height=float(rng.uniform(-0.012, 0.02)),
         freckles=float(np.clip(rng.normal(0.1, 0.3), 0, 0.9)) * (light < 0.4),

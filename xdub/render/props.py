@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xdub.render.head import Piece, smooth_normals
+from xdub.render.geometry import Piece, smooth_normals
 from xdub.render.skin import WHITE
 
 

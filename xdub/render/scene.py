@@ -8,8 +8,8 @@ from functools import lru_cache
 import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
 
+from xdub.render.geometry import Piece
 from xdub.render.gl import look
-from xdub.render.head import Piece
 from xdub.render.props import draw_occluder
 
 DISTANCE = 14.0  # decimetres from camera to head
@@ -158,10 +158,10 @@ def strands() -> np.ndarray:
 def draw_scene(rng: np.random.Generator, size: int, frames: int, skin: np.ndarray) -> Scene:
     """Random surroundings of one take."""
     light = draw_light(rng)
-    backdrop = draw_backdrop(rng, size)
     centre = np.array([rng.uniform(-0.25, 0.25), 6.95 + rng.uniform(-0.15, 0.15), 0.9])
     camera = look(centre, DISTANCE, rng.uniform(3.9, 4.5))
     occluder = path = None
     if rng.uniform() < OCCLUDED:
         occluder, path = draw_occluder(rng, skin, frames)
+    backdrop = draw_backdrop(rng, size)  # last: how much it draws depends on `size`, nothing else shall
     return Scene(light, camera, backdrop, occluder, path)
