@@ -9,6 +9,8 @@ from xdub.errors import UserError
 from xdub.render import make_clips, render_full_clip, truth
 from xdub.render.clips import HELD_OUT, TAKES
 from xdub.render.gl import Rasteriser
+from xdub.render.scene import draw_scene
+from xdub.seeding import rng
 
 SMALL = {"size": 48, "frames": 9, "full_size": 128}
 
@@ -122,11 +124,17 @@ def test_the_mouth_takes_about_a_third_of_the_crop(long_pair):
 
 
 def test_some_clips_are_occluded_and_their_masks_say_where():
-    shares = []
-    for pair in make_clips(1, range(30), size=16, frames=1, full_size=64):
-        shares.append(pair.clip.occluder_mask.mean())
+    grey = np.full(3, 0.4)
+    scenes = [draw_scene(rng("render", 1, "scene", index), 8, 45, grey) for index in range(150)]
+    covered = [index for index, scene in enumerate(scenes) if scene.occluder is not None]
+    assert 10 <= len(covered) <= 38  # about 15 %
+    seen = []
+    for pair in make_clips(1, covered[:3], size=32, frames=45, full_size=64):
         assert np.array_equal(pair.clip.occluder_mask, pair.twin.occluder_mask)
-    assert 1 <= np.count_nonzero(shares) <= 12
+        seen.append((pair.clip.occluder_mask & pair.clip.face_mask).any((1, 2)).mean())
+    assert max(seen) > 0.2
+    clear = next(index for index in range(150) if index not in covered)
+    assert not next(make_clips(1, [clear], size=32, frames=3, full_size=64)).clip.occluder_mask.any()
 
 
 def test_a_held_out_clip_comes_from_the_reserved_range():

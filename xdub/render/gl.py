@@ -18,7 +18,7 @@ class Mesh:
 
     cut: np.ndarray  # [V] negative: not drawn there
     uv: np.ndarray  # [V,2]
-    tint: np.ndarray  # [V,4] linear rgb, ambient visibility (negative: occluder)
+    tint: np.ndarray  # [V,4] linear rgb, ambient visibility (-1: occluder)
     mark: np.ndarray  # [V,4] skin, skull weight, gloss, mouth cavity
     surface: np.ndarray  # nearest first: what lies behind is then never shaded
     cloth: np.ndarray  # surface that ends at its cut

@@ -12,7 +12,7 @@ uniform mat4 camera;
 uniform mat3 turn; uniform vec3 pivot; uniform vec3 shift;
 in vec3 position; in vec3 normal;       // this frame, before head motion
 in float cut; in vec2 uv;               // cloth and hair end where this is negative; place in the painted picture
-in vec4 tint; in vec4 mark;             // rgb, ambient visibility (< 0: occluder); skin, skull weight, gloss, cavity
+in vec4 tint; in vec4 mark;             // rgb, ambient visibility (-1: occluder); skin, skull weight, gloss, cavity
 out vec3 v_normal; out float v_cut; out vec2 v_uv; out vec4 v_tint; out vec4 v_mark;
 out vec3 v_local;
 void main() {
@@ -50,7 +50,7 @@ void main() {
     CUT
     vec3 n = normalize(v_normal);
     vec4 texel = texture(paint, v_uv) * 2.0;
-    float open = abs(v_tint.a), cavity = v_mark.w;
+    float open = clamp(abs(v_tint.a), 0.0, 1.0), cavity = v_mark.w;
     vec3 albedo = mix(v_tint.rgb * texel.rgb, vec3(0.10, 0.016, 0.018), cavity);
     open *= 1.0 - 0.92 * cavity;
     vec3 result = light(n, albedo, open, v_mark.x * vec3(0.27, 0.17, 0.145) + 0.03);
@@ -60,7 +60,7 @@ void main() {
     float gloss = texel.a * v_mark.z * open * (1.0 - cavity);
     result += gloss * (key_color * (0.045 * broad + 0.16 * tight) + sky * (0.03 + 0.22 * f));
     result *= 1.0 - 0.65 * cavity;
-    color = expose(result, v_tint.a < 0.0 ? 0.0 : 1.0);
+    color = expose(result, v_tint.a < -0.5 ? 0.0 : 1.0);
 }
 """
 )
