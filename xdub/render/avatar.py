@@ -186,11 +186,11 @@ def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _refit(assets: Assets) -> np.ndarray:
     """The base mesh with two repairs: lashes (broad bands meant for a transparent picture) are drawn in to a
     line on the lid, and the teeth are lowered so that the upper ones, not the lower ones, show in speech."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     base = assets.base.copy()
     lashes, body = assets.part == PART["lashes"], np.flatnonzero(assets.part == 0)
-    _, nearest = cKDTree(base[body]).query(base[lashes])
+    _, nearest = KDTree(base[body]).query(base[lashes])
     root = base[body[nearest]]
     base[lashes] = root + 0.4 * (base[lashes] - root)
     jaw = assets.units[[str(name) for name in assets.unit_names].index("jawOpen")]

@@ -14,11 +14,12 @@ in vec3 position; in vec3 normal;       // this frame, before head motion
 in float cut; in vec2 uv;               // cloth and hair end where this is negative; place in the painted picture
 in vec4 tint; in vec4 mark;             // rgb, ambient visibility (-1: occluder); skin, skull weight, gloss, cavity
 out vec3 v_normal; out float v_cut; out vec2 v_uv; out vec4 v_tint; out vec4 v_mark;
-out vec3 v_local;
+out vec3 v_local; flat out float v_clear;   // flat: a sliver's sample may lie far outside what it interpolates
 void main() {
     vec3 moved = turn * (position - pivot) + pivot + shift;
     v_normal = mix(normal, turn * normal, mark.y);
     v_local = normal; v_cut = cut; v_uv = uv; v_tint = tint; v_mark = mark;
+    v_clear = tint.a < -0.5 ? 0.0 : 1.0;
     gl_Position = camera * vec4(mix(position, moved, mark.y), 1.0);
 }
 """
@@ -29,6 +30,7 @@ uniform vec3 half_dir;            // between the key light and the camera, which
 uniform vec3 key_dir; uniform vec3 key_color; uniform vec3 rim_dir; uniform vec3 rim_color;
 uniform vec3 sky; uniform vec3 ground; uniform float exposure;
 in vec3 v_normal; in float v_cut; in vec2 v_uv; in vec4 v_tint; in vec4 v_mark; in vec3 v_local;
+flat in float v_clear;
 out vec4 color;
 vec3 light(vec3 n, vec3 albedo, float open, vec3 wrap) {    // wrap 0: hard terminator, 1: lit all around
     float k = dot(n, key_dir), r = dot(n, rim_dir);
@@ -60,7 +62,7 @@ void main() {
     float gloss = texel.a * v_mark.z * open * (1.0 - cavity);
     result += gloss * (key_color * (0.045 * broad + 0.16 * tight) + sky * (0.03 + 0.22 * f));
     result *= 1.0 - 0.65 * cavity;
-    color = expose(result, v_tint.a < -0.5 ? 0.0 : 1.0);
+    color = expose(result, v_clear);
 }
 """
 )
@@ -88,7 +90,7 @@ void main() {
     float s = max(dot(cornea, normalize(half_dir + vec3(0.0, 0.12, 0.25))), 0.0);
     s *= s; s *= s; s *= s; s *= s; s *= s; s *= s;
     result += key_color * 1.1 * s * s + 0.03 * sky;
-    color = expose(result, 1.0);
+    color = expose(result, v_clear);
 }
 """
 )
@@ -108,7 +110,7 @@ void main() {
     float th = dot(tangent, half_dir);
     float band = max(1.0 - th * th, 0.0); band *= band; band *= band; band *= band; band *= band;
     result += (hair_color * 1.6 + 0.03) * key_color * band * 0.40 * s.r * v_tint.a;
-    color = expose(result, 1.0);
+    color = expose(result, v_clear);
 }
 """
 )
