@@ -11,8 +11,11 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import pytest
 
+from xdub.demo.learning_curve import measure_run, save
+from xdub.demo.picture import draw
 from xdub.demo.plan import DemoPlan
 from xdub.demo.run import run_demo
 from xdub.errors import UserError
@@ -147,3 +150,29 @@ def test_a_finished_demo_shows_its_figures_again_and_refuses_other_flags(
     assert again["editor"] == summary["editor"] and again["seconds"] == summary["seconds"]
     with pytest.raises(UserError, match=r"seed=3 \(now 4\)"):
         run_demo(out, plan=PLAN, seed=4, from_scratch=True)
+
+
+@pytest.mark.slow
+def test_the_learning_curve_reads_the_checkpoints_that_a_demo_kept(
+    finished: tuple[Path, list[dict]], tmp_path: Path
+) -> None:
+    out, _ = finished
+    points = measure_run(out, cases=1)
+    assert [(p.model, p.step) for p in points] == [(m, s) for m in ("generator", "editor") for s in (3, 4)]
+    assert all(-1 <= p.opening_corr <= 1 for p in points)
+    minutes = [p.journey_minutes for p in points]
+    assert minutes == sorted(minutes) and points[0].minutes > 0
+    save(points, out, tmp_path)
+    told = json.loads((tmp_path / "learning_curve.json").read_text())
+    assert len(told["points"]) == 4 and told["flags"]["from_scratch"] is True
+    assert (tmp_path / "learning_curve.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_the_readme_picture_is_drawn_from_a_finished_demo_only(
+    finished: tuple[Path, list[dict]], tmp_path: Path
+) -> None:
+    draw(finished[0], tmp_path / "demo.png", [0, 1])
+    assert cv2.imread(str(tmp_path / "demo.png")).std() > 20
+    with pytest.raises(UserError, match="not a finished demo"):
+        draw(tmp_path, tmp_path / "other.png", [0])
