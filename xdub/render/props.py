@@ -59,7 +59,7 @@ def draw_occluder(rng: np.random.Generator, skin: np.ndarray, frames: int) -> tu
         grey, dark = rng.uniform(0.03, 0.25) * np.ones(3), rng.uniform(0.01, 0.06) * np.ones(3)
         bow = np.linspace(-np.pi / 2, np.pi / 2, 9)
         ball = _lathe(np.stack([0.25 * np.cos(bow) + 1e-4, 0.25 * np.sin(bow)], 1))
-        handle = _lathe(np.array([[0.001, -2.6], [0.12, -2.6], [0.17, -0.3], [0.20, -0.14], [0.001, -0.14]]))
+        handle = _lathe(np.array([[0.001, -2.6], [0.12, -2.6], [0.16, -0.3], [0.16, -0.12], [0.001, -0.12]]))
         tilt = np.radians(rng.uniform(-35, 35))
         turn = np.array([[np.cos(tilt), -np.sin(tilt), 0], [np.sin(tilt), np.cos(tilt), 0], [0, 0, 1]])
         piece = _occluder(
