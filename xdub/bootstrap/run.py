@@ -61,7 +61,9 @@ def bootstrap(
     """
     stages = bootstrap_stages(recipe, data, out, init=init, local=local)
     for number, stage in enumerate(stages, start=1):
-        report = on_stage(stage, number, len(stages)) if on_stage else _print_stage(stage, number, len(stages))
+        report = (
+            on_stage(stage, number, len(stages)) if on_stage else _print_stage(stage, number, len(stages))
+        )
         stage.run(report)
     return Path(out) / "bundle"
 
@@ -85,7 +87,9 @@ def bootstrap_stages(
     def make_pairs(report: Report) -> None:
         from xdub.pairs.build import build_pairs
 
-        build_pairs(recipe, out / "generator" / "export", data, out / "pairs", local=local, on_progress=report)
+        build_pairs(
+            recipe, out / "generator" / "export", data, out / "pairs", local=local, on_progress=report
+        )
 
     def make_bundle(report: Report) -> None:
         if not same_bundle(out, out / "bundle"):
@@ -96,7 +100,13 @@ def bootstrap_stages(
 
 
 def _train(
-    name: str, recipe: Recipe, data: Path | str, out: Path, init: str | Path | None, local: bool, report: Report
+    name: str,
+    recipe: Recipe,
+    data: Path | str,
+    out: Path,
+    init: str | Path | None,
+    local: bool,
+    report: Report,
 ) -> None:
     from xdub.model.bundle import bundle_path
     from xdub.train.progress import PhaseProgress
@@ -113,7 +123,9 @@ def _train(
     else:
         # Generator and editor share all but the mask's input columns: what it learned of faces and speech carries over.
         init_from = out / "generator" / "export" if name == "editor" else None
-    result = train_phase(name, recipe, data, out, resume=True, init_from=init_from, local=local, progress=show)
+    result = train_phase(
+        name, recipe, data, out, resume=True, init_from=init_from, local=local, progress=show
+    )
     if result.status != "finished":
         raise KeyboardInterrupt  # it was asked to stop and has left a checkpoint
 
@@ -130,7 +142,9 @@ def _begin(recipe: Recipe, data: Path, out: Path, init: str | Path | None) -> No
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"--out {out}: cannot be made ({error.strerror}); choose another folder") from error
+            raise UserError(
+                f"--out {out}: cannot be made ({error.strerror}); choose another folder"
+            ) from error
         with atomic_path(record) as temporary:
             temporary.write_text(json.dumps(told, indent=1), "utf-8")
         return
@@ -141,7 +155,9 @@ def _begin(recipe: Recipe, data: Path, out: Path, init: str | Path | None) -> No
         raise UserError(f"{record} is damaged; remove {out} and start again") from error
     if changed:
         what = ", ".join(f"another {key}" for key in changed)
-        raise UserError(f"--out {out} was begun with {what}; continue with the same, or choose another folder")
+        raise UserError(
+            f"--out {out} was begun with {what}; continue with the same, or choose another folder"
+        )
 
 
 def _print_stage(stage: Stage, number: int, total: int) -> Report:

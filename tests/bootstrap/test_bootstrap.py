@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from xdub.bootstrap import STAGES, bootstrap
+from xdub.bootstrap.bundle import same_bundle, write_bundle
+from xdub.config import PHASES, load_recipe
+from xdub.errors import UserError
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """Training and pair making stand-ins that only leave their exports; what was asked of them, in order."""
+    asked: list[tuple] = []
+
+    def train_phase(phase, recipe, data, out, *, resume, init_from, local, progress):
+        asked.append(
+            (phase, Path(data).name, init_from and Path(init_from).relative_to(Path(init_from).parents[2]))
+        )
+        assert resume
+        export = out / phase / "export"
+        export.mkdir(parents=True, exist_ok=True)
+        name = "model" if phase in ("generator", "editor") else "adapter"
+        (export / f"{name}.safetensors").write_bytes(phase.encode())
+        progress(SimpleNamespace(step=1, steps=1, loss=0.5, steps_per_second=2.0))
+        return SimpleNamespace(status="finished")
+
+    def build_pairs(recipe, generator, data, out, *, local, on_progress):
+        asked.append(("pairs", Path(generator).parent.name, Path(data).name))
+
+    monkeypatch.setattr("xdub.train.run.train_phase", train_phase)
+    monkeypatch.setattr("xdub.pairs.build.build_pairs", build_pairs)
+    return asked
+
+
+def test_the_stages_run_in_order_each_on_what_the_ones_before_it_made(calls: list, tmp_path: Path) -> None:
+    seen = []
+    recipe = load_recipe("tiny")
+    bundle = bootstrap(
+        recipe,
+        tmp_path / "clips",
+        tmp_path / "run",
+        on_stage=lambda stage, number, total: seen.append((stage.name, number, total)) or (lambda *_: None),
+    )
+    assert [name for name, _, _ in seen] == list(STAGES) and seen[-1][1:] == (6, 6)
+    assert [call[:2] for call in calls] == [
+        ("generator", "clips"), ("pairs", "generator"), ("editor", "pairs"), ("lip", "pairs"), ("texture", "pairs"),
+    ]  # fmt: skip
+    # Without other weights the editor goes on from the generator; everything else starts from nothing.
+    assert calls[0][2] is None and calls[2][2] == Path("run/generator/export") and calls[3][2] is None
+    assert {p.name for p in bundle.iterdir()} == {
+        "recipe.yaml",
+        *(f"{phase}.safetensors" for phase in PHASES),
+    }
+    assert load_recipe(bundle / "recipe.yaml") == recipe
+
+
+def test_with_a_model_to_start_from_every_phase_starts_from_its_own_part(calls: list, tmp_path: Path) -> None:
+    bootstrap(load_recipe("tiny"), tmp_path / "clips", tmp_path / "run", init=tmp_path / "a" / "bundle")
+    starts = [str(call[2]) for call in calls if call[0] != "pairs"]
+    assert starts == [f"a/bundle/{phase}.safetensors" for phase in PHASES]
+
+
+def test_a_folder_continues_only_what_was_begun_in_it(calls: list, tmp_path: Path) -> None:
+    bootstrap(load_recipe("tiny"), tmp_path / "clips", tmp_path / "run")
+    bootstrap(load_recipe("tiny"), tmp_path / "clips", tmp_path / "run")
+    for recipe, data, word in (
+        (load_recipe("tiny", ["seed=1"]), "clips", "another recipe"),
+        (load_recipe("tiny"), "others", "another data"),
+    ):
+        with pytest.raises(UserError, match=word):
+            bootstrap(recipe, tmp_path / data, tmp_path / "run")
+    (tmp_path / "run" / "bootstrap.json").write_text("[]")
+    with pytest.raises(UserError, match="damaged"):
+        bootstrap(load_recipe("tiny"), tmp_path / "clips", tmp_path / "run")
+
+
+def test_a_run_that_was_asked_to_stop_stops_the_journey(
+    calls: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xdub.train.run.train_phase", lambda *_, **__: SimpleNamespace(status="stopped"))
+    with pytest.raises(KeyboardInterrupt):
+        bootstrap(load_recipe("tiny"), tmp_path / "clips", tmp_path / "run")
+    assert not calls
+
+
+def test_a_bundle_is_replaced_when_a_phase_was_trained_on(tmp_path: Path) -> None:
+    recipe = load_recipe("tiny")
+    with pytest.raises(UserError, match="train the phase generator first"):
+        write_bundle(tmp_path, recipe, tmp_path / "bundle")
+    export = tmp_path / "generator" / "export"
+    export.mkdir(parents=True)
+    (export / "model.safetensors").write_bytes(b"one")
+    write_bundle(tmp_path, recipe, tmp_path / "bundle", ("generator",))
+    assert same_bundle(tmp_path, tmp_path / "bundle", ("generator",))
+    (export / "model.safetensors").write_bytes(b"two")
+    assert not same_bundle(tmp_path, tmp_path / "bundle", ("generator",))
+    write_bundle(tmp_path, recipe, tmp_path / "bundle", ("generator",))
+    assert (tmp_path / "bundle" / "generator.safetensors").read_bytes() == b"two"
+    assert not list(tmp_path.glob(".bundle*"))
