@@ -1,4 +1,4 @@
-"""What is installed is what the code needs: both packages, all data files, no stray top-level module; and the pins agree."""
+"""What is installed is what the code needs: both packages and all data files, no stray module; and the pins agree."""
 
 from __future__ import annotations
 

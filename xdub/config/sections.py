@@ -173,7 +173,7 @@ class PerceptionConfig:
 
     face: Literal["mediapipe"] = "mediapipe"
     mouth: Literal["landmarks", "readout"] = "landmarks"
-    """How the pair filter compares lips: by the face tracker, or by the small network that reads the opening (cheap)."""
+    """How the pair filter compares lips: by the face tracker, or by the small network that reads the opening."""
     identity: Literal["dlib", "arcface"] = "dlib"
     identity_path: str | None = None
     sync: Literal["tiny", "syncnet"] = "tiny"
