@@ -10,9 +10,9 @@ import numpy as np
 from xdub.data.clip import Clip
 from xdub.perception.mouth import mouth_landmark_distance
 
-BLACK_LEVEL = 12.0
-"""Mean grey level of the face below which a frame counts as black."""
-FROZEN_RATIO = 0.1
+BLACK_RATIO = 0.5
+"""Least light of the face in any frame of V' relative to V."""
+FROZEN_RATIO = 0.2
 """Least motion of the face in V' relative to V."""
 NOISE_RATIO = 3.0
 """Most fine detail of the face in V' relative to V."""
@@ -87,10 +87,12 @@ def sanity_checks(clip: Clip, reference: np.ndarray) -> list[Check]:
     if not face.any():
         return [at_least("face_pixels", 0.0, 1.0)]
     old, new = _luma(clip.frames), _luma(reference)
-    level = min(float(frame[mask].mean()) for frame, mask in zip(new, face, strict=True) if mask.any())
-    # A dark original may be dark: only light that got lost counts.
-    dark = min(BLACK_LEVEL, 0.5 * float(old[face].mean()))
-    checks = [at_least("black", level, dark)]
+    light = [
+        float((after[mask].mean() + 1) / (before[mask].mean() + 1))
+        for before, after, mask in zip(old, new, face, strict=True)
+        if mask.any()
+    ]
+    checks = [at_least("black", min(light), BLACK_RATIO)]
     both = face[1:] & face[:-1]
     motion = _mean(np.abs(np.diff(old, axis=0)), both)
     if motion > 0.5:  # a still original proves nothing
@@ -150,7 +152,7 @@ def judge(
     read_mouth: ReadMouth,
     identity_threshold: float,
     mouth_threshold: float,
-    every: int = 4,
+    every: int = 6,
     true_landmarks: np.ndarray | None = None,
 ) -> tuple[Verdict, dict[str, float]]:
     """Verdict on the pair (V', V) and its scores.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from xdub.config import PerceptionConfig
 from xdub.pairs.filters import Embed, MouthReading, ReadMouth, compare_landmarks
 from xdub.perception.mouth import ARCFACE_112
 
@@ -54,3 +55,12 @@ class ReadMouths:
         known = np.isfinite(apart)
         distance = float(apart[known].mean()) * TEMPLATE_EYES if known.any() else float("nan")
         return MouthReading(distance=distance, found=float(known.mean()))
+
+
+def load_judges(perception: PerceptionConfig, device: str = "cpu") -> Judges:
+    """The judges a recipe names. UserError if weights cannot be had."""
+    from xdub.perception.identity import load_identity
+
+    identity = load_identity(perception).to(device)
+    mouths = ReadMouths() if perception.mouth == "readout" else TrackedMouths()
+    return Judges(embed=identity.embed, read_mouth=mouths)
