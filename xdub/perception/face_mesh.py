@@ -42,7 +42,7 @@ HALF_OUTLINE = (
     *((0.73, 0.25, 0.03), (0.74, 0.70, 0.02), (0.60, 1.15, 0.03), (0.24, 1.40, -0.16), (0.05, 0.34, -0.37)),
     *((0.29, 1.07, -0.24), (0.0, 1.40, -0.30), (0.0, 0.34, -0.37)),
 )
-GROW = 1.06  # about its middle: chins and cheeks differ between people
+GROW = 1.08  # about its middle: chins and cheeks differ between people
 STEPS = 8
 STEADY = 1.0  # frames; Gaussian over the pose, less than the head moves and more than the landmarks tremble
 

@@ -16,6 +16,7 @@ INPUT = 256  # px; the landmark network sees 256, so a crop of a face needs no m
 MAX_FACES = 5
 MIN_FACE = 16  # px from ear to ear; less is noise
 TILE_PARTS = (2, 3.5)  # tiles as fractions of the shorter side of the picture
+MIN_TILE = 96  # px
 
 
 @dataclass(frozen=True)
@@ -56,20 +57,31 @@ class FaceSearch:
     def in_picture(self, picture: np.ndarray, *, thorough: bool = True) -> list[np.ndarray]:
         """All faces of a picture, largest first; ``thorough`` goes on to tiles where the whole shows none."""
         height, width = picture.shape[:2]
-        for window in _whole(height, width):
-            if faces := self.in_window(picture, window):
-                return _distinct(faces)
+        looks = [[window] for window in _whole(height, width)]
         if thorough:
-            for part in TILE_PARTS:
-                side = int(min(height, width) / part)
-                if side < 96:
-                    break
-                faces = [
-                    face for tile in _tiles(height, width, side) for face in self.in_window(picture, tile)
-                ]
-                if faces:
-                    return _distinct(faces)
+            sides = [int(min(height, width) / part) for part in TILE_PARTS]
+            looks += [_tiles(height, width, side) for side in sides if side >= MIN_TILE]
+        for windows in looks:
+            seen = [face for window in windows for face in self.in_window(picture, window)]
+            faces = [self.confirm(picture, face, strict=len(windows) > 1) for face in _distinct(seen)]
+            if found := _distinct([face for face in faces if face is not None]):
+                return found
         return []
+
+    def confirm(self, picture: np.ndarray, mesh: np.ndarray, *, strict: bool = False) -> np.ndarray | None:
+        """The face as its own window shows it; None if it is not there again when framed closer or wider (strict: and).
+
+        Patterns that look like a face in one framing do not in another, and a small face is only then measured well.
+        """
+        for least in (0.05, 0.5):  # twice: from far away, the first measure may be far off
+            again = self.in_window(picture, face_window(mesh))
+            best = max(again, key=lambda other: overlap(other, mesh), default=None)
+            if best is None or overlap(best, mesh) < least:
+                return None
+            mesh = best
+        views = [self.in_window(picture, face_window(mesh, margin)) for margin in (1.6, 2.5)]
+        same = [max((overlap(other, mesh) for other in faces), default=0.0) for faces in views]
+        return mesh if (min if strict else max)(same) > 0.6 else None
 
     def close(self) -> None:
         self._close()

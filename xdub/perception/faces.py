@@ -115,20 +115,13 @@ class FaceTracker:
         same = [mesh for mesh in near if overlap(mesh, last) > 0 and _similar_size(mesh, last)]
         if not same:
             return None, len(near)
-        return self._refined(frame, max(same, key=lambda mesh: overlap(mesh, last))), len(near)
+        return self._search.confirm(frame, max(same, key=lambda mesh: overlap(mesh, last))), len(near)
 
     def _acquire(self, frame: np.ndarray, thorough: bool) -> tuple[np.ndarray | None, int]:
         faces = self._search.in_picture(frame, thorough=thorough)
         if not faces:
             return None, 0
-        best = max(faces, key=lambda mesh: _prominence(mesh, *frame.shape[:2]))
-        return self._refined(frame, best), len(faces)
-
-    def _refined(self, frame: np.ndarray, mesh: np.ndarray) -> np.ndarray:
-        """The same face seen in its own window, as all later frames see it."""
-        faces = self._search.in_window(frame, face_window(mesh))
-        best = max(faces, key=lambda other: overlap(other, mesh), default=mesh)
-        return best if overlap(best, mesh) > 0.2 else mesh
+        return max(faces, key=lambda mesh: _prominence(mesh, *frame.shape[:2])), len(faces)
 
     def close(self) -> None:
         self._search.close()
