@@ -111,6 +111,11 @@ def test_a_saved_network_comes_back_frozen_and_the_same(trained, tmp_path):
     assert not any(p.requires_grad for p in loaded.parameters()) and not loaded.training
     video, audio = torch.randn(2, 3, 7, 40, 40), torch.randn(2, 22, 20)
     assert torch.equal(loaded.sync_loss(video, audio), trained.sync_loss(video, audio))
+    trained.save(tmp_path / "half.safetensors", torch.float16)
+    half = SyncNet.load(tmp_path / "half.safetensors")
+    torch.testing.assert_close(
+        half.sync_loss(video, audio), trained.sync_loss(video, audio), rtol=0.02, atol=0.02
+    )
 
 
 def test_missing_or_foreign_files_and_too_few_clips_are_user_errors(tmp_path):

@@ -44,9 +44,9 @@ def train_readout(
     batch: tuple[int, int] = (8, 16),
     progress: Callable[[int, float], None] | None = None,
 ) -> MouthReadout:
-    """A readout in eval mode, frozen. ``progress(step, loss)`` comes every 100 steps; batch: (clips, frames of each).
-    frames of each).
+    """A readout in eval mode, frozen; batch: (clips, frames of each).
 
+    ``progress(step, loss)`` is called every 100 steps.
     ``codec`` adds round-tripped pictures. Deterministic for a given seed, thread count and machine.
     UserError if no clip has a known opening.
     """

@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import torch
+
 from xdub.perception.syncnet_training import score_syncnet, train_syncnet
 
 
@@ -41,7 +43,7 @@ def main() -> None:
     )
     print("held out:", score_syncnet(net, clips[-keep:], audio_encoder))
     print("held out, through the codec:", score_syncnet(net, clips[-keep:], audio_encoder, codec=codec))
-    net.save(args.out)
+    net.save(args.out, torch.float16)
 
 
 if __name__ == "__main__":

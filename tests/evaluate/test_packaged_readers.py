@@ -1,0 +1,47 @@
+"""The packaged readout and SyncNet on freshly rendered speakers that neither of them was trained on."""
+
+from __future__ import annotations
+
+import pytest
+
+from xdub.config import load_recipe
+from xdub.evaluate.opening import packaged_readout, read_opening, score_readout
+from xdub.model.audio_encoder import load_audio_encoder
+from xdub.model.codec import load_codec
+from xdub.perception.syncnet import load_sync
+from xdub.perception.syncnet_training import score_syncnet
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    from xdub.render import make_clips
+    from xdub.render.clips import HELD_OUT
+
+    return list(make_clips(0, [HELD_OUT + 500, HELD_OUT + 504], frames=33))
+
+
+@pytest.fixture(scope="module")
+def clips(pairs):
+    return [clip for pair in pairs for clip in (pair.clip, pair.twin)]
+
+
+@pytest.mark.slow
+def test_the_readout_follows_the_truth_on_true_frames_and_through_the_codec(clips):
+    assert score_readout(packaged_readout(), clips).mean >= 0.95
+    assert score_readout(packaged_readout(), clips, load_codec(load_recipe("tiny").codec)).mean >= 0.90
+
+
+@pytest.mark.slow
+def test_crops_and_full_frames_read_alike(pairs):
+    pair = pairs[0]
+    in_crop = read_opening(pair.clip.frames, pair.clip.landmarks)
+    in_full = read_opening(pair.full, pair.full_landmarks)
+    assert abs(in_crop - in_full).max() < 0.1
+
+
+@pytest.mark.slow
+def test_the_syncnet_tells_aligned_from_shifted_speech(clips):
+    recipe = load_recipe("tiny")
+    scores = score_syncnet(load_sync(recipe.perception), clips, load_audio_encoder(recipe.audio))
+    assert scores.accuracy > 0.8
+    assert scores.aligned_cosine > scores.misaligned_cosine + 0.4
