@@ -9,7 +9,7 @@ import pytest
 
 from xdub.errors import UserError
 from xdub.evaluate.compare_runs import compare_runs, print_comparison, short_names
-from xdub.train.tracking import MlflowSink, open_runs
+from xdub.train.tracking import MlflowSink
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +25,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             out = root / name
             out.mkdir()
             for phase in ("generator", "editor"):
-                ids = open_runs(out, phase, {"train": {"lr": lr, "steps": 30}})
+                sink = MlflowSink(out, phase, {"train": {"lr": lr, "steps": 30}})
                 values = [
                     (s, {"loss/flow": 1 / (1 + s * lr * 100), "train/loss": 2.0}) for s in range(0, 31, 10)
                 ]
                 records = [{"kind": "metrics", "step": s, "time_ms": s, "values": v} for s, v in values]
-                MlflowSink(ids.uri, ids.child)(records)
+                sink(records)
             made[name] = out
     return made
 

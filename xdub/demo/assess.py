@@ -145,11 +145,11 @@ def _track(demo: Demo, summary: dict[str, Any]) -> None:
     """The figures beside the training curves, under eval/."""
     import time
 
-    from xdub.train.tracking import MlflowSink, read_state
+    from xdub.train.tracking import MlflowSink
 
-    state = read_state(demo.run)
     for model in MODELS:
-        if model in state.get("phases", {}):
-            values = {f"eval/{key}": value for key, value in summary[model].items()}
-            record = {"kind": "metrics", "step": 0, "time_ms": int(time.time() * 1000), "values": values}
-            MlflowSink(state["tracking_uri"], state["phases"][model])([record])
+        values = {f"eval/{key}": value for key, value in summary[model].items()}
+        step = demo.recipe.for_phase(model).steps
+        sink = MlflowSink(demo.run, model, {})
+        sink([{"kind": "metrics", "step": step, "time_ms": int(time.time() * 1000), "values": values}])
+        sink.finish("FINISHED")

@@ -24,7 +24,7 @@ from xdub.evaluate.heldout import HeldOutClip
 from xdub.media import read_frames, write_video
 
 if TYPE_CHECKING:
-    from xdub.render import RenderedPair
+    from xdub.render.clips import RenderedPair
 
 SAMPLE_RATE = 16_000
 CRF = 10
