@@ -19,7 +19,8 @@ def attention_inputs(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Normal q, k, v ``[B, L, H, D]`` for ``shifted_rope_attention``."""
     tokens = (grid[0] + reference_frames) * grid[1] * grid[2]
-    return tuple(normal((batch, tokens, heads, dim), seed + i, dtype, device) for i in range(3))
+    q, k, v = (normal((batch, tokens, heads, dim), seed + i, dtype, device) for i in range(3))
+    return q, k, v
 
 
 def audio_inputs(

@@ -78,7 +78,7 @@ def _frames(path: Path, fps: float, max_frames: int | None, exact: bool) -> Iter
     with open_media(path) as container:
         stream = video_stream(container, path)
         stream.thread_type = "AUTO"
-        converted: tuple[VideoFrame | None, np.ndarray | None] = (None, None)
+        converted: tuple[VideoFrame | None, np.ndarray] = (None, np.empty(0))
         for n, frame in enumerate(resample(_timed(container.decode(stream), stream), fps)):
             if max_frames is not None and n >= max_frames:
                 return

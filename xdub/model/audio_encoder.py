@@ -71,7 +71,7 @@ class WhisperEncoder:
     def __init__(self, encoder: torch.nn.Module, feature_extractor) -> None:
         self.encoder = encoder.eval().requires_grad_(False)
         self.feature_extractor = feature_extractor
-        self.dim = encoder.config.d_model
+        self.dim = int(encoder.config.d_model)
 
     @torch.no_grad()
     def encode(self, wav: np.ndarray) -> Tensor:

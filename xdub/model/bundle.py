@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file
@@ -23,6 +24,9 @@ from xdub.model.codec import Codec, load_codec
 from xdub.model.dit import VideoDiT
 from xdub.model.lora import EXPERTS, load_expert, set_expert
 
+if TYPE_CHECKING:
+    from xdub.config import Recipe
+
 SHIPPED = "tiny"
 
 
@@ -31,7 +35,7 @@ class Bundle:
     """Networks in eval mode, fp32, on one device. ``generator`` is None in a folder that has none."""
 
     path: Path
-    recipe: object
+    recipe: Recipe
     codec: Codec
     audio_encoder: AudioEncoder
     editor: VideoDiT

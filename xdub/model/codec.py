@@ -33,8 +33,13 @@ class Codec(Protocol):
     """What the rest of the code knows of a codec."""
 
     channels: int
-    channel_std: Tensor
-    """[C] standard deviation of each latent channel on faces."""
+
+    @property
+    def channel_std(self) -> Tensor:
+        """[C] standard deviation of each latent channel on faces."""
+
+    def to(self, device: str | torch.device, /) -> Codec:
+        """The codec on another device."""
 
     def encode(self, video: Tensor) -> Tensor:
         """[B, 3, F, H, W] in [-1, 1] -> z [B, C, f, h, w] float32."""
@@ -116,6 +121,7 @@ class WanCodec(nn.Module):
         self.channels = len(mean)
         self.register_buffer("latents_mean", mean[None, :, None, None, None])
         self.register_buffer("latents_std", std[None, :, None, None, None])
+        self.channel_std: Tensor
         self.register_buffer("channel_std", torch.ones(self.channels))
 
     def encode(self, video: Tensor) -> Tensor:

@@ -180,7 +180,7 @@ class VideoDiT(nn.Module):
             )
             for out in outs:
                 out.weight.data.mul_(branch)
-            block.table.data[2::3] = 1.0
+            block.table.data[2::3].fill_(1.0)
         nn.init.normal_(self.kind_embed, std=0.5)
         for linear in (self.modulation[1], self.modulation_out[1], self.proj_out):
             nn.init.zeros_(linear.weight)

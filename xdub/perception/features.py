@@ -40,7 +40,7 @@ class FaceFeatureNet(nn.Module):
     @property
     def dim(self) -> int:
         """Length of a feature vector."""
-        responses = self.filters.shape[0]
+        responses = int(self.filters.shape[0])
         return self.grid**2 * (3 + 3 * (responses + responses // 2))
 
     def forward(self, frames: Tensor) -> Tensor:

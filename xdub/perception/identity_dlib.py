@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,7 +110,7 @@ class DlibIdentity(Identity):
                 rows, columns = (256, 128) if parts[0] is self.fc.weight else (count, 1)
                 header = _tensor_header(rows, columns)
                 at = data.find(header, at)
-                if at < 0:
+                if at < 0 or len(data) < at + len(header) + 4 * count:
                     raise UserError(
                         f"{path}: not dlib's face recognition ResNet (no tensor of {count} values)"
                     )
@@ -122,7 +123,7 @@ class DlibIdentity(Identity):
                 for part, some in zip(parts, values.split([p.numel() for p in parts]), strict=True):
                     part.copy_(some.view_as(part))
 
-    def _layers(self) -> Iterator[tuple[tuple[Tensor, ...], ...]]:
+    def _layers(self) -> Iterator[tuple[tuple[Any, ...], ...]]:
         """Parameters as dlib stores them: filters and bias in one tensor, scale and shift in the next."""
         convs = [self.stem, *(conv for block in self.blocks for conv in (block.first, block.second))]
         for conv in convs:

@@ -205,16 +205,18 @@ def _plain(train: TrainConfig) -> bool:
 
 def _local(p: nn.Parameter) -> Tensor:
     """What this rank holds of a parameter: its ZeRO-3 shard, else all of it."""
-    return p.ds_tensor.data if hasattr(p, "ds_tensor") else p.data
+    return getattr(p, "ds_tensor", p).data
 
 
 def _import_deepspeed(device: torch.device) -> Any:
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     import deepspeed
+    from deepspeed.ops.op_builder.all_ops import ALL_OPS
 
-    # On a CPU this op would be JIT-compiled for 45 s, if ninja and g++ are there at all. Plain gloo does the same.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # None of its compiled ops is used. Unless told so, it probes for all of them with the compiler (seconds, and noise
+    # on stderr), and on a CPU builds deepspeed_shm_comm for 45 s where plain gloo does the same.
+    deepspeed.ops.__compatible_ops__ = dict.fromkeys([*ALL_OPS, "deepspeed_not_implemented"], False)
     deepspeed.utils.logging.logger.setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     return deepspeed
