@@ -53,7 +53,7 @@ def lower_face_masks(landmarks68: np.ndarray, height: int, width: int, grow: flo
     Only eye corners, brows and nose are read (see ``POSE_POINTS``).
     """
     outline = posed_outline(landmarks68)
-    middle = (np.nanmin(outline, axis=1, keepdims=True) + np.nanmax(outline, axis=1, keepdims=True)) / 2
+    middle = (outline.min(axis=1, keepdims=True) + outline.max(axis=1, keepdims=True)) / 2
     return hull_masks((outline - middle) * grow + middle, height, width)
 
 
