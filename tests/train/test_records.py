@@ -12,7 +12,9 @@ from xdub.train.records import CommittedSteps, LineFile, last_record, read_lines
 
 
 @given(cut=st.integers(0, 400))
-def test_a_torn_line_is_dropped_and_writing_goes_on(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+def test_a_torn_line_is_dropped_and_writing_goes_on(
+    tmp_path_factory: pytest.TempPathFactory, cut: int
+) -> None:
     path = tmp_path_factory.mktemp("lines") / "file.jsonl"
     file = LineFile(path)
     for number in range(20):

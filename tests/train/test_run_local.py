@@ -44,16 +44,26 @@ def test_a_run_ends_with_weights_records_and_a_tracked_run(whole: RunResult) -> 
     assert [step for step, *_ in curve(whole.folder)] == [1, 2, 3, 4, 5, 6]
     assert whole.export is not None
     config = json.loads((whole.export / "config.json").read_text())
-    assert (config["phase"], config["kind"], config["step"], config["averaged"]) == ("generator", "model", 6, True)
+    assert (config["phase"], config["kind"], config["step"], config["averaged"]) == (
+        "generator",
+        "model",
+        6,
+        True,
+    )
     assert "precondition.std" in load_file(whole.export / "model.safetensors")
-    assert sorted(p.name for p in (whole.folder / "checkpoints").iterdir()) == ["step00000004", "step00000006"]
+    assert sorted(p.name for p in (whole.folder / "checkpoints").iterdir()) == [
+        "step00000004",
+        "step00000006",
+    ]
     from mlflow import MlflowClient
 
     run = MlflowClient(read_state(whole.folder.parent)["tracking_uri"]).get_run(whole.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params["train.lr"] == "0.001"
     assert run.data.metrics["train/loss"] == metrics(whole.folder)[-1][1]["train/loss"]
-    assert {"lr", "grad_norm", "perf/tokens_per_s", "perf/step_seconds", "perf/data_wait"} <= set(run.data.metrics)
+    assert {"lr", "grad_norm", "perf/tokens_per_s", "perf/step_seconds", "perf/data_wait"} <= set(
+        run.data.metrics
+    )
     assert any(name.startswith("loss/flow/t_bin_") for name in run.data.metrics)
 
 
@@ -140,7 +150,9 @@ def test_a_run_that_cannot_be_started_says_why(overrides, message, small, clips,
         ("train.ema=0", "ema"),
     ],
 )
-def test_a_resume_that_would_be_another_run_is_refused(override, message, small, clips, whole, tmp_path) -> None:
+def test_a_resume_that_would_be_another_run_is_refused(
+    override, message, small, clips, whole, tmp_path
+) -> None:
     shutil.copytree(whole.folder, tmp_path / "generator")
     recipe = small(override, "train.steps=8")
     with pytest.raises(UserError, match=message):

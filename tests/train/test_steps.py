@@ -27,7 +27,11 @@ def editor(small, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export folder of an untrained editor, as the base of the experts."""
     recipe, folder = small(), tmp_path_factory.mktemp("base") / "export"
     model = build_model(recipe, "editor", load_codec(recipe.codec), base=None, init_from=None)
-    state = {name: value + 0.01 for name, value in model.state_dict().items()}
+    noise = torch.Generator().manual_seed(0)
+    state = {
+        name: value + 0.05 * torch.randn(value.shape, generator=noise)
+        for name, value in model.state_dict().items()
+    }
     write_export(folder, state, {"kind": "model"})
     return folder
 
@@ -62,9 +66,7 @@ def test_a_step_moves_what_the_phase_trains_and_nothing_else(phase, small, clips
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert all((expert is not None) == (f".{expert}." in name) for name in trained)
-    engine = Engine.build(
-        model, recipe.for_phase(phase), device=LocalContext().device, world_size=1
-    )
+    engine = Engine.build(model, recipe.for_phase(phase), device=LocalContext().device, world_size=1)
     batch = first_batch(recipe, phase, clips if phase == "generator" else pairs)
     for _ in range(3):  # zero-initialised layers hide what lies before them for a step or two
         terms = get_phase(phase).loss(engine.model, batch, loss_context(recipe, phase))
@@ -81,7 +83,9 @@ def test_a_step_moves_what_the_phase_trains_and_nothing_else(phase, small, clips
 
 
 def test_the_loss_of_one_memorised_batch_falls(small, clips) -> None:
-    recipe = small("train.steps=40", "train.global_batch=4", "train.micro_batch=4", "train.lr=5e-3", "train.ema=0")
+    recipe = small(
+        "train.steps=40", "train.global_batch=4", "train.micro_batch=4", "train.lr=5e-3", "train.ema=0"
+    )
     train = recipe.for_phase("generator")
     model = build_model(recipe, "generator", load_codec(recipe.codec), base=None, init_from=None)
     engine = Engine.build(model, train, device=LocalContext().device, world_size=1)

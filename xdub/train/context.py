@@ -19,6 +19,8 @@ class TrainContext(Protocol):
 
     rank: int
     world_size: int
+    local_world_size: int
+    """Ranks on this machine."""
     device: torch.device
 
     def gather(self, value: Any) -> list[Any]:
@@ -33,7 +35,7 @@ class TrainContext(Protocol):
 class LocalContext:
     """One rank in this process, without Ray: tests, debugging, and the shortest start."""
 
-    rank, world_size = 0, 1
+    rank, world_size, local_world_size = 0, 1, 1
 
     def __init__(self, device: torch.device | None = None) -> None:
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -58,6 +60,7 @@ class RayContext:
 
         context = ray.train.get_context()
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
+        self.local_world_size = context.get_local_world_size()
         self.device = ray.train.torch.get_device()
         self._report = ray.train.report
 
@@ -84,11 +87,21 @@ def ensure_ray(workers: int = 1) -> None:
         return
     # "local", because a bare init follows RAY_ADDRESS and stale cluster files. More logical CPUs than there are:
     # training workers must leave some for the data actors, or both wait for ever.
-    ray.init(
-        address="local",
-        num_cpus=max(workers + 2, (os.cpu_count() or 1) + 2),
-        include_dashboard=False,
-        object_store_memory=400_000_000,
-        logging_level="ERROR",
-        log_to_driver=bool(os.environ.get("XDUB_WORKER_LOGS")),
-    )
+    cpus = max(workers + 2, (os.cpu_count() or 1) + 2)
+    for last in (False, False, True):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                object_store_memory=400_000_000,
+                logging_level="ERROR",
+                log_to_driver=bool(os.environ.get("XDUB_WORKER_LOGS")),
+            )
+            return
+        except (
+            Exception
+        ) as error:  # a busy machine: Ray gives its processes 30 s to come up, and says so like this
+            if last or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()

@@ -51,7 +51,7 @@ class Shipper:
     def __init__(self, path: Path, sink: Sink, *, poll_seconds: float = 1.0) -> None:
         self.path, self._sink, self._poll = path, sink, poll_seconds
         self._offset_file = path.with_suffix(".offset")
-        self._offset = int(self._offset_file.read_text()) if self._offset_file.is_file() else 0
+        self._offset = _offset(path)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.last_error: str | None = None
@@ -67,15 +67,12 @@ class Shipper:
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout)
-        return self.pending_bytes()
+        return pending_bytes(self.path)
 
     def flush(self) -> None:
         """Send everything now, in this thread; raises what the sink raises."""
         while self._send_some():
             pass
-
-    def pending_bytes(self) -> int:
-        return (self.path.stat().st_size if self.path.is_file() else 0) - self._offset
 
     def _run(self) -> None:
         failures = 0
@@ -117,3 +114,13 @@ class Shipper:
         self._offset = end
         write_atomic(self._offset_file, str(end))
         return True
+
+
+def pending_bytes(path: Path) -> int:
+    """How much of a journal was not sent."""
+    return (path.stat().st_size if path.is_file() else 0) - _offset(path)
+
+
+def _offset(path: Path) -> int:
+    file = path.with_suffix(".offset")
+    return int(file.read_text()) if file.is_file() else 0

@@ -85,7 +85,7 @@ def _fit(job: TrainJob, workers: int) -> str | None:
         ),
     )
     try:
-        trainer.fit()
+        _in_thread(trainer.fit)
     except TrainingFailedError as error:
         return _judge(error)
     except ray.exceptions.RayError as error:  # the controller died
@@ -93,6 +93,24 @@ def _fit(job: TrainJob, workers: int) -> str | None:
     finally:
         shutil.rmtree(storage, ignore_errors=True)
     return None
+
+
+def _in_thread(function: Callable[[], Any]) -> None:
+    """Call and wait. In the main thread Ray would take SIGINT for itself, and ours would wait for it to return."""
+    errors: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            function()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=call, name="ray-train-fit", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.2)
+    if errors:
+        raise errors[0]
 
 
 def _judge(error: Exception) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from xdub.errors import UserError
+
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Complete records of the file; nothing if there is none."""
@@ -67,7 +69,10 @@ class CommittedSteps:
         """Continue after step ``resume_at``: later lines belong to steps that were lost and will be run again."""
         kept = [record for record in read_lines(path) if record["step"] <= resume_at]
         if [record["step"] for record in kept] != list(range(1, resume_at + 1)):
-            raise ValueError(f"{path}: steps 1..{resume_at} are not all there, once and in order")
+            raise UserError(
+                f"{path}: steps 1..{resume_at} are not all there, once and in order, though a checkpoint is; "
+                "restore the file or start again in another --out"
+            )
         write_atomic(path, "".join(json.dumps(record, separators=(",", ":")) + "\n" for record in kept))
         self._file = LineFile(path)
 

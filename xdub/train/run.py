@@ -18,12 +18,13 @@ from xdub.config import Recipe
 from xdub.data.manifest import read_manifest
 from xdub.data.plan import make_plan
 from xdub.errors import UserError
-from xdub.train.journal import Shipper
+from xdub.train.journal import Shipper, pending_bytes
 from xdub.train.launch import check_resources, run_job
 from xdub.train.networks import weights_file
 from xdub.train.phases import get_phase
 from xdub.train.progress import Show, watch
 from xdub.train.records import last_record, write_atomic
+from xdub.train.tracking import MlflowSink, read_state
 from xdub.train.trainer import Sampler
 from xdub.train.worker import JOURNAL, RESULT, STEPS, TrainJob
 
@@ -84,6 +85,8 @@ def train_phase(
         result = _read_result(folder)
         _check_fresh(folder, resume)
         if result is not None and result["step"] >= train.steps:
+            if pending_bytes(folder / JOURNAL):
+                _close_tracking(*_open_tracking(out, phase, recipe, folders, rows), "FINISHED")
             return _result(phase, folder, out, "finished", 0, started)
         _check_disk(folder, recipe, expert)
         if not local:
@@ -91,14 +94,13 @@ def train_phase(
         attempt = _next_attempt(folder)
         (folder / RESULT).unlink(missing_ok=True)
         write_atomic(folder / "recipe.json", json.dumps(recipe.to_dict(), indent=1))
-        tracking = _open_tracking(out, phase, recipe, folders, rows)
+        shipper, sink = _open_tracking(out, phase, recipe, folders, rows)
         job = TrainJob(
             phase=phase,
             recipe=recipe.to_dict(),
             data=tuple(str(path.resolve()) for path in folders),
             folder=str(folder.resolve()),
             attempt=attempt,
-            tracking=tracking,
             sampler=sampler,
             **sources,
         )
@@ -111,7 +113,7 @@ def train_phase(
             status = "KILLED"
             raise
         finally:
-            _close_tracking(tracking, folder, status)
+            _close_tracking(shipper, sink, status)
         return _result(
             phase, folder, out, "finished" if status == "FINISHED" else "stopped", attempts, started
         )
@@ -192,52 +194,37 @@ def _read_result(folder: Path) -> dict[str, Any] | None:
 
 def _open_tracking(
     out: Path, phase: str, recipe: Recipe, folders: list[Path], rows: int
-) -> tuple[str, str] | None:
-    """(uri, run id). A tracker that does not answer is no reason not to train: the journal keeps everything."""
-    from xdub.train.tracking import open_runs
-
+) -> tuple[Shipper, MlflowSink]:
+    """Sends what the workers journal, from this process. A tracker that is away is no reason not to train."""
+    digests = [read_manifest(folder).digest for folder in folders]
     params = recipe.to_dict() | {
         "phase": phase,
         "resolved": vars(recipe.for_phase(phase)),
         "code": {"xdub": xdub.__version__},
-        "data": {
-            "rows": rows,
-            "folders": [str(f) for f in folders],
-            "digest": [read_manifest(f).digest for f in folders],
-        },
+        "data": {"rows": rows, "folders": [str(folder) for folder in folders], "digest": digests},
     }
+    sink = MlflowSink(out, phase, params)
     try:
-        ids = open_runs(out, phase, params)
+        sink.open()
     except Exception as error:
-        print(
-            f"tracking is not reachable ({_line(error)}); metrics stay in {out / phase / JOURNAL}",
-            file=sys.stderr,
-        )
-        return None
-    return ids.uri, ids.child
+        where = out / phase / JOURNAL
+        print(f"tracking is not reachable ({_line(error)}): metrics wait in {where}", file=sys.stderr)
+    return Shipper(out / phase / JOURNAL, sink).start(), sink
 
 
-def _close_tracking(tracking: tuple[str, str] | None, folder: Path, status: str) -> None:
-    if tracking is None:
-        return
-    from xdub.train.tracking import MlflowSink, finish_run
-
-    shipper = Shipper(folder / JOURNAL, MlflowSink(*tracking)).start()
+def _close_tracking(shipper: Shipper, sink: MlflowSink, status: str) -> None:
     left = shipper.close(FLUSH_SECONDS)
     try:
-        finish_run(folder.parent, folder.name, status)
+        sink.finish(status)
     except Exception as error:
         shipper.last_error = _line(error)
-    if left or shipper.last_error:
-        print(
-            f"tracking: {left} bytes unsent in {shipper.path} ({shipper.last_error}); --resume sends them",
-            file=sys.stderr,
-        )
+        left = max(left, 1)
+    if left:
+        reason = f"{shipper.path} ({shipper.last_error})"
+        print(f"tracking: not everything was sent from {reason}; --resume sends the rest", file=sys.stderr)
 
 
 def _result(phase: str, folder: Path, out: Path, status: str, attempts: int, started: float) -> RunResult:
-    from xdub.train.tracking import read_state
-
     record = last_record(folder / STEPS)
     return RunResult(
         phase=phase,

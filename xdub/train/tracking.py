@@ -56,24 +56,22 @@ def open_runs(out: Path, phase: str, params: dict[str, Any]) -> RunIds:
             "phases": {},
         }
         _write_state(out, state)
-    flat = {key: str(value)[:MAX_PARAM] for key, value in flatten(params)}
-    if phase in state["phases"]:
-        child = state["phases"][phase]
-        known = client.get_run(child).data.params
-        changed = {key: value for key, value in flat.items() if known.get(key) != value}
-        if changed:
-            client.log_batch(child, tags=[RunTag(f"resumed.{key}", value) for key, value in changed.items()])
-        for run_id in (state["parent"], child):
-            client.update_run(run_id, status="RUNNING")
-    else:
+    if phase not in state["phases"]:
         tags = {"mlflow.parentRunId": state["parent"], "phase": phase}
         run = client.create_run(state["experiment_id"], run_name=phase, tags=tags)
-        child = run.info.run_id
-        state["phases"][phase] = child
+        state["phases"][phase] = run.info.run_id
         _write_state(out, state)
-        items = [Param(key, value) for key, value in flat.items()]
-        for low in range(0, len(items), PARAMS_PER_CALL):
-            client.log_batch(child, params=items[low : low + PARAMS_PER_CALL])
+    child = state["phases"][phase]
+    wanted = {key: str(value)[:MAX_PARAM] for key, value in flatten(params)}
+    known = client.get_run(child).data.params
+    fresh = [Param(key, value) for key, value in wanted.items() if key not in known]
+    changed = {key: value for key, value in wanted.items() if known.get(key, value) != value}
+    for low in range(0, len(fresh), PARAMS_PER_CALL):
+        client.log_batch(child, params=fresh[low : low + PARAMS_PER_CALL])
+    if changed:
+        client.log_batch(child, tags=[RunTag(f"resumed.{key}", value) for key, value in changed.items()])
+    for run_id in (state["parent"], child):
+        client.update_run(run_id, status="RUNNING")
     return RunIds(uri=uri, parent=state["parent"], child=child)
 
 
@@ -86,18 +84,27 @@ def finish_run(out: Path, phase: str, status: str) -> None:
 
 
 class MlflowSink:
-    """Delivers journal records to one run. Delivering twice stores once: step, time and value are the record's own."""
+    """Delivers journal records to the run of a phase. Twice is as good as once: step, time and value are theirs."""
 
-    def __init__(self, uri: str, run_id: str) -> None:
-        self._uri, self._run_id, self._mlflow_client = uri, run_id, None
+    def __init__(self, out: Path, phase: str, params: dict[str, Any]) -> None:
+        self._out, self._phase, self._params = out, phase, params
+        self._run_id, self._mlflow_client = "", None
+
+    def open(self) -> None:
+        """Make or find the run; raises while the tracker is away, and is tried again with the next records."""
+        if self._mlflow_client is None:
+            ids = open_runs(self._out, self._phase, self._params)
+            self._run_id, self._mlflow_client = ids.child, _client(ids.uri)
+
+    def finish(self, status: str) -> None:
+        """FINISHED, FAILED or KILLED."""
+        self.open()
+        finish_run(self._out, self._phase, status)
 
     def __call__(self, records: list[dict[str, Any]]) -> None:
         from mlflow.entities import Metric
 
-        if (
-            self._mlflow_client is None
-        ):  # made in the sending thread, so that the loop does not wait for the import
-            self._mlflow_client = _client(self._uri)
+        self.open()
         metrics = [
             Metric(name, value, record["time_ms"], record["step"])
             for record in records

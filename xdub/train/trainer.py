@@ -63,6 +63,8 @@ class Trainer:
         """
         self._meters = Meters(dict(self.progress.meters))
         self._since_log = (time.perf_counter(), self.progress.step)
+        if self.journal is not None and self.journal.last_step < 0:
+            self.journal.artifact(self.folder / "recipe.json", "config")
         for micro_batches, wait in groups(stream, self.engine.micro_batches):
             step = self._accumulate(micro_batches, wait)
             self._refuse_non_finite(step)

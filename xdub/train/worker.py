@@ -20,11 +20,12 @@ from xdub.data.samples import StreamSpec
 from xdub.data.stream import LocalStream, RayStream, Stream
 from xdub.model.audio_encoder import load_audio_encoder
 from xdub.model.codec import load_codec
+from xdub.seeding import stable_seed
 from xdub.train.checkpoint import Checkpoints, Progress, sha256
 from xdub.train.context import LocalContext, RayContext, TrainContext
 from xdub.train.engine import Engine
 from xdub.train.export import export
-from xdub.train.journal import Journal, Shipper
+from xdub.train.journal import Journal
 from xdub.train.networks import build_loss_context, build_model, weights_file
 from xdub.train.phases import get_phase
 from xdub.train.records import CommittedSteps, write_atomic
@@ -49,8 +50,6 @@ class TrainJob:
     attempt: int
     base: str | None = None
     init_from: str | None = None
-    tracking: tuple[str, str] | None = None
-    """(uri, run id)"""
     sampler: Sampler | None = None
 
 
@@ -68,7 +67,8 @@ def train_rank(job: TrainJob, context: TrainContext, make_stream: Any) -> None:
     """Train from the latest good checkpoint to the end; rank 0 writes result.json when all is done."""
     recipe, folder, started = recipe_from_dict(job.recipe), Path(job.folder), time.time()
     train = recipe.for_phase(job.phase)
-    torch.set_num_threads(train.num_threads or max(1, (os.cpu_count() or 1) // context.world_size))
+    torch.set_num_threads(train.num_threads or max(1, (os.cpu_count() or 1) // context.local_world_size))
+    torch.manual_seed(stable_seed(train.seed, "global", context.rank))  # what no explicit generator decides
     codec = load_codec(recipe.codec)
     model = build_model(recipe, job.phase, codec, base=job.base, init_from=job.init_from)
     codec = codec.to(context.device)
@@ -98,7 +98,9 @@ def train_rank(job: TrainJob, context: TrainContext, make_stream: Any) -> None:
         sampler=job.sampler,
         tokens_per_step=train.global_batch * tokens_per_sample(recipe, job.phase),
     )
-    shipper = _open_records(trainer, job) if context.rank == 0 else None
+    if context.rank == 0:
+        trainer.committed = CommittedSteps(folder / STEPS, resume_at=progress.step)
+        trainer.journal = Journal(folder / JOURNAL)
     try:
         outcome = "finished"
         if progress.step < train.steps:
@@ -119,11 +121,9 @@ def train_rank(job: TrainJob, context: TrainContext, make_stream: Any) -> None:
                 result |= {"seconds": time.time() - started, "facts": facts}
                 write_atomic(folder / RESULT, json.dumps(result, indent=1))
     finally:
-        if trainer.journal is not None:
-            trainer.journal.close()
-            trainer.committed.close()
-        if shipper is not None:
-            shipper.close(timeout=5.0)
+        for file in (trainer.journal, trainer.committed):
+            if file is not None:
+                file.close()
 
 
 def run_facts(job: TrainJob, recipe: Recipe, context: TrainContext, data: str) -> dict[str, Any]:
@@ -160,17 +160,6 @@ def tokens_per_sample(recipe: Recipe, phase: str) -> int:
     _, rows, columns = recipe.model.patch
     side = recipe.video.size // 8
     return (latents + (1 if phase == "generator" else latents)) * (side // rows) * (side // columns)
-
-
-def _open_records(trainer: Trainer, job: TrainJob) -> Shipper | None:
-    folder = Path(job.folder)
-    trainer.committed = CommittedSteps(folder / STEPS, resume_at=trainer.progress.step)
-    trainer.journal = Journal(folder / JOURNAL)
-    if job.tracking is None:
-        return None
-    from xdub.train.tracking import MlflowSink
-
-    return Shipper(folder / JOURNAL, MlflowSink(*job.tracking)).start()
 
 
 def _open_stream(make_stream: Any, spec: StreamSpec, progress: Progress, steps: int) -> Stream:

@@ -1,0 +1,150 @@
+"""`train_phase` under Ray Train with two workers and ZeRO-2: killed anywhere, the same committed run comes out."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from xdub.errors import UserError
+from xdub.runtime_env import prepare_environment
+from xdub.train.records import last_record, read_lines
+from xdub.train.run import RunResult, train_phase
+from xdub.train.tracking import read_state
+
+pytestmark = pytest.mark.slow
+
+TWO_WORKERS = ("train.workers=2", "train.zero_stage=2", "train.micro_batch=1", "train.checkpoint_every=2")
+
+
+def quiet(progress) -> None:
+    """In place of the bar."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_session():
+    prepare_environment()
+    from xdub.train.context import ensure_ray
+
+    ensure_ray(workers=2)
+    yield
+    import ray
+
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def whole(small, clips, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """An uninterrupted run of six steps."""
+    out = tmp_path_factory.mktemp("whole")
+    return train_phase("generator", small(*TWO_WORKERS), clips, out, progress=quiet)
+
+
+def curve(folder: Path) -> list[tuple]:
+    return [(r["step"], r["loss"], r["sample_ids"]) for r in read_lines(folder / "steps.jsonl")]
+
+
+def test_two_workers_train_on_every_sample_once(whole: RunResult) -> None:
+    assert (whole.status, whole.step, whole.attempts) == ("finished", 6, 1)
+    samples = [sample for *_, ids in curve(whole.folder) for sample in ids]
+    assert len(samples) == 24 and all(
+        samples.count(sample) == 2 for sample in samples
+    )  # 12 clips, two epochs
+    assert [r["step"] for r in read_lines(whole.folder / "journal.jsonl")] == [2, 4, 6]
+
+
+def test_a_killed_worker_costs_an_attempt_and_changes_nothing(small, clips, whole, tmp_path: Path) -> None:
+    marker = str(tmp_path / "killed")
+
+    def kill_once(model, batch, context):
+        import os
+        import signal
+
+        import numpy as np
+        import torch.distributed as dist
+
+        if dist.get_rank() == 1 and not os.path.exists(marker):
+            open(marker, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return np.zeros((2, 2, 3), np.uint8)
+
+    recipe = small(*TWO_WORKERS, "train.sample_every=3")
+    result = train_phase("generator", recipe, clips, tmp_path, sampler=kill_once, progress=quiet)
+    assert (result.status, result.attempts) == ("finished", 2)
+    assert curve(result.folder) == curve(whole.folder)
+    assert [r["attempt"] for r in read_lines(result.folder / "steps.jsonl")] == [1, 1, 2, 2, 2, 2]
+
+
+def test_a_users_mistake_in_a_worker_is_told_once_and_not_tried_again(small, clips, tmp_path: Path) -> None:
+    def mistaken(model, batch, context):
+        from xdub.errors import UserError
+
+        raise UserError("this strip cannot be drawn: choose another")
+
+    recipe = small("train.sample_every=1")
+    with pytest.raises(UserError, match=r"^this strip cannot be drawn: choose another$"):
+        train_phase("generator", recipe, clips, tmp_path, sampler=mistaken, progress=quiet)
+    assert {r["attempt"] for r in read_lines(tmp_path / "generator/steps.jsonl")} == {1}
+
+
+def test_more_workers_than_ray_has_are_refused(small, clips, tmp_path: Path) -> None:
+    recipe = small("train.workers=64", "train.global_batch=64", "train.micro_batch=1")
+    with pytest.raises(UserError, match=r"12 usable clips"):
+        train_phase("generator", recipe, clips, tmp_path, progress=quiet)
+    from xdub.train.launch import check_resources
+
+    with pytest.raises(UserError, match="train.workers=64 needs 64 CPUs and one for the data"):
+        check_resources(64)
+
+
+def test_a_killed_driver_continues_from_its_checkpoint(small, clips, whole, tmp_path: Path) -> None:
+    """And a stop request in between ends a run with a checkpoint."""
+    recipe = small(*TWO_WORKERS, "train.sample_every=1")
+    script = tmp_path / "driver.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import json, sys, time
+        from xdub.config import recipe_from_dict
+        from xdub.train.run import train_phase
+
+        def slow(model, batch, context):
+            import time, numpy as np
+            time.sleep(1.0)
+            return np.zeros((2, 2, 3), np.uint8)
+
+        if __name__ == "__main__":
+            recipe = recipe_from_dict(json.loads({json.dumps(json.dumps(recipe.to_dict()))}))
+            out, data = sys.argv[1:]
+            train_phase("generator", recipe, data, out, sampler=slow, resume=True, progress=lambda now: None)
+    """)
+    )
+    out = tmp_path / "run"
+    record = out / "generator/steps.jsonl"
+    for way, at in ((signal.SIGKILL, 3), (signal.SIGTERM, 4)):
+        driver = subprocess.Popen([sys.executable, str(script), str(out), str(clips)], start_new_session=True)
+        _wait_for_step(record, at, driver)
+        ids = read_state(out)["phases"]
+        os.kill(driver.pid, way)
+        code = driver.wait(timeout=120)
+        assert code == (0 if way == signal.SIGTERM else -signal.SIGKILL)
+    stopped = last_record(record)["step"]
+    assert (out / f"generator/checkpoints/step{stopped:08d}/manifest.json").is_file()
+    result = train_phase("generator", small(*TWO_WORKERS), clips, out, resume=True, progress=quiet)
+    assert curve(result.folder) == curve(whole.folder)
+    assert {r["attempt"] for r in read_lines(record)} == {1, 2, 3}
+    assert read_state(out)["phases"] == ids
+
+
+def _wait_for_step(record: Path, step: int, driver: subprocess.Popen, seconds: float = 300.0) -> None:
+    end = time.monotonic() + seconds
+    while (last_record(record) or {"step": 0})["step"] < step:
+        assert driver.poll() is None, "the driver ended by itself"
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.05)
