@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from xdub.perception import faces
 from xdub.perception.faces import CutWatch, FaceTracker, bridge_gaps
 from xdub.perception.landmarks import MESH_TO_68, eye_distance
 from xdub.perception.mouth import mouth_opening
+from xdub.perception.quiet import without_chatter
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +139,15 @@ def test_fades_and_motion_are_no_cuts():
     assert not any(watch.is_cut(frame) for frame in fade)
     watch = CutWatch()
     assert not any(watch.is_cut(frame) for frame in pan)
+
+
+def test_starting_it_says_nothing_but_passes_on_what_matters(capfd):
+    with FaceTracker():
+        pass
+    assert capfd.readouterr().err == ""
+    with without_chatter():
+        os.write(2, b"W0000 00:00:17 graph.cc:1] routine\nsomething broke\n")
+    assert capfd.readouterr().err == "something broke\n"
 
 
 def test_missing_weights_are_told_in_one_line(monkeypatch, tmp_path):

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
+
+from xdub.errors import UserError
+from xdub.perception.quiet import without_chatter
+from xdub.perception.weights import fetch
 
 INPUT = 256  # px; the landmark network sees 256, so a crop of a face needs no more
 MAX_FACES = 5
@@ -38,8 +43,13 @@ class FaceSearch:
     """
 
     def __init__(self, confidence: float = 0.5) -> None:
-        self._task = _create_task(confidence)
-        self._close = weakref.finalize(self, _shut, self._task)
+        model = fetch("face_landmarker")
+        with without_chatter():
+            self._task = _create_task(model, confidence)
+            self._close = weakref.finalize(self, _shut, self._task)
+            self.in_window(
+                np.zeros((INPUT, INPUT, 3), np.uint8), Window(0, 0, INPUT)
+            )  # it starts at its first use
 
     def in_window(self, picture: np.ndarray, window: Window) -> list[np.ndarray]:
         """Meshes [478, 3] (px of the picture) of the faces in a window of a picture uint8 [H, W, 3]."""
@@ -179,11 +189,7 @@ def _shut(task) -> None:
         task._handle = None  # else MediaPipe's destructor tries again and prints a traceback
 
 
-def _create_task(confidence: float):
-    from xdub.errors import UserError
-    from xdub.perception.weights import fetch
-
-    model = fetch("face_landmarker")
+def _create_task(model: Path, confidence: float):
     try:
         from mediapipe.tasks.python import BaseOptions
         from mediapipe.tasks.python.vision import FaceLandmarker, FaceLandmarkerOptions
