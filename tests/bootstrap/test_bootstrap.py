@@ -28,7 +28,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
         progress(SimpleNamespace(step=1, steps=1, loss=0.5, steps_per_second=2.0))
         return SimpleNamespace(status="finished")
 
-    def build_pairs(recipe, generator, data, out, *, local, on_progress):
+    def build_pairs(recipe, generator, data, out, *, workers, local, on_progress):
         asked.append(("pairs", Path(generator).parent.name, Path(data).name))
 
     monkeypatch.setattr("xdub.train.run.train_phase", train_phase)

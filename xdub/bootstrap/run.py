@@ -46,6 +46,7 @@ def bootstrap(
     *,
     init: str | Path | None = None,
     local: bool = False,
+    pair_workers: int | None = None,
     on_stage: Callable[[Stage, int, int], Report] | None = None,
 ) -> Path:
     """All stages; the model folder OUT/bundle. A killed run is continued by the same call.
@@ -55,11 +56,12 @@ def bootstrap(
         init: model folder whose weights every phase starts from; none = the generator from random weights, the editor
             from the generator, the experts from nothing.
         local: everything in this process, without Ray (one worker).
+        pair_workers: processes that make pairs; as many as train if not given.
         on_stage: called as (stage, number, total) before each; returns what is told how far it is.
 
     Raises UserError for data or settings that do not fit, and when OUT was begun with others.
     """
-    stages = bootstrap_stages(recipe, data, out, init=init, local=local)
+    stages = bootstrap_stages(recipe, data, out, init=init, local=local, pair_workers=pair_workers)
     for number, stage in enumerate(stages, start=1):
         report = (
             on_stage(stage, number, len(stages)) if on_stage else _print_stage(stage, number, len(stages))
@@ -75,6 +77,7 @@ def bootstrap_stages(
     *,
     init: str | Path | None = None,
     local: bool = False,
+    pair_workers: int | None = None,
 ) -> list[Stage]:
     """The stages of `bootstrap`, for a caller that runs them one by one."""
     out = Path(out)
@@ -88,7 +91,13 @@ def bootstrap_stages(
         from xdub.pairs.build import build_pairs
 
         build_pairs(
-            recipe, out / "generator" / "export", data, out / "pairs", local=local, on_progress=report
+            recipe,
+            out / "generator" / "export",
+            data,
+            out / "pairs",
+            workers=pair_workers or recipe.train.workers,
+            local=local,
+            on_progress=report,
         )
 
     def make_bundle(report: Report) -> None:

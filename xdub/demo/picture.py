@@ -84,7 +84,7 @@ def _curves(axes: Any, arrays: dict[str, np.ndarray], number: int) -> None:
     axes.plot(seconds, read, color=COLOURS["editor"], linewidth=1.8, label=label)
     axes.set(xlim=(0, seconds[-1]), xlabel="seconds", ylabel="mouth opening")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9, ncols=3, loc="upper right")
+    axes.legend(frameon=False, fontsize=9, ncols=3, loc="lower right", bbox_to_anchor=(1, 0.97))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

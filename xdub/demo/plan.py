@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 WARM_MINUTES = 12.0
@@ -26,71 +26,75 @@ class DemoPlan:
     """How many of them are also dubbed with silence."""
     full_size: int = 256
     """px of the held-out videos."""
+    pair_workers: int = 2
+    """Processes that make pairs."""
     local: bool = False
     """Train and make pairs in this process, without Ray."""
-    expected: Mapping[str, float] | None = None
+    expected: Mapping[str, float] = field(default_factory=dict)
     """Stage -> seconds on two cores, for what is shown."""
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "recipe": self.recipe,
-            "overrides": list(self.overrides),
-            "clips": self.clips,
-            "heldout": self.heldout,
-            "heldout_frames": self.heldout_frames,
-            "silent": self.silent,
-            "full_size": self.full_size,
-            "local": self.local,
-            "expected": dict(self.expected or {}),
-        }
+        return {**asdict(self), "overrides": list(self.overrides)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DemoPlan:
         return cls(**{**values, "overrides": tuple(values["overrides"])})
 
 
-STEP_SECONDS = {"generator": 0.45, "editor": 0.7, "lip": 1.1, "texture": 1.2}
+STEP_SECONDS = {"generator": 0.6, "editor": 1.0, "lip": 1.0, "texture": 1.9}
 """Of the tiny recipe on two cores."""
-AROUND = {
-    "render": 70.0,
-    "held-out": 45.0,
-    "generator": 20.0,
-    "pairs": 75.0,
-    "editor": 15.0,
-    "lip": 15.0,
-    "texture": 15.0,
-    "dub generator": 45.0,
-    "dub editor": 60.0,
-    "evaluate": 15.0,
-    "report": 5.0,
-}
-"""Seconds of each stage beside training steps."""
+START_SECONDS = 18.0
+"""Of a phase: processes, networks, the first batch."""
+CLIP_SECONDS, PAIR_SECONDS = 1.2, 0.45
+"""A clip with its twin rendered by two processes; a pair made and judged by two workers."""
+PAIRS_PER_CLIP = 2.9
+"""Clip and twin dubbed by the generator, and exact pairs beside them."""
 SHARES = {"generator": 0.45, "editor": 0.39, "lip": 0.08, "texture": 0.08}
 """Of the training time. From nothing, the generator has to learn first what a face is."""
 WARM_STEPS = {"generator": 100, "editor": 100, "lip": 30, "texture": 30}
 WARM_LR = {"generator": 1e-4, "editor": 1e-4, "lip": 5e-5, "texture": 5e-5}
 """A trained model goes on gently: at the recipe's rate it would first forget."""
+WARM_CLIPS, SCRATCH_CLIPS = 40, 72
 
 
 def default_plan(*, from_scratch: bool, minutes: float | None = None) -> DemoPlan:
     """The plan of `xdub demo`. ``minutes`` on two cores bounds the whole journey; None: the usual time."""
-    if not from_scratch:
-        share = (
-            1.0 if minutes is None else max(0.1, _training_seconds(minutes) / _training_seconds(WARM_MINUTES))
-        )
-        steps = {phase: max(10, round(count * share)) for phase, count in WARM_STEPS.items()}
-        rates = [f"phases.{phase}.lr={rate}" for phase, rate in WARM_LR.items()]
-    else:
-        seconds = _training_seconds(minutes or SCRATCH_MINUTES)
-        steps = {
-            phase: max(20, int(share * seconds / STEP_SECONDS[phase])) for phase, share in SHARES.items()
-        }
+    clips = SCRATCH_CLIPS if from_scratch else WARM_CLIPS
+    plan = DemoPlan(clips=clips)
+    fixed = _fixed_seconds(plan)
+    budget = (minutes or (SCRATCH_MINUTES if from_scratch else WARM_MINUTES)) * 60 - sum(fixed.values())
+    if from_scratch:
+        steps = {phase: max(20, int(share * budget / STEP_SECONDS[phase])) for phase, share in SHARES.items()}
         rates = []
+    else:
+        usual = sum(WARM_STEPS[phase] * STEP_SECONDS[phase] for phase in WARM_STEPS)
+        factor = 1.0 if minutes is None else max(0.1, budget / usual)
+        steps = {phase: max(10, int(count * factor)) for phase, count in WARM_STEPS.items()}
+        rates = [f"phases.{phase}.lr={rate}" for phase, rate in WARM_LR.items()]
     settings = [f"phases.{phase}.steps={count}" for phase, count in steps.items()]
-    warmup = [f"phases.{phase}.warmup={min(50, count // 5)}" for phase, count in steps.items()]
-    expected = {name: AROUND[name] + steps.get(name, 0) * STEP_SECONDS.get(name, 0.0) for name in AROUND}
-    return DemoPlan(overrides=(*settings, *rates, *warmup), expected=expected)
+    settings += [f"phases.{phase}.warmup={min(50, count // 5)}" for phase, count in steps.items()]
+    # A kill may cost half a minute, not more.
+    settings += [
+        f"phases.{phase}.checkpoint_every={max(5, round(25 / STEP_SECONDS[phase]))}" for phase in steps
+    ]
+    expected = {name: fixed[name] + steps.get(name, 0) * STEP_SECONDS.get(name, 0.0) for name in fixed}
+    return DemoPlan(clips=clips, overrides=(*settings, *rates), expected=expected)
 
 
-def _training_seconds(minutes: float) -> float:
-    return max(30.0, 60 * minutes - sum(AROUND.values()))
+def _fixed_seconds(plan: DemoPlan) -> dict[str, float]:
+    """Each stage on two cores, training steps apart."""
+    dubbed = plan.heldout + plan.silent
+    return {
+        "render": 8 + plan.clips * CLIP_SECONDS,
+        "held-out": 8 + plan.heldout * plan.heldout_frames / 45 * CLIP_SECONDS,
+        "generator": START_SECONDS,
+        "pairs": 15 + plan.clips * PAIRS_PER_CLIP * PAIR_SECONDS,
+        "editor": START_SECONDS,
+        "lip": START_SECONDS,
+        "texture": START_SECONDS,
+        "bundle": 1.0,
+        "dub generator": 5 + 2.5 * dubbed,
+        "dub editor": 5 + 3.0 * dubbed,
+        "evaluate": 15.0,
+        "report": 5.0,
+    }

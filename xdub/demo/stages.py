@@ -4,6 +4,7 @@ there.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,7 +73,14 @@ def demo_stages(demo: Demo) -> list[DemoStage]:
         DemoStage(name="render", title="Render talking heads", run=lambda report: _render(demo, report)),
         DemoStage(name="held-out", title="Render heads to test on", run=lambda report: _cases(demo, report)),
     ]
-    for stage in bootstrap_stages(demo.recipe, demo.data, demo.run, init=start, local=demo.plan.local):
+    for stage in bootstrap_stages(
+        demo.recipe,
+        demo.data,
+        demo.run,
+        init=start,
+        local=demo.plan.local,
+        pair_workers=min(demo.plan.pair_workers, len(os.sched_getaffinity(0))),
+    ):
         stages.append(DemoStage(name=stage.name, title=_capital(stage), run=_plain(stage)))
     for model in MODELS:
         stages.append(
