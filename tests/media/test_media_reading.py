@@ -45,8 +45,7 @@ def test_variable_rate_holds_a_frame_as_long_as_it_was_shown(media):
 def test_resampling_picks_the_nearest_item_and_keeps_the_length(steps, fps):
     times = np.cumsum([0.0, *steps[:-1]]).tolist()
     got = list(resample([(t + 7.5, d, t) for t, d in zip(times, steps, strict=True)], fps))
-    duration = sum(steps)
-    assert len(got) >= max(1, round(duration * fps)) and len(got) <= duration * fps + 1
+    assert got and abs(len(got) - sum(steps) * fps) <= 1
     for n, time in enumerate(got):
         nearest = min(abs(t - n / fps) for t in times)
         assert abs(time - n / fps) <= nearest + 3e-6

@@ -8,7 +8,7 @@ import numpy as np
 
 from xdub.errors import UserError
 from xdub.media.reader import to_rgb
-from xdub.media.writer import to_yuv
+from xdub.media.writer import REPEATABLE, to_yuv
 
 
 def encode_clip_bytes(frames: np.ndarray, crf: int = 6, fps: int = 25) -> bytes:
@@ -19,7 +19,9 @@ def encode_clip_bytes(frames: np.ndarray, crf: int = 6, fps: int = 25) -> bytes:
         raise ValueError(f"frames: expected uint8 [F, H, W, 3], got {frames.dtype} {frames.shape}")
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4", container_options={"fflags": "+bitexact"}) as container:
-        video = container.add_stream("libx264", rate=fps, options={"crf": str(crf), "preset": "veryfast"})
+        video = container.add_stream(
+            "libx264", rate=fps, options={"crf": str(crf), "preset": "veryfast", **REPEATABLE}
+        )
         video.height, video.width, video.pix_fmt = frames.shape[1], frames.shape[2], "yuv444p"
         context = video.codec_context
         context.thread_count = 1

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv")
 AAC_FRAME = 1024
+# x264's macroblock tree reads memory that it never wrote: equal frames then give unequal files.
+REPEATABLE = {"x264-params": "mbtree=0"}
 
 
 def write_video(
@@ -55,7 +57,7 @@ def write_video(
         raise UserError(f"{path}: there is no frame to write")
     import av
 
-    options = {"crf": str(crf), "preset": preset}
+    options = {"crf": str(crf), "preset": preset, **REPEATABLE}
     header = {"movflags": "faststart"}
     with atomic_path(path) as temporary, av.open(str(temporary), "w", options=header) as container:
         rate = Fraction(fps).limit_denominator(1001)
