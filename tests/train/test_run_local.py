@@ -133,12 +133,19 @@ def test_a_finished_run_returns_at_once_and_more_steps_go_on(small, clips, whole
     ("overrides", "message"),
     [
         ([], "add --resume"),
-        (["train.global_batch=16", "train.micro_batch=16"], "12 usable clips, a batch of generator needs 16"),
     ],
 )
 def test_a_run_that_cannot_be_started_says_why(overrides, message, small, clips, whole) -> None:
     with pytest.raises(UserError, match=message):
         train_phase("generator", small(*overrides), clips, whole.folder.parent, local=True, progress=quiet)
+
+
+def test_fewer_clips_than_a_batch_train_all_the_same_and_it_is_said(small, clips, tmp_path: Path, capsys) -> None:
+    recipe = small("train.global_batch=16", "train.micro_batch=16", "train.steps=2")
+    train_phase("generator", recipe, clips, tmp_path, local=True, progress=quiet)
+    samples = [r["sample_ids"] for r in read_lines(tmp_path / "generator/steps.jsonl")]
+    assert [len(s) for s in samples] == [16, 16] and len(set(samples[0] + samples[1])) == 12
+    assert "12 usable clips for batches of 16" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

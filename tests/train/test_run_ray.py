@@ -96,12 +96,8 @@ def test_a_users_mistake_in_a_worker_is_told_once_and_not_tried_again(small, cli
 
 def test_more_workers_than_ray_has_are_refused(small, clips, tmp_path: Path) -> None:
     recipe = small("train.workers=64", "train.global_batch=64", "train.micro_batch=1")
-    with pytest.raises(UserError, match=r"12 usable clips"):
-        train_phase("generator", recipe, clips, tmp_path, progress=quiet)
-    from xdub.train.launch import check_resources
-
     with pytest.raises(UserError, match="train.workers=64 needs 64 CPUs and one for the data"):
-        check_resources(64)
+        train_phase("generator", recipe, clips, tmp_path, progress=quiet)
 
 
 def test_a_killed_driver_continues_from_its_checkpoint(small, clips, whole, tmp_path: Path) -> None:
