@@ -62,6 +62,7 @@ def test_the_report_holds_every_strip_as_a_picture_that_opens(html: str) -> None
 def test_the_report_says_how_the_weights_began_and_labels_every_phase(html: str) -> None:
     assert "shipped weights" in html and "--from-scratch" in html
     assert "from random weights" in build_report(synthetic.report_data(warm=False))
+    assert "plain correlation +0.050 and +0.050; the two true speeches have +0.040" in html
     for label in ("Generator: inpaints", "Editor, high noise", "Lip expert", "Texture expert", "mlflow ui"):
         assert label in html
 

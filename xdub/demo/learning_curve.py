@@ -156,7 +156,7 @@ def _time_at(clock: Sequence[tuple[int, float]], step: int) -> float:
 
 
 def save(points: Sequence[Point], demo: Path, out: Path) -> None:
-    """OUT/learning_curve.json and .png."""
+    """OUT/learning_curve.json, .png and .md."""
     record = json.loads((demo / FILE).read_text("utf-8"))
     told: dict[str, Any] = {
         "command": "python -m xdub.demo.learning_curve",
@@ -171,6 +171,18 @@ def save(points: Sequence[Point], demo: Path, out: Path) -> None:
         temporary.write_text(json.dumps(told, indent=1), "utf-8")
     with atomic_path(out / "learning_curve.png") as temporary:
         _plot(points, temporary)
+    with atomic_path(out / "learning_curve.md") as temporary:
+        temporary.write_text(markdown(points), "utf-8")
+
+
+def markdown(points: Sequence[Point]) -> str:
+    """The same figures as a table."""
+    lines = ["| model | step | minutes of training | since the first step | opening_corr | leak_corr |"]
+    lines.append("|---|---:|---:|---:|---:|---:|")
+    for p in points:
+        numbers = f"{p.minutes:.1f} | {p.journey_minutes:.1f} | {p.opening_corr:.3f} | {p.leak_corr:+.3f}"
+        lines.append(f"| {p.model} | {p.step} | {numbers} |")
+    return "\n".join(lines) + "\n"
 
 
 def _plot(points: Sequence[Point], path: Path) -> None:

@@ -210,6 +210,7 @@ def _figures(s: Mapping[str, Any]) -> str:
         mark = "good" if s[key] >= goal else "bad"
         cell = f'<span class="{mark}">{s[key]:.3f}</span>'
         rows.append([f"{label}<small>ceiling of the first row</small>", cell, cell, f"≥ {goal}"])
+    rows[1][0] += _raw_leak(s)
     lines = missed(s)
     verdict = (
         '<p class="note">All goals are met.</p>'
@@ -222,6 +223,16 @@ def _figures(s: Mapping[str, Any]) -> str:
         lead += f" {count['clips']} clips, {count['frames']} frames."
     body = table(["", "Generator", "Editor", "Goal"], rows) + verdict
     return section("The figures", lead, f'<div class="card">{body}</div>')
+
+
+def _raw_leak(s: Mapping[str, Any]) -> str:
+    """The plain correlation with the old speech, and what a perfect dub of these clips would show."""
+    details = s.get("details", {})
+    if "editor" not in details:
+        return ""
+    g, e = (details[model]["leak_corr"] for model in ("generator", "editor"))
+    told = f"plain correlation {g['raw']:+.3f} and {e['raw']:+.3f}; the two true speeches have {e['chance']:+.3f}"
+    return f"<small>{told} by chance</small>"
 
 
 def _losses(data: ReportData) -> str:
