@@ -83,6 +83,7 @@ def test_a_data_set_without_a_clip_is_refused_with_the_reason(tmp_path: Path) ->
         ingest(["wav-1"], tmp_path, None, prepare())
 
 
+@pytest.mark.slow
 def test_ray_actors_make_the_same_data_set_and_a_crash_costs_its_source_alone(tmp_path: Path) -> None:
     sources = ["ok-1", "wav-2", "crash-3", "ok-4"]
     fixed = tmp_path / "fixed"

@@ -187,6 +187,7 @@ def running_ray() -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.mark.slow
 def test_ray_actors_give_the_local_batches_bit_for_bit(running_ray: None, tmp_path: Path) -> None:
     folder = write(tmp_path / "one", 10, broken=(3,))
     fields = {"rank": 1, "world_size": 2, "micro_batch": 2}
@@ -201,6 +202,7 @@ def test_ray_actors_give_the_local_batches_bit_for_bit(running_ray: None, tmp_pa
     assert remote.bad == local.bad and len(remote.bad) == 1, "the damaged row is quarantined by both"
 
 
+@pytest.mark.slow
 def test_a_data_actor_killed_in_the_middle_changes_nothing(
     running_ray: None, clips: Path, tmp_path: Path
 ) -> None:
