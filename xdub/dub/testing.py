@@ -26,11 +26,12 @@ def small_recipe(*overrides: str) -> Recipe:
 
 
 def random_codec(channels: int) -> LinearCodec:
-    """Orthonormal random bases: the geometry of the real codec."""
+    """Orthonormal random bases: the geometry of the real codec; a random model's pictures are faint."""
     generator = torch.Generator().manual_seed(0)
     first = torch.linalg.qr(torch.randn(192, channels, generator=generator))[0].T
     rest = torch.linalg.qr(torch.randn(768, channels, generator=generator))[0].T
-    return LinearCodec(first, rest, torch.ones(channels), torch.ones(channels), torch.zeros(3))
+    std = torch.full((channels,), 0.03)
+    return LinearCodec(first, rest, std, std.clone(), torch.zeros(3))
 
 
 def random_dit(recipe: Recipe, phase: str, codec: LinearCodec, seed: int = 1) -> VideoDiT:
@@ -40,8 +41,8 @@ def random_dit(recipe: Recipe, phase: str, codec: LinearCodec, seed: int = 1) ->
     return dit.eval().requires_grad_(False)
 
 
-def write_random_bundle(folder: Path, recipe: Recipe) -> Recipe:
-    """A model folder with codec, generator, editor and experts; returns the recipe that names its codec."""
+def write_random_bundle(folder: Path, recipe: Recipe, *, experts: bool = True) -> Recipe:
+    """A model folder with codec, generator, editor and its experts; returns the recipe that names its codec."""
     codec = random_codec(recipe.codec.channels)
     codec.save(folder / "codec.safetensors")
     raw = recipe.to_dict()
@@ -51,7 +52,7 @@ def write_random_bundle(folder: Path, recipe: Recipe) -> Recipe:
     save_dit(random_dit(recipe, "generator", codec), folder / "generator.safetensors")
     editor = random_dit(recipe, "editor", codec)
     save_dit(editor, folder / "editor.safetensors")
-    for name in EXPERTS:
+    for name in EXPERTS if experts else ():
         add_expert(editor, name, recipe.lora)
         save_expert(editor, name, folder / f"{name}.safetensors")
     return recipe

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from xdub.config import Recipe
+from xdub.data.manifest import MANIFEST
 from xdub.data.shards import Ledger, ShardWriter, read_manifest
 from xdub.errors import UserError
 from xdub.pairs.generator import file_digest, generator_file
 from xdub.pairs.judges import Judges
-from xdub.pairs.plan import Unit, plan_units, read_entries
+from xdub.pairs.plan import Unit, plan_units, read_entries, what_decides
 from xdub.pairs.worker import Outcome, PairWorker
 
 Report = Callable[..., None]
@@ -90,8 +91,9 @@ def build_pairs(
         recipe=recipe.to_dict(), generator=str(generator), data=str(data), seed=seed, judges=judges
     )
     steps: dict[str, float] = {}
-    made = {"generator": digest, "seed": seed, "data": manifest.digest, **recipe.to_dict()}
-    with ShardWriter(out, rows_per_shard=recipe.pairs.batch, kind="pairs", recipe=made) as writer:
+    made_of = {"generator": digest, "data": manifest.digest, "pair_seed": seed} | what_decides(recipe)
+    _check_continues(Path(out), made_of)
+    with ShardWriter(out, rows_per_shard=recipe.pairs.batch, kind="pairs", recipe=made_of) as writer:
         book = _Book(writer, Ledger(out))
         open_units = [unit for unit in units if not book.settled(unit)]
         done = total - sum(len(unit.jobs) for unit in open_units)
@@ -115,6 +117,17 @@ def build_pairs(
         counts=counts,
         steps=steps,
     )
+
+
+def _check_continues(out: Path, made_of: dict[str, Any]) -> None:
+    """UserError if OUT was begun with other inputs: its ledger would be taken for ours."""
+    if (out / MANIFEST).exists():
+        begun = read_manifest(out)
+        if begun.kind == "pairs" and begun.recipe != made_of:
+            differ = [name for name in made_of if (begun.recipe or {}).get(name) != made_of[name]]
+            raise UserError(
+                f"{out}: begun with another {', '.join(differ)}; choose another folder, or remove it"
+            )
 
 
 class _Book:

@@ -73,7 +73,7 @@ def plan_units(entries: Iterable[Entry], recipe: Recipe, *, generator_digest: st
     index = SpeechIndex(
         Utterance(clip_id=e.clip_id, speaker=e.speaker, num_frames=e.num_frames) for e in entries
     )
-    facts = json.dumps([generator_digest, seed, _what_matters(recipe)], sort_keys=True)
+    facts = json.dumps([generator_digest, seed, what_decides(recipe)], sort_keys=True)
     generated = []
     for row, entry in enumerate(entries):
         target = Utterance(clip_id=entry.clip_id, speaker=entry.speaker, num_frames=entry.num_frames)
@@ -120,7 +120,8 @@ def _pair_id(kind: str, clip_id: str, others: list, facts: str) -> str:
     return hashlib.sha256(json.dumps([kind, clip_id, others, facts]).encode()).hexdigest()[:16]
 
 
-def _what_matters(recipe: Recipe) -> dict:
+def what_decides(recipe: Recipe) -> dict:
+    """The sections of a recipe that decide what a pair looks like and whether it is kept."""
     raw = recipe.to_dict()
     return {name: raw[name] for name in ("video", "codec", "audio", "model", "pairs", "perception")}
 

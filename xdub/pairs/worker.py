@@ -17,6 +17,7 @@ from xdub.data.clip import Clip, to_row
 from xdub.data.shards import LedgerRow, ShardReader, read_manifest
 from xdub.dub.tracks import Track, generate
 from xdub.dub.windows import WindowSampler
+from xdub.errors import UserError
 from xdub.model.audio_encoder import load_audio_encoder
 from xdub.model.codec import load_codec
 from xdub.pairs.audio_choice import OWN_SHIFTED, Choice, cut_audio
@@ -108,11 +109,21 @@ class PairWorker:
             task.reference, task.true_landmarks = twin.frames, twin.landmarks
             return
         for row, choice in job.choices:
-            speech = task.clip.audio if choice.rule == OWN_SHIFTED else self.reader.clip(row).audio
-            if choice.rule == OWN_SHIFTED or not _same(speech, task.clip.audio):
+            speech = self._speech(row, task.clip, choice)
+            if speech is not None:
                 task.speech = cut_audio(speech, choice.start, task.clip.num_frames)
                 task.choice = choice
                 return
+
+    def _speech(self, row: int, clip: Clip, choice: Choice) -> np.ndarray | None:
+        """The chosen speech; None if it is the clip's own recording after all, or cannot be read (another will do)."""
+        if choice.rule == OWN_SHIFTED:
+            return clip.audio
+        try:
+            speech = self.reader.clip(row).audio
+        except UserError:
+            return None  # its own row of the ledger says so
+        return None if _same(speech, clip.audio) else speech
 
     def _sample(self, tasks: list[_Task]) -> None:
         pairs = self.recipe.pairs

@@ -1,0 +1,217 @@
+"""The factory as a whole: every input once, and the same pairs however often it is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xdub.config import Recipe
+from xdub.data.shards import Ledger, ShardWriter, iter_clips, read_manifest
+from xdub.data.testing import make_clip
+from xdub.errors import UserError
+from xdub.pairs.build import PairReport, build_pairs
+from xdub.pairs.testing import plain_judges
+
+
+def _build(models: tuple[Path, Recipe], data: Path, out: Path, **options) -> PairReport:
+    folder, recipe = models
+    return build_pairs(recipe, folder, data, out, judges=plain_judges(), **({"local": True} | options))
+
+
+def _content(out: Path) -> dict[str, str]:
+    """Shard hashes, and ids in order."""
+    manifest = read_manifest(out, verify=True)
+    return {shard.file: shard.sha256 for shard in manifest.shards} | {"ids": " ".join(manifest.ids)}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(models, data, tmp_path_factory) -> tuple[Path, PairReport]:
+    out = tmp_path_factory.mktemp("pairs")
+    return out, _build(models, data, out)
+
+
+def test_every_clip_has_one_row_in_the_ledger_and_every_kept_one_a_pair(undisturbed, data) -> None:
+    out, report = undisturbed
+    rows = Ledger(out).rows()
+    clips = set(read_manifest(data).ids)
+    assert sorted(row.input for row in rows if "+" not in row.input) == sorted(clips)
+    exact = [row for row in rows if "+" in row.input]
+    assert len(exact) == 2  # both directions
+    assert report.inputs == len(rows) == report.kept + report.rejected + report.failed
+    assert sorted(row.clip_id for row in rows if row.status == "kept") == sorted(read_manifest(out).ids)
+    assert report.kept >= 5 and report.failed == 0
+    assert all(row.worker and row.seconds > 0 for row in rows)
+    assert all("speech=" in row.message for row in rows)
+
+
+def test_a_pair_is_its_clip_with_a_reference_that_differs_in_the_face_alone(undisturbed, data) -> None:
+    out, _ = undisturbed
+    clips = {clip.clip_id: clip for clip in iter_clips(data)}
+    made = {row.clip_id: row.input.split("+")[0] for row in Ledger(out).rows()}
+    relit = 0
+    for pair in iter_clips(out):
+        clip = clips[made[pair.clip_id]]
+        np.testing.assert_array_equal(pair.audio, clip.audio)
+        np.testing.assert_array_equal(pair.face_mask, clip.face_mask)
+        assert pair.num_frames == clip.num_frames
+        relit += "relit" in pair.scores
+        if "relit" not in pair.scores:
+            assert (
+                np.abs(pair.frames.astype(int) - clip.frames).mean() < 3
+            )  # stored twice by a near lossless codec
+        if "pair:twin" not in pair.source:
+            apart = np.abs(pair.frames.astype(int) - pair.reference).mean(-1)
+            assert apart[~clip.visible_mask].mean() < 3 < apart[clip.visible_mask].mean()
+        assert {"mouth_distance", "identity", "outside"} <= pair.scores.keys()
+
+
+def test_running_again_adds_nothing(undisturbed, models, data) -> None:
+    out, report = undisturbed
+    before = _content(out)
+    seen = []
+    again = _build(models, data, out, on_progress=lambda *state: seen.append(state))
+    assert _content(out) == before
+    assert (again.kept, again.rejected) == (report.kept, report.rejected)
+    assert seen[0][0] == seen[0][1] == report.inputs and again.steps == {}
+
+
+class _Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_a_run_that_breaks_off_continues_to_the_same_pairs(
+    undisturbed, models, data, tmp_path, after
+) -> None:
+    calls = []
+
+    def break_off(*state) -> None:
+        calls.append(state)
+        if len(calls) == after + 1:
+            raise _Stop
+
+    with pytest.raises(_Stop):
+        _build(models, data, tmp_path, on_progress=break_off)
+    _build(models, data, tmp_path)
+    assert _content(tmp_path) == _content(undisturbed[0])
+    facts = [
+        {(row.input, row.status, row.clip_id) for row in Ledger(out).rows()}
+        for out in (tmp_path, undisturbed[0])
+    ]
+    assert facts[0] == facts[1]
+
+
+def test_a_ledger_that_is_lost_is_made_again_without_a_pair_twice(
+    undisturbed, models, data, tmp_path
+) -> None:
+    _build(models, data, tmp_path)
+    before = _content(tmp_path)
+    (tmp_path / "ledger.parquet").unlink()
+    _build(models, data, tmp_path)
+    assert _content(tmp_path) == before
+    assert len(Ledger(tmp_path).rows()) == undisturbed[1].inputs
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from xdub.config import load_recipe
+from xdub.pairs.build import build_pairs
+from xdub.pairs.testing import plain_judges
+folder, data, out, local = sys.argv[1:]
+def tell(done, total, text=""):
+    print(done, flush=True)
+build_pairs(load_recipe(Path(folder) / "recipe.yaml"), folder, data, out, workers=2, judges=plain_judges(),
+            local=local == "local", on_progress=tell)
+"""
+
+
+def test_a_driver_killed_at_any_moment_leaves_nothing_half_written(
+    undisturbed, models, data, tmp_path
+) -> None:
+    arguments = [sys.executable, "-c", KILLED, str(models[0]), str(data), str(tmp_path), "local"]
+    process = subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if int(line) >= 2:  # a unit is committed, the next one under way
+            break
+    time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    _build(models, data, tmp_path)
+    assert _content(tmp_path)["ids"] == _content(undisturbed[0])["ids"]
+    assert len(Ledger(tmp_path).rows()) == undisturbed[1].inputs
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_ray_workers_make_the_same_pairs(undisturbed, models, data, tmp_path) -> None:
+    import ray
+
+    try:
+        report = _build(models, data, tmp_path, local=False, workers=2)
+    finally:
+        ray.shutdown()
+    assert read_manifest(tmp_path).ids == read_manifest(undisturbed[0]).ids
+    assert report.kept == undisturbed[1].kept
+    for one, other in zip(iter_clips(tmp_path), iter_clips(undisturbed[0]), strict=True):
+        assert np.abs(one.reference.astype(int) - other.reference).mean() < 0.5
+
+
+def test_a_damaged_clip_fails_alone_and_too_many_end_the_run(models, tmp_path) -> None:
+    import pyarrow.parquet as pq
+
+    data = tmp_path / "data"
+    with ShardWriter(data, rows_per_shard=8) as writer:
+        for seed in range(8):
+            writer.add(make_clip(seed, num_frames=5))
+
+    def damage(count: int) -> None:
+        path = next(data.glob("shard-*.parquet"))
+        table = pq.read_table(path, partitioning=None)
+        rows = table.to_pylist()
+        for row in rows[:count]:
+            row["frames"] = row["frames"][:100]
+        import pyarrow as pa
+
+        pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path, row_group_size=1)
+        (data / "manifest.json").unlink()
+        ShardWriter(data).close()
+
+    damage(1)
+    report = _build(models, data, tmp_path / "one")
+    assert report.failed == 1 and report.kept == 7
+    failed = [row for row in Ledger(tmp_path / "one").rows() if row.status == "failed"]
+    assert "damaged" in failed[0].message
+    damage(4)
+    with pytest.raises(UserError, match="of 8 inputs failed"):
+        _build(models, data, tmp_path / "many")
+
+
+def test_bad_input_is_one_clear_line(models, data, undisturbed, tmp_path) -> None:
+    folder, recipe = models
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.safetensors").write_bytes(b"no tensors")
+    cases = [
+        (dict(generator=tmp_path / "none"), "no such folder"),
+        (dict(generator=tmp_path / "empty"), "holds none of"),
+        (dict(generator=tmp_path / "broken.safetensors"), "not a readable safetensors file"),
+        (dict(data=tmp_path / "empty"), "not a data set"),
+        (dict(data=undisturbed[0]), "holds pairs"),
+        (dict(out=data), "holds clips"),
+        (dict(workers=0), "workers=0"),
+        (dict(out=undisturbed[0], seed=7), "begun with another pair_seed"),
+    ]
+    for changes, words in cases:
+        arguments = {"recipe": recipe, "generator": folder, "data": data, "out": tmp_path / "out"} | changes
+        with pytest.raises(UserError, match=words) as error:
+            build_pairs(**arguments, local=True, judges=plain_judges())
+        assert "\n" not in str(error.value)
