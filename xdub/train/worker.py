@@ -55,7 +55,9 @@ class TrainJob:
 
 def run_in_ray(config: dict[str, TrainJob]) -> None:
     """Train function of Ray's TorchTrainer."""
-    train_rank(config["job"], RayContext(), RayStream)
+    context = RayContext()
+    spare = ((os.cpu_count() or 1) - context.local_world_size) // context.local_world_size
+    train_rank(config["job"], context, functools.partial(RayStream, actors=(1, max(1, spare // 2))))
 
 
 def run_here(job: TrainJob) -> None:
