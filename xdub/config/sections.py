@@ -147,6 +147,9 @@ class PairsConfig:
     mouth_threshold: float = 1.0
     """Least mean distance of 20 mouth points, px of the 112 px template."""
     sampler_steps: int
+    sampler_shift: float = 1.0
+    """Shift of the sampler's times, Eq. 2: above 1 the steps crowd at high noise and the last one is long. A small
+    model's details come out smoother, and its lips follow better."""
     render_twins: float = 0.0
     """Share of exact pairs from the renderer among the training pairs."""
     relight: float = 0.0
@@ -160,6 +163,8 @@ class DubConfig:
     """Inference (paper 3.3)."""
 
     sampler_steps: int
+    sampler_shift: float = 1.0
+    """As in `pairs`."""
     window: int
     motion_frames: int = 5
     lip_band: tuple[float, float] = (0.4, 0.6)

@@ -127,7 +127,7 @@ def _dub_and_read(
         )
         for clip, path in zip(clips, speech, strict=True)
     ]
-    sampler = WindowSampler(dit, load_codec(recipe.codec), num_steps=steps)
+    sampler = WindowSampler(dit, load_codec(recipe.codec), num_steps=steps, shift=recipe.dub.sampler_shift)
     dubbed = generate(
         tracks, sampler, window=recipe.dub.window, motion=recipe.dub.motion_frames, batch=len(tracks)
     )

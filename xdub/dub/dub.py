@@ -142,7 +142,7 @@ def _dubber(
         dit, settings, steps = bundle.editor, recipe.dub, recipe.dub.sampler_steps
         window, bands = settings.window, bands_of(recipe, bundle.experts)
     return Dubber(
-        sampler=WindowSampler(dit, bundle.codec, num_steps=steps, bands=bands),
+        sampler=WindowSampler(dit, bundle.codec, num_steps=steps, shift=settings.sampler_shift, bands=bands),
         features=bundle.audio_encoder.encode(speech),
         size=recipe.video.size,
         window=window,

@@ -45,11 +45,15 @@ class WindowSampler:
         dit: in eval mode; it, its device and dtype are used as they are.
         codec: on the same device.
         num_steps: of the Euler sampler.
+        shift: of its times, Eq. 2.
         bands: at which times t which expert is on; the plain model elsewhere.
     """
 
-    def __init__(self, dit: VideoDiT, codec: Codec, *, num_steps: int, bands: Bands = ()) -> None:
-        self.dit, self.codec, self.num_steps, self.bands = dit, codec, num_steps, tuple(bands)
+    def __init__(
+        self, dit: VideoDiT, codec: Codec, *, num_steps: int, shift: float = 1.0, bands: Bands = ()
+    ) -> None:
+        self.dit, self.codec, self.num_steps, self.shift = dit, codec, num_steps, shift
+        self.bands = tuple(bands)
         self.masked = dit.cfg.masked_input
         self.device = next(dit.parameters()).device
 
@@ -81,7 +85,12 @@ class WindowSampler:
                 on_step(t)
 
         z0 = sample(
-            velocity, noise.to(self.device), num_steps=self.num_steps, z_motion=z_motion, on_step=step
+            velocity,
+            noise.to(self.device),
+            num_steps=self.num_steps,
+            shift=self.shift,
+            z_motion=z_motion,
+            on_step=step,
         )
         if self.bands:
             set_expert(self.dit, None)

@@ -77,7 +77,8 @@ class PairWorker:
         codec = load_codec(self.recipe.codec).to(device)
         self.audio_encoder = load_audio_encoder(self.recipe.audio)
         dit = load_generator(self.recipe, generator, codec, device)
-        self.sampler = WindowSampler(dit, codec, num_steps=self.recipe.pairs.sampler_steps)
+        pairs = self.recipe.pairs
+        self.sampler = WindowSampler(dit, codec, num_steps=pairs.sampler_steps, shift=pairs.sampler_shift)
         self.judges = judges or load_judges(self.recipe.perception, device)
         self.reader = ShardReader(read_manifest(data))
 
