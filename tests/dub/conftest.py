@@ -13,7 +13,7 @@ from xdub.config import Recipe
 from xdub.dub.testing import random_codec, random_dit, small_recipe, write_random_bundle
 from xdub.dub.windows import WindowSampler
 
-settings.register_profile("unhurried", deadline=None)
+settings.register_profile("unhurried", deadline=None, max_examples=30)
 settings.load_profile("unhurried")
 
 

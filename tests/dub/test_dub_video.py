@@ -64,7 +64,12 @@ def test_the_speech_decides_the_length_and_the_video_the_size(tmp_path, bundle_f
     video, audio = _video(tmp_path / "v.mp4", 60), _wav(tmp_path / "a.wav", 1.61)
     seen = []
     report = dub_video(
-        video, audio, tmp_path / "o.mp4", model=bundle_folder, use=use, on_progress=lambda *state: seen.append(state)
+        video,
+        audio,
+        tmp_path / "o.mp4",
+        model=bundle_folder,
+        use=use,
+        on_progress=lambda *state: seen.append(state),
     )
     info = probe(tmp_path / "o.mp4")
     assert (report.frames, report.dubbed, report.mirrored) == (40, 38, False)

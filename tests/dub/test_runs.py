@@ -25,7 +25,13 @@ def _track(landmarks: np.ndarray, cuts: tuple[int, ...] = ()) -> FaceTrack:
     known = np.isfinite(landmarks[:, 0, 0])
     mesh = np.full((count, 478, 3), np.nan, np.float32)
     return FaceTrack(
-        landmarks68=landmarks, landmarks478=mesh, found=known, faces=known.astype(int), cuts=marks, height=400, width=400
+        landmarks68=landmarks,
+        landmarks478=mesh,
+        found=known,
+        faces=known.astype(int),
+        cuts=marks,
+        height=400,
+        width=400,
     )
 
 

@@ -140,7 +140,9 @@ def test_a_run_that_cannot_be_started_says_why(overrides, message, small, clips,
         train_phase("generator", small(*overrides), clips, whole.folder.parent, local=True, progress=quiet)
 
 
-def test_fewer_clips_than_a_batch_train_all_the_same_and_it_is_said(small, clips, tmp_path: Path, capsys) -> None:
+def test_fewer_clips_than_a_batch_train_all_the_same_and_it_is_said(
+    small, clips, tmp_path: Path, capsys
+) -> None:
     recipe = small("train.global_batch=16", "train.micro_batch=16", "train.steps=2")
     train_phase("generator", recipe, clips, tmp_path, local=True, progress=quiet)
     samples = [r["sample_ids"] for r in read_lines(tmp_path / "generator/steps.jsonl")]

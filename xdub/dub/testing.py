@@ -15,7 +15,13 @@ from xdub.model.dit import VideoDiT
 from xdub.model.lora import EXPERTS, add_expert, save_expert
 
 SMALL = (
-    *("model.hidden_size=48", "model.num_heads=2", "model.num_layers=2", "codec.channels=16", "video.size=32"),
+    *(
+        "model.hidden_size=48",
+        "model.num_heads=2",
+        "model.num_layers=2",
+        "codec.channels=16",
+        "video.size=32",
+    ),
     *("dub.sampler_steps=2", "pairs.sampler_steps=2", "lora.rank=2", "pairs.batch=3"),
 )
 

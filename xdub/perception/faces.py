@@ -35,7 +35,7 @@ class FaceTrack:
     @property
     def known(self) -> np.ndarray:
         """[F] bool: seen or interpolated."""
-        return np.isfinite(self.landmarks68).all(axis=(1, 2))
+        return np.asarray(np.isfinite(self.landmarks68).all(axis=(1, 2)))
 
     def __len__(self) -> int:
         return len(self.found)
