@@ -74,8 +74,8 @@ class Dubber:
             rendered = self.sampler.roundtrip(source)[place]
             for n, patch in zip(
                 range(segment.keep, segment.stop),
-                make_patches(new, rendered, face[place], lips[place]),
+                make_patches(new, rendered, face[place], lips[place], self.feather),
                 strict=True,
             ):
-                yield paste_patch(pictures.popleft(), patch, run.boxes[n], self.feather)
+                yield paste_patch(pictures.popleft(), patch, run.boxes[n])
             crops = {n: value for n, value in crops.items() if n >= segment.stop - self.window}
