@@ -15,6 +15,8 @@ from xdub.perception.mouth import ARCFACE_112
 READOUT = "mouth_readout.safetensors"
 TEMPLATE_EYES = float(np.linalg.norm(ARCFACE_112[1] - ARCFACE_112[0]))
 """Distance of the eyes in the 112 px template, px."""
+MOVED = 0.42
+"""Median ratio of both readings over generated pairs of rendered heads."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class TrackedMouths:
 class ReadMouths:
     """Lips by the opening that a small network reads off the pixels: far cheaper, and blind to shapes but opening.
 
-    An opening wider by the n-th part of the eyes' distance moves the lips by as much in the template.
+    A jaw that opens moves the lower lip, the corners little and the upper lip not at all: the 20 points' mean distance
+    is `MOVED` of the change of the gap. That makes values comparable to those of landmarks.
     """
 
     def __init__(self) -> None:
@@ -53,7 +56,7 @@ class ReadMouths:
     def __call__(self, frames: np.ndarray, new: np.ndarray, landmarks: np.ndarray) -> MouthReading:
         apart = np.abs(self._readout.read(frames, landmarks) - self._readout.read(new, landmarks))
         known = np.isfinite(apart)
-        distance = float(apart[known].mean()) * TEMPLATE_EYES if known.any() else float("nan")
+        distance = MOVED * TEMPLATE_EYES * float(apart[known].mean()) if known.any() else float("nan")
         return MouthReading(distance=distance, found=float(known.mean()))
 
 
