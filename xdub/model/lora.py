@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -23,7 +24,9 @@ def add_expert(model: VideoDiT, name: str, cfg) -> None:
         raise UserError(f"expert {name!r}: use one of {', '.join(EXPERTS)}")
     targets = _base_targets(model, cfg.targets)
     lora = LoraConfig(r=cfg.rank, lora_alpha=cfg.alpha, target_modules=targets, lora_dropout=0.0, bias="none")
-    inject_adapter_in_model(lora, model, adapter_name=name)
+    with warnings.catch_warnings():  # peft asks whether a second adapter is meant: it is
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+        inject_adapter_in_model(lora, model, adapter_name=name)
     set_expert(model, name)
 
 
