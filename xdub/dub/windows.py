@@ -12,8 +12,9 @@ from torch import Tensor
 
 from xdub.data.windows import audio_starts, to_video
 from xdub.diffusion import sample
+from xdub.dub.deblock import deblock
 from xdub.dub.segments import latent_frames
-from xdub.model.codec import Codec
+from xdub.model.codec import SPACE_FACTOR, Codec, LinearCodec
 from xdub.model.dit import VideoDiT
 from xdub.model.lora import set_expert
 from xdub.seeding import torch_rng
@@ -70,7 +71,12 @@ class WindowSampler:
         z_source, z_mask = self._conditions(windows, frames)
         z_motion = self._motion(windows)
         num_latents = latent_frames(frames.shape[2])
-        shape = (self.codec.channels, num_latents, frames.shape[3] // 8, frames.shape[4] // 8)
+        shape = (
+            self.codec.channels,
+            num_latents,
+            frames.shape[3] // SPACE_FACTOR,
+            frames.shape[4] // SPACE_FACTOR,
+        )
         noise = torch.stack([torch.randn(shape, generator=torch_rng(*w.noise)) for w in windows])
         starts = audio_starts(num_latents).to(self.device)
         motion_latents = 0 if z_motion is None else z_motion.shape[2]
@@ -94,7 +100,7 @@ class WindowSampler:
         )
         if self.bands:
             set_expert(self.dit, None)
-        video = to_pixels(self.codec.decode(z0))
+        video = self._pixels(z0)
         for window, pixels in zip(windows, video, strict=True):
             if window.motion is not None:
                 pixels[: len(window.motion)] = window.motion
@@ -119,7 +125,14 @@ class WindowSampler:
     @torch.inference_mode()
     def roundtrip(self, frames: np.ndarray) -> np.ndarray:
         """What the codec makes of frames uint8 [F,S,S,3]: float32 in 0..255."""
-        return to_pixels(self.codec.decode(self.codec.encode(to_video(frames).to(self.device))))[0]
+        return self._pixels(self.codec.encode(to_video(frames).to(self.device)))[0]
+
+    def _pixels(self, z: Tensor) -> np.ndarray:
+        """Decoded latents, without the grid of a codec that decodes each block for itself."""
+        video = to_pixels(self.codec.decode(z))
+        if isinstance(self.codec, LinearCodec):
+            return np.stack([deblock(frames, SPACE_FACTOR) for frames in video])
+        return video
 
 
 def to_pixels(video: Tensor) -> np.ndarray:

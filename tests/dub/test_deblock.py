@@ -1,0 +1,30 @@
+"""The grid of a block codec goes, the picture stays."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from xdub.dub.deblock import deblock
+
+
+def _ramp() -> np.ndarray:
+    y, x = np.mgrid[:40, :48]
+    return np.stack([60 + 2.0 * x, 40 + 3.0 * y, 200 - x - y], -1)[None].astype(np.float32)
+
+
+def test_a_smooth_picture_is_left_alone() -> None:
+    np.testing.assert_allclose(deblock(_ramp()), _ramp(), atol=1e-3)
+
+
+def test_steps_between_blocks_become_small() -> None:
+    rng = np.random.default_rng(0)
+    levels = np.kron(rng.normal(0, 5, (5, 6)), np.ones((8, 8))).astype(np.float32)
+    blocky = _ramp() + levels[None, :, :, None]
+    apart = lambda frames: np.abs(np.diff(frames - _ramp(), axis=2)[:, :, 7::8]).mean()  # noqa: E731
+    assert apart(deblock(blocky)) < 0.25 * apart(blocky)
+
+
+def test_an_edge_of_the_picture_survives_on_the_grid() -> None:
+    edge = np.full((1, 32, 32, 3), 30, np.float32)
+    edge[:, :, 16:] = 200
+    np.testing.assert_allclose(deblock(edge), edge, atol=1)
