@@ -88,7 +88,7 @@ def test_the_record_is_whole_json_at_every_moment(tmp_path: Path) -> None:
 
 
 def test_the_meter_sees_the_memory_of_child_processes() -> None:
-    hold = "import sys; data = bytearray(200_000_000); sys.stdout.write('x'); sys.stdout.flush()"
+    hold = "import sys; data = bytearray(400_000_000); sys.stdout.write('x'); sys.stdout.flush()"
     hold += "; sys.stdin.read()"
     with Meter(interval=0.05) as meter:
         before = meter.peak_gb
@@ -96,8 +96,8 @@ def test_the_meter_sees_the_memory_of_child_processes() -> None:
         assert child.stdout is not None and child.stdin is not None
         child.stdout.read(1)
         deadline = time.monotonic() + 20
-        while meter.peak_gb < before + 0.19 and time.monotonic() < deadline:
+        while meter.peak_gb < before + 0.3 and time.monotonic() < deadline:
             time.sleep(0.02)
         child.stdin.close()
         child.wait()
-    assert meter.peak_gb >= before + 0.19 and meter.peak_rss_gb >= meter.peak_gb
+    assert meter.peak_gb >= before + 0.3 and meter.peak_rss_gb >= meter.peak_gb

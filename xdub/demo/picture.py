@@ -20,7 +20,9 @@ from xdub.evaluate.strips import mouth_zoom, pick_frames, strip
 from xdub.media import read_frames
 from xdub.media.atomic import atomic_path
 
-COLUMNS, CELL = 8, 168
+COLUMNS, CELL = 8, 116
+PLOT = 206
+"""px of the curves below each block, with legend and axis."""
 NAMES = {"source": "source", "editor": "dubbed", "truth": "truth"}
 COLOURS = {"source": "#8a94a3", "editor": "#3457d5", "truth": "#15181d"}
 
@@ -38,7 +40,7 @@ def draw(demo: Path, out: Path, clips: Sequence[int]) -> None:
     blocks = [_strips(demo, folders[n], arrays[f"{n}_new"]) for n in clips]
     heights = [len(image) for block in blocks for _, image in block]
     width = blocks[0][0][1].shape[1]
-    total = sum(heights) + 8 * len(heights) + len(blocks) * 190
+    total = sum(heights) + 8 * len(heights) + len(blocks) * PLOT
     figure = Figure(figsize=((width + 110) / 100, total / 100), dpi=100, facecolor="white")
     FigureCanvasAgg(figure)
     y = total
@@ -53,7 +55,7 @@ def draw(demo: Path, out: Path, clips: Sequence[int]) -> None:
                 90 / (width + 110), (y + len(image) / 2) / total, NAMES[name],
                 ha="right", va="center", fontsize=13, color=COLOURS[name], weight="bold",
             )  # fmt: skip
-        y -= 190
+        y -= PLOT
         axes = figure.add_axes([100 / (width + 110), (y + 48) / total, width / (width + 110), 130 / total])
         _curves(axes, arrays, number)
     with atomic_path(out) as temporary:
