@@ -153,6 +153,7 @@ def test_a_driver_killed_at_any_moment_leaves_nothing_half_written(
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_ray_workers_make_the_same_pairs(undisturbed, models, data, tmp_path) -> None:
     import ray
 
