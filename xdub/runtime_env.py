@@ -16,6 +16,9 @@ SETTINGS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     # Ray's jobs and sessions are protected by a token; its client reads the mode once, at the first call.
     "RAY_AUTH_MODE": "token",
+    # Nothing starts a Ray by accident: what Ray Data's threads still call after a shutdown would otherwise start one,
+    # which dies with its thread and takes the process along a minute later.
+    "RAY_ENABLE_AUTO_CONNECT": "0",
     # A worker group's end and a reported checkpoint are noticed at the next poll (default 2 s).
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     # Each line once, and no bars beside our own.

@@ -6,6 +6,7 @@ share everything but the executor. State is one integer, the cursor: resuming co
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
@@ -175,8 +176,9 @@ class RayStream(Stream):
             )
             batches = data.iter_batches(batch_size=size, batch_format="numpy", prefetch_batches=self.prefetch)
             try:
-                for columns in batches:
-                    yield _from_columns(columns)
+                with contextlib.closing(iter(batches)) as running:  # left early: its actors end now, not some day
+                    for columns in running:
+                        yield _from_columns(columns)
             except ray.exceptions.RayError as error:
                 if (told := _user_error(error)) is error:
                     raise
