@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from xdub.errors import UserError
-from xdub.runtime_env import prepare_environment
+from xdub.ray_session import ensure_ray
 from xdub.train.records import last_record, read_lines
 from xdub.train.run import RunResult, train_phase
 from xdub.train.tracking import read_state
@@ -30,10 +30,7 @@ def quiet(progress) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def ray_session():
-    prepare_environment()
-    from xdub.train.context import ensure_ray
-
-    ensure_ray(workers=2)
+    ensure_ray(cpus=4)
     yield
     import ray
 

@@ -23,12 +23,12 @@ from xdub.data.clip import Clip, to_row
 from xdub.data.ledger import Ledger, LedgerRow
 from xdub.data.shards import ShardWriter
 from xdub.errors import UserError
+from xdub.ray_session import ensure_ray
 
 Prepare = Callable[[str, Any], tuple[Iterable[Clip], Iterable[LedgerRow]]]
 """(source, recipe) -> its clips (may be made lazily), and ledger rows, which are read after the clips."""
 
 RETRIES = 2
-OBJECT_STORE_BYTES = 500_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,25 +174,12 @@ class _Actor:
 
 @contextmanager
 def _running_ray(workers: int) -> Iterator[None]:
-    """The Ray that runs, the cluster that RAY_ADDRESS names, or one of our own on this machine."""
+    """A Ray, ended again if we started it."""
     import ray
 
-    if ray.is_initialized():
-        yield
-        return
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init()
-    else:
-        ray.init(
-            address="local",
-            num_cpus=max(workers, os.cpu_count() or 1),
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            logging_level="ERROR",
-            log_to_driver=False,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
-        )
+    ours = ensure_ray(cpus=workers)
     try:
         yield
     finally:
-        ray.shutdown()
+        if ours:
+            ray.shutdown()

@@ -176,7 +176,8 @@ class RayStream(Stream):
             )
             batches = data.iter_batches(batch_size=size, batch_format="numpy", prefetch_batches=self.prefetch)
             try:
-                with contextlib.closing(iter(batches)) as running:  # left early: its actors end now, not some day
+                # Left early, its actors end now, not when it is collected.
+                with contextlib.closing(iter(batches)) as running:
                     for columns in running:
                         yield _from_columns(columns)
             except ray.exceptions.RayError as error:

@@ -7,7 +7,6 @@ moment, workers and nodes too.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +23,7 @@ from xdub.pairs.generator import file_digest, generator_file
 from xdub.pairs.judges import Judges
 from xdub.pairs.plan import Unit, plan_units, read_entries, what_decides
 from xdub.pairs.worker import Outcome, PairWorker
+from xdub.ray_session import ensure_ray
 
 Report = Callable[..., None]
 """report(done, total, text="")"""
@@ -185,7 +185,7 @@ def _with_ray(arguments: dict[str, Any], units: Sequence[Unit], workers: int) ->
         return
     import ray
 
-    _ensure_ray()
+    ensure_ray(cpus=4)
     gpus = ray.cluster_resources().get("GPU", 0)
     resources = {"num_gpus": 1, "num_cpus": 1} if gpus else {"num_cpus": 0.5}
     # One thread each: the order of sums, hence every bit, is then the same on every worker.
@@ -232,22 +232,3 @@ def _get(result: Any) -> Outcome:
         raise (error.cause if isinstance(error.cause, UserError) else error) from None
     except ray.exceptions.RayActorError as error:
         raise RuntimeError(f"a pair worker died more often than it is restarted: {error}") from error
-
-
-def _ensure_ray() -> None:
-    """The Ray that runs, or a private one on this machine."""
-    import ray
-
-    if ray.is_initialized():
-        return
-    if os.environ.get("RAY_JOB_ID"):  # inside `ray job submit`
-        ray.init(logging_level="ERROR")
-        return
-    ray.init(
-        address="local",
-        num_cpus=max(4, (os.cpu_count() or 1) + 2),
-        include_dashboard=False,
-        object_store_memory=400_000_000,
-        logging_level="ERROR",
-        runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
-    )

@@ -1,6 +1,6 @@
 """Where a rank runs: under Ray Train, or alone in this process. The loop sees only :class:`TrainContext`.
 
-With ``data/stream.py`` and ``pairs/build.py`` this is the doorway to ray; the import stays inside the functions.
+Ray is imported inside the functions that need it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
-
-from xdub.runtime_env import prepare_environment
 
 
 class TrainContext(Protocol):
@@ -73,35 +71,3 @@ class RayContext:
 
     def report(self, metrics: dict[str, float]) -> None:
         self._report(metrics)
-
-
-def ensure_ray(workers: int = 1) -> None:
-    """Start a private Ray on this machine once, or keep the one that runs (a job's cluster, an earlier phase's)."""
-    prepare_environment()
-    import ray
-
-    if ray.is_initialized():
-        return
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:  # inside `ray job submit`
-        ray.init(logging_level="ERROR")
-        return
-    # "local", because a bare init follows RAY_ADDRESS and stale cluster files. More logical CPUs than there are:
-    # training workers must leave some for the data actors, or both wait for ever.
-    cpus = max(workers + 2, (os.cpu_count() or 1) + 2)
-    for last in (False, False, True):
-        try:
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                include_dashboard=False,
-                object_store_memory=400_000_000,
-                logging_level="ERROR",
-                log_to_driver=bool(os.environ.get("XDUB_WORKER_LOGS")),
-            )
-            return
-        except (
-            Exception
-        ) as error:  # a busy machine: Ray gives its processes 30 s to come up, and says so like this
-            if last or "timed out during startup" not in str(error):
-                raise
-            ray.shutdown()

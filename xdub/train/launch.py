@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from xdub.errors import UserError
-from xdub.train.context import ensure_ray
+from xdub.ray_session import ensure_ray
 from xdub.train.trainer import STOP_FILE
 from xdub.train.worker import TrainJob, run_here, run_in_ray
 
@@ -46,7 +46,7 @@ def run_job(job: TrainJob, *, workers: int, local: bool) -> int:
 
 def check_resources(workers: int) -> None:
     """Ray waits for ever for what a cluster can not give, so ask first."""
-    ensure_ray(workers)
+    ensure_ray(workers + 2)
     import ray
 
     have, gpu = ray.cluster_resources(), _use_gpu()
@@ -63,7 +63,7 @@ def check_resources(workers: int) -> None:
 
 def _fit(job: TrainJob, workers: int) -> str | None:
     """One worker group from start to end: None, or what went wrong if another attempt may help."""
-    ensure_ray(workers)
+    ensure_ray(workers + 2)
     import ray.exceptions
     from ray.train import TrainingFailedError
     from ray.train.torch import TorchConfig

@@ -1,0 +1,44 @@
+"""The Ray that everything here runs on: the cluster we are in, the one that RAY_ADDRESS names, or one of our own."""
+
+from __future__ import annotations
+
+import os
+
+from xdub.runtime_env import prepare_environment
+
+OBJECT_STORE_BYTES = 400_000_000
+STARTS = 3
+
+
+def ensure_ray(cpus: int = 1) -> bool:
+    """Connect, unless Ray is connected already: True if this call did it.
+
+    A Ray of our own has at least ``cpus`` logical CPUs, and two more than the machine: training workers must leave
+    some for the data actors, or both wait for ever. ``XDUB_WORKER_LOGS=1`` shows what its workers print.
+    """
+    prepare_environment()
+    import ray
+
+    if ray.is_initialized():
+        return False
+    in_ray_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    if in_ray_job or os.environ.get("RAY_ADDRESS"):
+        ray.init(logging_level="ERROR")
+        return True
+    for attempt in range(1, STARTS + 1):
+        try:
+            ray.init(
+                address="local",  # a bare init would follow cluster files that a killed Ray left
+                num_cpus=max(cpus, (os.cpu_count() or 1) + 2),
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                logging_level="ERROR",
+                log_to_driver=bool(os.environ.get("XDUB_WORKER_LOGS")),
+            )
+            return True
+        except Exception as error:
+            # On a busy machine Ray's processes may need longer than the 30 s it gives them.
+            if attempt == STARTS or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+    raise AssertionError
