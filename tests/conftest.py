@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
 
 from xdub.runtime_env import prepare_environment
@@ -15,3 +17,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # A busy machine is no failure: time limits per example say nothing about the code.
 settings.register_profile("xdub", deadline=None)
 settings.load_profile("xdub")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def the_process_keeps_its_scheduling() -> Iterator[None]:
+    """Some libraries (SVT-AV1's encoder, as root) make their process real-time: whatever it starts afterwards,
+    threads that wait for one another in a loop among it, then runs a hundred times slower.
+    """
+    before = os.sched_getscheduler(0)
+    yield
+    assert os.sched_getscheduler(0) == before

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,6 +13,16 @@ import numpy as np
 import pytest
 
 from xdub.media import read_video
+
+
+@contextmanager
+def own_scheduling() -> Iterator[None]:
+    """SVT-AV1's encoder makes the whole process real-time when it runs as root; afterwards it is what it was."""
+    policy, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameter)
 
 
 class MediaFiles:
@@ -68,7 +81,7 @@ class MediaFiles:
         """Ramps shown at ``times`` (seconds; 25 frames by default)."""
         path = self.folder / name
         times = [n / fps for n in range(25)] if times is None else times
-        with av.open(str(path), "w") as container:
+        with own_scheduling(), av.open(str(path), "w") as container:
             stream = container.add_stream(codec, rate=fps)
             stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
             stream.codec_context.time_base = Fraction(1, 1000)
