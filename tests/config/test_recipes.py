@@ -92,6 +92,15 @@ def test_a_recipe_file_is_loaded_like_a_shipped_one(tmp_path):
         ("train.lr", "write it as section.key=value"),
         ("=1", "write it as section.key=value"),
         ("train.lr=[1", "is not a YAML value"),
+        ("train.lr=2020-13-45", "is not a YAML value"),
+        ("train.steps=" + "1" * 400, "train.steps: a number of 400 digits is too large"),
+        ("seed=-1", "seed=-1 must be zero or more"),
+        ("model.num_heads=0", "model.num_heads=0 must be positive"),
+        ("model.patch=[0, 0, 0]", "model.patch=[0, 0, 0] must be three positive numbers"),
+        ("pairs.batch=0", "pairs.batch=0 must be positive"),
+        ("dub.sampler_steps=0", "dub.sampler_steps=0 must be positive"),
+        ("train.num_threads=-1", "train.num_threads=-1 (phase generator) must be zero or more"),
+        ("phases.lip.sync_weight=-1", "phases.lip.sync_weight=-1.0 must be zero or more"),
     ],
 )
 def test_a_wrong_override_is_refused_by_one_line_that_names_it(override, words):
@@ -111,6 +120,7 @@ def test_an_unknown_key_lists_the_valid_ones():
         (b"a: [1\n", "is not valid YAML"),
         (b"\xff\xfe\x00\x81", "is not a text file"),
         (b"name: x\n", "is missing from the recipe"),
+        (b"name: 2020-13-45\n", "is not valid YAML"),
         (b"", "is not a recipe"),
     ],
 )
@@ -119,6 +129,13 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path, content, words):
     path.write_bytes(content)
     with pytest.raises(UserError, match=words):
         load_recipe(path)
+
+
+def test_a_damaged_section_is_named_also_when_a_setting_overrides_it(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("name: x\nphases: [1]\n")
+    with pytest.raises(UserError, match="phases=\\[1\\] is not a section"):
+        load_recipe(path, ["train.steps=5"])
 
 
 def test_a_missing_recipe_names_the_shipped_ones():

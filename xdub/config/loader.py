@@ -34,8 +34,9 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     parsed = [parse_override(text) for text in overrides]
     # A train setting on the command line wins over what the recipe's phases say; one given for a phase wins over it.
     for path, _ in parsed:
-        if path[0] == "train" and len(path) == 2:
-            for phase in (raw.get("phases") or {}).values():
+        phases = raw.get("phases")
+        if path[0] == "train" and len(path) == 2 and isinstance(phases, dict):
+            for phase in phases.values():
                 if isinstance(phase, dict):
                     phase.pop(path[1], None)
     for path, value in parsed:
@@ -56,7 +57,7 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
         raise UserError(f"--set {text}: write it as section.key=value, for example --set train.lr=1e-4")
     try:
         return keys, yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: what looks like a date and is none
         raise UserError(f"--set {text}: {value!r} is not a YAML value") from error
 
 
@@ -64,7 +65,7 @@ def _read(name_or_path: str | Path) -> dict[str, Any]:
     text, where = _recipe_text(name_or_path)
     try:
         raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise UserError(
@@ -188,6 +189,8 @@ def _convert_scalar(kind: Any, value: Any, path: str) -> Any:
         number = float(value)
     except (TypeError, ValueError):
         raise UserError(f"{path}={_show(value)} is not {_KIND_NAMES[kind]}") from None
+    except OverflowError:
+        raise UserError(f"{path}: a number of {len(str(value))} digits is too large") from None
     if number != number or number in (float("inf"), float("-inf")):
         raise UserError(f"{path}={_show(value)} is not a finite number")
     if kind is int:

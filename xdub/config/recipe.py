@@ -86,9 +86,40 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
+POSITIVE = {
+    "video": ("size", "crop_scale"),
+    "codec": ("channels",),
+    "audio": ("dim",),
+    "model": ("hidden_size", "num_heads", "num_layers", "ffn_ratio", "text_tokens", "text_dim"),
+    "lora": ("rank",),
+    "pairs": ("sampler_steps", "sampler_shift", "batch"),
+    "dub": ("sampler_steps", "sampler_shift"),
+}
+NOT_NEGATIVE = {"pairs": ("feather_px", "mouth_threshold", "render_twins", "relight")}
+POSITIVE_IN_TRAIN = (
+    "steps",
+    "workers",
+    "global_batch",
+    "micro_batch",
+    "lr",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "log_every",
+)
+NOT_NEGATIVE_IN_TRAIN = ("warmup", "weight_decay", "grad_clip", "sample_every", "seed", "num_threads")
+
+
 def _failed_checks(recipe: Recipe) -> Iterator[str]:
     """Messages `path=value ...` for whatever would break later, far from its cause."""
     video, model = recipe.video, recipe.model
+    for section, keys in POSITIVE.items():
+        yield from _failed_signs(getattr(recipe, section), section, keys, "positive")
+    for section, keys in NOT_NEGATIVE.items():
+        yield from _failed_signs(getattr(recipe, section), section, keys, "zero or more")
+    if recipe.seed < 0:
+        yield f"seed={recipe.seed} must be zero or more"
+    if min(model.patch) <= 0:
+        yield f"model.patch={list(model.patch)} must be three positive numbers"
     pixels = 8 * max(model.patch[1], model.patch[2])
     if video.size <= 0 or video.size % pixels:
         yield f"video.size={video.size} is not a multiple of {pixels} (codec 8 px x model.patch)"
@@ -117,28 +148,30 @@ def _failed_checks(recipe: Recipe) -> Iterator[str]:
             yield f"{path}={list(band)} is not an ordered pair in [0, 1]"
 
 
+def _failed_signs(
+    section: Any, path: str, keys: tuple[str, ...], wanted: str, where: str = ""
+) -> Iterator[str]:
+    for key in keys:
+        value = getattr(section, key)
+        if value is not None and (value < 0 or (value == 0 and wanted == "positive")):
+            yield f"{path}.{key}={value}{where} must be {wanted}"
+
+
 def _failed_phase_checks(recipe: Recipe, name: str) -> Iterator[str]:
     phase, train, path = recipe.phase(name), recipe.for_phase(name), f"phases.{name}"
     if phase.window > recipe.video.clip_frames:
         yield f"{path}.window={phase.window} is longer than video.clip_frames={recipe.video.clip_frames}"
     if phase.motion_frames >= phase.window:
         yield f"{path}.motion_frames={phase.motion_frames} leaves nothing of window={phase.window}"
-    if phase.alpha <= 0:
-        yield f"{path}.alpha={phase.alpha} must be positive"
+    yield from _failed_signs(phase, path, ("alpha", "decode_latents"), "positive")
+    weights = ("face_weight", "lip_weight", "sync_weight", "identity_weight", "clip_weight")
+    yield from _failed_signs(phase, path, weights, "zero or more")
     for key in ("motion_prob", "silent_prob", "t_thres"):
         if not 0 <= getattr(phase, key) <= 1:
             yield f"{path}.{key}={getattr(phase, key)} is not in [0, 1]"
-    for key in (
-        "steps",
-        "workers",
-        "global_batch",
-        "micro_batch",
-        "lr",
-        "checkpoint_every",
-        "keep_checkpoints",
-    ):
-        if getattr(train, key) <= 0:
-            yield f"train.{key}={getattr(train, key)} (phase {name}) must be positive"
+    where = f" (phase {name})"
+    yield from _failed_signs(train, "train", POSITIVE_IN_TRAIN, "positive", where)
+    yield from _failed_signs(train, "train", NOT_NEGATIVE_IN_TRAIN, "zero or more", where)
     if not 0 <= train.ema < 1:
         yield f"train.ema={train.ema} (phase {name}) is not in [0, 1)"
     parts = train.micro_batch * train.workers
