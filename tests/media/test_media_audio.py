@@ -30,6 +30,22 @@ def test_stereo_is_averaged_not_summed(media, tmp_path):
     assert np.abs(got - media.tone(0.5, 16000) / 2).max() < 1e-4
 
 
+@pytest.mark.parametrize("channels", [3, 6, 11, 24])
+def test_any_number_of_channels_is_averaged(media, tmp_path, channels):
+    samples = np.zeros((8000, channels), np.float32)
+    samples[:, -1] = media.tone(0.5, 16000)
+    got = read_audio(media.wav("a.wav", samples, 16000))
+    assert np.abs(got - samples[:, -1] / channels).max() < 1e-4
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_samples_that_are_no_numbers_are_refused(media, tmp_path, value):
+    samples = media.tone(0.5, 16000)
+    samples[100] = value
+    with pytest.raises(UserError, match="a.wav: its sound holds samples that are no numbers"):
+        read_audio(media.wav("a.wav", samples, 16000))
+
+
 CODECS = [(".flac", "flac"), (".mp3", "libmp3lame"), (".ogg", "libopus")]
 
 

@@ -26,7 +26,7 @@ def read_audio(path: str | Path, rate: int = 16000) -> np.ndarray:
     stretches become silence.
 
     Raises:
-        UserError: cannot be opened, has no audio stream, or the stream holds no samples.
+        UserError: cannot be opened, has no audio stream, or the stream holds no samples or such that are no numbers.
     """
     with open_media(path) as container:
         if not has_audio(container):
@@ -36,6 +36,10 @@ def read_audio(path: str | Path, rate: int = 16000) -> np.ndarray:
         samples = samples[: _true_length(container, rate, origin)]
     if samples.size == 0:
         raise UserError(f"{path}: its audio stream holds no samples (zero length)")
+    if not np.isfinite(samples).all():
+        raise UserError(
+            f"{path}: its sound holds samples that are no numbers (NaN or infinite); export it again"
+        )
     return np.clip(samples, -1.0, 1.0)
 
 
@@ -71,7 +75,7 @@ def _mono(container: InputContainer, rate: int) -> Iterator[tuple[float | None, 
         if now != setup or jump:
             if resampler is not None:
                 yield from _pieces(resampler.resample(None), None)
-            resampler, setup = AudioResampler(format="fltp", layout=frame.layout.name, rate=rate), now
+            resampler, setup = AudioResampler(format="flt", layout=frame.layout.name, rate=rate), now
             start = frame.time if frame.time is not None else expected
         else:
             start = None
@@ -86,7 +90,9 @@ def _mono(container: InputContainer, rate: int) -> Iterator[tuple[float | None, 
 def _pieces(frames: list[AudioFrame], start: float | None) -> Iterator[tuple[float | None, np.ndarray]]:
     for piece in frames:
         if piece.samples:
-            yield start, piece.to_ndarray().mean(axis=0, dtype=np.float32)
+            # Interleaved: of planes PyAV sees eight, and reads beyond them.
+            channels = piece.to_ndarray().reshape(-1, piece.layout.nb_channels)
+            yield start, channels.mean(axis=1, dtype=np.float32)
             start = None
 
 
