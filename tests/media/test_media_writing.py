@@ -39,6 +39,12 @@ def test_count_and_duration_are_those_of_the_frames_whatever_the_sound(media, tm
     assert np.corrcoef(sound[: int(heard * 16000)], media.tone(heard, 16000))[0, 1] > 0.99
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".m4v", ".mkv"])
+def test_every_offered_type_is_written_without_a_word(media, tmp_path, suffix, caplog):
+    assert write_video(tmp_path / f"v{suffix}", media.ramps(2)) == 2
+    assert not caplog.records
+
+
 def test_a_film_without_sound_has_no_audio_stream(media, tmp_path):
     write_video(tmp_path / "o.mp4", media.ramps(5))
     assert not probe(tmp_path / "o.mp4").has_audio

@@ -58,7 +58,7 @@ def write_video(
     import av
 
     options = {"crf": str(crf), "preset": preset, **REPEATABLE}
-    header = {"movflags": "faststart"}
+    header = {} if path.suffix.lower() == ".mkv" else {"movflags": "faststart"}
     with atomic_path(path) as temporary, av.open(str(temporary), "w", options=header) as container:
         rate = Fraction(fps).limit_denominator(1001)
         video = container.add_stream("libx264", rate=rate, options=options)
