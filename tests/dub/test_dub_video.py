@@ -127,6 +127,7 @@ def _bad(tmp_path: Path) -> dict[str, tuple[dict[str, Path], str]]:
         "no media": (good | {"video": tmp_path / "text.mp4"}, "text.mp4"),
         "no such folder": (good | {"out": tmp_path / "none/o.mp4"}, "does not exist"),
         "no such type": (good | {"out": tmp_path / "o.gif"}, "unknown video type"),
+        "onto the video": (good | {"out": video}, "is the input itself"),
         "no model": (good | {"model": tmp_path / "none"}, "not a model folder"),
         "no face": (good, "no face found in its 5 frames"),
     }

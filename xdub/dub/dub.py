@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ def dub_video(
             cannot be written. Nothing is left behind then.
     """
     clock = _Clock()
-    _check_out(Path(out))
+    _check_out(Path(out), video, audio)
     speech = read_audio(audio, SAMPLE_RATE)
     probe(video)
     length = max(1, round(len(speech) / SAMPLES_PER_FRAME))
@@ -153,7 +154,7 @@ def _dubber(
     )
 
 
-def _check_out(out: Path) -> None:
+def _check_out(out: Path, *inputs: str | Path) -> None:
     """What `write_video` would find out only after all the work."""
     if out.suffix.lower() not in SUFFIXES:
         raise UserError(f"{out}: unknown video type {out.suffix!r}; use one of {', '.join(SUFFIXES)}")
@@ -161,6 +162,11 @@ def _check_out(out: Path) -> None:
         raise UserError(f"{out}: is a directory; give a file name")
     if not out.parent.is_dir():
         raise UserError(f"{out}: its folder {out.parent} does not exist; create it first")
+    if not os.access(out.parent, os.W_OK):
+        raise UserError(f"{out}: no permission to write in {out.parent}; choose another folder")
+    for given in map(Path, inputs):
+        if out.exists() and given.exists() and out.samefile(given):
+            raise UserError(f"{out}: is the input itself, which would be lost; choose another name")
 
 
 def _device() -> str:
