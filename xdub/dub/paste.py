@@ -3,7 +3,9 @@
 The model works on S x S px with a lossy codec; the picture is larger and sharp. Pasting all of the crop would blur skin
 that never changed and carry the model's grain over the whole lower face. So the crop is pasted where it says
 something new: there its difference to the codec's rendering of the source (in which the codec's losses cancel) stands
-out from what the model does to pixels that nobody asked it to change, those outside of the face mask.
+out from what the model does to pixels that nobody asked it to change, those outside of the face mask. The rest of the
+face keeps the source's pixels and takes over the smooth part of that difference alone: cheeks go with the new lips,
+not with the old ones.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ class Patch:
     picture: np.ndarray
     """float32 [S,S,3], 0..255: the generated crop, its colours matched to the source."""
     weight: np.ndarray
-    """float32 [S,S] in [0, 1]; 0 where the picture must stay."""
+    """float32 [S,S] in [0, 1]: how much of it is taken; 0 where the picture's own pixels stay."""
+    shade: np.ndarray
+    """float32 [S,S,3]: what those pixels are to be brighter, smooth; 0 outside of the mask."""
 
 
 def make_patches(
@@ -51,9 +55,11 @@ def make_patches(
     change = generated - rendered
     gate = change_gate(change, mask, expected_zone(lips), size / 20)
     gate = np.maximum(gate, np.clip(2 * blur(lips, size / 40), 0, 1))
-    drift = colour_drift(change, mask, gate, size / 10)
-    weight = inward(mask, feather) * gate
-    return [Patch(picture, soft) for picture, soft in zip(generated - drift, weight, strict=True)]
+    drift = colour_drift(change, mask, size / 10)
+    inside = inward(mask, feather)
+    shade = inside[..., None] * blur(change - drift, size / 20)
+    parts = zip(generated - drift, inside * gate, shade, strict=True)
+    return [Patch(picture, weight, smooth) for picture, weight, smooth in parts]
 
 
 def expected_zone(lips: np.ndarray) -> np.ndarray:
@@ -79,12 +85,11 @@ def change_gate(change: np.ndarray, mask: np.ndarray, zone: np.ndarray, sigma: f
     return np.clip((ratio - low) / (high - low), 0, 1)
 
 
-def colour_drift(change: np.ndarray, mask: np.ndarray, gate: np.ndarray, sigma: float) -> np.ndarray:
-    """Low-frequency colour [F,S,S,3] of the change where there should be none, continued into the places that changed.
-
-    That is within the face where the gate is shut, and along the mask's border.
+def colour_drift(change: np.ndarray, mask: np.ndarray, sigma: float) -> np.ndarray:
+    """Low-frequency colour [F,S,S,3] of the change along the mask's border, where there should be none, continued
+    into the face.
     """
-    still = np.maximum(mask * (1 - gate), _border(mask, max(2, round(sigma / 2)))).astype(np.float32)
+    still = _border(mask, max(2, round(sigma / 2))).astype(np.float32)
     total = still.sum(axis=(1, 2))[:, None, None, None]
     mean = (change * still[..., None]).sum(axis=(1, 2), keepdims=True) / np.maximum(total, 1)
     faint = 0.02  # far from any still pixel the estimate fades to their mean, not to noise over nothing
@@ -123,9 +128,10 @@ def paste_patch(full: np.ndarray, patch: Patch, box: np.ndarray) -> np.ndarray:
         picture = cv2.GaussianBlur(picture, (0, 0), 0.4 / step)
     weight = warp(patch.weight.astype(np.float32), cv2.INTER_LINEAR)[..., None]
     source = full[y0:y1, x0:x1]
-    mixed = np.clip(np.rint(weight * warp(picture, cv2.INTER_CUBIC) + (1 - weight) * source), 0, 255)
+    shaded = source + warp(patch.shade.astype(np.float32), cv2.INTER_LINEAR)
+    mixed = weight * warp(picture, cv2.INTER_CUBIC) + (1 - weight) * shaded
     out = full.copy()
-    out[y0:y1, x0:x1] = np.where(weight > 0, mixed, source).astype(np.uint8)
+    out[y0:y1, x0:x1] = np.clip(np.rint(mixed), 0, 255)
     return out
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load_file
 
 from xdub.errors import UserError
 from xdub.model.audio_encoder import AudioEncoder, load_audio_encoder
@@ -23,6 +22,7 @@ from xdub.model.build import build_dit, load_state
 from xdub.model.codec import Codec, load_codec
 from xdub.model.dit import VideoDiT
 from xdub.model.lora import EXPERTS, load_expert, set_expert
+from xdub.model.tensor_file import read_tensors
 
 if TYPE_CHECKING:
     from xdub.config import Recipe
@@ -83,7 +83,7 @@ def load_bundle(name_or_path: str | Path = SHIPPED, device: str = "cpu", *, gene
 
 def _load_dit(recipe, phase: str, codec, path: Path) -> VideoDiT:
     model = build_dit(recipe, phase, codec, seed=0)
-    state = {name: value.float() for name, value in load_file(path).items()}
+    state = {name: value.float() for name, value in read_tensors(path).items()}
     load_state(model, state, str(path))
     return model.eval().requires_grad_(False)
 

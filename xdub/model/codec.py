@@ -12,10 +12,11 @@ from typing import Protocol
 
 import torch
 from einops import rearrange
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from xdub.errors import UserError
+from xdub.model.tensor_file import read_tensors
 
 TIME_FACTOR = 4
 SPACE_FACTOR = 8
@@ -107,8 +108,13 @@ class LinearCodec(nn.Module):
 
     @classmethod
     def load(cls, path: Path) -> LinearCodec:
-        """Inverse of :meth:`save`."""
-        return cls(**load_file(path))
+        """Inverse of :meth:`save`. UserError for a file of anything else."""
+        try:
+            return cls(**read_tensors(path))
+        except TypeError as error:
+            raise UserError(
+                f"{path}: not a linear codec ({error}); fit one with `python -m xdub.model.fit_codec`"
+            ) from error
 
 
 class WanCodec(nn.Module):

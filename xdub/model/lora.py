@@ -6,11 +6,12 @@ import warnings
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from xdub.errors import UserError
 from xdub.model.dit import VideoDiT
+from xdub.model.tensor_file import read_tensors
 
 EXPERTS = ("lip", "texture")
 
@@ -77,7 +78,7 @@ def load_expert(model: VideoDiT, name: str, path: Path, cfg) -> None:
     if not Path(path).is_file():
         raise UserError(f"{path}: no such adapter file")
     add_expert(model, name, cfg)
-    state = {f"{key}.{name}.weight": value for key, value in load_file(path).items()}
+    state = {f"{key}.{name}.weight": value for key, value in read_tensors(path).items()}
     own = model.state_dict()
     wrong = [key for key in state if key not in own or own[key].shape != state[key].shape]
     if wrong or len(state) != len(expert_state(model, name)):

@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
 from xdub.config import Recipe
 from xdub.errors import UserError
 from xdub.model.build import build_dit, load_state
 from xdub.model.codec import Codec
 from xdub.model.dit import VideoDiT
+from xdub.model.tensor_file import read_tensors
 
 PLACES = (
     "model.safetensors",  # an export
@@ -47,11 +45,6 @@ def load_generator(recipe: Recipe, folder: str | Path, codec: Codec, device: str
     """The generator in eval mode, fp32. UserError if the weights do not fit the recipe."""
     path = generator_file(folder)
     dit = build_dit(recipe, "generator", codec, seed=0)
-    try:
-        state = {name: value.float() for name, value in load_file(path).items()}
-    except SafetensorError as error:
-        raise UserError(
-            f"{path}: not a readable safetensors file ({error}); export the generator again"
-        ) from error
+    state = {name: value.float() for name, value in read_tensors(path).items()}
     load_state(dit, state, str(path))
     return dit.eval().requires_grad_(False).to(device)

@@ -131,17 +131,23 @@ class SyncNet(nn.Module):
     @classmethod
     def load(cls, path: str | Path) -> SyncNet:
         """The network of ``save``, frozen and in eval mode. UserError if the file is missing or of another kind."""
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         if not Path(path).is_file():
             raise UserError(
                 f"{path}: no such SyncNet file; train one with `python -m xdub.evaluate.train_syncnet`"
             )
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("network") != cls.name:
-                raise UserError(f"{path} holds {metadata.get('network', 'no named network')}, not {cls.name}")
-            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("network") != cls.name:
+                    held = metadata.get("network", "no named network")
+                    raise UserError(f"{path} holds {held}, not {cls.name}")
+                state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except SafetensorError as error:
+            raise UserError(
+                f"{path}: not a readable safetensors file ({error}); copy or train it again"
+            ) from error
         config = json.loads(metadata["config"])
         net = cls(SyncNetConfig(**config | {"mouth_box": tuple(config["mouth_box"])}))
         net.load_state_dict(state)

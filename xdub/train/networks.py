@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from xdub.config import Recipe
@@ -14,6 +13,7 @@ from xdub.model.build import build_dit, load_state
 from xdub.model.codec import Codec
 from xdub.model.dit import VideoDiT
 from xdub.model.lora import add_expert, load_expert
+from xdub.model.tensor_file import read_tensors
 from xdub.train.phases import get_phase
 from xdub.train.phases.common import PhaseContext
 
@@ -60,7 +60,7 @@ def weights_file(path: Path) -> Path:
 
 def load_weights(path: Path) -> dict[str, Tensor]:
     """fp32 tensors of a file or export folder."""
-    return {name: value.float() for name, value in load_file(weights_file(path)).items()}
+    return {name: value.float() for name, value in read_tensors(weights_file(path)).items()}
 
 
 def build_loss_context(recipe: Recipe, phase: str, codec: Codec, device: torch.device) -> PhaseContext:
