@@ -119,6 +119,9 @@ def test_a_saved_network_comes_back_frozen_and_the_same(trained, tmp_path):
 
 
 def test_missing_or_foreign_files_and_too_few_clips_are_user_errors(tmp_path):
+    (tmp_path / "text.safetensors").write_text("not weights")
+    with pytest.raises(UserError, match="text.safetensors: not a readable safetensors file"):
+        SyncNet.load(tmp_path / "text.safetensors")
     with pytest.raises(UserError, match="no such SyncNet file"):
         SyncNet.load(tmp_path / "none.safetensors")
     from safetensors.torch import save_file

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xdub.errors import UserError
+from xdub.errors import UserError, loading_pretrained
 
 SAMPLE_RATE = 16_000
 HOP = 320  # 50 rows a second
@@ -99,9 +99,10 @@ def load_audio_encoder(cfg) -> AudioEncoder:
         )
     from transformers import WhisperFeatureExtractor, WhisperModel
 
-    encoder = WhisperEncoder(
-        WhisperModel.from_pretrained(cfg.path).encoder, WhisperFeatureExtractor.from_pretrained(cfg.path)
-    )
+    with loading_pretrained("audio.path", cfg.path):
+        encoder = WhisperEncoder(
+            WhisperModel.from_pretrained(cfg.path).encoder, WhisperFeatureExtractor.from_pretrained(cfg.path)
+        )
     if encoder.dim != cfg.dim:
         raise UserError(f"audio.dim={cfg.dim}, but the encoder at {cfg.path} has {encoder.dim}")
     return encoder

@@ -15,7 +15,7 @@ from einops import rearrange
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from xdub.errors import UserError
+from xdub.errors import UserError, loading_pretrained
 from xdub.model.tensor_file import read_tensors
 
 TIME_FACTOR = 4
@@ -163,7 +163,8 @@ def load_codec(cfg) -> Codec:
             )
         from diffusers import AutoencoderKLWan
 
-        codec = WanCodec(AutoencoderKLWan.from_pretrained(cfg.path, **_subfolder(cfg.path)))
+        with loading_pretrained("codec.path", cfg.path):
+            codec = WanCodec(AutoencoderKLWan.from_pretrained(cfg.path, **_subfolder(cfg.path)))
     else:
         raise UserError(f"codec.kind={cfg.kind!r}: use 'linear' or 'wan'")
     if codec.channels != cfg.channels:
