@@ -8,13 +8,21 @@ import pytest
 from xdub.bootstrap import STAGES, bootstrap
 from xdub.bootstrap.bundle import same_bundle, write_bundle
 from xdub.config import PHASES, load_recipe
+from xdub.data.shards import ShardWriter
+from xdub.data.testing import make_clip
 from xdub.errors import UserError
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
-    """Training and pair making stand-ins that only leave their exports; what was asked of them, in order."""
+def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple]:
+    """Training and pair making stand-ins that only leave their exports; what was asked of them, in order.
+
+    Beside them the data sets `clips` and `others`.
+    """
     asked: list[tuple] = []
+    for name in ("clips", "others"):
+        with ShardWriter(tmp_path / name) as writer:
+            writer.add(make_clip(0, num_frames=25))
 
     def train_phase(phase, recipe, data, out, *, resume, init_from, local, progress):
         asked.append(
@@ -58,8 +66,17 @@ def test_the_stages_run_in_order_each_on_what_the_ones_before_it_made(calls: lis
     assert load_recipe(bundle / "recipe.yaml") == recipe
 
 
+def _model(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    for phase in PHASES:
+        (folder / f"{phase}.safetensors").touch()
+    return folder
+
+
 def test_with_a_model_to_start_from_every_phase_starts_from_its_own_part(calls: list, tmp_path: Path) -> None:
-    bootstrap(load_recipe("tiny"), tmp_path / "clips", tmp_path / "run", init=tmp_path / "a" / "bundle")
+    bootstrap(
+        load_recipe("tiny"), tmp_path / "clips", tmp_path / "run", init=_model(tmp_path / "a" / "bundle")
+    )
     starts = [str(call[2]) for call in calls if call[0] != "pairs"]
     assert starts == [f"a/bundle/{phase}.safetensors" for phase in PHASES]
 
@@ -76,6 +93,24 @@ def test_a_folder_continues_only_what_was_begun_in_it(calls: list, tmp_path: Pat
     (tmp_path / "run" / "bootstrap.json").write_text("[]")
     with pytest.raises(UserError, match="damaged"):
         bootstrap(load_recipe("tiny"), tmp_path / "clips", tmp_path / "run")
+
+
+def test_a_mistaken_choice_is_told_at_once_and_not_remembered(calls: list, tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "pairs") as writer:
+        writer.add(make_clip(0, num_frames=25, pair=True))
+    with ShardWriter(tmp_path / "short") as writer:
+        writer.add(make_clip(0, num_frames=21))
+    no_lip = _model(tmp_path / "no_lip")
+    (no_lip / "lip.safetensors").unlink()
+    for data, init, words in (
+        ("nowhere", None, "not a data set"),
+        ("pairs", None, "holds pairs; a bootstrap begins with clips"),
+        ("short", None, "none of 1 clips has 25 frames"),
+        ("clips", no_lip, "has no lip.safetensors"),
+    ):
+        with pytest.raises(UserError, match=words):
+            bootstrap(load_recipe("tiny"), tmp_path / data, tmp_path / "run", init=init)
+    assert not calls and not (tmp_path / "run").exists()
 
 
 def test_a_run_that_was_asked_to_stop_stops_the_journey(

@@ -61,6 +61,7 @@ def bootstrap(
 
     Raises UserError for data or settings that do not fit, and when OUT was begun with others.
     """
+    _check_inputs(recipe, Path(data), init)
     stages = bootstrap_stages(recipe, data, out, init=init, local=local, pair_workers=pair_workers)
     for number, stage in enumerate(stages, start=1):
         report = (
@@ -137,6 +138,24 @@ def _train(
     )
     if result.status != "finished":
         raise KeyboardInterrupt  # it was asked to stop and has left a checkpoint
+
+
+def _check_inputs(recipe: Recipe, data: Path, init: str | Path | None) -> None:
+    """What a stage would find out only when its turn comes, and before OUT remembers a mistaken choice."""
+    from xdub.data.manifest import read_manifest
+    from xdub.data.plan import Plan
+    from xdub.model.bundle import bundle_path
+
+    manifest = read_manifest(data)
+    if manifest.kind != "clips":
+        raise UserError(
+            f"--data {data} holds {manifest.kind}; a bootstrap begins with clips (`xdub prepare`)"
+        )
+    Plan([manifest], window=max(recipe.phase(name).window for name in PHASES), seed=recipe.seed)
+    for name in PHASES if init is not None else ():
+        weights = bundle_path(init) / f"{name}.safetensors"
+        if not weights.is_file():
+            raise UserError(f"--init {init}: has no {weights.name}; give tiny or a model folder (RUN/bundle)")
 
 
 def _begin(recipe: Recipe, data: Path, out: Path, init: str | Path | None) -> None:
