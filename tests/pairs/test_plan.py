@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xdub.data.shards import ShardWriter, read_manifest
+from xdub.data.testing import make_clip
 from xdub.dub.testing import small_recipe
+from xdub.errors import UserError
 from xdub.pairs.audio_choice import (
     OTHER_SPEAKER,
     OWN_SHIFTED,
@@ -17,7 +21,7 @@ from xdub.pairs.audio_choice import (
     Utterance,
     cut_audio,
 )
-from xdub.pairs.plan import TWIN, Entry, plan_units
+from xdub.pairs.plan import TWIN, Entry, plan_units, read_entries
 
 utterances = st.lists(st.tuples(st.integers(0, 3), st.integers(5, 60)), min_size=1, max_size=12).map(
     lambda rows: [Utterance(clip_id=f"c{n}", speaker=f"s{s}", num_frames=f) for n, (s, f) in enumerate(rows)]
@@ -101,3 +105,12 @@ def test_a_pairs_id_changes_with_all_that_decides_it_and_with_nothing_else() -> 
     assert same == ids() == ids(small_recipe("train.lr=0.5", "dub.sampler_steps=7"))
     for other in (ids(generator_digest="h"), ids(seed=1), ids(small_recipe("pairs.sampler_steps=3"))):
         assert not set(same) & set(other)
+
+
+def test_a_damaged_shard_is_named(tmp_path) -> None:
+    with ShardWriter(tmp_path) as writer:
+        writer.add(make_clip(0, num_frames=5))
+    shard = tmp_path / "shard-00000.parquet"
+    shard.write_bytes(bytes(shard.stat().st_size))
+    with pytest.raises(UserError, match="shard-00000.parquet: not a readable shard"):
+        read_entries(read_manifest(tmp_path))

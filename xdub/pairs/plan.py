@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from xdub.config import Recipe
 from xdub.data.shards import Manifest
+from xdub.errors import UserError
 from xdub.pairs.audio_choice import Choice, SpeechIndex, Utterance
 from xdub.seeding import stable_seed
 
@@ -56,12 +57,19 @@ class Unit:
 
 def read_entries(manifest: Manifest) -> list[Entry]:
     """The few columns that planning needs, of all rows (no pixels are read)."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     entries = []
     for shard in range(len(manifest.shards)):
         columns = ["clip_id", "speaker", "num_frames", "twin_of"]
-        rows = pq.read_table(manifest.path(shard), columns=columns, partitioning=None).to_pylist()
+        path = manifest.path(shard)
+        try:
+            rows = pq.read_table(path, columns=columns, partitioning=None).to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(
+                f"{path}: not a readable shard ({error}); copy or make the data set again"
+            ) from error
         entries += [Entry(**row) for row in rows]
     return entries
 
