@@ -79,7 +79,11 @@ def test_every_source_ends_in_the_ledger_and_running_again_does_only_what_failed
 
 
 def test_a_data_set_without_a_clip_is_refused_with_the_reason(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no clip could be made; wav-1: wav-1: no video in it"):
+    with pytest.raises(UserError, match="no clip could be made; wav-1: no video in it"):
+        ingest(["wav-1"], tmp_path, None, prepare())
+    with pytest.raises(
+        UserError, match="no clip could be made; wav-1: no video in it"
+    ):  # also when all is settled
         ingest(["wav-1"], tmp_path, None, prepare())
 
 

@@ -63,7 +63,7 @@ def ingest(
     todo = [name for name in names if not ledger.settled(name)]
     workers = workers or min(len(todo), os.cpu_count() or 1)
     results = _local(todo, recipe, prepare_one) if workers <= 1 else _ray(todo, recipe, prepare_one, workers)
-    before, done, refusals = len(writer), len(names) - len(todo), []
+    before, done = len(writer), len(names) - len(todo)
     with closing(results):
         for source, row, rows in results:
             if row is not None:
@@ -73,8 +73,6 @@ def ingest(
             writer.flush()
             for entry in rows:
                 ledger.add(entry)
-                if entry.status != "kept":
-                    refusals.append(f"{entry.input}: {entry.message or entry.check}")
             ledger.flush()
             done += 1
             if on_progress is not None:
@@ -82,13 +80,24 @@ def ingest(
     writer.close()
     ledger.flush()
     if not len(writer):
-        raise UserError(f"no clip could be made; {refusals[0] if refusals else 'no source was given'}")
+        raise UserError(
+            f"no clip could be made; {_reason(ledger, names)}; {ledger.path} says it of every source"
+        )
     return Ingested(
         clips=len(writer) - before,
         sources=len(names),
         settled=len(names) - len(todo),
         counts=ledger.counts(),
     )
+
+
+def _reason(ledger: Ledger, names: Sequence[str]) -> str:
+    """What became of the first source, now or in an earlier call."""
+    for row in ledger.rows():
+        if row.input in names[:1] and row.status != "kept":
+            told = row.message or row.check
+            return told if told.startswith(row.input) else f"{row.input}: {told}"
+    return "no source was given"
 
 
 Result = tuple[str, dict[str, Any] | None, list[LedgerRow]]
