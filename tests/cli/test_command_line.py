@@ -99,6 +99,14 @@ def test_an_unknown_recipe_key_is_found_before_any_work(verb, tmp_path, monkeypa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("group", [[], ["eval"], ["runs"], ["weights"]], ids=" ".join)
+def test_no_command_shows_the_help_and_says_so(group, capsys):
+    assert run_app(app, group) == 2
+    printed = capsys.readouterr()
+    assert "Usage" in printed.out
+    assert printed.err.startswith("xdub: error: no command was given; see xdub ")
+
+
 def test_a_user_error_is_printed_as_one_line(capsys):
     assert raising(UserError("talk.wav has no picture:\n  give a video")) == 2
     assert capsys.readouterr().err == "xdub: error: talk.wav has no picture: give a video\n"

@@ -79,7 +79,7 @@ def _usage_line(error: TyperException) -> str:
     message = getattr(error, "format_message", lambda: str(error))().replace("Value error, ", "")
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "xdub"
-    return f"{message.rstrip('.')}; see {command} --help"
+    return f"{message.rstrip('.') or 'no command was given'}; see {command} --help"
 
 
 def _refuse(line: str) -> int:
