@@ -71,6 +71,7 @@ def test_the_mlflow_command_names_the_store_and_all_runs(folders: dict[str, Path
 
 def test_what_is_not_there_is_named_with_what_may_be_given(folders: dict[str, Path], tmp_path: Path) -> None:
     slow = str(folders["slow"])
+    (tmp_path / "text.db").write_text("hello " * 1000)
     uri = json.loads((folders["slow"] / "run_state.json").read_text())["tracking_uri"]
     for names, options, message in (
         (["nowhere", slow], {}, "no run 'nowhere'.*FOLDER/PHASE"),
@@ -78,6 +79,8 @@ def test_what_is_not_there_is_named_with_what_may_be_given(folders: dict[str, Pa
         ([f"{slow}/editor"], {}, "only one tracked run"),
         (["deadbeef", slow], {"uri": uri}, "run deadbeef"),
         (["deadbeef", slow], {"uri": f"sqlite:///{tmp_path}/none.db"}, "is gone"),
+        (["deadbeef", slow], {"uri": f"sqlite:///{tmp_path}/text.db"}, "not a database"),
+        (["deadbeef", slow], {"uri": "nope://x"}, "unsupported URI"),
     ):
         with pytest.raises(UserError, match=message):
             compare_runs(names, out=tmp_path / "out.html", **options)

@@ -97,20 +97,19 @@ def _state(folder: Path) -> dict[str, Any]:
 
 def _read(name: str, phase: str, uri: str, run_id: str) -> TrackedRun:
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
 
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         raise UserError(f"run {name}: its tracking database {uri} is gone")  # MLflow would make an empty one
-    client = MlflowClient(tracking_uri=uri)
     try:
+        client = MlflowClient(tracking_uri=uri)
         run = client.get_run(run_id)
         curves = {}
         for metric in CURVES:
             points = sorted((m.step, m.value) for m in client.get_metric_history(run_id, metric))
             if points:
                 curves[metric] = ([step for step, _ in points], [value for _, value in points])
-    except MlflowException as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # MLflow's, or that of the database or network under it
+        reason = str(error).strip().splitlines()[0]
         raise UserError(f"run {name}: MLflow at {uri} does not give it ({reason})") from error
     return TrackedRun(
         name=name,
