@@ -141,6 +141,12 @@ def test_a_user_error_is_found_through_wrappers():
     assert "no space left" in (user_line(gathered) or "")
 
 
+def test_what_we_say_of_an_os_error_goes_before_its_own_words():
+    error = UserError("out/o.mp4: the disk is full; free some space in out and run again")
+    error.__cause__ = OSError(errno.ENOSPC, "No space left on device", "out/.o.x7f.mp4")
+    assert user_line(error) == str(error)
+
+
 @pytest.mark.parametrize(
     "error", [KeyError("x"), ValueError("x"), OSError(errno.EIO, "I/O error", "f"), RuntimeError("x")]
 )

@@ -48,9 +48,11 @@ def run_app(app: typer.Typer, args: list[str] | None = None) -> int:
 
 def user_line(error: BaseException) -> str | None:
     """What to tell the user in one line, or None if the error is ours. Looks through wrappers, e.g. Ray's."""
-    for cause in _causes(error):
+    causes = list(_causes(error))
+    for cause in causes:  # first, for it often comes of an OSError and says more
         if isinstance(cause, UserError):
             return str(cause)
+    for cause in causes:
         if isinstance(cause, OSError) and cause.errno in DISK_FULL:
             place = f" at {cause.filename}" if cause.filename else ""
             return f"no space left on the disk{place}: free some, or write elsewhere with --out"
