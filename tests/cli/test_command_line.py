@@ -66,6 +66,7 @@ def test_help_says_what_it_does_with_an_example_that_names_the_verb(words, capsy
         ["render", "--out", "x", "--clips", "many"],
         ["dub", "--video", "nowhere.mp4", "--audio", "nowhere.wav", "--out", "x.mp4"],
         ["demo", "--seed", "-1"],
+        ["demo", "--minutes", "inf"],
         ["eval", "score", "--video", "nowhere.mp4", "--reference", "nowhere.mp4"],
     ],
     ids=" ".join,

@@ -26,7 +26,7 @@ def demo(
     ] = False,
     minutes: Annotated[
         float | None,
-        typer.Option(min=1, help="About how long it may take on two cores; 12, from scratch 20."),
+        typer.Option(min=1, max=10_000, help="About how long it may take on two cores; 12, from scratch 20."),
     ] = None,
 ) -> None:
     """The whole journey on this machine, from rendered heads to a dubbed clip and a report with the proof.
