@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ class PhaseProgress:
 
 
 Show = Callable[[PhaseProgress], None]
+RATE_SECONDS = 60.0
+"""Speed and remaining time are those of the last minute: starting up counts for neither."""
 
 
 @contextmanager
@@ -40,7 +43,7 @@ def watch(
     done = threading.Event()
 
     def run() -> None:
-        first: tuple[int, float] | None = None
+        recent: deque[tuple[int, float]] = deque()
         seen = -1
         while True:
             last = done.wait(poll_seconds)
@@ -48,8 +51,11 @@ def watch(
             step = entry["step"] if entry else 0
             if step != seen:
                 now = time.monotonic()
-                first = first or (step, now)
-                rate = (step - first[0]) / (now - first[1]) if step > first[0] else None
+                if seen >= 0:  # what stood there before says nothing of when it was made
+                    recent.append((step, now))
+                while len(recent) > 2 and now - recent[0][1] > RATE_SECONDS:
+                    recent.popleft()
+                rate = _rate(recent)
                 show(
                     PhaseProgress(
                         phase=phase,
@@ -73,6 +79,14 @@ def watch(
         thread.join()
         if bar is not None:
             bar.close()
+
+
+def _rate(recent: Sequence[tuple[int, float]]) -> float | None:
+    """Steps a second between the first and the last (step, time)."""
+    if len(recent) < 2:
+        return None
+    (a, before), (b, now) = recent[0], recent[-1]
+    return (b - a) / (now - before) if b > a and now > before else None
 
 
 class _Bar:
