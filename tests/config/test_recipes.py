@@ -95,6 +95,8 @@ def test_a_recipe_file_is_loaded_like_a_shipped_one(tmp_path):
         ("train.lr=2020-13-45", "is not a YAML value"),
         ("train.steps=" + "1" * 400, "train.steps: a number of 400 digits is too large"),
         ("seed=-1", "seed=-1 must be zero or more"),
+        ("seed=9007199254740992", "seed=9007199254740992 must be zero or more and below 2^53"),
+        ("train.seed=-3", "train.seed (phase generator)=-3 must be zero or more"),
         ("model.num_heads=0", "model.num_heads=0 must be positive"),
         ("model.patch=[0, 0, 0]", "model.patch=[0, 0, 0] must be three positive numbers"),
         ("pairs.batch=0", "pairs.batch=0 must be positive"),

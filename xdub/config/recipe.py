@@ -86,6 +86,9 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
+MAX_SEED = 2**53
+"""What JSON, Parquet and torch all keep exactly."""
+
 POSITIVE = {
     "video": ("size", "crop_scale"),
     "codec": ("channels",),
@@ -116,8 +119,12 @@ def _failed_checks(recipe: Recipe) -> Iterator[str]:
         yield from _failed_signs(getattr(recipe, section), section, keys, "positive")
     for section, keys in NOT_NEGATIVE.items():
         yield from _failed_signs(getattr(recipe, section), section, keys, "zero or more")
-    if recipe.seed < 0:
-        yield f"seed={recipe.seed} must be zero or more"
+    seeds = {"seed": recipe.seed} | {
+        f"train.seed (phase {name})": recipe.for_phase(name).seed for name in PHASES
+    }
+    for path, seed in seeds.items():
+        if not 0 <= seed < MAX_SEED:
+            yield f"{path}={seed} must be zero or more and below 2^53"
     if min(model.patch) <= 0:
         yield f"model.patch={list(model.patch)} must be three positive numbers"
     pixels = 8 * max(model.patch[1], model.patch[2])
