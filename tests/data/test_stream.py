@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import torch
 
 from xdub.data.samples import StreamSpec
 from xdub.data.shards import ShardWriter, read_manifest
-from xdub.data.stream import LocalStream, RayStream, _user_error
+from xdub.data.stream import LocalStream, RayStream, _Pause, _user_error
 from xdub.data.testing import FrameIndexAudio, PatchCodec, make_clip
 from xdub.errors import UserError
 
@@ -225,3 +227,16 @@ def test_a_data_actor_killed_in_the_middle_changes_nothing(
     for got, want in zip(stream, LocalStream(spec(clips), steps=4), strict=False):
         assert_equal(got, want)
     assert marker.exists() and stream.cursor == 16, "left early, as a trainer does"
+
+
+@pytest.mark.slow
+def test_the_scheduler_rests_while_its_batches_wait(running_ray: None, clips: Path, monkeypatch) -> None:
+    turns = []
+    rest = _Pause.on_execution_step
+    monkeypatch.setattr(_Pause, "on_execution_step", lambda *own: (turns.append(1), rest(*own)))
+    with contextlib.closing(iter(RayStream(spec(clips), steps=40, actors=(1, 1)))) as batches:
+        next(batches)
+        before, begin = len(turns), time.monotonic()
+        time.sleep(2)
+        made = len(turns) - before
+        assert 0 < made <= (time.monotonic() - begin) / _Pause.SECONDS + 1
