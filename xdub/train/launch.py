@@ -115,11 +115,15 @@ def _in_thread(function: Callable[[], Any]) -> None:
 
 def _judge(error: Exception) -> str:
     """A line about lost machinery, or UserError for what another attempt would only repeat."""
+    from ray.data.exceptions import ExecutionTimeoutError
+
     failures = getattr(error, "worker_failures", None) or {0: getattr(error, "controller_failure", error)}
     causes = {rank: getattr(failure, "_base_exc", failure) for rank, failure in sorted(failures.items())}
     for cause in causes.values():
         if isinstance(cause, UserError):
             raise cause from None
+    if any(isinstance(cause, ExecutionTimeoutError) for cause in causes.values()):
+        return "no batch was made for minutes, the machine may be overloaded"
     for rank, cause in causes.items():
         if not _is_machinery(cause):
             traceback = getattr(failures[rank], "_traceback_str", str(cause))
