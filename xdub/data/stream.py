@@ -164,7 +164,8 @@ class RayStream(Stream):
             data = ray.data.from_items(items, override_num_blocks=len(chunk))  # one batch a block
             data.context.execution_options.preserve_order = True
             data.context.enable_progress_bars = False
-            callbacks: list[Any] = [_Pause]  # it has the interface; to inherit it, Ray would have to be imported
+            # It has the interface; to inherit it, Ray would have to be imported here.
+            callbacks: list[Any] = [_Pause]
             data.context.custom_execution_callback_classes = callbacks
             logging.getLogger("ray.data").setLevel(logging.WARNING)  # it tells of every start and end
             data.context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
