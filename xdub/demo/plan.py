@@ -41,11 +41,11 @@ class DemoPlan:
         return cls(**{**values, "overrides": tuple(values["overrides"])})
 
 
-STEP_SECONDS = {"generator": 0.6, "editor": 1.0, "lip": 1.0, "texture": 1.9}
+STEP_SECONDS = {"generator": 1.3, "editor": 1.8, "lip": 1.9, "texture": 3.1}
 """Of the tiny recipe on two cores."""
-START_SECONDS = 18.0
+START_SECONDS = 40.0
 """Of a phase: processes, networks, the first batch."""
-CLIP_SECONDS, PAIR_SECONDS = 1.2, 0.45
+CLIP_SECONDS, PAIR_SECONDS = 1.4, 0.38
 """A clip with its twin rendered by two processes; a pair made and judged by two workers."""
 PAIRS_PER_CLIP = 2.9
 """Clip and twin dubbed by the generator, and exact pairs beside them."""
@@ -75,7 +75,7 @@ def default_plan(*, from_scratch: bool, minutes: float | None = None) -> DemoPla
     settings += [f"phases.{phase}.warmup={min(50, count // 5)}" for phase, count in steps.items()]
     # A kill may cost half a minute, not more.
     settings += [
-        f"phases.{phase}.checkpoint_every={max(5, round(25 / STEP_SECONDS[phase]))}" for phase in steps
+        f"phases.{phase}.checkpoint_every={max(5, round(30 / STEP_SECONDS[phase]))}" for phase in steps
     ]
     expected = {name: fixed[name] + steps.get(name, 0) * STEP_SECONDS.get(name, 0.0) for name in fixed}
     return DemoPlan(clips=clips, overrides=(*settings, *rates), expected=expected)
@@ -85,16 +85,16 @@ def _fixed_seconds(plan: DemoPlan) -> dict[str, float]:
     """Each stage on two cores, training steps apart."""
     dubbed = plan.heldout + plan.silent
     return {
-        "render": 8 + plan.clips * CLIP_SECONDS,
-        "held-out": 8 + plan.heldout * plan.heldout_frames / 45 * CLIP_SECONDS,
+        "render": 9 + plan.clips * CLIP_SECONDS,
+        "held-out": 5 + plan.heldout * plan.heldout_frames / 45 * CLIP_SECONDS,
         "generator": START_SECONDS,
         "pairs": 15 + plan.clips * PAIRS_PER_CLIP * PAIR_SECONDS,
         "editor": START_SECONDS,
         "lip": START_SECONDS,
         "texture": START_SECONDS,
         "bundle": 1.0,
-        "dub generator": 5 + 2.5 * dubbed,
-        "dub editor": 5 + 3.0 * dubbed,
-        "evaluate": 15.0,
-        "report": 5.0,
+        "dub generator": 5 + 3.4 * dubbed,
+        "dub editor": 5 + 3.9 * dubbed,
+        "evaluate": 10.0,
+        "report": 2.0,
     }
