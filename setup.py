@@ -61,7 +61,14 @@ setup(
     extras_require={
         "gpu": ["triton>=3.6", "flash-attn>=2.8"],
         "faces": ["insightface>=2.1", "onnxruntime>=1.20"],
-        "dev": ["pytest>=9", "hypothesis>=6.150", "ruff==0.17.6", "ty==0.0.105", "pre-commit>=4"],
+        "dev": [
+            "pytest>=9",
+            "hypothesis>=6.150",
+            "triton>=3.6",
+            "ruff==0.17.6",
+            "ty==0.0.105",
+            "pre-commit>=4",
+        ],
     },
     classifiers=[
         "Programming Language :: Python :: 3.11",

@@ -6,7 +6,7 @@ from importlib.metadata import distributions
 
 OWN = {"xdub", "pip"}
 # Chosen by torch for the machine: its requirements name the exact versions.
-BY_TORCH = ("nvidia-", "cuda-", "triton")
+BY_TORCH = ("nvidia-", "cuda-")
 
 pins = {}
 for distribution in distributions():

@@ -6,9 +6,14 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import torch
 from hypothesis import settings
 
 from xdub.runtime_env import prepare_environment
+
+# Triton decides when it is imported whether it compiles or interprets; without a GPU the kernels' tests interpret them.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 # Before any test module imports Ray, MLflow or a hub library: they read their environment once.
 prepare_environment()

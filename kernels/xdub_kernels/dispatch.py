@@ -2,29 +2,65 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+
 import torch
 from torch import Tensor
 
 IMPLEMENTATIONS = ("auto", "reference", "triton")
+TRITON_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+FIRST_CAPABILITY = (8, 0)
+"""Oldest GPU that the Triton kernels are built for (A100)."""
+HAVE_TRITON = importlib.util.find_spec("triton") is not None
+"""Triton is installed. It is imported only when a kernel runs."""
+INTERPRETING = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
+"""Triton's interpreter runs the kernels, on CPU tensors: for tests, thousands of times slower than the reference."""
 
 
 class UnavailableError(ValueError):
     """An implementation was asked for by name and cannot run here."""
 
 
-def choose(impl: str, op: str) -> str:
-    """Name of the implementation to run; ``"auto"`` is the reference on every device in this version.
+def choose(impl: str, op: str, *tensors: Tensor) -> str:
+    """``"reference"`` or ``"triton"``: what runs for these tensors.
 
-    Raises ``ValueError`` for an unknown name and ``UnavailableError`` for one that is not part of this
-    version: an explicit request never falls back.
+    ``"auto"`` is Triton on a GPU that has it, for fp32, bf16 and fp16; the reference everywhere else. Raises
+    ``ValueError`` for an unknown name, and ``UnavailableError`` with the reason when Triton was asked for by
+    name and cannot run: an explicit request never falls back.
     """
     if impl not in IMPLEMENTATIONS:
         raise ValueError(f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
-    if impl == "triton":
-        raise UnavailableError(
-            f"impl='triton': {op} has no Triton implementation in this version; use 'reference' or 'auto'"
-        )
-    return "reference"
+    if impl == "reference":
+        return "reference"
+    obstacle = triton_obstacle(*tensors)
+    if impl == "auto":
+        on_gpu = all(x.device.type == "cuda" for x in tensors)
+        return "triton" if on_gpu and obstacle is None else "reference"
+    if obstacle is not None:
+        raise UnavailableError(f"impl='triton': {op} {obstacle}; use impl='reference' or 'auto'")
+    return "triton"
+
+
+def triton_obstacle(*tensors: Tensor) -> str | None:
+    """Why Triton kernels cannot run on these tensors; None if they can."""
+    if not HAVE_TRITON:
+        return "needs the package triton, which is not installed"
+    for x in tensors:
+        if x.dtype not in TRITON_DTYPES:
+            return f"has no kernel for {x.dtype}"
+        if x.device.type == "cuda":
+            if torch.version.hip or capability(x.device.index) < FIRST_CAPABILITY:
+                return f"needs an NVIDIA GPU of compute capability 8.0 or newer, {x.device} is none"
+        elif x.device.type != "cpu" or not INTERPRETING:
+            return f"needs tensors on a CUDA device, got {x.device} (TRITON_INTERPRET=1 interprets it on the CPU)"
+    return None
+
+
+@torch.compiler.assume_constant_result
+def capability(index: int | None) -> tuple[int, int]:
+    """Compute capability of CUDA device ``index`` (None: the current one)."""
+    return torch.cuda.get_device_capability(index)
 
 
 def compute_dtype(*tensors: Tensor) -> torch.dtype:

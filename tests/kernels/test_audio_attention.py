@@ -9,7 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xdub_kernels import UnavailableError, audio_output_projection, frame_audio_attention, gate_disabled
+from xdub_kernels import (
+    UnavailableError,
+    audio_output_projection,
+    dispatch,
+    frame_audio_attention,
+    gate_disabled,
+)
 from xdub_kernels.testing import assert_within_budget, audio_inputs, normal
 
 
@@ -153,7 +159,8 @@ def test_a_wrong_argument_is_named(mistake):
         frame_audio_attention(**arguments)
 
 
-def test_an_explicit_request_never_falls_back():
+def test_an_explicit_request_never_falls_back(monkeypatch):
+    monkeypatch.setattr(dispatch, "INTERPRETING", False)
     q, k, v = audio_inputs(1, 1, 1, 4, 1, 2)
     with pytest.raises(UnavailableError, match="triton"):
         frame_audio_attention(q, k, v, torch.tensor([0]), impl="triton")

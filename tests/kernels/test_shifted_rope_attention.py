@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xdub_kernels import UnavailableError, attention, qk_norm_rope, shifted_rope_attention
+from xdub_kernels import UnavailableError, attention, dispatch, qk_norm_rope, shifted_rope_attention
 from xdub_kernels.testing import assert_within_budget, attention_inputs, normal
 
 
@@ -292,7 +292,8 @@ def test_an_odd_head_dim_and_a_foreign_device_are_refused():
 
 
 @pytest.mark.parametrize("request_", [{"impl": "triton"}, {"backend": "triton"}, {"backend": "cudnn"}])
-def test_an_explicit_request_never_falls_back(request_):
+def test_an_explicit_request_never_falls_back(request_, monkeypatch):
+    monkeypatch.setattr(dispatch, "INTERPRETING", False)
     q = torch.zeros(1, 18, 2, 12)
     with pytest.raises(UnavailableError, match=next(iter(request_.values()))):
         shifted_rope_attention(q, q, q, **GOOD, **request_)

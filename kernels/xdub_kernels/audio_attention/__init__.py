@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xdub_kernels.audio_attention import reference
+from xdub_kernels.audio_attention import op, reference
 from xdub_kernels.dispatch import check_device, check_floating, check_integers, check_like, choose
 
 __all__ = ["audio_output_projection", "frame_audio_attention", "gate_disabled"]
@@ -43,6 +43,7 @@ def frame_audio_attention(
         enabled: ``[B]`` bool. False: output exactly zero, gradients exactly zero. None: all enabled. Project
             the result with ``audio_output_projection`` (or ``gate_disabled``), or a bias makes a disabled
             sample audible.
+        impl: ``"auto"`` is Triton on a GPU that has it, else the reference.
         impl: ``"auto"`` is the reference in this version.
 
     Returns:
@@ -67,8 +68,9 @@ def frame_audio_attention(
     if window < 1:
         raise ValueError(f"window must be at least 1, got {window}")
     _check_enabled(enabled, q)
-    choose(impl, "frame_audio_attention")
     starts = starts.to(torch.int64).expand(q.shape[0], q.shape[1])
+    if choose(impl, "frame_audio_attention", q) == "triton":
+        return op.audio_attention_op(q, k, v, starts, window, enabled)
     return reference.frame_audio_attention(q, k, v, starts, window=window, enabled=enabled)
 
 

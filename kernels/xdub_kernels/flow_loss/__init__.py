@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from xdub_kernels.dispatch import check_device, check_floating, check_integers, check_like, choose
-from xdub_kernels.flow_loss import reference
+from xdub_kernels.flow_loss import op, reference
 
 __all__ = ["add_noise", "weighted_flow_loss"]
 
@@ -52,7 +52,7 @@ def add_noise(
         z0, eps: ``[B, C, f, h, w]``, one dtype and device.
         t: ``[B]`` in [0, 1], floating point.
         motion_frames: int, or ``[B]`` ints: latent frames at the start that stay z_0.
-        impl: ``"auto"`` is the reference in this version.
+        impl: ``"auto"`` is Triton on a GPU that has it, else the reference.
 
     Returns:
         z_t in z0's dtype. Raises ``ValueError`` naming the argument that does not fit.
@@ -63,8 +63,8 @@ def add_noise(
     if t.shape[0] != z0.shape[0]:
         raise ValueError(f"t must be [B] = [{z0.shape[0]}], got {tuple(t.shape)}")
     check_device("t", t, "z0", z0)
-    choose(impl, "add_noise")
-    return reference.add_noise(z0, eps, t, _motion_frames(motion_frames, z0))
+    run = op.add_noise_op if choose(impl, "add_noise", z0, t) == "triton" else reference.add_noise
+    return run(z0, eps, t, _motion_frames(motion_frames, z0))
 
 
 def weighted_flow_loss(
@@ -91,7 +91,8 @@ def weighted_flow_loss(
         motion_frames: int, or ``[B]`` ints: latent frames at the start that are left out.
         per_sample: also return the weighted sum and the number of elements of every sample, both ``[B]`` and
             detached: ``sums / numbers`` is the loss of each sample, for curves by noise band.
-        impl: ``"auto"`` is the reference in this version.
+        impl: ``"triton"`` makes value and gradient in one pass and needs masks without a gradient; ``"auto"`` is
+            Triton on a GPU that has it, else the reference.
 
     Returns:
         Scalar in fp32 (fp64 for fp64 v_hat), or ``(loss, sums, numbers)``.
@@ -104,15 +105,31 @@ def weighted_flow_loss(
     _check_latents("eps", eps, "v_hat", v_hat)
     _check_mask("face_mask", face_mask, v_hat)
     _check_mask("lip_mask", lip_mask, v_hat)
-    choose(impl, "weighted_flow_loss")
-    loss, sums, numbers = reference.weighted_flow_loss(
-        v_hat,
-        z0,
-        eps,
-        face_mask,
-        lip_mask,
-        face_weight=face_weight,
-        lip_weight=lip_weight,
-        motion_frames=_motion_frames(motion_frames, v_hat),
-    )
+    motion = _motion_frames(motion_frames, v_hat)
+    which = choose(impl, "weighted_flow_loss", v_hat, z0, eps)
+    if which == "triton" and (name := _trained_mask(face_mask, lip_mask)):
+        if impl == "triton":
+            raise ValueError(f"{name} must not require a gradient with impl='triton'; use impl='reference'")
+        which = "reference"
+    if which == "triton":
+        loss, sums, numbers, _ = op.flow_loss_op(
+            v_hat, z0, eps, face_mask, lip_mask, motion, face_weight, lip_weight
+        )
+    else:
+        loss, sums, numbers = reference.weighted_flow_loss(
+            v_hat,
+            z0,
+            eps,
+            face_mask,
+            lip_mask,
+            face_weight=face_weight,
+            lip_weight=lip_weight,
+            motion_frames=motion,
+        )
     return (loss, sums.detach(), numbers) if per_sample else loss
+
+
+def _trained_mask(face_mask: Tensor, lip_mask: Tensor) -> str | None:
+    """Name of the first mask that wants a gradient."""
+    masks = dict(face_mask=face_mask, lip_mask=lip_mask)
+    return next((name for name, x in masks.items() if torch.is_grad_enabled() and x.requires_grad), None)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from xdub_kernels.dispatch import choose
-from xdub_kernels.qknorm_rope import reference
+from xdub_kernels.qknorm_rope import op, reference
 from xdub_kernels.qknorm_rope.validate import check_qk
 
 
@@ -28,7 +28,7 @@ def qk_norm_rope(
 ) -> tuple[Tensor, Tensor]:
     """Norm and rotate q and k, both [B, L, H, D]; arguments as in ``shifted_rope_attention``.
 
-    Returns q and k in the input dtype. ``impl="auto"`` is the reference in this version.
+    Returns q and k in the input dtype. ``impl="auto"`` is Triton on a GPU that has it, else the reference.
     Raises ``ValueError`` naming the argument that does not fit.
     """
     sizes, axes = check_qk(
@@ -42,18 +42,16 @@ def qk_norm_rope(
         norm=norm,
         axes_dim=axes_dim,
     )
-    choose(impl, "qk_norm_rope")
-    rotated_q, rotated_k = reference.qk_norm_rope(
-        q,
-        k,
+    where = dict(
         grid=sizes,
         reference_frames=reference_frames,
         order=order,
-        q_weight=q_weight,
-        k_weight=k_weight,
         norm=norm,
         eps=eps,
         theta=theta,
         axes_dim=axes,
     )
+    if choose(impl, "qk_norm_rope", q) == "triton":
+        return op.qk_norm_rope_op(q, k, q_weight, k_weight, *where.values())
+    rotated_q, rotated_k = reference.qk_norm_rope(q, k, q_weight=q_weight, k_weight=k_weight, **where)
     return rotated_q.to(q.dtype), rotated_k.to(k.dtype)

@@ -1,0 +1,98 @@
+"""``shifted_rope_attention`` as one operator that autograd and torch.compile know.
+
+Kept for backward are the raw q, k, v, the output and its log-sum-exp. Rotated copies are not: running the prologue
+again costs a thousandth of the attention and saves two tensors of q's size in every layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from xdub_kernels.attention import cores
+from xdub_kernels.qknorm_rope.op import qk_norm_rope_backward_op, qk_norm_rope_op
+
+
+@torch.library.custom_op("xdub_kernels::shifted_rope_attention", mutates_args=())
+def rope_attention_op(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    q_weight: Tensor | None,
+    k_weight: Tensor | None,
+    core: str,
+    deterministic: bool,
+    grid: Sequence[int],
+    reference_frames: int,
+    order: str,
+    norm: str,
+    eps: float,
+    theta: float,
+    axes_dim: Sequence[int],
+) -> tuple[Tensor, Tensor]:
+    """out [B, L, H, D] and its log-sum-exp [B, H, L] fp32."""
+    where = (grid, reference_frames, order, norm, eps, theta, axes_dim)
+    rotated_q, rotated_k = qk_norm_rope_op(q, k, q_weight, k_weight, *where)
+    return cores.forward(core, rotated_q, rotated_k, v)
+
+
+@rope_attention_op.register_fake
+def _(q, *_):
+    batch, length, heads, _ = q.shape
+    lse = torch.empty(batch, heads, length, dtype=torch.float32, device=q.device)
+    return torch.empty(q.shape, dtype=q.dtype, device=q.device), lse
+
+
+@torch.library.custom_op("xdub_kernels::shifted_rope_attention_backward", mutates_args=())
+def rope_attention_backward_op(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    q_weight: Tensor | None,
+    k_weight: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    core: str,
+    deterministic: bool,
+    grid: Sequence[int],
+    reference_frames: int,
+    order: str,
+    norm: str,
+    eps: float,
+    theta: float,
+    axes_dim: Sequence[int],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v and of the norm's weights (empty where there is no weight)."""
+    where = (grid, reference_frames, order, norm, eps, theta, axes_dim)
+    rotated_q, rotated_k = qk_norm_rope_op(q, k, q_weight, k_weight, *where)
+    dq, dk, dv = cores.backward(core, grad, rotated_q, rotated_k, v, out, lse, deterministic=deterministic)
+    dq, dk, dq_weight, dk_weight = qk_norm_rope_backward_op(dq, dk, q, k, q_weight, k_weight, *where)
+    return dq, dk, dv, dq_weight, dk_weight
+
+
+@rope_attention_backward_op.register_fake
+def _(grad, q, k, v, q_weight, k_weight, *_):
+    weights = (q.new_empty(0) if w is None else torch.empty_like(w) for w in (q_weight, k_weight))
+    return (*(torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v)), *weights)
+
+
+def _setup(ctx, inputs, output) -> None:
+    q, k, v, q_weight, k_weight, *ctx.options = inputs
+    out, lse = output
+    ctx.mark_non_differentiable(lse)
+    ctx.save_for_backward(q, k, v, q_weight, k_weight, out, lse)
+
+
+def _backward(ctx, grad: Tensor, _):
+    q, k, v, q_weight, k_weight, out, lse = ctx.saved_tensors
+    dq, dk, dv, dq_weight, dk_weight = rope_attention_backward_op(
+        grad, q, k, v, q_weight, k_weight, out, lse, *ctx.options
+    )
+    weights = (None if w is None else dw for w, dw in ((q_weight, dq_weight), (k_weight, dk_weight)))
+    return (dq, dk, dv, *weights, *[None] * len(ctx.options))
+
+
+rope_attention_op.register_autograd(_backward, setup_context=_setup)

@@ -1,0 +1,75 @@
+"""What every Triton kernel here shares. Imported only where kernels run or are built."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from xdub_kernels import dispatch
+
+INTERPRETING = tl.constexpr(dispatch.INTERPRETING)
+
+
+@triton.jit
+def dot(a, b, acc):
+    """acc + a @ b, accumulated in fp32.
+
+    The interpreter multiplies the bit patterns of bf16, so there both sides are widened first. fp32 inputs are
+    multiplied as three TF32 products, which keeps the precision of fp32 on the tensor cores.
+    """
+    if INTERPRETING:
+        return acc + tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")
+    return tl.dot(a, b, acc, input_precision="tf32x3")
+
+
+@triton.jit
+def narrow(x, dtype: tl.constexpr):
+    """x in ``dtype``, rounded to the nearest; by hand in the interpreter, which would cut fp32 off to bf16."""
+    if INTERPRETING and dtype == tl.bfloat16:
+        bits = x.to(tl.float32).to(tl.int32, bitcast=True)
+        bits = bits + 0x7FFF + ((bits >> 16) & 1)
+        return (bits & -65536).to(tl.float32, bitcast=True).to(dtype)
+    return x.to(dtype)
+
+
+def padded(n: int, least: int = 16) -> int:
+    """The next power of two; Triton's tiles have no other sizes, and matrix products none below 16."""
+    return max(least, triton.next_power_of_2(n))
+
+
+def rows_last_contiguous(x: Tensor) -> Tensor:
+    """``x`` itself if its last axis is contiguous and every offset inside a sample fits 32 bits, else a copy."""
+    fits = sum((size - 1) * stride for size, stride in zip(x.shape[1:], x.stride()[1:], strict=True)) < 2**31
+    positive = all(stride >= 0 for stride in x.stride())
+    return x if x.stride(-1) == 1 and fits and positive else x.contiguous()
+
+
+def architecture(x: Tensor) -> int:
+    """10 x compute capability of the device of ``x``, e.g. 80 or 90; 0 in the interpreter.
+
+    Tensors without memory are for building kernels only: then it is what the active driver says.
+    """
+    if x.device.type == "meta":
+        return triton.runtime.driver.active.get_current_target().arch
+    if x.device.type != "cuda":
+        return 0
+    major, minor = dispatch.capability(x.device.index)
+    return 10 * major + minor
+
+
+def device_context(x: Tensor):
+    """Launches go to the device of ``x``, whichever is current."""
+    return torch.cuda.device(x.device) if x.device.type == "cuda" else contextlib.nullcontext()
+
+
+def processors(x: Tensor) -> int:
+    """Streaming multiprocessors of the device of ``x``; 1 in the interpreter, which makes programs loop."""
+    if x.device.type == "meta":
+        return 108
+    if x.device.type != "cuda":
+        return 1
+    return torch.cuda.get_device_properties(x.device).multi_processor_count

@@ -1,0 +1,115 @@
+"""What our kernels are measured against: the code people run today, written as they write it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from xdub_kernels.qknorm_rope.reference import rms_norm, rope_tables, rotation_angles, token_positions
+from xdub_kernels.qknorm_rope.validate import split_head_dim
+
+KERNELS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
+
+
+@lru_cache(maxsize=16)
+def compiled(function: Callable) -> Callable:
+    """``function`` through torch.compile for fixed shapes; on first use, as importing the compiler takes seconds."""
+    return torch.compile(function, dynamic=False)
+
+
+def sdpa(q: Tensor, k: Tensor, v: Tensor, kernel: str | None = None) -> Tensor:
+    """torch's attention on [B, L, H, D]; ``kernel``: "flash" or "cudnn", None: torch's own choice."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    if kernel is None:
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+    with sdpa_kernel(KERNELS[kernel]):
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+
+
+@lru_cache(maxsize=4)
+def complex_table(
+    grid: tuple[int, int, int], reference_frames: int, dim: int, device: torch.device
+) -> Tensor:
+    """[L, 1, D/2] complex128, one row for every token."""
+    positions = token_positions(grid, reference_frames, "target_first")
+    angles = rotation_angles(positions, split_head_dim(dim), 10000.0)
+    return torch.polar(torch.ones_like(angles), angles)[:, None].to(device)
+
+
+def eager_prologue(
+    q: Tensor, k: Tensor, q_weight: Tensor, k_weight: Tensor, grid, reference_frames: int, norm: str
+):
+    """As released code does it: RMSNorm in fp32, then complex products in float64 with a table by token."""
+    table = complex_table(grid, reference_frames, q.shape[-1], q.device)
+
+    def one(x: Tensor, weight: Tensor) -> Tensor:
+        normed = rms_norm(x.float(), weight, norm, 1e-6).to(x.dtype)
+        pairs = torch.view_as_complex(normed.double().unflatten(-1, (-1, 2)))
+        return torch.view_as_real(pairs * table).flatten(-2).to(x.dtype)
+
+    return one(q, q_weight), one(k, k_weight)
+
+
+@lru_cache(maxsize=4)
+def real_tables(grid: tuple[int, int, int], reference_frames: int, dim: int, device: torch.device):
+    """cos and sin [L, 1, D/2] fp32."""
+    axes = split_head_dim(dim)
+    return rope_tables(grid, reference_frames, "target_first", axes, 10000.0, torch.float32, device)
+
+
+def plain_prologue(
+    q: Tensor, k: Tensor, q_weight: Tensor, k_weight: Tensor, cos: Tensor, sin: Tensor, norm: str
+):
+    """RMSNorm and rotation in fp32, in the form that torch.compile fuses best."""
+
+    def one(x: Tensor, weight: Tensor) -> Tensor:
+        x0, x1 = rms_norm(x.float(), weight, norm, 1e-6).unflatten(-1, (-1, 2)).unbind(-1)
+        return torch.stack([x0 * cos - x1 * sin, x1 * cos + x0 * sin], -1).flatten(-2).to(x.dtype)
+
+    return one(q, q_weight), one(k, k_weight)
+
+
+def compiled_tables_prologue(q, k, q_weight, k_weight, grid, reference_frames: int, norm: str):
+    """`plain_prologue` compiled; tables are made once and passed in."""
+    cos, sin = real_tables(grid, reference_frames, q.shape[-1], q.device)
+    return compiled(plain_prologue)(q, k, q_weight, k_weight, cos, sin, norm)
+
+
+def flex(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """FlexAttention without a score function on [B, L, H, D]."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return compiled(flex_attention)(q, k, v).transpose(1, 2)
+
+
+def eager_loss(v_hat, z0, eps, face_mask, lip_mask, motion: int) -> Tensor:
+    """The formula, operator by operator, in fp32."""
+    keep = slice(motion, None)
+    v_hat, z0, eps, face, lip = (x[:, :, keep].float() for x in (v_hat, z0, eps, face_mask, lip_mask))
+    weight = 1 + 0.3 * face + 0.3 * lip
+    return (weight * (v_hat - (eps - z0)).square()).mean()
+
+
+def compiled_loss(*arguments) -> Tensor:
+    """`eager_loss` through torch.compile."""
+    return compiled(eager_loss)(*arguments)
+
+
+def gather_audio(q: Tensor, k: Tensor, v: Tensor, starts: Tensor) -> Tensor:
+    """Windows gathered to memory, then SDPA over frames folded into the batch; windows inside 0..T-1."""
+    batch, frames, tokens, heads, dim = q.shape
+    index = starts[:, None] + torch.arange(16, device=q.device)
+    windows = [x[:, index].flatten(0, 1).transpose(1, 2) for x in (k, v)]
+    out = F.scaled_dot_product_attention(q.flatten(0, 1).transpose(1, 2), *windows)
+    return out.transpose(1, 2).reshape(batch, frames, tokens, heads, dim)
+
+
+def compiled_gather_audio(*arguments) -> Tensor:
+    """`gather_audio` through torch.compile."""
+    return compiled(gather_audio)(*arguments)

@@ -1,0 +1,76 @@
+"""Is it right? Nobody is timed before that is known."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from perf.ops import Bench, Provider
+from xdub_kernels.testing import error_budget, relative_error
+
+SLACK = 3.0
+"""Times the error budget: baselines round between their steps, and the interpreter cuts off instead of rounding."""
+ROWS = 61
+
+
+class Wrong(Exception):
+    """A provider's result is off by more than the budget."""
+
+
+def differentiable(inputs: list[Tensor], trained: int) -> list[Tensor]:
+    """Leaves that share the inputs' values, the first ``trained`` with a gradient."""
+    return [x.detach().requires_grad_(i < trained) for i, x in enumerate(inputs)]
+
+
+def outputs(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return result if isinstance(result, tuple) else (result,)
+
+
+def output_gradients(outs: tuple[Tensor, ...], seed: int = 77) -> list[Tensor]:
+    """What flows back into each output: normal values, 1 for a scalar loss."""
+    if outs[0].dim() == 0:
+        return [torch.ones_like(x) for x in outs]
+    generator = torch.Generator(outs[0].device).manual_seed(seed)
+    return [
+        torch.randn(x.shape, generator=generator, device=x.device, dtype=torch.float32).to(x.dtype)
+        for x in outs
+    ]
+
+
+def check(bench: Bench, provider: Provider, inputs: list[Tensor]) -> float:
+    """Largest relative error over outputs and gradients.
+
+    Raises `Wrong` with the tensor's name and the figures, and UnavailableError if the provider cannot run here.
+    """
+    leaves = differentiable(inputs, bench.trained)
+    outs = outputs(provider(*leaves))
+    flowing = output_gradients(outs)
+    gradients = torch.autograd.grad(outs, leaves[: bench.trained], flowing)
+    if bench.exact_rows is not None:
+        return _check_rows(bench, inputs, outs[0], flowing[0], gradients[0])
+    exact = differentiable([x.double() if x.is_floating_point() else x for x in inputs], bench.trained)
+    exact_outs = outputs(bench.exact(*exact))
+    exact_gradients = torch.autograd.grad(exact_outs, exact[: bench.trained], [g.double() for g in flowing])
+    names = [f"output {i}" for i in range(len(outs))] + [f"gradient {i}" for i in range(len(gradients))]
+    pairs = zip(names, [*outs, *gradients], [*exact_outs, *exact_gradients], strict=True)
+    return max(_error(name, got, want) for name, got, want in pairs)
+
+
+def _check_rows(bench: Bench, inputs: list[Tensor], out: Tensor, flowing: Tensor, dq: Tensor) -> float:
+    """A row of the output, and of q's gradient, depends on that row of q alone: a few rows can be had exactly."""
+    rows = torch.linspace(0, out.shape[1] - 1, ROWS, device=out.device).long()
+    exact = [x.float() for x in inputs]
+    exact[0].requires_grad_()
+    want = bench.exact_rows(exact, rows)
+    (gradient,) = torch.autograd.grad(want, exact[0], flowing[:, rows].float())
+    return max(
+        _error("output rows", out[:, rows], want),
+        _error("gradient rows of q", dq[:, rows], gradient[:, rows]),
+    )
+
+
+def _error(name: str, got: Tensor, want: Tensor) -> float:
+    error, budget = relative_error(got, want), SLACK * error_budget(got.dtype, 4096)
+    if not error <= budget:
+        raise Wrong(f"{name}: relative error {error:.2e}, budget {budget:.2e}")
+    return error

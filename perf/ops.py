@@ -1,0 +1,265 @@
+"""What is measured: operations at the sizes of the 1B recipe, our kernels and their competitors on the same inputs.
+
+A `Bench` knows how to make one set of inputs, the exact result on a few rows, and who competes. ``flops`` counts a
+multiply-add as two, backward of attention as five products whatever the implementation does; ``bytes`` is what must
+be read and written once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from perf import baselines
+from xdub_kernels import (
+    attention,
+    frame_audio_attention,
+    qk_norm_rope,
+    shifted_rope_attention,
+    weighted_flow_loss,
+)
+from xdub_kernels.testing import normal
+
+Provider = Callable[..., Tensor | tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """One operation at one size."""
+
+    kernel: str
+    shape: str
+    make: Callable[[int, torch.dtype, str], list[Tensor]]
+    """(seed, dtype, device) -> inputs."""
+    trained: int
+    """The first so many inputs get a gradient."""
+    exact: Provider
+    """Reference implementation; runs in the dtype of its inputs."""
+    providers: Mapping[str, Provider]
+    """Ours first."""
+    forward_flops: float = 0.0
+    backward_flops: float = 0.0
+    forward_bytes: float = 0.0
+    backward_bytes: float = 0.0
+    small: bool = False
+    """Too short for single launches to be timed: recorded as a CUDA graph."""
+    exact_rows: Callable[[list[Tensor], Tensor], Tensor] | None = None
+    """(inputs in fp32, row numbers) -> those rows of the output, for sizes whose whole result is out of reach."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.kernel} {self.shape}"
+
+
+HEADS, DIM = 12, 128
+EXACT_TOKENS = 2048
+GRIDS = {
+    # name -> (target grid, reference frames): L = 40,960 (editor), 8,192 (generator), 10,240, and one for the CPU
+    "editor-40960": ((20, 32, 32), 20),
+    "tokens-10240": ((5, 32, 32), 5),
+    "generator-8192": ((7, 32, 32), 1),
+    "tiny": ((2, 3, 5), 2),
+}
+
+
+def benches(shapes: Sequence[str]) -> list[Bench]:
+    """All operations at ``"real"``, ``"sweep"`` or ``"tiny"`` sizes."""
+    found: list[Bench] = []
+    for kind in shapes:
+        tiny = kind == "tiny"
+        heads, dim = (2, 16) if tiny else (HEADS, DIM)
+        grids = {
+            "real": ["editor-40960", "generator-8192"],
+            "sweep": ["tokens-10240"],
+            "tiny": ["tiny"],
+        }[kind]
+        for name in grids:
+            found += [_prologue(name, heads, dim), _rope_attention(name, heads, dim)]
+            length = _tokens(GRIDS[name])
+            found.append(_attention(f"3d-{name}", 1, length, heads, dim))
+        if kind != "sweep":
+            found.append(
+                _attention(
+                    "2d-tiny" if tiny else "2d-40x1024", 3 if tiny else 40, 15 if tiny else 1024, heads, dim
+                )
+            )
+            found.append(
+                _audio("tiny", 2, 7, 20, heads, dim) if tiny else _audio("20x1024", 20, 1024, 162, heads, dim)
+            )
+            found += [_flow(n, batch, tiny) for n, batch in (("batch1", 1), ("batch64", 2 if tiny else 64))]
+    return found
+
+
+def _tokens(grid: tuple[tuple[int, int, int], int]) -> int:
+    (frames, height, width), references = grid
+    return (frames + references) * height * width
+
+
+def _qkv(shape: tuple[int, ...], seed: int, dtype: torch.dtype, device: str, count: int) -> list[Tensor]:
+    if device == "cpu":
+        return [normal(shape, seed + i, dtype, device) for i in range(count)]
+    generator = torch.Generator(device).manual_seed(seed)
+    return [torch.randn(shape, generator=generator, device=device).to(dtype) for _ in range(count)]
+
+
+def _prologue(name: str, heads: int, dim: int) -> Bench:
+    grid, references = GRIDS[name]
+    shape = (1, _tokens(GRIDS[name]), heads, dim)
+    where = dict(grid=grid, reference_frames=references, norm="head")
+
+    def make(seed: int, dtype: torch.dtype, device: str) -> list[Tensor]:
+        weights = [1 + 0.1 * w for w in _qkv((dim,), seed + 9, torch.float32, device, 2)]
+        return [*_qkv(shape, seed, dtype, device, 2), *(w.to(dtype) for w in weights)]
+
+    def own(q, k, q_weight, k_weight, impl="triton"):
+        return qk_norm_rope(q, k, q_weight=q_weight, k_weight=k_weight, **where, impl=impl)
+
+    size = 2 * torch.Size(shape).numel()  # q and k
+    return Bench(
+        kernel="qk_norm_rope",
+        shape=name,
+        make=make,
+        trained=4,
+        exact=partial(own, impl="reference"),
+        providers={
+            "xdub": own,
+            "eager-official": lambda *x: baselines.eager_prologue(*x, grid, references, "head"),
+            "compiled": lambda *x: baselines.compiled_tables_prologue(*x, grid, references, "head"),
+        },
+        forward_bytes=2 * size * 2,
+        backward_bytes=3 * size * 2,
+    )
+
+
+def _rope_attention(name: str, heads: int, dim: int) -> Bench:
+    grid, references = GRIDS[name]
+    length = _tokens(GRIDS[name])
+    shape = (1, length, heads, dim)
+    where = dict(grid=grid, reference_frames=references, norm="head")
+
+    def make(seed: int, dtype: torch.dtype, device: str) -> list[Tensor]:
+        weights = [1 + 0.1 * w for w in _qkv((dim,), seed + 9, torch.float32, device, 2)]
+        return [*_qkv(shape, seed, dtype, device, 3), *(w.to(dtype) for w in weights)]
+
+    def own(q, k, v, q_weight, k_weight, **options):
+        return shifted_rope_attention(q, k, v, q_weight=q_weight, k_weight=k_weight, **where, **options)
+
+    def behind(prologue, core):
+        def run(q, k, v, q_weight, k_weight):
+            return core(*prologue(q, k, q_weight, k_weight, grid, references, "head"), v)
+
+        return run
+
+    def exact_rows(inputs: list[Tensor], rows: Tensor) -> Tensor:
+        q, k, v, q_weight, k_weight = inputs
+        q, k = qk_norm_rope(q, k, q_weight=q_weight, k_weight=k_weight, **where, impl="reference")
+        return attention(q[:, rows], k, v, impl="reference", backend="math")
+
+    flops = 4 * length**2 * heads * dim
+    return Bench(
+        kernel="shifted_rope_attention",
+        shape=name,
+        make=make,
+        trained=5,
+        exact=partial(own, impl="reference"),
+        providers={
+            "xdub": partial(own, impl="triton"),
+            "xdub-triton": partial(own, impl="triton", backend="triton"),
+            "xdub-triton-deterministic": partial(own, impl="triton", backend="triton", deterministic=True),
+            "eager-official": behind(baselines.eager_prologue, baselines.sdpa),
+            "compiled-flash": behind(
+                baselines.compiled_tables_prologue, partial(baselines.sdpa, kernel="flash")
+            ),
+            "compiled-cudnn": behind(
+                baselines.compiled_tables_prologue, partial(baselines.sdpa, kernel="cudnn")
+            ),
+        },
+        forward_flops=flops,
+        backward_flops=2.5 * flops,
+        forward_bytes=4 * torch.Size(shape).numel() * 2,
+        backward_bytes=8 * torch.Size(shape).numel() * 2,
+        exact_rows=exact_rows if length > EXACT_TOKENS else None,
+    )
+
+
+def _attention(name: str, batch: int, length: int, heads: int, dim: int) -> Bench:
+    shape = (batch, length, heads, dim)
+
+    def exact_rows(inputs: list[Tensor], rows: Tensor) -> Tensor:
+        q, k, v = inputs
+        return attention(q[:, rows], k, v, impl="reference", backend="math")
+
+    flops = 4 * batch * length**2 * heads * dim
+    return Bench(
+        kernel="attention",
+        shape=name,
+        make=lambda seed, dtype, device: _qkv(shape, seed, dtype, device, 3),
+        trained=3,
+        exact=partial(attention, impl="reference"),
+        providers={
+            "xdub-triton": partial(attention, impl="triton"),
+            "sdpa-flash": partial(baselines.sdpa, kernel="flash"),
+            "sdpa-cudnn": partial(baselines.sdpa, kernel="cudnn"),
+            "flex": baselines.flex,
+        },
+        forward_flops=flops,
+        backward_flops=2.5 * flops,
+        forward_bytes=4 * torch.Size(shape).numel() * 2,
+        backward_bytes=8 * torch.Size(shape).numel() * 2,
+        exact_rows=exact_rows if batch * length > EXACT_TOKENS else None,
+    )
+
+
+def _audio(name: str, frames: int, tokens: int, rows: int, heads: int, dim: int) -> Bench:
+    def make(seed: int, dtype: torch.dtype, device: str) -> list[Tensor]:
+        (q,) = _qkv((1, frames, tokens, heads, dim), seed, dtype, device, 1)
+        starts = torch.arange(frames, device=device) * (rows - 16) // max(frames - 1, 1)
+        return [q, *_qkv((1, rows, heads, dim), seed + 5, dtype, device, 2), starts]
+
+    queries = frames * tokens * heads * dim
+    return Bench(
+        kernel="frame_audio_attention",
+        shape=name,
+        make=make,
+        trained=3,
+        exact=partial(frame_audio_attention, impl="reference"),
+        providers={
+            "xdub": partial(frame_audio_attention, impl="triton"),
+            "gather-sdpa": baselines.gather_audio,
+            "gather-compiled": baselines.compiled_gather_audio,
+        },
+        forward_flops=4 * queries * 16,
+        backward_flops=10 * queries * 16,
+        forward_bytes=2 * queries * 2,
+        backward_bytes=3 * queries * 2,
+        small=True,
+    )
+
+
+def _flow(name: str, batch: int, tiny: bool) -> Bench:
+    shape = (batch, 3, 3, 5, 7) if tiny else (batch, 16, 20, 64, 64)
+
+    def make(seed: int, dtype: torch.dtype, device: str) -> list[Tensor]:
+        masks = _qkv((shape[0], 1, *shape[2:]), seed + 5, dtype, device, 2)
+        return [*_qkv(shape, seed, dtype, device, 3), *((m > 0.5).to(dtype) for m in masks)]
+
+    elements = torch.Size(shape).numel()
+    return Bench(
+        kernel="weighted_flow_loss",
+        shape=name,
+        make=make,
+        trained=1,
+        exact=lambda *x: weighted_flow_loss(*x, motion_frames=2, impl="reference"),
+        providers={
+            "xdub": lambda *x: weighted_flow_loss(*x, motion_frames=2, impl="triton"),
+            "eager": lambda *x: baselines.eager_loss(*x, 2),
+            "compiled": lambda *x: baselines.compiled_loss(*x, 2),
+        },
+        forward_bytes=elements * 8.25,
+        backward_bytes=elements * 4,
+        small=True,
+    )

@@ -1,0 +1,81 @@
+"""`python -m perf report`: the table of docs/kernels.md, from the newest result file of every GPU."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from perf import rows
+
+BEGIN, END = "<!-- perf report: begin -->", "<!-- perf report: end -->"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "kernels.md"
+OURS = "xdub"
+
+
+def newest(results: Path = rows.RESULTS) -> list[Path]:
+    """The latest file in the folder of each GPU (dates lead the names)."""
+    folders = sorted(p for p in results.iterdir() if p.is_dir()) if results.is_dir() else []
+    runs = ([p for p in folder.glob("*.jsonl") if ".tune." not in p.name] for folder in folders)
+    return [max(files) for files in runs if files]
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """Markdown for the rows of one file: ours beside the best and the usual competitor."""
+    measured = rows.measured(found)
+    told = found[0]["environment"]
+    head = f"**{told['gpu']}**, torch {told['torch']}, triton {told['triton']}, commit {told['commit']}"
+    ceilings = found[0]["ceilings"]
+    if ceilings:
+        copy, matmul = ceilings["copy_gbs"], ceilings["matmul_tflops"]
+        head += f"; measured ceilings: copy {copy:.0f} GB/s, matmul {matmul:.0f} TFLOP/s"
+    lines = [head, "", "| kernel | size | mode | who | ms | rate | of ceiling | against ours |"]
+    lines.append("|---|---|---|---|---:|---:|---:|---:|")
+    for row in measured:
+        same = [r for r in measured if rows.key(r)[:4] == rows.key(row)[:4]]
+        ours = min((r["p50_ms"] for r in same if r["provider"].startswith(OURS)), default=None)
+        rate = f"{row['tflops']:.0f} TFLOP/s" if row["tflops"] > 20 else f"{row['gbs']:.0f} GB/s"
+        ratio = f"{row['p50_ms'] / ours:.2f} x" if ours else ""
+        lines.append(
+            f"| {row['kernel']} | {row['shape']} | {row['mode']} | {row['provider']} | {row['p50_ms']:.4f} | {rate} "
+            f"| {row['of_ceiling']:.0%} | {ratio} |"
+        )
+    return "\n".join(lines)
+
+
+def report(results: Path = rows.RESULTS) -> str:
+    """What stands between the two marks of the document."""
+    files = newest(results)
+    parts = [table(found) for path in files if rows.measured(found := rows.read(path))]
+    if not parts:
+        return (
+            "No GPU has been measured yet: neither A100 nor H100/H200. `python -m perf run --all` on a machine "
+            "with one fills this table."
+        )
+    return "\n\n".join(parts)
+
+
+def inserted(document: str, text: str) -> str:
+    """The document with ``text`` between its marks."""
+    before, rest = document.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+
+
+def add_parser(commands) -> None:
+    parser = commands.add_parser("report", help="write the table of docs/kernels.md from perf/results")
+    parser.add_argument("--check", action="store_true", help="only say whether the document is up to date")
+    parser.set_defaults(main=main)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    document = DOCUMENT.read_text("utf-8")
+    wanted = inserted(document, report())
+    if arguments.check:
+        if wanted != document:
+            print(f"{DOCUMENT} is out of date: run python -m perf report", file=sys.stderr)
+        return int(wanted != document)
+    DOCUMENT.write_text(wanted, "utf-8")
+    print(f"wrote {DOCUMENT}")
+    return 0

@@ -1,0 +1,265 @@
+"""`python -m perf run`: first right, then fast. Writes one row for every kernel, size, mode and competitor.
+
+Without a GPU every row says "not-measured" and why; with TRITON_INTERPRET=1 tiny sizes are checked on the CPU, still
+without a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from perf import gate, rows
+from perf.environment import clock_mhz, environment
+from perf.ops import Bench, Provider, benches
+from xdub_kernels import dispatch
+from xdub_kernels.dispatch import UnavailableError
+
+MODES = ("fwd", "bwd")
+SETS_BEYOND_L2 = 2.5
+"""Inputs rotate among sets that together are so many times larger than the L2 cache."""
+MOST_SETS = 16
+
+
+def run(
+    chosen: list[Bench],
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    seconds: float = 3.0,
+    only_checks: bool = False,
+) -> list[dict[str, Any]]:
+    """All rows of the chosen benches; prints one line for each as it goes."""
+    told = environment()
+    common = {"schema": rows.SCHEMA, "environment": told, "dtype": str(dtype).removeprefix("torch.")}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    reason = None
+    if device == "cpu" and not dispatch.INTERPRETING:
+        reason = "no CUDA device"
+    ceilings: dict[str, float] = {}
+    if device == "cuda" and not only_checks:
+        from perf.ceilings import ceilings as measure
+
+        ceilings = measure()
+        print(
+            f"ceilings: copy {ceilings['copy_gbs']:.0f} GB/s, matmul {ceilings['matmul_tflops']:.0f} TFLOP/s"
+        )
+    common["ceilings"] = ceilings
+    found: list[dict[str, Any]] = []
+    for bench in chosen:
+        for row in _bench(bench, device, dtype, reason, seconds, only_checks):
+            row = {**common, "time": _now(), "kernel": bench.kernel, "shape": bench.shape, **row}
+            row.update(_judged(bench, row, ceilings))
+            found.append(row)
+            print(line(row), flush=True)
+    return found
+
+
+def _bench(
+    bench: Bench, device: str, dtype: torch.dtype, reason: str | None, seconds: float, only_checks: bool
+) -> list[dict[str, Any]]:
+    """Rows of one bench, without what all rows share."""
+    if reason is not None:
+        return [
+            {"provider": name, "mode": mode, "status": "not-measured", "reason": reason}
+            for name in bench.providers
+            for mode in MODES
+        ]
+    inputs = bench.make(0, dtype, device)
+    told: list[dict[str, Any]] = []
+    right: dict[str, dict[str, Any]] = {}
+    for name, provider in bench.providers.items():
+        try:
+            error = gate.check(bench, provider, inputs)
+        except (UnavailableError, RuntimeError, NotImplementedError, gate.Wrong) as problem:
+            status = "wrong" if isinstance(problem, gate.Wrong) else "unavailable"
+            why = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
+            told += [{"provider": name, "mode": m, "status": status, "reason": why} for m in MODES]
+            continue
+        right[name] = {"provider": name, "error": error}
+    if device == "cpu" or only_checks:
+        why = "checked only" if only_checks else "no CUDA device; checked in the interpreter"
+        return told + [
+            {**row, "mode": m, "status": "not-measured", "reason": why}
+            for row in right.values()
+            for m in MODES
+        ]
+    return told + _time(bench, inputs, right, dtype, seconds)
+
+
+def _time(
+    bench: Bench, inputs: list[Tensor], right: dict[str, dict[str, Any]], dtype: torch.dtype, seconds: float
+) -> list[dict[str, Any]]:
+    """Timed rows of the providers that are right, in turns on the same inputs."""
+    from perf.timing import interleaved, peak_bytes
+
+    size = sum(x.numel() * x.element_size() for x in inputs)
+    l2 = torch.cuda.get_device_properties(0).L2_cache_size
+    sets = [inputs] + [
+        bench.make(100 * i, dtype, "cuda")
+        for i in range(1, min(MOST_SETS, max(1, math.ceil(SETS_BEYOND_L2 * l2 / size))))
+    ]
+    told = []
+    for mode in MODES:
+        calls = {name: _call(bench, bench.providers[name], sets, mode) for name in right}
+        peaks = {name: peak_bytes(call) for name, call in calls.items()}
+        per_call = 1
+        recorded = dict.fromkeys(calls, "events")
+        if bench.small:
+            per_call = len(sets)
+            calls, recorded = _graphs(calls, len(sets))
+        times = interleaved(calls, seconds=seconds)
+        for name, t in times.items():
+            told.append(
+                {
+                    **right[name],
+                    "mode": mode,
+                    "status": "ok",
+                    "p20_ms": t.p20 / per_call,
+                    "p50_ms": t.p50 / per_call,
+                    "p80_ms": t.p80 / per_call,
+                    "noise": t.noise,
+                    "samples": t.samples,
+                    "timed_with": recorded[name],
+                    "peak_bytes": peaks[name],
+                    "sm_mhz": clock_mhz(),
+                }
+            )
+    return told
+
+
+def _call(bench: Bench, provider: Provider, sets: list[list[Tensor]], mode: str) -> Callable[[int], object]:
+    """One call of the mode on input set number n (modulo their count)."""
+    if mode == "fwd":
+
+        def forward(n: int) -> object:
+            with torch.no_grad():
+                return provider(*sets[n % len(sets)])
+
+        return forward
+    prepared = []
+    for inputs in sets:
+        leaves = gate.differentiable(inputs, bench.trained)
+        outs = gate.outputs(provider(*leaves))
+        prepared.append((outs, leaves[: bench.trained], gate.output_gradients(outs)))
+
+    def backward(n: int) -> object:
+        outs, leaves, flowing = prepared[n % len(prepared)]
+        return torch.autograd.grad(outs, leaves, flowing, retain_graph=True)
+
+    return backward
+
+
+def _graphs(
+    calls: dict[str, Callable[[int], object]], sets: int
+) -> tuple[dict[str, Callable[[int], object]], dict[str, str]]:
+    """Every call as a CUDA graph over all sets; one that cannot be recorded runs the sets one after the other."""
+    from perf.timing import graphed
+
+    def in_turn(call: Callable[[int], object]) -> Callable[[int], object]:
+        return lambda _: [call(n) for n in range(sets)]
+
+    made: dict[str, Callable[[int], object]] = {}
+    how: dict[str, str] = {}
+    for name, call in calls.items():
+        try:
+            made[name], how[name] = graphed(call, sets), "graph"
+        except RuntimeError:
+            made[name], how[name] = in_turn(call), "events"
+    return made, how
+
+
+def _judged(bench: Bench, row: dict[str, Any], ceilings: dict[str, float]) -> dict[str, Any]:
+    """TFLOP/s, GB/s and the share of the measured ceiling, for a timed row."""
+    if row["status"] != "ok":
+        return {}
+    flops, size = {
+        "fwd": (bench.forward_flops, bench.forward_bytes),
+        "bwd": (bench.backward_flops, bench.backward_bytes),
+    }[row["mode"]]
+    return rates(flops, size, row["p50_ms"], ceilings)
+
+
+def rates(flops: float, size: float, ms: float, ceilings: dict[str, float]) -> dict[str, float]:
+    """What ``flops`` and ``size`` bytes in ``ms`` milliseconds are, and what the device could do at best."""
+    floor = max(flops / ceilings["matmul_tflops"] / 1e9, size / ceilings["copy_gbs"] / 1e6)
+    return {"tflops": flops / ms / 1e9, "gbs": size / ms / 1e6, "floor_ms": floor, "of_ceiling": floor / ms}
+
+
+def line(row: dict[str, Any]) -> str:
+    """One row for people."""
+    what = f"{row['kernel']:24s}{row['shape']:18s}{row['mode']:5s}{row['provider']:28s}"
+    if row["status"] != "ok":
+        error = f"error {row['error']:.1e}  " if "error" in row else ""
+        return f"{what}{row['status']}: {error}{row['reason'][:90]}"
+    rate = f"{row['tflops']:7.0f} TFLOP/s" if row["tflops"] > 20 else f"{row['gbs']:7.0f} GB/s   "
+    return (
+        f"{what}{row['p50_ms']:9.4f} ms {rate} {row['of_ceiling']:6.1%} of ceiling  error {row['error']:.1e}"
+    )
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def default_path(told: dict[str, Any]) -> Path:
+    """perf/results/<gpu>/<date>-<commit>.jsonl."""
+    gpu = (told["gpu"] or "no-gpu").lower().replace(" ", "-")
+    return rows.RESULTS / gpu / f"{datetime.date.today()}-{told['commit']}.jsonl"
+
+
+def add_parser(commands) -> None:
+    parser = commands.add_parser("run", help="check, then time kernels and their competitors on this GPU")
+    parser.add_argument(
+        "--all", action="store_true", help="every kernel at real sizes and the sweep (under 8 minutes)"
+    )
+    parser.add_argument("--kernel", default="", help="only kernels whose name contains this")
+    parser.add_argument(
+        "--shape",
+        default="real",
+        choices=("real", "sweep", "tiny"),
+        help="sizes (default: those of the 1B recipe)",
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=3.0, help="longest time for all competitors of one row"
+    )
+    parser.add_argument("--check", action="store_true", help="only check results, time nothing")
+    parser.add_argument(
+        "--json", type=Path, default=None, help="result file (default perf/results/GPU/DATE-COMMIT.jsonl)"
+    )
+    parser.set_defaults(main=main)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    interpreted = not torch.cuda.is_available() and dispatch.INTERPRETING
+    if interpreted:
+        torch._dynamo.config.disable = (
+            True  # competitors are checked, too; compiling them for the CPU proves nothing
+        )
+    if interpreted and arguments.shape != "tiny":
+        print("the interpreter is for --shape tiny; larger sizes would take hours", file=sys.stderr)
+        return 2
+    shapes = ["real", "sweep"] if arguments.all and arguments.shape != "tiny" else [arguments.shape]
+    chosen = [bench for bench in benches(shapes) if arguments.kernel in bench.kernel]
+    if not chosen:
+        names = ", ".join(sorted({bench.kernel for bench in benches(shapes)}))
+        print(f"--kernel {arguments.kernel!r}: none of {names}", file=sys.stderr)
+        return 2
+    started = time.monotonic()
+    found = run(chosen, seconds=arguments.seconds, only_checks=arguments.check)
+    path = arguments.json or default_path(found[0]["environment"])
+    rows.write(path, found)
+    count = {
+        s: sum(row["status"] == s for row in found) for s in ("ok", "not-measured", "unavailable", "wrong")
+    }
+    summary = ", ".join(f"{n} {status}" for status, n in count.items() if n)
+    print(f"{summary}; {time.monotonic() - started:.0f} s; {path}")
+    return 1 if count["wrong"] else 0

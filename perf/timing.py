@@ -1,0 +1,83 @@
+"""Times on the device: competitors take turns in one process, so that clocks and neighbours hit all alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Times:
+    """Milliseconds a call."""
+
+    p20: float
+    p50: float
+    p80: float
+    noise: float
+    """Relative difference of the medians of the first and the second half of the samples."""
+    samples: int
+
+
+def interleaved(
+    calls: Mapping[str, Callable[[int], object]], *, seconds: float, least: int = 30, warmup: int = 3
+) -> dict[str, Times]:
+    """Time every call in turn until each has ``least`` samples, or ``seconds`` are over for all of them together.
+
+    A call gets the number of the round, to choose among its input sets. Two samples of each are always taken.
+    """
+    for call in calls.values():
+        for round_index in range(warmup):
+            call(round_index)
+    torch.cuda.synchronize()
+    events: dict[str, list[tuple[torch.cuda.Event, torch.cuda.Event]]] = {name: [] for name in calls}
+    started, round_index = time.monotonic(), 0
+    while round_index < 2 or (round_index < least and time.monotonic() - started < seconds):
+        for name, call in calls.items():
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            call(round_index)
+            end.record()
+            events[name].append((begin, end))
+        torch.cuda.synchronize()
+        round_index += 1
+    return {name: _times([b.elapsed_time(e) for b, e in pairs]) for name, pairs in events.items()}
+
+
+def graphed(call: Callable[[int], object], sets: int) -> Callable[[int], object]:
+    """``call`` once for every input set, recorded as a CUDA graph: launches cost the host nothing.
+
+    One replay runs ``sets`` calls; divide the time by that.
+    """
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for index in range(sets):
+            call(index)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for index in range(sets):
+            call(index)
+    return lambda _: graph.replay()
+
+
+def peak_bytes(call: Callable[[int], object]) -> int:
+    """Memory that one call has allocated at once, beyond what was there."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    call(0)
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def _times(samples: list[float]) -> Times:
+    values = np.array(samples)
+    half = len(values) // 2
+    first, second = np.median(values[:half] if half else values), np.median(values[half:])
+    p20, p50, p80 = np.percentile(values, [20, 50, 80])
+    return Times(float(p20), float(p50), float(p80), float(abs(first - second) / p50), len(values))
