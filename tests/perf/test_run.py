@@ -104,6 +104,12 @@ def test_rows_of_a_large_result_are_checked_exactly():
         )
 
 
+def test_tuning_without_a_gpu_says_that_nothing_was_measured(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["tune"]) == 2 and "nothing was measured" in capsys.readouterr().err
+    assert main(["tune", "--kernel", "softmax"]) == 2 and "bwd_kv_add" in capsys.readouterr().err
+
+
 def row(p50: float, **changed) -> dict:
     return {
         "schema": rows.SCHEMA, "kernel": "attention", "shape": "3d", "mode": "fwd", "dtype": "bfloat16",
