@@ -247,7 +247,8 @@ def main(arguments: argparse.Namespace) -> int:
     if interpreted and arguments.shape != "tiny":
         print("the interpreter is for --shape tiny; larger sizes would take hours", file=sys.stderr)
         return 2
-    torch._dynamo.config.recompile_limit = 64  # every size is a compilation of its own
+    # Every size is a compilation of its own.
+    torch._dynamo.config.recompile_limit = 64  # ty: ignore[invalid-assignment]
     shapes = ["real", "sweep"] if arguments.all and arguments.shape != "tiny" else [arguments.shape]
     chosen = [bench for bench in benches(shapes) if arguments.kernel in bench.kernel]
     if not chosen:
