@@ -1,16 +1,17 @@
-"""`python -m perf report`: the table of docs/kernels.md, from the newest result file of every GPU."""
+"""`python -m perf report`: the tables of README.md and docs/kernels.md, from the newest result file of every GPU."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from perf import rows
 
 BEGIN, END = "<!-- perf report: begin -->", "<!-- perf report: end -->"
-DOCUMENT = Path(__file__).parents[1] / "docs" / "kernels.md"
+ROOT = Path(__file__).parents[1]
 OURS = "xdub"
 
 
@@ -21,16 +22,21 @@ def newest(results: Path = rows.RESULTS) -> list[Path]:
     return [max(files) for files in runs if files]
 
 
-def table(found: list[dict[str, Any]]) -> str:
-    """Markdown for the rows of one file: ours beside the best and the usual competitor."""
-    measured = rows.measured(found)
+def heading(found: list[dict[str, Any]]) -> str:
+    """The machine and the code of one file."""
     told = found[0]["environment"]
     head = f"**{told['gpu']}**, torch {told['torch']}, triton {told['triton']}, commit {told['commit']}"
     ceilings = found[0]["ceilings"]
     if ceilings:
         copy, matmul = ceilings["copy_gbs"], ceilings["matmul_tflops"]
         head += f"; measured ceilings: copy {copy:.0f} GB/s, matmul {matmul:.0f} TFLOP/s"
-    lines = [head, "", "| kernel | size | mode | who | ms | rate | of ceiling | against ours |"]
+    return head
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """Markdown for the rows of one file: ours beside the best and the usual competitor."""
+    measured = rows.measured(found)
+    lines = [heading(found), "", "| kernel | size | mode | who | ms | rate | of ceiling | against ours |"]
     lines.append("|---|---|---|---|---:|---:|---:|---:|")
     for row in measured:
         same = [r for r in measured if rows.key(r)[:4] == rows.key(row)[:4]]
@@ -44,16 +50,40 @@ def table(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def report(results: Path = rows.RESULTS) -> str:
-    """What stands between the two marks of the document."""
-    files = newest(results)
-    parts = [table(found) for path in files if rows.measured(found := rows.read(path))]
+def summary(found: list[dict[str, Any]]) -> str:
+    """Markdown, one row for every operation, size and mode: our fastest beside the fastest of the others."""
+    measured = rows.measured(found)
+    lines = [heading(found), "", "| kernel | size | mode | ours | of ceiling | best other | it takes |"]
+    lines.append("|---|---|---|---:|---:|---|---:|")
+    for group in dict.fromkeys(rows.key(row)[:3] for row in measured):
+        same = [row for row in measured if rows.key(row)[:3] == group]
+        ours = min((r for r in same if r["provider"].startswith(OURS)), key=_time, default=None)
+        other = min((r for r in same if not r["provider"].startswith(OURS)), key=_time, default=None)
+        if ours and other:
+            ratio = other["p50_ms"] / ours["p50_ms"]
+            lines.append(
+                f"| {' | '.join(group)} | {ours['p50_ms']:.4f} ms | {ours['of_ceiling']:.0%} | {other['provider']} "
+                f"| {ratio:.2f} x |"
+            )
+    return "\n".join(lines)
+
+
+def _time(row: dict[str, Any]) -> float:
+    return row["p50_ms"]
+
+
+def report(write: Callable[[list[dict[str, Any]]], str], results: Path = rows.RESULTS) -> str:
+    """What stands between the two marks of a document: ``write`` for every GPU that was measured."""
+    parts = [write(found) for path in newest(results) if rows.measured(found := rows.read(path))]
     if not parts:
         return (
             "No GPU has been measured yet: neither A100 nor H100/H200. `python -m perf run --all` on a machine "
             "with one fills this table."
         )
     return "\n\n".join(parts)
+
+
+DOCUMENTS = {ROOT / "README.md": summary, ROOT / "docs" / "kernels.md": table}
 
 
 def inserted(document: str, text: str) -> str:
@@ -64,18 +94,24 @@ def inserted(document: str, text: str) -> str:
 
 
 def add_parser(commands) -> None:
-    parser = commands.add_parser("report", help="write the table of docs/kernels.md from perf/results")
-    parser.add_argument("--check", action="store_true", help="only say whether the document is up to date")
+    parser = commands.add_parser(
+        "report", help="write the tables of README.md and docs/kernels.md from perf/results"
+    )
+    parser.add_argument("--check", action="store_true", help="only say whether the documents are up to date")
     parser.set_defaults(main=main)
 
 
 def main(arguments: argparse.Namespace) -> int:
-    document = DOCUMENT.read_text("utf-8")
-    wanted = inserted(document, report())
-    if arguments.check:
-        if wanted != document:
-            print(f"{DOCUMENT} is out of date: run python -m perf report", file=sys.stderr)
-        return int(wanted != document)
-    DOCUMENT.write_text(wanted, "utf-8")
-    print(f"wrote {DOCUMENT}")
-    return 0
+    stale = 0
+    for path, write in DOCUMENTS.items():
+        document = path.read_text("utf-8")
+        wanted = inserted(document, report(write))
+        if wanted == document:
+            continue
+        stale += 1
+        if arguments.check:
+            print(f"{path} is out of date: run python -m perf report", file=sys.stderr)
+        else:
+            path.write_text(wanted, "utf-8")
+            print(f"wrote {path}")
+    return int(arguments.check and stale > 0)

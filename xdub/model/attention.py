@@ -6,7 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from xdub_kernels import frame_audio_attention, shifted_rope_attention
+from xdub_kernels import frame_audio_attention, gate_disabled, shifted_rope_attention
 from xdub_kernels.attention import attention
 
 AUDIO_WINDOW = 16  # features at 50 Hz a latent frame attends to (B.2)
@@ -92,9 +92,7 @@ class AudioCrossAttention(nn.Module):
         k = rotate(k, torch.arange(k.shape[1], device=k.device, dtype=torch.float32)[:, None])
         attended = frame_audio_attention(q, k, v, starts, window=AUDIO_WINDOW, enabled=enabled)
         out = self.out(rearrange(attended, "b f n h d -> b f n (h d)"))
-        if enabled is None:
-            return out
-        return out * enabled.to(out.dtype)[:, None, None, None]  # drops the projection's bias, too
+        return gate_disabled(out, enabled)  # drops the projection's bias, too
 
 
 def rotate(x: Tensor, position: Tensor, theta: float = 100.0) -> Tensor:
