@@ -57,10 +57,13 @@ def triton_obstacle(*tensors: Tensor) -> str | None:
     return None
 
 
-@torch.compiler.assume_constant_result
 def capability(index: int | None) -> tuple[int, int]:
     """Compute capability of CUDA device ``index`` (None: the current one)."""
     return torch.cuda.get_device_capability(index)
+
+
+# What torch.compiler.assume_constant_result would set; calling that imports the whole compiler, which takes seconds.
+setattr(capability, "_dynamo_marked_constant", True)  # noqa: B010
 
 
 def compute_dtype(*tensors: Tensor) -> torch.dtype:

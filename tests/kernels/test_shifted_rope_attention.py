@@ -306,3 +306,13 @@ def test_attention_alone_handles_keys_of_another_length():
     )
     with pytest.raises(ValueError, match="^k must match"):
         attention(q, k[:1], v[:1])
+
+
+def test_the_compiler_may_take_a_devices_capability_as_a_constant():
+    """Marked by hand; this is the mark that torch's own decorator sets."""
+
+    def marked():
+        return 0
+
+    torch.compiler.assume_constant_result(marked)
+    assert vars(marked) == vars(dispatch.capability)

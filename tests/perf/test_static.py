@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from perf.__main__ import main
 from perf.static import against_baseline, judge
 from perf.static_build import Built, innermost_loops
 from perf.static_cases import Case
+from xdub_kernels import dispatch
 
 pytest.importorskip("triton")
 ROOT = Path(__file__).parents[2]
@@ -46,7 +48,7 @@ def test_a_deliberate_regression_fails(tmp_path):
         "from perf import static\n"
         "from xdub_kernels.attention import configs\n"
         "configs.HALF[80, 128]['fwd'] = [configs.Config(128, 128, 4, 4)]\n"
-        "sys.exit(min(1, static.run([80], only='attention_fwd d128 bfloat16')))\n"
+        "sys.exit(min(1, static.run([80], only='attention_fwd d128 bfloat16.* full')))\n"
     )
     variables = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     variables["PYTHONPATH"] = str(ROOT)
@@ -55,9 +57,14 @@ def test_a_deliberate_regression_fails(tmp_path):
     assert "FAIL" in done.stdout and ("shared memory" in done.stdout or "spills" in done.stdout)
 
 
-def test_an_unknown_architecture_is_one_clear_line():
-    done = static("--arch", "70")
-    assert done.returncode == 2 and done.stderr.strip() == "--arch: 70 is unknown, choose among 80, 90"
+def test_an_unknown_architecture_is_one_clear_line(capsys):
+    assert main(["static", "--arch", "70"]) == 2
+    assert capsys.readouterr().err.strip() == "--arch: 70 is unknown, choose among 80, 90"
+
+
+def test_an_interpreter_that_would_compile_nothing_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr(dispatch, "INTERPRETING", True)
+    assert main(["static"]) == 2 and "unset it" in capsys.readouterr().err
 
 
 GOOD = dict(registers=128, stack=0, shared=98_304, loop_instructions=500, loop_spills=0)
