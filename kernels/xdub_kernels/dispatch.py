@@ -10,8 +10,10 @@ from torch import Tensor
 
 IMPLEMENTATIONS = ("auto", "reference", "triton")
 TRITON_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
-FIRST_CAPABILITY = (8, 0)
-"""Oldest GPU that the Triton kernels are built for (A100)."""
+CAPABILITIES = ((8, 0), (9, 0))
+"""GPUs that the Triton kernels are built and judged for: A100; H100, H200. Others have less shared memory, or another
+instruction set.
+"""
 HAVE_TRITON = importlib.util.find_spec("triton") is not None
 """Triton is installed. It is imported only when a kernel runs."""
 INTERPRETING = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
@@ -50,8 +52,8 @@ def triton_obstacle(*tensors: Tensor) -> str | None:
         if x.dtype not in TRITON_DTYPES:
             return f"has no kernel for {x.dtype}"
         if x.device.type == "cuda":
-            if torch.version.hip or capability(x.device.index) < FIRST_CAPABILITY:
-                return f"needs an NVIDIA GPU of compute capability 8.0 or newer, {x.device} is none"
+            if torch.version.hip or capability(x.device.index) not in CAPABILITIES:
+                return f"is built for A100, H100 and H200, {x.device} is none of them"
         elif x.device.type != "cpu" or not INTERPRETING:
             return f"needs tensors on a CUDA device, got {x.device} (TRITON_INTERPRET=1 interprets it on the CPU)"
     return None

@@ -42,10 +42,20 @@ def padded(n: int, least: int = 16) -> int:
 
 
 def rows_last_contiguous(x: Tensor) -> Tensor:
-    """``x`` itself if its last axis is contiguous and every offset inside a sample fits 32 bits, else a copy."""
-    fits = sum((size - 1) * stride for size, stride in zip(x.shape[1:], x.stride()[1:], strict=True)) < 2**31
-    positive = all(stride >= 0 for stride in x.stride())
-    return x if x.stride(-1) == 1 and fits and positive else x.contiguous()
+    """``x`` itself if its last axis is contiguous and every offset inside a sample fits 32 bits, else a copy.
+
+    ValueError where a sample is so large that a copy does not help.
+    """
+    if x.stride(-1) == 1 and all(stride >= 0 for stride in x.stride()) and _fits(x):
+        return x
+    x = x.contiguous()
+    if not _fits(x):
+        raise ValueError(f"one sample of {list(x.shape)} has 2^31 elements or more: split it")
+    return x
+
+
+def _fits(x: Tensor) -> bool:
+    return sum((size - 1) * stride for size, stride in zip(x.shape[1:], x.stride()[1:], strict=True)) < 2**31
 
 
 def architecture(x: Tensor) -> int:

@@ -6,7 +6,9 @@ q ``[B, L, H, D]``, k, v ``[B, M, H, D]`` -> out ``[B, L, H, D]``, log-sum-exp `
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import importlib.metadata
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -16,6 +18,9 @@ from xdub_kernels.dispatch import UnavailableError, capability, triton_obstacle
 
 CORES = ("triton", "flash", "cudnn", "flash_attn")
 HALF = (torch.bfloat16, torch.float16)
+FLASH_ATTN = (2, 7)
+"""First version whose functions have the arguments that are passed here."""
+CUDNN_TOKENS = 64
 PREFERRED = {9: ("cudnn", "flash", "triton"), 8: ("flash", "triton")}
 """By major compute capability, fastest first, from published figures (FlashAttention-3, cudnn-frontend): cuDNN leads on
 Hopper and trails FlashAttention-2 on A100. To be replaced by what `python -m perf run` measures."""
@@ -31,12 +36,14 @@ def obstacle(core: str, q: Tensor) -> str | None:
         return None
     if q.device.type != "cuda":
         return f"needs tensors on a CUDA device, q is on {q.device}"
-    if core == "flash_attn" and importlib.util.find_spec("flash_attn") is None:
-        return "needs the package flash-attn, which is not installed"
+    if core == "flash_attn" and _flash_attn_version() < FLASH_ATTN:
+        return f"needs the package flash-attn, {'.'.join(map(str, FLASH_ATTN))} or newer"
     if q.dtype not in HALF:
         return f"needs bf16 or fp16, q is {q.dtype}"
     if q.shape[-1] % 8 or q.shape[-1] > (128 if core == "cudnn" else 256):
         return f"has no kernel for a head dim of {q.shape[-1]}"
+    if core == "cudnn" and (q.shape[1] < CUDNN_TOKENS or max(q.shape[0], q.shape[2]) > 65_535):
+        return f"has no kernel for [B, L, H] = {list(q.shape[:3])}"
     return None
 
 
@@ -57,14 +64,16 @@ def forward(core: str, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]
     reason = obstacle(core, q)
     if reason is not None:
         raise UnavailableError(f"backend={core!r} {reason}")
+    if q.numel() == 0:
+        return torch.empty_like(q), q.new_empty((q.shape[0], q.shape[2], q.shape[1]), dtype=torch.float32)
     if core == "triton":
         from xdub_kernels.attention import triton_core
 
         return triton_core.forward(q, k, v)
+    q, k, v = (_readable(x) for x in (q, k, v))
     if core == "flash_attn":
         out, lse, *_ = _flash_attn()._flash_attn_forward(
-            q.contiguous(), k.contiguous(), v.contiguous(),
-            dropout_p=0.0, softmax_scale=q.shape[-1] ** -0.5, causal=False, window_size_left=-1,
+            q, k, v, dropout_p=0.0, softmax_scale=q.shape[-1] ** -0.5, causal=False, window_size_left=-1,
             window_size_right=-1, softcap=0.0, alibi_slopes=None, return_softmax=False,
         )  # fmt: skip
         return out, lse
@@ -82,15 +91,17 @@ def backward(
     core: str, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, *, deterministic: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k, v in the same layout; dq may be wider than q."""
+    if q.numel() == 0:
+        return torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
     if core == "triton":
         from xdub_kernels.attention import triton_core
 
         return triton_core.backward(grad, q, k, v, out, lse, deterministic=deterministic)
+    grad, q, k, v = (_readable(x) for x in (grad, q, k, v))
     if core == "flash_attn":
-        q, k, v = (x.contiguous() for x in (q, k, v))
         dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
         _flash_attn()._flash_attn_backward(
-            grad.contiguous(), q, k, v, out, lse, dq, dk, dv,
+            grad, q, k, v, out, lse, dq, dk, dv,
             dropout_p=0.0, softmax_scale=q.shape[-1] ** -0.5, causal=False, window_size_left=-1,
             window_size_right=-1, softcap=0.0, alibi_slopes=None, deterministic=deterministic, rng_state=None,
         )  # fmt: skip
@@ -108,12 +119,46 @@ def backward(
             grad, q, k, v, out, lse, 0.0, False
         )
     else:
-        gradients = torch.ops.aten._scaled_dot_product_flash_attention_backward(
-            grad, q, k, v, out, lse, None, None, q.shape[2], k.shape[2], 0.0, False, unused, unused
-        )
+        with _deterministic(deterministic):
+            gradients = torch.ops.aten._scaled_dot_product_flash_attention_backward(
+                grad, q, k, v, out, lse, None, None, q.shape[2], k.shape[2], 0.0, False, unused, unused
+            )
     return tuple(x.transpose(1, 2).contiguous() for x in gradients)
 
 
 def _flash_attn():
     """The package's own functions with explicit log-sum-exp; they are there where `obstacle` says so."""
     return importlib.import_module("flash_attn.flash_attn_interface")
+
+
+def _flash_attn_version() -> tuple[int, ...]:
+    try:
+        return tuple(int(n) for n in importlib.metadata.version("flash-attn").split(".")[:2])
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return (0,)
+
+
+def _readable(x: Tensor) -> Tensor:
+    """``x`` itself if rows are contiguous and begin at multiples of 16 bytes, else a copy: torch's dispatcher would see
+    to that, its kernels alone do not.
+    """
+    size = x.element_size()
+    rows = all(stride > 0 and stride * size % 16 == 0 for stride in x.stride()[:-1])
+    return x if x.stride(-1) == 1 and rows and x.data_ptr() % 16 == 0 else x.contiguous()
+
+
+@contextmanager
+def _deterministic(wanted: bool) -> Iterator[None]:
+    """torch's flash backward asks the global switch only, and takes a warning for leave to add up in any order."""
+    if not wanted:
+        yield
+        return
+    before, warns = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warns)

@@ -30,7 +30,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, config: Config | None = None) -> tu
     with device_context(q):
         if c.tma:
             triton.set_allocator(_scratch)
-        kernels.attention_fwd[(triton.cdiv(length, c.queries), batch * heads)](
+        kernels.attention_fwd[(triton.cdiv(length, c.queries) * batch * heads,)](
             q, k, v, out, lse, *_strides(q, k, v), heads, length, keys, dim**-0.5,
             D=dim, BD=padded(dim), **_tiles(c, length, keys), TMA=c.tma, SPECIALISE=c.specialise,
             num_warps=c.warps, num_stages=c.stages,
@@ -66,13 +66,13 @@ def backward(
     kinds = dict(D=dim, BD=padded(dim))
     common = (*_strides(q, k, v, grad), heads, length, keys, dim**-0.5)
     with device_context(q):
-        kernels.attention_delta[(triton.cdiv(length, DELTA_ROWS), batch * heads)](
+        kernels.attention_delta[(triton.cdiv(length, DELTA_ROWS) * batch * heads,)](
             out, grad, delta, *grad.stride()[:3], heads, length, **kinds, BQ=DELTA_ROWS
         )
         if split:
             dq = torch.empty(q.shape, dtype=q.dtype, device=q.device)
             c = _chosen("bwd_q", q, configs)
-            kernels.attention_bwd_q[(triton.cdiv(length, c.queries), batch * heads)](
+            kernels.attention_bwd_q[(triton.cdiv(length, c.queries) * batch * heads,)](
                 q, k, v, grad, lse, delta, dq, *common, **kinds, **_tiles(c, length, keys),
                 num_warps=c.warps, num_stages=c.stages,
             )  # fmt: skip
@@ -81,7 +81,7 @@ def backward(
         c = _chosen("bwd_kv" if split else "bwd_kv_add", q, configs, grad)
         if c.tma:
             triton.set_allocator(_scratch)
-        kernels.attention_bwd_kv[(triton.cdiv(keys, c.keys), batch * heads)](
+        kernels.attention_bwd_kv[(triton.cdiv(keys, c.keys) * batch * heads,)](
             q, k, v, grad, lse, delta, dq, dk, dv, *common, **kinds, **_tiles(c, length, keys),
             ADD_DQ=not split, TMA=c.tma, num_warps=c.warps, num_stages=c.stages,
         )  # fmt: skip
@@ -102,9 +102,11 @@ def pick(kernel: str, q: Tensor, *loaded: Tensor) -> Config:
 
 
 def _tma_fits(x: Tensor) -> bool:
-    """Rows begin at multiples of 16 bytes."""
+    """Rows begin at multiples of 16 bytes, and are not one row repeated."""
     size = x.element_size()
-    return x.data_ptr() % 16 == 0 and all(stride * size % 16 == 0 for stride in x.stride()[:-1])
+    return x.data_ptr() % 16 == 0 and all(
+        stride > 0 and stride * size % 16 == 0 for stride in x.stride()[:-1]
+    )
 
 
 def _tiles(c: Config, length: int, keys: int) -> dict[str, object]:

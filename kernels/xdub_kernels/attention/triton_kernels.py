@@ -43,10 +43,11 @@ def attention_fwd(
     D: tl.constexpr, BD: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr,
     EVEN_Q: tl.constexpr, EVEN_K: tl.constexpr, TMA: tl.constexpr, SPECIALISE: tl.constexpr,
 ):  # fmt: skip
-    """Grid (blocks of BQ queries, B * H). OUT [B, L, H, D] contiguous, LSE [B, H, L] fp32 (natural logarithm)."""
-    pair = tl.program_id(1).to(tl.int64)
+    """Grid (B * H * blocks of BQ queries,). OUT [B, L, H, D] contiguous, LSE [B, H, L] fp32 (natural logarithm)."""
+    blocks = tl.cdiv(L, BQ)
+    pair = (tl.program_id(0) // blocks).to(tl.int64)
     b, h = pair // H, pair % H
-    first = tl.program_id(0) * BQ
+    first = (tl.program_id(0) % blocks) * BQ
     row = first + tl.arange(0, BQ)
     K += b * k_b + h * k_h
     V += b * v_b + h * v_h
@@ -89,9 +90,10 @@ def attention_fwd(
 @triton.jit
 def attention_delta(OUT, DO, DELTA, g_b, g_l, g_h, H, L, D: tl.constexpr, BD: tl.constexpr, BQ: tl.constexpr):
     """DELTA [B, H, L] fp32 = sum over D of OUT * DO: what the softmax's backward subtracts. Grid as forward."""
-    pair = tl.program_id(1).to(tl.int64)
+    blocks = tl.cdiv(L, BQ)
+    pair = (tl.program_id(0) // blocks).to(tl.int64)
     b, h = pair // H, pair % H
-    row = tl.program_id(0) * BQ + tl.arange(0, BQ)
+    row = (tl.program_id(0) % blocks) * BQ + tl.arange(0, BQ)
     o = _rows(OUT + (b * L * H + h) * D, row, L, H * D, D, BD, False).to(tl.float32)
     do = _rows(DO + b * g_b + h * g_h, row, L, g_l, D, BD, False).to(tl.float32)
     tl.store(DELTA + pair * L + row, tl.sum(o * do, 1), mask=row < L)
@@ -105,10 +107,11 @@ def attention_bwd_kv(
     D: tl.constexpr, BD: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr,
     EVEN_Q: tl.constexpr, EVEN_K: tl.constexpr, ADD_DQ: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
-    """Grid (blocks of BK keys, B * H): DK, DV [B, M, H, D]. With ADD_DQ also adds to DQ [B, L, H, D] fp32."""
-    pair = tl.program_id(1).to(tl.int64)
+    """Grid (B * H * blocks of BK keys,): DK, DV [B, M, H, D]. With ADD_DQ also adds to DQ [B, L, H, D] fp32."""
+    blocks = tl.cdiv(M, BK)
+    pair = (tl.program_id(0) // blocks).to(tl.int64)
     b, h = pair // H, pair % H
-    column = tl.program_id(0) * BK + tl.arange(0, BK)
+    column = (tl.program_id(0) % blocks) * BK + tl.arange(0, BK)
     k = _rows(K + b * k_b + h * k_h, column, M, k_l, D, BD, EVEN_K)
     v = _rows(V + b * v_b + h * v_h, column, M, v_l, D, BD, EVEN_K)
     Q += b * q_b + h * q_h
@@ -166,10 +169,11 @@ def attention_bwd_q(
     D: tl.constexpr, BD: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr,
     EVEN_Q: tl.constexpr, EVEN_K: tl.constexpr,
 ):  # fmt: skip
-    """Grid (blocks of BQ queries, B * H): DQ [B, L, H, D]."""
-    pair = tl.program_id(1).to(tl.int64)
+    """Grid (B * H * blocks of BQ queries,): DQ [B, L, H, D]."""
+    blocks = tl.cdiv(L, BQ)
+    pair = (tl.program_id(0) // blocks).to(tl.int64)
     b, h = pair // H, pair % H
-    row = tl.program_id(0) * BQ + tl.arange(0, BQ)
+    row = (tl.program_id(0) % blocks) * BQ + tl.arange(0, BQ)
     q = _rows(Q + b * q_b + h * q_h, row, L, q_l, D, BD, EVEN_Q)
     do = _rows(DO + b * g_b + h * g_h, row, L, g_l, D, BD, EVEN_Q)
     lse = tl.load(LSE + pair * L + row, mask=row < L, other=0.0) * LOG2E

@@ -7,8 +7,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xdub_kernels.audio_attention import op, reference
-from xdub_kernels.dispatch import check_device, check_floating, check_integers, check_like, choose
+from xdub_kernels.dispatch import (
+    UnavailableError,
+    check_device,
+    check_floating,
+    check_integers,
+    check_like,
+    choose,
+)
 
+LARGEST_HEAD_DIM, LARGEST_WINDOW = 128, 64
+"""What the Triton kernels keep in shared memory."""
 __all__ = ["audio_output_projection", "frame_audio_attention", "gate_disabled"]
 
 
@@ -44,7 +53,6 @@ def frame_audio_attention(
             the result with ``audio_output_projection`` (or ``gate_disabled``), or a bias makes a disabled
             sample audible.
         impl: ``"auto"`` is Triton on a GPU that has it, else the reference.
-        impl: ``"auto"`` is the reference in this version.
 
     Returns:
         ``[B, F, N, H, D]`` in q's dtype; scores are scaled by 1/sqrt(D).
@@ -69,7 +77,15 @@ def frame_audio_attention(
         raise ValueError(f"window must be at least 1, got {window}")
     _check_enabled(enabled, q)
     starts = starts.to(torch.int64).expand(q.shape[0], q.shape[1])
-    if choose(impl, "frame_audio_attention", q) == "triton":
+    which = choose(impl, "frame_audio_attention", q)
+    if which == "triton" and (q.shape[-1] > LARGEST_HEAD_DIM or window > LARGEST_WINDOW):
+        if impl == "triton":
+            limits = f"at most {LARGEST_HEAD_DIM} channels a head and windows of {LARGEST_WINDOW} rows"
+            raise UnavailableError(
+                f"impl='triton': frame_audio_attention takes {limits}; use 'reference' or 'auto'"
+            )
+        which = "reference"
+    if which == "triton":
         return op.audio_attention_op(q, k, v, starts, window, enabled)
     return reference.frame_audio_attention(q, k, v, starts, window=window, enabled=enabled)
 

@@ -22,7 +22,7 @@ def _motion_frames(motion_frames: int | Tensor, z: Tensor) -> Tensor:
     if motion_frames.shape != (batch,):
         found = tuple(motion_frames.shape)
         raise ValueError(f"motion_frames must be an int or [B] = [{batch}], got shape {found}")
-    return motion_frames.to(z.device, torch.int64)
+    return motion_frames.to(z.device, torch.int64).clamp(0, z.shape[2]).contiguous()
 
 
 def _check_mask(name: str, mask: Tensor, v_hat: Tensor) -> None:
@@ -88,7 +88,8 @@ def weighted_flow_loss(
         v_hat, z0, eps: ``[B, C, f, h, w]``; v_hat may be narrower than z0 and eps (bf16 model, fp32 latents).
         face_mask, lip_mask: ``[B, 1, f, h, w]``, floating point or bool.
         face_weight, lip_weight: w and w_lip, 0.3 in the paper.
-        motion_frames: int, or ``[B]`` ints: latent frames at the start that are left out.
+        motion_frames: int, or ``[B]`` ints: latent frames at the start that are left out; in a tensor, numbers below 0
+            mean 0 and above f mean f (looking would make the host wait for the device).
         per_sample: also return the weighted sum and the number of elements of every sample, both ``[B]`` and
             detached: ``sums / numbers`` is the loss of each sample, for curves by noise band.
         impl: ``"triton"`` makes value and gradient in one pass and needs masks without a gradient; ``"auto"`` is
@@ -112,7 +113,7 @@ def weighted_flow_loss(
             raise ValueError(f"{name} must not require a gradient with impl='triton'; use impl='reference'")
         which = "reference"
     if which == "triton":
-        loss, sums, numbers, _ = op.flow_loss_op(
+        loss, sums, numbers, *_ = op.flow_loss_op(
             v_hat, z0, eps, face_mask, lip_mask, motion, face_weight, lip_weight
         )
     else:

@@ -18,8 +18,8 @@ def flow_loss_op(
     motion_frames: Tensor,
     face_weight: float,
     lip_weight: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Loss [], sums [B], numbers [B], and the gradient of v_hat that a loss gradient of 1 would give."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Loss [], sums [B], numbers [B]; and for backward weight x difference and its factor to the gradient."""
     from xdub_kernels.flow_loss import triton_kernels
 
     return triton_kernels.flow_loss(
@@ -35,19 +35,25 @@ def _(v_hat, *_):
         torch.empty(batch, dtype=torch.float32, device=device),
         torch.empty(batch, dtype=torch.int64, device=device),
         torch.empty(v_hat.shape, dtype=v_hat.dtype, device=device),
+        torch.empty((), dtype=torch.float32, device=device),
     )
 
 
 def _setup_loss(ctx, inputs, output) -> None:
-    _, sums, numbers, gradient = output
-    ctx.mark_non_differentiable(sums, numbers, gradient)
-    ctx.save_for_backward(gradient)
+    _, sums, numbers, weighted, per_element = output
+    ctx.mark_non_differentiable(sums, numbers, weighted, per_element)
+    ctx.set_materialize_grads(
+        False
+    )  # zeros for the four outputs that have no gradient would cost a pass over memory
+    ctx.save_for_backward(weighted, per_element)
     ctx.dtypes = [x.dtype for x in inputs[:3]]
 
 
-def _backward_loss(ctx, grad: Tensor, *_):
-    (gradient,) = ctx.saved_tensors
-    scaled = gradient * grad.to(torch.float32)
+def _backward_loss(ctx, grad: Tensor | None, *_):
+    if grad is None:
+        return (None,) * 8
+    weighted, per_element = ctx.saved_tensors
+    scaled = weighted * (grad.to(torch.float32) * per_element)
     # v_hat - (eps - z0) is squared, so z0 has v_hat's gradient and eps its negative.
     signs = (1, 1, -1)
     found = [

@@ -20,28 +20,19 @@ SUMS_AT_ONCE = 1024
 
 
 @triton.jit
-def _counted(MOTION, B, C, S, HW, CHUNK: tl.constexpr):
-    """Number of elements behind the motion frames of all samples, fp32 (exact up to 2^24 frames)."""
-    frames = tl.zeros((CHUNK,), tl.float32)
-    for start in range(0, B, CHUNK):
-        sample = start + tl.arange(0, CHUNK)
-        motion = tl.load(MOTION + sample, mask=sample < B, other=0)
-        frames += tl.where(sample < B, (S // HW - motion).to(tl.float32), 0.0)
-    return tl.sum(frames, 0) * (C * HW).to(tl.float32)
-
-
-@triton.jit
 def flow_loss_fwd(
     V, Z, EPS, FACE, LIP, MOTION, DV, PARTIAL,
-    B, C, S, HW, face_weight, lip_weight,
-    BLOCK: tl.constexpr, CHUNK: tl.constexpr,
+    C, S, HW, face_weight, lip_weight,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Grid (blocks of places, B). V, Z, EPS, DV [B, C, S]; masks [B, S]; PARTIAL [B, blocks] fp32."""
+    """Grid (blocks of places, B). V, Z, EPS, DV [B, C, S]; masks [B, S]; PARTIAL [B, blocks] fp32.
+
+    DV is weight x difference: of order one, so that fp16 holds it. What divides by the number of elements comes later.
+    """
     b = tl.program_id(1).to(tl.int64)
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = place < S
     counts = inside & (place // HW >= tl.load(MOTION + b))
-    per_element = 2.0 / tl.maximum(_counted(MOTION, B, C, S, HW, CHUNK), 1.0)
     face = tl.load(FACE + b * S + place, mask=counts, other=0.0).to(tl.float32)
     lip = tl.load(LIP + b * S + place, mask=counts, other=0.0).to(tl.float32)
     weight = 1.0 + face_weight * face + lip_weight * lip
@@ -54,25 +45,35 @@ def flow_loss_fwd(
         difference = v - (eps - z)
         weighted = weight * difference
         total += weighted * difference
-        tl.store(DV + at, narrow(weighted * per_element, DV.dtype.element_ty), mask=inside)
+        tl.store(DV + at, narrow(weighted, DV.dtype.element_ty), mask=inside)
     tl.store(PARTIAL + b * tl.num_programs(0) + tl.program_id(0), tl.sum(total, 0))
 
 
 @triton.jit
-def flow_loss_sum(PARTIAL, MOTION, LOSS, SUMS, NUMBERS, B, blocks, C, S, HW, CHUNK: tl.constexpr):
-    """Grid (1,): SUMS [B] fp32, NUMBERS [B] int64 and LOSS [] fp32, added up in one order."""
-    whole = 0.0
-    for b in range(0, B):
-        total = tl.zeros((CHUNK,), tl.float32)
-        for start in range(0, blocks, CHUNK):
-            block = start + tl.arange(0, CHUNK)
-            total += tl.load(PARTIAL + b * blocks + block, mask=block < blocks, other=0.0)
-        of_sample = tl.sum(total, 0)
-        whole += of_sample
-        tl.store(SUMS + b, of_sample)
-        frames = S // HW - tl.load(MOTION + b)
-        tl.store(NUMBERS + b, frames.to(tl.int64) * C * HW)
-    tl.store(LOSS, whole / tl.maximum(_counted(MOTION, B, C, S, HW, CHUNK), 1.0))
+def flow_loss_sums(PARTIAL, MOTION, SUMS, NUMBERS, blocks, C, S, HW, CHUNK: tl.constexpr):
+    """Grid (B,): SUMS [B] fp32, a sample's partial sums added up in one order, and NUMBERS [B] int64."""
+    b = tl.program_id(0)
+    total = tl.zeros((CHUNK,), tl.float32)
+    for start in range(0, blocks, CHUNK):
+        block = start + tl.arange(0, CHUNK)
+        total += tl.load(PARTIAL + b * blocks + block, mask=block < blocks, other=0.0)
+    tl.store(SUMS + b, tl.sum(total, 0))
+    frames = S // HW - tl.load(MOTION + b)
+    tl.store(NUMBERS + b, frames.to(tl.int64) * C * HW)
+
+
+@triton.jit
+def flow_loss_mean(SUMS, NUMBERS, LOSS, PER_ELEMENT, B, CHUNK: tl.constexpr):
+    """Grid (1,): LOSS [] = sum of all / number of all, and PER_ELEMENT [] = 2 / number, the gradient's factor."""
+    total = tl.zeros((CHUNK,), tl.float32)
+    number = tl.zeros((CHUNK,), tl.int64)
+    for start in range(0, B, CHUNK):
+        sample = start + tl.arange(0, CHUNK)
+        total += tl.load(SUMS + sample, mask=sample < B, other=0.0)
+        number += tl.load(NUMBERS + sample, mask=sample < B, other=0)
+    counted = tl.maximum(tl.sum(number, 0), 1).to(tl.float32)
+    tl.store(LOSS, tl.sum(total, 0) / counted)
+    tl.store(PER_ELEMENT, 2.0 / counted)
 
 
 @triton.jit
@@ -100,38 +101,31 @@ def flow_loss(
     motion_frames: Tensor,
     face_weight: float,
     lip_weight: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Loss [] fp32, sums [B] fp32, numbers [B] int64, gradient of v_hat in its dtype. motion_frames int64 [B]."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Loss [], sums [B], numbers [B] int64; weight x difference in v_hat's dtype and its factor [] to the gradient.
+
+    motion_frames int64 [B].
+    """
     v_hat, z0, eps, face_mask, lip_mask = (x.contiguous() for x in (v_hat, z0, eps, face_mask, lip_mask))
     batch, channels, frames, height, width = v_hat.shape
     places = frames * height * width
     blocks = triton.cdiv(places, PLACES)
-    gradient = torch.empty_like(v_hat)
-    loss = torch.empty((), dtype=torch.float32, device=v_hat.device)
+    weighted = torch.empty_like(v_hat)
+    loss, per_element = (torch.empty((), dtype=torch.float32, device=v_hat.device) for _ in range(2))
     sums = torch.empty(batch, dtype=torch.float32, device=v_hat.device)
     numbers = torch.empty(batch, dtype=torch.int64, device=v_hat.device)
     if v_hat.numel() == 0:
-        return loss.zero_(), sums.zero_(), numbers.zero_(), gradient
+        return loss.zero_(), sums.zero_(), numbers.zero_(), weighted, per_element.zero_()
     partial = torch.empty(batch, blocks, dtype=torch.float32, device=v_hat.device)
     sizes = (channels, places, height * width)
     with device_context(v_hat):
         flow_loss_fwd[(blocks, batch)](
-            v_hat, z0, eps, face_mask, lip_mask, motion_frames, gradient, partial,
-            batch, *sizes, face_weight, lip_weight,
-            BLOCK=PLACES, CHUNK=_chunk(batch), num_warps=WARPS,
+            v_hat, z0, eps, face_mask, lip_mask, motion_frames, weighted, partial,
+            *sizes, face_weight, lip_weight, BLOCK=PLACES, num_warps=WARPS,
         )  # fmt: skip
-        flow_loss_sum[(1,)](
-            partial,
-            motion_frames,
-            loss,
-            sums,
-            numbers,
-            batch,
-            blocks,
-            *sizes,
-            CHUNK=_chunk(max(batch, blocks)),
-        )
-    return loss, sums, numbers, gradient
+        flow_loss_sums[(batch,)](partial, motion_frames, sums, numbers, blocks, *sizes, CHUNK=_chunk(blocks))
+        flow_loss_mean[(1,)](sums, numbers, loss, per_element, batch, CHUNK=_chunk(batch))
+    return loss, sums, numbers, weighted, per_element
 
 
 def add_noise(z0: Tensor, eps: Tensor, t: Tensor, motion_frames: Tensor) -> Tensor:

@@ -188,6 +188,7 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """Normed and rotated q and k, contiguous [B, L, H, D] in their dtype."""
     q, k = rows_last_contiguous(q), rows_last_contiguous(k)
+    q_weight, k_weight = (None if w is None else w.contiguous() for w in (q_weight, k_weight))
     batch, length, heads, dim = q.shape
     out_q, out_k = (torch.empty(q.shape, dtype=q.dtype, device=q.device) for _ in range(2))
     if q.numel() == 0:
@@ -222,6 +223,7 @@ def backward_one(
 ) -> tuple[Tensor, Tensor | None]:
     """Gradients of x [B, L, H, D] and of its weight, from that of the rotated x (any dtype)."""
     x, grad = rows_last_contiguous(x), grad.contiguous()
+    weight = None if weight is None else weight.contiguous()
     batch, length, heads, dim = x.shape
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     if x.numel() == 0:

@@ -86,17 +86,26 @@ def shifted_rope_attention(
         axes_dim=axes,
     )
     weights = dict(q_weight=q_weight, k_weight=k_weight)
-    if choose(impl, "shifted_rope_attention", q) == "reference":
+    if deterministic is None:
+        deterministic = torch.are_deterministic_algorithms_enabled()
+    which = choose(impl, "shifted_rope_attention", q)
+    if which == "triton" and backend == "auto":
+        core = cores.pick_core(q, deterministic=deterministic)
+        if impl == "auto" and cores.obstacle(core, q) is not None:
+            which = "reference"
+        else:
+            backend = core
+    if which == "reference":
         if impl == "reference" and backend == "auto":
             backend = "reference"
         return reference.shifted_rope_attention(q, k, v, backend=backend, **where, **weights)
-    if deterministic is None:
-        deterministic = torch.are_deterministic_algorithms_enabled()
-    if backend == "auto":
-        backend = cores.pick_core(q, deterministic=deterministic)
     if backend not in cores.CORES:
         rotated_q, rotated_k = qk_norm_rope(q, k, **where, **weights, impl="triton")
         return run_backend(rotated_q, rotated_k, v, backend).to(q.dtype)
     if (reason := cores.obstacle(backend, q)) is not None:
         raise UnavailableError(f"backend={backend!r} {reason}")
+    if deterministic and backend == "cudnn":
+        raise UnavailableError(
+            "backend='cudnn' adds up in an order of its own: use another with deterministic=True"
+        )
     return op.rope_attention_op(q, k, v, q_weight, k_weight, backend, deterministic, *where.values())[0]
