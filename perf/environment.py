@@ -44,7 +44,8 @@ def _version(package: str) -> str | None:
 def _smi(query: str) -> str | None:
     if not torch.cuda.is_available():
         return None
-    return _output("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits")
+    which = f"GPU-{torch.cuda.get_device_properties(0).uuid}"
+    return _output("nvidia-smi", f"--id={which}", f"--query-gpu={query}", "--format=csv,noheader,nounits")
 
 
 def clock_mhz() -> int | None:

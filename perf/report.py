@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from perf import rows
+from perf.run import rate
 
 BEGIN, END = "<!-- perf report: begin -->", "<!-- perf report: end -->"
 ROOT = Path(__file__).parents[1]
@@ -16,10 +17,11 @@ OURS = "xdub"
 
 
 def newest(results: Path = rows.RESULTS) -> list[Path]:
-    """The latest file in the folder of each GPU (dates lead the names)."""
+    """The latest file with a time in it, of each GPU (dates lead the names)."""
     folders = sorted(p for p in results.iterdir() if p.is_dir()) if results.is_dir() else []
     runs = ([p for p in folder.glob("*.jsonl") if ".tune." not in p.name] for folder in folders)
-    return [max(files) for files in runs if files]
+    timed = ([p for p in files if rows.measured(rows.read(p))] for files in runs)
+    return [max(files) for files in timed if files]
 
 
 def heading(found: list[dict[str, Any]]) -> str:
@@ -41,12 +43,9 @@ def table(found: list[dict[str, Any]]) -> str:
     for row in measured:
         same = [r for r in measured if rows.key(r)[:4] == rows.key(row)[:4]]
         ours = min((r["p50_ms"] for r in same if r["provider"].startswith(OURS)), default=None)
-        rate = f"{row['tflops']:.0f} TFLOP/s" if row["tflops"] > 20 else f"{row['gbs']:.0f} GB/s"
         ratio = f"{row['p50_ms'] / ours:.2f} x" if ours else ""
-        lines.append(
-            f"| {row['kernel']} | {row['shape']} | {row['mode']} | {row['provider']} | {row['p50_ms']:.4f} | {rate} "
-            f"| {row['of_ceiling']:.0%} | {ratio} |"
-        )
+        what = f"{row['kernel']} | {row['shape']} | {row['mode']} | {row['provider']}"
+        lines.append(f"| {what} | {row['p50_ms']:.4f} | {rate(row)} | {row['of_ceiling']:.0%} | {ratio} |")
     return "\n".join(lines)
 
 
@@ -61,10 +60,8 @@ def summary(found: list[dict[str, Any]]) -> str:
         other = min((r for r in same if not r["provider"].startswith(OURS)), key=_time, default=None)
         if ours and other:
             ratio = other["p50_ms"] / ours["p50_ms"]
-            lines.append(
-                f"| {' | '.join(group)} | {ours['p50_ms']:.4f} ms | {ours['of_ceiling']:.0%} | {other['provider']} "
-                f"| {ratio:.2f} x |"
-            )
+            fastest = f"{ours['provider']} {ours['p50_ms']:.4f} ms | {ours['of_ceiling']:.0%}"
+            lines.append(f"| {' | '.join(group)} | {fastest} | {other['provider']} | {ratio:.2f} x |")
     return "\n".join(lines)
 
 
@@ -74,7 +71,7 @@ def _time(row: dict[str, Any]) -> float:
 
 def report(write: Callable[[list[dict[str, Any]]], str], results: Path = rows.RESULTS) -> str:
     """What stands between the two marks of a document: ``write`` for every GPU that was measured."""
-    parts = [write(found) for path in newest(results) if rows.measured(found := rows.read(path))]
+    parts = [write(rows.read(path)) for path in newest(results)]
     if not parts:
         return (
             "No GPU has been measured yet: neither A100 nor H100/H200. `python -m perf run --all` on a machine "

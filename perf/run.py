@@ -24,7 +24,6 @@ from perf.ops import Bench, Provider, benches
 from xdub_kernels import dispatch
 from xdub_kernels.dispatch import UnavailableError
 
-MODES = ("fwd", "bwd")
 SETS_BEYOND_L2 = 2.5
 """Inputs rotate among sets that together are so many times larger than the L2 cache."""
 MOST_SETS = 16
@@ -36,8 +35,9 @@ def run(
     dtype: torch.dtype = torch.bfloat16,
     seconds: float = 3.0,
     only_checks: bool = False,
+    path: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """All rows of the chosen benches; prints one line for each as it goes."""
+    """All rows of the chosen benches; prints each as it goes, and keeps ``path`` up to date."""
     told = environment()
     common = {"schema": rows.SCHEMA, "environment": told, "dtype": str(dtype).removeprefix("torch.")}
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -60,6 +60,8 @@ def run(
             row.update(_judged(bench, row, ceilings))
             found.append(row)
             print(line(row), flush=True)
+        if path is not None:
+            rows.write(path, found)
     return found
 
 
@@ -71,7 +73,7 @@ def _bench(
         return [
             {"provider": name, "mode": mode, "status": "not-measured", "reason": reason}
             for name in bench.providers
-            for mode in MODES
+            for mode in bench.bytes
         ]
     inputs = bench.make(0, dtype, device)
     told: list[dict[str, Any]] = []
@@ -79,10 +81,9 @@ def _bench(
     for name, provider in bench.providers.items():
         try:
             error = gate.check(bench, provider, inputs)
-        except (UnavailableError, RuntimeError, NotImplementedError, gate.Wrong) as problem:
-            status = "wrong" if isinstance(problem, gate.Wrong) else "unavailable"
-            why = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
-            told += [{"provider": name, "mode": m, "status": status, "reason": why} for m in MODES]
+        except Exception as problem:  # compilers, drivers and kernels fail in many ways; each is a row
+            excused = isinstance(problem, UnavailableError) or not name.startswith("xdub")
+            told += _failed(bench, [name], problem, "unavailable" if excused else "wrong")
             continue
         right[name] = {"provider": name, "error": error}
     if device == "cpu" or only_checks:
@@ -90,9 +91,23 @@ def _bench(
         return told + [
             {**row, "mode": m, "status": "not-measured", "reason": why}
             for row in right.values()
-            for m in MODES
+            for m in bench.bytes
         ]
-    return told + _time(bench, inputs, right, dtype, seconds)
+    try:
+        return told + _time(bench, inputs, right, dtype, seconds)
+    except Exception as problem:
+        return told + _failed(bench, list(right), problem, "failed")
+
+
+def _failed(bench: Bench, names: list[str], problem: Exception, status: str) -> list[dict[str, Any]]:
+    """Rows that say why there is no time."""
+    if isinstance(problem, gate.Wrong):
+        status = "wrong"
+    text = str(problem).strip().splitlines()
+    reason = f"{type(problem).__name__}: {text[0] if text else ''}"
+    return [
+        {"provider": n, "mode": m, "status": status, "reason": reason} for n in names for m in bench.bytes
+    ]
 
 
 def _time(
@@ -108,7 +123,7 @@ def _time(
         for i in range(1, min(MOST_SETS, max(1, math.ceil(SETS_BEYOND_L2 * l2 / size))))
     ]
     told = []
-    for mode in MODES:
+    for mode in bench.bytes:
         calls = {name: _call(bench, bench.providers[name], sets, mode) for name in right}
         peaks = {name: peak_bytes(call) for name, call in calls.items()}
         per_call = 1
@@ -145,11 +160,23 @@ def _call(bench: Bench, provider: Provider, sets: list[list[Tensor]], mode: str)
                 return provider(*sets[n % len(sets)])
 
         return forward
-    prepared = []
-    for inputs in sets:
+    from perf.timing import recording_stream
+
+    def prepare(inputs: list[Tensor]):
         leaves = gate.differentiable(inputs, bench.trained)
         outs = gate.outputs(provider(*leaves))
-        prepared.append((outs, leaves[: bench.trained], gate.output_gradients(outs)))
+        return outs, leaves[: bench.trained], gate.output_gradients(outs)
+
+    if mode == "full":
+
+        def full(n: int) -> object:
+            return torch.autograd.grad(*prepare(sets[n % len(sets)]))
+
+        return full
+    stream = recording_stream() if bench.small else torch.cuda.current_stream()
+    with torch.cuda.stream(stream):
+        prepared = [prepare(inputs) for inputs in sets]
+    torch.cuda.synchronize()
 
     def backward(n: int) -> object:
         outs, leaves, flowing = prepared[n % len(prepared)]
@@ -181,17 +208,26 @@ def _judged(bench: Bench, row: dict[str, Any], ceilings: dict[str, float]) -> di
     """TFLOP/s, GB/s and the share of the measured ceiling, for a timed row."""
     if row["status"] != "ok":
         return {}
-    flops, size = {
-        "fwd": (bench.forward_flops, bench.forward_bytes),
-        "bwd": (bench.backward_flops, bench.backward_bytes),
-    }[row["mode"]]
-    return rates(flops, size, row["p50_ms"], ceilings)
+    mode = row["mode"]
+    return rates(bench.flops.get(mode, 0.0), bench.bytes[mode], row["p50_ms"], ceilings)
 
 
-def rates(flops: float, size: float, ms: float, ceilings: dict[str, float]) -> dict[str, float]:
+def rates(flops: float, size: float, ms: float, ceilings: dict[str, float]) -> dict[str, Any]:
     """What ``flops`` and ``size`` bytes in ``ms`` milliseconds are, and what the device could do at best."""
-    floor = max(flops / ceilings["matmul_tflops"] / 1e9, size / ceilings["copy_gbs"] / 1e6)
-    return {"tflops": flops / ms / 1e9, "gbs": size / ms / 1e6, "floor_ms": floor, "of_ceiling": floor / ms}
+    multiply, move = flops / ceilings["matmul_tflops"] / 1e9, size / ceilings["copy_gbs"] / 1e6
+    floor = max(multiply, move)
+    return {
+        "tflops": flops / ms / 1e9,
+        "gbs": size / ms / 1e6,
+        "bound": "compute" if multiply > move else "memory",
+        "floor_ms": floor,
+        "of_ceiling": floor / ms,
+    }
+
+
+def rate(row: dict[str, Any]) -> str:
+    """The rate that counts for a timed row: TFLOP/s where multiplication is the floor, else GB/s."""
+    return f"{row['tflops']:.0f} TFLOP/s" if row["bound"] == "compute" else f"{row['gbs']:.0f} GB/s"
 
 
 def line(row: dict[str, Any]) -> str:
@@ -200,10 +236,8 @@ def line(row: dict[str, Any]) -> str:
     if row["status"] != "ok":
         error = f"error {row['error']:.1e}  " if "error" in row else ""
         return f"{what}{row['status']}: {error}{row['reason'][:90]}"
-    rate = f"{row['tflops']:7.0f} TFLOP/s" if row["tflops"] > 20 else f"{row['gbs']:7.0f} GB/s   "
-    return (
-        f"{what}{row['p50_ms']:9.4f} ms {rate} {row['of_ceiling']:6.1%} of ceiling  error {row['error']:.1e}"
-    )
+    share = f"{row['of_ceiling']:6.1%} of ceiling  error {row['error']:.1e}"
+    return f"{what}{row['p50_ms']:9.4f} ms {rate(row):>13s} {share}"
 
 
 def _now() -> str:
@@ -211,9 +245,9 @@ def _now() -> str:
 
 
 def default_path(told: dict[str, Any]) -> Path:
-    """perf/results/<gpu>/<date>-<commit>.jsonl."""
+    """perf/results/<gpu>/<date>-<time>-<commit>.jsonl."""
     gpu = (told["gpu"] or "no-gpu").lower().replace(" ", "-")
-    return rows.RESULTS / gpu / f"{datetime.date.today()}-{told['commit']}.jsonl"
+    return rows.RESULTS / gpu / f"{datetime.datetime.now():%Y-%m-%d-%H%M%S}-{told['commit']}.jsonl"
 
 
 def add_parser(commands) -> None:
@@ -256,12 +290,14 @@ def main(arguments: argparse.Namespace) -> int:
         print(f"--kernel {arguments.kernel!r}: none of {names}", file=sys.stderr)
         return 2
     started = time.monotonic()
-    found = run(chosen, seconds=arguments.seconds, only_checks=arguments.check)
-    path = arguments.json or default_path(found[0]["environment"])
-    rows.write(path, found)
+    # A backward that frees its buffers could not be timed again and again.
+    torch._functorch.config.donated_buffer = False
+    path = arguments.json or (None if arguments.check else default_path(environment()))
+    found = run(chosen, seconds=arguments.seconds, only_checks=arguments.check, path=path)
     count = {
-        s: sum(row["status"] == s for row in found) for s in ("ok", "not-measured", "unavailable", "wrong")
+        s: sum(row["status"] == s for row in found)
+        for s in ("ok", "not-measured", "unavailable", "failed", "wrong")
     }
     summary = ", ".join(f"{n} {status}" for status, n in count.items() if n)
-    print(f"{summary}; {time.monotonic() - started:.0f} s; {path}")
-    return 1 if count["wrong"] else 0
+    print(f"{summary}; {time.monotonic() - started:.0f} s; {path or 'nothing written'}")
+    return 1 if count["wrong"] or count["failed"] else 0

@@ -5,9 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
+
+HEAD_START = 2_000_000
+"""Clock cycles, about a millisecond."""
+
+
+@lru_cache(maxsize=1)
+def recording_stream() -> torch.cuda.Stream:
+    """Where small operations run and are recorded: autograd runs backward on the stream of its forward."""
+    return torch.cuda.Stream()
 
 
 @dataclass(frozen=True)
@@ -36,8 +46,13 @@ def interleaved(
     events: dict[str, list[tuple[torch.cuda.Event, torch.cuda.Event]]] = {name: [] for name in calls}
     started, round_index = time.monotonic(), 0
     while round_index < 2 or (round_index < least and time.monotonic() - started < seconds):
-        for name, call in calls.items():
+        order = list(calls)
+        turn = round_index % len(order)
+        for name in order[turn:] + order[:turn]:
+            call = calls[name]
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            # The device waits while the host launches: what is timed is the kernels, not Python.
+            torch.cuda._sleep(HEAD_START)
             begin.record()
             call(round_index)
             end.record()
@@ -52,14 +67,14 @@ def graphed(call: Callable[[int], object], sets: int) -> Callable[[int], object]
 
     One replay runs ``sets`` calls; divide the time by that.
     """
-    side = torch.cuda.Stream()
+    side = recording_stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for index in range(sets):
             call(index)
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=side):
         for index in range(sets):
             call(index)
     return lambda _: graph.replay()

@@ -114,7 +114,7 @@ def row(p50: float, **changed) -> dict:
     return {
         "schema": rows.SCHEMA, "kernel": "attention", "shape": "3d", "mode": "fwd", "dtype": "bfloat16",
         "provider": "xdub-triton", "status": "ok", "p20_ms": p50, "p50_ms": p50, "p80_ms": p50, "noise": 0.002,
-        "tflops": 500.0, "gbs": 10.0, "of_ceiling": 0.6, "error": 1e-3,
+        "tflops": 500.0, "gbs": 10.0, "bound": "compute", "of_ceiling": 0.6, "error": 1e-3,
         "ceilings": {"copy_gbs": 4000.0, "matmul_tflops": 790.0},
         "environment": {"gpu": "H200", "torch": "2.13", "triton": "3.7", "commit": "abc"}, **changed,
     }  # fmt: skip
@@ -150,7 +150,7 @@ def test_the_report_compares_with_ours_and_says_when_nothing_was_measured(tmp_pa
     rows.write(tmp_path / "h200" / "2026-01-01-abc.jsonl", found)
     full, short = (report.report(write, tmp_path) for write in (report.table, report.summary))
     assert "**H200**" in full and "| sdpa-flash | 12.0000 | 500 TFLOP/s | 60% | 1.20 x |" in full
-    assert "| attention | 3d | fwd | 10.0000 ms | 60% | sdpa-cudnn | 1.10 x |" in short
+    assert "| attention | 3d | fwd | xdub-triton 10.0000 ms | 60% | sdpa-cudnn | 1.10 x |" in short
 
 
 def test_the_newest_run_of_a_gpu_counts_and_tuning_is_none(tmp_path):

@@ -19,7 +19,7 @@ def separable_tables(
     """cos and sin ``[P, D/2]`` fp32 of position p and pair i; the pair decides which axis p is a position on.
 
     P covers frames, and rows and columns of target and shifted reference: max(f, 2h, 2w) with a reference. At
-    128 positions x 64 pairs they are 64 KB that stay in the cache, where a table by token has 21 MB. Angles are
+    64 positions x 64 pairs they are 32 KB that stay in the cache, where a table by token has 21 MB. Angles are
     computed in float64 on the host and rounded once.
     """
     frames, height, width = grid

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xdub_kernels import frame_audio_attention
+from xdub_kernels import UnavailableError, frame_audio_attention
 from xdub_kernels.testing import assert_within_budget, audio_inputs, embedded, normal
 
 SLACK = 1.5
@@ -99,3 +99,11 @@ def test_compiling_does_not_break_the_graph(device):
     torch.testing.assert_close(
         torch.compile(step, backend="aot_eager", fullgraph=True)(q, k, v), step(q, k, v)
     )
+
+
+def test_windows_too_large_for_shared_memory_are_refused_by_name_and_served_by_auto(device):
+    q, k, v = audio_inputs(1, 2, 4, 90, 1, 4, device=device)
+    starts = torch.tensor([0, 10], device=device)
+    with pytest.raises(UnavailableError, match="windows of 64 rows"):
+        frame_audio_attention(q, k, v, starts, window=80, impl="triton")
+    assert frame_audio_attention(q, k, v, starts, window=80).shape == q.shape

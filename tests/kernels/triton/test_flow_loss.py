@@ -128,3 +128,28 @@ def test_compiling_does_not_break_the_graph(device):
     torch.testing.assert_close(
         torch.compile(step, backend="aot_eager", fullgraph=True)(**tensors), step(**tensors)
     )
+
+
+@pytest.mark.parametrize("impl", ["triton", "reference"])
+def test_motion_frames_may_be_strided_and_beyond_the_clip(impl, device):
+    """An expanded tensor, a column, and numbers outside 0..f mean what they say."""
+    tensors = flow_inputs((3, 2, 4, 3, 3), device=device)
+    same = outcome(tensors, 2, impl)
+    column = torch.tensor([[2, 9], [2, 9], [2, 9]], device=device)[:, 0]
+    for motion in (torch.tensor([2], device=device).expand(3), column):
+        for one, other in zip(outcome(tensors, motion, impl), same, strict=True):
+            assert torch.equal(one, other)
+    beyond, inside = (torch.tensor(m, device=device) for m in ([-1, 9, 2], [0, 4, 2]))
+    for one, other in zip(outcome(tensors, beyond, impl), outcome(tensors, inside, impl), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_half_precision_gradients_do_not_vanish_behind_a_loss_scale(device):
+    """2 / n is below what fp16 holds for large batches: n must divide after the loss scale has multiplied."""
+    from xdub_kernels.flow_loss.triton_kernels import flow_loss
+
+    tensors = flow_inputs((1, 2, 3, 4, 4), dtype=torch.float16, device=device)
+    motion = torch.zeros(1, dtype=torch.int64, device=device)
+    _, _, numbers, weighted, per_element = flow_loss(*tensors.values(), motion, 0.3, 0.3)
+    assert weighted.dtype == torch.float16 and weighted.abs().max() > 0.1
+    assert per_element.dtype == torch.float32 and per_element.item() == pytest.approx(2 / numbers.item())

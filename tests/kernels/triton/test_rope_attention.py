@@ -7,7 +7,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xdub_kernels import attention, qk_norm_rope, shifted_rope_attention
+from xdub_kernels import UnavailableError, attention, qk_norm_rope, shifted_rope_attention
 from xdub_kernels.testing import assert_within_budget, attention_inputs, embedded, normal
 
 SLACK = 1.5
@@ -295,3 +295,38 @@ def test_checkpointing_functional_call_autocast_and_compile_work(device):
     with torch.autocast(device, dtype=torch.bfloat16):
         for got, want in zip(outcome(layer), plain, strict=True):
             torch.testing.assert_close(got, want)
+
+
+def test_strided_norm_weights_mean_what_they_hold(device):
+    tensors, _, options = build("one reference frame", torch.float32, device)
+    plain = qk_norm_rope(*tensors[:2], q_weight=tensors[3], k_weight=tensors[4], **options, impl="triton")
+    strided = [torch.stack([w, -w], -1)[:, 0] for w in tensors[3:]]
+    got = qk_norm_rope(*tensors[:2], q_weight=strided[0], k_weight=strided[1], **options, impl="triton")
+    for one, other in zip(got, plain, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_gradient_that_is_one_row_repeated_is_read_right(device):
+    """What out.sum(1).backward() sends: stride 0 along L."""
+    tensors, _, options = build("one reference frame", torch.float32, device)
+
+    def gradients(way):
+        inputs = [x.detach().requires_grad_() for x in tensors[:3]]
+        out = shifted_rope_attention(*inputs, q_weight=tensors[3], k_weight=tensors[4], **options, impl="triton",
+                                     backend="triton")  # fmt: skip
+        way(out).backward()
+        return [x.grad for x in inputs]
+
+    wide = torch.ones_like(tensors[0])
+    repeated = gradients(lambda out: out.sum(1).sum())
+    for one, other in zip(repeated, gradients(lambda out: (out * wide).sum()), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_head_dim_that_no_core_takes_is_the_references_task_unless_asked_for(device):
+    tensors, _, options = build(
+        dict(grid=(1, 1, 3), reference_frames=0), torch.float32, device, heads=1, dim=130
+    )
+    with pytest.raises(UnavailableError, match="head dim of at most 128"):
+        shifted_rope_attention(*tensors, **options, impl="triton", backend="triton")
+    assert shifted_rope_attention(*tensors, **options).shape == tensors[0].shape
