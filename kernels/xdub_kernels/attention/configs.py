@@ -35,7 +35,7 @@ HALF = {
     (90, 128): {
         "fwd": [Config(128, 128, 8, 2), Config(128, 64, 8, 3), Config(128, 128, 8, 2, True),
                 Config(128, 128, 4, 2, True, True), Config(128, 64, 4, 3, True, True)],
-        "bwd_kv": [Config(32, 128, 8, 2), Config(64, 64, 8, 2), Config(64, 128, 8, 2, True)],
+        "bwd_kv": [Config(32, 128, 8, 2), Config(64, 64, 8, 2)],
         "bwd_kv_add": [Config(64, 64, 8, 2), Config(32, 128, 8, 2), Config(64, 64, 8, 2, True)],
         "bwd_q": [Config(128, 64, 8, 2), Config(128, 64, 8, 3)],
     },
