@@ -80,6 +80,7 @@ def test_a_recipe_file_is_loaded_like_a_shipped_one(tmp_path):
         ("audio=3", "audio=3 is not a section"),
         ("name.first=3", "name is a value, not a section"),
         ("video.size=81", "video.size=81 is not a multiple of 16"),
+        ("video.size=1600000", "video.size=1600000 px is more than 2048"),
         ("model.num_heads=5", "model.hidden_size=192 is not a multiple"),
         ("dub.window=24", "dub.window=24 does not fit the causal codec (4k + 1 frames); use 21 or 25"),
         ("phases.editor.window=49", "phases.editor.window=49 is longer than video.clip_frames=45"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -40,7 +41,9 @@ def score(
     with progress("scoring") as report:
         figures = dataclasses.asdict(score_video(video, reference, source=source, on_progress=report))
     if as_json:
-        typer.echo(json.dumps(figures))
+        # JSON knows neither NaN (a correlation over one frame) nor infinity (the PSNR of equal pictures).
+        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figures.items()}
+        typer.echo(json.dumps(finite, allow_nan=False))
         return
     for name, value in figures.items():
         if value is not None:

@@ -86,6 +86,7 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
+MAX_SIZE = 2048
 MAX_SEED = 2**53
 """What JSON, Parquet and torch all keep exactly."""
 
@@ -130,6 +131,8 @@ def _failed_checks(recipe: Recipe) -> Iterator[str]:
     pixels = 8 * max(model.patch[1], model.patch[2])
     if video.size <= 0 or video.size % pixels:
         yield f"video.size={video.size} is not a multiple of {pixels} (codec 8 px x model.patch)"
+    if video.size > MAX_SIZE:
+        yield f"video.size={video.size} px is more than {MAX_SIZE}: the size of a face crop, not of the videos"
     if video.fps != 25:
         yield f"video.fps={video.fps}: audio and codec are aligned at 25 fps only"
     if model.hidden_size % (2 * model.num_heads):
