@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from xdub.diffusion import (
@@ -39,6 +39,7 @@ def test_motion_frames_stay_clean_per_sample():
 
 
 @given(u=st.floats(0, 1), alpha=st.floats(0.1, 10))
+@example(u=1.0, alpha=0.1)
 def test_timestep_shift_keeps_the_ends_and_inverts(u, alpha):
     t = shift_timesteps(torch.tensor(u, dtype=torch.float64), alpha)
     assert 0 <= t <= 1

@@ -7,8 +7,11 @@ from torch import Tensor
 
 
 def shift_timesteps(u: Tensor, alpha: float) -> Tensor:
-    """Eq. 2: t = alpha u / (1 + (alpha - 1) u). alpha > 1 moves weight to high noise, < 1 to low noise."""
-    return alpha * u / (1 + (alpha - 1) * u)
+    """Eq. 2: t = alpha u / (1 + (alpha - 1) u). alpha > 1 moves weight to high noise, < 1 to low noise.
+
+    The denominator is written so that rounding never carries t beyond 1.
+    """
+    return alpha * u / (alpha * u + (1 - u))
 
 
 def sample_timesteps(batch: int, alpha: float, generator: torch.Generator) -> Tensor:
