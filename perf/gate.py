@@ -9,7 +9,7 @@ from perf.ops import Bench, Provider
 from xdub_kernels.testing import error_budget, relative_error
 
 SLACK = 3.0
-"""Times the error budget: baselines round between their steps, and the interpreter cuts off instead of rounding."""
+"""Times the error budget: most competitors round more than once between input and result."""
 ROWS = 61
 
 

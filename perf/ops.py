@@ -108,14 +108,20 @@ def _qkv(shape: tuple[int, ...], seed: int, dtype: torch.dtype, device: str, cou
     return [torch.randn(shape, generator=generator, device=device).to(dtype) for _ in range(count)]
 
 
+def _weighted(shape: tuple[int, ...], count: int) -> Callable[[int, torch.dtype, str], list[Tensor]]:
+    """Maker of ``count`` tensors [B, L, H, D] and the two norm weights [D]."""
+
+    def make(seed: int, dtype: torch.dtype, device: str) -> list[Tensor]:
+        weights = [1 + 0.1 * w for w in _qkv(shape[-1:], seed + 9, torch.float32, device, 2)]
+        return [*_qkv(shape, seed, dtype, device, count), *(w.to(dtype) for w in weights)]
+
+    return make
+
+
 def _prologue(name: str, heads: int, dim: int) -> Bench:
     grid, references = GRIDS[name]
     shape = (1, _tokens(GRIDS[name]), heads, dim)
     where = dict(grid=grid, reference_frames=references, norm="head")
-
-    def make(seed: int, dtype: torch.dtype, device: str) -> list[Tensor]:
-        weights = [1 + 0.1 * w for w in _qkv((dim,), seed + 9, torch.float32, device, 2)]
-        return [*_qkv(shape, seed, dtype, device, 2), *(w.to(dtype) for w in weights)]
 
     def own(q, k, q_weight, k_weight, impl="triton"):
         return qk_norm_rope(q, k, q_weight=q_weight, k_weight=k_weight, **where, impl=impl)
@@ -124,7 +130,7 @@ def _prologue(name: str, heads: int, dim: int) -> Bench:
     return Bench(
         kernel="qk_norm_rope",
         shape=name,
-        make=make,
+        make=_weighted(shape, 2),
         trained=4,
         exact=partial(own, impl="reference"),
         providers={
@@ -141,10 +147,6 @@ def _rope_attention(name: str, heads: int, dim: int) -> Bench:
     length = _tokens(GRIDS[name])
     shape = (1, length, heads, dim)
     where = dict(grid=grid, reference_frames=references, norm="head")
-
-    def make(seed: int, dtype: torch.dtype, device: str) -> list[Tensor]:
-        weights = [1 + 0.1 * w for w in _qkv((dim,), seed + 9, torch.float32, device, 2)]
-        return [*_qkv(shape, seed, dtype, device, 3), *(w.to(dtype) for w in weights)]
 
     def own(q, k, v, q_weight, k_weight, **options):
         return shifted_rope_attention(q, k, v, q_weight=q_weight, k_weight=k_weight, **where, **options)
@@ -164,7 +166,7 @@ def _rope_attention(name: str, heads: int, dim: int) -> Bench:
     return Bench(
         kernel="shifted_rope_attention",
         shape=name,
-        make=make,
+        make=_weighted(shape, 3),
         trained=5,
         exact=partial(own, impl="reference"),
         providers={

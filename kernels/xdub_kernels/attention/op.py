@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from xdub_kernels.attention import cores
+from xdub_kernels.fake import attention_like, contiguous_like
 
 
 @torch.library.custom_op("xdub_kernels::attention", mutates_args=())
@@ -16,9 +17,7 @@ def attention_op(q: Tensor, k: Tensor, v: Tensor, core: str, deterministic: bool
 
 @attention_op.register_fake
 def _(q, *_):
-    batch, length, heads, _ = q.shape
-    lse = torch.empty(batch, heads, length, dtype=torch.float32, device=q.device)
-    return torch.empty(q.shape, dtype=q.dtype, device=q.device), lse
+    return attention_like(q)
 
 
 @torch.library.custom_op("xdub_kernels::attention_backward", mutates_args=())
@@ -32,7 +31,7 @@ def attention_backward_op(
 
 @attention_backward_op.register_fake
 def _(grad, q, k, v, *_):
-    return tuple(torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
+    return tuple(contiguous_like(x) for x in (q, k, v))
 
 
 def _setup(ctx, inputs, output) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from xdub_kernels.fake import contiguous_like
+
 
 @torch.library.custom_op("xdub_kernels::frame_audio_attention", mutates_args=())
 def audio_attention_op(
@@ -18,7 +20,7 @@ def audio_attention_op(
 
 @audio_attention_op.register_fake
 def _(q, *_):
-    return _like(q)
+    return contiguous_like(q)
 
 
 @torch.library.custom_op("xdub_kernels::frame_audio_attention_backward", mutates_args=())
@@ -33,7 +35,7 @@ def audio_attention_backward_op(
 
 @audio_attention_backward_op.register_fake
 def _(grad, q, k, v, *_):
-    return _like(q), _like(k), _like(v)
+    return contiguous_like(q), contiguous_like(k), contiguous_like(v)
 
 
 def _setup(ctx, inputs, output) -> None:
@@ -47,7 +49,3 @@ def _backward(ctx, grad: Tensor):
 
 
 audio_attention_op.register_autograd(_backward, setup_context=_setup)
-
-
-def _like(x: Tensor) -> Tensor:
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from xdub_kernels.fake import contiguous_like
 from xdub_kernels.flow_loss.reference import counted_frames
 
 
@@ -34,7 +35,7 @@ def _(v_hat, *_):
         torch.empty((), dtype=torch.float32, device=device),
         torch.empty(batch, dtype=torch.float32, device=device),
         torch.empty(batch, dtype=torch.int64, device=device),
-        torch.empty(v_hat.shape, dtype=v_hat.dtype, device=device),
+        contiguous_like(v_hat),
         torch.empty((), dtype=torch.float32, device=device),
     )
 
@@ -76,7 +77,7 @@ def add_noise_op(z0: Tensor, eps: Tensor, t: Tensor, motion_frames: Tensor) -> T
 
 @add_noise_op.register_fake
 def _(z0, eps, t, motion_frames):
-    return torch.empty(z0.shape, dtype=z0.dtype, device=z0.device)
+    return contiguous_like(z0)
 
 
 def _setup_noise(ctx, inputs, output) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from xdub_kernels.fake import contiguous_like
+
 
 @torch.library.custom_op("xdub_kernels::qk_norm_rope", mutates_args=())
 def qk_norm_rope_op(
@@ -31,7 +33,7 @@ def qk_norm_rope_op(
 
 @qk_norm_rope_op.register_fake
 def _(q, k, *_):
-    return _like(q), _like(k)
+    return contiguous_like(q), contiguous_like(k)
 
 
 @torch.library.custom_op("xdub_kernels::qk_norm_rope_backward", mutates_args=())
@@ -62,7 +64,7 @@ def qk_norm_rope_backward_op(
 @qk_norm_rope_backward_op.register_fake
 def _(grad_q, grad_k, q, k, q_weight, k_weight, *_):
     weights = (q.new_empty(0) if w is None else torch.empty_like(w) for w in (q_weight, k_weight))
-    return (_like(q), _like(k), *weights)
+    return (contiguous_like(q), contiguous_like(k), *weights)
 
 
 def _setup(ctx, inputs, output) -> None:
@@ -80,10 +82,6 @@ def _backward(ctx, grad_q: Tensor, grad_k: Tensor):
 
 
 qk_norm_rope_op.register_autograd(_backward, setup_context=_setup)
-
-
-def _like(x: Tensor) -> Tensor:
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
 
 def _or_empty(x: Tensor | None, like: Tensor) -> Tensor:

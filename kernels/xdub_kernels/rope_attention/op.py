@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from xdub_kernels.attention import cores
+from xdub_kernels.fake import attention_like, contiguous_like
 from xdub_kernels.qknorm_rope.op import qk_norm_rope_backward_op, qk_norm_rope_op
 
 
@@ -40,9 +41,7 @@ def rope_attention_op(
 
 @rope_attention_op.register_fake
 def _(q, *_):
-    batch, length, heads, _ = q.shape
-    lse = torch.empty(batch, heads, length, dtype=torch.float32, device=q.device)
-    return torch.empty(q.shape, dtype=q.dtype, device=q.device), lse
+    return attention_like(q)
 
 
 @torch.library.custom_op("xdub_kernels::shifted_rope_attention_backward", mutates_args=())
@@ -76,7 +75,7 @@ def rope_attention_backward_op(
 @rope_attention_backward_op.register_fake
 def _(grad, q, k, v, q_weight, k_weight, *_):
     weights = (q.new_empty(0) if w is None else torch.empty_like(w) for w in (q_weight, k_weight))
-    return (*(torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v)), *weights)
+    return (*(contiguous_like(x) for x in (q, k, v)), *weights)
 
 
 def _setup(ctx, inputs, output) -> None:
