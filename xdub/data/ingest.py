@@ -1,7 +1,7 @@
 """Many sources -> clip shards and a ledger: in this process, or spread over Ray Data actors.
 
 What is done with one source is given as a function, so this graph serves every kind of source. Actors prepare and
-encode; this process alone writes. A source that crashes its actor is tried twice more, then noted as failed.
+encode; this process alone writes. A source that crashes its actor is tried twice more, after the others, then noted as failed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from xdub.ray_session import ensure_ray
 Prepare = Callable[[str, Any], tuple[Iterable[Clip], Iterable[LedgerRow]]]
 """(source, recipe) -> its clips (may be made lazily), and ledger rows, which are read after the clips."""
 
-RETRIES = 2
+ATTEMPTS = 3
+"""How often an actor may die of a source before the ledger says "failed"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,36 +138,47 @@ def _local(sources: Sequence[str], recipe: Any, prepare_one: Prepare) -> Generat
 
 
 def _ray(sources: Sequence[str], recipe: Any, prepare_one: Prepare, workers: int) -> Generator[Result]:
-    """The same results in the same order, made by up to `workers` actors."""
-    with _running_ray(workers):
-        import ray.data
+    """The same results in the same order, made by up to `workers` actors.
 
-        data = ray.data.from_items(
-            [{"source": source} for source in sources], override_num_blocks=len(sources)
-        )
-        data.context.execution_options.preserve_order = True  # the same sources give the same shards
-        data.context.enable_progress_bars = False
-        data.context.max_errored_blocks = -1  # a block is a source; those that are missing are noted below
-        with warnings.catch_warnings():
-            # Ray 2.60 announces another name for the last argument, which it does not have yet.
-            warnings.simplefilter("ignore")
-            data = data.map_batches(
-                _Actor,
-                fn_constructor_args=(recipe, prepare_one),
-                batch_size=1,
-                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers),
-                num_cpus=1,
-                ray_remote_args_fn=lambda: {"max_restarts": -1, "max_task_retries": RETRIES},
-            )
+    A source whose actor died is tried again after all others, in rounds of their own: a retry at once would go to an
+    actor that is still coming back, and the deaths that one source causes would use up the retries of the next.
+    """
+    with _running_ray(workers):
         missing = dict.fromkeys(sources)
-        for packed in data.iter_rows():
-            result: Result = pickle.loads(packed["result"])
-            if result[1] is None:
-                missing.pop(result[0])
-            yield result
+        for _ in range(ATTEMPTS):
+            for result in _round(list(missing), recipe, prepare_one, workers):
+                if result[1] is None:
+                    missing.pop(result[0])
+                yield result
+            if not missing:
+                return
         for source in missing:
-            message = f"its worker died {RETRIES + 1} times"
+            message = f"its worker died {ATTEMPTS} times"
             yield source, None, [LedgerRow(input=source, status="failed", message=message)]
+
+
+def _round(sources: list[str], recipe: Any, prepare_one: Prepare, workers: int) -> Generator[Result]:
+    """One pass of Ray Data over the sources; those whose actor dies are left out."""
+    import ray.data
+
+    data = ray.data.from_items([{"source": source} for source in sources], override_num_blocks=len(sources))
+    data.context.execution_options.preserve_order = True  # the same sources give the same shards
+    data.context.enable_progress_bars = False
+    data.context.max_errored_blocks = -1  # a block is a source; the caller knows which are missing
+    with warnings.catch_warnings():
+        # Ray 2.60 announces another name for the last argument, which it does not have yet.
+        warnings.simplefilter("ignore")
+        data = data.map_batches(
+            _Actor,
+            fn_constructor_args=(recipe, prepare_one),
+            batch_size=1,
+            # One source at a time: what waits in the queue of an actor dies with it.
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, max_tasks_in_flight_per_actor=1),
+            num_cpus=1,
+            ray_remote_args_fn=lambda: {"max_restarts": -1, "max_task_retries": 0},
+        )
+    for packed in data.iter_rows():
+        yield pickle.loads(packed["result"])
 
 
 class _Actor:
