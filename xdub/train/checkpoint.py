@@ -1,6 +1,6 @@
 """Checkpoints that are whole or absent: shards, then a manifest with every file's hash, then one rename.
 
-    RUN/<phase>/checkpoints/step00000100/{engine/..., rng_rank00000.pt, manifest.json}
+    RUN/<phase>/checkpoints/step00000100/{rank00000.safetensors, rng_rank00000.pt, ..., manifest.json}
 
 A folder counts only once its manifest verifies, so the newest good one is found by looking, whatever was killed.
 """
@@ -22,7 +22,7 @@ from xdub.train.context import TrainContext
 from xdub.train.engine import Engine
 from xdub.train.records import write_atomic
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 
 
@@ -49,13 +49,12 @@ class Checkpoints:
         final = self.root / f"step{progress.step:08d}"
         temporary = self.root / f".writing-{final.name}"
         if context.rank == 0:
-            for stale in (temporary, final):
-                shutil.rmtree(stale, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
         context.gather(None)
         failure = None
         try:
-            engine.save(temporary, context.rank)
+            engine.save(temporary)
             torch.save({"torch": torch.get_rng_state()}, temporary / f"rng_rank{context.rank:05d}.pt")
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
             failure = f"{type(error).__name__}: {str(error).splitlines()[0]}"
@@ -76,6 +75,7 @@ class Checkpoints:
                 "files": dict(sorted(files.items())),
             }
             write_atomic(temporary / MANIFEST, json.dumps(manifest, indent=1))
+            shutil.rmtree(final, ignore_errors=True)
             os.replace(temporary, final)
             _sync_folder(self.root)
             self._forget_old()
@@ -100,8 +100,12 @@ class Checkpoints:
             return Progress()
         folder, manifest = found
         self._check_continues(folder, manifest)
-        engine.load(folder, context.rank, manifest["step"])
-        torch.set_rng_state(torch.load(folder / f"rng_rank{context.rank:05d}.pt", weights_only=True)["torch"])
+        engine.load(folder, manifest["step"])
+        if (
+            manifest["world_size"] == context.world_size
+        ):  # else the ranks are others, with generators of their own
+            rng = torch.load(folder / f"rng_rank{context.rank:05d}.pt", weights_only=True)
+            torch.set_rng_state(rng["torch"])
         return Progress(**{name: manifest[name] for name in ("step", "cursor", "epoch", "meters")})
 
     def _check_continues(self, folder: Path, manifest: dict[str, Any]) -> None:
@@ -123,9 +127,6 @@ class Checkpoints:
 
 MUST_MATCH = {
     "phase": "choose another --out",
-    "world_size": "resume with the same train.workers",
-    "zero_stage": "resume with the same train.zero_stage",
-    "precision": "resume with the same train.precision",
     "global_batch": "resume with the same train.global_batch, or the order of the samples would change",
     "seed": "resume with the same seed, or the noise would change",
     "ema": "resume with the same train.ema",

@@ -74,7 +74,9 @@ def train_rank(job: TrainJob, context: TrainContext, make_stream: Any) -> None:
     codec = load_codec(recipe.codec)
     model = build_model(recipe, job.phase, codec, base=job.base, init_from=job.init_from)
     codec = codec.to(context.device)
-    engine = Engine.build(model, train, device=context.device, world_size=context.world_size)
+    engine = Engine.build(
+        model, train, device=context.device, rank=context.rank, world_size=context.world_size
+    )
     spec = StreamSpec.from_recipe(
         recipe,
         job.phase,
