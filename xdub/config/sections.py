@@ -103,7 +103,16 @@ class TrainConfig:
     lr_schedule: Literal["cosine", "constant"] = "constant"
     num_threads: int | None = None
     """Torch threads of one worker; none = cores / workers."""
-    resume_from: str | None = None
+    min_workers: int | None = None
+    """Fewest workers to go on with when machines are lost; it grows again up to `workers`. None = always `workers`."""
+    hang_seconds: float = 900.0
+    """A worker that achieves nothing for so long is ended and the run continued; before the first step three times."""
+    spike_factor: float = 8.0
+    """A batch whose loss is more than so many times the median of the last 64 is skipped; 0 = never for that."""
+    max_skips: int = 3
+    """Batches skipped in a row after which the run goes back to its last checkpoint, and on behind them."""
+    max_rollbacks: int = 2
+    """How often it may go back before a person must look."""
     init_from: str | None = None
 
 

@@ -182,7 +182,7 @@ class Engine:
         return [(name, b) for name, b in self._ds.module.named_buffers() if saved is None or name in saved]
 
     def trained_state(self, *, ema: bool = True) -> dict[str, Tensor]:
-        """Trained parameters (their average when ``train.ema``), fp32, on rank 0's CPU; {} on the others. Collective."""
+        """Trained parameters (or their average), fp32, on the CPU of rank 0; {} on the others. Collective."""
         full = {}
         for name, value in self._gathered(ema=ema and bool(self._ema)):
             if self.rank == 0:

@@ -86,7 +86,7 @@ def refresh_weights(ds: Any, trained: dict[str, nn.Parameter], fragments: list[F
                 weight.copy_(fragment.master)
 
 
-def _zero3(zero: Any, trained: dict[str, nn.Parameter], rank: int) -> Iterator[Fragment]:
+def _zero3(zero: Any, trained: dict[str, Any], rank: int) -> Iterator[Fragment]:
     """Each parameter is cut into equal pieces, the last one padded."""
     for name, p in trained.items():
         group, offset, size = zero.grad_position[zero.get_param_id(p)]
@@ -97,7 +97,7 @@ def _zero3(zero: Any, trained: dict[str, nn.Parameter], rank: int) -> Iterator[F
             yield _fragment(name, start, flat, offset, count, zero.optimizer)
 
 
-def _zero12(zero: Any, trained: dict[str, nn.Parameter]) -> Iterator[Fragment]:
+def _zero12(zero: Any, trained: dict[str, Any]) -> Iterator[Fragment]:
     """All parameters of a group lie in a row, which is cut into equal pieces."""
     for name, p in trained.items():
         mapping = p._hp_mapping
