@@ -12,27 +12,20 @@ from xdub.train import cluster
 from xdub.train.cluster import choose_workers, reason_to_restart
 
 
-def train(
-    workers: int, least: int | None, *, global_batch: int = 64, micro_batch: int = 1
-) -> SimpleNamespace:
-    return SimpleNamespace(
-        workers=workers, min_workers=least, global_batch=global_batch, micro_batch=micro_batch
-    )
+def train(workers: int, least: int | None, global_batch: int = 64) -> SimpleNamespace:
+    return SimpleNamespace(workers=workers, min_workers=least, global_batch=global_batch)
 
 
 @given(
     workers=st.integers(1, 40),
     least=st.none() | st.integers(1, 40),
     available=st.integers(0, 80),
-    micro_batch=st.integers(1, 3),
-    passes=st.integers(1, 4),
+    parts=st.integers(1, 4),
 )
-def test_the_most_workers_that_fit_and_divide_the_batch(
-    workers, least, available, micro_batch, passes
-) -> None:
-    cfg = train(workers, least, global_batch=workers * micro_batch * passes, micro_batch=micro_batch)
+def test_the_most_workers_that_fit_and_divide_the_batch(workers, least, available, parts) -> None:
+    cfg = train(workers, least, workers * parts)
     allowed = range(least or workers, workers + 1)
-    fitting = [n for n in allowed if n <= available and cfg.global_batch % (n * micro_batch) == 0]
+    fitting = [n for n in allowed if n <= available and cfg.global_batch % n == 0]
     assert choose_workers(cfg, available) == max(fitting, default=None)
 
 

@@ -198,9 +198,7 @@ def _failed_phase_checks(recipe: Recipe, name: str) -> Iterator[str]:
         yield f"train.ema={train.ema} (phase {name}) is not in [0, 1)"
     if train.min_workers is not None and train.min_workers > train.workers:
         yield f"train.min_workers={train.min_workers} (phase {name}) is more than train.workers={train.workers}"
-    parts = train.micro_batch * train.workers
-    if parts > 0 and train.global_batch % parts:
+    if train.workers > 0 and train.global_batch % train.workers:
         yield (
-            f"train.global_batch={train.global_batch} (phase {name}) is not divisible by micro_batch x workers "
-            f"({train.micro_batch} x {train.workers})"
+            f"train.global_batch={train.global_batch} (phase {name}) is not divisible by train.workers={train.workers}"
         )

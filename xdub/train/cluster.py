@@ -50,7 +50,7 @@ def draining_nodes() -> set[str]:
 def choose_workers(train: TrainConfig, available: int) -> int | None:
     """As many as wanted, else the most from `min_workers` on that fit and divide the global batch; None = too few."""
     for count in range(train.workers, (train.min_workers or train.workers) - 1, -1):
-        if count <= available and train.global_batch % (train.micro_batch * count) == 0:
+        if count <= available and train.global_batch % count == 0:
             return count
     return None
 

@@ -27,27 +27,17 @@ if TYPE_CHECKING:
     from xdub.config import TrainConfig
 
 
-def accumulation_steps(train: TrainConfig, world_size: int) -> int:
-    """Micro batches a rank runs per optimizer step. UserError when global_batch does not divide."""
-    per_pass = train.micro_batch * world_size
-    if train.global_batch % per_pass:
-        raise UserError(
-            f"train.global_batch={train.global_batch} is not a multiple of micro_batch x workers = "
-            f"{train.micro_batch} x {world_size}; change one of the three"
-        )
-    return train.global_batch // per_pass
-
-
 def deepspeed_config(train: TrainConfig, world_size: int) -> dict[str, Any]:
     """The one DeepSpeed dict."""
     if train.zero_stage not in (0, 1, 2, 3):
         raise UserError(f"train.zero_stage={train.zero_stage}: use 0, 1, 2 or 3")
     if train.precision not in ("fp32", "bf16"):
         raise UserError(f"train.precision={train.precision!r}: use 'fp32' or 'bf16'")
+    micro_batch = train.micro_batch_of(world_size)
     config: dict[str, Any] = {
         "train_batch_size": train.global_batch,
-        "train_micro_batch_size_per_gpu": train.micro_batch,
-        "gradient_accumulation_steps": accumulation_steps(train, world_size),
+        "train_micro_batch_size_per_gpu": micro_batch,
+        "gradient_accumulation_steps": train.global_batch // (micro_batch * world_size),
         "bf16": {"enabled": train.precision == "bf16"},
         "zero_optimization": {"stage": train.zero_stage},
         "gradient_clipping": 0.0 if _plain(train) else float(train.grad_clip),
