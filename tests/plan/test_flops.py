@@ -10,14 +10,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from xdub.config import PHASES, Recipe, load_recipe, shipped_recipes
 from xdub.plan.flops import sample_flops, train_step_flops
 from xdub.plan.products import products
+from xdub.plan.rehearsal import inputs, meta_model
 
 
-def counted(on_meta, recipe: Recipe, phase: str) -> tuple[int, int]:
+def counted(recipe: Recipe, phase: str) -> tuple[int, int]:
     """FLOP forwards, and forwards and backwards, of one sample on the meta device."""
-    build, inputs = on_meta
-    model = build(recipe, phase)
+    model = meta_model(recipe, phase)
     with FlopCounterMode(display=False) as counter:
-        out = model(**inputs(recipe, phase))
+        out = model(**inputs(recipe, phase, 1, "meta"))
         forward = counter.get_total_flops()
         out.sum().backward()
     return forward, counter.get_total_flops()
@@ -25,9 +25,9 @@ def counted(on_meta, recipe: Recipe, phase: str) -> tuple[int, int]:
 
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("name", shipped_recipes())
-def test_a_step_at_the_recipes_own_size_has_the_flops_that_torch_counts(name, phase, on_meta):
+def test_a_step_at_the_recipes_own_size_has_the_flops_that_torch_counts(name, phase):
     recipe = load_recipe(name, ["model.num_layers=1"])
-    forward, both = counted(on_meta, recipe, phase)
+    forward, both = counted(recipe, phase)
     assert sum(p.forward for p in products(recipe, phase)) == pytest.approx(forward, rel=0.01)
     assert sample_flops(recipe, phase) == pytest.approx(both, rel=0.01)
     assert train_step_flops(recipe, phase) == recipe.for_phase(phase).global_batch * sample_flops(
@@ -55,7 +55,7 @@ odd_shapes = st.fixed_dictionaries(
 
 @settings(max_examples=15, phases=set(Phase) - {Phase.shrink})  # every example builds a model
 @given(odd_shapes, st.sampled_from(PHASES), st.integers(1, 5))
-def test_odd_shapes_are_counted_as_torch_counts_them(on_meta, numbers, phase, k):
+def test_odd_shapes_are_counted_as_torch_counts_them(numbers, phase, k):
     overrides = [f"{key}={value}" for key, value in numbers.items()]
     overrides += [
         f"model.hidden_size={6 * numbers['model.num_heads']}",
@@ -63,6 +63,6 @@ def test_odd_shapes_are_counted_as_torch_counts_them(on_meta, numbers, phase, k)
         f"phases.{phase}.motion_frames=1",
     ]
     recipe = load_recipe("tiny", overrides)
-    forward, both = counted(on_meta, recipe, phase)
+    forward, both = counted(recipe, phase)
     assert sum(p.forward for p in products(recipe, phase)) == pytest.approx(forward, rel=0.01)
     assert sample_flops(recipe, phase) == pytest.approx(both, rel=0.01)
