@@ -23,8 +23,8 @@ class _Wan:
     """FLOP; the way back to the latents costs the same, for no weight has a gradient."""
     kept: tuple[float, float] = (1_607_837.0, 4_215_700.0)
     """Bytes that decoding with gradients keeps, fp32."""
-    working: float = 900_000.0
-    """Bytes on top at the peak, of the whole video."""
+    working: tuple[float, float] = (320_000.0, 900_000.0)
+    """Bytes on top at the peak: of a single latent, of several."""
     attention: float = 4 * 384.0
     """FLOP by squared number of latent pixels and latent; backwards twice as many."""
     parameters: int = 126_892_531
@@ -68,4 +68,4 @@ def decode_bytes(recipe: Recipe, latents: int) -> float:
     if recipe.codec.kind == "linear":  # nothing but the video and its gradient, in three layouts
         frames = 1 + TIME_FACTOR * (latents - 1)
         return 4.0 * BYTES * 3 * frames * recipe.video.size**2
-    return pixels * (WAN.kept[0] + WAN.kept[1] * (latents - 1) + WAN.working)
+    return pixels * (WAN.kept[0] + WAN.kept[1] * (latents - 1) + WAN.working[latents > 1])

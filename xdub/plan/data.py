@@ -11,7 +11,7 @@ from xdub.plan.parameters import parameters
 
 FPS = 25
 BITS_PER_PIXEL = 3.0
-"""ASSUMPTION: near-lossless H.264 (crf 6, full chroma) of a filmed face. `--data` replaces it by a manifest's figure."""
+"""ASSUMPTION: near-lossless H.264 (crf 6, full chroma) of a filmed face. `--data` replaces it."""
 MASK_BITS_PER_PIXEL = 0.1
 """ASSUMPTION: three masks, compressed."""
 OTHER_BYTES = 640 * 4 + 68 * 2 * 4 + 4

@@ -25,7 +25,8 @@ class ModelStates:
 
     weights: float
     gradients: float
-    """In training precision, and the fp32 copy that the step makes of this rank's part."""
+    """In training precision, and the fp32 copy that the step makes of this rank's part; ZeRO-3 has one of the two at a
+    time, group by group."""
     optimizer: float
     """fp32 master weights (in bf16) and AdamW's two moments."""
 
@@ -43,7 +44,7 @@ def model_states(
     """
     width = 2 if precision == "bf16" else 4
     mine = count.trained / gpus  # this rank's part of what is trained
-    gradients = width * (mine if stage >= 2 else count.trained)
+    gradients = width * (mine if stage == 2 else count.trained if stage < 2 else 0)
     if precision == "bf16" or stage:
         gradients += 4 * (mine if stage else count.trained)
     states = 8 + (4 if precision == "bf16" or stage else 0)  # fp32 without ZeRO trains its weights in place
