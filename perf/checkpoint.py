@@ -61,18 +61,20 @@ def main(told: argparse.Namespace) -> int:
 
 def _engine(stage: int, width: int, rank: int, world_size: int, *, universal: bool = False) -> Any:
     """The real engine on a stack of linear layers, one step old."""
-    import xdub.train.engine as module
+    from unittest import mock
+
     from xdub.config import load_recipe
+    from xdub.train import engine as module
 
     settings = {"zero_stage": stage, "global_batch": 2, "micro_batch": 1, "workers": world_size, "ema": 0.99}
     train = load_recipe("tiny", [f"train.{k}={v}" for k, v in settings.items()]).for_phase("generator")
-    derive = module.deepspeed_config
-    if universal:
-        module.deepspeed_config = lambda *a: derive(*a) | {"checkpoint": {"load_universal": True}}
     torch.manual_seed(0)
     model = nn.Sequential(*(nn.Linear(width, width) for _ in range(16)))
-    engine = module.Engine.build(model, train, device=torch.device("cpu"), rank=rank, world_size=world_size)
-    module.deepspeed_config = derive
+    told = module.deepspeed_config(train, world_size) | {"checkpoint": {"load_universal": universal}}
+    with mock.patch.object(module, "deepspeed_config", lambda *_: told):
+        engine = module.Engine.build(
+            model, train, device=torch.device("cpu"), rank=rank, world_size=world_size
+        )
     return engine
 
 

@@ -29,9 +29,7 @@ def test_more_memory_is_never_slower(recipe):
 def test_the_proposal_is_a_recipe_that_gives_the_same_plan(recipe):
     gpu = known_gpu("x", memory_gb=8, tflops=100)
     found = fit(recipe, "editor", gpu, efficiency=0.4)
-    again = planned_recipe(
-        "small", ["train.global_batch=8", *settings_to_pass(found)], 2
-    )
+    again = planned_recipe("small", ["train.global_batch=8", *settings_to_pass(found)], 2)
     assert plan_phase(again, "editor", gpu, efficiency=0.4) == found
 
 

@@ -31,7 +31,11 @@ CASES = (
     ("tiny", "generator", ("train.micro_batch=4",)),
     ("tiny", "editor", ("train.micro_batch=2",)),
     ("small", "lip", ("model.num_layers=3", "video.size=64")),
-    ("xdub-1b", "editor", ("model.num_layers=2", "video.size=64", "phases.editor.window=13", "train.workers=1")),
+    (
+        "xdub-1b",
+        "editor",
+        ("model.num_layers=2", "video.size=64", "phases.editor.window=13", "train.workers=1"),
+    ),
 )
 """Recipe, phase, and what makes it small enough for a CPU."""
 
