@@ -1,4 +1,4 @@
-"""`python -m perf COMMAND`: benchmarks of kernels and system, with correctness before speed."""
+"""`python -m perf COMMAND`: benchmarks of kernels and of the whole system, with correctness before speed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,29 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from perf import checkpoint, compare, elastic, plot, recovery, report, resize, run, static, tune
+from perf import (
+    checkpoint,
+    compare,
+    data,
+    elastic,
+    plot,
+    recovery,
+    report,
+    resize,
+    run,
+    static,
+    tracking,
+    tune,
+)
+
+KERNELS = (run, static, tune, compare, report, plot)
+SYSTEM = (data, recovery, resize, elastic, checkpoint, tracking)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m perf", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for part in (run, static, tune, compare, report, plot, recovery, resize, elastic, checkpoint):
+    for part in (*KERNELS, *SYSTEM):
         part.add_parser(commands)
     told = parser.parse_args(arguments)
     return told.main(told)

@@ -1,4 +1,4 @@
-"""Windows: aligned speech, hidden faces, true references, and nothing but the generator's randomness."""
+"""Windows and their latents: aligned speech, hidden faces, true references, nothing but the generator's randomness."""
 
 from __future__ import annotations
 
@@ -7,16 +7,26 @@ import pytest
 import torch
 from torch import Tensor
 
+from xdub.data.latents import encode_batch
+from xdub.data.samples import collate
 from xdub.data.testing import FrameIndexAudio, PatchCodec, make_clip
-from xdub.data.windows import audio_starts, audio_window, make_window, pick_reference, to_video
+from xdub.data.windows import audio_starts, audio_window, cut_window, pick_reference, to_video
 from xdub.errors import UserError
 from xdub.seeding import rng
 
 
 def window(clip, phase: str, size: int = 9, seed: int = 0) -> dict:
-    return make_window(
-        clip, phase=phase, window=size, codec=PatchCodec(), audio_encoder=FrameIndexAudio(), rng=rng(seed)
-    )
+    """A sample with its latents."""
+    batch = collate([cut(clip, phase, size, seed)])
+    encoded = encode_batch(batch, PatchCodec(), FrameIndexAudio(), "cpu")
+    names = ("z0", "z_ref", "z_mask", "audio", "face_mask", "lip_mask", "window_starts", "sample_id")
+    sample = {name: encoded[name][0] for name in names if name in encoded}
+    return sample | {"starts": encoded["starts"], "start": int(sample.pop("window_starts"))}
+
+
+def cut(clip, phase: str, size: int = 9, seed: int = 0) -> dict:
+    sample = cut_window(clip, phase=phase, window=size, rng=rng(seed))
+    return sample | {"epoch": 0, "position": 0, "bad": {}}
 
 
 def test_each_latent_gets_its_own_features_and_four_on_either_side() -> None:
@@ -96,3 +106,32 @@ def test_short_clips_and_clips_without_reference_are_refused() -> None:
         window(make_clip(0, num_frames=5), "generator")
     with pytest.raises(UserError, match="trains on pairs"):
         window(make_clip(0), "editor")
+
+
+@pytest.mark.parametrize("phase", ["generator", "editor"])
+def test_latents_depend_neither_on_the_batch_nor_on_the_number_of_threads(phase: str) -> None:
+    clips = [make_clip(seed, num_frames=n, pair=phase == "editor") for seed, n in enumerate((9, 13, 21))]
+    alone = [window(clip, phase) for clip in clips]
+    batch = collate([cut(clip, phase) for clip in clips])
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            together = encode_batch(batch, PatchCodec(), FrameIndexAudio(), "cpu")
+            assert torch.get_num_threads() == threads
+            for name in ("z0", "z_ref", "audio"):
+                assert together[name].dtype == torch.float32 and together[name].is_contiguous()
+                assert torch.equal(together[name], torch.stack([sample[name] for sample in alone])), name
+    finally:
+        torch.set_num_threads(before)
+    assert not {"frames", "reference", "hidden", "waves"} & together.keys()
+    assert batch["frames"].dtype == torch.uint8, "the stream's batch is as it was"
+
+
+def test_encoding_leaves_no_graph_and_wants_no_gradient() -> None:
+    class Learned(PatchCodec):
+        def encode(self, video: Tensor) -> Tensor:
+            return super().encode(video) * torch.ones(1, requires_grad=True)
+
+    batch = encode_batch(collate([cut(make_clip(0), "generator")]), Learned(), FrameIndexAudio(), "cpu")
+    assert not batch["z0"].requires_grad

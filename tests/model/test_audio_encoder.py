@@ -55,7 +55,7 @@ def test_the_whisper_backend_gives_fifty_rows_a_second_over_chunks(seconds):
         decoder_start_token_id=1,
     )
     extractor = WhisperFeatureExtractor(chunk_length=1)
-    encoder = WhisperEncoder(WhisperModel(config).encoder, extractor)
+    encoder = WhisperEncoder(WhisperModel(config).encoder, extractor).to("cpu")
     features = encoder.encode(
         np.random.default_rng(0).normal(0, 0.1, int(16_000 * seconds)).astype(np.float32)
     )

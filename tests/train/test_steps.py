@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
 import pytest
 import torch
 
+from xdub.data.latents import encode_batch
 from xdub.data.samples import StreamSpec
 from xdub.data.stream import LocalStream
 from xdub.model.audio_encoder import load_audio_encoder
@@ -44,14 +44,8 @@ def loss_context(recipe, phase: str) -> PhaseContext:
 
 
 def first_batch(recipe, phase: str, data: Path) -> dict:
-    spec = StreamSpec.from_recipe(
-        recipe,
-        phase,
-        data,
-        make_codec=functools.partial(load_codec, recipe.codec),
-        make_audio_encoder=functools.partial(load_audio_encoder, recipe.audio),
-    )
-    return next(iter(LocalStream(spec)))
+    batch = next(iter(LocalStream(StreamSpec.from_recipe(recipe, phase, data))))
+    return encode_batch(batch, load_codec(recipe.codec), load_audio_encoder(recipe.audio), "cpu")
 
 
 @pytest.mark.parametrize("phase", ["generator", "editor", "lip", "texture"])

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -101,8 +103,12 @@ def read_manifest(folder: str | Path, verify: bool = False) -> Manifest:
         raise UserError(f"{path}: kind {manifest.kind!r} is not one of: clips, pairs")
     if not rows == len(manifest.ids) == len(manifest.num_frames):
         raise UserError(f"{path}: damaged, {rows} rows in shards but {len(manifest.ids)} ids; make it again")
-    for shard in manifest.shards:
-        check_shard(folder, shard, verify)
+    if verify:  # hashing lets other threads run, and one rarely keeps up with a disk
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(lambda shard: check_shard(folder, shard, verify=True), manifest.shards))
+    else:
+        for shard in manifest.shards:
+            check_shard(folder, shard, verify=False)
     return manifest
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from xdub.data.clip import Clip
 from xdub.data.plan import Place, Plan, make_plan
+from xdub.data.quarantine import BadRow
 from xdub.data.shards import ShardReader
-from xdub.data.windows import Encodes, EncodesAudio, make_window, one_thread
+from xdub.data.windows import cut_window
 from xdub.errors import UserError
 from xdub.seeding import rng
 
@@ -25,7 +26,7 @@ ATTEMPTS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class StreamSpec:
-    """All that decides the batches of one rank. Picklable: codec and audio encoder are made where they are used."""
+    """All that decides the batches of one rank. Picklable."""
 
     data: tuple[str, ...]
     phase: str
@@ -33,12 +34,8 @@ class StreamSpec:
     seed: int
     global_batch: int
     micro_batch: int
-    make_codec: Callable[[], Encodes]
-    make_audio_encoder: Callable[[], EncodesAudio]
     rank: int = 0
     world_size: int = 1
-    device: str = "cpu"
-    """Where the codec runs."""
     max_bad: float = 0.01
     """Largest share of rows that may be unreadable (one row always may)."""
 
@@ -46,7 +43,7 @@ class StreamSpec:
     def from_recipe(
         cls, recipe: Any, phase: str, data: str | Path | Sequence[str | Path], **others: Any
     ) -> StreamSpec:
-        """The spec of a recipe's phase; `others` adds make_codec, make_audio_encoder, rank, world_size, ..."""
+        """The spec of a recipe's phase; `others` adds rank and world_size."""
         folders = [data] if isinstance(data, (str, Path)) else data
         train = recipe.for_phase(phase)
         values = {
@@ -64,83 +61,76 @@ class StreamSpec:
 
 
 class SampleMaker:
-    """Samples by position. Keeps up to `cache_bytes` of decoded clips; not for sharing between threads."""
+    """Samples by position, from shards whose sha256 is right. Keeps up to `cache_bytes` of decoded clips.
+
+    Not for sharing between threads.
+    """
 
     def __init__(self, spec: StreamSpec, plan: Plan | None = None, cache_bytes: int = 0) -> None:
         self.spec, self.plan = spec, plan or spec.plan()
-        self.codec, self.audio_encoder = spec.make_codec(), spec.make_audio_encoder()
-        self._readers = [ShardReader(manifest) for manifest in self.plan.manifests]
-        self._cache: OrderedDict[Place, tuple[Clip, Tensor]] = OrderedDict()
+        self._readers = [ShardReader(manifest, verify=True) for manifest in self.plan.manifests]
+        self._cache: OrderedDict[Place, Clip] = OrderedDict()
         self._cached_bytes, self._cache_bytes = 0, cache_bytes
 
     def batch(self, positions: Sequence[int]) -> dict[str, Any]:
         """The collated samples at these positions (see `collate`)."""
-        with one_thread():
-            return collate([self.sample(position) for position in positions])
+        return collate([self.sample(position) for position in positions])
 
     def sample(self, position: int) -> dict[str, Any]:
-        """make_window's dict with `epoch`, `position`, and `bad`: {clip_id: error} of rows that had to be replaced.
+        """cut_window's dict with `epoch`, `position`, and `bad`: {clip_id: BadRow} of rows that had to be replaced.
 
         A row that cannot be read costs itself, not its batch: another one takes its place, chosen by (seed, epoch, id).
         """
         epoch, place = self.plan.at(position)
-        wanted, bad = self.plan.clip_id(place), {}
+        wanted, bad = self.plan.clip_id(place), dict[str, BadRow]()
         for attempt in range(ATTEMPTS):
             try:
                 sample = self._make(place, epoch)
             except Exception as error:  # whatever a damaged row raises must stay with that row
-                bad[self.plan.clip_id(place)] = f"{type(error).__name__}: {error}"
+                shard = self._readers[place.dataset].path(place.row)
+                bad[self.plan.clip_id(place)] = BadRow(f"{type(error).__name__}: {error}", str(shard), epoch)
                 place = self.plan.substitute(epoch, wanted, attempt)
             else:
                 return sample | {"epoch": epoch, "position": position, "bad": bad}
-        name, message = next(iter(bad.items()))
-        raise UserError(f"{ATTEMPTS} clips in a row cannot be made samples; first {name}: {message}")
+        name, row = next(iter(bad.items()))
+        raise UserError(f"{ATTEMPTS} clips in a row cannot be made samples; first {name}: {row.error}")
 
     def _make(self, place: Place, epoch: int) -> dict[str, Any]:
-        clip, features = self._load(place)
-        return make_window(
-            clip,
-            phase=self.spec.phase,
-            window=self.spec.window,
-            codec=self.codec,
-            audio_encoder=self.audio_encoder,
-            rng=rng(self.spec.seed, "window", epoch, clip.clip_id),
-            audio_features=features,
-            device=self.spec.device,
-        )
+        clip = self._load(place)
+        random = rng(self.spec.seed, "window", epoch, clip.clip_id)
+        return cut_window(clip, phase=self.spec.phase, window=self.spec.window, rng=random)
 
-    def _load(self, place: Place) -> tuple[Clip, Tensor]:
+    def _load(self, place: Place) -> Clip:
         if place in self._cache:
             self._cache.move_to_end(place)
             return self._cache[place]
         clip = self._readers[place.dataset].clip(place.row)
-        entry = (clip, self.audio_encoder.encode(clip.audio))
         if self._cache_bytes:
-            self._cache[place] = entry
-            self._cached_bytes += _size(entry)
+            self._cache[place] = clip
+            self._cached_bytes += _size(clip)
             while self._cached_bytes > self._cache_bytes and len(self._cache) > 1:
                 self._cached_bytes -= _size(self._cache.popitem(last=False)[1])
-        return entry
+        return clip
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Samples -> batch. Tensors are stacked; `starts` [f] is the same for all.
 
-    z0, z_ref, (z_mask) [B,C,f,h,w] · audio [B,T,d] · starts [f] · face_mask, lip_mask [B,1,f,h,w] · sample_id list ·
-    epochs, positions, window_starts int64 [B] · epoch int (of the first sample) · bad {clip_id: error}
+    frames, reference uint8 [B,F or 1,H,W,3] · (hidden bool [B,F,H,W]) · face_mask, lip_mask [B,1,f,h,w] · starts [f] ·
+    waves: B float32 [N] · sample_id list · epochs, positions, window_starts int64 [B] · epoch int (of the first
+    sample) · bad {clip_id: BadRow}
     """
     names = [name for name, value in samples[0].items() if isinstance(value, Tensor) and name != "starts"]
     batch: dict[str, Any] = {name: torch.stack([sample[name] for sample in samples]) for name in names}
     batch["starts"] = samples[0]["starts"]
+    batch["waves"] = [sample["wave"] for sample in samples]
     batch["sample_id"] = [sample["sample_id"] for sample in samples]
     for plural, name in (("epochs", "epoch"), ("positions", "position"), ("window_starts", "start")):
         batch[plural] = torch.tensor([sample[name] for sample in samples])
     batch["epoch"] = samples[0]["epoch"]
-    batch["bad"] = {name: error for sample in samples for name, error in sample["bad"].items()}
+    batch["bad"] = {name: row for sample in samples for name, row in sample["bad"].items()}
     return batch
 
 
-def _size(entry: tuple[Clip, Tensor]) -> int:
-    clip, features = entry
-    arrays = [value for value in vars(clip).values() if isinstance(value, np.ndarray)]
-    return sum(array.nbytes for array in arrays) + features.nbytes
+def _size(clip: Clip) -> int:
+    return sum(value.nbytes for value in vars(clip).values() if isinstance(value, np.ndarray))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from xdub.data.clip import Clip, from_row, schema, to_row
 from xdub.data.ledger import Ledger, LedgerRow
 from xdub.data.manifest import MANIFEST, SHARD_NAME, Manifest, Shard, file_sha256, read_manifest
+from xdub.data.verify import verify_shard
 from xdub.errors import UserError
 from xdub.media.atomic import atomic_path
 
@@ -123,7 +124,14 @@ class ShardWriter:
         path = self.folder / f"shard-{max(numbers, default=-1) + 1:05d}.parquet"
         with atomic_path(path) as temporary:
             table = pa.Table.from_pylist(self._rows, schema=schema())
-            pq.write_table(table, temporary, row_group_size=1, compression="zstd", compression_level=1)
+            pq.write_table(
+                table,
+                temporary,
+                row_group_size=1,
+                compression="zstd",
+                compression_level=1,
+                write_page_checksum=True,
+            )
         self._register(
             path, [row["clip_id"] for row in self._rows], [row["num_frames"] for row in self._rows]
         )
@@ -179,9 +187,15 @@ class ShardWriter:
 class ShardReader:
     """Random access to the rows of a data set; keeps a few files open. Not for sharing between threads."""
 
-    def __init__(self, manifest: Manifest) -> None:
-        self.manifest = manifest
+    def __init__(self, manifest: Manifest, *, verify: bool = False) -> None:
+        """With `verify`, a shard whose sha256 is not the manifest's is as good as unreadable (see verify.py)."""
+        self.manifest, self.verify = manifest, verify
         self._files: OrderedDict[int, pq.ParquetFile] = OrderedDict()
+        self._wrong: dict[int, UserError] = {}
+
+    def path(self, index: int) -> Path:
+        """File of row `index`."""
+        return self.manifest.path(self.manifest.places[index][0])
 
     def row(self, index: int) -> dict[str, Any]:
         """Row `index` of the data set, still encoded. UserError names the file if it cannot be read."""
@@ -189,6 +203,7 @@ class ShardReader:
 
         shard, row = self.manifest.places[index]
         if shard not in self._files:
+            self._verify(shard)
             self._files[shard] = _open(self.manifest.path(shard))
             if len(self._files) > OPEN_FILES:
                 self._files.popitem(last=False)[1].close()
@@ -197,6 +212,16 @@ class ShardReader:
             return self._files[shard].read_row_group(row).to_pylist()[0]
         except (pa.ArrowException, OSError, IndexError) as error:
             raise UserError(f"{self.manifest.path(shard)}, row {row}: cannot be read ({error})") from error
+
+    def _verify(self, shard: int) -> None:
+        if shard in self._wrong:
+            raise self._wrong[shard]
+        if self.verify:
+            try:
+                verify_shard(self.manifest.path(shard), self.manifest.shards[shard])
+            except UserError as error:
+                self._wrong[shard] = error
+                raise
 
     def clip(self, index: int) -> Clip:
         """Row `index`, decoded."""
@@ -224,6 +249,6 @@ def _open(path: Path) -> pq.ParquetFile:
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a readable shard ({error}); copy or make the data set again") from error

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from xdub.data.plan import micro_batches
+from xdub.data.quarantine import BadRow
 from xdub.data.samples import SampleMaker, StreamSpec
 from xdub.errors import UserError
 
@@ -33,7 +34,7 @@ class Stream:
     """Batches of one rank (see `samples.collate`), `micro_batch` samples each, from `cursor` on.
 
     Iterate once. `wait_seconds` sums up the time that the consumer waited for data, `last_wait` is that of the last
-    batch. `bad` collects {clip_id: error} of quarantined rows; UserError when they exceed spec.max_bad of the data.
+    batch. `bad` collects {clip_id: BadRow} of quarantined rows; UserError when they exceed spec.max_bad of the data.
     """
 
     def __init__(self, spec: StreamSpec, *, cursor: int = 0, steps: int | None = None) -> None:
@@ -41,7 +42,7 @@ class Stream:
         self.spec, self.plan = spec, spec.plan()
         self.cursor, self.steps = cursor, steps
         self.wait_seconds = self.last_wait = 0.0
-        self.bad: dict[str, str] = {}
+        self.bad: dict[str, BadRow] = {}
         if self.plan.too_short:
             log.warning("%d clips are shorter than a window of %d frames", self.plan.too_short, spec.window)
 
@@ -92,24 +93,24 @@ class Stream:
     def _batches(self, positions: Iterator[range]) -> Generator[dict[str, Any]]:
         raise NotImplementedError
 
-    def _note(self, bad: dict[str, str]) -> None:
-        for clip_id, error in bad.items():
+    def _note(self, bad: dict[str, BadRow]) -> None:
+        for clip_id, row in bad.items():
             if clip_id not in self.bad:
-                log.warning("quarantined clip %s: %s", clip_id, error)
-        self.bad |= bad
+                log.warning("quarantined clip %s: %s", clip_id, row.error)
+        self.bad = bad | self.bad  # the first meeting stays
         allowed = max(1, int(self.spec.max_bad * len(self.plan)))
         if len(self.bad) > allowed:
-            name, error = next(iter(bad.items()))
+            name, row = next(iter(bad.items()))
             raise UserError(
                 f"{len(self.bad)} of {len(self.plan)} clips cannot be read (at most {allowed} may fail), last "
-                f"{name}: {error}; check the data set with read_manifest(verify=True) or make it again"
+                f"{name}: {row.error}; copy or make the data set again"
             )
 
 
 class LocalStream(Stream):
     """Makes each batch in this process when it is asked for. Decoded clips stay in memory up to `cache_bytes`.
 
-    No thread works ahead: torch has one number of threads for the whole process, and a sample's bits may depend on it.
+    No thread works ahead: it would take the interpreter from the model.
     """
 
     def __init__(
@@ -228,19 +229,23 @@ class _Actor:
             if torch.is_tensor(value) and name != "starts"
         }
         columns["starts"] = np.tile(batch["starts"].numpy(), (count, 1))
+        # Waves differ in length, and an array of arrays is slow in Arrow: bytes are bytes.
+        columns["waves"] = np.array([wave.tobytes() for wave in batch["waves"]], object)
         columns["sample_id"] = np.array(batch["sample_id"])
         columns["bad"] = np.array([json.dumps(batch["bad"])] * count)
         return columns
 
 
 def _from_columns(columns: dict[str, np.ndarray]) -> dict[str, Any]:
-    texts = {name: columns.pop(name) for name in ("sample_id", "bad")}
+    others = {name: columns.pop(name) for name in ("waves", "sample_id", "bad")}
     # Ray's arrays are read-only views of its object store: a copy is ours to change and to keep.
     batch: dict[str, Any] = {name: torch.from_numpy(np.array(value)) for name, value in columns.items()}
     batch["starts"] = batch["starts"][0].clone()
-    batch["sample_id"] = [str(name) for name in texts["sample_id"]]
+    batch["waves"] = [np.frombuffer(wave, np.float32).copy() for wave in others["waves"]]
+    batch["sample_id"] = [str(name) for name in others["sample_id"]]
     batch["epoch"] = int(batch["epochs"][0])
-    batch["bad"] = json.loads(str(texts["bad"][0]))
+    bad = json.loads(str(others["bad"][0]))
+    batch["bad"] = {clip_id: BadRow(*row) for clip_id, row in bad.items()}
     return batch
 
 

@@ -1,4 +1,4 @@
-"""One training sample from one clip: a pure function of the clip and a random generator.
+"""One training sample from one clip: a pure function of the clip and a random generator, pixels and sound as they are.
 
 Frame n of a clip owns the audio features 2n and 2n + 1 (50 Hz). A window of F frames that starts at n0 takes the rows
 2 n0 - 4 ... 2 (n0 + F) + 3, so that every latent finds the 16 features around its frames (METHOD, Geometry).
@@ -6,9 +6,7 @@ Frame n of a clip owns the audio features 2n and 2n + 1 (50 Hz). A window of F f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,20 +20,6 @@ GENERATOR = "generator"
 FEATURES_PER_FRAME = 2
 MARGIN = 4  # feature rows before and after the window
 SPAN = 16  # features of one latent
-
-
-class Encodes(Protocol):
-    """What is asked of a codec here."""
-
-    def encode(self, video: Tensor) -> Tensor:
-        """[B,3,F,H,W] in [-1,1] -> [B,C,f,h,w]."""
-
-
-class EncodesAudio(Protocol):
-    """What is asked of an audio encoder here."""
-
-    def encode(self, wav: np.ndarray) -> Tensor:
-        """[N] at 16 kHz -> [T50, d]."""
 
 
 def audio_starts(num_latents: int) -> Tensor:
@@ -56,9 +40,11 @@ def audio_window(features: Tensor, start: int, num_frames: int) -> Tensor:
     return rows
 
 
-def to_video(frames: np.ndarray) -> Tensor:
-    """uint8 [F,H,W,3] -> float32 [1,3,F,H,W] in [-1,1]."""
-    return torch.from_numpy(np.ascontiguousarray(frames)).permute(3, 0, 1, 2)[None].float() / 127.5 - 1.0
+def to_video(frames: np.ndarray | Tensor) -> Tensor:
+    """uint8 [F,H,W,3] -> float32 [1,3,F,H,W] in [-1,1], on the same device."""
+    if isinstance(frames, np.ndarray):
+        frames = torch.from_numpy(np.ascontiguousarray(frames))
+    return frames.permute(3, 0, 1, 2)[None].float() / 127.5 - 1.0
 
 
 def pick_reference(num_frames: int, start: int, window: int, rng: np.random.Generator) -> int:
@@ -67,66 +53,39 @@ def pick_reference(num_frames: int, start: int, window: int, rng: np.random.Gene
     return int(rng.choice(outside if len(outside) else np.arange(num_frames)))
 
 
-@torch.no_grad()
-def make_window(
-    clip: Clip,
-    *,
-    phase: str,
-    window: int,
-    codec: Encodes,
-    audio_encoder: EncodesAudio,
-    rng: np.random.Generator,
-    audio_features: Tensor | None = None,
-    device: str = "cpu",
-) -> dict[str, Any]:
-    """One sample: z0, z_ref, audio, starts, face_mask, lip_mask, sample_id, start (and z_mask for the generator).
+def cut_window(clip: Clip, *, phase: str, window: int, rng: np.random.Generator) -> dict[str, Any]:
+    """One sample, for `latents.encode_batch` to finish: F = window frames from a random start.
 
-    Latents are float32 on the CPU. `audio_features` [T50,d] of the whole clip spare encoding its speech once more.
-    The generator's reference is one true frame of the clip, the editor's the same window of V'. UserError if the clip
-    is shorter than the window, or has no V' in an editor phase.
+    frames uint8 [F,H,W,3] · reference uint8 [1,H,W,3] (generator: one true frame of the clip) or [F,H,W,3] (editor
+    phases: the same window of V') · hidden bool [F,H,W] (generator: M_vis, what it repaints) · face_mask, lip_mask
+    float32 [1,f,h,w] · starts int64 [f] · wave float32 [N] of the whole clip, as features at a window's rim depend
+    on what lies beyond · sample_id, start. UserError if the clip is shorter than the window, or has no V' in an
+    editor phase.
     """
     count = clip.num_frames
     if window > count:
         raise UserError(f"clip {clip.clip_id} has {count} frames, the {phase} window needs {window}")
     start = int(rng.integers(count - window + 1))
     frames = slice(start, start + window)
-
-    def encode(pixels: np.ndarray, hide: np.ndarray | None = None) -> Tensor:
-        video = to_video(pixels)
-        if hide is not None:
-            video.masked_fill_(torch.from_numpy(hide)[None, None], 0.0)  # mid grey
-        return codec.encode(video.to(device))[0].float().cpu().contiguous()
-
-    z0 = encode(clip.frames[frames])
-    sample = {"z0": z0}
+    sample: dict[str, Any] = {"frames": torch.from_numpy(clip.frames[frames])}
     if phase == GENERATOR:
-        sample["z_mask"] = encode(clip.frames[frames], hide=clip.visible_mask[frames])
+        sample["hidden"] = torch.from_numpy(clip.visible_mask[frames])
         reference = pick_reference(count, start, window, rng)
-        sample["z_ref"] = encode(clip.frames[reference : reference + 1])
+        sample["reference"] = torch.from_numpy(clip.frames[reference : reference + 1])
     elif clip.reference is None:
         raise UserError(
             f"clip {clip.clip_id} has no reference video: phase {phase} trains on pairs (`xdub pairs`)"
         )
     else:
-        sample["z_ref"] = encode(clip.reference[frames])
-    if audio_features is None:
-        audio_features = audio_encoder.encode(clip.audio)
-    return sample | {
-        "audio": audio_window(audio_features, start, window).float().cpu(),
-        "starts": audio_starts(z0.shape[1]),
-        "face_mask": to_latent_mask(clip.face_mask[frames]),
-        "lip_mask": to_latent_mask(clip.lip_mask[frames]),
-        "sample_id": clip.clip_id,
-        "start": start,
-    }
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch on one thread: the order of its sums, hence every bit, is then the same wherever a window is made."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+        sample["reference"] = torch.from_numpy(clip.reference[frames])
+    masks = {name: to_latent_mask(getattr(clip, name)[frames]) for name in ("face_mask", "lip_mask")}
+    return (
+        sample
+        | masks
+        | {
+            "starts": audio_starts(masks["face_mask"].shape[1]),
+            "wave": clip.audio,
+            "sample_id": clip.clip_id,
+            "start": start,
+        }
+    )

@@ -22,6 +22,9 @@ class AudioEncoder(Protocol):
 
     dim: int
 
+    def to(self, device: str | torch.device, /) -> AudioEncoder:
+        """The encoder with its network, if it has one, on another device."""
+
     def encode(self, wav: np.ndarray) -> Tensor:
         """Mono 16 kHz [N] float in [-1, 1] -> [round(N / 320), dim] float32; row n starts at sample 320 n."""
 
@@ -44,6 +47,10 @@ class LogMelEncoder:
 
     def __init__(self, dim: int) -> None:
         self.dim = dim
+
+    def to(self, device: str | torch.device, /) -> LogMelEncoder:
+        """Itself: a few FFTs are not worth a transfer."""
+        return self
 
     def encode(self, wav: np.ndarray) -> Tensor:
         rows = max(1, round(len(wav) / HOP))
@@ -72,6 +79,10 @@ class WhisperEncoder:
         self.encoder = encoder.eval().requires_grad_(False)
         self.feature_extractor = feature_extractor
         self.dim = int(encoder.config.d_model)
+
+    def to(self, device: str | torch.device, /) -> WhisperEncoder:
+        self.encoder.to(device)
+        return self
 
     @torch.no_grad()
     def encode(self, wav: np.ndarray) -> Tensor:

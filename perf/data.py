@@ -1,0 +1,265 @@
+"""`python -m perf data`: what training waits for its data here, and what one core delivers for a big recipe.
+
+The first part trains the recipe `tiny` under Ray and reads `perf/data_wait` from the journal. The second makes clips of
+another recipe's size and takes the parts of a data actor's work apart, on one core, against what the GPUs ask for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from perf.environment import ROOT, environment
+from xdub.config import Recipe, load_recipe
+from xdub.data.clip import Clip, from_row, to_row
+from xdub.data.manifest import file_sha256
+from xdub.data.samples import collate
+from xdub.data.shards import ShardReader, ShardWriter, read_manifest
+from xdub.data.testing import make_clip
+from xdub.data.windows import cut_window
+
+RESULT = ROOT / "docs" / "results" / "data_wait.json"
+GOAL = 0.02
+LOG_EVERY = 5
+WARM_UP = 2
+"""Log intervals that do not count: actors start and caches fill."""
+
+
+def data_wait(data: Path, workers: int, steps: int) -> dict[str, Any]:
+    """Share of the step time that training the generator of `tiny` waits for data, after warm-up."""
+    from xdub.train.records import read_lines
+    from xdub.train.run import train_phase
+
+    settings = [f"train.workers={workers}", f"train.micro_batch={16 // workers}", f"train.steps={steps}"]
+    recipe = load_recipe(
+        "tiny", [*settings, f"train.log_every={LOG_EVERY}", f"train.checkpoint_every={steps}"]
+    )
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory(prefix="xdub-perf-data-") as out:
+        train_phase("generator", recipe, data, out, progress=lambda now: None)
+        records = list(read_lines(Path(out) / "generator" / "journal.jsonl"))
+    told = [r["values"] for r in records if r["kind"] == "metrics" and r["step"] > WARM_UP * LOG_EVERY]
+    waits = [values["perf/data_wait"] for values in told]
+    return {
+        "workers": workers,
+        "steps": [WARM_UP * LOG_EVERY + 1, steps],
+        "load_before": round(load, 2),
+        "step_seconds": statistics.mean(values["perf/step_seconds"] for values in told),
+        "data_wait": statistics.mean(waits),
+        "data_wait_worst": max(waits),
+    }
+
+
+def footage(recipe: Recipe, *, pair: bool, noise: float) -> Clip:
+    """A clip of the recipe's size: moving waves with a camera's grain, which decides how many bytes H.264 takes."""
+    size, frames = recipe.video.size, recipe.video.clip_frames
+    clip = make_clip(0, num_frames=frames, size=size, pair=pair)
+    random = np.random.default_rng(0)
+
+    def grain(video: np.ndarray | None) -> np.ndarray | None:
+        if video is None:
+            return None
+        grainy = [frame + noise * random.standard_normal(frame.shape, np.float32) for frame in video]
+        return np.clip(np.rint(grainy), 0, 255).astype(np.uint8)
+
+    return Clip(**vars(clip) | {"frames": grain(clip.frames), "reference": grain(clip.reference)})
+
+
+def reader(recipe: Recipe, phase: str, *, noise: float, repeats: int) -> dict[str, Any]:
+    """Seconds of one core for one sample of a phase, by part, and its bytes. The file is in the page cache."""
+    clip = footage(recipe, pair=phase != "generator", noise=noise)
+    window = recipe.phase(phase).window
+    with tempfile.TemporaryDirectory(prefix="xdub-perf-shard-") as folder:
+        with ShardWriter(folder) as writer:
+            writer.add_row(to_row(clip))
+        manifest = read_manifest(folder)
+        rows = ShardReader(manifest)
+        row = rows.row(0)
+
+        def make_batch() -> dict[str, Any]:
+            sample = cut_window(clip, phase=phase, window=window, rng=np.random.default_rng(0))
+            return collate([sample | {"epoch": 0, "position": 0, "bad": {}}])
+
+        seconds = {
+            "sha256, once a machine": _median(lambda: file_sha256(manifest.path(0)), repeats),
+            "read": _median(lambda: rows.row(0), repeats),
+            "decode": _median(lambda: from_row(row), repeats),
+            "window": _median(make_batch, repeats),
+        }
+        size = manifest.shards[0].bytes
+    batch = make_batch()
+    pixels = sum(v.nbytes for v in batch.values() if torch.is_tensor(v)) + batch["waves"][0].nbytes
+    every = sum(value for name, value in seconds.items() if "once" not in name)
+    return {
+        "recipe": recipe.name,
+        "phase": phase,
+        "window": window,
+        "clip": [clip.num_frames, recipe.video.size, recipe.video.size],
+        "videos": 1 if clip.reference is None else 2,
+        "noise": noise,
+        "seconds": seconds,
+        "samples_per_s_core": 1 / every,
+        "row_bytes": size,
+        "batch_bytes": pixels,
+    }
+
+
+def needs(told: dict[str, Any], recipe: Recipe, gpus: int, step_seconds: float) -> dict[str, Any]:
+    """What `gpus` take of such samples, and the cores, storage and transfers that this asks for."""
+    rate = recipe.for_phase(told["phase"]).global_batch / step_seconds  # samples/s of all GPUs
+    return {
+        "gpus": gpus,
+        "step_seconds": step_seconds,
+        "samples_per_s": rate,
+        "cores_per_gpu": rate / gpus / told["samples_per_s_core"],
+        "storage_bytes_per_s": rate * told["row_bytes"],
+        "to_gpu_bytes_per_s": rate * told["batch_bytes"] / gpus,
+    }
+
+
+def _median(call: Callable[[], object], repeats: int) -> float:
+    """Seconds. The processor's own time: neighbours on a shared machine take turns, not work."""
+    call()
+    times = []
+    for _ in range(repeats):
+        begin = time.process_time()
+        call()
+        times.append(time.process_time() - begin)
+    return statistics.median(times)
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result for people."""
+    lines = []
+    for run in result["train"]:
+        verdict = "ok" if run["data_wait"] < GOAL else f"above the goal of {GOAL:.0%}"
+        lines.append(
+            f"tiny, {run['workers']} worker(s): waits {run['data_wait']:.2%} of a step of {run['step_seconds']:.2f} s "
+            f"(worst interval {run['data_wait_worst']:.2%}; load before {run['load_before']}): {verdict}"
+        )
+    for told in result["reader"]:
+        need = told["needs"]
+        frames, size, _ = told["clip"]
+        lines.append(
+            f"\n{told['recipe']}, {told['phase']}: {told['videos']} x {frames} frames of {size} px, "
+            f"window {told['window']}, grain {told['noise']:g}: {told['row_bytes'] / 1e6:.1f} MB a row"
+        )
+        lines += [f"  {name:24s}{1e3 * value:9.1f} ms" for name, value in told["seconds"].items()]
+        lines.append(f"  one core delivers       {told['samples_per_s_core']:9.2f} samples/s")
+        lines.append(
+            f"  {need['gpus']} GPUs take {need['samples_per_s']:.2f} samples/s, {need['step_seconds']:.1f} s a step: "
+            f"{need['cores_per_gpu']:.2f} cores a GPU, {need['storage_bytes_per_s'] / 1e6:.0f} MB/s from storage, "
+            f"{need['to_gpu_bytes_per_s'] / 1e6:.1f} MB/s to each GPU"
+        )
+        if told["encode_flops"]:
+            lines.append(
+                f"  the codec adds {told['encode_flops'] / 1e12:.0f} TFLOP a sample on the GPU to the model's "
+                f"{told['model_flops'] / 1e12:.0f}; the step above is without it"
+            )
+    return "\n".join(lines)
+
+
+def add_parser(commands) -> None:
+    parser = commands.add_parser(
+        "data", help="what training waits for data, and what one reader core delivers"
+    )
+    parser.add_argument(
+        "--data", type=Path, help="data set for the training runs (xdub render --clips 24); none = no runs"
+    )
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--steps", type=int, default=40, help="of each training run")
+    parser.add_argument(
+        "--repeat", type=int, default=2, help="runs of each; the one with the shortest step counts"
+    )
+    parser.add_argument("--recipe", default="xdub-1b", help="whose samples are read")
+    parser.add_argument("--phases", nargs="+", default=["generator", "editor"])
+    parser.add_argument("--gpus", type=int, default=32)
+    parser.add_argument(
+        "--step-seconds",
+        type=float,
+        help="of a global batch (default: the model's FLOPs, 0.8 PFLOP a sample for the editor of xdub-1b, at 40 %% of "
+        "312 TFLOP/s)",
+    )
+    parser.add_argument("--noise", type=float, default=2.0, help="grain of the made footage, of 255")
+    parser.add_argument("--reads", type=int, default=5, help="repetitions of each part")
+    parser.add_argument(
+        "--json", type=Path, nargs="?", const=RESULT, help=f"write a result file (default {RESULT.name})"
+    )
+    parser.set_defaults(main=main)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    torch.set_num_threads(1)
+    recipe = load_recipe(arguments.recipe)
+    result: dict[str, Any] = {
+        "command": "python -m perf " + " ".join(sys.argv[1:]),
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "environment": environment() | {"cpu": _cpu(), "cores": os.cpu_count()},
+        "train": [],
+        "reader": [],
+    }
+    for workers in arguments.workers if arguments.data else []:
+        runs = [data_wait(arguments.data, workers, arguments.steps) for _ in range(arguments.repeat)]
+        best = min(runs, key=lambda run: run["step_seconds"])
+        result["train"].append(best | {"all": [[run["step_seconds"], run["data_wait"]] for run in runs]})
+    for phase in arguments.phases:
+        told = reader(recipe, phase, noise=arguments.noise, repeats=arguments.reads)
+        flops, batch = model_flops(recipe, phase), recipe.for_phase(phase).global_batch
+        seconds = arguments.step_seconds or batch * flops / (arguments.gpus * 0.4 * 312e12)
+        told["needs"] = needs(told, recipe, arguments.gpus, seconds)
+        told |= {"model_flops": flops, "encode_flops": encode_flops(recipe, phase)}
+        result["reader"].append(told)
+    print(table(result))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+        print(f"\nwrote {arguments.json}")
+    return 0
+
+
+def model_flops(recipe: Recipe, phase: str) -> float:
+    """Of one sample, forward, backward and recomputation: the plan's 0.8 PFLOP for xdub-1b's editor at 40,960 tokens.
+
+    31 % of it grow with the tokens, 69 % with their square (METHOD, paper-scale figures): less for shorter windows.
+    """
+    latents = 1 + (recipe.phase(phase).window - 1) // 4
+    share = (latents + (1 if phase == "generator" else latents)) / 40
+    return 0.8e15 * (0.31 * share + 0.69 * share**2)
+
+
+def encode_flops(recipe: Recipe, phase: str) -> float | None:
+    """Of Wan's VAE for one sample, which the training GPU spends besides; counted, not run. None for other codecs."""
+    if recipe.codec.kind != "wan":
+        return None
+    from diffusers import AutoencoderKLWan
+    from torch.utils.flop_counter import FlopCounterMode
+
+    window, size = recipe.phase(phase).window, recipe.video.size
+    with torch.device("meta"):
+        vae = AutoencoderKLWan()
+    total = 0
+    for frames in (window, window, 1) if phase == "generator" else (window, window):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            vae.encode(torch.empty(1, 3, frames, size, size, device="meta"))
+        total += counter.get_total_flops()
+    return float(total)
+
+
+def _cpu() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return "unknown"
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")

@@ -1,0 +1,150 @@
+"""Shards are hashed once on a machine, again when they changed, and rot is seen at any read."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from xdub.data import manifest as manifest_module
+from xdub.data import verify
+from xdub.data.shards import ShardReader, ShardWriter, read_manifest
+from xdub.data.testing import make_clip
+from xdub.data.verify import verify_shard
+from xdub.errors import UserError
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    with ShardWriter(tmp_path / "ds", rows_per_shard=2) as writer:
+        for seed in range(4):
+            writer.add(make_clip(seed, num_frames=5))
+    return tmp_path / "ds"
+
+
+@pytest.fixture(autouse=True)
+def hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that are hashed; the cache is a new one, and files settle at once."""
+    names: list[str] = []
+    honest = manifest_module.file_sha256
+    monkeypatch.setattr(manifest_module, "file_sha256", lambda path: names.append(path.name) or honest(path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(verify, "SETTLED_SECONDS", 0.0)
+    return names
+
+
+def check(folder: Path, number: int = 0) -> None:
+    manifest = read_manifest(folder)
+    verify_shard(manifest.path(number), manifest.shards[number])
+
+
+def flip(path: Path, at: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 1]))
+
+
+def test_a_shard_is_hashed_once_on_a_machine(dataset: Path, hashed: list[str]) -> None:
+    for _ in range(3):
+        check(dataset, 0)
+        check(dataset, 1)
+    assert hashed == ["shard-00000.parquet", "shard-00001.parquet"]
+
+
+@pytest.mark.parametrize("how", ["in place", "with its old time", "another file"])
+def test_a_shard_that_changed_is_not_trusted(dataset: Path, how: str) -> None:
+    check(dataset)
+    path = dataset / "shard-00000.parquet"
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    if how == "another file":
+        data = path.read_bytes()
+        path.unlink()
+        path.write_bytes(data)
+    flip(path, 100)
+    if how != "in place":
+        os.utime(path, ns=times)
+    for _ in range(2):
+        with pytest.raises(UserError, match="shard-00000.parquet: sha256 differs from the manifest"):
+            check(dataset)
+
+
+def test_a_new_manifest_is_not_answered_from_memory(dataset: Path) -> None:
+    check(dataset)
+    raw = json.loads((dataset / "manifest.json").read_text())
+    raw["shards"][0]["sha256"] = "0" * 64
+    (dataset / "manifest.json").write_text(json.dumps(raw))
+    with pytest.raises(UserError, match="sha256 differs"):
+        check(dataset)
+
+
+def test_a_file_written_this_moment_is_not_remembered(
+    dataset: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "SETTLED_SECONDS", 1000.0)
+    check(dataset)
+    check(dataset)
+    assert len(hashed) == 2
+
+
+@pytest.mark.parametrize("left", ["", '{"bytes": 1', "null"])
+def test_a_torn_memory_means_hashing_again(
+    dataset: Path, hashed: list[str], left: str, tmp_path: Path
+) -> None:
+    check(dataset)
+    (record,) = (tmp_path / "cache/xdub/shards").iterdir()
+    record.write_text(left)
+    check(dataset)
+    check(dataset)
+    assert len(hashed) == 2
+
+
+def test_without_a_cache_folder_it_hashes_every_time(
+    dataset: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
+    check(dataset)
+    check(dataset)
+    assert len(hashed) == 2
+
+
+def test_of_many_who_open_a_shard_at_once_one_hashes(dataset: Path, hashed: list[str]) -> None:
+    threads = [threading.Thread(target=check, args=(dataset,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert hashed == ["shard-00000.parquet"]
+
+
+def test_a_reader_hashes_a_wrong_shard_once_and_refuses_every_row(dataset: Path, hashed: list[str]) -> None:
+    flip(dataset / "shard-00000.parquet", 100)
+    reader = ShardReader(read_manifest(dataset), verify=True)
+    for index in (0, 1, 0):
+        with pytest.raises(UserError, match="sha256 differs"):
+            reader.row(index)
+    assert reader.clip(2).num_frames == 5
+    assert hashed == ["shard-00000.parquet", "shard-00001.parquet"]
+
+
+def test_rot_after_verification_is_caught_by_the_page_it_is_in(dataset: Path) -> None:
+    """In the first row's largest column, whose bytes Parquet alone would hand out as they are."""
+    manifest = read_manifest(dataset)
+    path = manifest.path(0)
+    import pyarrow.parquet as pq
+
+    metadata = pq.read_metadata(path)
+    columns = [metadata.row_group(0).column(i) for i in range(metadata.num_columns)]
+    column = max(columns, key=lambda column: column.total_compressed_size)
+    start = column.dictionary_page_offset or column.data_page_offset
+    for at in range(start + 100, start + column.total_compressed_size - 100, 997):  # within the page
+        flip(path, at)
+        reader = ShardReader(manifest)
+        with pytest.raises(UserError, match="shard-00000.parquet, row 0: cannot be read .*(?i:crc|checksum)"):
+            reader.row(0)
+        assert reader.clip(1).num_frames == 5, "its neighbour is unhurt"
+        flip(path, at)

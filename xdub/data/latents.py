@@ -1,0 +1,77 @@
+"""From pixels and sound to what a model trains on: the one place of training where codec and audio encoder run.
+
+Streams carry uint8 pixels and waves. The rank that trains makes latents and features of them on its own device, so a
+Wan VAE and a Whisper run on the GPU, and the linear codec of the tiny recipe on the CPU, through the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xdub.data.windows import audio_window, to_video
+
+PIXELS = ("frames", "reference", "hidden")
+"""Entries of a stream's batch that become latents."""
+
+
+class Encodes(Protocol):
+    """What is asked of a codec here."""
+
+    def encode(self, video: Tensor) -> Tensor:
+        """[B,3,F,H,W] in [-1,1] -> [B,C,f,h,w]."""
+
+
+class EncodesAudio(Protocol):
+    """What is asked of an audio encoder here."""
+
+    def encode(self, wav: np.ndarray) -> Tensor:
+        """[N] at 16 kHz -> [T50, d]."""
+
+
+@torch.no_grad()
+def encode_batch(
+    batch: dict[str, Any], codec: Encodes, audio_encoder: EncodesAudio, device: torch.device | str
+) -> dict[str, Any]:
+    """A stream's batch (`samples.collate`) on `device`, with latents in place of pixels and features in place of waves.
+
+    frames [B,F,H,W,3] -> z0 [B,C,f,h,w] · reference [B,1 or F,H,W,3] -> z_ref · frames without what is hidden -> z_mask
+    (generator) · waves -> audio [B,2F+8,d]; all float32. One sample at a time and, on a CPU, on one thread: a sample's
+    bits depend neither on its neighbours nor on the machine's cores, and a long window needs the memory of one.
+    """
+    moved = {
+        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for name, value in batch.items()
+    }
+    frames, reference, hidden = (moved.pop(name, None) for name in PIXELS)
+    waves = moved.pop("waves")
+    videos = frames.shape[1]
+    latents: dict[str, list[Tensor]] = {"z0": [], "z_ref": []} | ({} if hidden is None else {"z_mask": []})
+    audio = []
+    with one_thread():
+        for i, start in enumerate(batch["window_starts"].tolist()):
+            video = to_video(frames[i])  # [1,3,F,H,W]
+            latents["z0"].append(codec.encode(video)[0].float())
+            latents["z_ref"].append(codec.encode(to_video(reference[i]))[0].float())
+            if hidden is not None:
+                grey = video.masked_fill(hidden[i][None, None], 0.0)
+                latents["z_mask"].append(codec.encode(grey)[0].float())
+            audio.append(audio_window(audio_encoder.encode(waves[i]), start, videos).float())
+    stacked = {name: torch.stack(values).contiguous() for name, values in latents.items()}
+    return moved | stacked | {"audio": torch.stack(audio).to(device)}
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: the order of its sums, hence every bit, is then the same wherever a batch is encoded."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,209 @@
+"""A run's copy on another file system: how it is laid out, and what of it is whole.
+
+    URI/<phase>/checkpoints/step00000100-<16 hex>/{files/..., records/..., manifest.json}
+    URI/<phase>/exports/step00000120-<16 hex>/{files/..., records/..., manifest.json}
+
+``files/`` is the local folder as it was (a checkpoint's own manifest included), ``records/`` the run's small files at
+that time, by their names in RUN. manifest.json, {number, step, files: {name: {bytes, sha256}}}, is written last: a
+folder without it, or with a file missing or short, does not exist for us. Object stores cannot rename, so no whole
+folder is written again: its hex digits are the hash of its content. ``number`` counts uploads, and the highest is the
+newest: a run that went back to an earlier step is believed, not the later steps that it left behind.
+
+The file system is what pyarrow makes of the URI (s3, gs, hdfs, file, a plain path) or else fsspec (any other scheme
+whose package is installed). Credentials come from the environment, as these take them. URI belongs to one run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from xdub.errors import UserError
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+MANIFEST = "manifest.json"
+CHECKPOINTS, EXPORTS = "checkpoints", "exports"
+ANSWER_SECONDS = 20.0
+"""How long a file system may take to answer the first call; their own time-outs are minutes."""
+CHUNK = 8 << 20
+_FOLDER = re.compile(r"step(\d{8,})-[0-9a-f]{16}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copy:
+    """A whole remote folder."""
+
+    path: str
+    step: int
+    number: int
+    files: dict[str, dict[str, Any]]
+    """name below the folder -> {bytes, sha256}"""
+
+
+class Remote:
+    """The copy of one phase. Every method may raise whatever the file system raises."""
+
+    def __init__(self, uri: str, phase: str) -> None:
+        """UserError for a URI that nothing here understands."""
+        self.fs, root = open_uri(uri)
+        self.root = f"{root.rstrip('/')}/{phase}"
+
+    def copies(self, kind: str) -> list[Copy]:
+        """Whole folders of a kind, the newest first."""
+        whole = (self._whole(folder) for folder in self.folders(kind))
+        return sorted((copy for copy in whole if copy), key=lambda copy: copy.number, reverse=True)
+
+    def folders(self, kind: str) -> list[str]:
+        """Paths of all folders of a kind, whole or not."""
+        from pyarrow.fs import FileSelector
+
+        found = self.fs.get_file_info(FileSelector(f"{self.root}/{kind}", allow_not_found=True))
+        return [info.path for info in found if _FOLDER.fullmatch(info.base_name)]
+
+    def _whole(self, folder: str) -> Copy | None:
+        from pyarrow.fs import FileSelector, FileType
+
+        found = self.fs.get_file_info(FileSelector(folder, recursive=True, allow_not_found=True))
+        # Some file systems answer with a leading slash, whatever they were asked with.
+        start = len(folder.strip("/")) + 1
+        sizes = {info.path.strip("/")[start:]: info.size for info in found if info.type == FileType.File}
+        if MANIFEST not in sizes:
+            return None
+        try:
+            raw = json.loads(b"".join(self.read(f"{folder}/{MANIFEST}")))
+            copy = Copy(path=folder, step=raw["step"], number=raw["number"], files=raw["files"])
+            whole = all(safe_name(name) and sizes.get(name) == f["bytes"] for name, f in copy.files.items())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return copy if whole else None
+
+    def read(self, path: str) -> Iterator[bytes]:
+        """A file in pieces."""
+        with self.fs.open_input_stream(path) as file:
+            while piece := file.read(CHUNK):
+                yield piece
+
+    def write(self, path: str, pieces: Iterator[bytes]) -> dict[str, Any]:
+        """Writes a file; {bytes, sha256} of what was written."""
+        digest, size = hashlib.sha256(), 0
+        try:
+            out = self.fs.open_output_stream(path)
+        except FileNotFoundError:  # object stores have no folders, disks do
+            self.fs.create_dir(path.rsplit("/", 1)[0], recursive=True)
+            out = self.fs.open_output_stream(path)
+        with out:
+            for piece in pieces:
+                out.write(piece)
+                digest.update(piece)
+                size += len(piece)
+        return {"bytes": size, "sha256": digest.hexdigest()}
+
+    def remove(self, folder: str) -> None:
+        """Removes a folder, its manifest first, so that what is left at any moment is no copy."""
+        from pyarrow.fs import FileType
+
+        manifest = f"{folder}/{MANIFEST}"
+        if self.fs.get_file_info([manifest])[0].type == FileType.File:
+            self.fs.delete_file(manifest)
+        self.fs.delete_dir(folder)
+
+
+def safe_name(name: str) -> bool:
+    """Whether a name from a remote manifest stays below its folder."""
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\\" not in name
+
+
+def open_uri(uri: str) -> tuple[FileSystem, str]:
+    """The file system of a URI, and the path in it. UserError for a scheme that is not known."""
+    import pyarrow as pa
+    from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
+
+    uri = _absolute(uri)
+    try:
+        return FileSystem.from_uri(uri)
+    except pa.ArrowInvalid as error:
+        theirs = ("Unrecognized filesystem type", "Cannot parse URI")
+        if not any(text in str(error) for text in theirs):
+            raise UserError(f"{shown(uri)}: {first_line(error)}") from error
+    try:
+        from fsspec.core import url_to_fs
+
+        filesystem, path = url_to_fs(uri)
+    except (ImportError, ValueError) as error:
+        hint = "pyarrow knows s3, gs, hdfs and file; fsspec others"
+        raise UserError(f"{shown(uri)}: {first_line(error)} ({hint})") from error
+    return PyFileSystem(FSSpecHandler(filesystem)), path
+
+
+def _absolute(uri: str) -> str:
+    return uri if "://" in uri else Path(uri).expanduser().resolve().as_uri()
+
+
+def check(
+    uri: str, phase: str | None = None, *, fresh: bool = False, seconds: float = ANSWER_SECONDS
+) -> None:
+    """Writes, reads and removes a small file. One UserError, within ``seconds``, when that cannot be done.
+
+    With ``fresh``, also a UserError when ``phase`` has a copy there: another run must not push it out. It is done in
+    a process of its own, because a client that waits for its server cannot be stopped, not even at the end of Python.
+    """
+    uri = _absolute(uri)
+    told = json.dumps([uri, phase, fresh])  # not as arguments: they may hold credentials
+    command = [sys.executable, "-m", __name__]
+    try:
+        done = subprocess.run(command, input=told, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{shown(uri)}: no answer within {seconds:.0f} s") from None
+    if done.returncode:
+        last = (done.stdout.strip() or done.stderr.strip() or "the check crashed").splitlines()[-1]
+        raise UserError(f"{shown(uri)}: {last}")
+
+
+def main() -> int:
+    """The process of `check`: 0, or a line on stdout and 1."""
+    uri, phase, fresh = json.load(sys.stdin)
+    try:
+        remote = Remote(uri, phase or "")
+        path = f"{remote.root.rstrip('/')}/.xdub-{uuid.uuid4().hex[:8]}"
+        remote.write(path, iter([b"xdub"]))
+        intact = b"".join(remote.read(path)) == b"xdub"
+        remote.fs.delete_file(path)
+        taken = fresh and remote.copies(CHECKPOINTS)
+    except UserError as error:
+        print(str(error).removeprefix(f"{shown(uri)}: "))
+        return 1
+    except Exception as error:
+        print(f"cannot be written ({first_line(error)})")
+        return 1
+    if taken:
+        print(
+            f"already holds checkpoints of {phase}: add --resume to continue that run, or choose another place"
+        )
+    elif not intact:
+        print("what was written comes back changed")
+    return int(bool(taken) or not intact)
+
+
+def shown(uri: str) -> str:
+    """The URI without credentials that may be in it."""
+    return re.sub(r"//[^/@]*@", "//...@", uri)
+
+
+def first_line(error: BaseException) -> str:
+    """An error in one short line."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
