@@ -25,12 +25,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             out = root / name
             out.mkdir()
             for phase in ("generator", "editor"):
-                sink = MlflowSink(out, phase, {"train": {"lr": lr, "steps": 30}})
+                sink = MlflowSink(out, phase)
                 values = [
                     (s, {"loss/flow": 1 / (1 + s * lr * 100), "train/loss": 2.0}) for s in range(0, 31, 10)
                 ]
                 records = [{"kind": "metrics", "step": s, "time_ms": s, "values": v} for s, v in values]
-                sink(records)
+                sink([{"kind": "params", "values": {"train": {"lr": lr, "steps": 30}}}, *records])
             made[name] = out
     return made
 

@@ -20,7 +20,7 @@ from xdub.train.checkpoint import Checkpoints, Progress
 from xdub.train.context import TrainContext
 from xdub.train.engine import Engine
 from xdub.train.journal import Journal
-from xdub.train.meters import GlobalStep, Meters, RankStep
+from xdub.train.meters import GlobalStep, Meters, RankStep, peak_memory
 from xdub.train.phases.common import PhaseContext
 from xdub.train.records import CommittedSteps
 
@@ -63,8 +63,6 @@ class Trainer:
         """
         self._meters = Meters(dict(self.progress.meters))
         self._since_log = (time.perf_counter(), self.progress.step)
-        if self.journal is not None and self.journal.last_step < 0:
-            self.journal.artifact(self.folder / "recipe.json", "config")
         for micro_batches, wait in groups(stream, self.engine.micro_batches):
             step = self._accumulate(micro_batches, wait)
             self._refuse_non_finite(step)
@@ -91,6 +89,7 @@ class Trainer:
             terms = self.phase.loss(self.engine.model, batch, self.loss_context)
             self.engine.backward(terms.total, last=i == len(micro_batches) - 1)
             mine.add(terms, batch)
+        mine.peaks = peak_memory(self.context.device)
         mine.stop = self.context.rank == 0 and (self.folder / STOP_FILE).exists()
         return GlobalStep.merge(self.context.gather(mine))
 
@@ -123,6 +122,7 @@ class Trainer:
             "perf/step_seconds": seconds,
             "perf/tokens_per_s": self.tokens_per_step / seconds,
             "perf/data_wait": self._waited / (now - then),
+            **step.peaks,
         }
         self._since_log, self._waited = (now, self.progress.step), 0.0
         if self.journal is not None:

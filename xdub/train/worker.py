@@ -28,6 +28,7 @@ from xdub.train.export import export
 from xdub.train.journal import Journal
 from xdub.train.networks import build_loss_context, build_model, weights_file
 from xdub.train.phases import get_phase
+from xdub.train.provenance import count_devices, device_name
 from xdub.train.records import CommittedSteps, write_atomic
 from xdub.train.trainer import Sampler, Trainer
 
@@ -100,9 +101,11 @@ def train_rank(job: TrainJob, context: TrainContext, make_stream: Any) -> None:
         sampler=job.sampler,
         tokens_per_step=train.global_batch * tokens_per_sample(recipe, job.phase),
     )
+    devices = context.gather(device_name(context.device))
     if context.rank == 0:
         trainer.committed = CommittedSteps(folder / STEPS, resume_at=progress.step)
         trainer.journal = Journal(folder / JOURNAL)
+        trainer.journal.tags({"devices": count_devices(devices), "world_size": str(context.world_size)})
     try:
         outcome = "finished"
         if progress.step < train.steps:
