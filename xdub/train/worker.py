@@ -30,6 +30,7 @@ from xdub.train.networks import build_loss_context, build_model, weights_file
 from xdub.train.phases import get_phase
 from xdub.train.provenance import count_devices, device_name
 from xdub.train.records import CommittedSteps, write_atomic
+from xdub.train.sampling import StripSampler
 from xdub.train.trainer import Sampler, Trainer
 
 RESULT = "result.json"
@@ -98,7 +99,7 @@ def train_rank(job: TrainJob, context: TrainContext, make_stream: Any) -> None:
         folder=folder,
         attempt=job.attempt,
         progress=progress,
-        sampler=job.sampler,
+        sampler=job.sampler or (StripSampler(recipe, job.phase, job.data) if train.sample_every else None),
         tokens_per_step=train.global_batch * tokens_per_sample(recipe, job.phase),
     )
     devices = context.gather(device_name(context.device))
