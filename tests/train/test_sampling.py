@@ -64,7 +64,8 @@ def test_strips_show_the_same_moments_of_the_same_clip_whoever_draws_them(small,
     context = PhaseContext(phase=recipe.phase("generator"), seed=7, codec=codec)
     model = build_model(recipe, "generator", codec, base=None, init_from=None).eval()
     first, again, other = (
-        StripSampler(made, "generator", [str(clips)])(model, {}, context) for made in (recipe, recipe, small())
+        StripSampler(made, "generator", [str(clips)])(model, {}, context)
+        for made in (recipe, recipe, small())
     )
     assert np.array_equal(first, again)
     assert np.array_equal(first, other)  # another seed of the run shows the same clip, too

@@ -117,7 +117,9 @@ def _first_clip(plan: Plan) -> Clip:
             return ShardReader(plan.manifests[place.dataset]).clip(place.row)
         except Exception as caught:  # whatever a damaged row raises; the stream tells of it
             error = caught
-    raise UserError(f"none of the first {TRIES} clips can be read for a sample strip; last: {error}") from error
+    raise UserError(
+        f"none of the first {TRIES} clips can be read for a sample strip; last: {error}"
+    ) from error
 
 
 def _pixels(video: Tensor) -> np.ndarray:

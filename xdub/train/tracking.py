@@ -31,6 +31,10 @@ REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "PERMISSION_DENIED"}
 """MLflow's error codes for what it will not take however often it is sent."""
 
 
+_OPENING = threading.Lock()
+"""Makes runs once for all senders of this process, those of an earlier phase that still wait among them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunIds:
     """Where a phase is tracked."""
@@ -81,11 +85,10 @@ class MlflowSink:
         self._out, self._phase = out, phase
         self._ids: RunIds | None = None
         self._client: Any = None
-        self._lock = threading.Lock()
 
     def open(self) -> RunIds:
         """Make or find the runs; raises while the tracker is away, and is tried again with the next records."""
-        with self._lock:
+        with _OPENING:
             if self._ids is None:
                 ids = open_runs(self._out, self._phase)
                 self._client = _client(ids.uri)
