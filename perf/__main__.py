@@ -1,4 +1,4 @@
-"""`python -m perf COMMAND`: benchmarks, with correctness before speed."""
+"""`python -m perf COMMAND`: benchmarks of kernels and system, with correctness before speed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from perf import compare, plot, report, run, static, tracking, tune
+from perf import compare, elastic, plot, recovery, report, run, static, tracking, tune
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m perf", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for part in (run, static, tune, compare, report, plot, tracking):
+    for part in (run, static, tune, compare, report, plot, recovery, elastic, tracking):
         part.add_parser(commands)
     told = parser.parse_args(arguments)
     return told.main(told)

@@ -54,6 +54,7 @@ DOORS = {
         "pairs/build.py",
         "train/context.py",
         "train/launch.py",
+        "train/cluster.py",
     },
     "deepspeed": {"train/engine.py"},
     "mlflow": {"train/tracking.py", "evaluate/runs.py"},

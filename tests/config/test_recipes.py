@@ -86,8 +86,8 @@ def test_a_recipe_file_is_loaded_like_a_shipped_one(tmp_path):
         ("phases.editor.window=49", "phases.editor.window=49 is longer than video.clip_frames=45"),
         ("phases.texture.silent_prob=2", "phases.texture.silent_prob=2.0 is not in [0, 1]"),
         (
-            "train.micro_batch=5",
-            "train.global_batch=16 (phase generator) is not divisible by micro_batch x workers",
+            "train.workers=3",
+            "train.global_batch=16 (phase generator) is not divisible by train.workers=3",
         ),
         ("dub.lip_band=[0.6, 0.4]", "dub.lip_band=[0.6, 0.4] is not an ordered pair"),
         ("train.lr", "write it as section.key=value"),
@@ -212,3 +212,17 @@ def test_an_override_value_is_read_as_yaml():
     assert parse_override("a.b=[1, 2]") == (("a", "b"), [1, 2])
     assert parse_override("a=x=y") == (("a",), "x=y")
     assert parse_override("codec.path=null") == (("codec", "path"), None)
+
+
+@given(global_batch=st.integers(1, 300), workers=st.integers(1, 40), most=st.integers(1, 40))
+def test_the_micro_batch_is_the_largest_that_fits_and_divides_a_workers_part(
+    global_batch: int, workers: int, most: int
+) -> None:
+    train = dataclasses.replace(load_recipe("tiny").train, global_batch=global_batch, micro_batch=most)
+    if global_batch % workers:
+        with pytest.raises(UserError, match=f"={global_batch} is not divisible by {workers} workers"):
+            train.micro_batch_of(workers)
+        return
+    part, size = global_batch // workers, train.micro_batch_of(workers)
+    assert part % size == 0 and size <= most
+    assert not any(part % larger == 0 for larger in range(size + 1, min(most, part) + 1))

@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 
 from xdub.errors import UserError
 from xdub.train import trainer
-from xdub.train.checkpoint import MANIFEST
 from xdub.train.records import read_lines
 from xdub.train.run import RunResult, train_phase
 from xdub.train.tracking import read_state
@@ -107,7 +106,7 @@ def test_an_interrupted_run_continues_as_if_nothing_had_happened(
 def test_a_damaged_checkpoint_is_passed_over(small, clips, whole, tmp_path: Path) -> None:
     shutil.copytree(whole.folder, tmp_path / "generator")
     newest = tmp_path / "generator/checkpoints/step00000006"
-    damaged = next(newest.rglob("*model_states.pt"))
+    damaged = next(newest.glob("rank*.safetensors"))
     damaged.write_bytes(damaged.read_bytes()[:-1])
     (tmp_path / "generator/result.json").unlink()
     (tmp_path / "generator/checkpoints/.writing-step00000008").mkdir()
@@ -154,7 +153,7 @@ def test_fewer_clips_than_a_batch_train_all_the_same_and_it_is_said(
     ("override", "message"),
     [
         ("train.seed=1", "seed=0, this run has 1"),
-        ("train.zero_stage=1", "zero_stage=0, this run has 1"),
+        ("train.global_batch=8", "global_batch=4, this run has 8"),
         ("model.num_layers=1", "does not fit|the network is another one|network="),
         ("train.ema=0", "ema"),
     ],
@@ -168,34 +167,14 @@ def test_a_resume_that_would_be_another_run_is_refused(
         train_phase("generator", recipe, clips, tmp_path, resume=True, local=True, progress=quiet)
 
 
-def test_another_world_size_is_refused_with_what_to_do(small, clips, whole, tmp_path: Path) -> None:
+def test_a_run_goes_on_in_another_zero_stage(small, clips, whole, tmp_path: Path) -> None:
     shutil.copytree(whole.folder, tmp_path / "generator")
-    manifest = tmp_path / "generator/checkpoints/step00000006" / MANIFEST
-    raw = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps(raw | {"world_size": 2}))
-    with pytest.raises(UserError, match="resume with the same train.workers"):
-        train_phase(
-            "generator", small("train.steps=8"), clips, tmp_path, resume=True, local=True, progress=quiet
-        )
-
-
-def test_a_loss_that_is_not_finite_names_the_samples_and_keeps_the_weights(
-    small, clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from xdub.train.phases import generator
-
-    honest, calls = generator.loss, []
-
-    def poisoned(model, batch, context):
-        calls.append(batch["sample_id"])
-        terms = honest(model, batch, context)
-        return terms if len(calls) < 8 else type(terms)(**vars(terms) | {"total": terms.total * math.nan})
-
-    monkeypatch.setattr(generator, "loss", poisoned)
-    with pytest.raises(UserError, match=r"the loss of step 4 is not finite; samples: ") as caught:
-        train_phase("generator", small(), clips, tmp_path, local=True, progress=quiet)
-    assert all(sample in str(caught.value) for sample in calls[-1])
-    assert [step for step, *_ in curve(tmp_path / "generator")] == [1, 2, 3]
+    shutil.rmtree(tmp_path / "generator/checkpoints/step00000006")
+    (tmp_path / "generator/result.json").unlink()
+    recipe = small("train.zero_stage=3")
+    last = train_phase("generator", recipe, clips, tmp_path, resume=True, local=True, progress=quiet)
+    for mine, theirs in zip(curve(last.folder), curve(whole.folder), strict=True):
+        assert float.fromhex(mine[1]) == pytest.approx(float.fromhex(theirs[1]), rel=1e-6)
 
 
 def test_two_processes_cannot_train_one_folder(small, clips, tmp_path: Path) -> None:

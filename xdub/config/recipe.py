@@ -109,8 +109,20 @@ POSITIVE_IN_TRAIN = (
     "checkpoint_every",
     "keep_checkpoints",
     "log_every",
+    "min_workers",
+    "hang_seconds",
+    "max_skips",
 )
-NOT_NEGATIVE_IN_TRAIN = ("warmup", "weight_decay", "grad_clip", "sample_every", "seed", "num_threads")
+NOT_NEGATIVE_IN_TRAIN = (
+    "warmup",
+    "weight_decay",
+    "grad_clip",
+    "sample_every",
+    "seed",
+    "num_threads",
+    "spike_factor",
+    "max_rollbacks",
+)
 
 
 def _failed_checks(recipe: Recipe) -> Iterator[str]:
@@ -184,9 +196,9 @@ def _failed_phase_checks(recipe: Recipe, name: str) -> Iterator[str]:
     yield from _failed_signs(train, "train", NOT_NEGATIVE_IN_TRAIN, "zero or more", where)
     if not 0 <= train.ema < 1:
         yield f"train.ema={train.ema} (phase {name}) is not in [0, 1)"
-    parts = train.micro_batch * train.workers
-    if parts > 0 and train.global_batch % parts:
+    if train.min_workers is not None and train.min_workers > train.workers:
+        yield f"train.min_workers={train.min_workers} (phase {name}) is more than train.workers={train.workers}"
+    if train.workers > 0 and train.global_batch % train.workers:
         yield (
-            f"train.global_batch={train.global_batch} (phase {name}) is not divisible by micro_batch x workers "
-            f"({train.micro_batch} x {train.workers})"
+            f"train.global_batch={train.global_batch} (phase {name}) is not divisible by train.workers={train.workers}"
         )

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from xdub.errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True)
 class VideoConfig:
@@ -81,7 +83,7 @@ class TrainConfig:
     """What DeepSpeed shards over the workers: 0 nothing, 1 optimizer, 2 and gradients, 3 and weights."""
     global_batch: int
     micro_batch: int
-    """Samples of one forward pass on one worker."""
+    """Most samples of one forward pass on one worker; see `micro_batch_of`."""
     lr: float
     warmup: int = 0
     """Steps of linear warm-up."""
@@ -103,8 +105,27 @@ class TrainConfig:
     lr_schedule: Literal["cosine", "constant"] = "constant"
     num_threads: int | None = None
     """Torch threads of one worker; none = cores / workers."""
-    resume_from: str | None = None
+    min_workers: int | None = None
+    """Fewest workers to go on with when machines are lost; it grows again up to `workers`. None = always `workers`."""
+    hang_seconds: float = 900.0
+    """A worker that achieves nothing for so long is ended and the run continued; before the first step three times."""
+    spike_factor: float = 8.0
+    """A batch whose loss is more than so many times the median of the last 64 is skipped; 0 = never for that."""
+    max_skips: int = 3
+    """Batches skipped in a row after which the run goes back to its last checkpoint, and on behind them."""
+    max_rollbacks: int = 2
+    """How often it may go back before a person must look."""
     init_from: str | None = None
+
+    def micro_batch_of(self, workers: int) -> int:
+        """Samples of one forward pass when so many workers share the global batch equally: the most up to
+        `micro_batch` that divide a worker's part. What is left is accumulated. UserError if the parts are not equal."""
+        part, rest = divmod(self.global_batch, workers)
+        if rest:
+            raise UserError(
+                f"train.global_batch={self.global_batch} is not divisible by {workers} workers; change one of the two"
+            )
+        return max(size for size in range(1, min(self.micro_batch, part) + 1) if part % size == 0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """Many sources -> clip shards and a ledger: in this process, or spread over Ray Data actors.
 
 What is done with one source is given as a function, so this graph serves every kind of source. Actors prepare and
-encode; this process alone writes. A source that crashes its actor is tried twice more, after the others, then noted as failed.
+encode; this process alone writes. A source that crashes its actor is tried twice more,
+after the others, then noted as failed.
 """
 
 from __future__ import annotations

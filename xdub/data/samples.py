@@ -55,7 +55,7 @@ class StreamSpec:
             "window": recipe.phase(phase).window,
             "seed": train.seed,
             "global_batch": train.global_batch,
-            "micro_batch": train.micro_batch,
+            "micro_batch": train.micro_batch_of(others.get("world_size", 1)),
         }
         return cls(**(values | others))
 

@@ -1,6 +1,6 @@
 """Checkpoints that are whole or absent: shards, then a manifest with every file's hash, then one rename.
 
-    RUN/<phase>/checkpoints/step00000100/{engine/..., rng_rank00000.pt, manifest.json}
+    RUN/<phase>/checkpoints/step00000100/{rank00000.safetensors, rng_rank00000.pt, ..., manifest.json}
 
 A folder counts only once its manifest verifies, so the newest good one is found by looking, whatever was killed.
 """
@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ import torch
 from xdub.errors import UserError
 from xdub.train.context import TrainContext
 from xdub.train.engine import Engine
-from xdub.train.records import write_atomic
+from xdub.train.records import LineFile, read_lines, write_atomic
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
+ROLLBACKS = "rollbacks.jsonl"
+"""{step, cursor} of every return to a checkpoint: its weights, later data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,10 @@ class Progress:
     epoch: int = 0
     meters: dict[str, Any] = field(default_factory=dict)
     """Sums of the unfinished logging interval, so that its mean is the same after a resume."""
+    guard: dict[str, Any] = field(default_factory=dict)
+    """State of `xdub.train.guard.Guard`."""
+    useful_seconds: float = 0.0
+    """Time spent on steps that were kept: what a kill costs is not in it."""
 
 
 class Checkpoints:
@@ -49,13 +55,12 @@ class Checkpoints:
         final = self.root / f"step{progress.step:08d}"
         temporary = self.root / f".writing-{final.name}"
         if context.rank == 0:
-            for stale in (temporary, final):
-                shutil.rmtree(stale, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
         context.gather(None)
         failure = None
         try:
-            engine.save(temporary, context.rank)
+            engine.save(temporary)
             torch.save({"torch": torch.get_rng_state()}, temporary / f"rng_rank{context.rank:05d}.pt")
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
             failure = f"{type(error).__name__}: {str(error).splitlines()[0]}"
@@ -76,6 +81,7 @@ class Checkpoints:
                 "files": dict(sorted(files.items())),
             }
             write_atomic(temporary / MANIFEST, json.dumps(manifest, indent=1))
+            shutil.rmtree(final, ignore_errors=True)
             os.replace(temporary, final)
             _sync_folder(self.root)
             self._forget_old()
@@ -100,9 +106,38 @@ class Checkpoints:
             return Progress()
         folder, manifest = found
         self._check_continues(folder, manifest)
-        engine.load(folder, context.rank, manifest["step"])
-        torch.set_rng_state(torch.load(folder / f"rng_rank{context.rank:05d}.pt", weights_only=True)["torch"])
-        return Progress(**{name: manifest[name] for name in ("step", "cursor", "epoch", "meters")})
+        engine.load(folder, manifest["step"])
+        if (
+            manifest["world_size"] == context.world_size
+        ):  # else the ranks are others, with generators of their own
+            rng = torch.load(folder / f"rng_rank{context.rank:05d}.pt", weights_only=True)
+            torch.set_rng_state(rng["torch"])
+        kept = {name: manifest[name] for name in Progress.__dataclass_fields__}
+        return replace(
+            Progress(**kept), cursor=max(manifest["cursor"], self._cursor_behind(manifest["step"]))
+        )
+
+    def roll_back(self, engine: Engine, context: TrainContext, *, cursor: int, most: int) -> Progress | None:
+        """The engine as in a checkpoint, to continue from ``cursor``; None when it went back ``most`` times already,
+        or there is nothing to go back to. Going back to the same checkpoint a second time goes one further. Collective.
+        """
+        possible = False
+        if context.rank == 0:
+            found, records = self.latest(), list(read_lines(self.root / ROLLBACKS))
+            if found is not None and records and records[-1]["step"] == found[1]["step"]:
+                shutil.rmtree(found[0], ignore_errors=True)
+                found = self.latest()
+            possible = found is not None and len(records) < most
+            if possible:
+                file = LineFile(self.root / ROLLBACKS)
+                file.append({"step": found[1]["step"], "cursor": cursor})
+                file.sync()
+                file.close()
+        return self.load(engine, context) if context.gather(possible)[0] else None
+
+    def _cursor_behind(self, step: int) -> int:
+        """Where the data go on after the rollbacks to a step."""
+        return max((r["cursor"] for r in read_lines(self.root / ROLLBACKS) if r["step"] == step), default=0)
 
     def _check_continues(self, folder: Path, manifest: dict[str, Any]) -> None:
         if manifest["format"] != FORMAT:
@@ -123,9 +158,6 @@ class Checkpoints:
 
 MUST_MATCH = {
     "phase": "choose another --out",
-    "world_size": "resume with the same train.workers",
-    "zero_stage": "resume with the same train.zero_stage",
-    "precision": "resume with the same train.precision",
     "global_batch": "resume with the same train.global_batch, or the order of the samples would change",
     "seed": "resume with the same seed, or the noise would change",
     "ema": "resume with the same train.ema",
@@ -177,3 +209,8 @@ def _sync_folder(folder: Path) -> None:
 def _short(value: object) -> str:
     text = str(value)
     return text if len(text) < 60 else text[:57] + "..."
+
+
+def newest_step(root: Path) -> int:
+    """Step of the newest checkpoint folder, whole or not; 0 if there is none."""
+    return max((int(folder.name.removeprefix("step")) for folder in root.glob("step????????")), default=0)

@@ -20,6 +20,8 @@ class TrainContext(Protocol):
     local_world_size: int
     """Ranks on this machine."""
     device: torch.device
+    node: str
+    """Which machine this is, as Ray names it."""
 
     def gather(self, value: Any) -> list[Any]:
         """Every rank's ``value`` in rank order, on every rank. Collective."""
@@ -33,7 +35,7 @@ class TrainContext(Protocol):
 class LocalContext:
     """One rank in this process, without Ray: tests, debugging, and the shortest start."""
 
-    rank, world_size, local_world_size = 0, 1, 1
+    rank, world_size, local_world_size, node = 0, 1, 1, "local"
 
     def __init__(self, device: torch.device | None = None) -> None:
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -53,6 +55,7 @@ class RayContext:
     """One worker of a Ray ``TorchTrainer``; Ray has made the process group."""
 
     def __init__(self) -> None:
+        import ray
         import ray.train
         import ray.train.torch
 
@@ -60,6 +63,7 @@ class RayContext:
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
         self.local_world_size = context.get_local_world_size()
         self.device = ray.train.torch.get_device()
+        self.node = ray.get_runtime_context().get_node_id()
         self._report = ray.train.report
 
     def gather(self, value: Any) -> list[Any]:

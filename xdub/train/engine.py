@@ -6,35 +6,25 @@ Everything DeepSpeed is told comes from one dict that :func:`deepspeed_config` d
 from __future__ import annotations
 
 import logging
+import math
 import os
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from xdub.errors import UserError
+from xdub.train.fragments import MOMENTS, find_fragments, refresh_weights, set_adam_step
 from xdub.train.schedule import lr_at
+from xdub.train.shards import ShardedState, write_shard
 
 if TYPE_CHECKING:
     from xdub.config import TrainConfig
-
-TAG = "engine"
-EMA_FILE = "ema_rank{rank:05d}.pt"
-
-
-def accumulation_steps(train: TrainConfig, world_size: int) -> int:
-    """Micro batches a rank runs per optimizer step. UserError when global_batch does not divide."""
-    per_pass = train.micro_batch * world_size
-    if train.global_batch % per_pass:
-        raise UserError(
-            f"train.global_batch={train.global_batch} is not a multiple of micro_batch x workers = "
-            f"{train.micro_batch} x {world_size}; change one of the three"
-        )
-    return train.global_batch // per_pass
 
 
 def deepspeed_config(train: TrainConfig, world_size: int) -> dict[str, Any]:
@@ -43,10 +33,11 @@ def deepspeed_config(train: TrainConfig, world_size: int) -> dict[str, Any]:
         raise UserError(f"train.zero_stage={train.zero_stage}: use 0, 1, 2 or 3")
     if train.precision not in ("fp32", "bf16"):
         raise UserError(f"train.precision={train.precision!r}: use 'fp32' or 'bf16'")
-    return {
+    micro_batch = train.micro_batch_of(world_size)
+    config: dict[str, Any] = {
         "train_batch_size": train.global_batch,
-        "train_micro_batch_size_per_gpu": train.micro_batch,
-        "gradient_accumulation_steps": accumulation_steps(train, world_size),
+        "train_micro_batch_size_per_gpu": micro_batch,
+        "gradient_accumulation_steps": train.global_batch // (micro_batch * world_size),
         "bf16": {"enabled": train.precision == "bf16"},
         "zero_optimization": {"stage": train.zero_stage},
         "gradient_clipping": 0.0 if _plain(train) else float(train.grad_clip),
@@ -54,26 +45,34 @@ def deepspeed_config(train: TrainConfig, world_size: int) -> dict[str, Any]:
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
     }
+    if train.precision == "bf16" and train.zero_stage >= 2:
+        # Micro batches are summed up in fp32: in bf16, the eighth of them would lose its last three bits.
+        config["data_types"] = {"grad_accum_dtype": "fp32"}
+    return config
 
 
 class Engine:
     """A model with its optimizer. ``engine.model`` is what a phase calls; ZeRO-3 gathers weights under that call."""
 
-    def __init__(self, ds: Any, train: TrainConfig, world_size: int) -> None:
+    def __init__(self, ds: Any, train: TrainConfig, *, rank: int, world_size: int) -> None:
         self._ds, self._train = ds, train
-        self.world_size = world_size
+        self.rank, self.world_size = rank, world_size
         self.global_step = 0
+        """Optimizer steps that were applied."""
         self.grad_norm = float("nan")
         """Norm of the whole gradient before clipping, of the last step."""
         self.applied_lr = 0.0
         """Rate of the last step."""
         self._trained = {name: p for name, p in ds.module.named_parameters() if p.requires_grad}
-        self._ema = (
-            {name: _local(p).float().clone() for name, p in self._trained.items()} if train.ema else {}
-        )
+        self._fragments = find_fragments(ds, self._trained, rank, world_size)
+        set_adam_step(self._fragments, 0)  # DeepSpeed counts a step of its own where it tries one with zeros
+        # The average is kept in shares, like the optimizer's states: 4 bytes a parameter over all ranks, not on each.
+        self._ema = [f.master[f.share].clone() for f in self._fragments] if train.ema else []
 
     @classmethod
-    def build(cls, model: nn.Module, train: TrainConfig, *, device: torch.device, world_size: int) -> Engine:
+    def build(
+        cls, model: nn.Module, train: TrainConfig, *, device: torch.device, rank: int = 0, world_size: int = 1
+    ) -> Engine:
         """Wrap ``model``: its parameters with requires_grad are trained. A process group must exist already."""
         deepspeed = _import_deepspeed(device)
         deepspeed.init_distributed(dist_backend="nccl" if device.type == "cuda" else "gloo", verbose=False)
@@ -89,11 +88,17 @@ class Engine:
         ]
         optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=train.lr, fused=True)
         buffers = {name: value.clone() for name, value in model.named_buffers()}
+        exact = {}
+        if train.precision != "fp32":
+            exact = {name: p.detach().cpu().flatten() for name, p in model.named_parameters()}
         config = deepspeed_config(train, world_size)
         ds, *_ = deepspeed.initialize(model=model.to(device), optimizer=optimizer, config=config)
         for name, value in ds.module.named_buffers():  # bf16 is for weights; statistics keep their precision
             value.data = buffers[name].to(device)
-        return cls(ds, train, world_size)
+        engine = cls(ds, train, rank=rank, world_size=world_size)
+        if exact:
+            engine._set_masters(exact)
+        return engine
 
     @property
     def model(self) -> nn.Module:
@@ -115,42 +120,51 @@ class Engine:
         self._ds.set_gradient_accumulation_boundary(last)
         self._ds.backward(loss)
 
-    def step(self) -> None:
-        """Clip, AdamW, EMA; gradients are zero afterwards."""
+    def step(self) -> bool:
+        """Clip, AdamW, EMA; gradients are zero afterwards. False, and nothing has changed, if they were not finite."""
         self.applied_lr = self.lr
         for group in self._ds.optimizer.param_groups:
             group["lr"] = self.applied_lr
         if _plain(self._train):
             limit = self._train.grad_clip or float("inf")
             self.grad_norm = float(nn.utils.clip_grad_norm_(self._trained.values(), limit))
-        self._ds.step()
-        if not _plain(self._train):
+            if not math.isfinite(self.grad_norm):
+                self._ds.optimizer.zero_grad()
+                return False
+            self._ds.step()
+        else:
+            self._ds.step()
             self.grad_norm = float(self._ds.get_global_grad_norm())
+            if self._ds.optimizer.overflow:  # the same on all ranks
+                return False
         self.global_step += 1
-        decay = min(
-            self._train.ema, self.global_step / (self.global_step + 10)
-        )  # a young average forgets its start
-        for name, average in self._ema.items():
-            average.lerp_(_local(self._trained[name]).float(), 1 - decay)
-
-    def save(self, folder: Path, rank: int) -> None:
-        """Every rank writes its shard under ``folder``; frozen weights are left out. Collective."""
-        self._ds.save_checkpoint(
-            str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=self._has_frozen
-        )
         if self._ema:
-            torch.save(self._ema, folder / EMA_FILE.format(rank=rank))
+            # A young average forgets its start.
+            decay = min(self._train.ema, self.global_step / (self.global_step + 10))
+            torch._foreach_lerp_(self._ema, [f.master[f.share] for f in self._fragments], 1 - decay)
+        return True
 
-    def load(self, folder: Path, rank: int, step: int) -> None:
-        """Inverse of :meth:`save`, at the same world size and stage. Collective."""
-        path, _ = self._ds.load_checkpoint(str(folder), tag=TAG, load_module_strict=not self._has_frozen)
-        if path is None:
-            raise UserError(f"checkpoint {folder} holds no engine state of rank {rank}")
+    def save(self, folder: Path) -> None:
+        """This rank's share of weights, moments and average, see `xdub.train.shards`; frozen weights are left out."""
+        pieces = {"master": {f.name: f.master[f.share] for f in self._fragments}}
+        for key in MOMENTS:
+            pieces[key] = {f.name: f.moment(key)[f.share] for f in self._fragments}
+        if self._ema:
+            pieces["ema"] = {f.name: average for f, average in zip(self._fragments, self._ema, strict=True)}
+        write_shard(folder, self.rank, pieces, {f.name: f.share_start for f in self._fragments})
+
+    def load(self, folder: Path, step: int) -> None:
+        """Inverse of :meth:`save`, written at any world size and stage. Collective."""
+        state = ShardedState(folder)
+        for f in self._fragments:
+            state.fill(f.master, "master", f.name, f.start)
+            for key in MOMENTS:
+                state.fill(f.moment(key), key, f.name, f.start)
+        for f, average in zip(self._fragments, self._ema, strict=bool(self._ema)):
+            state.fill(average, "ema", f.name, f.share_start)
+        set_adam_step(self._fragments, step)
+        refresh_weights(self._ds, self._trained, self._fragments)
         self.global_step = step
-        if self._ema:
-            saved = torch.load(folder / EMA_FILE.format(rank=rank), weights_only=True)
-            for name, average in self._ema.items():
-                average.copy_(saved[name])
 
     def buffers(self) -> list[tuple[str, Tensor]]:
         """Persistent buffers that belong to the state dict."""
@@ -158,44 +172,47 @@ class Engine:
         return [(name, b) for name, b in self._ds.module.named_buffers() if saved is None or name in saved]
 
     def trained_state(self, *, ema: bool = True) -> dict[str, Tensor]:
-        """fp32 CPU copies of the trained parameters in full (their average when ``train.ema``). Collective."""
-        with self.averaged(enabled=ema):
-            full = {name: self._full(name, p, ema and bool(self._ema)) for name, p in self._trained.items()}
+        """Trained parameters (or their average), fp32, on the CPU of rank 0; {} on the others. Collective."""
+        full = {}
+        for name, value in self._gathered(ema=ema and bool(self._ema)):
+            if self.rank == 0:
+                full[name] = value.cpu().view(_shape(self._trained[name]))
         return full
 
     @contextmanager
     def averaged(self, *, enabled: bool = True) -> Generator[None]:
-        """Within this context the model computes with its averaged weights (for samples and export)."""
+        """Within this context the model computes with its averaged weights (for samples and export). Collective."""
         if not (enabled and self._ema):
             yield
             return
-        kept = {name: _local(p).clone() for name, p in self._trained.items()}
-        self._put(self._ema)
+        kept = [f.master.clone() for f in self._fragments]
+        self._set_masters(dict(self._gathered(ema=True)))
         try:
             yield
         finally:
-            self._put(kept)
+            for f, value in zip(self._fragments, kept, strict=True):
+                f.master.copy_(value)
+            refresh_weights(self._ds, self._trained, self._fragments)
 
-    @property
-    def _has_frozen(self) -> bool:
-        return any(not p.requires_grad for p in self._ds.module.parameters())
+    def _set_masters(self, values: Mapping[str, Tensor]) -> None:
+        """``values``: name -> the whole parameter, flat."""
+        for f in self._fragments:
+            f.master.copy_(values[f.name][f.start : f.start + f.master.numel()])
+        refresh_weights(self._ds, self._trained, self._fragments)
 
-    def _put(self, values: dict[str, Tensor]) -> None:
+    def _gathered(self, *, ema: bool) -> Iterator[tuple[str, Tensor]]:
+        """Every trained parameter (or its average) as a whole, flat, fp32, put together from all ranks' shares."""
+        values = self._ema if ema else [f.master[f.share] for f in self._fragments]
+        mine = {f.name: (f.share_start, value) for f, value in zip(self._fragments, values, strict=True)}
+        device = self._ds.device
         for name, p in self._trained.items():
-            _local(p).copy_(values[name])
-
-    def _full(self, name: str, p: nn.Parameter, averaged: bool) -> Tensor:
-        from deepspeed.runtime.zero import GatheredParameters
-        from deepspeed.utils import safe_get_full_fp32_param
-
-        if not averaged and not _plain(self._train):  # the fp32 master, not its bf16 copy
-            master = safe_get_full_fp32_param(p)
-            if master is not None:
-                return master.detach().float().cpu().clone()
-        if not averaged or hasattr(p, "ds_tensor"):
-            with GatheredParameters([p], enabled=hasattr(p, "ds_tensor")):
-                return p.detach().float().cpu().clone()
-        return self._ema[name].cpu().clone()
+            whole = torch.zeros(math.prod(_shape(p)), device=device)
+            if name in mine:
+                start, value = mine[name]
+                whole[start : start + value.numel()] = value
+            if self.world_size > 1:
+                dist.all_reduce(whole)  # the shares do not overlap: all but one term are zero
+            yield name, whole
 
 
 def _plain(train: TrainConfig) -> bool:
@@ -203,9 +220,9 @@ def _plain(train: TrainConfig) -> bool:
     return train.zero_stage == 0 and train.precision == "fp32"
 
 
-def _local(p: nn.Parameter) -> Tensor:
-    """What this rank holds of a parameter: its ZeRO-3 shard, else all of it."""
-    return getattr(p, "ds_tensor", p).data
+def _shape(p: nn.Parameter) -> torch.Size:
+    """Of the whole parameter: under ZeRO-3, `p` itself is empty."""
+    return getattr(p, "ds_shape", p.shape)
 
 
 def _import_deepspeed(device: torch.device) -> Any:

@@ -1,7 +1,12 @@
-"""Running a job's workers: in this process, or with Ray Train, again after a failure that is not the user's."""
+"""The supervisor: runs a job's workers with Ray Train, or in this process, and again after whatever is not the user's.
+
+One worker group is one *attempt*. It ends with the phase, with a failure, or because it was asked to stop: by the user
+(SIGTERM, SIGINT), or by the watch over the cluster, when a machine is about to be taken away or more are there.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -14,51 +19,75 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from xdub.config import TrainConfig, recipe_from_dict
 from xdub.errors import UserError
 from xdub.ray_session import ensure_ray
+from xdub.train.checkpoint import newest_step
+from xdub.train.cluster import POLL_SECONDS, reason_to_restart, use_gpu, wait_for_workers
+from xdub.train.records import LineFile, read_lines
 from xdub.train.trainer import STOP_FILE
-from xdub.train.worker import TrainJob, run_here, run_in_ray
+from xdub.train.worker import RESULT, WORKERS, TrainJob, run_here, run_in_ray
 
-MAX_RESTARTS = 3
-"""Failures of machines or processes that a run survives by itself."""
+MAX_FAILURES = 4
+"""Failures in a row without a new checkpoint after which a run is given up. Failures that cost less are survived."""
 
-BACK_OFF_SECONDS = (0.0, 2.0, 10.0)
+BACK_OFF_SECONDS = (0.0, 2.0, 10.0, 30.0)
+USER = "the user asked for it"
+ATTEMPTS = "attempts.jsonl"
+"""{attempt, time, workers} of every start."""
 
 
-def run_job(job: TrainJob, *, workers: int, local: bool) -> int:
+def run_job(job: TrainJob, *, local: bool) -> int:
     """Run to the end or to a stop request; the number of attempts it took. UserError when going on makes no sense."""
-    with _stop_on_signal(Path(job.folder)):
+    folder = Path(job.folder)
+    with _stop_on_signal(folder):
         if local:
-            run_here(job)
+            run_here(_next_attempt(job, folder, workers=1))
             return 1
-        for restart in range(MAX_RESTARTS + 1):
-            failure = _fit(replace(job, attempt=job.attempt + restart), workers)
-            if failure is None:
-                return restart + 1
-            if restart == MAX_RESTARTS:
-                raise UserError(
-                    f"{job.phase} failed {restart + 1} times, last: {failure}; run again with --resume"
-                )
-            print(f"{job.phase}: {failure}; continuing from the last checkpoint", file=sys.stderr)
-            time.sleep(BACK_OFF_SECONDS[min(restart, len(BACK_OFF_SECONDS) - 1)])
-    raise AssertionError
+        return _supervise(job, folder)
 
 
-def check_resources(workers: int) -> None:
-    """Ray waits for ever for what a cluster can not give, so ask first."""
-    ensure_ray(workers + 2)
-    import ray
+def _supervise(job: TrainJob, folder: Path) -> int:
+    train = recipe_from_dict(job.recipe).for_phase(job.phase)
+    attempts, failures, reached = 0, 0, newest_step(folder / "checkpoints")
+    while True:
+        workers = wait_for_workers(train, lambda: _stop_reason(folder) == USER)
+        if not workers:
+            return attempts
+        with _watch_cluster(folder, train, workers):
+            failure = _fit(_next_attempt(job, folder, workers), workers)
+        attempts += 1
+        if failure is None:
+            reason = _stop_reason(folder)
+            if (folder / RESULT).is_file() or reason is None or reason == USER:
+                return attempts
+            print(f"{job.phase}: starting anew, {reason}", file=sys.stderr)
+            (folder / STOP_FILE).unlink(missing_ok=True)
+            continue
+        if _stop_reason(folder) == USER:
+            raise UserError(
+                f"{job.phase}: {failure} while stopping; --resume continues from the last checkpoint"
+            )
+        failures = 1 if newest_step(folder / "checkpoints") > reached else failures + 1
+        reached = newest_step(folder / "checkpoints")
+        if failures >= MAX_FAILURES:
+            raise UserError(
+                f"{job.phase} failed {failures} times without getting on, last: {failure}; run again with --resume"
+            )
+        print(f"{job.phase}: {failure}; continuing from the last checkpoint", file=sys.stderr)
+        (folder / STOP_FILE).unlink(missing_ok=True)
+        time.sleep(BACK_OFF_SECONDS[failures - 1])
 
-    have, gpu = ray.cluster_resources(), _use_gpu()
-    if gpu and have.get("GPU", 0) < workers:
-        raise UserError(
-            f"train.workers={workers} needs as many GPUs, this Ray has {have.get('GPU', 0):.0f}; lower it"
-        )
-    if have.get("CPU", 0) < workers + 1:
-        raise UserError(
-            f"train.workers={workers} needs {workers} CPUs and one for the data; this Ray has "
-            f"{have.get('CPU', 0):.0f}: lower train.workers or add machines"
-        )
+
+def _next_attempt(job: TrainJob, folder: Path, workers: int) -> TrainJob:
+    """The job with its attempt's number, which is noted with the time: goodput counts from the first one's."""
+    path = folder / ATTEMPTS
+    records = list(read_lines(path))
+    attempt = records[-1]["attempt"] + 1 if records else 1
+    file = LineFile(path)
+    file.append({"attempt": attempt, "time": time.time(), "workers": workers})
+    file.close()
+    return replace(job, attempt=attempt, begun=records[0]["time"] if records else time.time())
 
 
 def _fit(job: TrainJob, workers: int) -> str | None:
@@ -70,12 +99,12 @@ def _fit(job: TrainJob, workers: int) -> str | None:
     from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.v2.torch.torch_trainer import TorchTrainer
 
-    storage = Path(job.folder).resolve() / ".ray"
+    storage, gpu = Path(job.folder).resolve() / ".ray", use_gpu()
     trainer = TorchTrainer(
         run_in_ray,
         train_loop_config={"job": job},
-        torch_config=TorchConfig(backend="nccl" if _use_gpu() else "gloo"),
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=_use_gpu()),
+        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
         run_config=RunConfig(
             name=f"attempt{job.attempt}",
             storage_path=str(storage),
@@ -146,10 +175,37 @@ def _is_broken_connection(cause: BaseException) -> bool:
     return isinstance(cause, RuntimeError) and any(sign in text for sign in signs)
 
 
-def _use_gpu() -> bool:
-    import torch
+def _stop_reason(folder: Path) -> str | None:
+    """None while nobody asked; a file without a word in it is the user's."""
+    path = folder / STOP_FILE
+    return (path.read_text("utf-8") or USER) if path.is_file() else None
 
-    return torch.cuda.is_available()
+
+@contextmanager
+def _watch_cluster(folder: Path, train: TrainConfig, workers: int) -> Generator[None]:
+    """Asks the attempt to stop, with a checkpoint, when it had better run elsewhere or with more workers."""
+    done = threading.Event()
+
+    def watch() -> None:
+        before = None
+        while not done.wait(POLL_SECONDS):
+            try:
+                running = json.loads((folder / WORKERS).read_text("utf-8"))["nodes"]
+                reason = reason_to_restart(train, workers, running)
+            except Exception:  # no attempt is running yet, or Ray is restarting: look again later
+                continue
+            if reason is not None and reason == before and _stop_reason(folder) is None:
+                (folder / STOP_FILE).write_text(reason, "utf-8")
+            before = reason
+
+    (folder / WORKERS).unlink(missing_ok=True)
+    thread = threading.Thread(target=watch, name="watch-cluster", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 @contextmanager
@@ -163,12 +219,12 @@ def _stop_on_signal(folder: Path) -> Generator[None]:
     before: dict[int, Any] = {}
 
     def request(number: int, frame: Any) -> None:
-        if stop_file.exists():
+        if _stop_reason(folder) == USER:
             handler: Callable | int = before[number]
             signal.signal(number, handler)
             os.kill(os.getpid(), number)
         print("stopping after this step, with a checkpoint", file=sys.stderr)
-        stop_file.touch()
+        stop_file.write_text(USER, "utf-8")
 
     for number in (signal.SIGTERM, signal.SIGINT):
         before[number] = signal.signal(number, request)

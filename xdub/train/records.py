@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from xdub.errors import UserError
+
+SKIPPED = "skipped.jsonl"
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -67,14 +69,18 @@ class CommittedSteps:
 
     def __init__(self, path: Path, *, resume_at: int) -> None:
         """Continue after step ``resume_at``: later lines belong to steps that were lost and will be run again."""
-        kept = [record for record in read_lines(path) if record["step"] <= resume_at]
-        if [record["step"] for record in kept] != list(range(1, resume_at + 1)):
+        self.path = path
+        self.rewind(resume_at)
+
+    def rewind(self, step: int) -> None:
+        """Forget what came after ``step``."""
+        self._file = _cut_at(self.path, lambda line: _step(line) > step)
+        seen = [_step(line) for line in _whole_lines(self.path)]
+        if seen != list(range(1, step + 1)):
             raise UserError(
-                f"{path}: steps 1..{resume_at} are not all there, once and in order, though a checkpoint is; "
+                f"{self.path}: steps 1..{step} are not all there, once and in order, though a checkpoint is; "
                 "restore the file or start again in another --out"
             )
-        write_atomic(path, "".join(json.dumps(record, separators=(",", ":")) + "\n" for record in kept))
-        self._file = LineFile(path)
 
     def append(self, step: int, loss: float, sample_ids: list[str], attempt: int) -> None:
         record = {"step": step, "loss": loss.hex(), "sample_ids": sample_ids, "attempt": attempt}
@@ -85,6 +91,46 @@ class CommittedSteps:
 
     def close(self) -> None:
         self._file.close()
+
+
+class SkippedBatches:
+    """``skipped.jsonl``: one line per global batch that was not learned from, for a person to look at.
+
+    {step (that it would have been), cursor, objection, loss, sample_ids, attempt}
+    """
+
+    def __init__(self, path: Path, *, resume_at: int) -> None:
+        """Continue at cursor ``resume_at``: later lines will be judged again."""
+        self.path = path
+        self._file = _cut_at(path, lambda line: json.loads(line)["cursor"] >= resume_at)
+
+    def append(self, **record: Any) -> None:
+        self._file.append(record | {"loss": str(record["loss"])})  # JSON has no inf and nan
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _whole_lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        yield from (line for line in file if line.endswith(b"\n"))
+
+
+def _step(line: bytes) -> int:
+    """Of a committed step, without parsing its hundreds of ids: a long run has half a gigabyte of them."""
+    return int(line[len(b'{"step":') : line.index(b",")])
+
+
+def _cut_at(path: Path, dropped: Callable[[bytes], bool]) -> LineFile:
+    """The file up to the first line that is dropped, open at its end."""
+    if path.is_file():
+        keep = 0
+        for line in _whole_lines(path):
+            if dropped(line):
+                os.truncate(path, keep)
+                break
+            keep += len(line)
+    return LineFile(path)
 
 
 def last_record(path: Path, tail_bytes: int = 65536) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from xdub.data.stream import LocalStream, RayStream, Stream
 from xdub.model.audio_encoder import load_audio_encoder
 from xdub.model.codec import load_codec
 from xdub.seeding import stable_seed
-from xdub.train.checkpoint import Checkpoints, Progress, sha256
+from xdub.train.checkpoint import Checkpoints, sha256
 from xdub.train.context import LocalContext, RayContext, TrainContext
 from xdub.train.engine import Engine
 from xdub.train.export import export
@@ -29,13 +30,16 @@ from xdub.train.journal import Journal
 from xdub.train.networks import build_loss_context, build_model, weights_file
 from xdub.train.phases import get_phase
 from xdub.train.provenance import count_devices, device_name
-from xdub.train.records import CommittedSteps, write_atomic
+from xdub.train.records import SKIPPED, CommittedSteps, SkippedBatches, write_atomic
 from xdub.train.sampling import StripSampler
 from xdub.train.trainer import Sampler, Trainer
+from xdub.train.watchdog import Watchdog
 
 RESULT = "result.json"
 JOURNAL = "journal.jsonl"
 STEPS = "steps.jsonl"
+WORKERS = "workers.json"
+"""{attempt, nodes: where each rank of the latest attempt runs}"""
 CACHE_BYTES = 512 << 20
 """Decoded clips a data actor keeps: a tiny data set is decoded once."""
 
@@ -49,7 +53,9 @@ class TrainJob:
     data: tuple[str, ...]
     folder: str
     """OUT/<phase>"""
-    attempt: int
+    attempt: int = 1
+    begun: float = 0.0
+    """When the first attempt started, seconds since 1970."""
     base: str | None = None
     init_from: str | None = None
     sampler: Sampler | None = None
@@ -57,9 +63,13 @@ class TrainJob:
 
 def run_in_ray(config: dict[str, TrainJob]) -> None:
     """Train function of Ray's TorchTrainer."""
-    context = RayContext()
+    job, context = config["job"], RayContext()
     spare = ((os.cpu_count() or 1) - context.local_world_size) // context.local_world_size
-    train_rank(config["job"], context, functools.partial(RayStream, actors=(1, max(1, spare // 2))))
+    make_stream = functools.partial(RayStream, actors=(1, max(1, spare // 2)))
+    seconds = recipe_from_dict(job.recipe).for_phase(job.phase).hang_seconds
+    report = Path(job.folder) / f"hang-attempt{job.attempt}-rank{context.rank}.txt"
+    with Watchdog(seconds, report) as watchdog:
+        train_rank(job, context, make_stream, watchdog.beat)
 
 
 def run_here(job: TrainJob) -> None:
@@ -67,7 +77,9 @@ def run_here(job: TrainJob) -> None:
     train_rank(job, LocalContext(), LocalStream)
 
 
-def train_rank(job: TrainJob, context: TrainContext, make_stream: Any) -> None:
+def train_rank(
+    job: TrainJob, context: TrainContext, make_stream: Any, beat: Callable[[], None] = lambda: None
+) -> None:
     """Train from the latest good checkpoint to the end; rank 0 writes result.json when all is done."""
     recipe, folder, started = recipe_from_dict(job.recipe), Path(job.folder), time.time()
     train = recipe.for_phase(job.phase)
@@ -76,7 +88,9 @@ def train_rank(job: TrainJob, context: TrainContext, make_stream: Any) -> None:
     codec = load_codec(recipe.codec)
     model = build_model(recipe, job.phase, codec, base=job.base, init_from=job.init_from)
     codec = codec.to(context.device)
-    engine = Engine.build(model, train, device=context.device, world_size=context.world_size)
+    engine = Engine.build(
+        model, train, device=context.device, rank=context.rank, world_size=context.world_size
+    )
     spec = StreamSpec.from_recipe(
         recipe,
         job.phase,
@@ -86,6 +100,7 @@ def train_rank(job: TrainJob, context: TrainContext, make_stream: Any) -> None:
         rank=context.rank,
         world_size=context.world_size,
     )
+    nodes = context.gather(context.node)
     facts = run_facts(job, recipe, context, data=spec.plan().digest)
     checkpoints = Checkpoints(folder / "checkpoints", keep=train.keep_checkpoints, facts=facts)
     progress = checkpoints.load(engine, context)
@@ -101,18 +116,18 @@ def train_rank(job: TrainJob, context: TrainContext, make_stream: Any) -> None:
         progress=progress,
         sampler=job.sampler or (StripSampler(recipe, job.phase, job.data) if train.sample_every else None),
         tokens_per_step=train.global_batch * tokens_per_sample(recipe, job.phase),
+        beat=beat,
+        begun=job.begun,
     )
     devices = context.gather(device_name(context.device))
     if context.rank == 0:
+        write_atomic(folder / WORKERS, json.dumps({"attempt": job.attempt, "nodes": nodes}))
+        trainer.skipped = SkippedBatches(folder / SKIPPED, resume_at=progress.cursor)
         trainer.committed = CommittedSteps(folder / STEPS, resume_at=progress.step)
         trainer.journal = Journal(folder / JOURNAL)
         trainer.journal.tags({"devices": count_devices(devices), "world_size": str(context.world_size)})
     try:
-        outcome = "finished"
-        if progress.step < train.steps:
-            stream = _open_stream(make_stream, spec, progress, train.steps)
-            outcome = trainer.run(stream)
-        if outcome == "finished":
+        if trainer.run(functools.partial(_open_stream, make_stream, spec)) == "finished":
             export(
                 folder / "export",
                 engine,
@@ -127,7 +142,7 @@ def train_rank(job: TrainJob, context: TrainContext, make_stream: Any) -> None:
                 result |= {"seconds": time.time() - started, "facts": facts}
                 write_atomic(folder / RESULT, json.dumps(result, indent=1))
     finally:
-        for file in (trainer.journal, trainer.committed):
+        for file in (trainer.journal, trainer.committed, trainer.skipped):
             if file is not None:
                 file.close()
 
@@ -168,5 +183,5 @@ def tokens_per_sample(recipe: Recipe, phase: str) -> int:
     return (latents + (1 if phase == "generator" else latents)) * (side // rows) * (side // columns)
 
 
-def _open_stream(make_stream: Any, spec: StreamSpec, progress: Progress, steps: int) -> Stream:
-    return make_stream(spec, cursor=progress.cursor, steps=steps - progress.step, cache_bytes=CACHE_BYTES)
+def _open_stream(make_stream: Any, spec: StreamSpec, cursor: int, steps: int) -> Stream:
+    return make_stream(spec, cursor=cursor, steps=steps, cache_bytes=CACHE_BYTES)

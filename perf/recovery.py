@@ -1,0 +1,195 @@
+"""`python -m perf recovery`: a training run is killed in every way and compared with one that was not.
+
+Real runs of `xdub train generator --recipe tiny` with real kills. For every ZeRO stage the curve of two workers is put
+beside that of a single process; then worker, data actor, controller and driver are killed with -9 at random steps, a
+worker is stopped (a hang), and one long run takes five kills. Losses and sample ids must be identical to the bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from perf.environment import environment
+from perf.victims import KINDS, Run
+
+SETTINGS = ["train.global_batch=8", "train.micro_batch=4", "train.log_every=1", "train.num_threads=1"]
+EVERY = 5
+"""Steps between checkpoints."""
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser("recovery", help="kill a training run in every way", description=__doc__)
+    parser.add_argument("--steps", type=int, default=40, help="steps of a run (default 40)")
+    parser.add_argument("--stages", type=int, nargs="*", default=[0, 1, 2, 3], help="ZeRO stages to compare")
+    parser.add_argument("--kills", nargs="*", default=[*KINDS, "hang"], help="what to kill, one run each")
+    parser.add_argument("--storm", type=int, default=150, help="steps of the run with five kills; 0 = none")
+    parser.add_argument("--zero-stage", type=int, default=2, help="stage of the runs that are killed")
+    parser.add_argument("--data", type=Path, help="data set of clips; rendered if not given")
+    parser.add_argument("--seed", type=int, default=0, help="decides the moments of the kills")
+    parser.add_argument("--json", type=Path, help="write the result to this file")
+    parser.set_defaults(main=main)
+
+
+def main(told: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory(prefix="recovery-") as folder:
+        bench = Bench(Path(folder), told)
+        result = {
+            "command": " ".join(["python -m perf", *sys.argv[1:]]),
+            "environment": environment(),
+            "settings": [*SETTINGS, f"train.checkpoint_every={EVERY}", f"train.steps={told.steps}"],
+            "stages": bench.stages(),
+            "kills": bench.kills(),
+            "storm": bench.storm() if told.storm else None,
+        }
+    print_tables(result)
+    if told.json:
+        told.json.write_text(json.dumps(result, indent=1) + "\n")
+    return 0 if all(row["identical"] for row in result["kills"]) else 1
+
+
+class Bench:
+    """The runs of one call, in a folder of their own."""
+
+    def __init__(self, folder: Path, told: argparse.Namespace) -> None:
+        self._folder, self._told = folder, told
+        self._random = random.Random(told.seed)
+        self._data = told.data or render(folder / "clips")
+        self._undisturbed: dict[tuple[int, int, int], Run] = {}
+
+    def stages(self) -> list[dict[str, Any]]:
+        """Every ZeRO stage with two workers against one process without sharding."""
+        single = self.undisturbed(0, workers=1).losses()
+        rows = []
+        for stage in self._told.stages:
+            losses = self.undisturbed(stage).losses()
+            differences = [abs(a - b) / b for a, b in zip(losses, single, strict=True)]
+            first = self.undisturbed(self._told.stages[0])
+            rows.append(
+                {
+                    "stage": stage,
+                    "workers": 2,
+                    "largest_relative_difference_to_one_process": max(differences),
+                    f"bit_equal_to_stage_{self._told.stages[0]}": first.curve()
+                    == self.undisturbed(stage).curve(),
+                }
+            )
+            say(f"ZeRO-{stage}: {max(differences):.1e} from a single process")
+        return rows
+
+    def kills(self) -> list[dict[str, Any]]:
+        """One run for each kind of kill."""
+        return [self._killed(kind) for kind in self._told.kills]
+
+    def _killed(self, kind: str) -> dict[str, Any]:
+        whole = self.undisturbed(self._told.zero_stage)
+        moment = self._random.randint(3, self._told.steps - 5) + self._random.random()
+        extra = ["train.hang_seconds=10"] if kind == "hang" else []
+        run = self._start(f"kill-{kind.replace(' ', '-')}", self._told.zero_stage, 2, self._told.steps, extra)
+        run.wait_for_step(int(moment))
+        ids, usual = run.run_ids(), median_step(run)
+        time.sleep(moment % 1 * usual)
+        reached = run.step()
+        if kind == "hang":
+            at = time.monotonic()
+            run.stop("worker")
+        else:
+            at = run.kill(kind)
+        lost = run.wait_for_step(reached + 2) - at - 2 * usual  # one step may just have been on its way out
+        run.finish()
+        row = {
+            "kind": kind,
+            "step": reached,
+            "seconds_lost": round(max(lost, 0.0), 1),
+            "identical": run.curve() == whole.curve(),
+            "each_step_once": [s for s, *_ in run.curve()] == list(range(1, self._told.steps + 1)),
+            "same_mlflow_runs": run.run_ids() == ids,
+            "attempts": run.attempts(),
+            "submitted": run.submitted,
+        }
+        say(f"{kind} killed at step {reached}: {row['seconds_lost']} s lost, identical: {row['identical']}")
+        return row
+
+    def storm(self) -> dict[str, Any]:
+        """Five kills in one run."""
+        steps = self._told.storm
+        run = self._start("storm", self._told.zero_stage, 2, steps)
+        begin = time.monotonic()
+        for number in range(5):
+            run.wait_for_step(round(steps * (number + 0.7) / 6))
+            run.kill(["worker", "controller", "data actor", "worker", "driver"][number])
+            time.sleep(1)
+        run.finish()
+        goodput = run.metrics("perf/goodput")[-1]
+        say(f"five kills in {steps} steps: goodput {goodput:.1%}")
+        return {
+            "steps": steps,
+            "kills": 5,
+            "seconds": round(time.monotonic() - begin, 1),
+            "goodput": round(goodput, 4),
+            "each_step_once": [s for s, *_ in run.curve()] == list(range(1, steps + 1)),
+            "attempts": run.attempts(),
+        }
+
+    def undisturbed(self, stage: int, workers: int = 2) -> Run:
+        """A run to its end, made once."""
+        key = (stage, workers, self._told.steps)
+        if key not in self._undisturbed:
+            run = self._start(f"whole-zero{stage}-{workers}", stage, workers, self._told.steps)
+            run.finish()
+            self._undisturbed[key] = run
+        return self._undisturbed[key]
+
+    def _start(self, name: str, stage: int, workers: int, steps: int, extra: list[str] | None = None) -> Run:
+        settings = [
+            *SETTINGS,
+            f"train.zero_stage={stage}",
+            f"train.workers={workers}",
+            f"train.steps={steps}",
+        ]
+        settings += [f"train.checkpoint_every={EVERY}", *(extra or [])]
+        return Run(self._folder / name, self._data, settings)
+
+
+def render(out: Path) -> Path:
+    """A small data set."""
+    say("rendering 16 clips")
+    xdub = Path(sys.executable).with_name("xdub")
+    subprocess.run([str(xdub), "render", "--out", str(out), "--clips", "16"], check=True, capture_output=True)
+    return out
+
+
+def median_step(run: Run) -> float:
+    """Seconds of a step, from the journal."""
+    return statistics.median(run.metrics("perf/step_seconds") or [0.0])
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_tables(result: dict[str, Any]) -> None:
+    """What a person reads."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=110)
+    for title, rows in (("two workers against one process", result["stages"]), ("kill -9", result["kills"])):
+        if rows:
+            table = Table(title=title, title_justify="left")
+            for name in rows[0]:
+                table.add_column(name.replace("_", " "), justify="right")
+            for row in rows:
+                values = [f"{v:.1e}" if isinstance(v, float) and v < 1e-2 else str(v) for v in row.values()]
+                table.add_row(*values)
+            console.print(table)
+    if result["storm"]:
+        console.print("five kills in one run:", result["storm"])

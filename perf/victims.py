@@ -1,0 +1,152 @@
+"""A training run in processes of its own, and ways to kill them: what operators and clouds do to a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from xdub.train.records import last_record, read_lines
+
+TITLES = {
+    "worker": "ray::RayTrainWorker",
+    "data actor": "ray::MapWorker",
+    "controller": "ray::TrainController",
+}
+"""What Ray calls its processes; the driver is ours."""
+KINDS = (*TITLES, "driver")
+
+
+class Run:
+    """`xdub train generator ...` into OUT, submitted again after the death of its driver."""
+
+    def __init__(self, out: Path, data: Path, settings: list[str], *, address: str = "") -> None:
+        """``address``: a Ray that is there; without, the driver makes its own."""
+        self.address = address
+        self.out, self.record = out, out / "generator" / "steps.jsonl"
+        xdub = Path(sys.executable).with_name("xdub")
+        self._command = [str(xdub), "train", "generator", "--recipe", "tiny", "--data", str(data)]
+        self._command += ["--out", str(out), "--resume"]
+        for setting in settings:
+            self._command += ["--set", setting]
+        self._log = out.with_suffix(".log")
+        self.submitted = 0
+        self.submit()
+
+    def submit(self) -> None:
+        """Start the driver."""
+        with self._log.open("ab") as log:
+            environment = os.environ | {"RAY_ADDRESS": self.address, "MLFLOW_TRACKING_URI": ""}
+            self.driver = subprocess.Popen(
+                self._command, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
+        self.submitted += 1
+
+    def step(self) -> int:
+        """Last committed step."""
+        record = last_record(self.record)
+        return record["step"] if record else 0
+
+    def wait_for_step(self, step: int, seconds: float = 600.0) -> float:
+        """Until a step is committed; the time of it. RuntimeError when the driver ends before, or nothing comes."""
+        return self._wait(lambda: self.step() >= step, f"step {step}", seconds)
+
+    def wait_for_attempt(self, attempt: int, seconds: float = 600.0) -> float:
+        """Until an attempt has committed its first step; the time of it."""
+
+        def reached() -> bool:
+            record = last_record(self.record)
+            return record is not None and record["attempt"] >= attempt
+
+        return self._wait(reached, f"attempt {attempt}", seconds)
+
+    def wait_for_workers(self, workers: int, attempt: int, seconds: float = 600.0) -> float:
+        """Until an attempt has been started with so many workers; the time of it."""
+        return self._wait(
+            lambda: len(self.workers()) >= attempt and self.workers()[-1] == workers,
+            f"attempt {attempt} with {workers} workers",
+            seconds,
+        )
+
+    def _wait(self, reached: Callable[[], bool], what: str, seconds: float) -> float:
+        end = time.monotonic() + seconds
+        while not reached():
+            code = self.driver.poll()
+            if code is not None and not reached():
+                raise RuntimeError(
+                    f"{what}: the driver ended with {code} at step {self.step()}: {self.log_tail()}"
+                )
+            if time.monotonic() > end:
+                raise RuntimeError(f"no {what} after {seconds:g} s: {self.log_tail()}")
+            time.sleep(0.02)
+        return time.monotonic()
+
+    def finish(self, seconds: float = 1200.0) -> None:
+        """Until the driver has ended well."""
+        if self.driver.wait(timeout=seconds) != 0:
+            raise RuntimeError(f"the driver ended with {self.driver.returncode}: {self.log_tail()}")
+
+    def kill(self, kind: str) -> float:
+        """kill -9; the time of it. After the driver's death the run is submitted again, as a scheduler would."""
+        if kind == "driver":
+            at = time.monotonic()
+            os.kill(self.driver.pid, signal.SIGKILL)
+            self.driver.wait()
+            self.submit()
+            return at
+        end = time.monotonic() + 60
+        while not (victims := self._processes(TITLES[kind])):
+            if time.monotonic() > end:
+                raise RuntimeError(f"there is no {kind} to kill")
+            time.sleep(0.05)
+        at = time.monotonic()
+        victims[-1].kill()
+        return at
+
+    def stop(self, kind: str) -> None:
+        """SIGSTOP: it is there, but does nothing more."""
+        self._processes(TITLES[kind])[-1].suspend()
+
+    def _processes(self, title: str) -> list[psutil.Process]:
+        found = []
+        for process in psutil.Process(self.driver.pid).children(recursive=True):
+            try:
+                if process.cmdline()[:1] and process.cmdline()[0].startswith(title):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return sorted(found, key=lambda process: process.pid)
+
+    def curve(self) -> list[tuple[int, str, list[str]]]:
+        """The committed record: (step, loss as hex, sample ids)."""
+        return [(r["step"], r["loss"], r["sample_ids"]) for r in read_lines(self.record)]
+
+    def losses(self) -> list[float]:
+        return [float.fromhex(loss) for _, loss, _ in self.curve()]
+
+    def attempts(self) -> int:
+        return len(self.workers())
+
+    def workers(self) -> list[int]:
+        """Workers of each attempt."""
+        return [r["workers"] for r in read_lines(self.record.with_name("attempts.jsonl"))]
+
+    def metrics(self, name: str) -> list[float]:
+        records = read_lines(self.record.with_name("journal.jsonl"))
+        return [r["values"][name] for r in records if r["kind"] == "metrics" and name in r["values"]]
+
+    def run_ids(self) -> dict:
+        """MLflow's ids: parent and phases."""
+        path = self.out / "run_state.json"
+        state = json.loads(path.read_text()) if path.is_file() else {}
+        return {key: state.get(key) for key in ("parent", "phases")}
+
+    def log_tail(self) -> str:
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])

@@ -1,0 +1,106 @@
+"""Runs the real engine in several gloo processes; called by test_world_size.py, once for all its cases.
+
+Every case is a stretch of training from a checkpoint (or from nothing) at some world size and ZeRO stage. Prints one
+JSON object: case -> {losses, weights, average} as exact floats.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+
+from xdub.config import load_recipe
+from xdub.train.engine import Engine
+
+GLOBAL_BATCH, STEPS, SAVED_AT = 8, 6, 3
+
+
+def network(*, frozen: bool) -> nn.Module:
+    """Odd sizes that divide by nothing, several parameter groups, one layer that can be frozen as under an adapter."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(7, 5), nn.LayerNorm(5), nn.Linear(5, 33), nn.GELU(), nn.Linear(33, 3))
+    model[0].requires_grad_(not frozen)
+    return model
+
+
+def train_rank(rank: int, world_size: int, port: int, case: dict[str, Any], queue: Any) -> None:
+    """One rank of a case."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size)
+    settings = {
+        "zero_stage": case["stage"],
+        "precision": case["precision"],
+        "global_batch": GLOBAL_BATCH,
+        "micro_batch": 1,  # several micro batches a step, but for eight ranks
+        "workers": world_size,
+        "warmup": 2,
+    }
+    train = load_recipe("tiny", [f"train.{k}={v}" for k, v in settings.items()]).for_phase("generator")
+    model = network(frozen=case["frozen"])
+    engine = Engine.build(model, train, device=torch.device("cpu"), rank=rank, world_size=world_size)
+    folder, dtype = Path(case["folder"]), next(engine.model.parameters()).dtype
+    if case["resume"]:
+        engine.load(folder, SAVED_AT)
+    losses = []
+    for step in range(engine.global_step, STEPS):
+        batch = torch.randn(GLOBAL_BATCH, 7, generator=torch.Generator().manual_seed(step)).to(dtype)
+        parts: list[float] = []
+        mine = batch.chunk(world_size)[rank].split(1)
+        for i, x in enumerate(mine):
+            loss = engine.model(x).float().pow(2).mean()
+            engine.backward(loss, last=i == len(mine) - 1)
+            parts.append(loss.item())
+        everyones: list[Any] = [None] * world_size
+        dist.all_gather_object(everyones, parts)
+        losses.append(sum(loss for part in everyones for loss in part) / GLOBAL_BATCH)
+        assert engine.step()
+        if step + 1 == SAVED_AT and not case["resume"]:
+            engine.save(folder)
+    weights, average = engine.trained_state(ema=False), engine.trained_state()
+    if rank == 0:
+        flat = [torch.cat([v.flatten() for v in state.values()]).tolist() for state in (weights, average)]
+        queue.put({"losses": losses, "weights": flat[0], "average": flat[1]})
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def run(case: dict[str, Any]) -> dict[str, Any]:
+    """All ranks of a case."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = mp.get_context("fork")  # this process has imported deepspeed, which takes seconds
+    queue = context.SimpleQueue()
+    ranks = [
+        context.Process(target=train_rank, args=(rank, case["workers"], port, case, queue))
+        for rank in range(case["workers"])
+    ]
+    for process in ranks:
+        process.start()
+    result = queue.get() if _joined(ranks, queue) else None
+    if result is None:
+        raise RuntimeError(f"a rank failed in {case}")
+    return result
+
+
+def _joined(ranks: list[Any], queue: Any) -> bool:
+    for process in ranks:
+        process.join(120)
+    return all(process.exitcode == 0 for process in ranks) and not queue.empty()
+
+
+if __name__ == "__main__":
+    os.environ["DS_ACCELERATOR"] = "cpu"
+    import deepspeed  # noqa: F401
+
+    print(json.dumps({name: run(case) for name, case in json.loads(sys.argv[1]).items()}))

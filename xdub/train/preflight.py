@@ -1,0 +1,72 @@
+"""What can be found out before machines are paid for: data, weights, disk, and whether the folder is free."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from xdub.config import Recipe
+from xdub.data.plan import make_plan
+from xdub.errors import UserError
+from xdub.train.worker import RESULT, STEPS
+
+BYTES_PER_PARAMETER = 16
+"""Weights, two Adam moments and the average, fp32, in a checkpoint."""
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+"""May be a folder or a model of the hub; only loading tells."""
+
+
+def check_data(folders: list[Path], phase: str, recipe: Recipe) -> int:
+    """Rows that can be used, or UserError."""
+    train = recipe.for_phase(phase)
+    plan = make_plan(folders, phase=phase, window=recipe.phase(phase).window, seed=train.seed or 0)
+    if len(plan) < train.global_batch:  # each repetition has its own window and noise
+        what = f"{len(plan)} usable clips for batches of {train.global_batch}"
+        print(f"{phase}: {what}: clips repeat within a batch, more data would be better", file=sys.stderr)
+    return len(plan)
+
+
+def make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot make the folder {folder} ({error.strerror}); choose another --out"
+        ) from error
+
+
+def check_fresh(folder: Path, resume: bool) -> None:
+    if not resume and ((folder / STEPS).exists() or (folder / RESULT).exists()):
+        raise UserError(f"{folder} already holds a run: add --resume to continue it, or choose another --out")
+
+
+def check_disk(folder: Path, recipe: Recipe, expert: str | None) -> None:
+    """Room for the checkpoints that are kept at once."""
+    m, train = recipe.model, recipe.for_phase(folder.name)
+    parameters = m.num_layers * m.hidden_size**2 * (12 + 2 * m.ffn_ratio + 9 / m.num_layers)
+    if expert is not None:
+        parameters = m.num_layers * 12 * 2 * m.hidden_size * recipe.lora.rank
+    needed = parameters * BYTES_PER_PARAMETER * (train.keep_checkpoints + 1) + 100e6
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"{folder}: {free / 1e9:.1f} GB free, checkpoints need about {needed / 1e9:.1f} GB; "
+            "free some, lower train.keep_checkpoints, or choose another --out"
+        )
+
+
+def check_paths(recipe: Recipe) -> None:
+    """UserError for weights that the recipe needs and does not name, or names and that are not there."""
+    codec, audio, perception = recipe.codec, recipe.audio, recipe.perception
+    if codec.kind == "wan" and codec.path is None:
+        raise UserError("codec.kind=wan needs its weights: --set codec.path=FOLDER or a hub name")
+    if audio.kind == "whisper" and audio.path is None:
+        raise UserError("audio.kind=whisper needs its weights: --set audio.path=FOLDER or a hub name")
+    named = {"codec.path": codec.path, "audio.path": audio.path}
+    for key in ("identity_path", "sync_path", "features_path"):
+        named[f"perception.{key}"] = getattr(perception, key)
+    for key, path in named.items():
+        if path is not None and not HUB_NAME.fullmatch(path) and not Path(path).exists():
+            raise UserError(f"{key}={path}: there is no such file or folder")
