@@ -15,6 +15,7 @@ from xdub.evaluate.svg import Series, legend, line_chart, smooth
 from xdub.media.atomic import atomic_path
 
 COLOURS = ("c0", "c1", "c2", "c3", "c4", "c5")
+PLOT_COLUMNS = 3
 PLOT_COLOURS = ("#3457d5", "#d9730d", "#0f8a7e", "#9333a8", "#b8860b", "#64748b")
 
 
@@ -196,22 +197,28 @@ def _charts(group: Group) -> str:
 
 
 def _plot(groups: Sequence[Group], path: Path) -> None:
-    """A row of charts for each group."""
+    """Charts in rows of at most PLOT_COLUMNS; every group begins a row."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = max(1, *(len(group.charts) for group in groups))
-    figure = Figure(figsize=(4.6 * columns, 3.3 * len(groups)), dpi=120, layout="constrained")
+    rows = [
+        (group, group.charts[low : low + PLOT_COLUMNS], low == 0)
+        for group in groups
+        for low in range(0, max(1, len(group.charts)), PLOT_COLUMNS)
+    ]
+    columns = max(1, *(len(charts) for _, charts, _ in rows))
+    figure = Figure(figsize=(4.6 * columns, 3.3 * len(rows)), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(len(groups), columns, squeeze=False)
-    for row, group in zip(grid, groups, strict=True):
-        for axes, chart in zip(row, group.charts, strict=False):
-            _draw(axes, chart, group.names)
-        row[0].set_title(group.title, loc="left", fontweight="bold")
-        if row[0].lines:
-            row[0].legend(frameon=False, fontsize=8)
-        for axes in row[len(group.charts) :]:
-            axes.set_axis_off()
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes, (group, charts, is_first) in zip(grid, rows, strict=True):
+        for place in axes[len(charts) :]:
+            place.set_axis_off()
+        for place, chart in zip(axes, charts, strict=False):
+            _draw(place, chart, group.names)
+        if is_first:
+            axes[0].set_title(group.title, loc="left", fontweight="bold")
+            if axes[0].lines:
+                axes[0].legend(frameon=False, fontsize=8)
     figure.savefig(path)
 
 

@@ -77,17 +77,22 @@ def read_runs(names: Sequence[str], uri: str | None = None) -> list[TrackedRun]:
 
 
 def ui_command(runs: Sequence[TrackedRun], port: int = 5000) -> str:
-    """Shell lines that open MLflow's own comparison of the runs."""
+    """MLflow's own comparison of the runs: its address on a running server, else shell lines that open it."""
     lines = []
-    for uri in dict.fromkeys(run.uri for run in runs):
+    stores = list(dict.fromkeys(run.uri for run in runs))
+    for number, uri in enumerate(stores):
         here = [run for run in runs if run.uri == uri]
         query = f"runs={_json([r.run_id for r in here])}"
         query += f"&experiments={_json(sorted({r.experiment_id for r in here}))}"
         if uri.startswith(("http://", "https://")):
             lines.append(f"{uri.rstrip('/')}/#/compare-runs?{query}")
         else:
-            lines.append(f"mlflow ui --backend-store-uri {uri} --port {port}")
-            lines.append(f"# then open http://127.0.0.1:{port}/#/compare-runs?{query}")
+            lines.append(f"mlflow ui --backend-store-uri {uri} --port {port + number}")
+            lines.append(f"# then open http://127.0.0.1:{port + number}/#/compare-runs?{query}")
+    if len(stores) > 1:
+        lines.append(
+            "# MLflow compares what lies in one place: train with one MLFLOW_TRACKING_URI to see all at once"
+        )
     return "\n".join(lines)
 
 

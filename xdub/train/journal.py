@@ -31,6 +31,7 @@ LANES = {"numbers": ("metrics", "params", "tags", "status"), "files": ("artifact
 """Kinds of records that are sent together, in order."""
 
 BATCH = 200
+"""Lines sent at once, at most."""
 RETRY_SECONDS = (1.0, 2.0, 5.0, 15.0)
 
 
@@ -83,6 +84,7 @@ class Shipper:
         self.path, self._sink, self._poll = path, sink, poll_seconds
         self._kinds, self._offset_file = LANES[lane], _offset_file(path, lane)
         self._offset = _offset(self._offset_file)
+        self._batch = BATCH
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"tracking-{lane}", daemon=True)
         self.tried = threading.Event()
@@ -113,9 +115,11 @@ class Shipper:
             stopping = self._stop.is_set()
             try:
                 sent, failures, self.last_error = self._send_some(), 0, None
+                self._batch = min(BATCH, 2 * self._batch)
             except Exception as error:  # whatever the tracker does, training goes on and the records stay
                 self.last_error = f"{type(error).__name__}: {error}"
                 self.tried.set()
+                self._batch = max(1, self._batch // 2)  # a server that is slow may manage less at a time
                 if stopping:
                     return
                 self._stop.wait(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
@@ -129,13 +133,13 @@ class Shipper:
                 self._stop.wait(self._poll)
 
     def _send_some(self) -> bool:
-        """Send up to BATCH lines' worth of records; False at the end of the file."""
+        """Send at most a batch of lines' worth of records; False at the end of the file."""
         if not self.path.is_file():
             return False
         records, lines, end = [], 0, self._offset
         with self.path.open("rb") as file:
             file.seek(self._offset)
-            while lines < BATCH:
+            while lines < self._batch:
                 line = file.readline()
                 if not line.endswith(b"\n"):
                     break

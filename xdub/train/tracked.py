@@ -18,9 +18,9 @@ from xdub.train.records import write_atomic
 from xdub.train.tracking import MlflowSink
 from xdub.train.worker import JOURNAL
 
-OPEN_SECONDS = 10.0
-"""A tracker that has not answered by then is told of later; training begins."""
-FLUSH_SECONDS = 20.0
+OPEN_SECONDS, FLUSH_SECONDS = 30.0, 60.0
+"""How long a phase's start and end wait at most. A server that refuses, or does not answer a call within its time-out,
+ends the wait at once; these bound a database that is locked or a machine that is overloaded."""
 
 
 class Tracking:
