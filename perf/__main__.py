@@ -6,13 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from perf import compare, elastic, plot, recovery, report, run, static, tracking, tune
+from perf import checkpoint, compare, elastic, plot, recovery, report, resize, run, static, tracking, tune
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m perf", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for part in (run, static, tune, compare, report, plot, recovery, elastic, tracking):
+    for part in (run, static, tune, compare, report, plot, recovery, resize, elastic, checkpoint, tracking):
         part.add_parser(commands)
     told = parser.parse_args(arguments)
     return told.main(told)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -25,15 +25,24 @@ KINDS = (*TITLES, "driver")
 
 
 class Run:
-    """`xdub train generator ...` into OUT, submitted again after the death of its driver."""
+    """`xdub train ... --resume` into OUT, submitted again after the death of its driver."""
 
-    def __init__(self, out: Path, data: Path, settings: list[str], *, address: str = "") -> None:
+    def __init__(
+        self,
+        out: Path,
+        data: Path,
+        settings: Sequence[str],
+        *,
+        phase: str = "generator",
+        options: Sequence[str] = (),
+        address: str = "",
+    ) -> None:
         """``address``: a Ray that is there; without, the driver makes its own."""
         self.address = address
-        self.out, self.record = out, out / "generator" / "steps.jsonl"
+        self.out, self.record = out, out / phase / "steps.jsonl"
         xdub = Path(sys.executable).with_name("xdub")
-        self._command = [str(xdub), "train", "generator", "--recipe", "tiny", "--data", str(data)]
-        self._command += ["--out", str(out), "--resume"]
+        self._command = [str(xdub), "train", phase, "--recipe", "tiny", "--data", str(data)]
+        self._command += ["--out", str(out), "--resume", *options]
         for setting in settings:
             self._command += ["--set", setting]
         self._log = out.with_suffix(".log")

@@ -29,6 +29,7 @@ ALLOWED = {
     "dub": {"model", "diffusion", "data", "perception", "media"},
     "pairs": {"dub", "model", "data", "perception", "media", "diffusion"},
     "train": {"model", "diffusion", "losses", "data", "perception", "media", "xdub_kernels"},
+    "plan": {"train", "model", "diffusion", "losses", "data", "xdub_kernels"},
     "evaluate": {"dub", "model", "data", "perception", "media"},
     "bootstrap": {"train", "pairs", "dub", "model", "data", "media"},
     "demo": {

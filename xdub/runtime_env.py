@@ -21,6 +21,12 @@ SETTINGS = {
     "RAY_ENABLE_AUTO_CONNECT": "0",
     # A worker group's end and a reported checkpoint are noticed at the next poll (default 2 s).
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # Machines that will be taken are watched for by our own supervisor, and metrics go to MLflow: two actors less to
+    # start with every attempt.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    # A group that asked for a machine which has just died tries again with those that are left.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "40",
     # Ray's workers would step back behind everything else on the machine; training is what the machine is for.
     "RAY_worker_niceness": "0",
     # OpenMP's threads spin while they wait for one another. With any other load that costs a training step a factor of

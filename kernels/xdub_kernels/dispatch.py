@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -18,6 +21,25 @@ HAVE_TRITON = importlib.util.find_spec("triton") is not None
 """Triton is installed. It is imported only when a kernel runs."""
 INTERPRETING = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
 """Triton's interpreter runs the kernels, on CPU tensors: for tests, thousands of times slower than the reference."""
+
+_REHEARSING: ContextVar[bool] = ContextVar("rehearsing_gpu", default=False)
+
+
+@contextmanager
+def rehearsing_gpu() -> Iterator[None]:
+    """Within it, ``"auto"`` chooses as on a GPU: on the meta device to learn what a run would take, and on the CPU
+    where Triton is interpreted.
+    """
+    token = _REHEARSING.set(True)
+    try:
+        yield
+    finally:
+        _REHEARSING.reset(token)
+
+
+def like_gpu(*tensors: Tensor) -> bool:
+    """These tensors are on a GPU, or are treated so."""
+    return _REHEARSING.get() or all(x.device.type == "cuda" for x in tensors)
 
 
 class UnavailableError(ValueError):
@@ -37,8 +59,7 @@ def choose(impl: str, op: str, *tensors: Tensor) -> str:
         return "reference"
     obstacle = triton_obstacle(*tensors)
     if impl == "auto":
-        on_gpu = all(x.device.type == "cuda" for x in tensors)
-        return "triton" if on_gpu and obstacle is None else "reference"
+        return "triton" if like_gpu(*tensors) and obstacle is None else "reference"
     if obstacle is not None:
         raise UnavailableError(f"impl='triton': {op} {obstacle}; use impl='reference' or 'auto'")
     return "triton"
@@ -54,6 +75,8 @@ def triton_obstacle(*tensors: Tensor) -> str | None:
         if x.device.type == "cuda":
             if torch.version.hip or capability(x.device.index) not in CAPABILITIES:
                 return f"is built for A100, H100 and H200, {x.device} is none of them"
+        elif x.device.type == "meta" and _REHEARSING.get():
+            continue  # shapes are all it needs
         elif x.device.type != "cpu" or not INTERPRETING:
             return f"needs tensors on a CUDA device, got {x.device} (TRITON_INTERPRET=1 interprets it on the CPU)"
     return None
@@ -73,8 +96,10 @@ def compute_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(x.dtype == torch.float64 for x in tensors) else torch.float32
 
 
-def full_precision(x: Tensor) -> torch.autocast:
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
     """Context in which autocast does not narrow a reference's arithmetic."""
+    if x.device.type == "meta":  # has shapes only, and no autocast
+        return nullcontext()
     return torch.autocast(device_type=x.device.type, enabled=False)
 
 

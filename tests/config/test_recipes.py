@@ -67,6 +67,8 @@ def test_a_recipe_file_is_loaded_like_a_shipped_one(tmp_path):
         ("train.steps=-1", "train.steps=-1"),
         ("train.compile=1", "train.compile=1 is not true or false"),
         ("train.steps=true", "train.steps=true is not a number"),
+        ("train.activation_checkpointing=true", "is not one of: none, full, attention"),
+        ("train.activation_checkpointing=false", "is not one of: none, full, attention"),
         ("train.lr=.nan", "is not a finite number"),
         ("train.lr=null", "train.lr=None is not a number"),
         ("name=3", "name=3 is not a text"),

@@ -97,7 +97,8 @@ class TrainConfig:
     log_every: int = 10
     sample_every: int = 0
     """Steps between sample strips in the tracker; 0 makes none."""
-    activation_checkpointing: bool = False
+    activation_checkpointing: Literal["none", "full", "attention"] = "none"
+    """What backward computes again: nothing, whole blocks, or blocks without their self-attention."""
     compile: bool = False
     seed: int | None = None
     """Noise, windows and order; none = the recipe's seed."""

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from xdub.diffusion.flow_matching import motion_frame_mask
 from xdub.model.attention import AudioCrossAttention, SelfAttention, TextCrossAttention
 from xdub.model.audio_adapter import AudioAdapter
+from xdub.model.checkpointing import run_block
 from xdub.model.precondition import Precondition
 
 
@@ -145,7 +145,8 @@ class VideoDiT(nn.Module):
         """``latent_std`` [C]: the codec's channel standard deviations, for the preconditioning (ones if not given)."""
         super().__init__()
         self.cfg = cfg
-        self.checkpoint_blocks = False
+        self.checkpointing = "none"
+        """One of `xdub.model.checkpointing.POLICIES`; it acts in train mode only."""
         size, (_, ph, pw), channels = cfg.hidden_size, cfg.patch, cfg.latent_channels
         self.precondition = Precondition(
             torch.ones(channels) if latent_std is None else latent_std, cfg.linear_skip
@@ -237,10 +238,7 @@ class VideoDiT(nn.Module):
         rows = self.audio_adapter(audio.to(dtype))
         for block in self.blocks:
             arguments = (x, shared, prompt, rows, starts, audio_enabled, grid, r)
-            if self.checkpoint_blocks and self.training:
-                x = checkpoint(block, *arguments, use_reentrant=False)
-            else:
-                x = block(*arguments)
+            x = run_block(self.checkpointing if self.training else "none", block, *arguments)
 
         target, _ = split_reference(x, r, order)
         emb_target, _ = split_reference(embedded, r, order)

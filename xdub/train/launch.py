@@ -117,7 +117,10 @@ def _fit(job: TrainJob, workers: int) -> str | None:
         _in_thread(trainer.fit)
     except TrainingFailedError as error:
         return _judge(error)
-    except ray.exceptions.RayError as error:  # the controller died
+    except ray.exceptions.RayError as error:
+        # What the controller had reserved stays reserved for as long as we are connected, and the next attempt would
+        # wait for it without end: a new connection (a new Ray, if it is ours) frees it.
+        ray.shutdown()
         return f"the training controller was lost ({type(error).__name__})"
     finally:
         shutil.rmtree(storage, ignore_errors=True)

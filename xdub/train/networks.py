@@ -29,7 +29,7 @@ def build_model(
     train = recipe.for_phase(phase)
     expert = get_phase(phase).EXPERT
     model = build_dit(recipe, phase, codec, seed=train.seed)
-    model.checkpoint_blocks = train.activation_checkpointing
+    model.checkpointing = train.activation_checkpointing
     weights = init_from if expert is None else base
     if weights is not None:
         load_state(model, load_weights(Path(weights)), weights)

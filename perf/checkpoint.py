@@ -1,0 +1,148 @@
+"""`python -m perf checkpoint`: our checkpoints beside DeepSpeed's, written by two ranks and continued by one.
+
+DeepSpeed's way to another world size is to convert a checkpoint to a universal one first. Ours are read as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from perf.environment import environment
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "checkpoint", help="save, resize, load: ours and DeepSpeed's", description=__doc__
+    )
+    parser.add_argument(
+        "--width", type=int, default=1024, help="of 16 square layers (default 1024: 17 M parameters)"
+    )
+    parser.add_argument("--stages", type=int, nargs="*", default=[2, 3])
+    parser.add_argument("--json", type=Path, help="write the result to this file")
+    parser.set_defaults(main=main)
+
+
+def main(told: argparse.Namespace) -> int:
+    from xdub.train.engine import _import_deepspeed
+
+    _import_deepspeed(torch.device("cpu"))  # once, for all ranks that are forked from here
+    rows = []
+    for stage in told.stages:
+        with tempfile.TemporaryDirectory(prefix="checkpoint-") as folder:
+            saved = _ranks(2, _save, stage, told.width, Path(folder))
+            convert = _convert(Path(folder))
+            loaded = _ranks(1, _load, stage, told.width, Path(folder))
+            sizes = {name: _megabytes(Path(folder) / name) for name in ("ours", "ds", "uni")}
+        row = {"zero_stage": stage, "parameters": saved["parameters"], **saved["seconds"]}
+        row |= {"deepspeed_convert": convert, **loaded["seconds"], "megabytes": sizes}
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+    if told.json:
+        result = {
+            "command": " ".join(["python -m perf", *sys.argv[1:]]),
+            "environment": environment(),
+            "rows": rows,
+        }
+        told.json.write_text(json.dumps(result, indent=1) + "\n")
+    return 0
+
+
+def _engine(stage: int, width: int, rank: int, world_size: int, *, universal: bool = False) -> Any:
+    """The real engine on a stack of linear layers, one step old."""
+    from unittest import mock
+
+    from xdub.config import load_recipe
+    from xdub.train import engine as module
+
+    settings = {"zero_stage": stage, "global_batch": 2, "micro_batch": 1, "workers": world_size, "ema": 0.99}
+    train = load_recipe("tiny", [f"train.{k}={v}" for k, v in settings.items()]).for_phase("generator")
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Linear(width, width) for _ in range(16)))
+    told = module.deepspeed_config(train, world_size) | {"checkpoint": {"load_universal": universal}}
+    with mock.patch.object(module, "deepspeed_config", lambda *_: told):
+        engine = module.Engine.build(
+            model, train, device=torch.device("cpu"), rank=rank, world_size=world_size
+        )
+    return engine
+
+
+def _save(stage: int, width: int, folder: Path, rank: int, world_size: int) -> dict[str, Any]:
+    engine = _engine(stage, width, rank, world_size)
+    engine.backward(engine.model(torch.ones(1, width)).pow(2).mean(), last=True)
+    engine.step()
+    if rank == 0:
+        (folder / "ours").mkdir()
+    dist.barrier()
+    seconds = {"ours_save": _timed(lambda: engine.save(folder / "ours"))}
+    seconds["deepspeed_save"] = _timed(lambda: engine.model.save_checkpoint(str(folder), tag="ds"))
+    return {"seconds": seconds, "parameters": 16 * width * (width + 1)}
+
+
+def _load(stage: int, width: int, folder: Path, rank: int, world_size: int) -> dict[str, Any]:
+    engine = _engine(stage, width, rank, world_size)
+    seconds = {"ours_load": _timed(lambda: engine.load(folder / "ours", 1))}
+    universal = _engine(stage, width, rank, world_size, universal=True)
+    seconds["deepspeed_load"] = _timed(lambda: universal.model.load_checkpoint(str(folder), tag="uni"))
+    return {"seconds": seconds}
+
+
+def _convert(folder: Path) -> float:
+    from deepspeed.checkpoint.ds_to_universal import main as convert
+
+    settings = {"num_extract_workers": 1, "num_merge_workers": 1, "keep_temp_folder": False, "strict": True}
+    paths = {"input_folder": str(folder / "ds"), "output_folder": str(folder / "uni")}
+    return _timed(lambda: convert(argparse.Namespace(**settings, **paths, inject_missing_state=True)))
+
+
+def _timed(function: Any) -> float:
+    begin = time.perf_counter()
+    function()
+    return round(time.perf_counter() - begin, 2)
+
+
+def _megabytes(folder: Path) -> int:
+    return round(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6)
+
+
+def _ranks(world_size: int, function: Any, *arguments: Any) -> dict[str, Any]:
+    """The function's result on rank 0, called on all ranks of a gloo group."""
+    import torch.multiprocessing as mp
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = mp.get_context("fork")
+    queue = context.SimpleQueue()
+    given = (world_size, port, queue, function, arguments)
+    ranks = [context.Process(target=_rank, args=(rank, *given)) for rank in range(world_size)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join()
+        if process.exitcode:
+            raise RuntimeError(f"a rank ended with {process.exitcode}")
+    return queue.get()
+
+
+def _rank(rank: int, world_size: int, port: int, queue: Any, function: Any, arguments: tuple) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
+    torch.set_num_threads(1)
+    address = f"tcp://127.0.0.1:{port}"
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world_size)
+    result = function(*arguments, rank, world_size)
+    if rank == 0:
+        queue.put(result)
+    dist.barrier()
+    dist.destroy_process_group()

@@ -1,0 +1,50 @@
+"""Every shipped recipe is built in every phase without its weights: shapes fit from end to end."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from xdub.config import PHASES, load_recipe, shipped_recipes
+from xdub.model.build import build_dit
+from xdub.model.codec import latent_frames
+from xdub.model.lora import add_expert
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_recipes_network_takes_what_the_data_stream_delivers(name, phase):
+    """All blocks in shape only, on the meta device, at the true number of tokens and the recipe's micro batch."""
+    recipe = load_recipe(name)
+    batch, frames = recipe.for_phase(phase).micro_batch, recipe.phase(phase).window
+    f, side, channels = latent_frames(frames), recipe.video.size // 8, recipe.codec.channels
+    with torch.device("meta"):
+        model = build_dit(recipe, phase)
+        if phase in ("lip", "texture"):
+            add_expert(model, phase, recipe.lora)
+        z = torch.empty(batch, channels, f, side, side)
+        reference = z[:, :, :1] if phase == "generator" else z
+        conditions = {"z_mask": z} if phase == "generator" else {}
+        t, audio = torch.empty(batch), torch.empty(batch, 2 * frames + 8, recipe.audio.dim)
+        starts = torch.empty(f, dtype=torch.int64)
+    seen = []
+    model.blocks[-1].register_forward_hook(lambda _, arguments, out: seen.append(out.shape))
+    with torch.no_grad():
+        v_hat = model(z, reference, t, audio, starts, **conditions)
+    assert v_hat.shape == z.shape
+    tokens = seen[0][1] * seen[0][2]
+    expected = {
+        ("xdub-1b", "generator"): 8_192,
+        ("xdub-1b", "editor"): 40_960,
+        ("small", "generator"): 8 * 256,
+        ("small", "editor"): 24 * 256,
+        ("tiny", "generator"): 8 * 16,
+        ("tiny", "editor"): 14 * 16,
+    }
+    assert tokens == expected[name, phase if phase == "generator" else "editor"]
+
+
+def test_the_papers_model_has_about_a_billion_parameters():
+    with torch.device("meta"):
+        model = build_dit(load_recipe("xdub-1b"), "editor")
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(1.0e9, rel=0.1)

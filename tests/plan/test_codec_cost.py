@@ -1,0 +1,58 @@
+"""The numbers of Wan's VAE are those of the network itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from xdub.config import load_recipe
+from xdub.plan.codec_cost import (
+    WAN,
+    decode_backward_flops,
+    decode_bytes,
+    decode_flops,
+    encode_flops,
+)
+from xdub.plan.live_bytes import LiveBytes
+
+
+@pytest.fixture(scope="module")
+def wan() -> torch.nn.Module:
+    from diffusers import AutoencoderKLWan
+
+    with torch.device("meta"):
+        return AutoencoderKLWan().eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize(("size", "latents"), [(128, 3), (512, 1)])
+def test_encoding_and_decoding_cost_what_torch_counts(wan, size, latents):
+    recipe = load_recipe("xdub-1b", [f"video.size={size}"])
+    frames = 4 * latents - 3
+    assert sum(p.numel() for p in wan.parameters()) == WAN.parameters
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        wan.encode(torch.empty(1, 3, frames, size, size, device="meta"))
+    assert encode_flops(recipe, frames) == pytest.approx(counter.get_total_flops(), rel=0.01)
+    z = torch.empty(1, 16, latents, size // 8, size // 8, device="meta", requires_grad=True)
+    with LiveBytes() as live, FlopCounterMode(display=False) as counter:
+        video = wan.decode(z).sample
+        forward = counter.get_total_flops()
+        video.backward(torch.empty_like(video))
+    assert decode_flops(recipe, latents) == pytest.approx(forward, rel=0.01)
+    assert decode_backward_flops(recipe, latents) == pytest.approx(
+        counter.get_total_flops() - forward, rel=0.01
+    )
+    assert decode_bytes(recipe, latents) == pytest.approx(live.peak, rel=0.15)
+
+
+def test_the_linear_codec_costs_one_product():
+    from xdub.model.codec import load_codec
+
+    recipe = load_recipe("tiny")
+    codec = load_codec(recipe.codec)
+    with FlopCounterMode(display=False) as counter:
+        codec.encode(torch.zeros(1, 3, 25, 64, 64))
+    assert encode_flops(recipe, 25) == pytest.approx(counter.get_total_flops(), rel=0.01)
+    with FlopCounterMode(display=False) as counter:
+        codec.decode(torch.zeros(1, 48, 4, 8, 8))
+    assert decode_flops(recipe, 4) == pytest.approx(counter.get_total_flops(), rel=0.01)

@@ -1,0 +1,78 @@
+"""`xdub plan`: what a run will take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xdub.cli import options
+from xdub.cli.training import Phase
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(plan)
+
+
+def plan(
+    recipe: options.Recipe,
+    gpus: Annotated[int, typer.Option(help="Number of GPUs; one worker each.")],
+    gpu: Annotated[
+        str | None, typer.Option(help="Type, e.g. a100-80gb, h200; an unknown one lists the known ones.")
+    ] = None,
+    phase: Annotated[Phase | None, typer.Option(help="One phase; all four if not given.")] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="A data set, for the true size of its records. Repeatable.", exists=True),
+    ] = None,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Propose micro batch, ZeRO stage and checkpoint policy.")
+    ] = False,
+    efficiency: Annotated[
+        float, typer.Option(help="Share of the peak at which the GPU computes: your assumption.")
+    ] = 0.4,
+    price: Annotated[float | None, typer.Option(help="US dollars for one GPU and hour.")] = None,
+    memory_gb: Annotated[float | None, typer.Option(help="Memory of the GPU, GiB.")] = None,
+    tflops: Annotated[float | None, typer.Option(help="Dense bf16 peak of the GPU, TFLOP/s.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything here.")] = None,
+    set_: options.Set = None,
+) -> None:
+    """Parameters, memory, FLOPs, hours, cost and bytes of training, before it is paid for. Needs no GPU.
+
+    Example: xdub plan --recipe xdub-1b --gpus 32 --gpu a100-80gb --fit
+    """
+    from rich.console import Console
+
+    from xdub.config import PHASES
+    from xdub.plan.fit import fit as fit_phase
+    from xdub.plan.fit import settings_to_pass
+    from xdub.plan.gpus import known_gpu
+    from xdub.plan.plan import checked_assumptions, planned_recipe
+    from xdub.plan.plan import plan as plan_phases
+    from xdub.plan.report import as_json, show
+
+    card, phases = known_gpu(gpu, memory_gb=memory_gb, tflops=tflops), [phase.value] if phase else PHASES
+    checked_assumptions(efficiency, price)
+    chosen = ["train.micro_batch=1"] if fit else []
+    loaded = planned_recipe(recipe, [*(set_ or ()), *chosen], gpus)
+    common = dict(efficiency=efficiency, price=price, folders=data or ())
+    if fit:
+        plans = [fit_phase(loaded, name, card, **common) for name in phases]
+    else:
+        plans = plan_phases(loaded, card, phases=phases, **common)
+    console = Console(width=None if Console().is_terminal else 160)
+    show(
+        plans,
+        console,
+        recipe=loaded.name,
+        efficiency=efficiency,
+        price=card.price if price is None else price,
+    )
+    if fit:
+        typer.echo("pass to xdub train:")
+        for found in plans:
+            typer.echo(f"  {found.phase}: " + " ".join(f"--set {text}" for text in settings_to_pass(found)))
+    if json_file is not None:
+        json_file.write_text(json.dumps(as_json(plans, efficiency=efficiency), indent=1) + "\n")

@@ -1,0 +1,174 @@
+"""How far the plan's activation memory is from what a machine really allocates: `python -m xdub.plan.check`.
+
+Predicted by a rehearsal without memory, measured by the allocator: on the CPU by the profiler, along the reference
+operators that run there; on a GPU by its caching allocator, along our kernels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.profiler import ProfilerActivity, profile
+
+from xdub.config import Recipe, load_recipe
+from xdub.model.build import build_dit
+from xdub.model.checkpointing import POLICIES
+from xdub.model.dit import VideoDiT
+from xdub.model.lora import add_expert
+from xdub.plan.rehearsal import PRECISION, Activations, forward_backward, inputs, measure, rehearse
+from xdub.train.phases import get_phase
+from xdub_kernels.qknorm_rope.reference import cached_rope_tables
+
+CASES = (
+    ("tiny", "generator", ("train.micro_batch=4",)),
+    ("tiny", "editor", ("train.micro_batch=2",)),
+    ("small", "lip", ("model.num_layers=3", "video.size=64")),
+    (
+        "xdub-1b",
+        "editor",
+        ("model.num_layers=2", "video.size=64", "phases.editor.window=13", "train.workers=1"),
+    ),
+)
+"""Recipe, phase, and what makes it small enough for a CPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """Peak bytes of activations of one micro batch, forwards and backwards."""
+
+    recipe: str
+    phase: str
+    set: list[str]
+    policy: str
+    device: str
+    micro_batch: int
+    predicted: int
+    measured: int
+
+    @property
+    def difference(self) -> float:
+        """Of the prediction, as a share of the measurement."""
+        return self.predicted / self.measured - 1
+
+
+def check(
+    recipe: Recipe, phase: str, policy: str, device: torch.device, overrides: tuple[str, ...] = ()
+) -> Agreement:
+    """One row: the same network and the same batch, predicted and measured."""
+    batch = recipe.for_phase(phase).micro_batch
+    if device.type == "cuda":
+        predicted, measured = (
+            rehearse(recipe, phase, policy, batch),
+            measured_on_gpu(recipe, phase, policy, device),
+        )
+    else:
+        predicted, measured = rehearse_on_cpu(recipe, phase, policy), measured_on_cpu(recipe, phase, policy)
+    return Agreement(
+        recipe=recipe.name,
+        phase=phase,
+        set=list(overrides),
+        policy=policy,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        micro_batch=batch,
+        predicted=predicted.peak,
+        measured=measured,
+    )
+
+
+def rehearse_on_cpu(recipe: Recipe, phase: str, policy: str) -> Activations:
+    """As `rehearse`, along the operators of a CPU: tensors say they are there and hold nothing."""
+    cached_rope_tables.cache_clear()  # neither may a real table be taken, nor a fake one be left for others
+    try:
+        with FakeTensorMode():
+            model, arguments = _setup(recipe, phase, policy, "cpu")
+            return measure(model, arguments)
+    finally:
+        cached_rope_tables.cache_clear()
+
+
+def measured_on_cpu(recipe: Recipe, phase: str, policy: str) -> int:
+    """Peak bytes that torch's CPU allocator handed out, by its own records."""
+    model, arguments = _setup(recipe, phase, policy, "cpu")
+    cached_rope_tables.cache_clear()  # the tables count as activations in a rehearsal, too
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        forward_backward(model, arguments)
+    now = peak = 0
+    for event in profiler.profiler.kineto_results.events():  # type: ignore[union-attr]
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            peak = max(peak, now)
+    return peak
+
+
+def measured_on_gpu(recipe: Recipe, phase: str, policy: str, device: torch.device) -> int:
+    """Peak bytes of the caching allocator on top of weights and batch, in the second pass."""
+    model, arguments = _setup(recipe, phase, policy, str(device))
+    forward_backward(model, arguments)
+    torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    forward_backward(model, arguments)
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def _setup(recipe: Recipe, phase: str, policy: str, device: str) -> tuple[VideoDiT, dict[str, Any]]:
+    train = recipe.for_phase(phase)
+    torch.set_default_dtype(PRECISION[train.precision])  # fake tensors cannot be converted within a module
+    try:
+        with torch.device(device):
+            model = build_dit(recipe, phase)
+            if (expert := get_phase(phase).EXPERT) is not None:
+                add_expert(model, expert, recipe.lora)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    model.train()
+    model.checkpointing = policy
+    return model, inputs(recipe, phase, train.micro_batch, device)
+
+
+def agreements(device: torch.device) -> Iterator[Agreement]:
+    """All cases under all policies."""
+    for name, phase, overrides in CASES:
+        for policy in POLICIES:
+            yield check(load_recipe(name, overrides), phase, policy, device, overrides)
+
+
+def main() -> None:
+    """Print the table; ``--out`` also writes it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, help="JSON file")
+    out = parser.parse_args().out
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rows = []
+    print(f"{'recipe':8} {'phase':10} {'policy':10} {'predicted MB':>12} {'measured MB':>12} {'off by':>8}")
+    for row in agreements(device):
+        rows.append(asdict(row) | {"difference": row.difference})
+        print(
+            f"{row.recipe:8} {row.phase:10} {row.policy:10} {row.predicted / 1e6:12.1f} "
+            f"{row.measured / 1e6:12.1f} {row.difference:+8.1%}",
+            flush=True,
+        )
+    worst = max(abs(row["difference"]) for row in rows)
+    print(f"largest difference {worst:.1%} of {len(rows)} on {rows[0]['device']}")
+    if out is not None:
+        facts = {
+            "command": "python -m xdub.plan.check",
+            "torch": torch.__version__,
+            "machine": platform.machine(),
+        }
+        out.write_text(
+            json.dumps(facts | {"largest_difference": worst, "activations": rows}, indent=1) + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main()

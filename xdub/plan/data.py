@@ -1,0 +1,81 @@
+"""What the readers must deliver and the disks must hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from xdub.config import Recipe
+from xdub.plan.parameters import parameters
+
+FPS = 25
+BITS_PER_PIXEL = 3.0
+"""ASSUMPTION: near-lossless H.264 (crf 6, full chroma) of a filmed face. `--data` replaces it."""
+MASK_BITS_PER_PIXEL = 0.1
+"""ASSUMPTION: three masks, compressed."""
+OTHER_BYTES = 640 * 4 + 68 * 2 * 4 + 4
+"""Of one frame: fp32 audio at 16 kHz, landmarks, opening."""
+
+PAPER = {"generator": (600, 10.0), "editor": (400, 2.0), "lip": (400, 0.5), "texture": (400, 0.5)}
+"""Hours of data and epochs of a phase (B.6); 400 h are what the filters leave of the pairs of 600 h."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Bytes and hours of a phase's data."""
+
+    record_bytes: float
+    """Of one clip of ``video.clip_frames`` frames."""
+    frame_bytes: float
+    source: str
+    """Where the figure comes from."""
+    hours_seen: float
+    """Of video, over all steps, counted again every epoch."""
+    paper_hours: float
+    paper_epochs: float
+    storage: float
+    """Bytes of the paper's hours."""
+    checkpoint: float
+    """Bytes of one checkpoint."""
+    checkpoints: float
+    """Bytes of all that are kept."""
+
+    @property
+    def epochs(self) -> float:
+        """Of the paper's hours, in the recipe's steps."""
+        return self.hours_seen / self.paper_hours
+
+
+def data(recipe: Recipe, phase: str, folders: Sequence[Path] = ()) -> Data:
+    """The phase's data; ``folders`` are data sets whose manifests give the true size of a record."""
+    train, count = recipe.for_phase(phase), parameters(recipe, phase)
+    per_frame, source = _frame_bytes(recipe, phase, folders)
+    hours, epochs = PAPER[phase]
+    width = 2 if train.precision == "bf16" else 4
+    # Frozen weights are left out; fp32 master and moments, the training weights, and their average.
+    checkpoint = count.trained * (12 + width + (4 if train.ema else 0))
+    return Data(
+        record_bytes=per_frame * recipe.video.clip_frames,
+        frame_bytes=per_frame,
+        source=source,
+        hours_seen=train.steps * train.global_batch * recipe.phase(phase).window / FPS / 3600,
+        paper_hours=hours,
+        paper_epochs=epochs,
+        storage=per_frame * hours * 3600 * FPS,
+        checkpoint=checkpoint,
+        checkpoints=checkpoint * train.keep_checkpoints,
+    )
+
+
+def _frame_bytes(recipe: Recipe, phase: str, folders: Sequence[Path]) -> tuple[float, str]:
+    if folders:
+        from xdub.data.manifest import read_manifest
+
+        manifests = [read_manifest(folder) for folder in folders]
+        stored = sum(shard.bytes for manifest in manifests for shard in manifest.shards)
+        frames = sum(sum(manifest.num_frames) for manifest in manifests)
+        return stored / max(1, frames), "manifest"
+    videos = 1 if phase == "generator" else 2
+    bits = (BITS_PER_PIXEL * videos + MASK_BITS_PER_PIXEL) * recipe.video.size**2
+    return bits / 8 + OTHER_BYTES, f"{BITS_PER_PIXEL:g} bit/px assumed"

@@ -1,0 +1,91 @@
+"""GPU types: memory and arithmetic of the data sheets, and the rental price that a plan assumes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xdub.errors import UserError
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """One type of accelerator."""
+
+    name: str
+    memory: int
+    """Bytes that a process can allocate at most (what the driver reports, before any reserve)."""
+    tflops: float
+    """Dense bf16 matrix products with fp32 accumulation, 10^12 a second, data sheet (never the sparse figure)."""
+    link: float
+    """Bytes/s that one GPU sends to its neighbours in one direction: NVLink, or PCIe where there is none."""
+    price: float
+    """ASSUMPTION, not a quotation: US dollars for one hour on demand. `--price` replaces it."""
+
+
+def _gpu(name: str, gib: float, tflops: float, link_gb: float, price: float) -> Gpu:
+    return Gpu(name=name, memory=int(gib * GIB), tflops=tflops, link=link_gb * 1e9, price=price)
+
+
+GPUS = {
+    gpu.name: gpu
+    for gpu in (
+        _gpu("a100-40gb", 39.4, 312.0, 300.0, 1.3),
+        _gpu("a100-80gb", 79.2, 312.0, 300.0, 1.8),
+        _gpu("h100-80gb", 79.1, 989.0, 450.0, 3.0),
+        _gpu("h100-pcie", 79.1, 756.0, 64.0, 2.5),
+        _gpu("h200", 139.8, 989.0, 450.0, 3.6),
+        _gpu("b200", 178.0, 2250.0, 900.0, 5.5),
+        _gpu("l40s", 44.4, 362.0, 32.0, 1.0),
+        _gpu("a6000", 47.4, 155.0, 32.0, 0.6),
+        _gpu("rtx-4090", 23.5, 165.0, 32.0, 0.4),
+        _gpu("rtx-3090", 23.6, 71.0, 32.0, 0.25),
+    )
+}
+"""By the name that `--gpu` takes. The GeForce figures are those with fp32 accumulation, as training uses it."""
+
+_DEVICE_NAMES = (
+    (("a100", "40gb"), "a100-40gb"),
+    (("a100",), "a100-80gb"),
+    (("h100", "pcie"), "h100-pcie"),
+    (("h100",), "h100-80gb"),
+    (("h200",), "h200"),
+    (("b200",), "b200"),
+    (("l40s",), "l40s"),
+    (("rtx a6000",), "a6000"),
+    (("rtx 4090",), "rtx-4090"),
+    (("rtx 3090",), "rtx-3090"),
+)
+"""Words of ``torch.cuda.get_device_name()`` -> our name, most specific first."""
+
+
+def known_gpu(name: str | None, *, memory_gb: float | None = None, tflops: float | None = None) -> Gpu:
+    """The GPU of ``--gpu``, or one described by ``memory_gb`` (GiB) and ``tflops``; both replace the table's figures.
+
+    UserError lists the known names.
+    """
+    for option, value in (("--memory-gb", memory_gb), ("--tflops", tflops)):
+        if value is not None and not 0 < value < 1e6:
+            raise UserError(f"{option} {value:g} must be a positive number below a million")
+    base = GPUS.get(name.lower()) if name is not None else None
+    if base is None and (memory_gb is None or tflops is None):
+        raise UserError(
+            f"unknown GPU {name!r}: use one of {', '.join(GPUS)}, or describe it by --memory-gb and --tflops"
+        )
+    return Gpu(
+        name=name or "gpu",
+        memory=base.memory if base and memory_gb is None else int((memory_gb or 0) * GIB),
+        tflops=base.tflops if base and tflops is None else tflops or 0.0,
+        link=base.link if base else 32e9,
+        price=base.price if base else 0.0,
+    )
+
+
+def peak_flops(device_name: str) -> float | None:
+    """Dense bf16 peak in FLOP/s of a device by ``torch.cuda.get_device_name()``; None for one we have no figure of."""
+    lowered = device_name.lower()
+    for words, name in _DEVICE_NAMES:
+        if all(word in lowered for word in words):
+            return GPUS[name].tflops * 1e12
+    return None

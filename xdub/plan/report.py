@@ -1,0 +1,132 @@
+"""A plan as tables for the terminal, and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from xdub.plan.fit import settings_to_pass
+from xdub.plan.gpus import GIB
+from xdub.plan.plan import CORE_FLOPS, PhasePlan
+
+MEMORY_NAMES = {
+    "averaged_weights": "averaged weights (EMA)",
+    "frozen_networks": "codec and loss networks",
+    "activations_kept": "activations kept",
+    "activations_working": "activations working",
+}
+
+
+def as_json(plans: Sequence[PhasePlan], *, efficiency: float) -> dict[str, Any]:
+    """Everything that is printed, and the numbers behind it."""
+    phases = {}
+    for found in plans:
+        raw = asdict(found)
+        raw["memory"]["total"] = found.memory.total
+        raw["step_seconds"], raw["set"] = found.step_seconds, settings_to_pass(found)
+        raw["data"]["epochs"] = found.data.epochs
+        phases[found.phase] = raw
+    return {"efficiency": efficiency, "phases": phases}
+
+
+def show(
+    plans: Sequence[PhasePlan], console: Console, *, recipe: str, efficiency: float, price: float
+) -> None:
+    """Print the tables: one column a phase."""
+    first = plans[0]
+    console.print(
+        f"[bold]{recipe}[/bold] on {first.gpus} x {first.gpu.name} "
+        f"({first.gpu.memory / GIB:.1f} GiB, {first.gpu.tflops:g} TFLOP/s bf16), "
+        f"at an ASSUMED {efficiency:.0%} of peak and {price:.2f} $/GPU h"
+    )
+    console.print(_table("settings", plans, _settings(plans)))
+    console.print(_table("memory of one GPU, GiB", plans, _memory(plans)))
+    console.print(_table("one step, TFLOP on all GPUs", plans, _flops(plans)))
+    console.print(_table("time, money, data", plans, _time(plans)))
+    for found in plans:
+        _remark(found, console)
+
+
+def _table(title: str, plans: Sequence[PhasePlan], rows: dict[str, list[str]]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("")
+    for found in plans:
+        table.add_column(found.phase, justify="right")
+    for name, cells in rows.items():
+        table.add_row(name, *cells, end_section=name == "total")
+    return table
+
+
+def _settings(plans: Sequence[PhasePlan]) -> dict[str, list[str]]:
+    rows = {
+        "parameters trained": [_count(p.parameters.trained) for p in plans],
+        "parameters frozen": [_count(p.parameters.frozen) for p in plans],
+        "tokens of a sample": [f"{p.tokens:,}" for p in plans],
+    }
+    names = {name: name.replace("_", " ") for name in plans[0].settings}
+    return rows | {shown: [str(p.settings[name]) for p in plans] for name, shown in names.items()}
+
+
+def _memory(plans: Sequence[PhasePlan]) -> dict[str, list[str]]:
+    parts = [asdict(p.memory) for p in plans]
+    rows = {
+        MEMORY_NAMES.get(name, name): [f"{part[name] / GIB:.2f}" for part in parts]
+        for name in parts[0]
+        if any(part[name] for part in parts)
+    }
+    rows["total"] = [f"{p.memory.total / GIB:.1f}" for p in plans]
+    return rows | {"fits": ["yes" if p.fits else "[bold red]NO[/bold red]" for p in plans]}
+
+
+def _flops(plans: Sequence[PhasePlan]) -> dict[str, list[str]]:
+    names = dict.fromkeys(name for p in plans for name in p.step_flops)
+    rows = {name: [f"{p.step_flops.get(name, 0) / 1e12:,.1f}" for p in plans] for name in names}
+    rows["total"] = [f"{sum(p.step_flops.values()) / 1e12:,.1f}" for p in plans]
+    rows["model FLOPs (for MFU)"] = [f"{p.model_flops / 1e12:,.1f}" for p in plans]
+    return rows | {"codec encode in the data stream": [f"{p.stream_flops / 1e12:,.1f}" for p in plans]}
+
+
+def _time(plans: Sequence[PhasePlan]) -> dict[str, list[str]]:
+    return {
+        "step, s": [f"{p.step_seconds:.2f}" for p in plans],
+        "of it communication, s": [f"{p.communication_seconds:.2f}" for p in plans],
+        "MFU that follows": [f"{p.mfu:.1%}" for p in plans],
+        "steps": [f"{p.steps:,}" for p in plans],
+        "hours of video seen": [f"{p.data.hours_seen:,.1f}" for p in plans],
+        "epochs of the paper's data": [f"{p.data.epochs:.2f} x {p.data.paper_hours:g} h" for p in plans],
+        "epochs of the paper": [f"{p.data.paper_epochs:g}" for p in plans],
+        "time, h": [f"{p.hours:,.1f}" for p in plans],
+        "GPU hours": [f"{p.hours * p.gpus:,.0f}" for p in plans],
+        "cost, $": [f"{p.cost:,.0f}" for p in plans],
+        "total": [""] * len(plans),
+        "record, MB": [f"{p.data.record_bytes / 1e6:.2f}" for p in plans],
+        "its size": [p.data.source for p in plans],
+        "readers deliver, MB/s": [f"{p.read_bytes_per_second / 1e6:,.1f}" for p in plans],
+        "CPU cores to encode": [f"{p.stream_cores:,.0f}" for p in plans],
+        "data of the paper's hours, TB": [f"{p.data.storage / 1e12:.2f}" for p in plans],
+        "one checkpoint, GB": [f"{p.data.checkpoint / 1e9:.2f}" for p in plans],
+        "checkpoints kept, GB": [f"{p.data.checkpoints / 1e9:.1f}" for p in plans],
+    }
+
+
+def _remark(found: PhasePlan, console: Console) -> None:
+    if not found.fits:
+        console.print(
+            f"{found.phase}: takes {found.memory.total / GIB:.1f} GiB, the GPU has {found.gpu.memory / GIB:.1f}: "
+            "try --fit",
+            style="red",
+        )
+    if found.stream_cores > 64 * found.gpus:
+        console.print(
+            f"{found.phase}: encoding in the data stream needs about {found.stream_cores:,.0f} CPU cores at "
+            f"{CORE_FLOPS / 1e9:g} GFLOP/s: it, not the GPUs, sets the pace",
+            style="yellow",
+        )
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e9:.3f} B" if number >= 1e9 else f"{number / 1e6:.2f} M"

@@ -1,0 +1,54 @@
+"""The shapes of one training sample, from the recipe alone (METHOD, Geometry)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xdub.config import Recipe
+from xdub.model.codec import SPACE_FACTOR, latent_frames
+
+AUDIO_MARGIN = 8
+"""A window of F frames carries 2F + 8 rows of audio features."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shapes:
+    """What the backbone sees of one sample: f target and r reference frames of N tokens, T audio rows."""
+
+    frames: int
+    """Video frames of the window."""
+    target: int
+    """f, latent frames that are denoised."""
+    reference: int
+    """r, latent frames that condition: 1 for the generator, f for the editor and its experts."""
+    side: int
+    """Latent height and width."""
+    per_frame: int
+    """N, tokens of one latent frame."""
+    audio: int
+    """T, rows of audio features."""
+
+    @property
+    def total(self) -> int:
+        """F = f + r, latent frames of the sequence."""
+        return self.target + self.reference
+
+    @property
+    def tokens(self) -> int:
+        """Length of the sequence of 3D attention."""
+        return self.total * self.per_frame
+
+
+def shapes(recipe: Recipe, phase: str) -> Shapes:
+    """Shapes of one sample of a phase."""
+    window = recipe.phase(phase).window
+    target, side = latent_frames(window), recipe.video.size // SPACE_FACTOR
+    _, rows, columns = recipe.model.patch
+    return Shapes(
+        frames=window,
+        target=target,
+        reference=1 if phase == "generator" else target,
+        side=side,
+        per_frame=(side // rows) * (side // columns),
+        audio=2 * window + AUDIO_MARGIN,
+    )
