@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 
 import cv2
@@ -25,12 +26,26 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             out = root / name
             out.mkdir()
             for phase in ("generator", "editor"):
-                sink = MlflowSink(out, phase, {"train": {"lr": lr, "steps": 30}})
+                sink = MlflowSink(out, phase)
                 values = [
-                    (s, {"loss/flow": 1 / (1 + s * lr * 100), "train/loss": 2.0}) for s in range(0, 31, 10)
+                    (
+                        s,
+                        {
+                            "loss/flow": 1 / (1 + s * lr * 100),
+                            "train/loss": 2.0,
+                            "loss/flow/t_bin_2": float(s),
+                            "loss/flow/t_bin_7": 1.0,
+                        },
+                    )
+                    for s in range(0, 31, 10)
                 ]
                 records = [{"kind": "metrics", "step": s, "time_ms": s, "values": v} for s, v in values]
-                sink(records)
+                params = {
+                    "train": {"lr": 0.5, "steps": 30},  # what the phases overrode
+                    "resolved": {"lr": lr, "steps": 30},
+                    "phases": {"lip": {"alpha": lr}, phase: {"alpha": 4.0, "lr": lr}},
+                }
+                sink([{"kind": "params", "values": params}, *records])
             made[name] = out
     return made
 
@@ -47,9 +62,38 @@ def test_folders_are_compared_phase_by_phase(folders: dict[str, Path], tmp_path:
 def test_the_page_and_the_picture_hold_both_curves(folders: dict[str, Path], tmp_path: Path) -> None:
     result = compare_runs([str(folders["slow"]), str(folders["fast"])], out=tmp_path / "c.html")
     html = result.html.read_text()
-    assert html.count('class="line c0"') == html.count('class="line c1"') == 4  # 2 phases x 2 metrics
+    assert (
+        html.count('class="line c0"') == html.count('class="line c1"') == 6
+    )  # 2 phases x (2 losses + 1 by band)
     assert "<script" not in html and "src=" not in html
     assert cv2.imread(str(result.png)).std() > 5
+
+
+def test_a_loss_by_noise_band_is_that_of_the_last_quarter(folders: dict[str, Path]) -> None:
+    group = compare_runs([folders["slow"], folders["fast"]]).groups[0]
+    banded = group.charts[-1]
+    assert banded.y_label == "loss/flow"
+    assert banded.lines == [([0.25, 0.75], [30.0, 1.0])] * 2
+    assert not any("t_bin" in name for name in group.metrics)
+
+
+def test_an_mlflow_id_may_be_a_parents_and_the_address_may_be_told(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = json.loads((folders["slow"] / "run_state.json").read_text())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", state["tracking_uri"])
+    (group,) = compare_runs([state["parent"]]).groups
+    assert [run.phase for run in group.runs] == ["generator", "editor"]
+    assert [run.run_id for run in group.runs] == list(state["phases"].values())
+    with pytest.raises(UserError, match="none.db is gone"):
+        compare_runs([folders["slow"], folders["fast"]], uri="sqlite:////nowhere/none.db")
+
+
+def test_a_server_that_is_not_there_is_told_within_seconds(folders: dict[str, Path]) -> None:
+    begin = time.monotonic()
+    with pytest.raises(UserError, match="MLflow at http://127.0.0.1:9 does not give it"):
+        compare_runs([folders["slow"], folders["fast"]], uri="http://127.0.0.1:9")
+    assert time.monotonic() - begin < 30
 
 
 def test_one_folder_compares_its_phases_and_a_phase_can_be_named(

@@ -55,12 +55,13 @@ def test_the_loss_falls_when_pixels_follow_its_gradient_and_is_lower_for_the_rig
     own, foreign = (
         torch.nn.functional.pad(encoder.encode(c.audio)[None, :30], (0, 0, 4, 0)) for c in (clip, other)
     )
-    right, wrong = trained.sync_loss(video, own), trained.sync_loss(video.requires_grad_(), foreign)
+    right = trained.sync_loss(video, own).mean()
+    wrong = trained.sync_loss(video.requires_grad_(), foreign).mean()
     assert right < wrong
     (gradient,) = torch.autograd.grad(wrong, video)
     assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0
     moved = video - 0.05 * gradient / gradient.abs().max()
-    assert trained.sync_loss(moved, foreign) < wrong
+    assert trained.sync_loss(moved, foreign).mean() < wrong
 
 
 def test_training_is_decided_by_its_seed():

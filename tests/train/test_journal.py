@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from xdub.train.journal import Journal, Shipper
+from xdub.train.journal import Journal, Shipper, pending_bytes
 
 
 class Tracker:
@@ -16,7 +15,6 @@ class Tracker:
     def __init__(self) -> None:
         self.received: list[dict[str, Any]] = []
         self.down = False
-        self.hangs = threading.Event()
 
     def __call__(self, records: list[dict[str, Any]]) -> None:
         if self.down:
@@ -89,3 +87,22 @@ def _wait(condition, seconds: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < end, "timed out"
         time.sleep(0.01)
+
+
+def test_an_upload_that_fails_delays_no_number(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal, numbers, files = Journal(path), Tracker(), Tracker()
+    files.down = True
+    lanes = [Shipper(path, numbers, "numbers"), Shipper(path, files, "files", poll_seconds=0.01)]
+    for shipper in lanes:
+        shipper.start()
+    journal.artifact(tmp_path / "strip.png", "samples")
+    journal.metrics(1, {"a": 1.0})
+    _wait(lambda: numbers.received and lanes[1].last_error is not None)
+    assert [record["kind"] for record in numbers.received] == ["metrics"]
+    assert lanes[0].close(timeout=5) == 0 and lanes[1].close(timeout=0.1) > 0
+    assert pending_bytes(path) > 0
+    later = Tracker()
+    Shipper(path, later, "files").flush()
+    assert [record["kind"] for record in later.received] == ["artifact"]
+    assert pending_bytes(path) == 0

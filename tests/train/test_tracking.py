@@ -1,13 +1,14 @@
-"""MLflow runs: made once, continued after any restart, each metric point stored once."""
+"""MLflow runs: made once, continued after any restart, each metric point stored once, weights registered once."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from xdub.train.journal import Journal, Shipper
-from xdub.train.tracking import MlflowSink, default_uri, finish_run, flatten, open_runs, read_state
+from xdub.train.tracking import MlflowSink, default_uri, flatten, open_runs, read_state
 
 
 @pytest.fixture
@@ -18,12 +19,32 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return MlflowClient(tracking_uri=default_uri(tmp_path))
 
 
-def test_runs_are_made_once_and_continued(tmp_path: Path, client) -> None:
-    first = open_runs(tmp_path, "generator", {"train": {"lr": 0.1}, "name": "tiny"})
-    finish_run(tmp_path, "generator", "FAILED")
-    again = open_runs(tmp_path, "generator", {"train": {"lr": 0.2}, "name": "tiny"})
-    editor = open_runs(tmp_path, "editor", {"name": "tiny"})
-    assert first == again
+def send(journal: Journal, sink: MlflowSink) -> None:
+    """All lanes, now."""
+    for lane in ("numbers", "files"):
+        Shipper(journal.path, sink, lane).flush()
+
+
+@pytest.fixture
+def journal(tmp_path: Path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    yield journal
+    journal.close()
+
+
+def test_runs_are_made_once_and_continued(tmp_path: Path, client, journal: Journal) -> None:
+    first = open_runs(tmp_path, "generator")
+    journal.params({"train": {"lr": 0.1}, "name": "tiny"})
+    journal.params({"name": "tiny"}, to="parent")
+    journal.status("FAILED")
+    send(journal, MlflowSink(tmp_path, "generator"))
+    assert client.get_run(first.child).info.status == client.get_run(first.parent).info.status == "FAILED"
+    journal.status("RUNNING")
+    journal.params({"train": {"lr": 0.2}, "name": "tiny"})
+    again = MlflowSink(tmp_path, "generator")
+    send(journal, again)
+    editor = open_runs(tmp_path, "editor")
+    assert again.open() == first
     assert editor.parent == first.parent and editor.child != first.child
     assert read_state(tmp_path)["phases"] == {"generator": first.child, "editor": editor.child}
     run = client.get_run(first.child)
@@ -31,26 +52,76 @@ def test_runs_are_made_once_and_continued(tmp_path: Path, client) -> None:
     assert run.data.tags["mlflow.parentRunId"] == first.parent
     assert run.data.params == {"train.lr": "0.1", "name": "tiny"}
     assert run.data.tags["resumed.train.lr"] == "0.2"
+    assert client.get_run(first.parent).data.params == {"name": "tiny"}
 
 
-def test_sending_twice_stores_once_and_artefacts_lie_in_the_run_folder(tmp_path: Path, client) -> None:
-    sink = MlflowSink(tmp_path, "generator", {})
-    sink.open()
-    run_id = read_state(tmp_path)["phases"]["generator"]
-    journal = Journal(tmp_path / "journal.jsonl")
+def test_a_run_whose_making_was_never_answered_is_found_and_not_made_again(tmp_path: Path, client) -> None:
+    made = open_runs(tmp_path, "generator")
+    state = json.loads((tmp_path / "run_state.json").read_text())
+    lost = {"key": state["key"], "phases": {}}  # what was kept before the server was asked
+    (tmp_path / "run_state.json").write_text(json.dumps(lost))
+    assert open_runs(tmp_path, "generator") == made
+    assert len(client.search_runs([made.experiment])) == 2
+
+
+def test_sending_twice_stores_once_and_artefacts_lie_in_the_run_folder(
+    tmp_path: Path, client, journal: Journal
+) -> None:
+    sink = MlflowSink(tmp_path, "generator")
+    run_id = sink.open().child
     for step in range(1, 31):
         journal.metrics(step, {"train/loss": 1.0 / step, "loss/flow/t_bin_3": 0.5})
     strip = tmp_path / "strip.png"
     strip.write_bytes(b"png")
     journal.artifact(strip, "samples")
-    journal.close()
     for _ in range(2):
-        Shipper(journal.path, sink).flush()
-        journal.path.with_suffix(".offset").unlink()
+        send(journal, sink)
+        for offset in tmp_path.glob("*.offset"):
+            offset.unlink()
     history = client.get_metric_history(run_id, "train/loss")
     assert [(point.step, point.value) for point in history] == [(step, 1.0 / step) for step in range(1, 31)]
     assert [file.path for file in client.list_artifacts(run_id, "samples")] == ["samples/strip.png"]
     assert list((tmp_path / "mlartifacts").rglob("strip.png"))
+
+
+def test_a_file_that_vanished_and_a_name_that_mlflow_refuses_are_told_and_hold_up_nothing(
+    tmp_path: Path, client, journal: Journal, capsys: pytest.CaptureFixture
+) -> None:
+    kept = tmp_path / "kept.png"
+    kept.write_bytes(b"png")
+    journal.artifact(tmp_path / "gone.png", "samples")
+    journal.tags({"a tag that is far too long " * 40: "1"})
+    journal.artifact(kept, "samples")
+    journal.metrics(1, {"train/loss": 1.0})
+    sink = MlflowSink(tmp_path, "generator")
+    send(journal, sink)
+    send(journal, sink)
+    run_id = sink.open().child
+    assert [file.path for file in client.list_artifacts(run_id, "samples")] == ["samples/kept.png"]
+    assert client.get_run(run_id).data.metrics == {"train/loss": 1.0}
+    told = capsys.readouterr().err
+    assert told.count("gone.png is gone and was never sent") == 1
+    assert told.count("MLflow does not take the tags") == 1
+
+
+def test_weights_are_registered_once_by_their_address(tmp_path: Path, client, journal: Journal) -> None:
+    sink = MlflowSink(tmp_path, "generator")
+    told = {"params": {"train": {"lr": 0.1}, "step": 8}, "tags": {"sha256": "abc", "step": "8"}}
+    for _ in range(2):
+        journal.model("xdub-tiny-generator", "file:///run/generator/export", **told)
+        send(journal, sink)
+        for offset in tmp_path.glob("*.offset"):
+            offset.unlink()
+    (version,) = client.search_model_versions("name = 'xdub-tiny-generator'")
+    assert version.run_id == sink.open().child and version.tags["sha256"] == "abc"
+    assert version.source == version.tags["source"] == "file:///run/generator/export"
+    (model,) = client.search_logged_models([sink.open().experiment])
+    assert model.params == {"train.lr": "0.1", "step": "8"} and str(model.status) == "READY"
+    journal.model(
+        "xdub-tiny-generator", "file:///run/generator/export", params={}, tags={"sha256": "def", "step": "9"}
+    )
+    send(journal, sink)
+    assert len(client.search_model_versions("name = 'xdub-tiny-generator'")) == 2
 
 
 def test_nested_values_become_dotted_params() -> None:
@@ -62,19 +133,31 @@ def test_nested_values_become_dotted_params() -> None:
 
 
 def test_a_tracker_that_comes_up_later_gets_everything(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: Journal
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody listens there
-    sink = MlflowSink(tmp_path, "generator", {"name": "tiny"})
-    journal = Journal(tmp_path / "journal.jsonl")
+    sink = MlflowSink(tmp_path, "generator")
     journal.metrics(1, {"train/loss": 1.0})
     with pytest.raises(Exception, match="Max retries|refused"):
-        Shipper(journal.path, sink).flush()
+        send(journal, sink)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     journal.metrics(2, {"train/loss": 0.5})
-    Shipper(journal.path, sink).flush()
+    send(journal, sink)
     from mlflow import MlflowClient
 
     run_id = read_state(tmp_path)["phases"]["generator"]
     history = MlflowClient(tracking_uri=default_uri(tmp_path)).get_metric_history(run_id, "train/loss")
     assert [point.step for point in history] == [1, 2]
+
+
+def test_a_store_that_moved_is_followed_and_a_foreign_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/first.db")
+    made = open_runs(tmp_path, "generator")
+    (tmp_path / "moved.db").write_bytes((tmp_path / "first.db").read_bytes())
+    for name, followed in (("foreign.db", False), ("moved.db", True)):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/{name}")
+        found = open_runs(tmp_path, "generator")
+        assert (found.parent, found.child) == (made.parent, made.child)
+        assert found.uri.endswith(name) == followed

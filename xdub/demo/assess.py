@@ -143,13 +143,8 @@ def close_up(clip: HeldOutClip) -> tuple[int, int, int]:
 
 def _track(demo: Demo, summary: dict[str, Any]) -> None:
     """The figures beside the training curves, under eval/."""
-    import time
-
-    from xdub.train.tracking import MlflowSink
+    from xdub.train.tracked import Tracking
 
     for model in MODELS:
         values = {f"eval/{key}": value for key, value in summary[model].items()}
-        step = demo.recipe.for_phase(model).steps
-        sink = MlflowSink(demo.run, model, {})
-        sink([{"kind": "metrics", "step": step, "time_ms": int(time.time() * 1000), "values": values}])
-        sink.finish("FINISHED")
+        Tracking(demo.run, model).evaluation(demo.recipe.for_phase(model).steps, values)

@@ -6,15 +6,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from xdub.errors import UserError
 from xdub.evaluate.page import page, section, table
-from xdub.evaluate.runs import TrackedRun, read_runs, ui_command
+from xdub.evaluate.runs import BAND, TrackedRun, read_runs, ui_command
 from xdub.evaluate.svg import Series, legend, line_chart, smooth
 from xdub.media.atomic import atomic_path
 
 COLOURS = ("c0", "c1", "c2", "c3", "c4", "c5")
+PLOT_COLUMNS = 3
 PLOT_COLOURS = ("#3457d5", "#d9730d", "#0f8a7e", "#9333a8", "#b8860b", "#64748b")
+
+
+Line = tuple[Sequence[float], Sequence[float]]
+"""x, y"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """One quantity of all runs of a group, over one another."""
+
+    y_label: str
+    x_label: str
+    lines: Sequence[Line | None]
+    """Of each run; None where it has none."""
+    noisy: bool = False
+    """To be smoothed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +49,33 @@ class Group:
     @property
     def params(self) -> dict[str, list[str]]:
         """Those that differ: name -> value of each run, "-" where a run has none."""
-        return _rows([run.params for run in self.runs], only_different=True)
+        return _rows([run.settings for run in self.runs], only_different=True)
 
     @property
     def metrics(self) -> dict[str, list[str]]:
-        """Last values of each run."""
-        shown = [{name: f"{value:.4g}" for name, value in run.metrics.items()} for run in self.runs]
+        """Last values of each run; those by noise band are for the charts."""
+        shown = [
+            {name: f"{value:.4g}" for name, value in run.metrics.items() if BAND not in name}
+            for run in self.runs
+        ]
         return _rows(shown, only_different=False)
+
+    @property
+    def charts(self) -> list[Chart]:
+        """Every loss over the steps, then every loss over the noise level."""
+        losses = dict.fromkeys(loss for run in self.runs for loss in run.curves)
+        banded = dict.fromkeys(loss for run in self.runs for loss in run.bands)
+        return [
+            Chart(y_label=loss, x_label="step", lines=[run.curves.get(loss) for run in self.runs], noisy=True)
+            for loss in losses
+        ] + [
+            Chart(
+                y_label=loss,
+                x_label="noise level t (last quarter of the run)",
+                lines=[run.bands.get(loss) for run in self.runs],
+            )
+            for loss in banded
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,38 +183,55 @@ def _rows(columns: Sequence[Mapping[str, str]], *, only_different: bool) -> dict
 
 
 def _charts(group: Group) -> str:
-    metrics = list(dict.fromkeys(metric for run in group.runs for metric in run.curves))
-    keys = [Series(name=n, y=[], style=COLOURS[i % len(COLOURS)]) for i, n in enumerate(group.names)]
+    styles = [COLOURS[i % len(COLOURS)] for i in range(len(group.runs))]
+    keys = [Series(name=name, y=[], style=style) for name, style in zip(group.names, styles, strict=True)]
     charts = []
-    for metric in metrics:
-        lines = []
-        for i, run in enumerate(group.runs):
-            if metric in run.curves:
-                steps, values = run.curves[metric]
-                lines.append(
-                    Series(name=run.name, x=steps, y=smooth(values), style=COLOURS[i % len(COLOURS)])
-                )
-        charts.append(line_chart(lines, x_label="step", y_label=metric))
-    return f'<div class="grid cols2">{"".join(charts)}</div>{legend(keys)}'
+    for chart in group.charts:
+        lines = [
+            Series(name=name, x=line[0], y=smooth(line[1]) if chart.noisy else line[1], style=style)
+            for name, style, line in zip(group.names, styles, chart.lines, strict=True)
+            if line is not None
+        ]
+        charts.append(line_chart(lines, x_label=chart.x_label, y_label=chart.y_label))
+    return f'<div class="grid cols2">{"".join(f"<div>{chart}</div>" for chart in charts)}</div>{legend(keys)}'
 
 
 def _plot(groups: Sequence[Group], path: Path) -> None:
+    """Charts in rows of at most PLOT_COLUMNS; every group begins a row."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.2 * len(groups)), dpi=120, layout="constrained")
+    rows = [
+        (group, group.charts[low : low + PLOT_COLUMNS], low == 0)
+        for group in groups
+        for low in range(0, max(1, len(group.charts)), PLOT_COLUMNS)
+    ]
+    columns = max(1, *(len(charts) for _, charts, _ in rows))
+    figure = Figure(figsize=(4.6 * columns, 3.3 * len(rows)), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, group in zip(figure.subplots(len(groups), 1, squeeze=False)[:, 0], groups, strict=True):
-        metric = next(iter(m for run in group.runs for m in run.curves), None)
-        for i, (name, run) in enumerate(zip(group.names, group.runs, strict=True)):
-            if metric in run.curves:
-                steps, values = run.curves[metric]
-                colour = PLOT_COLOURS[i % len(PLOT_COLOURS)]
-                axes.plot(steps, values, color=colour, alpha=0.25, linewidth=1)
-                axes.plot(steps, smooth(values), color=colour, label=name)
-        axes.set(title=group.title, xlabel="step", ylabel=metric or "")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.2)
-        if axes.lines:
-            axes.legend(frameon=False, fontsize=8)
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes, (group, charts, is_first) in zip(grid, rows, strict=True):
+        for place in axes[len(charts) :]:
+            place.set_axis_off()
+        for place, chart in zip(axes, charts, strict=False):
+            _draw(place, chart, group.names)
+        if is_first:
+            axes[0].set_title(group.title, loc="left", fontweight="bold")
+            if axes[0].lines:
+                axes[0].legend(frameon=False, fontsize=8)
     figure.savefig(path)
+
+
+def _draw(axes: Any, chart: Chart, names: Sequence[str]) -> None:
+    for i, (name, line) in enumerate(zip(names, chart.lines, strict=True)):
+        if line is None:
+            continue
+        colour = PLOT_COLOURS[i % len(PLOT_COLOURS)]
+        if chart.noisy:
+            axes.plot(*line, color=colour, alpha=0.25, linewidth=1)
+            axes.plot(line[0], smooth(line[1]), color=colour, label=name)
+        else:
+            axes.plot(*line, color=colour, marker="o", markersize=3, label=name)
+    axes.set(xlabel=chart.x_label, ylabel=chart.y_label)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.2)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,12 @@ from urllib.parse import quote
 from xdub.errors import UserError
 
 STATE = "run_state.json"
-CURVES = ("loss/flow", "train/loss")
-"""Whose history is read."""
+TOTAL, LOSSES, BAND = "train/loss", "loss/", "/t_bin_"
+BANDS = 10
+LAST_SHARE = 0.25
+"""A loss by noise band is the mean over this last part of the run: a single value is of a few samples."""
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+"""MLflow's own would wait minutes for a server that is not there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +36,35 @@ class TrackedRun:
     metrics: Mapping[str, float]
     """Last value of each."""
     curves: Mapping[str, tuple[Sequence[int], Sequence[float]]]
-    """metric -> steps, values."""
+    """loss -> steps, values."""
+    bands: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    """loss -> noise levels t (centres of the bands that had samples), mean over the last quarter of the run."""
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The params that counted for this phase: those of `train` as it used them, not other phases' own."""
+        resolved = {
+            k.removeprefix("resolved."): v for k, v in self.params.items() if k.startswith("resolved.")
+        }
+        if not resolved:
+            return dict(self.params)
+        own = f"phases.{self.phase}."
+        kept = {
+            key: value
+            for key, value in self.params.items()
+            if not key.startswith(("resolved.", "train."))
+            and (not key.startswith("phases.") or key.startswith(own))
+            and key.removeprefix(own) not in resolved
+        }
+        return kept | {f"train.{key}": value for key, value in resolved.items()}
 
 
 def read_runs(names: Sequence[str], uri: str | None = None) -> list[TrackedRun]:
-    """Runs by name: an output folder (all its phases), FOLDER/PHASE, or an MLflow run id (needs ``uri``).
+    """Runs by name: an output folder (all its phases), FOLDER/PHASE, or an MLflow run id (a parent's means all its
+    phases).
 
-    Raises UserError naming what was not found and what may be given.
+    ``uri`` is where MLflow is, MLFLOW_TRACKING_URI if not given; folders know it themselves, and are read there only if
+    it is given. Raises UserError naming what was not found and what may be given.
     """
     found = []
     for name in names:
@@ -49,17 +77,22 @@ def read_runs(names: Sequence[str], uri: str | None = None) -> list[TrackedRun]:
 
 
 def ui_command(runs: Sequence[TrackedRun], port: int = 5000) -> str:
-    """Shell lines that open MLflow's own comparison of the runs."""
+    """MLflow's own comparison of the runs: its address on a running server, else shell lines that open it."""
     lines = []
-    for uri in dict.fromkeys(run.uri for run in runs):
+    stores = list(dict.fromkeys(run.uri for run in runs))
+    for number, uri in enumerate(stores):
         here = [run for run in runs if run.uri == uri]
         query = f"runs={_json([r.run_id for r in here])}"
         query += f"&experiments={_json(sorted({r.experiment_id for r in here}))}"
         if uri.startswith(("http://", "https://")):
             lines.append(f"{uri.rstrip('/')}/#/compare-runs?{query}")
         else:
-            lines.append(f"mlflow ui --backend-store-uri {uri} --port {port}")
-            lines.append(f"# then open http://127.0.0.1:{port}/#/compare-runs?{query}")
+            lines.append(f"mlflow ui --backend-store-uri {uri} --port {port + number}")
+            lines.append(f"# then open http://127.0.0.1:{port + number}/#/compare-runs?{query}")
+    if len(stores) > 1:
+        lines.append(
+            "# MLflow compares what lies in one place: train with one MLFLOW_TRACKING_URI to see all at once"
+        )
     return "\n".join(lines)
 
 
@@ -72,15 +105,15 @@ def _places(name: str, uri: str | None) -> list[tuple[str, str, str]]:
     folder = Path(name)
     if (folder / STATE).is_file():
         state = _state(folder)
-        return [(state["tracking_uri"], run_id, phase) for phase, run_id in state["phases"].items()]
+        return [(uri or state["tracking_uri"], run_id, phase) for phase, run_id in state["phases"].items()]
     if (folder.parent / STATE).is_file():
         state = _state(folder.parent)
         if folder.name in state["phases"]:
-            return [(state["tracking_uri"], state["phases"][folder.name], folder.name)]
+            return [(uri or state["tracking_uri"], state["phases"][folder.name], folder.name)]
         known = ", ".join(state["phases"]) or "none yet"
         raise UserError(f"{folder.parent} has no tracked phase {folder.name!r}; it has {known}")
-    if uri is not None:
-        return [(uri, name, "")]
+    if uri := uri or os.environ.get("MLFLOW_TRACKING_URI"):
+        return _phases_of(uri, name)
     raise UserError(
         f"no run {name!r}: give the --out folder of a training run, FOLDER/PHASE, "
         "or an MLflow run id together with --tracking-uri"
@@ -95,22 +128,51 @@ def _state(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder / STATE} is damaged: {type(error).__name__} {error}") from error
 
 
-def _read(name: str, phase: str, uri: str, run_id: str) -> TrackedRun:
-    from mlflow import MlflowClient
+def _phases_of(uri: str, run_id: str) -> list[tuple[str, str, str]]:
+    """The children of a parent run; the run itself if it has none."""
+    with _asking(run_id, uri) as client:
+        experiment = client.get_run(run_id).info.experiment_id
+        found = client.search_runs(
+            [experiment], f"tags.`mlflow.parentRunId` = '{run_id}'", order_by=["start_time"]
+        )
+        return [(uri, run.info.run_id, run.data.tags.get("phase", "")) for run in found] or [
+            (uri, run_id, "")
+        ]
 
+
+@contextmanager
+def _asking(name: str, uri: str) -> Iterator[Any]:
+    """A client whose failures are told in one line."""
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         raise UserError(f"run {name}: its tracking database {uri} is gone")  # MLflow would make an empty one
+    for variable, value in PATIENCE.items():
+        os.environ.setdefault(variable, value)
+    from mlflow import MlflowClient
+
     try:
-        client = MlflowClient(tracking_uri=uri)
-        run = client.get_run(run_id)
-        curves = {}
-        for metric in CURVES:
-            points = sorted((m.step, m.value) for m in client.get_metric_history(run_id, metric))
-            if points:
-                curves[metric] = ([step for step, _ in points], [value for _, value in points])
+        yield MlflowClient(tracking_uri=uri)
     except Exception as error:  # MLflow's, or that of the database or network under it
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"run {name}: MLflow at {uri} does not give it ({reason})") from error
+
+
+def _read(name: str, phase: str, uri: str, run_id: str) -> TrackedRun:
+    with _asking(name, uri) as client:
+        run = client.get_run(run_id)
+        wanted = [metric for metric in sorted(run.data.metrics) if metric.startswith((TOTAL, LOSSES))]
+        history = {
+            metric: sorted(
+                {point.step: point.value for point in client.get_metric_history(run_id, metric)}.items()
+            )
+            for metric in wanted
+        }
+    curves = {
+        metric: ([step for step, _ in points], [value for _, value in points])
+        for metric, points in history.items()
+        if BAND not in metric
+    }
+    if curves.get(TOTAL) == curves.get("loss/flow"):  # a phase with a single loss
+        curves.pop(TOTAL, None)
     return TrackedRun(
         name=name,
         phase=phase or run.data.tags.get("phase", ""),
@@ -121,4 +183,20 @@ def _read(name: str, phase: str, uri: str, run_id: str) -> TrackedRun:
         params=run.data.params,
         metrics=run.data.metrics,
         curves=curves,
+        bands=_bands(history),
     )
+
+
+def _bands(
+    history: Mapping[str, Sequence[tuple[int, float]]],
+) -> dict[str, tuple[list[float], list[float]]]:
+    last_step = max((step for points in history.values() for step, _ in points), default=0)
+    bands: dict[str, tuple[list[float], list[float]]] = {}
+    for metric, points in history.items():  # by name, so bands come in order
+        loss, is_band, number = metric.partition(BAND)
+        late = [value for step, value in points if step > (1 - LAST_SHARE) * last_step]
+        if is_band and late:
+            levels, values = bands.setdefault(loss, ([], []))
+            levels.append((int(number) + 0.5) / BANDS)
+            values.append(sum(late) / len(late))
+    return bands

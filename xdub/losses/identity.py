@@ -12,10 +12,11 @@ from torch import Tensor
 def cosine_to_reference(
     embed: Callable[[Tensor], Tensor], video: Tensor, reference: Tensor, stride: int = 4
 ) -> Tensor:
-    """1 - cosine between embeddings of every ``stride``-th frame of two videos [B, 3, F, H, W] -> scalar.
+    """Cosine between embeddings of every ``stride``-th frame of two videos [B, 3, F, H, W] -> [B, frames].
 
-    Gradients flow into ``video`` only.
+    Gradients flow into ``video`` only. The loss is 1 - its mean.
     """
     frames = rearrange(video[:, :, ::stride], "b c f h w -> (b f) c h w")
     wanted = rearrange(reference[:, :, ::stride], "b c f h w -> (b f) c h w")
-    return 1 - F.cosine_similarity(embed(frames), embed(wanted.detach()).detach()).mean()
+    cosine = F.cosine_similarity(embed(frames), embed(wanted.detach()).detach())
+    return rearrange(cosine, "(b f) -> b f", b=video.shape[0])

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
+class LossTerm:
+    """One loss of a micro batch, on the n samples that it acts on: all, or e.g. the silent ones."""
+
+    mean: Tensor
+    """Scalar."""
+    per_sample: Tensor
+    """[n] value of each sample, detached."""
+    t: Tensor
+    """[n] its timestep."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LossTerms:
-    """Scalars of one micro batch (``total`` is differentiable) and what the loss by noise band needs."""
+    """The losses of one micro batch: the differentiable sum that is minimised, and what is tracked."""
 
     total: Tensor
-    flow: Tensor
-    t: Tensor
-    """[B] timesteps of the samples."""
-    flow_per_sample: Tensor
-    """[B] weighted flow loss of each sample, detached."""
-    sync: Tensor | None = None
-    identity: Tensor | None = None
-    clip: Tensor | None = None
+    terms: Mapping[str, LossTerm]
+    """By name: flow, sync, identity, clip, as far as they act on a sample of this batch."""

@@ -107,7 +107,8 @@ class SyncNet(nn.Module):
         return self.scale * cosine + self.bias
 
     def sync_loss(self, frames: Tensor, audio: Tensor, start: int = MARGIN) -> Tensor:
-        """BCE(cosine, 1) as a scalar: low where the mouth matches the sound (Eq. 12 with the sign the field uses).
+        """BCE(cosine, 1) of every window, [B, F - 4]: low where the mouth matches the sound (Eq. 12 with the sign
+        the field uses).
 
         Args:
             frames: ``[B, 3, F, H, W]`` face crops in [-1, 1], F >= 5; gradients reach the pixels.
@@ -117,7 +118,7 @@ class SyncNet(nn.Module):
         Raises:
             ValueError: naming the argument that does not fit.
         """
-        return F.softplus(-self.logits(self.cosine(frames, audio, start))).mean()
+        return F.softplus(-self.logits(self.cosine(frames, audio, start)))
 
     def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """One safetensors file with the configuration in its header; float16 halves its size and costs nothing."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import resource
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+import torch
 
 from xdub.losses.terms import LossTerms
 
@@ -34,17 +37,27 @@ class Meters:
 
 
 def loss_sums(terms: LossTerms) -> Sums:
-    """Scalars of one micro batch under their tracked names, the flow loss also by band of t."""
-    sums = {
-        f"loss/{name}": (float(value.detach()), 1)
-        for name in ("flow", "sync", "identity", "clip")
-        if (value := getattr(terms, name)) is not None
-    }
-    for t, value in zip(terms.t.tolist(), terms.flow_per_sample.tolist(), strict=True):
-        name = f"loss/flow/t_bin_{min(int(t * T_BINS), T_BINS - 1)}"
-        total, count = sums.get(name, (0.0, 0))
-        sums[name] = (total + value, count + 1)
+    """The losses of one micro batch under their tracked names, whole and by band of t.
+
+    A loss that acts on some samples only counts for so many: its mean over batches and ranks is one over samples.
+    """
+    sums: Sums = {}
+    for name, term in terms.terms.items():
+        values = term.per_sample.tolist()
+        sums[f"loss/{name}"] = (float(term.mean.detach()) * len(values), len(values))
+        for t, value in zip(term.t.tolist(), values, strict=True):
+            band = f"loss/{name}/t_bin_{min(int(t * T_BINS), T_BINS - 1)}"
+            total, count = sums.get(band, (0.0, 0))
+            sums[band] = (total + value, count + 1)
     return sums
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """Most memory this process has held so far, GB: of the machine, and of its GPU if it has one."""
+    peaks = {"perf/memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
+    if device.type == "cuda":
+        peaks["perf/gpu_memory_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
+    return peaks
 
 
 @dataclass
@@ -57,6 +70,8 @@ class RankStep:
     sample_ids: list[str] = field(default_factory=list)
     epoch: int = 0
     data_wait: float = 0.0
+    peaks: dict[str, float] = field(default_factory=dict)
+    """Of `peak_memory`."""
     stop: bool = False
 
     def add(self, terms: LossTerms, batch: dict[str, Any]) -> None:
@@ -77,6 +92,8 @@ class GlobalStep:
     sample_ids: list[str]
     epoch: int
     data_wait: float
+    peaks: dict[str, float]
+    """Of the rank that needs most."""
     stop: bool
 
     @classmethod
@@ -93,5 +110,6 @@ class GlobalStep:
             sample_ids=[sample for rank in ranks for sample in rank.sample_ids],
             epoch=max(rank.epoch for rank in ranks),
             data_wait=max(rank.data_wait for rank in ranks),
+            peaks={name: max(rank.peaks[name] for rank in ranks) for name in ranks[0].peaks},
             stop=any(rank.stop for rank in ranks),
         )

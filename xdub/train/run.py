@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import sys
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -12,23 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import xdub
 from xdub.config import Recipe
-from xdub.data.manifest import read_manifest
 from xdub.errors import UserError
 from xdub.train.cluster import check_resources
-from xdub.train.journal import Shipper, pending_bytes
 from xdub.train.launch import run_job
 from xdub.train.networks import weights_file
 from xdub.train.phases import get_phase
 from xdub.train.preflight import check_data, check_disk, check_fresh, check_paths, make_folder
 from xdub.train.progress import Show, watch
 from xdub.train.records import last_record, write_atomic
-from xdub.train.tracking import MlflowSink, read_state
+from xdub.train.tracked import Tracking
+from xdub.train.tracking import read_state
 from xdub.train.trainer import Sampler
-from xdub.train.worker import JOURNAL, RESULT, STEPS, TrainJob
-
-FLUSH_SECONDS = 20.0
+from xdub.train.worker import RESULT, STEPS, TrainJob
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,15 +79,15 @@ def train_phase(
         result = _read_result(folder)
         check_fresh(folder, resume)
         if result is not None and result["step"] >= train.steps:
-            if pending_bytes(folder / JOURNAL):
-                _close_tracking(*_open_tracking(out, phase, recipe, folders, rows), "FINISHED")
+            Tracking(out, phase).send_rest()
             return _result(phase, folder, out, "finished", 0, started)
         check_disk(folder, recipe, expert)
         if not local:
             check_resources(train)
         (folder / RESULT).unlink(missing_ok=True)
         write_atomic(folder / "recipe.json", json.dumps(recipe.to_dict(), indent=1))
-        shipper, sink = _open_tracking(out, phase, recipe, folders, rows)
+        tracking = Tracking(out, phase)
+        tracking.begin(recipe, folders, rows)
         job = TrainJob(
             phase=phase,
             recipe=recipe.to_dict(),
@@ -110,7 +105,7 @@ def train_phase(
             status = "KILLED"
             raise
         finally:
-            _close_tracking(shipper, sink, status)
+            tracking.end(status)
         return _result(
             phase, folder, out, "finished" if status == "FINISHED" else "stopped", attempts, started
         )
@@ -138,38 +133,6 @@ def _read_result(folder: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text("utf-8")) if path.is_file() else None
 
 
-def _open_tracking(
-    out: Path, phase: str, recipe: Recipe, folders: list[Path], rows: int
-) -> tuple[Shipper, MlflowSink]:
-    """Sends what the workers journal, from this process. A tracker that is away is no reason not to train."""
-    digests = [read_manifest(folder).digest for folder in folders]
-    params = recipe.to_dict() | {
-        "phase": phase,
-        "resolved": vars(recipe.for_phase(phase)),
-        "code": {"xdub": xdub.__version__},
-        "data": {"rows": rows, "folders": [str(folder) for folder in folders], "digest": digests},
-    }
-    sink = MlflowSink(out, phase, params)
-    try:
-        sink.open()
-    except Exception as error:
-        where = out / phase / JOURNAL
-        print(f"tracking is not reachable ({_line(error)}): metrics wait in {where}", file=sys.stderr)
-    return Shipper(out / phase / JOURNAL, sink).start(), sink
-
-
-def _close_tracking(shipper: Shipper, sink: MlflowSink, status: str) -> None:
-    left = shipper.close(FLUSH_SECONDS)
-    try:
-        sink.finish(status)
-    except Exception as error:
-        shipper.last_error = _line(error)
-        left = max(left, 1)
-    if left:
-        reason = f"{shipper.path} ({shipper.last_error})"
-        print(f"tracking: not everything was sent from {reason}; --resume sends the rest", file=sys.stderr)
-
-
 def _result(phase: str, folder: Path, out: Path, status: str, attempts: int, started: float) -> RunResult:
     record = last_record(folder / STEPS)
     return RunResult(
@@ -183,7 +146,3 @@ def _result(phase: str, folder: Path, out: Path, status: str, attempts: int, sta
         seconds=time.monotonic() - started,
         run_id=read_state(out).get("phases", {}).get(phase),
     )
-
-
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"

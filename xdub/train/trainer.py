@@ -22,7 +22,7 @@ from xdub.train.context import TrainContext
 from xdub.train.engine import Engine
 from xdub.train.guard import Guard
 from xdub.train.journal import Journal
-from xdub.train.meters import GlobalStep, Meters, RankStep
+from xdub.train.meters import GlobalStep, Meters, RankStep, peak_memory
 from xdub.train.phases.common import PhaseContext
 from xdub.train.records import SKIPPED, CommittedSteps, SkippedBatches
 
@@ -74,8 +74,6 @@ class Trainer:
         Both end with a checkpoint. UserError for a run that diverges again and again.
         """
         self._continue_from(self.progress)
-        if self.journal is not None and self.journal.last_step < 0:
-            self.journal.artifact(self.folder / "recipe.json", "config")
         while self.progress.step < self.train.steps:
             # Batches that are skipped leave steps to do when the stream has ended.
             stream = open_stream(self.progress.cursor, self.train.steps - self.progress.step)
@@ -110,6 +108,7 @@ class Trainer:
         number, which the engine then refuses to apply, in every ZeRO stage alike.
         """
         mine = RankStep(data_wait=wait)
+        mine.peaks = peak_memory(self.context.device)
         mine.stop = self.context.rank == 0 and (self.folder / STOP_FILE).exists()
         for batch in micro_batches[:-1]:
             self.engine.backward(self._loss(batch, mine), last=False)
@@ -197,6 +196,7 @@ class Trainer:
             "perf/step_seconds": seconds,
             "perf/tokens_per_s": self.tokens_per_step / seconds,
             "perf/data_wait": self._waited / (now - then),
+            **step.peaks,
             "perf/goodput": self.progress.useful_seconds / max(time.time() - self.begun, 1e-9),
         }
         self._since_log, self._waited = (now, self.progress.step), 0.0

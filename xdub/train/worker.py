@@ -29,7 +29,9 @@ from xdub.train.export import export
 from xdub.train.journal import Journal
 from xdub.train.networks import build_loss_context, build_model, weights_file
 from xdub.train.phases import get_phase
+from xdub.train.provenance import count_devices, device_name
 from xdub.train.records import SKIPPED, CommittedSteps, SkippedBatches, write_atomic
+from xdub.train.sampling import StripSampler
 from xdub.train.trainer import Sampler, Trainer
 from xdub.train.watchdog import Watchdog
 
@@ -112,16 +114,18 @@ def train_rank(
         folder=folder,
         attempt=job.attempt,
         progress=progress,
-        sampler=job.sampler,
+        sampler=job.sampler or (StripSampler(recipe, job.phase, job.data) if train.sample_every else None),
         tokens_per_step=train.global_batch * tokens_per_sample(recipe, job.phase),
         beat=beat,
         begun=job.begun,
     )
+    devices = context.gather(device_name(context.device))
     if context.rank == 0:
         write_atomic(folder / WORKERS, json.dumps({"attempt": job.attempt, "nodes": nodes}))
         trainer.skipped = SkippedBatches(folder / SKIPPED, resume_at=progress.cursor)
         trainer.committed = CommittedSteps(folder / STEPS, resume_at=progress.step)
         trainer.journal = Journal(folder / JOURNAL)
+        trainer.journal.tags({"devices": count_devices(devices), "world_size": str(context.world_size)})
     try:
         if trainer.run(functools.partial(_open_stream, make_stream, spec)) == "finished":
             export(

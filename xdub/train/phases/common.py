@@ -10,6 +10,7 @@ from torch import Tensor
 
 from xdub.diffusion.flow_matching import add_noise
 from xdub.diffusion.timesteps import sample_timesteps
+from xdub.losses.terms import LossTerm
 from xdub.model.codec import Codec, latent_frames
 from xdub.seeding import torch_rng
 from xdub_kernels import weighted_flow_loss
@@ -82,10 +83,8 @@ def predict(model, batch: dict[str, Any], noised: Noised, audio_enabled: Tensor 
     )
 
 
-def flow_loss(
-    v_hat: Tensor, batch: dict[str, Any], noised: Noised, ctx: PhaseContext
-) -> tuple[Tensor, Tensor]:
-    """Eq. 1: mask-weighted flow matching. Returns the mean and its value per sample [B], detached."""
+def flow_loss(v_hat: Tensor, batch: dict[str, Any], noised: Noised, ctx: PhaseContext) -> LossTerm:
+    """Eq. 1: mask-weighted flow matching, averaged over the elements that are not motion frames."""
     loss, sums, numbers = weighted_flow_loss(
         v_hat,
         batch["z0"],
@@ -97,4 +96,4 @@ def flow_loss(
         motion_frames=noised.motion_frames,
         per_sample=True,
     )
-    return loss, sums / numbers
+    return LossTerm(mean=loss, per_sample=sums / numbers, t=noised.t)

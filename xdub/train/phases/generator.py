@@ -13,5 +13,5 @@ EXPERT = None
 def loss(model, batch: dict[str, Any], ctx: PhaseContext) -> LossTerms:
     """Eq. 1 over all noise levels of Eq. 2 with the recipe's alpha."""
     noised = draw_noise(batch, ctx)
-    flow, per_sample = flow_loss(predict(model, batch, noised), batch, noised, ctx)
-    return LossTerms(total=flow, flow=flow, t=noised.t, flow_per_sample=per_sample)
+    flow = flow_loss(predict(model, batch, noised), batch, noised, ctx)
+    return LossTerms(total=flow.mean, terms={"flow": flow})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xdub.losses.single_step import single_step_video
-from xdub.losses.terms import LossTerms
+from xdub.losses.terms import LossTerm, LossTerms
 from xdub.train.phases.common import PhaseContext, draw_noise, flow_loss, predict
 
 EXPERT = "lip"
@@ -15,7 +15,7 @@ def loss(model, batch: dict[str, Any], ctx: PhaseContext) -> LossTerms:
     """Eq. 1 + sync_weight * BCE(cos(video, audio), 1); Eq. 12 as printed would reward lips out of sync."""
     noised = draw_noise(batch, ctx)
     v_hat = predict(model, batch, noised)
-    flow, per_sample = flow_loss(v_hat, batch, noised, ctx)
+    flow = flow_loss(v_hat, batch, noised, ctx)
     video = single_step_video(
         ctx.codec,
         batch["z0"],
@@ -25,11 +25,6 @@ def loss(model, batch: dict[str, Any], ctx: PhaseContext) -> LossTerms:
         t_thres=ctx.phase.t_thres,
         decode_latents=ctx.phase.decode_latents,
     )
-    sync = ctx.sync.sync_loss(video, batch["audio"])
-    return LossTerms(
-        total=flow + ctx.phase.sync_weight * sync,
-        flow=flow,
-        sync=sync,
-        t=noised.t,
-        flow_per_sample=per_sample,
-    )
+    windows = ctx.sync.sync_loss(video, batch["audio"])  # [B, W]
+    sync = LossTerm(mean=windows.mean(), per_sample=windows.detach().mean(1), t=noised.t)
+    return LossTerms(total=flow.mean + ctx.phase.sync_weight * sync.mean, terms={"flow": flow, "sync": sync})

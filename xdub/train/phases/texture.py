@@ -3,11 +3,14 @@ feature losses act on those alone: with nothing to say, the output should be the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+from torch import Tensor
 
 from xdub.losses.identity import cosine_to_reference
 from xdub.losses.single_step import single_step_video
-from xdub.losses.terms import LossTerms
+from xdub.losses.terms import LossTerm, LossTerms
 from xdub.train.phases.common import PhaseContext, draw_noise, flow_loss, predict
 
 EXPERT = "texture"
@@ -19,8 +22,8 @@ def loss(model, batch: dict[str, Any], ctx: PhaseContext) -> LossTerms:
     noised = draw_noise(batch, ctx)
     silent = noised.coin < cfg.silent_prob  # [B]
     v_hat = predict(model, batch, noised, audio_enabled=~silent)
-    flow, per_sample = flow_loss(v_hat, batch, noised, ctx)
-    total, identity, clip = flow, None, None
+    flow = flow_loss(v_hat, batch, noised, ctx)
+    total, terms = flow.mean, {"flow": flow}
     if silent.any():
         video = single_step_video(
             ctx.codec,
@@ -32,9 +35,13 @@ def loss(model, batch: dict[str, Any], ctx: PhaseContext) -> LossTerms:
             decode_latents=cfg.decode_latents,
         )
         reference = ctx.codec.decode(batch["z_ref"][silent][:, :, : cfg.decode_latents])
-        identity = cosine_to_reference(ctx.identity, video, reference)
-        clip = cosine_to_reference(ctx.features, video, reference)
-        total = flow + cfg.identity_weight * identity + cfg.clip_weight * clip
-    return LossTerms(
-        total=total, flow=flow, identity=identity, clip=clip, t=noised.t, flow_per_sample=per_sample
-    )
+        identity = _distance(ctx.identity, video, reference, noised.t[silent])
+        clip = _distance(ctx.features, video, reference, noised.t[silent])
+        total = total + cfg.identity_weight * identity.mean + cfg.clip_weight * clip.mean
+        terms |= {"identity": identity, "clip": clip}
+    return LossTerms(total=total, terms=terms)
+
+
+def _distance(embed: Callable[[Tensor], Tensor], video: Tensor, reference: Tensor, t: Tensor) -> LossTerm:
+    cosine = cosine_to_reference(embed, video, reference)  # [n, frames]
+    return LossTerm(mean=1 - cosine.mean(), per_sample=1 - cosine.detach().mean(1), t=t)

@@ -1,0 +1,77 @@
+"""What a run was made of: code, machine, data. So that a number can be traced to them years later."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import xdub
+from xdub.data.manifest import Manifest
+
+ROOT = Path(xdub.__file__).parents[1]
+PACKAGES = ("torch", "deepspeed", "ray", "mlflow", "peft", "triton")
+
+
+def code_version() -> dict[str, Any]:
+    """Versions of this package and of those that decide its numbers; the commit where it runs from a checkout."""
+    versions: dict[str, Any] = {"xdub": xdub.__version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions | _checkout()
+
+
+def _checkout() -> dict[str, Any]:
+    """{commit, dirty}, or {} for an installed package and where there is no git."""
+    if not (ROOT / ".git").exists():
+        return {}
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return {}
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the processor's."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.machine()
+
+
+def count_devices(names: Sequence[str]) -> str:
+    """``8 x NVIDIA A100-SXM4-80GB``; several kinds are joined by commas."""
+    return ", ".join(f"{count} x {name}" for name, count in Counter(names).items())
+
+
+def data_summary(manifest: Manifest) -> dict[str, Any]:
+    """A data set without its 10^5 ids: the digest covers those, and the shards' hashes the rows."""
+    return {
+        "folder": str(manifest.folder.resolve()),
+        "kind": manifest.kind,
+        "digest": manifest.digest,
+        "rows": len(manifest.ids),
+        "frames": sum(manifest.num_frames),
+        "bytes": sum(shard.bytes for shard in manifest.shards),
+        "recipe": manifest.recipe,
+        "shards": [vars(shard) for shard in manifest.shards],
+    }
