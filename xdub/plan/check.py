@@ -89,8 +89,9 @@ def rehearse_on_cpu(recipe: Recipe, phase: str, policy: str) -> Activations:
     cached_rope_tables.cache_clear()  # neither may a real table be taken, nor a fake one be left for others
     try:
         model, _ = _setup(recipe, phase, policy, "cpu")
-        with FakeTensorMode() as mode:
-            _forget_numbers(model, mode)
+        mode = FakeTensorMode()
+        _forget_numbers(model, mode)
+        with mode:
             return measure(model, inputs(recipe, phase, recipe.for_phase(phase).micro_batch, "cpu"))
     finally:
         cached_rope_tables.cache_clear()
