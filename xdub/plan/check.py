@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.profiler import ProfilerActivity, profile
 
@@ -87,9 +88,11 @@ def rehearse_on_cpu(recipe: Recipe, phase: str, policy: str) -> Activations:
     """As `rehearse`, along the operators of a CPU: tensors say they are there and hold nothing."""
     cached_rope_tables.cache_clear()  # neither may a real table be taken, nor a fake one be left for others
     try:
-        with FakeTensorMode():
-            model, arguments = _setup(recipe, phase, policy, "cpu")
-            return measure(model, arguments)
+        model, _ = _setup(recipe, phase, policy, "cpu")
+        mode = FakeTensorMode()
+        _forget_numbers(model, mode)
+        with mode:
+            return measure(model, inputs(recipe, phase, recipe.for_phase(phase).micro_batch, "cpu"))
     finally:
         cached_rope_tables.cache_clear()
 
@@ -122,17 +125,22 @@ def measured_on_gpu(recipe: Recipe, phase: str, policy: str, device: torch.devic
 
 def _setup(recipe: Recipe, phase: str, policy: str, device: str) -> tuple[VideoDiT, dict[str, Any]]:
     train = recipe.for_phase(phase)
-    torch.set_default_dtype(PRECISION[train.precision])  # fake tensors cannot be converted within a module
-    try:
-        with torch.device(device):
-            model = build_dit(recipe, phase)
-            if (expert := get_phase(phase).EXPERT) is not None:
-                add_expert(model, expert, recipe.lora)
-    finally:
-        torch.set_default_dtype(torch.float32)
-    model.train()
+    model = build_dit(recipe, phase)
+    if (expert := get_phase(phase).EXPERT) is not None:
+        add_expert(model, expert, recipe.lora)
+    model = model.to(device=device, dtype=PRECISION[train.precision]).train()
     model.checkpointing = policy
     return model, inputs(recipe, phase, train.micro_batch, device)
+
+
+def _forget_numbers(model: nn.Module, mode: FakeTensorMode) -> None:
+    """Parameters and buffers become tensors of the mode: of the same kind, without memory."""
+    for module in model.modules():
+        for name, p in list(module.named_parameters(recurse=False)):
+            fake = nn.Parameter(mode.from_tensor(p.detach()), requires_grad=p.requires_grad)
+            module.register_parameter(name, fake)
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            module.register_buffer(name, mode.from_tensor(buffer))
 
 
 def agreements(device: torch.device) -> Iterator[Agreement]:

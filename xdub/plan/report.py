@@ -102,7 +102,6 @@ def _time(plans: Sequence[PhasePlan]) -> dict[str, list[str]]:
         "time, h": [f"{p.hours:,.1f}" for p in plans],
         "GPU hours": [f"{p.hours * p.gpus:,.0f}" for p in plans],
         "cost, $": [f"{p.cost:,.0f}" for p in plans],
-        "total": [""] * len(plans),
         "record, MB": [f"{p.data.record_bytes / 1e6:.2f}" for p in plans],
         "its size": [p.data.source for p in plans],
         "readers deliver, MB/s": [f"{p.read_bytes_per_second / 1e6:,.1f}" for p in plans],
