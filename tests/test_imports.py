@@ -28,8 +28,8 @@ ALLOWED = {
     "losses": {"diffusion", "perception", "xdub_kernels"},
     "dub": {"model", "diffusion", "data", "perception", "media"},
     "pairs": {"dub", "model", "data", "perception", "media", "diffusion"},
-    "train": {"model", "diffusion", "losses", "data", "perception", "media", "xdub_kernels"},
-    "plan": {"train", "model", "diffusion", "losses", "data", "xdub_kernels"},
+    "plan": {"model", "diffusion", "losses", "data", "xdub_kernels"},
+    "train": {"plan", "model", "diffusion", "losses", "data", "perception", "media", "xdub_kernels"},
     "evaluate": {"dub", "model", "data", "perception", "media"},
     "bootstrap": {"train", "pairs", "dub", "model", "data", "media"},
     "demo": {

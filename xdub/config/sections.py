@@ -106,6 +106,9 @@ class TrainConfig:
     lr_schedule: Literal["cosine", "constant"] = "constant"
     num_threads: int | None = None
     """Torch threads of one worker; none = cores / workers."""
+    upload_to: str | None = None
+    """Where checkpoints and exports are copied to in the background: s3://, gs://, hdfs://, file://, or a folder. With
+    --resume, a machine that has nothing fetches the newest from there."""
     min_workers: int | None = None
     """Fewest workers to go on with when machines are lost; it grows again up to `workers`. None = always `workers`."""
     hang_seconds: float = 900.0

@@ -16,6 +16,11 @@ from xdub.model.tensor_file import read_tensors
 EXPERTS = ("lip", "texture")
 
 
+def expert_of(phase: str) -> str | None:
+    """Name of the adapter that a training phase trains; None for one that trains all weights."""
+    return phase if phase in EXPERTS else None
+
+
 def add_expert(model: VideoDiT, name: str, cfg) -> None:
     """Inject a fresh adapter called ``name`` (rank, alpha, targets from the recipe's ``lora``); the model is unchanged
     until it is trained. Only adapters' parameters keep ``requires_grad``."""

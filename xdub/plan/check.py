@@ -23,9 +23,8 @@ from xdub.config import Recipe, load_recipe
 from xdub.model.build import build_dit
 from xdub.model.checkpointing import POLICIES
 from xdub.model.dit import VideoDiT
-from xdub.model.lora import add_expert
+from xdub.model.lora import add_expert, expert_of
 from xdub.plan.rehearsal import PRECISION, Activations, forward_backward, inputs, measure, rehearse
-from xdub.train.phases import get_phase
 from xdub_kernels.qknorm_rope.reference import cached_rope_tables
 
 CASES = (
@@ -126,7 +125,7 @@ def measured_on_gpu(recipe: Recipe, phase: str, policy: str, device: torch.devic
 def _setup(recipe: Recipe, phase: str, policy: str, device: str) -> tuple[VideoDiT, dict[str, Any]]:
     train = recipe.for_phase(phase)
     model = build_dit(recipe, phase)
-    if (expert := get_phase(phase).EXPERT) is not None:
+    if (expert := expert_of(phase)) is not None:
         add_expert(model, expert, recipe.lora)
     model = model.to(device=device, dtype=PRECISION[train.precision]).train()
     model.checkpointing = policy

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from xdub.config import Recipe
+from xdub.model.lora import expert_of
 from xdub.plan.codec_cost import decode_backward_flops, decode_bytes, decode_flops
-from xdub.train.phases import get_phase
 
 FRAME_STRIDE = 4
 """The texture losses look at every fourth frame."""
@@ -20,7 +20,7 @@ NETWORKS = {
 
 
 def _used(recipe: Recipe, phase: str) -> list[tuple[float, float]]:
-    expert, perception = get_phase(phase).EXPERT, recipe.perception
+    expert, perception = expert_of(phase), recipe.perception
     if expert == "lip":
         return [NETWORKS["syncnet" if perception.sync == "syncnet" else "tiny-sync"]]
     if expert == "texture":
@@ -38,14 +38,14 @@ def loss_network_bytes(recipe: Recipe, phase: str) -> float:
 
 def pixel_loss_bytes(recipe: Recipe, phase: str, micro_batch: int) -> float:
     """Peak bytes of decoding for the losses; every sample of a texture micro batch may be a silent one."""
-    if get_phase(phase).EXPERT is None:
+    if expert_of(phase) is None:
         return 0.0
     return micro_batch * decode_bytes(recipe, recipe.phase(phase).decode_latents)
 
 
 def pixel_loss_flops(recipe: Recipe, phase: str) -> float:
     """Expected FLOP of one sample: decode, look, and the way back to the latents."""
-    expert, cfg = get_phase(phase).EXPERT, recipe.phase(phase)
+    expert, cfg = expert_of(phase), recipe.phase(phase)
     if expert is None:
         return 0.0
     latents, networks = cfg.decode_latents, _used(recipe, phase)

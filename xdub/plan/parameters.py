@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xdub.config import Recipe
+from xdub.model.lora import expert_of
 from xdub.plan.products import CONV_TAPS, TIME_FREQUENCIES
-from xdub.train.phases import get_phase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ def parameters(recipe: Recipe, phase: str) -> Parameters:
         + _linear(size, patch)
     )
     total = outside + model.num_layers * block
-    if get_phase(phase).EXPERT is None:
+    if expert_of(phase) is None:
         return Parameters(trained=total, frozen=0, block=block)
     adapted = [
         shape

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from xdub.config import Recipe
 from xdub.model.attention import AUDIO_WINDOW
+from xdub.model.lora import expert_of
 from xdub.plan.shapes import Shapes, shapes
-from xdub.train.phases import get_phase
 
 TIME_FREQUENCIES = 256
 """Cosines and sines of the timestep embedding."""
@@ -95,7 +95,7 @@ class _Walk:
     def __init__(self, recipe: Recipe, phase: str) -> None:
         self.recipe, self.shapes = recipe, shapes(recipe, phase)
         self.masked = phase == "generator"
-        self.expert = get_phase(phase).EXPERT is not None
+        self.expert = expert_of(phase) is not None
         self.flows = not self.expert
 
     def linear(

@@ -16,10 +16,9 @@ from torch import Tensor
 from xdub.config import Recipe
 from xdub.model.build import build_dit
 from xdub.model.dit import VideoDiT
-from xdub.model.lora import add_expert
+from xdub.model.lora import add_expert, expert_of
 from xdub.plan.live_bytes import LiveBytes
 from xdub.plan.shapes import shapes
-from xdub.train.phases import get_phase
 from xdub_kernels.dispatch import rehearsing_gpu
 
 PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -93,7 +92,7 @@ def meta_model(recipe: Recipe, phase: str, dtype: torch.dtype = torch.float32) -
     """The network of a phase in train mode as `xdub.train.networks` builds it, without numbers."""
     with torch.device("meta"):
         model = build_dit(recipe, phase)
-        if (expert := get_phase(phase).EXPERT) is not None:
+        if (expert := expert_of(phase)) is not None:
             add_expert(model, expert, recipe.lora)
     return model.to(dtype).train()
 
@@ -111,7 +110,7 @@ def inputs(recipe: Recipe, phase: str, batch: int, device: str) -> dict[str, Any
     )
     if phase == "generator":
         arguments["z_mask"] = z_t
-    if get_phase(phase).EXPERT == "texture":
+    if expert_of(phase) == "texture":
         arguments["audio_enabled"] = torch.ones(batch, dtype=torch.bool, device=device)
     return arguments
 

@@ -73,8 +73,11 @@ class RankStep:
     peaks: dict[str, float] = field(default_factory=dict)
     """Of `peak_memory`."""
     stop: bool = False
+    bad: dict[str, Any] = field(default_factory=dict)
+    """clip id -> why it was replaced (`xdub.data.quarantine.BadRow`)"""
 
     def add(self, terms: LossTerms, batch: dict[str, Any]) -> None:
+        self.bad = batch["bad"] | self.bad
         self.losses.append(float(terms.total.detach()))
         self.sample_ids += batch["sample_id"]
         self.epoch = int(batch["epochs"].max())
@@ -95,6 +98,7 @@ class GlobalStep:
     peaks: dict[str, float]
     """Of the rank that needs most."""
     stop: bool
+    bad: dict[str, Any]
 
     @classmethod
     def merge(cls, ranks: Iterable[RankStep]) -> GlobalStep:
@@ -112,4 +116,5 @@ class GlobalStep:
             data_wait=max(rank.data_wait for rank in ranks),
             peaks={name: max(rank.peaks[name] for rank in ranks) for name in ranks[0].peaks},
             stop=any(rank.stop for rank in ranks),
+            bad={clip_id: why for rank in ranks for clip_id, why in rank.bad.items()},
         )

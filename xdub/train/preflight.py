@@ -48,7 +48,9 @@ def check_disk(folder: Path, recipe: Recipe, expert: str | None) -> None:
     parameters = m.num_layers * m.hidden_size**2 * (12 + 2 * m.ffn_ratio + 9 / m.num_layers)
     if expert is not None:
         parameters = m.num_layers * 12 * 2 * m.hidden_size * recipe.lora.rank
-    needed = parameters * BYTES_PER_PARAMETER * (train.keep_checkpoints + 1) + 100e6
+    # One is being written, and one more may be kept alive by an upload.
+    at_once = train.keep_checkpoints + (1 if train.upload_to is None else 2)
+    needed = parameters * BYTES_PER_PARAMETER * at_once + 100e6
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(

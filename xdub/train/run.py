@@ -20,6 +20,8 @@ from xdub.train.phases import get_phase
 from xdub.train.preflight import check_data, check_disk, check_fresh, check_paths, make_folder
 from xdub.train.progress import Show, watch
 from xdub.train.records import last_record, write_atomic
+from xdub.train.remote import check as check_remote
+from xdub.train.restore import restore
 from xdub.train.tracked import Tracking
 from xdub.train.tracking import read_state
 from xdub.train.trainer import Sampler
@@ -75,7 +77,11 @@ def train_phase(
 
     folder = out / phase
     make_folder(folder)
+    if train.upload_to is not None:
+        check_remote(train.upload_to, phase, fresh=not resume)
     with _only_one(folder):
+        if train.upload_to is not None and resume:
+            restore(train.upload_to, folder)
         result = _read_result(folder)
         check_fresh(folder, resume)
         if result is not None and result["step"] >= train.steps:

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from xdub.config import Recipe
 from xdub.data.clip import FPS, Clip
+from xdub.data.latents import encode_batch
 from xdub.data.plan import Plan, make_plan
 from xdub.data.samples import collate
 from xdub.data.shards import ShardReader
-from xdub.data.windows import make_window, one_thread
+from xdub.data.windows import cut_window
 from xdub.diffusion.sampler import sample
 from xdub.errors import UserError
 from xdub.model.audio_encoder import load_audio_encoder
@@ -52,12 +53,11 @@ class StripSampler:
         """
         codec, device = context.codec, next(model.parameters()).device
         batch = self._window(codec, device)
-        here = {name: value.to(device) for name, value in batch.items() if isinstance(value, Tensor)}
-        noise = torch.randn(here["z0"].shape, generator=torch_rng("strip", batch["sample_id"][0]))
+        noise = torch.randn(batch["z0"].shape, generator=torch_rng("strip", batch["sample_id"][0]))
 
         def velocity(z_t: Tensor, t: Tensor) -> Tensor:
-            conditions = here["z_ref"], t, here["audio"], here["starts"]
-            return model(z_t, *conditions, z_mask=here.get("z_mask"), motion_frames=0)
+            conditions = batch["z_ref"], t, batch["audio"], batch["starts"]
+            return model(z_t, *conditions, z_mask=batch.get("z_mask"), motion_frames=0)
 
         expert = get_phase(self._phase).EXPERT
         low, high = getattr(self._recipe.dub, f"{expert}_band") if expert else (0.0, 1.0)
@@ -73,20 +73,20 @@ class StripSampler:
             if expert is not None:
                 set_expert(model, expert)
         title = f"{self._phase}  ·  clip {batch['sample_id'][0]}  ·  {STEPS} Euler steps from noise"
-        return contact_sheet(self._columns(codec, z, here), self._rows(), title)
+        return contact_sheet(self._columns(codec, z, batch), self._rows(), title)
 
     def _rows(self) -> tuple[str, str, str]:
         return ("masked input" if self._phase == "generator" else "source", "generated", "truth")
 
-    def _columns(self, codec: Codec, z: Tensor, here: dict[str, Tensor]) -> list[Column]:
+    def _columns(self, codec: Codec, z: Tensor, batch: dict[str, Any]) -> list[Column]:
         """The generator's reference picture first, then moments of input, result and truth."""
-        source = here["z_mask"] if self._phase == "generator" else here["z_ref"]
-        films = [_pixels(codec.decode(latents)) for latents in (source, z, here["z0"])]
+        source = batch["z_mask"] if self._phase == "generator" else batch["z_ref"]
+        films = [_pixels(codec.decode(latents)) for latents in (source, z, batch["z0"])]
         count = len(films[0])
         moments = np.linspace(0, count - 1, min(FRAMES, count)).round().astype(int)
         columns = [Column(title=f"{n / FPS:.2f} s", cells=[film[n] for film in films]) for n in moments]
         if self._phase == "generator":
-            reference = _pixels(codec.decode(here["z_ref"]))[0]
+            reference = _pixels(codec.decode(batch["z_ref"]))[0]
             columns.insert(0, Column(title="reference", cells=[reference, None, None]))
         return columns
 
@@ -96,17 +96,10 @@ class StripSampler:
             window = self._recipe.phase(self._phase).window
             plan = make_plan(self._data, phase=self._phase, window=window, seed=0)
             clip = _first_clip(plan)
-            with one_thread():
-                sample = make_window(
-                    clip,
-                    phase=self._phase,
-                    window=window,
-                    codec=codec,
-                    audio_encoder=load_audio_encoder(self._recipe.audio),
-                    rng=rng("strip", clip.clip_id),
-                    device=str(device),
-                )
-            self._batch = collate([sample | {"epoch": 0, "position": 0, "bad": {}}])
+            cut = cut_window(clip, phase=self._phase, window=window, rng=rng("strip", clip.clip_id))
+            audio_encoder = load_audio_encoder(self._recipe.audio).to(device)
+            batch = collate([cut | {"epoch": 0, "position": 0, "bad": {}}])
+            self._batch = encode_batch(batch, codec, audio_encoder, device)
         return self._batch
 
 

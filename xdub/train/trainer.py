@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xdub.data.quarantine import Quarantine
 from xdub.errors import UserError
 from xdub.train.checkpoint import Checkpoints, Progress
 from xdub.train.context import TrainContext
@@ -25,6 +26,7 @@ from xdub.train.journal import Journal
 from xdub.train.meters import GlobalStep, Meters, RankStep, peak_memory
 from xdub.train.phases.common import PhaseContext
 from xdub.train.records import SKIPPED, CommittedSteps, SkippedBatches
+from xdub.train.upload import Uploads
 
 if TYPE_CHECKING:
     from xdub.config import TrainConfig
@@ -43,7 +45,7 @@ OpenStream = Callable[[int, int], Iterable[Batch]]
 
 @dataclass(kw_only=True)
 class Trainer:
-    """One rank's share of a phase. ``journal``, ``committed`` and ``skipped`` exist on rank 0 only."""
+    """One rank's share of a phase. Records, journal and uploads exist on rank 0 only."""
 
     phase: ModuleType
     loss_context: PhaseContext
@@ -54,11 +56,17 @@ class Trainer:
     folder: Path
     attempt: int
     progress: Progress
+    encode: Callable[[Batch], Batch]
+    """A stream's batch -> the same on this rank's device, with latents and audio features."""
     journal: Journal | None = None
     committed: CommittedSteps | None = None
     skipped: SkippedBatches | None = None
+    quarantine: Quarantine | None = None
+    uploads: Uploads | None = None
     sampler: Sampler | None = None
     tokens_per_step: int = 0
+    busy_seconds: float | None = None
+    """What a step's FLOPs would take at the peak of all devices together; None where no peak is known."""
     beat: Callable[[], None] = lambda: None
     """Called whenever something was achieved, see `xdub.train.watchdog`."""
     begun: float = field(default_factory=time.time)
@@ -119,7 +127,7 @@ class Trainer:
         return step, objection
 
     def _loss(self, batch: Batch, mine: RankStep) -> Tensor:
-        batch = to_device(batch, self.context.device)
+        batch = self.encode(batch)
         terms = self.phase.loss(self.engine.model, batch, self.loss_context)
         mine.add(terms, batch)
         return terms.total
@@ -136,6 +144,8 @@ class Trainer:
         self._waited += step.data_wait
         if self.committed is not None:
             self.committed.append(self.progress.step, step.loss, step.sample_ids, self.attempt)
+        if self.quarantine is not None:
+            self.quarantine.note(step.bad, self.progress.step)
         self.beat()
 
     def _skip(self, step: GlobalStep, objection: str) -> None:
@@ -199,12 +209,16 @@ class Trainer:
             **step.peaks,
             "perf/goodput": self.progress.useful_seconds / max(time.time() - self.begun, 1e-9),
         }
+        if self.busy_seconds is not None:
+            values["perf/mfu"] = self.busy_seconds / seconds
+        if self.uploads is not None:
+            values["perf/upload_lag_seconds"] = self.uploads.lag
         self._since_log, self._waited = (now, self.progress.step), 0.0
         if self.journal is not None:
             self.journal.metrics(self.progress.step, values)
 
     def _draw_sample(self, batch: Batch) -> None:
-        batch = to_device(batch, self.context.device)
+        batch = self.encode(batch)
         self.engine.model.eval()
         with torch.no_grad(), self.engine.averaged():
             strip = self.sampler(self.engine.model, batch, self.loss_context)
@@ -218,17 +232,14 @@ class Trainer:
         if self.committed is not None:
             self.committed.sync()  # the record of a step must not be younger than its checkpoint
         state = replace(self.progress, meters=self._meters.sums, guard=self._guard.state())
-        self.checkpoints.save(self.engine, state, self.context)
+        folder = self.checkpoints.save(self.engine, state, self.context)
+        if self.uploads is not None:
+            self.uploads.checkpoint(folder)
         self.context.report({"step": float(self.progress.step)})
         self.beat()
 
     def _due(self, every: int) -> bool:
         return every > 0 and self.progress.step % every == 0
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The same batch with its tensors on ``device``."""
-    return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
 
 def save_png(strip: np.ndarray, path: Path) -> None:

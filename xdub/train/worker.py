@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,11 +17,15 @@ from typing import Any
 import torch
 
 import xdub
-from xdub.config import Recipe, recipe_from_dict
+from xdub.config import Recipe, TrainConfig, recipe_from_dict
+from xdub.data.latents import encode_batch
+from xdub.data.quarantine import Quarantine
 from xdub.data.samples import StreamSpec
 from xdub.data.stream import LocalStream, RayStream, Stream
 from xdub.model.audio_encoder import load_audio_encoder
 from xdub.model.codec import load_codec
+from xdub.plan.flops import train_step_flops
+from xdub.plan.gpus import peak_flops
 from xdub.seeding import stable_seed
 from xdub.train.checkpoint import Checkpoints, sha256
 from xdub.train.context import LocalContext, RayContext, TrainContext
@@ -33,6 +38,7 @@ from xdub.train.provenance import count_devices, device_name
 from xdub.train.records import SKIPPED, CommittedSteps, SkippedBatches, write_atomic
 from xdub.train.sampling import StripSampler
 from xdub.train.trainer import Sampler, Trainer
+from xdub.train.upload import Uploads
 from xdub.train.watchdog import Watchdog
 
 RESULT = "result.json"
@@ -40,6 +46,9 @@ JOURNAL = "journal.jsonl"
 STEPS = "steps.jsonl"
 WORKERS = "workers.json"
 """{attempt, nodes: where each rank of the latest attempt runs}"""
+QUARANTINE = "quarantine.jsonl"
+UPLOAD_SECONDS = 60.0
+"""How long an attempt's end waits for its last upload."""
 CACHE_BYTES = 512 << 20
 """Decoded clips a data actor keeps: a tiny data set is decoded once."""
 
@@ -95,8 +104,6 @@ def train_rank(
         recipe,
         job.phase,
         job.data,
-        make_codec=functools.partial(load_codec, recipe.codec),
-        make_audio_encoder=functools.partial(load_audio_encoder, recipe.audio),
         rank=context.rank,
         world_size=context.world_size,
     )
@@ -114,8 +121,15 @@ def train_rank(
         folder=folder,
         attempt=job.attempt,
         progress=progress,
+        encode=functools.partial(
+            encode_batch,
+            codec=codec,
+            audio_encoder=load_audio_encoder(recipe.audio).to(context.device),
+            device=context.device,
+        ),
         sampler=job.sampler or (StripSampler(recipe, job.phase, job.data) if train.sample_every else None),
         tokens_per_step=train.global_batch * tokens_per_sample(recipe, job.phase),
+        busy_seconds=_busy_seconds(recipe, job.phase, context),
         beat=beat,
         begun=job.begun,
     )
@@ -125,6 +139,8 @@ def train_rank(
         trainer.skipped = SkippedBatches(folder / SKIPPED, resume_at=progress.cursor)
         trainer.committed = CommittedSteps(folder / STEPS, resume_at=progress.step)
         trainer.journal = Journal(folder / JOURNAL)
+        trainer.quarantine = Quarantine(folder / QUARANTINE)
+        trainer.uploads = _start_uploads(folder, job.phase, train, checkpoints)
         trainer.journal.tags({"devices": count_devices(devices), "world_size": str(context.world_size)})
     try:
         if trainer.run(functools.partial(_open_stream, make_stream, spec)) == "finished":
@@ -141,10 +157,36 @@ def train_rank(
                 result = {"phase": job.phase, "step": trainer.progress.step, "attempt": job.attempt}
                 result |= {"seconds": time.time() - started, "facts": facts}
                 write_atomic(folder / RESULT, json.dumps(result, indent=1))
+                if trainer.uploads is not None:
+                    trainer.uploads.export(folder / "export")
     finally:
+        if trainer.uploads is not None and (left := trainer.uploads.close(UPLOAD_SECONDS)):
+            print(f"{left}; --resume sends the rest", file=sys.stderr)
         for file in (trainer.journal, trainer.committed, trainer.skipped):
             if file is not None:
                 file.close()
+
+
+def _start_uploads(folder: Path, phase: str, train: TrainConfig, checkpoints: Checkpoints) -> Uploads | None:
+    """Rank 0's copies to `train.upload_to`, beginning with what an earlier attempt did not get to send."""
+    if train.upload_to is None:
+        return None
+    uploads = Uploads(train.upload_to, phase, keep=train.keep_checkpoints)
+    records = (STEPS, JOURNAL, "recipe.json", RESULT, QUARANTINE)
+    uploads.records([folder.parent / "run_state.json", *(folder / name for name in records)])
+    uploads.start()
+    found = checkpoints.latest()
+    if found is not None:
+        uploads.checkpoint(found[0])
+    return uploads
+
+
+def _busy_seconds(recipe: Recipe, phase: str, context: TrainContext) -> float | None:
+    """Seconds that a step's model FLOPs take at the peak of all ranks' devices."""
+    if context.device.type != "cuda":
+        return None
+    peak = peak_flops(torch.cuda.get_device_name(context.device))
+    return train_step_flops(recipe, phase) / (peak * context.world_size) if peak else None
 
 
 def run_facts(job: TrainJob, recipe: Recipe, context: TrainContext, data: str) -> dict[str, Any]:
