@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -106,3 +107,21 @@ def test_an_upload_that_fails_delays_no_number(tmp_path: Path) -> None:
     Shipper(path, later, "files").flush()
     assert [record["kind"] for record in later.received] == ["artifact"]
     assert pending_bytes(path) == 0
+
+
+def test_a_sender_that_was_given_up_and_its_successor_deliver_once(tmp_path: Path) -> None:
+    path, received, waits = tmp_path / "journal.jsonl", [], threading.Event()
+
+    def slow(records: list[dict[str, Any]]) -> None:
+        waits.wait(10)
+        received.extend(record["step"] for record in records)
+
+    journal = Journal(path)
+    for step in range(5):
+        journal.metrics(step, {"a": 1.0})
+    first = Shipper(path, slow).start()
+    assert first.close(timeout=0.1) > 0
+    second = Shipper(path, slow).start()
+    waits.set()
+    assert second.close(timeout=10) == 0
+    assert received == [0, 1, 2, 3, 4]

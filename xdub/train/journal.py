@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +34,8 @@ LANES = {"numbers": ("metrics", "params", "tags", "status"), "files": ("artifact
 BATCH = 200
 """Lines sent at once, at most."""
 RETRY_SECONDS = (1.0, 2.0, 5.0, 15.0)
+_SENDING: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
+"""One sender at a time for each lane of each journal: one that was given up may still wait for its tracker."""
 
 
 class Journal:
@@ -133,6 +136,11 @@ class Shipper:
                 self._stop.wait(self._poll)
 
     def _send_some(self) -> bool:
+        with _SENDING[self._offset_file.resolve()]:
+            self._offset = _offset(self._offset_file)
+            return self._send_next()
+
+    def _send_next(self) -> bool:
         """Send at most a batch of lines' worth of records; False at the end of the file."""
         if not self.path.is_file():
             return False

@@ -27,7 +27,7 @@ KEY = "xdub.key"
 MAX_PARAM = 500
 PARAMS_PER_CALL = 100
 METRICS_PER_CALL = 1000
-REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "PERMISSION_DENIED"}
+REFUSALS = {"INVALID_PARAMETER_VALUE", "PERMISSION_DENIED"}
 """MLflow's error codes for what it will not take however often it is sent."""
 
 
