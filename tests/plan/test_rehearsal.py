@@ -14,8 +14,8 @@ from xdub.plan.products import products
 from xdub.plan.rehearsal import activations, inputs, meta_model, rehearse
 
 SHAPES = (
-    ("tiny", "generator", ("model.num_layers=2", "train.micro_batch=2")),
-    ("small", "lip", ("model.num_layers=2", "video.size=64", "phases.lip.window=9")),
+    ("tiny", "generator", ("model.num_layers=2", "train.micro_batch=2", "train.precision=bf16")),
+    ("tiny", "lip", ("model.num_layers=1", "train.micro_batch=1")),
 )
 
 
@@ -29,10 +29,9 @@ def test_predicted_peaks_are_within_15_percent_of_measured_ones(name, phase, ove
     )
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("phase", ["editor", "lip"])
+@pytest.mark.parametrize(("phase", "policy"), [("editor", "attention"), ("lip", "none")])
 def test_a_deep_network_is_two_blocks_and_more_of_the_same(phase, policy):
-    recipe = load_recipe("small", ["model.num_layers=6"])
+    recipe = load_recipe("small", ["model.num_layers=4"])
     whole, short = rehearse(recipe, phase, policy, 1), activations(recipe, phase, policy, 1)
     assert short.kept == pytest.approx(whole.kept, rel=0.01)
     assert short.peak == pytest.approx(whole.peak, rel=0.03)
