@@ -6,7 +6,6 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ HAVE_TRITON = importlib.util.find_spec("triton") is not None
 INTERPRETING = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
 """Triton's interpreter runs the kernels, on CPU tensors: for tests, thousands of times slower than the reference."""
 
-_REHEARSING: ContextVar[bool] = ContextVar("rehearsing_gpu", default=False)
+_rehearsing = False  # a plain global, which torch.compile can read without a graph break
 
 
 @contextmanager
@@ -30,16 +29,17 @@ def rehearsing_gpu() -> Iterator[None]:
     """Within it, ``"auto"`` chooses as on a GPU: on the meta device to learn what a run would take, and on the CPU
     where Triton is interpreted.
     """
-    token = _REHEARSING.set(True)
+    global _rehearsing
+    before, _rehearsing = _rehearsing, True
     try:
         yield
     finally:
-        _REHEARSING.reset(token)
+        _rehearsing = before
 
 
 def like_gpu(*tensors: Tensor) -> bool:
     """These tensors are on a GPU, or are treated so."""
-    return _REHEARSING.get() or all(x.device.type == "cuda" for x in tensors)
+    return _rehearsing or all(x.device.type == "cuda" for x in tensors)
 
 
 class UnavailableError(ValueError):
@@ -75,7 +75,7 @@ def triton_obstacle(*tensors: Tensor) -> str | None:
         if x.device.type == "cuda":
             if torch.version.hip or capability(x.device.index) not in CAPABILITIES:
                 return f"is built for A100, H100 and H200, {x.device} is none of them"
-        elif x.device.type == "meta" and _REHEARSING.get():
+        elif x.device.type == "meta" and _rehearsing:
             continue  # shapes are all it needs
         elif x.device.type != "cpu" or not INTERPRETING:
             return f"needs tensors on a CUDA device, got {x.device} (TRITON_INTERPRET=1 interprets it on the CPU)"
