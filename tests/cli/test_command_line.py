@@ -14,7 +14,7 @@ from xdub.cli import app
 from xdub.cli.errors import run_app, user_line
 from xdub.errors import UserError
 
-VERBS = ["demo", "dub", "render", "prepare", "pairs", "train", "bootstrap"]
+VERBS = ["demo", "dub", "render", "prepare", "pairs", "train", "bootstrap", "plan"]
 GROUPS = ["eval", "runs", "weights"]
 
 

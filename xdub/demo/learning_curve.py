@@ -30,7 +30,6 @@ from xdub.evaluate.metrics import leak_corr, opening_corr
 from xdub.media.atomic import atomic_path
 
 MODELS = ("generator", "editor")
-EMA_FILE = "ema_rank00000.pt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,18 +90,17 @@ def measure_run(demo: Path, *, cases: int, sampler_steps: int | None = None) -> 
 
 
 def load_checkpoint(folder: Path, model: str, recipe: Recipe) -> torch.nn.Module:
-    """The network with the averaged weights of a one-worker checkpoint."""
+    """The network with the averaged weights of a checkpoint."""
     from xdub.model.build import build_dit
     from xdub.model.codec import load_codec
+    from xdub.train.shards import ShardedState
 
-    path = folder / EMA_FILE
-    if not path.is_file():
-        raise UserError(f"{folder} has no averaged weights: the curve needs train.ema > 0 and one worker")
+    state = ShardedState(folder)
+    if not state.has("ema"):
+        raise UserError(f"{folder} has no averaged weights: the curve needs train.ema > 0")
     dit = build_dit(recipe, model, load_codec(recipe.codec), seed=0)
-    missing, unexpected = dit.load_state_dict(torch.load(path, weights_only=True), strict=False)
-    parameters = {name for name, _ in dit.named_parameters()}
-    if unexpected or parameters & set(missing):
-        raise UserError(f"{folder} does not fit the recipe: {[*unexpected, *missing][:3]}")
+    for name, parameter in dit.named_parameters():
+        state.fill(parameter.data.view(-1), "ema", name, 0)
     return dit.eval().requires_grad_(False)
 
 
