@@ -140,7 +140,7 @@ def _clock(phase: Path) -> list[tuple[int, float]]:
     marks = [
         (r["step"], float(r["time_ms"]))
         for r in read_lines(phase / "journal.jsonl")
-        if r["kind"] == "metrics"
+        if r["kind"] == "metrics" and "perf/step_seconds" in r["values"]  # not what was measured afterwards
     ]
     if len(marks) < 2:
         raise UserError(f"{phase}: too few logged steps for a curve")
