@@ -1,4 +1,4 @@
-"""What the frozen codec costs: for the data stream, which encodes, and for pixel losses, which decode with gradients.
+"""What the frozen codec costs: for every sample, which is encoded, and for pixel losses, which decode with gradients.
 
 Wan's VAE is convolutions and one attention within a frame. A video's first latent holds one frame, every other one
 four; both kinds cost the same at every place, so four numbers and the attention describe it. They were counted on the

@@ -49,12 +49,10 @@ class Data:
 
 def data(recipe: Recipe, phase: str, folders: Sequence[Path] = ()) -> Data:
     """The phase's data; ``folders`` are data sets whose manifests give the true size of a record."""
-    train, count = recipe.for_phase(phase), parameters(recipe, phase)
+    train = recipe.for_phase(phase)
     per_frame, source = _frame_bytes(recipe, phase, folders)
     hours, epochs = PAPER[phase]
-    width = 2 if train.precision == "bf16" else 4
-    # Frozen weights are left out; fp32 master and moments, the training weights, and their average.
-    checkpoint = count.trained * (12 + width + (4 if train.ema else 0))
+    checkpoint = checkpoint_bytes(recipe, phase)
     return Data(
         record_bytes=per_frame * recipe.video.clip_frames,
         frame_bytes=per_frame,
@@ -66,6 +64,11 @@ def data(recipe: Recipe, phase: str, folders: Sequence[Path] = ()) -> Data:
         checkpoint=checkpoint,
         checkpoints=checkpoint * train.keep_checkpoints,
     )
+
+
+def checkpoint_bytes(recipe: Recipe, phase: str) -> float:
+    """fp32 masters, two moments and the average of what is trained (`xdub.train.shards`)."""
+    return parameters(recipe, phase).trained * (12 + (4 if recipe.for_phase(phase).ema else 0))
 
 
 def _frame_bytes(recipe: Recipe, phase: str, folders: Sequence[Path]) -> tuple[float, str]:

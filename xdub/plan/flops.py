@@ -12,6 +12,7 @@ from xdub.plan.products import Attention, Product, products
 RESCORED = "attention scores again, backwards"
 RECOMPUTED = "recomputed by checkpointing"
 PIXEL_LOSSES = "pixel losses"
+ENCODED = "codec encode"
 REPEATED = (RESCORED, RECOMPUTED)
 
 
@@ -39,6 +40,7 @@ def step_parts(recipe: Recipe, phase: str) -> dict[str, float]:
         if recomputed(product, train.activation_checkpointing):
             parts[RECOMPUTED] += product.forward
     parts[PIXEL_LOSSES] = pixel_loss_flops(recipe, phase)
+    parts[ENCODED] = encode_sample_flops(recipe, phase)
     return {part: train.global_batch * flops for part, flops in parts.items() if flops}
 
 
@@ -49,11 +51,8 @@ def recomputed(product: Product, policy: str) -> bool:
     return policy == "full" or product.part not in ("2D attention", "3D attention")
 
 
-def stream_flops(recipe: Recipe, phase: str) -> float:
-    """FLOPs of the codec in the data stream for one step: the window, and its masked or its altered twin.
-
-    The data actors run it on CPU cores, not on the training GPUs.
-    """
+def encode_sample_flops(recipe: Recipe, phase: str) -> float:
+    """FLOPs of the codec for one sample: the window, and its masked or its altered twin (`xdub.data.latents`)."""
     window = encode_flops(recipe, recipe.phase(phase).window)
     reference = encode_flops(recipe, 1) if phase == "generator" else 0.0
-    return recipe.for_phase(phase).global_batch * (2 * window + reference)
+    return 2 * window + reference

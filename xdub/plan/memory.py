@@ -90,15 +90,16 @@ def memory(recipe: Recipe, phase: str, kept: Activations, gpus: int) -> Memory:
         precision=train.precision,
         largest_layer=largest_layer(recipe),
     )
+    micro_batch = train.micro_batch_of(gpus)
     # The graph of the pixel losses is gone when the backbone's backward pass begins.
-    working = max(kept.working * train.micro_batch, pixel_loss_bytes(recipe, phase, train.micro_batch))
+    working = max(kept.working * micro_batch, pixel_loss_bytes(recipe, phase, micro_batch))
     return Memory(
         weights=states.weights,
         gradients=states.gradients,
         optimizer=states.optimizer,
         averaged_weights=4 * count.trained / gpus if train.ema else 0,
         frozen_networks=codec_bytes(recipe) + loss_network_bytes(recipe, phase),
-        activations_kept=kept.kept * train.micro_batch,
+        activations_kept=kept.kept * micro_batch,
         activations_working=working,
         buffers=_buffers(train.zero_stage, count, 2 if train.precision == "bf16" else 4),
         reserve=RESERVE,

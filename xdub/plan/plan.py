@@ -9,7 +9,7 @@ from pathlib import Path
 from xdub.config import PHASES, Recipe, load_recipe
 from xdub.errors import UserError
 from xdub.plan.data import Data, data
-from xdub.plan.flops import step_parts, stream_flops, train_step_flops
+from xdub.plan.flops import step_parts, train_step_flops
 from xdub.plan.gpus import Gpu
 from xdub.plan.memory import Memory, memory
 from xdub.plan.parameters import Parameters, parameters
@@ -19,8 +19,6 @@ from xdub.plan.shapes import shapes
 GPUS_PER_NODE = 8
 NETWORK = 25e9
 """ASSUMPTION: bytes/s a GPU has between machines (200 Gbit/s each)."""
-CORE_FLOPS = 50e9
-"""ASSUMPTION: FLOP/s of one CPU core in convolutions."""
 MAX_GPUS = 65_536
 
 
@@ -51,10 +49,6 @@ class PhasePlan:
     mfu: float
     """That follows from the stated efficiency."""
     read_bytes_per_second: float
-    stream_flops: float
-    """Of the codec on the data actors' CPU cores, a step."""
-    stream_cores: float
-    """CPU cores that keep up with the GPUs at that."""
     data: Data
 
     @property
@@ -112,11 +106,8 @@ def plan_phase(
     compute = sum(parts.values()) / (gpus * gpu.tflops * 1e12 * efficiency)
     talk = communication_bytes(recipe, phase) / (gpu.link if gpus <= GPUS_PER_NODE else NETWORK)
     seconds = compute + (talk if gpus > 1 else 0.0)
-    hours, stream, facts = (
-        train.steps * seconds / 3600,
-        stream_flops(recipe, phase),
-        data(recipe, phase, folders),
-    )
+    hours, facts = train.steps * seconds / 3600, data(recipe, phase, folders)
+    micro_batch = train.micro_batch_of(gpus)
     return PhasePlan(
         phase=phase,
         gpus=gpus,
@@ -124,9 +115,9 @@ def plan_phase(
         parameters=parameters(recipe, phase),
         tokens=shapes(recipe, phase).tokens,
         settings={
-            "micro_batch": train.micro_batch,
+            "micro_batch": micro_batch,
             "global_batch": train.global_batch,
-            "accumulation": train.global_batch // (train.micro_batch * gpus),
+            "accumulation": train.global_batch // (micro_batch * gpus),
             "zero_stage": train.zero_stage,
             "activation_checkpointing": policy,
             "precision": train.precision,
@@ -142,8 +133,6 @@ def plan_phase(
         cost=hours * gpus * (gpu.price if price is None else price),
         mfu=model / (seconds * gpus * gpu.tflops * 1e12),
         read_bytes_per_second=train.global_batch * facts.record_bytes / seconds,
-        stream_flops=stream,
-        stream_cores=stream / seconds / CORE_FLOPS,
         data=facts,
     )
 
@@ -152,7 +141,7 @@ def communication_bytes(recipe: Recipe, phase: str) -> float:
     """Bytes a GPU sends in one step: gradients reduced and weights gathered, as ZeRO's stages do it."""
     train, count = recipe.for_phase(phase), parameters(recipe, phase)
     width = 2 if train.precision == "bf16" else 4
-    micro_batches = train.global_batch // (train.micro_batch * train.workers)
+    micro_batches = train.global_batch // (train.micro_batch_of(train.workers) * train.workers)
     gradients, weights = width * count.trained, width * count.total
     if train.zero_stage <= 1:  # once a step: an all-reduce is a reduction and a gathering
         return 2.0 * gradients

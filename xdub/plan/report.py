@@ -11,7 +11,7 @@ from rich.table import Table
 
 from xdub.plan.fit import settings_to_pass
 from xdub.plan.gpus import GIB
-from xdub.plan.plan import CORE_FLOPS, PhasePlan
+from xdub.plan.plan import PhasePlan
 
 MEMORY_NAMES = {
     "averaged_weights": "averaged weights (EMA)",
@@ -86,8 +86,7 @@ def _flops(plans: Sequence[PhasePlan]) -> dict[str, list[str]]:
     names = dict.fromkeys(name for p in plans for name in p.step_flops)
     rows = {name: [f"{p.step_flops.get(name, 0) / 1e12:,.1f}" for p in plans] for name in names}
     rows["total"] = [f"{sum(p.step_flops.values()) / 1e12:,.1f}" for p in plans]
-    rows["model FLOPs (for MFU)"] = [f"{p.model_flops / 1e12:,.1f}" for p in plans]
-    return rows | {"codec encode in the data stream": [f"{p.stream_flops / 1e12:,.1f}" for p in plans]}
+    return rows | {"model FLOPs (for MFU)": [f"{p.model_flops / 1e12:,.1f}" for p in plans]}
 
 
 def _time(plans: Sequence[PhasePlan]) -> dict[str, list[str]]:
@@ -105,7 +104,6 @@ def _time(plans: Sequence[PhasePlan]) -> dict[str, list[str]]:
         "record, MB": [f"{p.data.record_bytes / 1e6:.2f}" for p in plans],
         "its size": [p.data.source for p in plans],
         "readers deliver, MB/s": [f"{p.read_bytes_per_second / 1e6:,.1f}" for p in plans],
-        "CPU cores to encode": [f"{p.stream_cores:,.0f}" for p in plans],
         "data of the paper's hours, TB": [f"{p.data.storage / 1e12:.2f}" for p in plans],
         "one checkpoint, GB": [f"{p.data.checkpoint / 1e9:.2f}" for p in plans],
         "checkpoints kept, GB": [f"{p.data.checkpoints / 1e9:.1f}" for p in plans],
@@ -118,12 +116,6 @@ def _remark(found: PhasePlan, console: Console) -> None:
             f"{found.phase}: takes {found.memory.total / GIB:.1f} GiB, the GPU has {found.gpu.memory / GIB:.1f}: "
             "try --fit",
             style="red",
-        )
-    if found.stream_cores > 64 * found.gpus:
-        console.print(
-            f"{found.phase}: encoding in the data stream needs about {found.stream_cores:,.0f} CPU cores at "
-            f"{CORE_FLOPS / 1e9:g} GFLOP/s: it, not the GPUs, sets the pace",
-            style="yellow",
         )
 
 

@@ -10,10 +10,9 @@ from pathlib import Path
 from xdub.config import Recipe
 from xdub.data.plan import make_plan
 from xdub.errors import UserError
+from xdub.plan.data import checkpoint_bytes
 from xdub.train.worker import RESULT, STEPS
 
-BYTES_PER_PARAMETER = 16
-"""Weights, two Adam moments and the average, fp32, in a checkpoint."""
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 """May be a folder or a model of the hub; only loading tells."""
 
@@ -42,15 +41,12 @@ def check_fresh(folder: Path, resume: bool) -> None:
         raise UserError(f"{folder} already holds a run: add --resume to continue it, or choose another --out")
 
 
-def check_disk(folder: Path, recipe: Recipe, expert: str | None) -> None:
+def check_disk(folder: Path, recipe: Recipe) -> None:
     """Room for the checkpoints that are kept at once."""
-    m, train = recipe.model, recipe.for_phase(folder.name)
-    parameters = m.num_layers * m.hidden_size**2 * (12 + 2 * m.ffn_ratio + 9 / m.num_layers)
-    if expert is not None:
-        parameters = m.num_layers * 12 * 2 * m.hidden_size * recipe.lora.rank
+    train = recipe.for_phase(folder.name)
     # One is being written, and one more may be kept alive by an upload.
     at_once = train.keep_checkpoints + (1 if train.upload_to is None else 2)
-    needed = parameters * BYTES_PER_PARAMETER * at_once + 100e6
+    needed = checkpoint_bytes(recipe, folder.name) * at_once + 100e6
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(

@@ -87,7 +87,7 @@ def train_phase(
         if result is not None and result["step"] >= train.steps:
             Tracking(out, phase).send_rest()
             return _result(phase, folder, out, "finished", 0, started)
-        check_disk(folder, recipe, expert)
+        check_disk(folder, recipe)
         if not local:
             check_resources(train)
         (folder / RESULT).unlink(missing_ok=True)

@@ -26,6 +26,7 @@ from xdub.model.audio_encoder import load_audio_encoder
 from xdub.model.codec import load_codec
 from xdub.plan.flops import train_step_flops
 from xdub.plan.gpus import peak_flops
+from xdub.plan.shapes import shapes
 from xdub.seeding import stable_seed
 from xdub.train.checkpoint import Checkpoints, sha256
 from xdub.train.context import LocalContext, RayContext, TrainContext
@@ -128,7 +129,7 @@ def train_rank(
             device=context.device,
         ),
         sampler=job.sampler or (StripSampler(recipe, job.phase, job.data) if train.sample_every else None),
-        tokens_per_step=train.global_batch * tokens_per_sample(recipe, job.phase),
+        tokens_per_step=train.global_batch * shapes(recipe, job.phase).tokens,
         busy_seconds=_busy_seconds(recipe, job.phase, context),
         beat=beat,
         begun=job.begun,
@@ -215,14 +216,6 @@ def run_facts(job: TrainJob, recipe: Recipe, context: TrainContext, data: str) -
         },
         "recipe": raw,
     }
-
-
-def tokens_per_sample(recipe: Recipe, phase: str) -> int:
-    """Tokens of one sequence: target and reference frames (METHOD, Geometry)."""
-    latents = 1 + (recipe.phase(phase).window - 1) // 4
-    _, rows, columns = recipe.model.patch
-    side = recipe.video.size // 8
-    return (latents + (1 if phase == "generator" else latents)) * (side // rows) * (side // columns)
 
 
 def _open_stream(make_stream: Any, spec: StreamSpec, cursor: int, steps: int) -> Stream:
