@@ -13,7 +13,8 @@ from pathlib import Path
 
 import psutil
 
-from xdub.train.records import last_record, read_lines
+from xdub.data.lines import read_lines
+from xdub.train.records import last_record
 
 TITLES = {
     "worker": "ray::RayTrainWorker",

@@ -14,13 +14,13 @@ from pathlib import Path
 import cv2
 import pytest
 
+from xdub.data.lines import read_lines
 from xdub.demo.learning_curve import measure_run, save
 from xdub.demo.picture import draw
 from xdub.demo.plan import DemoPlan
 from xdub.demo.run import run_demo
 from xdub.errors import UserError
 from xdub.media import probe
-from xdub.train.records import read_lines
 
 SETTINGS = (
     "video.clip_frames=25",

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from xdub.data.lines import read_lines
 from xdub.errors import UserError
 from xdub.train import guard
 from xdub.train.guard import WARM, Guard
-from xdub.train.records import read_lines
 from xdub.train.run import train_phase
 
 
@@ -68,7 +68,7 @@ def test_an_exploding_loss_is_skipped_and_so_it_is_after_a_resume(
     (record,) = skipped(whole.folder)
     assert record["step"] == 5 and "times the usual" in record["objection"]
 
-    def power_cut(model, batch, context):
+    def power_cut(model, context):
         raise RuntimeError("power cut")
 
     recipe = small("train.sample_every=5")

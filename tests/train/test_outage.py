@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from perf.mlflow_server import MlflowServer
+from xdub.data.lines import read_lines
 from xdub.train import tracked
 from xdub.train.journal import pending_bytes
-from xdub.train.records import read_lines
 from xdub.train.run import train_phase
 from xdub.train.tracking import default_uri, read_state
 
@@ -30,7 +30,7 @@ class At:
     def __init__(self, actions: dict) -> None:
         self.actions, self.step = actions, 0
 
-    def __call__(self, model, batch, context) -> np.ndarray:
+    def __call__(self, model, context) -> np.ndarray:
         self.step += 1
         time.sleep(0.05)
         self.actions.get(self.step, lambda: None)()

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xdub.train.records import CommittedSteps, LineFile, last_record, read_lines
+from xdub.data.lines import LineFile, read_lines
+from xdub.train.records import CommittedSteps, last_record
 
 
 @given(cut=st.integers(0, 400))

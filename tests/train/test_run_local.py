@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from xdub.data.lines import read_lines
 from xdub.errors import UserError
 from xdub.train import trainer
-from xdub.train.records import read_lines
 from xdub.train.run import RunResult, train_phase
 from xdub.train.tracking import read_state
 
@@ -69,7 +69,7 @@ def test_a_run_ends_with_weights_records_and_a_tracked_run(whole: RunResult) -> 
 def interrupted(small, clips, out: Path, at: int, how: str) -> RunResult | None:
     """Run until something happens after step ``at`` (it draws a sample there); None if the run raised."""
 
-    def sampler(model, batch, context):
+    def sampler(model, context):
         import numpy as np
 
         folder = out / "generator"

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from xdub.data.lines import read_lines
 from xdub.errors import UserError
 from xdub.ray_session import ensure_ray
-from xdub.train.records import last_record, read_lines
+from xdub.train.records import last_record
 from xdub.train.run import RunResult, train_phase
 from xdub.train.tracking import read_state
 
@@ -61,7 +62,7 @@ def test_two_workers_train_on_every_sample_once(whole: RunResult) -> None:
 def test_a_killed_worker_costs_an_attempt_and_changes_nothing(small, clips, whole, tmp_path: Path) -> None:
     marker = str(tmp_path / "killed")
 
-    def kill_once(model, batch, context):
+    def kill_once(model, context):
         import os
         import signal
 
@@ -81,7 +82,7 @@ def test_a_killed_worker_costs_an_attempt_and_changes_nothing(small, clips, whol
 
 
 def test_a_users_mistake_in_a_worker_is_told_once_and_not_tried_again(small, clips, tmp_path: Path) -> None:
-    def mistaken(model, batch, context):
+    def mistaken(model, context):
         from xdub.errors import UserError
 
         raise UserError("this strip cannot be drawn: choose another")
@@ -107,7 +108,7 @@ def test_a_killed_driver_continues_from_its_checkpoint(small, clips, whole, tmp_
         from xdub.config import recipe_from_dict
         from xdub.train.run import train_phase
 
-        def slow(model, batch, context):
+        def slow(model, context):
             import time, numpy as np
             time.sleep(1.0)
             return np.zeros((2, 2, 3), np.uint8)

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
+from xdub.data.lines import read_lines
 from xdub.model.codec import load_codec
 from xdub.train.export import write_export
 from xdub.train.networks import build_model
 from xdub.train.phases.common import PhaseContext
-from xdub.train.records import read_lines
 from xdub.train.run import RunResult, train_phase
 from xdub.train.sampling import StripSampler
 
@@ -64,8 +64,7 @@ def test_strips_show_the_same_moments_of_the_same_clip_whoever_draws_them(small,
     context = PhaseContext(phase=recipe.phase("generator"), seed=7, codec=codec)
     model = build_model(recipe, "generator", codec, base=None, init_from=None).eval()
     first, again, other = (
-        StripSampler(made, "generator", [str(clips)])(model, {}, context)
-        for made in (recipe, recipe, small())
+        StripSampler(made, "generator", [str(clips)])(model, context) for made in (recipe, recipe, small())
     )
     assert np.array_equal(first, again)
     assert np.array_equal(first, other)  # another seed of the run shows the same clip, too
@@ -76,7 +75,7 @@ def test_a_strip_is_a_picture_with_captions_and_three_rows(small, pairs, tmp_pat
     codec = load_codec(recipe.codec)
     context = PhaseContext(phase=recipe.phase("editor"), seed=0, codec=codec)
     model = build_model(recipe, "editor", codec, base=None, init_from=None).eval()
-    strip = StripSampler(recipe, "editor", [str(pairs)])(model, {}, context)
+    strip = StripSampler(recipe, "editor", [str(pairs)])(model, context)
     Image.fromarray(strip).save(tmp_path / "strip.png")
     height, width, _ = strip.shape
     assert 500 < height < 700 and 1000 < width < 1400

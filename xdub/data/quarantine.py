@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
+
+from xdub.data.lines import LineFile, read_lines
 
 
 class BadRow(NamedTuple):
@@ -25,19 +26,16 @@ class Quarantine:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        data = path.read_bytes() if path.is_file() else b""
-        whole = data[: data.rfind(b"\n") + 1]
-        if whole != data:  # killed while writing
-            path.write_bytes(whole)
-        self.known = {json.loads(line)["clip_id"] for line in whole.splitlines()}
+        self.known = {record["clip_id"] for record in read_lines(path)}
 
     def note(self, bad: Mapping[str, BadRow], step: int) -> None:
         """Adds the clips that are not in the file yet."""
         new = {clip_id: row for clip_id, row in bad.items() if clip_id not in self.known}
         if not new:
             return
-        with self.path.open("ab") as file:
-            for clip_id, row in new.items():
-                record = {"clip_id": clip_id, "shard": row.shard, "error": row.error}
-                file.write(json.dumps(record | {"epoch": row.epoch, "step": step}).encode() + b"\n")
+        file = LineFile(self.path)
+        for clip_id, row in new.items():
+            record = {"clip_id": clip_id, "shard": row.shard, "error": row.error}
+            file.append(record | {"epoch": row.epoch, "step": step})
+        file.close()
         self.known |= new.keys()

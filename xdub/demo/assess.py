@@ -104,7 +104,7 @@ def _plain(value: Any) -> Any:
 def read_losses(run: Path) -> dict[str, tuple[list[int], list[float]]]:
     """phase -> steps, loss of every committed step."""
     from xdub.config import PHASES
-    from xdub.train.records import read_lines
+    from xdub.data.lines import read_lines
 
     losses = {}
     for phase in PHASES:

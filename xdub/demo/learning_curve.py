@@ -135,7 +135,7 @@ def _dub_and_read(
 
 def _clock(phase: Path) -> list[tuple[int, float]]:
     """(step, ms) of the journal, with an estimate of when step 0 was."""
-    from xdub.train.records import read_lines
+    from xdub.data.lines import read_lines
 
     marks = [
         (r["step"], float(r["time_ms"]))

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from xdub.config import Recipe
-from xdub.data.manifest import MANIFEST
+from xdub.data.manifest import MANIFEST, file_sha256
 from xdub.data.shards import Ledger, ShardWriter, read_manifest
 from xdub.errors import UserError
-from xdub.pairs.generator import file_digest, generator_file
+from xdub.pairs.generator import generator_file
 from xdub.pairs.judges import Judges
 from xdub.pairs.plan import Unit, plan_units, read_entries, what_decides
 from xdub.pairs.worker import Outcome, PairWorker
@@ -84,7 +84,7 @@ def build_pairs(
         )
     if not manifest.ids:
         raise UserError(f"{data}: an empty data set; there is nothing to make pairs of")
-    digest = file_digest(generator_file(generator))
+    digest = file_sha256(generator_file(generator))  # part of every pair's id
     units = plan_units(read_entries(manifest), recipe, generator_digest=digest, seed=seed)
     total = sum(len(unit.jobs) for unit in units)
     arguments = dict(

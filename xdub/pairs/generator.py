@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from xdub.config import Recipe
@@ -33,12 +32,6 @@ def generator_file(folder: str | Path) -> Path:
     raise UserError(
         f"--generator {folder}: holds none of {', '.join(PLACES)}; train one with `xdub train generator`"
     )
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of the weights: part of every pair's id."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_generator(recipe: Recipe, folder: str | Path, codec: Codec, device: str) -> VideoDiT:

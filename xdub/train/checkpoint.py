@@ -7,7 +7,6 @@ A folder counts only once its manifest verifies, so the newest good one is found
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,10 +16,12 @@ from typing import Any
 
 import torch
 
+from xdub.data.lines import LineFile, read_lines
+from xdub.data.manifest import file_sha256
 from xdub.errors import UserError
 from xdub.train.context import TrainContext
 from xdub.train.engine import Engine
-from xdub.train.records import LineFile, read_lines, write_atomic
+from xdub.train.records import write_atomic
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -50,9 +51,13 @@ class Checkpoints:
         """``facts`` (recipe, world_size, zero_stage, base weights, versions ...) go into every manifest."""
         self.root, self.keep, self.facts = root, keep, facts
 
+    def folder(self, step: int) -> Path:
+        """Where the checkpoint of a step is."""
+        return self.root / f"step{step:08d}"
+
     def save(self, engine: Engine, progress: Progress, context: TrainContext) -> Path:
         """Collective. Either the folder is complete on every rank's view, or UserError and nothing is left."""
-        final = self.root / f"step{progress.step:08d}"
+        final = self.folder(progress.step)
         temporary = self.root / f".writing-{final.name}"
         if context.rank == 0:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -181,21 +186,19 @@ def damaged_files(folder: Path, manifest: dict[str, Any]) -> list[str]:
     bad = []
     for name, wanted in manifest["files"].items():
         path = folder / name
-        if not path.is_file() or path.stat().st_size != wanted["bytes"] or sha256(path) != wanted["sha256"]:
+        if (
+            not path.is_file()
+            or path.stat().st_size != wanted["bytes"]
+            or file_sha256(path) != wanted["sha256"]
+        ):
             bad.append(name)
     return bad
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _describe(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
 
 
 def _sync_folder(folder: Path) -> None:

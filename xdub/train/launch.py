@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from xdub.config import TrainConfig, recipe_from_dict
+from xdub.data.lines import LineFile, read_lines
 from xdub.errors import UserError
 from xdub.ray_session import ensure_ray
 from xdub.train.checkpoint import newest_step
 from xdub.train.cluster import POLL_SECONDS, reason_to_restart, use_gpu, wait_for_workers
-from xdub.train.records import LineFile, read_lines
 from xdub.train.trainer import STOP_FILE
 from xdub.train.worker import RESULT, WORKERS, TrainJob, run_here, run_in_ray
 
@@ -68,8 +68,8 @@ def _supervise(job: TrainJob, folder: Path) -> int:
             raise UserError(
                 f"{job.phase}: {failure} while stopping; --resume continues from the last checkpoint"
             )
-        failures = 1 if newest_step(folder / "checkpoints") > reached else failures + 1
-        reached = newest_step(folder / "checkpoints")
+        newest = newest_step(folder / "checkpoints")
+        failures, reached = (1 if newest > reached else failures + 1), newest
         if failures >= MAX_FAILURES:
             raise UserError(
                 f"{job.phase} failed {failures} times without getting on, last: {failure}; run again with --resume"

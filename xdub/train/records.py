@@ -1,26 +1,17 @@
-"""Append-only files of a run that survive any kill: whole JSON lines, a torn last line is dropped on opening."""
+"""The files of a run that say what was trained on, committed or skipped."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from xdub.data.lines import LineFile
 from xdub.errors import UserError
 
 SKIPPED = "skipped.jsonl"
-
-
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Complete records of the file; nothing if there is none."""
-    if not path.is_file():
-        return
-    with path.open("rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                yield json.loads(line)
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -33,34 +24,6 @@ def write_atomic(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-class LineFile:
-    """A JSON-lines file with one writer. Every record reaches the operating system at once."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file = path.open("ab")
-        _cut_torn_line(path)
-        self._file.seek(0, os.SEEK_END)
-
-    def append(self, record: dict[str, Any]) -> None:
-        self._file.write(json.dumps(record, separators=(",", ":")).encode() + b"\n")
-        self._file.flush()
-
-    def sync(self) -> None:
-        """Until here the file survives a power cut."""
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _cut_torn_line(path: Path) -> None:
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole != len(data):
-        os.truncate(path, whole)
-
-
 class CommittedSteps:
     """``steps.jsonl``: one line per committed optimizer step, none twice.
 
@@ -70,17 +33,30 @@ class CommittedSteps:
     def __init__(self, path: Path, *, resume_at: int) -> None:
         """Continue after step ``resume_at``: later lines belong to steps that were lost and will be run again."""
         self.path = path
-        self.rewind(resume_at)
+        self._file = self._cut(resume_at)
 
     def rewind(self, step: int) -> None:
         """Forget what came after ``step``."""
-        self._file = _cut_at(self.path, lambda line: _step(line) > step)
-        seen = [_step(line) for line in _whole_lines(self.path)]
+        self._file.close()
+        self._file = self._cut(step)
+
+    def _cut(self, step: int) -> LineFile:
+        seen: list[int] = []
+
+        def is_later(line: bytes) -> bool:
+            number = _step(line)
+            if number <= step:
+                seen.append(number)
+            return number > step
+
+        file = _cut_at(self.path, is_later)
         if seen != list(range(1, step + 1)):
+            file.close()
             raise UserError(
                 f"{self.path}: steps 1..{step} are not all there, once and in order, though a checkpoint is; "
                 "restore the file or start again in another --out"
             )
+        return file
 
     def append(self, step: int, loss: float, sample_ids: list[str], attempt: int) -> None:
         record = {"step": step, "loss": loss.hex(), "sample_ids": sample_ids, "attempt": attempt}
@@ -111,11 +87,6 @@ class SkippedBatches:
         self._file.close()
 
 
-def _whole_lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        yield from (line for line in file if line.endswith(b"\n"))
-
-
 def _step(line: bytes) -> int:
     """Of a committed step, without parsing its hundreds of ids: a long run has half a gigabyte of them."""
     return int(line[len(b'{"step":') : line.index(b",")])
@@ -125,11 +96,12 @@ def _cut_at(path: Path, dropped: Callable[[bytes], bool]) -> LineFile:
     """The file up to the first line that is dropped, open at its end."""
     if path.is_file():
         keep = 0
-        for line in _whole_lines(path):
-            if dropped(line):
-                os.truncate(path, keep)
-                break
-            keep += len(line)
+        with path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n") or dropped(line):
+                    break
+                keep += len(line)
+        os.truncate(path, keep)
     return LineFile(path)
 
 

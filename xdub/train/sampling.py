@@ -46,11 +46,8 @@ class StripSampler:
         self._batch: dict[str, Any] | None = None
 
     @torch.no_grad()
-    def __call__(self, model: nn.Module, batch: dict[str, Any], context: PhaseContext) -> np.ndarray:
-        """Strip uint8 [H, W, 3] of ``model`` (in eval mode, with the weights it is to be judged by).
-
-        The training ``batch`` of the moment plays no part.
-        """
+    def __call__(self, model: nn.Module, context: PhaseContext) -> np.ndarray:
+        """Strip uint8 [H, W, 3] of ``model`` (in eval mode, with the weights it is to be judged by)."""
         codec, device = context.codec, next(model.parameters()).device
         batch = self._window(codec, device)
         noise = torch.randn(batch["z0"].shape, generator=torch_rng("strip", batch["sample_id"][0]))

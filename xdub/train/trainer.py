@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from xdub.config import TrainConfig
 
 Batch = dict[str, Any]
-Sampler = Callable[[torch.nn.Module, Batch, PhaseContext], np.ndarray]
+Sampler = Callable[[torch.nn.Module, PhaseContext], np.ndarray]
 """Draws a film strip uint8 [H, W, 3] with the current model; called on every rank (ZeRO-3 needs all of them)."""
 
 STOP_FILE = "stop-requested"
@@ -101,7 +101,7 @@ class Trainer:
             if self._due(self.train.log_every):
                 self._log(step)
             if self.sampler is not None and self._due(self.train.sample_every):
-                self._draw_sample(micro_batches[0])
+                self._draw_sample()
             finished = self.progress.step >= self.train.steps
             if finished or step.stop or self._due(self.train.checkpoint_every):
                 self._checkpoint()
@@ -217,11 +217,10 @@ class Trainer:
         if self.journal is not None:
             self.journal.metrics(self.progress.step, values)
 
-    def _draw_sample(self, batch: Batch) -> None:
-        batch = self.encode(batch)
+    def _draw_sample(self) -> None:
         self.engine.model.eval()
         with torch.no_grad(), self.engine.averaged():
-            strip = self.sampler(self.engine.model, batch, self.loss_context)
+            strip = self.sampler(self.engine.model, self.loss_context)
         self.engine.model.train()
         if self.journal is not None:
             path = self.folder / "samples" / f"step{self.progress.step:08d}.png"

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xdub.train.checkpoint import sha256
+from xdub.data.manifest import file_sha256
 from xdub.train.remote import CHECKPOINTS, CHUNK, EXPORTS, MANIFEST, Remote, first_line, shown
 
 RETRY_SECONDS = (1.0, 2.0, 5.0, 15.0, 60.0)
@@ -216,7 +216,7 @@ def _contents(kind: str, folder: Path) -> tuple[dict[str, dict[str, Any]], int]:
 
 
 def _describe(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
 
 
 def _pieces(path: Path, size: int | None = None) -> Iterator[bytes]:

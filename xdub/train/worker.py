@@ -19,6 +19,7 @@ import torch
 import xdub
 from xdub.config import Recipe, TrainConfig, recipe_from_dict
 from xdub.data.latents import encode_batch
+from xdub.data.manifest import file_sha256
 from xdub.data.quarantine import Quarantine
 from xdub.data.samples import StreamSpec
 from xdub.data.stream import LocalStream, RayStream, Stream
@@ -28,7 +29,7 @@ from xdub.plan.flops import train_step_flops
 from xdub.plan.gpus import peak_flops
 from xdub.plan.shapes import shapes
 from xdub.seeding import stable_seed
-from xdub.train.checkpoint import Checkpoints, sha256
+from xdub.train.checkpoint import Checkpoints
 from xdub.train.context import LocalContext, RayContext, TrainContext
 from xdub.train.engine import Engine
 from xdub.train.export import export
@@ -141,7 +142,8 @@ def train_rank(
         trainer.committed = CommittedSteps(folder / STEPS, resume_at=progress.step)
         trainer.journal = Journal(folder / JOURNAL)
         trainer.quarantine = Quarantine(folder / QUARANTINE)
-        trainer.uploads = _start_uploads(folder, job.phase, train, checkpoints)
+        resumed = checkpoints.folder(progress.step) if progress.step else None
+        trainer.uploads = _start_uploads(folder, job.phase, train, resumed)
         trainer.journal.tags({"devices": count_devices(devices), "world_size": str(context.world_size)})
     try:
         if trainer.run(functools.partial(_open_stream, make_stream, spec)) == "finished":
@@ -168,7 +170,7 @@ def train_rank(
                 file.close()
 
 
-def _start_uploads(folder: Path, phase: str, train: TrainConfig, checkpoints: Checkpoints) -> Uploads | None:
+def _start_uploads(folder: Path, phase: str, train: TrainConfig, resumed: Path | None) -> Uploads | None:
     """Rank 0's copies to `train.upload_to`, beginning with what an earlier attempt did not get to send."""
     if train.upload_to is None:
         return None
@@ -176,9 +178,8 @@ def _start_uploads(folder: Path, phase: str, train: TrainConfig, checkpoints: Ch
     records = (STEPS, JOURNAL, "recipe.json", RESULT, QUARANTINE)
     uploads.records([folder.parent / "run_state.json", *(folder / name for name in records)])
     uploads.start()
-    found = checkpoints.latest()
-    if found is not None:
-        uploads.checkpoint(found[0])
+    if resumed is not None:
+        uploads.checkpoint(resumed)
     return uploads
 
 
@@ -206,7 +207,7 @@ def run_facts(job: TrainJob, recipe: Recipe, context: TrainContext, data: str) -
         "seed": train.seed,
         "ema": train.ema,
         "network": network,
-        "base": sha256(weights_file(Path(job.base)))[:16] if job.base else None,
+        "base": file_sha256(weights_file(Path(job.base)))[:16] if job.base else None,
         "data": data,
         "attempt": job.attempt,
         "versions": {
