@@ -55,6 +55,8 @@ DOORS = {
         "pairs/build.py",
         "train/context.py",
         "train/launch.py",
+        "train/failures.py",
+        "train/worker_group.py",
         "train/cluster.py",
     },
     "deepspeed": {"train/engine.py"},

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from xdub.errors import UserError
-from xdub.train.launch import _judge
+from xdub.train.failures import judge
 
 
 def failed(*causes: Exception) -> SimpleNamespace:
@@ -17,18 +17,18 @@ def failed(*causes: Exception) -> SimpleNamespace:
 def test_data_that_stood_still_is_tried_again() -> None:
     from ray.data.exceptions import ExecutionTimeoutError
 
-    assert "no batch was made" in _judge(failed(ExecutionTimeoutError("no progress for 302s")))
+    assert "no batch was made" in judge(failed(ExecutionTimeoutError("no progress for 302s")))
 
 
 def test_the_worker_that_died_is_named_and_not_the_peer_that_noticed() -> None:
     from ray.exceptions import RayError
 
     noticed = RuntimeError("[../gloo/transport/tcp/pair.cc] Connection closed by peer")
-    assert _judge(failed(noticed, RayError("died"))) == "lost worker 1"
+    assert judge(failed(noticed, RayError("died"))) == "lost worker 1"
 
 
 def test_our_own_mistakes_and_the_users_are_not_tried_again() -> None:
     with pytest.raises(RuntimeError, match="worker 0 failed:\nshapes differ"):
-        _judge(failed(ValueError("shapes differ")))
+        judge(failed(ValueError("shapes differ")))
     with pytest.raises(UserError, match="^lower train.lr$"):
-        _judge(failed(UserError("lower train.lr")))
+        judge(failed(UserError("lower train.lr")))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
 import warnings
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -228,7 +229,8 @@ def _shape(p: nn.Parameter) -> torch.Size:
 def _import_deepspeed(device: torch.device) -> Any:
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    import deepspeed
+    with _without("mlflow"):  # its autotuner, which we don't use, would load it: 2 s of 2.6
+        import deepspeed
     from deepspeed.ops.op_builder.all_ops import ALL_OPS
 
     # None of its compiled ops is used. Unless told so, it probes for all of them with the compiler (seconds, and noise
@@ -237,3 +239,17 @@ def _import_deepspeed(device: torch.device) -> Any:
     deepspeed.utils.logging.logger.setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     return deepspeed
+
+
+@contextmanager
+def _without(module: str) -> Generator[None]:
+    """Makes an optional import fail."""
+    before = sys.modules.get(module)
+    sys.modules[module] = None  # ty: ignore[invalid-assignment]  # what the import system takes for "not there"
+    try:
+        yield
+    finally:
+        if before is None:
+            del sys.modules[module]
+        else:
+            sys.modules[module] = before

@@ -10,7 +10,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 import xdub
 from xdub.config import Recipe, TrainConfig, recipe_from_dict
 from xdub.data.latents import encode_batch
+from xdub.data.lines import LineFile, read_lines
 from xdub.data.manifest import file_sha256
 from xdub.data.quarantine import Quarantine
 from xdub.data.samples import StreamSpec
@@ -46,6 +47,8 @@ from xdub.train.watchdog import Watchdog
 RESULT = "result.json"
 JOURNAL = "journal.jsonl"
 STEPS = "steps.jsonl"
+ATTEMPTS = "attempts.jsonl"
+"""{attempt, time, workers} of every worker group."""
 WORKERS = "workers.json"
 """{attempt, nodes: where each rank of the latest attempt runs}"""
 QUARANTINE = "quarantine.jsonl"
@@ -64,9 +67,8 @@ class TrainJob:
     data: tuple[str, ...]
     folder: str
     """OUT/<phase>"""
-    attempt: int = 1
-    begun: float = 0.0
-    """When the first attempt started, seconds since 1970."""
+    begun: float = field(default_factory=time.time)
+    """Seconds since 1970."""
     base: str | None = None
     init_from: str | None = None
     sampler: Sampler | None = None
@@ -78,7 +80,7 @@ def run_in_ray(config: dict[str, TrainJob]) -> None:
     spare = ((os.cpu_count() or 1) - context.local_world_size) // context.local_world_size
     make_stream = functools.partial(RayStream, actors=(1, max(1, spare // 2)))
     seconds = recipe_from_dict(job.recipe).for_phase(job.phase).hang_seconds
-    report = Path(job.folder) / f"hang-attempt{job.attempt}-rank{context.rank}.txt"
+    report = Path(job.folder) / f"hang-{time.strftime('%Y%m%dT%H%M%S')}-rank{context.rank}.txt"
     with Watchdog(seconds, report) as watchdog:
         train_rank(job, context, make_stream, watchdog.beat)
 
@@ -88,11 +90,36 @@ def run_here(job: TrainJob) -> None:
     train_rank(job, LocalContext(), LocalStream)
 
 
+def attempts_so_far(folder: Path) -> int:
+    """Worker groups that have begun this phase."""
+    return sum(1 for _ in read_lines(folder / ATTEMPTS))
+
+
+def begin_attempt(job: TrainJob, context: TrainContext) -> tuple[int, float]:
+    """This attempt's number, and when the first one began (goodput counts from there). Collective."""
+    begun = (0, 0.0)
+    if context.rank == 0:
+        path = Path(job.folder) / ATTEMPTS
+        records = list(read_lines(path))
+        begun = (len(records) + 1, records[0]["time"] if records else job.begun)
+        file = LineFile(path)
+        file.append(
+            {
+                "attempt": begun[0],
+                "time": time.time() if records else job.begun,
+                "workers": context.world_size,
+            }
+        )
+        file.close()
+    return context.gather(begun)[0]
+
+
 def train_rank(
     job: TrainJob, context: TrainContext, make_stream: Any, beat: Callable[[], None] = lambda: None
 ) -> None:
     """Train from the latest good checkpoint to the end; rank 0 writes result.json when all is done."""
     recipe, folder, started = recipe_from_dict(job.recipe), Path(job.folder), time.time()
+    attempt, begun = begin_attempt(job, context)
     train = recipe.for_phase(job.phase)
     torch.set_num_threads(train.num_threads or max(1, (os.cpu_count() or 1) // context.local_world_size))
     torch.manual_seed(stable_seed(train.seed, "global", context.rank))  # what no explicit generator decides
@@ -110,7 +137,7 @@ def train_rank(
         world_size=context.world_size,
     )
     nodes = context.gather(context.node)
-    facts = run_facts(job, recipe, context, data=spec.plan().digest)
+    facts = run_facts(job, recipe, context, attempt, data=spec.plan().digest)
     checkpoints = Checkpoints(folder / "checkpoints", keep=train.keep_checkpoints, facts=facts)
     progress = checkpoints.load(engine, context)
     trainer = Trainer(
@@ -121,7 +148,7 @@ def train_rank(
         train=train,
         checkpoints=checkpoints,
         folder=folder,
-        attempt=job.attempt,
+        attempt=attempt,
         progress=progress,
         encode=functools.partial(
             encode_batch,
@@ -133,11 +160,11 @@ def train_rank(
         tokens_per_step=train.global_batch * shapes(recipe, job.phase).tokens,
         busy_seconds=_busy_seconds(recipe, job.phase, context),
         beat=beat,
-        begun=job.begun,
+        begun=begun,
     )
     devices = context.gather(device_name(context.device))
     if context.rank == 0:
-        write_atomic(folder / WORKERS, json.dumps({"attempt": job.attempt, "nodes": nodes}))
+        write_atomic(folder / WORKERS, json.dumps({"attempt": attempt, "nodes": nodes}))
         trainer.skipped = SkippedBatches(folder / SKIPPED, resume_at=progress.cursor)
         trainer.committed = CommittedSteps(folder / STEPS, resume_at=progress.step)
         trainer.journal = Journal(folder / JOURNAL)
@@ -157,7 +184,7 @@ def train_rank(
                 step=trainer.progress.step,
             )
             if context.rank == 0:
-                result = {"phase": job.phase, "step": trainer.progress.step, "attempt": job.attempt}
+                result = {"phase": job.phase, "step": trainer.progress.step, "attempt": attempt}
                 result |= {"seconds": time.time() - started, "facts": facts}
                 write_atomic(folder / RESULT, json.dumps(result, indent=1))
                 if trainer.uploads is not None:
@@ -191,7 +218,9 @@ def _busy_seconds(recipe: Recipe, phase: str, context: TrainContext) -> float | 
     return train_step_flops(recipe, phase) / (peak * context.world_size) if peak else None
 
 
-def run_facts(job: TrainJob, recipe: Recipe, context: TrainContext, data: str) -> dict[str, Any]:
+def run_facts(
+    job: TrainJob, recipe: Recipe, context: TrainContext, attempt: int, data: str
+) -> dict[str, Any]:
     """What a checkpoint remembers of its run; some of it must be the same on resume."""
     train, raw = recipe.for_phase(job.phase), job.recipe
     sections = ["video", "codec", "audio", "model"] + (["lora"] if get_phase(job.phase).EXPERT else [])
@@ -209,7 +238,7 @@ def run_facts(job: TrainJob, recipe: Recipe, context: TrainContext, data: str) -
         "network": network,
         "base": file_sha256(weights_file(Path(job.base)))[:16] if job.base else None,
         "data": data,
-        "attempt": job.attempt,
+        "attempt": attempt,
         "versions": {
             "xdub": xdub.__version__,
             "torch": torch.__version__,
