@@ -14,8 +14,8 @@ from xdub_kernels.testing import assert_within_budget, flow_inputs, normal
 
 
 def naive_loss(v_hat, z0, eps, face_mask, lip_mask, motion_frames, face_weight=0.3, lip_weight=0.3):
-    """Element by element, as printed (Eq. 1, 13), over the frames behind the motion frames."""
-    total, number = 0.0, 0
+    """Element by element, as printed (Eq. 1, 13), over the frames behind each sample's motion frames."""
+    totals, numbers = [0.0] * len(v_hat), [0] * len(v_hat)
     for b, c, f, i, j in itertools.product(*(range(n) for n in v_hat.shape)):
         if f < motion_frames[b]:
             continue
@@ -23,9 +23,9 @@ def naive_loss(v_hat, z0, eps, face_mask, lip_mask, motion_frames, face_weight=0
         weight = (
             1 + face_weight * face_mask[b, 0, f, i, j].item() + lip_weight * lip_mask[b, 0, f, i, j].item()
         )
-        total += weight * (v_hat[b, c, f, i, j].item() - velocity) ** 2
-        number += 1
-    return total / number if number else 0.0
+        totals[b] += weight * (v_hat[b, c, f, i, j].item() - velocity) ** 2
+        numbers[b] += 1
+    return sum(total / max(number, 1) for total, number in zip(totals, numbers, strict=True)) / len(v_hat)
 
 
 @settings(max_examples=25, deadline=None)
@@ -84,14 +84,28 @@ def test_an_int_means_the_same_number_for_every_sample():
     )
 
 
-def test_sums_per_sample_add_up_to_the_loss_and_carry_no_gradient():
+def test_a_batchs_loss_is_the_mean_of_its_micro_batches_whatever_motion_frames_their_samples_have():
+    tensors, motion = flow_inputs((4, 2, 4, 2, 3)), torch.tensor([0, 3, 2, 1])
+    tensors["v_hat"].requires_grad_()
+    whole = weighted_flow_loss(**tensors, motion_frames=motion)
+    (gradient,) = torch.autograd.grad(whole, tensors["v_hat"])
+    parts = [
+        weighted_flow_loss(**{n: x[i : i + 2] for n, x in tensors.items()}, motion_frames=motion[i : i + 2])
+        for i in (0, 2)
+    ]
+    mean = torch.stack(parts).mean()
+    torch.testing.assert_close(mean, whole)
+    torch.testing.assert_close(torch.autograd.grad(mean, tensors["v_hat"])[0], gradient)
+
+
+def test_means_per_sample_average_to_the_loss_and_carry_no_gradient():
     tensors = flow_inputs((3, 2, 4, 2, 3))
     tensors["v_hat"].requires_grad_()
     motion = torch.tensor([0, 2, 4])
     loss, sums, numbers = weighted_flow_loss(**tensors, motion_frames=motion, per_sample=True)
     assert numbers.tolist() == [48, 24, 0]
     assert not sums.requires_grad and loss.requires_grad
-    torch.testing.assert_close(sums.sum() / numbers.sum(), loss.detach())
+    torch.testing.assert_close((sums / numbers.clamp(min=1)).mean(), loss.detach())
     alone = {name: x[1:2] for name, x in tensors.items()}
     torch.testing.assert_close(sums[1] / numbers[1], weighted_flow_loss(**alone, motion_frames=2).detach())
 

@@ -20,7 +20,7 @@ def flow_loss_op(
     face_weight: float,
     lip_weight: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Loss [], sums [B], numbers [B]; and for backward weight x difference and its factor to the gradient."""
+    """Loss [], sums [B], numbers [B]; and for backward weight x difference and its factor [B] to the gradient."""
     from xdub_kernels.flow_loss import triton_kernels
 
     return triton_kernels.flow_loss(
@@ -36,7 +36,7 @@ def _(v_hat, *_):
         torch.empty(batch, dtype=torch.float32, device=device),
         torch.empty(batch, dtype=torch.int64, device=device),
         contiguous_like(v_hat),
-        torch.empty((), dtype=torch.float32, device=device),
+        torch.empty(batch, dtype=torch.float32, device=device),
     )
 
 
@@ -54,7 +54,7 @@ def _backward_loss(ctx, grad: Tensor | None, *_):
     if grad is None:
         return (None,) * 8
     weighted, per_element = ctx.saved_tensors
-    scaled = weighted * (grad.to(torch.float32) * per_element)
+    scaled = weighted * (grad.to(torch.float32) * per_element)[:, None, None, None, None]
     # v_hat - (eps - z0) is squared, so z0 has v_hat's gradient and eps its negative.
     signs = (1, 1, -1)
     found = [

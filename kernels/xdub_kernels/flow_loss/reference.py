@@ -36,8 +36,8 @@ def weighted_flow_loss(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, and per sample the weighted sum [B] and the number of elements that count [B].
 
-    loss = sum (1 + face_weight M + lip_weight M_lip) (v_hat - (eps - z_0))^2 / number, over elements behind
-    the motion frames (Eq. 1, 13). No element counts -> 0.
+    loss = mean over samples of sum (1 + face_weight M + lip_weight M_lip) (v_hat - (eps - z_0))^2 / number, over a
+    sample's elements behind its motion frames (Eq. 1, 13). No element counts -> 0.
     """
     dtype = compute_dtype(v_hat)
     with full_precision(v_hat):
@@ -48,4 +48,5 @@ def weighted_flow_loss(
         sums = torch.where(counts, weighted, 0.0).flatten(1).sum(1)
         per_frame = v_hat.shape[1] * v_hat.shape[3] * v_hat.shape[4]
         numbers = counts.flatten(1).sum(1) * per_frame
-        return sums.sum() / numbers.sum().clamp(min=1).to(dtype), sums, numbers
+        means = sums / numbers.clamp(min=1).to(dtype)
+        return means.sum() / max(len(means), 1), sums, numbers

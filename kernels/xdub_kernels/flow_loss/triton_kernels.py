@@ -64,16 +64,15 @@ def flow_loss_sums(PARTIAL, MOTION, SUMS, NUMBERS, blocks, C, S, HW, CHUNK: tl.c
 
 @triton.jit
 def flow_loss_mean(SUMS, NUMBERS, LOSS, PER_ELEMENT, B, CHUNK: tl.constexpr):
-    """Grid (1,): LOSS [] = sum of all / number of all, and PER_ELEMENT [] = 2 / number, the gradient's factor."""
+    """Grid (1,): LOSS [] = mean of the samples' means; PER_ELEMENT [B] = 2 / (B number), the gradient's factor."""
     total = tl.zeros((CHUNK,), tl.float32)
-    number = tl.zeros((CHUNK,), tl.int64)
     for start in range(0, B, CHUNK):
         sample = start + tl.arange(0, CHUNK)
-        total += tl.load(SUMS + sample, mask=sample < B, other=0.0)
-        number += tl.load(NUMBERS + sample, mask=sample < B, other=0)
-    counted = tl.maximum(tl.sum(number, 0), 1).to(tl.float32)
-    tl.store(LOSS, tl.sum(total, 0) / counted)
-    tl.store(PER_ELEMENT, 2.0 / counted)
+        there = sample < B
+        number = tl.maximum(tl.load(NUMBERS + sample, mask=there, other=1), 1).to(tl.float32)
+        total += tl.load(SUMS + sample, mask=there, other=0.0) / number
+        tl.store(PER_ELEMENT + sample, 2.0 / (number * B), mask=there)
+    tl.store(LOSS, tl.sum(total, 0) / B)
 
 
 @triton.jit
@@ -102,7 +101,7 @@ def flow_loss(
     face_weight: float,
     lip_weight: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Loss [], sums [B], numbers [B] int64; weight x difference in v_hat's dtype and its factor [] to the gradient.
+    """Loss [], sums [B], numbers [B] int64; weight x difference in v_hat's dtype and its factor [B] to the gradient.
 
     motion_frames int64 [B].
     """
@@ -111,8 +110,8 @@ def flow_loss(
     places = frames * height * width
     blocks = triton.cdiv(places, PLACES)
     weighted = torch.empty_like(v_hat)
-    loss, per_element = (torch.empty((), dtype=torch.float32, device=v_hat.device) for _ in range(2))
-    sums = torch.empty(batch, dtype=torch.float32, device=v_hat.device)
+    loss = torch.empty((), dtype=torch.float32, device=v_hat.device)
+    sums, per_element = (torch.empty(batch, dtype=torch.float32, device=v_hat.device) for _ in range(2))
     numbers = torch.empty(batch, dtype=torch.int64, device=v_hat.device)
     if v_hat.numel() == 0:
         return loss.zero_(), sums.zero_(), numbers.zero_(), weighted, per_element.zero_()
