@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import sys
 import warnings
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from xdub.errors import UserError
 from xdub.train.fragments import MOMENTS, find_fragments, refresh_weights, set_adam_step
+from xdub.train.quick_start import AdamW, leave_dynamo_out, replaced, without
 from xdub.train.schedule import lr_at
 from xdub.train.shards import ShardedState, write_shard
 
@@ -42,7 +42,6 @@ def deepspeed_config(train: TrainConfig, world_size: int) -> dict[str, Any]:
         "bf16": {"enabled": train.precision == "bf16"},
         "zero_optimization": {"stage": train.zero_stage},
         "gradient_clipping": 0.0 if _plain(train) else float(train.grad_clip),
-        "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
     }
@@ -81,13 +80,15 @@ class Engine:
             raise UserError(f"train.optimizer={train.optimizer!r}: only 'adamw' is available")
         if train.compile:
             model.compile()
+        else:
+            leave_dynamo_out()
         trained = [p for p in model.parameters() if p.requires_grad]
         decayed, free = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
         groups = [
             {"params": decayed, "weight_decay": train.weight_decay},
             {"params": free, "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=train.lr, fused=True)
+        optimizer = AdamW([g for g in groups if g["params"]], lr=train.lr, fused=True)
         buffers = {name: value.clone() for name, value in model.named_buffers()}
         exact = {}
         if train.precision != "fp32":
@@ -229,9 +230,16 @@ def _shape(p: nn.Parameter) -> torch.Size:
 def _import_deepspeed(device: torch.device) -> Any:
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    with _without("mlflow"):  # its autotuner, which we don't use, would load it: 2 s of 2.6
+    with without("mlflow"):
         import deepspeed
     from deepspeed.ops.op_builder.all_ops import ALL_OPS
+    from deepspeed.runtime import compiler
+    from deepspeed.runtime.zero.utils import ZERO_SUPPORTED_OPTIMIZERS
+
+    if AdamW not in ZERO_SUPPORTED_OPTIMIZERS:
+        ZERO_SUPPORTED_OPTIMIZERS.append(AdamW)
+    with replaced(compiler, "compile", lambda *_, **__: lambda function: function):
+        import deepspeed.runtime.zero.muon.original_muon  # ZeRO 1-3 do, and it compiles itself
 
     # None of its compiled ops is used. Unless told so, it probes for all of them with the compiler (seconds, and noise
     # on stderr), and on a CPU builds deepspeed_shm_comm for 45 s where plain gloo does the same.
@@ -239,17 +247,3 @@ def _import_deepspeed(device: torch.device) -> Any:
     deepspeed.utils.logging.logger.setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     return deepspeed
-
-
-@contextmanager
-def _without(module: str) -> Generator[None]:
-    """Makes an optional import fail."""
-    before = sys.modules.get(module)
-    sys.modules[module] = None  # ty: ignore[invalid-assignment]  # what the import system takes for "not there"
-    try:
-        yield
-    finally:
-        if before is None:
-            del sys.modules[module]
-        else:
-            sys.modules[module] = before

@@ -70,7 +70,11 @@ def _may_replace(error: Exception, job: TrainJob, train: TrainConfig, workers: i
 
 
 def _trainer_class() -> Any:
-    """Ray's trainer with a function `may_replace` in place of its policy, which counts failures of every kind."""
+    """Ray's trainer with a function `may_replace` in place of its policy, which counts failures of every kind.
+
+    And with an actor less to wait for.
+    """
+    from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
     from ray.train.v2._internal.execution.failure_handling import FailureDecision, FailurePolicy
     from ray.train.v2.api.config import FailureConfig
     from ray.train.v2.torch.torch_trainer import TorchTrainer
@@ -91,5 +95,11 @@ def _trainer_class() -> Any:
         def _initialize_and_run_controller(self, **arguments: Any) -> Any:
             arguments["failure_policy"] = Policy(self.may_replace)
             return super()._initialize_and_run_controller(**arguments)
+
+        def _create_default_callbacks(self) -> Any:
+            # Its actor hands out data sets; ours are streams that the ranks open themselves.
+            return [
+                each for each in super()._create_default_callbacks() if not isinstance(each, DatasetsCallback)
+            ]
 
     return Trainer

@@ -82,8 +82,8 @@ def weighted_flow_loss(
 ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
     """Mean over samples of sum (1 + face_weight M + lip_weight M_lip) (v_hat - (eps - z_0))^2 / number (Eq. 1, 13).
 
-    Sum and number run over a sample's elements behind its motion frames; one with none left has the loss 0. Every sample
-    weighs the same, however many motion frames it has: the mean over a batch is that over its micro batches.
+    Sum and number run over a sample's elements behind its motion frames; one with none left has the loss 0. Every
+    sample weighs the same, however many motion frames it has: the mean over a batch is that over its micro batches.
 
     Args:
         v_hat, z0, eps: ``[B, C, f, h, w]``; v_hat may be narrower than z0 and eps (bf16 model, fp32 latents).
