@@ -72,8 +72,8 @@ def run_case(case: str, data: Path, folder: Path, steps: int) -> dict[str, Any]:
     """Train once; the figures of the case."""
     from xdub.config import load_recipe
     from xdub.data.lines import read_lines
+    from xdub.tracking.sink import read_state
     from xdub.train.run import train_phase
-    from xdub.train.tracking import read_state
 
     out, server = folder / "run", MlflowServer(folder / "server")
     sizes = [
@@ -164,7 +164,7 @@ def _tracked_at(uri: str) -> Iterator[None]:
 @contextmanager
 def _timed_journal() -> Iterator[list[float]]:
     """Seconds of each call by which the loop hands over its numbers: all that it ever has to do with tracking."""
-    from xdub.train.journal import Journal
+    from xdub.tracking.journal import Journal
 
     plain: Callable[..., None] = Journal.metrics
     seconds: list[float] = []
@@ -212,7 +212,7 @@ def add_parser(commands) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Exit code 1 if a number is missing or a step was slowed beyond the goal."""
     from xdub.runtime_env import prepare_environment
-    from xdub.train.provenance import device_name
+    from xdub.tracking.provenance import device_name
 
     prepare_environment()
     load, code, found = os.getloadavg()[0], environment(), []  # before the tree can change under a long run

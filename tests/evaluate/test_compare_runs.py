@@ -10,7 +10,7 @@ import pytest
 
 from xdub.errors import UserError
 from xdub.evaluate.compare_runs import compare_runs, print_comparison, short_names
-from xdub.train.tracking import MlflowSink
+from xdub.tracking.sink import MlflowSink
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 
 from xdub.data.lines import read_lines
 from xdub.errors import UserError
+from xdub.tracking.sink import read_state
 from xdub.train import trainer
 from xdub.train.run import RunResult, train_phase
-from xdub.train.tracking import read_state
 
 
 def quiet(progress) -> None:

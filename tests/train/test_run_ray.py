@@ -16,9 +16,9 @@ import pytest
 from xdub.data.lines import read_lines
 from xdub.errors import UserError
 from xdub.ray_session import ensure_ray
+from xdub.tracking.sink import read_state
 from xdub.train.records import last_record
 from xdub.train.run import RunResult, train_phase
-from xdub.train.tracking import read_state
 
 pytestmark = pytest.mark.slow
 

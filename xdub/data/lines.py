@@ -1,4 +1,4 @@
-"""Append-only files that survive any kill: whole JSON lines, a torn last line is dropped on opening."""
+"""Text files that survive any kill: whole or not at all, or appended to by whole JSON lines."""
 
 from __future__ import annotations
 
@@ -21,8 +21,21 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
 
 
+def write_atomic(path: Path, text: str) -> None:
+    """Whole file or none: temporary name, fsync, rename."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
 class LineFile:
-    """A JSON-lines file with one writer. Every record reaches the operating system at once."""
+    """A JSON-lines file with one writer. Every record reaches the operating system at once.
+
+    A torn last line is dropped on opening.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -143,8 +143,8 @@ def close_up(clip: HeldOutClip) -> tuple[int, int, int]:
 
 def _track(demo: Demo, summary: dict[str, Any]) -> None:
     """The figures beside the training curves, under eval/."""
-    from xdub.train.tracked import Tracking
+    from xdub.tracking.run import TrackedRun
 
     for model in MODELS:
         values = {f"eval/{key}": value for key, value in summary[model].items()}
-        Tracking(demo.run, model).evaluation(demo.recipe.for_phase(model).steps, values)
+        TrackedRun(demo.run, model, demo.run / model).evaluation(demo.recipe.for_phase(model).steps, values)

@@ -16,12 +16,11 @@ from typing import Any
 
 import torch
 
-from xdub.data.lines import LineFile, read_lines
+from xdub.data.lines import LineFile, read_lines, write_atomic
 from xdub.data.manifest import file_sha256
 from xdub.errors import UserError
 from xdub.train.context import TrainContext
 from xdub.train.engine import Engine
-from xdub.train.records import write_atomic
 
 FORMAT = 2
 MANIFEST = "manifest.json"

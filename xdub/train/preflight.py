@@ -17,14 +17,13 @@ HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 """May be a folder or a model of the hub; only loading tells."""
 
 
-def check_data(folders: list[Path], phase: str, recipe: Recipe) -> int:
-    """Rows that can be used, or UserError."""
+def check_data(folders: list[Path], phase: str, recipe: Recipe) -> None:
+    """UserError for data that the phase cannot use."""
     train = recipe.for_phase(phase)
     plan = make_plan(folders, phase=phase, window=recipe.phase(phase).window, seed=train.seed or 0)
     if len(plan) < train.global_batch:  # each repetition has its own window and noise
         what = f"{len(plan)} usable clips for batches of {train.global_batch}"
         print(f"{phase}: {what}: clips repeat within a batch, more data would be better", file=sys.stderr)
-    return len(plan)
 
 
 def make_folder(folder: Path) -> None:

@@ -14,16 +14,6 @@ from xdub.errors import UserError
 SKIPPED = "skipped.jsonl"
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Whole file or none: temporary name, fsync, rename."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
 class CommittedSteps:
     """``steps.jsonl``: one line per committed optimizer step, none twice.
 

@@ -12,18 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from xdub.config import Recipe
+from xdub.data.lines import write_atomic
 from xdub.errors import UserError
+from xdub.tracking.run import TrackedRun
+from xdub.tracking.sink import read_state
 from xdub.train.cluster import check_resources
+from xdub.train.exported import exported_model
 from xdub.train.launch import run_job
 from xdub.train.networks import weights_file
 from xdub.train.phases import get_phase
 from xdub.train.preflight import check_data, check_disk, check_fresh, check_paths, make_folder
 from xdub.train.progress import Show, watch
-from xdub.train.records import last_record, write_atomic
+from xdub.train.records import last_record
 from xdub.train.remote import check as check_remote
 from xdub.train.restore import restore
-from xdub.train.tracked import Tracking
-from xdub.train.tracking import read_state
 from xdub.train.trainer import Sampler
 from xdub.train.worker import RESULT, STEPS, TrainJob
 
@@ -71,7 +73,7 @@ def train_phase(
     init_from = init_from or train.init_from
     if expert is not None:
         base = base or out / "editor" / "export"
-    rows = check_data(folders, phase, recipe)
+    check_data(folders, phase, recipe)
     check_paths(recipe)
     sources = {"base": _weights(base), "init_from": _weights(init_from)}
 
@@ -85,15 +87,15 @@ def train_phase(
         result = _read_result(folder)
         check_fresh(folder, resume)
         if result is not None and result["step"] >= train.steps:
-            Tracking(out, phase).send_rest()
+            TrackedRun(out, phase, folder).send_rest()
             return _result(phase, folder, out, "finished", 0, started)
         check_disk(folder, recipe)
         if not local:
             check_resources(train)
         (folder / RESULT).unlink(missing_ok=True)
         write_atomic(folder / "recipe.json", json.dumps(recipe.to_dict(), indent=1))
-        tracking = Tracking(out, phase)
-        tracking.begin(recipe, folders, rows)
+        tracking = TrackedRun(out, phase, folder)
+        tracking.begin(recipe.to_dict(), recipe.to_yaml(), folders, {"resolved": vars(train)})
         job = TrainJob(
             phase=phase,
             recipe=recipe.to_dict(),
@@ -111,7 +113,8 @@ def train_phase(
             status = "KILLED"
             raise
         finally:
-            tracking.end(status)
+            model = exported_model(folder / "export") if status == "FINISHED" else None
+            tracking.end(status, model=model)
         return _result(
             phase, folder, out, "finished" if status == "FINISHED" else "stopped", attempts, started
         )

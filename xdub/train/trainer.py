@@ -18,11 +18,11 @@ from torch import Tensor
 
 from xdub.data.quarantine import Quarantine
 from xdub.errors import UserError
+from xdub.tracking.journal import Journal
 from xdub.train.checkpoint import Checkpoints, Progress
 from xdub.train.context import TrainContext
 from xdub.train.engine import Engine
 from xdub.train.guard import Guard
-from xdub.train.journal import Journal
 from xdub.train.meters import GlobalStep, Meters, RankStep, peak_memory
 from xdub.train.phases.common import PhaseContext
 from xdub.train.records import SKIPPED, CommittedSteps, SkippedBatches

@@ -19,7 +19,7 @@ import torch
 import xdub
 from xdub.config import Recipe, TrainConfig, recipe_from_dict
 from xdub.data.latents import encode_batch
-from xdub.data.lines import LineFile, read_lines
+from xdub.data.lines import LineFile, read_lines, write_atomic
 from xdub.data.manifest import file_sha256
 from xdub.data.quarantine import Quarantine
 from xdub.data.samples import StreamSpec
@@ -30,22 +30,22 @@ from xdub.plan.flops import train_step_flops
 from xdub.plan.gpus import peak_flops
 from xdub.plan.shapes import shapes
 from xdub.seeding import stable_seed
+from xdub.tracking.journal import Journal
+from xdub.tracking.provenance import count_devices, device_name
+from xdub.tracking.run import JOURNAL
 from xdub.train.checkpoint import Checkpoints
 from xdub.train.context import LocalContext, RayContext, TrainContext
 from xdub.train.engine import Engine
 from xdub.train.export import export
-from xdub.train.journal import Journal
 from xdub.train.networks import build_loss_context, build_model, weights_file
 from xdub.train.phases import get_phase
-from xdub.train.provenance import count_devices, device_name
-from xdub.train.records import SKIPPED, CommittedSteps, SkippedBatches, write_atomic
+from xdub.train.records import SKIPPED, CommittedSteps, SkippedBatches
 from xdub.train.sampling import StripSampler
 from xdub.train.trainer import Sampler, Trainer
 from xdub.train.upload import Uploads
 from xdub.train.watchdog import Watchdog
 
 RESULT = "result.json"
-JOURNAL = "journal.jsonl"
 STEPS = "steps.jsonl"
 ATTEMPTS = "attempts.jsonl"
 """{attempt, time, workers} of every worker group."""

@@ -1,7 +1,7 @@
 """MLflow: one parent run for an output folder, one child run a phase. The only import of mlflow.
 
 The driver makes the runs once and keeps their ids in OUT/run_state.json, so that a restart continues the same runs.
-All they hold comes from the journal (`xdub.train.journal`), never straight from the loop.
+All they hold comes from the journal (`xdub.tracking.journal`), never straight from the loop.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from xdub.train.records import write_atomic
-from xdub.train.registry import register_model
+from xdub.data.lines import write_atomic
+from xdub.tracking.registry import register_model
 
 EXPERIMENT = "xdub"
 STATE = "run_state.json"

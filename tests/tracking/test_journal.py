@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from xdub.train.journal import Journal, Shipper, pending_bytes
+from xdub.tracking.journal import Journal, Shipper, pending_bytes
 
 
 class Tracker:

@@ -23,8 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from xdub.data.lines import LineFile, read_lines
-from xdub.train.records import write_atomic
+from xdub.data.lines import LineFile, read_lines, write_atomic
 
 Sink = Callable[[list[dict[str, Any]]], None]
 """Delivers records or raises."""

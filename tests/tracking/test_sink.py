@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from xdub.train.journal import Journal, Shipper
-from xdub.train.tracking import MlflowSink, default_uri, flatten, open_runs, read_state
+from xdub.tracking.journal import Journal, Shipper
+from xdub.tracking.sink import MlflowSink, default_uri, flatten, open_runs, read_state
 
 
 @pytest.fixture
