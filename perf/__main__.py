@@ -12,6 +12,7 @@ from perf import (
     data,
     elastic,
     plot,
+    pool,
     recovery,
     report,
     resize,
@@ -22,7 +23,7 @@ from perf import (
 )
 
 KERNELS = (run, static, tune, compare, report, plot)
-SYSTEM = (data, recovery, resize, elastic, checkpoint, tracking)
+SYSTEM = (data, pool, recovery, resize, elastic, checkpoint, tracking)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

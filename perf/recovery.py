@@ -94,6 +94,9 @@ class Bench:
         moment = self._random.randint(3, self._told.steps - 5) + self._random.random()
         extra = ["train.hang_seconds=10"] if kind == "hang" else []
         run = self._start(f"kill-{kind.replace(' ', '-')}", self._told.zero_stage, 2, self._told.steps, extra)
+        if kind == "data actor":  # a small data set is read soon after the start, and its actor gone
+            at = run.kill(kind, seconds=300.0)
+            return self._row(kind, run, whole, at, reached=0, usual=0.0, ids=None)
         run.wait_for_step(int(moment))
         ids, usual = run.run_ids(), median_step(run)
         time.sleep(moment % 1 * usual)
@@ -103,7 +106,20 @@ class Bench:
             run.stop("worker")
         else:
             at = run.kill(kind)
-        lost = run.wait_for_step(reached + 2) - at - 2 * usual  # one step may just have been on its way out
+        return self._row(kind, run, whole, at, reached=reached, usual=usual, ids=ids)
+
+    def _row(
+        self, kind: str, run: Run, whole: Run, at: float, *, reached: int, usual: float, ids: dict | None
+    ) -> dict[str, Any]:
+        """Ends the run and compares it. Seconds lost are those until the second step after the kill, less two steps; for
+        a kill before the first step, until that."""
+        if reached:
+            lost = (
+                run.wait_for_step(reached + 2) - at - 2 * usual
+            )  # one step may just have been on its way out
+        else:
+            lost = run.wait_for_step(1) - at
+            ids = run.run_ids()
         run.finish()
         row = {
             "kind": kind,
@@ -125,7 +141,7 @@ class Bench:
         begin = time.monotonic()
         for number in range(5):
             run.wait_for_step(round(steps * (number + 0.7) / 6))
-            run.kill(["worker", "controller", "data actor", "worker", "driver"][number])
+            run.kill(["worker", "controller", "worker", "driver", "worker"][number])
             time.sleep(1)
         run.finish()
         goodput = run.metrics("perf/goodput")[-1]
@@ -159,11 +175,13 @@ class Bench:
         return Run(self._folder / name, self._data, settings)
 
 
-def render(out: Path) -> Path:
+def render(out: Path, clips: int = 16) -> Path:
     """A small data set."""
-    say("rendering 16 clips")
+    say(f"rendering {clips} clips")
     xdub = Path(sys.executable).with_name("xdub")
-    subprocess.run([str(xdub), "render", "--out", str(out), "--clips", "16"], check=True, capture_output=True)
+    subprocess.run(
+        [str(xdub), "render", "--out", str(out), "--clips", str(clips)], check=True, capture_output=True
+    )
     return out
 
 

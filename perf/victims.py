@@ -103,15 +103,15 @@ class Run:
         if self.driver.wait(timeout=seconds) != 0:
             raise RuntimeError(f"the driver ended with {self.driver.returncode}: {self.log_tail()}")
 
-    def kill(self, kind: str) -> float:
-        """kill -9; the time of it. After the driver's death the run is submitted again, as a scheduler would."""
+    def kill(self, kind: str, seconds: float = 60.0) -> float:
+        """kill -9, as soon as there is one; the time of it. The driver is submitted again, as a scheduler would."""
         if kind == "driver":
             at = time.monotonic()
             os.kill(self.driver.pid, signal.SIGKILL)
             self.driver.wait()
             self.submit()
             return at
-        end = time.monotonic() + 60
+        end = time.monotonic() + seconds
         while not (victims := self._processes(TITLES[kind])):
             if time.monotonic() > end:
                 raise RuntimeError(f"there is no {kind} to kill")

@@ -64,7 +64,7 @@ DOORS = {
         "ray_session.py",
         "data/ingest.py",
         "data/stream.py",
-        "pairs/build.py",
+        "pairs/pool.py",
         "train/context.py",
         "train/launch.py",
         "train/failures.py",

@@ -42,3 +42,10 @@ def ensure_ray(cpus: int = 1) -> bool:
                 raise
             ray.shutdown()
     raise AssertionError
+
+
+def draining_nodes() -> set[str]:
+    """Ids of machines that have been told to go, such as reclaimed spot instances."""
+    import ray
+
+    return set(ray._private.state.state.get_draining_nodes() or ())

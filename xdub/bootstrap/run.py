@@ -99,6 +99,7 @@ def bootstrap_stages(
             workers=pair_workers or recipe.train.workers,
             local=local,
             on_progress=report,
+            tracked_in=out,
         )
 
     def make_bundle(report: Report) -> None:

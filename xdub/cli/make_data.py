@@ -79,19 +79,44 @@ def pairs(
     ],
     data: options.Data,
     out: Annotated[Path, typer.Option(help="Folder for the pair shards and the ledger.")],
-    workers: options.Workers = 1,
+    workers: Annotated[
+        str,
+        typer.Option(
+            help="How many at once, each with a GPU where there are any; MIN:MAX, such as 0:8, follows the queue.",
+            metavar="N|MIN:MAX",
+        ),
+    ] = "1",
+    resource: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A Ray resource that each worker takes, such as pairgen=1: where they may run. Repeatable.",
+            metavar="NAME=N",
+        ),
+    ] = None,
+    price: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Dollars an hour of a worker: the cost of a kept pair is then tracked, too."
+        ),
+    ] = None,
     set_: options.Set = None,
 ) -> None:
     """Let a generator make the training pairs of the editor: the same video with other lips, filtered.
 
-    Example: xdub pairs --recipe tiny --generator run/generator --data ds --out pairs
+    The same command continues what was killed, with any number of workers, and adds nothing when all is done.
+
+    Example: xdub pairs --recipe tiny --generator run/generator --data ds --out pairs --workers 0:8
     """
     from xdub.config import load_recipe
     from xdub.pairs.build import build_pairs
+    from xdub.pairs.pool import Workers
 
     loaded = load_recipe(recipe, set_ or ())
+    staff = Workers.parse(workers, resources=options.resources(resource or ()))
     with progress("making pairs") as report:
-        made = build_pairs(loaded, generator, data, out, workers=workers, on_progress=report)
+        made = build_pairs(
+            loaded, generator, data, out, workers=staff, on_progress=report, tracked_in=out, price=price
+        )
     typer.echo(
         f"{made.kept} pairs kept, {made.rejected} rejected, {made.failed} failed; {out}/ledger.parquet says why"
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from xdub.errors import UserError
 
 Recipe = Annotated[
     str, typer.Option("--recipe", "-r", help="A shipped recipe (tiny, small, xdub-1b) or a YAML file.")
@@ -23,3 +26,15 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives th
 Workers = Annotated[
     int, typer.Option("--workers", min=1, help="Parallel workers, each with a GPU where there are any.")
 ]
+
+
+def resources(told: Sequence[str]) -> dict[str, float]:
+    """``pairgen=1`` -> {"pairgen": 1.0}."""
+    found = {}
+    for text in told:
+        name, _, amount = text.partition("=")
+        try:
+            found[name] = float(amount)
+        except ValueError:
+            raise UserError(f"--resource {text}: give NAME=NUMBER, such as pairgen=1") from None
+    return found

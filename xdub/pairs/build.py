@@ -8,10 +8,9 @@ moment, workers and nodes too.
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,11 @@ from xdub.data.shards import Ledger, ShardWriter, read_manifest
 from xdub.errors import UserError
 from xdub.pairs.generator import generator_file
 from xdub.pairs.judges import Judges
+from xdub.pairs.live import Live, Report, tracked
 from xdub.pairs.plan import Unit, plan_units, read_entries, what_decides
+from xdub.pairs.pool import WorkerPool, Workers
 from xdub.pairs.worker import Outcome, PairWorker
-from xdub.ray_session import ensure_ray
 
-Report = Callable[..., None]
-"""report(done, total, text="")"""
 MAX_FAILED = 0.2
 """Share of inputs that may fail (damaged rows) before the run stops."""
 
@@ -52,11 +50,13 @@ def build_pairs(
     data: str | Path,
     out: str | Path,
     *,
-    workers: int = 1,
+    workers: int | Workers = 1,
     seed: int | None = None,
     on_progress: Report | None = None,
     local: bool = False,
     judges: Judges | None = None,
+    tracked_in: str | Path | None = None,
+    price: float | None = None,
 ) -> PairReport:
     """Make pairs of every clip of a data set; the same call again continues, and adds nothing when all is done.
 
@@ -64,19 +64,21 @@ def build_pairs(
         generator: an export of the generator phase, its run, or a bundle.
         data: folder of clips; `xdub render` data holds twins, which give exact pairs too (`pairs.render_twins`).
         out: folder for pair shards, manifest.json and ledger.parquet.
-        workers: Ray actors, each with a GPU if there are any, else with its share of the cores.
+        workers: Ray actors, each with a GPU if there are any, else with its share of the cores; `Workers` for a pool
+            that grows and shrinks.
         seed: of noise, choice of speech and light; default: the recipe's.
         local: in this process, without Ray (tests, debugging).
         judges: networks of the filters; default: those of `recipe.perception`.
+        tracked_in: folder of the MLflow parent run; none = not tracked.
+        price: dollars an hour of a worker, for the cost of a kept pair.
 
     Raises:
         UserError: data or generator are missing or do not fit the recipe, OUT was made otherwise, the disk is full, or
             more than a fifth of the inputs failed.
     """
     begin = time.monotonic()
-    seed = recipe.seed if seed is None else seed
-    if workers < 1:
-        raise UserError(f"workers={workers}: at least one is needed")
+    out, seed = Path(out), recipe.seed if seed is None else seed
+    staff = workers if isinstance(workers, Workers) else Workers(least=workers, most=workers)
     manifest = read_manifest(data)
     if manifest.kind != "clips":
         raise UserError(
@@ -86,36 +88,42 @@ def build_pairs(
         raise UserError(f"{data}: an empty data set; there is nothing to make pairs of")
     digest = file_sha256(generator_file(generator))  # part of every pair's id
     units = plan_units(read_entries(manifest), recipe, generator_digest=digest, seed=seed)
-    total = sum(len(unit.jobs) for unit in units)
     arguments = dict(
-        recipe=recipe.to_dict(), generator=str(generator), data=str(data), seed=seed, judges=judges
+        recipe=recipe.to_dict(),
+        generator=str(Path(generator).resolve()),
+        data=str(Path(data).resolve()),
+        seed=seed,
+        judges=judges,
     )
-    steps: dict[str, float] = {}
     made_of = {"generator": digest, "data": manifest.digest, "pair_seed": seed} | what_decides(recipe)
-    _check_continues(Path(out), made_of)
+    _check_continues(out, made_of)
+    steps: Counter[str] = Counter()
     with ShardWriter(out, rows_per_shard=recipe.pairs.batch, kind="pairs", recipe=made_of) as writer:
         book = _Book(writer, Ledger(out))
-        open_units = [unit for unit in units if not book.settled(unit)]
-        done = total - sum(len(unit.jobs) for unit in open_units)
-        book.tell(on_progress, done, total)
-        make = _local if local else partial(_with_ray, workers=workers)
-        for unit, outcome in zip(open_units, make(arguments, open_units), strict=True):
-            book.commit(outcome)
-            for name, seconds in outcome.seconds.items():
-                steps[name] = steps.get(name, 0.0) + seconds
-            done += len(unit.jobs)
-            book.tell(on_progress, done, total)
-            book.stop_if_hopeless(total)
-        book.ledger.flush()
+        facts = {"generator": digest, "pair_seed": seed, "workers": f"{staff.least}:{staff.most}"}
+        with tracked(tracked_in, out, recipe, Path(data), facts) as journal:
+            live = Live(
+                total=sum(len(unit.jobs) for unit in units), price=price, report=on_progress, journal=journal
+            )
+            open_units = [unit for unit in units if not book.settled(unit)]
+            live.begin(live.total - sum(len(unit.jobs) for unit in open_units), book.counts, book.seconds)
+            pool = WorkerPool(arguments, staff, on_state=live.pool_is)
+            outcomes = _local(arguments, open_units) if local else pool.outcomes(open_units)
+            for unit, outcome in zip(open_units, outcomes, strict=True):
+                book.commit(outcome)
+                steps.update(outcome.seconds)
+                live.committed(len(unit.jobs), book.counts, book.seconds)
+                book.stop_if_hopeless(live.total)
+            book.ledger.flush()
     counts = book.ledger.counts()
     return PairReport(
-        inputs=total,
+        inputs=live.total,
         kept=counts["kept"],
         rejected=counts["rejected"],
         failed=counts["failed"],
         seconds=time.monotonic() - begin,
         counts=counts,
-        steps=steps,
+        steps=dict(steps),
     )
 
 
@@ -137,7 +145,9 @@ class _Book:
         self.writer, self.ledger = writer, ledger
         rows = ledger.rows()
         self._settled = {row.input for row in rows if row.status != "failed"}
-        self._counts = Counter(row.status for row in rows if row.status != "failed")
+        self.counts = Counter(row.status for row in rows if row.status != "failed")
+        self.seconds = sum(row.seconds for row in rows if row.status != "failed")
+        """Of work, as the ledger has it."""
         self._flushed_at, self._flush_cost = 0.0, 0.0
 
     def settled(self, unit: Unit) -> bool:
@@ -152,7 +162,8 @@ class _Book:
         self.writer.flush()
         for entry in outcome.ledger:
             if self.ledger.add(entry):
-                self._counts[entry.status] += 1
+                self.counts[entry.status] += 1
+                self.seconds += entry.seconds
         # The ledger is rewritten whole: spend at most a twentieth of the time on it. Rows that a crash then loses are
         # made again, and their pairs found to be there.
         begin = time.monotonic()
@@ -161,74 +172,15 @@ class _Book:
             self._flushed_at = time.monotonic()
             self._flush_cost = self._flushed_at - begin
 
-    def tell(self, report: Report | None, done: int, total: int) -> None:
-        if report is not None:
-            report(done, total, ", ".join(f"{self._counts[s]} {s}" for s in ("kept", "rejected", "failed")))
-
     def stop_if_hopeless(self, total: int) -> None:
-        if self._counts["failed"] > max(1, MAX_FAILED * total):
+        if self.counts["failed"] > max(1, MAX_FAILED * total):
             last = [row for row in self.ledger.rows() if row.status == "failed"][-1]
             self.ledger.flush()
             raise UserError(
-                f"{self._counts['failed']} of {total} inputs failed, last {last.input}: {last.message}"
+                f"{self.counts['failed']} of {total} inputs failed, last {last.input}: {last.message}"
             )
 
 
 def _local(arguments: dict[str, Any], units: Sequence[Unit]) -> Iterator[Outcome]:
     if units:
         yield from map(PairWorker(**arguments).run, units)
-
-
-def _with_ray(arguments: dict[str, Any], units: Sequence[Unit], workers: int) -> Iterator[Outcome]:
-    """Outcomes in the order of the units, from actors that are restarted when they die."""
-    if not units:
-        return
-    import ray
-
-    ensure_ray(cpus=4)
-    gpus = ray.cluster_resources().get("GPU", 0)
-    resources = {"num_gpus": 1, "num_cpus": 1} if gpus else {"num_cpus": 0.5}
-    # One thread each: the order of sums, hence every bit, is then the same on every worker.
-    actor = ray.remote(PairWorker).options(max_restarts=3, max_task_retries=3, **resources)
-    actors = [actor.remote(**arguments, threads=1) for _ in range(min(workers, len(units)))]
-    try:
-        yield from _ordered(actors, units)
-    finally:
-        for one in actors:
-            ray.kill(one)
-
-
-def _ordered(actors: Sequence[Any], units: Sequence[Unit]) -> Iterator[Outcome]:
-    """Each actor works on one unit and has one waiting; results come in order, at most a few ahead."""
-    import ray
-
-    waiting = deque(units)
-    load = {n: 0 for n in range(len(actors))}
-    running: dict[Any, tuple[int, int]] = {}  # result -> (actor, unit)
-    ready: dict[int, Outcome] = {}
-    order = deque(unit.number for unit in units)
-    ahead = 4 * len(actors)
-    while order:
-        while waiting and len(running) + len(ready) < ahead and min(load.values()) < 2:
-            number = min(load, key=load.get)
-            unit = waiting.popleft()
-            running[actors[number].run.remote(unit)] = (number, unit.number)
-            load[number] += 1
-        finished, _ = ray.wait(list(running), num_returns=1)
-        number, unit_number = running.pop(finished[0])
-        load[number] -= 1
-        ready[unit_number] = _get(finished[0])
-        while order and order[0] in ready:
-            yield ready.pop(order.popleft())
-
-
-def _get(result: Any) -> Outcome:
-    """The outcome; what a worker raised is raised here as itself."""
-    import ray
-
-    try:
-        return ray.get(result)
-    except ray.exceptions.RayTaskError as error:
-        raise (error.cause if isinstance(error.cause, UserError) else error) from None
-    except ray.exceptions.RayActorError as error:
-        raise RuntimeError(f"a pair worker died more often than it is restarted: {error}") from error

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from xdub.errors import UserError
-from xdub.ray_session import ensure_ray
+from xdub.ray_session import draining_nodes, ensure_ray
 
 if TYPE_CHECKING:
     from xdub.config import TrainConfig
@@ -38,13 +38,6 @@ def capacity() -> int:
     if use_gpu():
         return int(sum(resources.get("GPU", 0) for resources in totals))
     return max(0, int(sum(resources.get("CPU", 0) for resources in totals)) - 1)
-
-
-def draining_nodes() -> set[str]:
-    """Ids of machines that have been told to go, such as reclaimed spot instances."""
-    import ray
-
-    return set(ray._private.state.state.get_draining_nodes() or ())
 
 
 def choose_workers(train: TrainConfig, available: int) -> int | None:

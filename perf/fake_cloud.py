@@ -1,0 +1,172 @@
+"""A Ray cluster with an autoscaler whose machines are processes here: Ray's own fake provider, its real autoscaler."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from xdub.runtime_env import prepare_environment
+
+HEAD = "f" * 51 + "00000"
+
+
+class FakeCloud:
+    """A head without work, and up to ``most`` machines with one CPU and one ``pairgen`` each, none of them at first.
+
+    Use as a context manager.
+    """
+
+    def __init__(self, folder: Path, *, most: int = 3, idle_seconds: float = 6.0) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._most, self._idle_minutes = folder, most, idle_seconds / 60
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = probe.getsockname()[1]
+        self.address = f"127.0.0.1:{self._port}"
+        self._head: subprocess.Popen | None = None
+
+    def __enter__(self) -> FakeCloud:
+        prepare_environment()
+        config = self._folder / "cluster.json"
+        config.write_text(json.dumps(self._config()))
+        ray = str(Path(sys.executable).with_name("ray"))
+        command = [
+            ray,
+            "start",
+            "--head",
+            "--block",
+            f"--port={self._port}",
+            "--num-cpus=0",
+            "--include-dashboard=false",
+        ]
+        command += ["--object-store-memory=100000000", f"--autoscaling-config={config}"]
+        variables = {
+            "RAY_FAKE_CLUSTER": "1",
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+            "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD,
+            "RAY_CLOUD_INSTANCE_ID": HEAD,
+        }
+        with (self._folder / "head.log").open("ab") as log:
+            self._head = subprocess.Popen(
+                command, env=os.environ | variables, stdout=log, stderr=log, start_new_session=True
+            )
+        self._wait_until_up()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._session():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        if self._head is not None:
+            self._head.wait()
+
+    def machines(self) -> list[psutil.Process]:
+        """The raylets of the machines that there are, oldest first, without the head's."""
+        return [
+            process for process in self._raylets() if any("pairgen,1" in text for text in _command(process))
+        ]
+
+    def processes(self, title: str) -> list[psutil.Process]:
+        """What Ray calls so, oldest first."""
+        return [p for p in self._session() if (_command(p) or [""])[0].startswith(title)]
+
+    def crash(self) -> float:
+        """One machine is gone from one moment to the next: its raylet and all that runs on it. The time of it."""
+        raylet = self.machines()[-1]
+        others = raylet.children(recursive=True)
+        at = time.monotonic()
+        for process in [raylet, *others]:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        return at
+
+    def _raylets(self) -> list[psutil.Process]:
+        return [p for p in self._session() if (_command(p) or [""])[0].endswith("raylet/raylet")]
+
+    def _session(self) -> list[psutil.Process]:
+        """All processes of the cluster: they share the head's session."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, ProcessLookupError):
+                if self._head is not None and os.getsid(process.pid) == self._head.pid:
+                    found.append(process)
+        return sorted(found, key=lambda process: process.pid)
+
+    def _wait_until_up(self, seconds: float = 120.0) -> None:
+        end = time.monotonic() + seconds
+        while not self._raylets():
+            if time.monotonic() > end or (self._head is not None and self._head.poll() is not None):
+                raise RuntimeError(
+                    f"the cluster does not start: {(self._folder / 'head.log').read_text()[-2000:]}"
+                )
+            time.sleep(0.2)
+        time.sleep(2.0)  # the raylet is there before it has registered
+
+    def _config(self) -> dict[str, Any]:
+        empty_lists = (
+            "initialization_commands",
+            "setup_commands",
+            "head_setup_commands",
+            "worker_setup_commands",
+        )
+        empty_lists += (
+            "head_start_ray_commands",
+            "worker_start_ray_commands",
+            "rsync_exclude",
+            "rsync_filter",
+        )
+        machine = {"CPU": 1, "pairgen": 1, "object_store_memory": 80_000_000}
+        return {
+            "cluster_name": "fake",
+            "max_workers": self._most,
+            "upscaling_speed": 10.0,
+            "idle_timeout_minutes": self._idle_minutes,
+            "provider": {
+                "type": "fake_multinode",
+                "use_node_id_as_ip": True,
+                "disable_node_updaters": True,
+                "disable_launch_config_check": True,
+                "launch_multiple": True,
+                "head_node_id": HEAD,
+                "gcs_address": self.address,
+            },
+            "auth": {},
+            "docker": {},
+            "file_mounts": {},
+            "cluster_synced_files": [],
+            "file_mounts_sync_continuously": False,
+            "head_node_type": "ray.head.default",
+            "available_node_types": {
+                "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+                "pairgen": {
+                    "resources": machine,
+                    "node_config": {},
+                    "min_workers": 0,
+                    "max_workers": self._most,
+                },
+            },
+        } | {name: [] for name in empty_lists}
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def terminate(process: subprocess.Popen) -> None:
+    """kill -9 and wait."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

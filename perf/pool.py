@@ -1,0 +1,230 @@
+"""`python -m perf pool`: pair workers come when there is work and go when there is none, and no kill changes a pair.
+
+A real Ray autoscaler with machines that are processes here. `xdub pairs --workers 0:3` runs twice on the same clips:
+once undisturbed, and once while an actor, a machine and the driver are killed with -9 (the driver is submitted again).
+Both must end with the same shards, hash for hash, and with one ledger row for every input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from perf.environment import environment
+from perf.fake_cloud import FakeCloud, terminate
+from perf.recovery import render, say
+
+MOST = 3
+SETTINGS = ["pairs.batch=2", "pairs.render_twins=0.0"]
+"""Two clips a unit, all of them generated."""
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser("pool", help="autoscale pair workers, and kill them", description=__doc__)
+    parser.add_argument("--data", type=Path, help="data set of clips; rendered if not given")
+    parser.add_argument("--clips", type=int, default=12, help="clips to render (each has a twin)")
+    parser.add_argument("--seed", type=int, default=0, help="decides the moments of the kills")
+    parser.add_argument("--json", type=Path, help="write the result to this file")
+    parser.add_argument("--plot", type=Path, help="draw the undisturbed run's timeline to this file")
+    parser.set_defaults(main=main)
+
+
+def main(told: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory(prefix="pool-") as name:
+        folder = Path(name)
+        data = told.data or render(folder / "clips", clips=told.clips)
+        with FakeCloud(folder / "cloud", most=MOST) as cloud:
+            undisturbed, timeline = _undisturbed(cloud, data, folder / "undisturbed")
+            killed = _killed(cloud, data, folder / "killed", random.Random(told.seed))
+        killed |= _compare(folder / "undisturbed", folder / "killed")
+    result = {
+        "command": " ".join(["python -m perf", *sys.argv[1:]]),
+        "environment": environment(),
+        "settings": SETTINGS,
+        "undisturbed": undisturbed,
+        "killed": killed,
+        "timeline": timeline,
+    }
+    print(json.dumps({"undisturbed": undisturbed, "killed": killed}, indent=1))
+    if told.json:
+        told.json.write_text(json.dumps(result, indent=1) + "\n")
+    if told.plot:
+        figure(timeline, undisturbed).savefig(told.plot)
+    good = killed["same_shards"] and killed["every_input_once"] and undisturbed["most_machines"] == MOST
+    return 0 if good else 1
+
+
+class Driver:
+    """`xdub pairs` in a process of its own."""
+
+    def __init__(self, cloud: FakeCloud, data: Path, out: Path) -> None:
+        import xdub
+
+        generator = Path(xdub.__file__).parent / "weights_tiny"
+        self._command = [str(Path(sys.executable).with_name("xdub")), "pairs", "--recipe", "tiny"]
+        self._command += ["--generator", str(generator), "--data", str(data), "--out", str(out)]
+        self._command += ["--workers", f"0:{MOST}", "--resource", "pairgen=1"]
+        for setting in SETTINGS:
+            self._command += ["--set", setting]
+        self._environment = os.environ | {"RAY_ADDRESS": cloud.address, "MLFLOW_TRACKING_URI": ""}
+        self.out, self._log = out, out.with_suffix(".log")
+        self.submit()
+
+    def submit(self) -> None:
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self._command, env=self._environment, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def units(self) -> int:
+        """Committed so far."""
+        return len(list(self.out.glob("shard-*.parquet")))
+
+    def wait(self, reached: Callable[[], bool], what: str, seconds: float = 600.0) -> None:
+        """RuntimeError when the driver ends before, or nothing happens."""
+        end = time.monotonic() + seconds
+        while not reached():
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"waited for {what}: {self._log.read_text()[-1500:]}")
+            time.sleep(0.05)
+
+    def finish(self, seconds: float = 1200.0) -> None:
+        if self.process.wait(timeout=seconds) != 0:
+            raise RuntimeError(
+                f"the driver ended with {self.process.returncode}: {self._log.read_text()[-1500:]}"
+            )
+
+
+class Watch(threading.Thread):
+    """Looks four times a second at what there is: (seconds, machines, workers, busy workers, units committed)."""
+
+    def __init__(self, cloud: FakeCloud, driver: Driver) -> None:
+        super().__init__(daemon=True)
+        self._cloud, self._driver, self._done = cloud, driver, threading.Event()
+        self._begin = time.monotonic()
+        self.samples: list[tuple[float, int, int, int, int]] = []
+
+    def run(self) -> None:
+        while not self._done.wait(0.25):
+            actors = self._cloud.processes("ray::_Actor")
+            busy = sum(
+                p.is_running() and (p.cmdline() or [""])[0].startswith("ray::_Actor.run") for p in actors
+            )
+            now = round(time.monotonic() - self._begin, 2)
+            self.samples.append((now, len(self._cloud.machines()), len(actors), busy, self._driver.units()))
+
+    def end(self) -> None:
+        self._done.set()
+        self.join()
+
+
+def _undisturbed(cloud: FakeCloud, data: Path, out: Path) -> tuple[dict[str, Any], list[Any]]:
+    driver = Driver(cloud, data, out)
+    watch = Watch(cloud, driver)
+    watch.start()
+    begin = time.monotonic()
+    driver.finish()
+    ended = time.monotonic() - begin
+    while cloud.machines() and time.monotonic() - begin < ended + 120:
+        time.sleep(0.2)
+    time.sleep(1.0)
+    watch.end()
+    machines = [(t, n) for t, n, *_ in watch.samples]
+
+    def first(reached: Callable[[Any], bool]) -> float | None:
+        return next((sample[0] for sample in watch.samples if reached(sample)), None)
+
+    asked = first(lambda s: s[1] > 0)
+    row = {
+        "seconds": round(ended, 1),
+        "most_machines": max(n for _, n in machines),
+        "machines_at_seconds": {n: first(lambda s, n=n: s[1] >= n) for n in range(1, MOST + 1)},
+        "first_worker_busy_at": first(lambda s: s[3] > 0),
+        "first_unit_at": first(lambda s: s[4] > 0),
+        "from_one_to_all_machines": round((first(lambda s: s[1] >= MOST) or float("nan")) - (asked or 0), 1),
+        "no_machine_after_the_end": round(max((t for t, n in machines if n), default=0) - ended, 1),
+        "units": driver.units(),
+    }
+    say(str(row))
+    return row, watch.samples
+
+
+def _killed(cloud: FakeCloud, data: Path, out: Path, draw: random.Random) -> dict[str, Any]:
+    driver = Driver(cloud, data, out)
+    begin, events = time.monotonic(), []
+
+    def note(what: str) -> None:
+        events.append({"at": round(time.monotonic() - begin, 1), "killed": what, "units": driver.units()})
+        say(str(events[-1]))
+        time.sleep(draw.uniform(1.0, 4.0))
+
+    def busy() -> list[Any]:
+        return cloud.processes("ray::_Actor.run")
+
+    driver.wait(lambda: driver.units() >= 1 and bool(busy()), "a busy worker")
+    time.sleep(draw.uniform(0.0, 2.0))
+    (busy() or cloud.processes("ray::_Actor"))[-1].kill()
+    note("an actor")
+    driver.wait(lambda: driver.units() >= 3 and bool(busy()), "a busy machine")
+    cloud.crash()
+    note("a machine")
+    driver.wait(lambda: driver.units() >= 5 and bool(busy()), "a driver with work")
+    terminate(driver.process)
+    note("the driver")
+    driver.submit()
+    driver.finish()
+    return {"seconds": round(time.monotonic() - begin, 1), "kills": events}
+
+
+def _compare(undisturbed: Path, killed: Path) -> dict[str, Any]:
+    from xdub.data.shards import Ledger, read_manifest
+
+    one, other = read_manifest(undisturbed, verify=True), read_manifest(killed, verify=True)
+    rows = Ledger(killed).rows()
+    inputs = Counter(row.input for row in rows)
+    facts = [{(r.input, r.status, r.clip_id) for r in Ledger(out).rows()} for out in (undisturbed, killed)]
+    return {
+        "pairs": len(other.ids),
+        "same_ids": one.ids == other.ids,
+        "same_shards": {s.file: s.sha256 for s in one.shards} == {s.file: s.sha256 for s in other.shards},
+        "same_ledger": facts[0] == facts[1],
+        "every_input_once": set(inputs.values()) == {1} and len(facts[0]) == len(rows),
+        "status": dict(Counter(row.status for row in rows)),
+    }
+
+
+def figure(timeline: list[Any], row: dict[str, Any]):
+    """Machines and workers over time, and the work that is left."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    seconds, machines, workers, busy, units = zip(*timeline, strict=True)
+    made = Figure(figsize=(9, 4.6), dpi=130, layout="constrained")
+    FigureCanvasAgg(made)
+    top, bottom = made.subplots(2, 1, sharex=True, height_ratios=(1, 1.4))
+    top.fill_between(seconds, [row["units"] - n for n in units], step="post", color="#c9d3f5")
+    top.set_ylabel("units left")
+    bottom.step(seconds, machines, where="post", color="#1f2430", label="machines")
+    bottom.step(seconds, workers, where="post", color="#3457d5", label="workers")
+    bottom.fill_between(seconds, busy, step="post", color="#3457d5", alpha=0.25, label="workers with a unit")
+    bottom.axvline(row["seconds"], color="#b8bfcc", lw=1)
+    bottom.annotate("all pairs made", (row["seconds"], MOST + 0.15), fontsize=8, ha="right", color="#5b6270")
+    bottom.set_yticks(range(MOST + 1))
+    bottom.set_ylim(0, MOST + 0.5)
+    bottom.set_xlabel("seconds since `xdub pairs --workers 0:3` was started")
+    bottom.legend(frameon=False, fontsize=8, loc="upper left", ncols=3)
+    for axis in (top, bottom):
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=8)
+    return made
