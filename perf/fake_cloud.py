@@ -91,7 +91,8 @@ class FakeCloud:
         return at
 
     def _raylets(self) -> list[psutil.Process]:
-        return [p for p in self._session() if (_command(p) or [""])[0].endswith("raylet/raylet")]
+        found = [p for p in self._session() if (_command(p) or [""])[0].endswith("raylet/raylet")]
+        return [p for p in found if _parent(p) not in {other.pid for other in found}]  # not what it just forks
 
     def _session(self) -> list[psutil.Process]:
         """All processes of the cluster: they share the head's session."""
@@ -163,6 +164,13 @@ def _command(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:
         return []
+
+
+def _parent(process: psutil.Process) -> int:
+    try:
+        return process.ppid()
+    except psutil.Error:
+        return 0
 
 
 def terminate(process: subprocess.Popen) -> None:

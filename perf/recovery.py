@@ -111,8 +111,11 @@ class Bench:
     def _row(
         self, kind: str, run: Run, whole: Run, at: float, *, reached: int, usual: float, ids: dict | None
     ) -> dict[str, Any]:
-        """Ends the run and compares it. Seconds lost are those until the second step after the kill, less two steps; for
-        a kill before the first step, until that."""
+        """Ends the run and compares it.
+
+        Seconds lost are those until the second step after the kill, less two steps; for a kill before the first step,
+        those until it.
+        """
         if reached:
             lost = (
                 run.wait_for_step(reached + 2) - at - 2 * usual
