@@ -92,7 +92,9 @@ class FakeCloud:
 
     def _raylets(self) -> list[psutil.Process]:
         found = [p for p in self._session() if (_command(p) or [""])[0].endswith("raylet/raylet")]
-        return [p for p in found if _parent(p) not in {other.pid for other in found}]  # not what it just forks
+        return [
+            p for p in found if _parent(p) not in {other.pid for other in found}
+        ]  # not what it just forks
 
     def _session(self) -> list[psutil.Process]:
         """All processes of the cluster: they share the head's session."""

@@ -153,20 +153,6 @@ def test_a_driver_killed_at_any_moment_leaves_nothing_half_written(
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-@pytest.mark.slow
-def test_ray_workers_make_the_same_pairs(undisturbed, models, data, tmp_path) -> None:
-    import ray
-
-    try:
-        report = _build(models, data, tmp_path, local=False, workers=2)
-    finally:
-        ray.shutdown()
-    assert read_manifest(tmp_path).ids == read_manifest(undisturbed[0]).ids
-    assert report.kept == undisturbed[1].kept
-    for one, other in zip(iter_clips(tmp_path), iter_clips(undisturbed[0]), strict=True):
-        assert np.abs(one.reference.astype(int) - other.reference).mean() < 0.5
-
-
 def test_a_damaged_clip_fails_alone_and_too_many_end_the_run(models, tmp_path) -> None:
     import pyarrow.parquet as pq
 
