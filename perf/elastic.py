@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -17,7 +18,7 @@ from typing import Any
 from perf.environment import environment
 from perf.recovery import SETTINGS, render, say
 from perf.victims import Run
-from xdub.runtime_env import prepare_environment
+from xdub.runtime_env import LOOPBACK, prepare_environment
 
 STEPS_BETWEEN = 4
 FIXED = [s for s in SETTINGS if "batch" not in s]
@@ -34,6 +35,7 @@ def add_parser(commands: Any) -> None:
 
 
 def main(told: argparse.Namespace) -> int:
+    os.environ[LOOPBACK] = "1"  # several machines need it
     prepare_environment()
     from ray.cluster_utils import Cluster
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from xdub.runtime_env import prepare_environment
+from xdub.runtime_env import LOOPBACK, prepare_environment
 
 HEAD = "f" * 51 + "00000"
 
@@ -55,6 +55,7 @@ class FakeCloud:
             "AUTOSCALER_UPDATE_INTERVAL_S": "1",
             "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD,
             "RAY_CLOUD_INSTANCE_ID": HEAD,
+            LOOPBACK: "1",  # several machines need it
         }
         with (self._folder / "head.log").open("ab") as log:
             self._head = subprocess.Popen(

@@ -42,6 +42,7 @@ ALLOWED = {
         "xdub_kernels",
     },
     "evaluate": {"dub", "model", "data", "perception", "media"},
+    "submit": set(),
     "bootstrap": {"train", "pairs", "dub", "model", "data", "media"},
     "demo": {
         "bootstrap",
@@ -65,6 +66,7 @@ DOORS = {
         "data/ingest.py",
         "data/stream.py",
         "pairs/pool.py",
+        "submit/jobs.py",
         "train/context.py",
         "train/launch.py",
         "train/failures.py",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from xdub.runtime_env import prepare_environment
+from xdub.runtime_env import on_a_cluster, prepare_environment
 
 OBJECT_STORE_BYTES = 400_000_000
 STARTS = 3
@@ -21,8 +21,7 @@ def ensure_ray(cpus: int = 1) -> bool:
 
     if ray.is_initialized():
         return False
-    in_ray_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    if in_ray_job or os.environ.get("RAY_ADDRESS"):
+    if on_a_cluster():
         ray.init(logging_level="ERROR")
         return True
     for attempt in range(1, STARTS + 1):

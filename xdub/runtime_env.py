@@ -44,7 +44,18 @@ SETTINGS = {
 }
 
 
+LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""At 0 Ray takes 127.0.0.1 for its machine's address, so that nothing of it listens to other machines."""
+
+
 def prepare_environment() -> None:
     """Set what is not set yet."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    if not on_a_cluster():
+        os.environ.setdefault(LOOPBACK, "0")
+
+
+def on_a_cluster() -> bool:
+    """Whether the Ray to be used is not one of our own: we are a job, or RAY_ADDRESS names one."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ or bool(os.environ.get("RAY_ADDRESS"))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from xdub import __version__
-from xdub.cli import evaluate, make_data, plan, training, use, weights
+from xdub.cli import evaluate, make_data, plan, submitting, training, use, weights
 from xdub.cli.errors import run_app
 from xdub.runtime_env import prepare_environment
 
@@ -37,10 +37,11 @@ def _root(
     pass
 
 
-for module in (use, make_data, training, plan):
+for module in (use, make_data, training, plan, submitting):
     module.register(app)
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(training.runs, name="runs")
+app.add_typer(submitting.jobs, name="jobs")
 app.add_typer(weights.app, name="weights")
 
 

@@ -8,7 +8,9 @@ Ray is imported inside the functions, so its classes are extended there, too.
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from xdub.train.failures import Failures, judge
 from xdub.train.trainer import STOP_FILE
 from xdub.train.worker import TrainJob, run_in_ray
 
+LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+
 
 def fit(job: TrainJob, train: TrainConfig, workers: int, failures: Failures) -> str | None:
     """From start to end: None, or what went wrong if another controller may help.
@@ -26,14 +30,13 @@ def fit(job: TrainJob, train: TrainConfig, workers: int, failures: Failures) -> 
     RayError when the controller itself was lost; UserError for what the user can mend.
     """
     from ray.train import TrainingFailedError
-    from ray.train.torch import TorchConfig
     from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 
     gpu, storage = use_gpu(), Path(job.folder).resolve() / ".ray"
     trainer = _trainer_class()(
         run_in_ray,
         train_loop_config={"job": job},
-        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        torch_config=_torch_config("nccl" if gpu else "gloo"),
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
         run_config=RunConfig(
             name=f"run{time.time_ns()}",  # Ray would go on with one that has the name of an earlier one
@@ -103,3 +106,50 @@ def _trainer_class() -> Any:
             ]
 
     return Trainer
+
+
+def _torch_config(backend: str) -> Any:
+    """Ray's, but ranks of one machine meet in a file and talk over loopback: torch's store listens to everyone."""
+    import ray
+    from ray.train.torch import config
+
+    class Backend(config._TorchBackend):
+        def on_start(self, worker_group: Any, backend_config: Any) -> None:
+            nodes = worker_group.execute(lambda: ray.get_runtime_context().get_node_id())
+            if len(set(nodes)) > 1:
+                super().on_start(worker_group, backend_config)
+                return
+            self._meeting = worker_group.execute_single(0, tempfile.mkdtemp, prefix="xdub-ranks-")
+            worker_group.execute(config._set_torch_distributed_env_vars)
+            worker_group.execute(_prefer_loopback)
+            joined = [
+                worker_group.execute_single_async(
+                    rank,
+                    config._setup_torch_process_group,
+                    backend=backend,
+                    world_rank=rank,
+                    world_size=len(worker_group),
+                    init_method=f"file://{self._meeting}/ranks",
+                    timeout_s=backend_config.timeout_s,
+                )
+                for rank in range(len(worker_group))
+            ]
+            ray.get(joined)
+
+        def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:
+            super().on_shutdown(worker_group, backend_config)
+            if meeting := getattr(self, "_meeting", None):
+                worker_group.execute_single(0, shutil.rmtree, meeting, ignore_errors=True)
+
+    class TorchConfig(config.TorchConfig):
+        @property
+        def backend_cls(self) -> Any:
+            return Backend
+
+    return TorchConfig(backend=backend)
+
+
+def _prefer_loopback() -> None:
+    if Path("/sys/class/net/lo").exists():
+        for name, value in LOOPBACK.items():
+            os.environ.setdefault(name, value)

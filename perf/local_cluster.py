@@ -1,0 +1,104 @@
+"""A Ray cluster of several machines that are processes here, with dashboard and token: what jobs are submitted to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import psutil
+
+from xdub.runtime_env import LOOPBACK, prepare_environment
+
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+class LocalCluster:
+    """A head with ``cpus`` and ``more`` raylets with as many; all on loopback, behind a token of its own.
+
+    Use as a context manager. ``environment`` is what a client needs.
+    """
+
+    def __init__(self, folder: Path, *, cpus: int = 2, more: int = 1) -> None:
+        prepare_environment()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._log, self._cpus, self._more = folder / "cluster.log", cpus, more
+        self._port, self._dashboard = free_port(), free_port()
+        self.address = f"http://127.0.0.1:{self._dashboard}"
+        self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        self._processes: list[subprocess.Popen] = []
+
+    def __enter__(self) -> LocalCluster:
+        common = ["--block", f"--num-cpus={self._cpus}", "--object-store-memory=200000000"]
+        head = ["--head", "--node-ip-address=127.0.0.1", f"--port={self._port}", "--dashboard-host=127.0.0.1"]
+        self._start([*head, f"--dashboard-port={self._dashboard}", *common])
+        self._wait()
+        for _ in range(self._more):  # one after the other: two at once time out on a small machine
+            self._start([f"--address=127.0.0.1:{self._port}", "--node-ip-address=127.0.0.1", *common])
+            time.sleep(5.0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        for started in self._processes:
+            started.wait()
+
+    def processes(self) -> list[psutil.Process]:
+        """All of the cluster, jobs included: they share the sessions that we have started."""
+        sessions = {started.pid for started in self._processes}
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, ProcessLookupError):
+                if os.getsid(process.pid) in sessions:
+                    found.append(process)
+        return found
+
+    def get(self, path: str, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
+        """(status, body) of the dashboard's answer."""
+        request = urllib.request.Request(self.address + path, headers=headers or {})
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """With our token."""
+        return {"Authorization": f"Bearer {self.environment['RAY_AUTH_TOKEN']}"}
+
+    def _start(self, options: list[str]) -> None:
+        path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"  # a job's `python` is ours
+        with self._log.open("ab") as log:
+            started = subprocess.Popen(
+                [RAY, "start", *options],
+                env=os.environ | self.environment | {"PATH": path, LOOPBACK: "1"},  # several machines need it
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._processes.append(started)
+
+    def _wait(self, seconds: float = 120.0) -> None:
+        end = time.monotonic() + seconds
+        while True:
+            with contextlib.suppress(OSError):
+                if self.get("/api/version", self.headers)[0] == 200:
+                    return
+            if time.monotonic() > end or self._processes[0].poll() is not None:
+                raise RuntimeError(f"the cluster does not start: {self._log.read_text()[-2000:]}")
+            time.sleep(0.3)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,14 @@
+"""Cluster entry point of `xdub eval`, on the Ray that the job was submitted to.
+
+ray job submit --working-dir . -- python ray_jobs/evaluate.py --help
+"""
+
+from __future__ import annotations
+
+import sys
+
+from xdub.cli import main
+
+if __name__ == "__main__":
+    sys.argv.insert(1, "eval")
+    main()

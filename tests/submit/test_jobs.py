@@ -1,0 +1,125 @@
+"""`xdub submit` on a real Ray cluster of two machines with dashboard and token, from the outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from perf.local_cluster import LocalCluster
+from xdub.data.lines import read_lines
+from xdub.train.records import last_record
+
+pytestmark = pytest.mark.slow
+XDUB = str(Path(sys.executable).with_name("xdub"))
+SMALL = "train.steps=10 train.checkpoint_every=2 train.global_batch=2 train.micro_batch=2 train.sample_every=0".split()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    with LocalCluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def run(cluster: LocalCluster):
+    """Function: arguments -> the finished command, with the cluster's token."""
+
+    def call(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
+        environment = os.environ | cluster.environment | {"XDUB_ADDRESS": cluster.address} | variables
+        return subprocess.run(
+            [XDUB, *arguments], env=environment, capture_output=True, text=True, timeout=300
+        )
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def heads(run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clips that a job has rendered."""
+    out = tmp_path_factory.mktemp("heads") / "ds"
+    made = run("submit", "render", "--out", str(out), "--clips", "2", "--workers", "1")
+    assert made.returncode == 0, made.stderr
+    assert "submitted render-ds-1" in made.stderr and f"4 rows in {out}" in made.stdout
+    return out
+
+
+def test_a_job_runs_the_code_that_was_sent_and_its_output_is_followed(run, heads, cluster) -> None:
+    assert (heads / "manifest.json").is_file()
+    listed = run("jobs", "list")
+    assert "render-ds-1" in listed.stdout and "SUCCEEDED" in listed.stdout
+    assert "render-ds-1 SUCCEEDED" in run("jobs", "status", "render-ds-1").stdout
+    assert "4 rows" in run("jobs", "logs", "render-ds-1").stdout
+    status, body = cluster.get("/api/jobs/", cluster.headers)  # what the dashboard's page shows
+    (job,) = [job for job in json.loads(body) if job["submission_id"] == "render-ds-1"]
+    assert status == 200 and job["entrypoint"].startswith("python -m xdub.submit.entry render")
+    modules = json.dumps(job["runtime_env"]["py_modules"])
+    assert "xdub" in modules and "xdub_kernels" in modules
+
+
+def test_what_fails_there_is_one_line_here_and_the_same_exit_code(run, tmp_path) -> None:
+    failed = run(
+        *("submit", "train", "generator", "--recipe", "tiny", "--data", str(tmp_path / "none")),
+        *("--out", str(tmp_path / "broken")),
+    )
+    assert failed.returncode == 2
+    (line,) = [line for line in failed.stdout.splitlines() if "xdub: error" in line]
+    assert "none" in line and "Traceback" not in failed.stdout
+
+
+def test_an_image_with_other_versions_is_refused_before_anything_begins(run, tmp_path) -> None:
+    from xdub.submit.versions import versions
+
+    other = json.dumps(versions() | {"torch": "1.0.0"})
+    run_ = subprocess.run(
+        [sys.executable, "-m", "xdub.submit.entry", "render", "--out", str(tmp_path / "x"), "--clips", "1"],
+        env=os.environ | {"XDUB_SUBMITTED": other},
+        capture_output=True,
+        text=True,
+    )
+    assert run_.returncode == 2 and "torch 1.0.0 here" in run_.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_without_the_token_nothing_is_told_or_done(run, cluster) -> None:
+    refused = run("jobs", "list", RAY_AUTH_TOKEN="0" * 64)
+    assert refused.returncode == 2 and "refuses our token" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert cluster.environment["RAY_AUTH_TOKEN"] not in refused.stderr + refused.stdout
+    assert cluster.get("/api/jobs/")[0] in (401, 403)
+
+
+def test_nobody_at_an_address_and_unknown_jobs_are_one_line(run) -> None:
+    gone = run("jobs", "list", XDUB_ADDRESS="http://127.0.0.1:1")
+    assert gone.returncode == 2 and "no Ray dashboard answers" in gone.stderr
+    unknown = run("jobs", "status", "nothing-7")
+    assert unknown.returncode == 2 and "has no job nothing-7; the latest are: " in unknown.stderr
+
+
+def test_a_stopped_job_is_continued_by_the_same_submission(run, heads, tmp_path) -> None:
+    out = tmp_path / "run"
+    command = ["submit", "train", "generator", "--recipe", "tiny", "--data", str(heads), "--out", str(out)]
+    for setting in SMALL:
+        command += ["--set", setting]
+    assert run(*command, "--resume", "--detach").returncode == 0
+    record, end = out / "generator" / "steps.jsonl", time.monotonic() + 240
+    while (last_record(record) or {"step": 0})["step"] < 3:
+        assert time.monotonic() < end, run("jobs", "logs", "train-generator-run-1").stdout
+        time.sleep(0.1)
+    busy = run(*command, "--resume")
+    assert busy.returncode == 2 and "train-generator-run-1 still runs" in busy.stderr
+    assert "STOPPED" in run("jobs", "stop", "train-generator-run-1").stdout
+    finished = run(*command, "--resume")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert (
+        "submitted train-generator-run-2" in finished.stderr
+        and "generator finished at step 10" in finished.stdout
+    )
+    records = list(read_lines(record))
+    assert [r["step"] for r in records] == list(range(1, 11)) and {r["attempt"] for r in records} == {1, 2}
