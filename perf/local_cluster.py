@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import socket
@@ -39,9 +40,11 @@ class LocalCluster:
         head = ["--head", "--node-ip-address=127.0.0.1", f"--port={self._port}", "--dashboard-host=127.0.0.1"]
         self._start([*head, f"--dashboard-port={self._dashboard}", *common])
         self._wait()
-        for _ in range(self._more):  # one after the other: two at once time out on a small machine
-            self._start([f"--address=127.0.0.1:{self._port}", "--node-ip-address=127.0.0.1", *common])
-            time.sleep(5.0)
+        for number in range(self._more):  # one after the other: two at once time out on a small machine
+            # Machines that unpack the same code in the same folder get in each other's way.
+            own = f"--temp-dir={self._log.parent}/m{number}"
+            self._start([f"--address=127.0.0.1:{self._port}", "--node-ip-address=127.0.0.1", own, *common])
+            self._wait(machines=number + 2)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -87,13 +90,16 @@ class LocalCluster:
             )
         self._processes.append(started)
 
-    def _wait(self, seconds: float = 120.0) -> None:
+    def _wait(self, machines: int = 1, seconds: float = 120.0) -> None:
+        """Until the dashboard answers and knows so many machines."""
         end = time.monotonic() + seconds
         while True:
-            with contextlib.suppress(OSError):
-                if self.get("/api/version", self.headers)[0] == 200:
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                status, body = self.get("/api/v0/nodes?detail=1", self.headers)
+                nodes = json.loads(body)["data"]["result"]["result"] if status == 200 else []
+                if sum(node["state"] == "ALIVE" for node in nodes) >= machines:
                     return
-            if time.monotonic() > end or self._processes[0].poll() is not None:
+            if time.monotonic() > end or any(started.poll() is not None for started in self._processes):
                 raise RuntimeError(f"the cluster does not start: {self._log.read_text()[-2000:]}")
             time.sleep(0.3)
 

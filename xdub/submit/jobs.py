@@ -24,6 +24,7 @@ from xdub.submit.wheels import build_wheels
 
 ENDED = {"SUCCEEDED", "FAILED", "STOPPED"}
 INTERRUPTED = 130
+PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,22 +82,31 @@ class Jobs:
                 shutil.copy(path, working / path.name)
             (working / "command.txt").write_text(shlex.join([*command.verb, *command.arguments]) + "\n")
             wheels = build_wheels(folder)
-            try:
-                self._client.submit_job(
-                    entrypoint=shlex.join(
-                        ["python", "-m", "xdub.submit.entry", *command.verb, *command.arguments]
-                    ),
-                    submission_id=job_id,
-                    runtime_env={
-                        "working_dir": str(working),
-                        "py_modules": [str(wheel) for wheel in wheels],
-                        "env_vars": variables,
-                    },
-                    metadata={"name": name, "verb": " ".join(command.verb), "out": command.out or ""},
-                )
-            except Exception as error:
-                raise _told(error, self.address) from error
+            self._send(
+                entrypoint=shlex.join(
+                    ["python", "-m", "xdub.submit.entry", *command.verb, *command.arguments]
+                ),
+                submission_id=job_id,
+                runtime_env={
+                    "working_dir": str(working),
+                    "py_modules": [str(wheel) for wheel in wheels],
+                    "env_vars": variables,
+                },
+                metadata={"name": name, "verb": " ".join(command.verb), "out": command.out or ""},
+            )
         return job_id
+
+    def _send(self, **job: Any) -> None:
+        """A cluster that has just come up may need a moment until it takes jobs."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                self._client.submit_job(**job)
+                return
+            except Exception as error:
+                if "No available agent" not in str(error) or time.monotonic() > end:
+                    raise _told(error, self.address) from error
+                time.sleep(1.0)
 
     def all(self) -> list[Job]:
         """All jobs, newest first."""

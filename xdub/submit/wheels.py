@@ -1,6 +1,7 @@
 """Wheels of this very code, whether it runs from a checkout or is installed: what a job imports on the cluster.
 
-Without requirements: those are in the cluster's image. The same files give the same bytes, so Ray uploads them once.
+Without requirements: those are in the cluster's image. The same files give the same bytes and name. The name tells
+other files apart (build tag), because Ray takes a wheel that it has seen by name for the same.
 """
 
 from __future__ import annotations
@@ -33,12 +34,19 @@ def _build(package: str, folder: Path) -> Path:
     }
     info = f"{package}-{version}.dist-info"
     files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n".encode()
-    files[f"{info}/WHEEL"] = (
-        b"Wheel-Version: 1.0\nGenerator: xdub\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    contents = "".join(f"{name} {_digest(data)}\n" for name, data in files.items())
+    build = f"1{hashlib.sha256(contents.encode()).hexdigest()[:16]}"  # a build tag begins with a digit
+    facts = (
+        "Wheel-Version: 1.0",
+        "Generator: xdub",
+        "Root-Is-Purelib: true",
+        f"Build: {build}",
+        "Tag: py3-none-any",
     )
+    files[f"{info}/WHEEL"] = "".join(f"{fact}\n" for fact in facts).encode()
     record = "".join(f"{name},sha256={_digest(data)},{len(data)}\n" for name, data in files.items())
     files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
-    path = folder / f"{package}-{version}-py3-none-any.whl"
+    path = folder / f"{package}-{version}-{build}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
         for name, data in files.items():
             entry = zipfile.ZipInfo(name, EPOCH)
