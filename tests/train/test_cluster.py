@@ -49,5 +49,23 @@ def test_a_healthy_attempt_is_restarted_only_for_a_reason(
     leaving, capacity, expected, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "draining_nodes", lambda: leaving)
-    monkeypatch.setattr(cluster, "capacity", lambda: capacity)
+    monkeypatch.setattr(cluster, "capacity", lambda train: capacity)
     assert reason_to_restart(train(4, 1), 2, ["a", "b"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("machines", "resource", "gpu", "expected"),
+    [
+        ([{"CPU": 4}], None, False, 3),  # one is left for the data
+        ([{"CPU": 4}, {"CPU": 2}], None, False, 5),
+        ([{"CPU": 96, "GPU": 8}, {"CPU": 2}], None, True, 8),
+        ([{"CPU": 96, "GPU": 8, "train": 8}, {"CPU": 8, "GPU": 1, "pairgen": 1}], "train", True, 8),
+        ([{"CPU": 8, "GPU": 1, "pairgen": 1}], "train", True, 0),
+        ([], None, True, 0),
+    ],
+)
+def test_workers_are_counted_where_they_may_run(
+    machines, resource, gpu, expected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "use_gpu", lambda: gpu)
+    assert cluster._fit_into(machines, SimpleNamespace(resource=resource)) == expected

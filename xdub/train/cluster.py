@@ -23,21 +23,49 @@ def use_gpu() -> bool:
     import ray
 
     if ray.is_initialized():
-        return ray.cluster_resources().get("GPU", 0) > 0
+        return (ray.cluster_resources() | _may_grow_to()).get("GPU", 0) > 0
     import torch
 
     return torch.cuda.is_available()
 
 
-def capacity() -> int:
-    """Workers that fit on machines that are there to stay: one GPU each, or one CPU each and one for the data."""
+def per_worker(train: TrainConfig) -> dict[str, float]:
+    """What Ray gives to each worker."""
+    wanted = {"CPU": 1.0} | ({"GPU": 1.0} if use_gpu() else {})
+    return wanted | ({train.resource: 1.0} if train.resource else {})
+
+
+def capacity(train: TrainConfig) -> int:
+    """Workers that fit on machines that are there to stay."""
     import ray
 
     leaving = draining_nodes()
-    totals = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
-    if use_gpu():
-        return int(sum(resources.get("GPU", 0) for resources in totals))
-    return max(0, int(sum(resources.get("CPU", 0) for resources in totals)) - 1)
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
+    return _fit_into([node["Resources"] for node in nodes], train)
+
+
+def _fit_into(machines: list[dict[str, float]], train: TrainConfig) -> int:
+    """One GPU each, or one CPU each and one for the data; and one of `train.resource` if it has a name."""
+    wanted = per_worker(train)
+    scarce = "GPU" if "GPU" in wanted else "CPU"
+    names = {scarce, *(name for name in wanted if name not in ("CPU", "GPU"))}
+    total = sum(int(min(machine.get(name, 0) for name in names)) for machine in machines)
+    return total if scarce == "GPU" or train.resource else max(0, total - 1)
+
+
+def _may_grow_to() -> dict[str, float]:
+    """All that a cluster with an autoscaler may have, by its configuration; {} without one."""
+    import ray
+
+    return ray._private.state.state.get_max_resources_from_cluster_config() or {}
+
+
+def ask_autoscaler(train: TrainConfig, workers: int) -> None:
+    """Have machines for so many workers started and kept, or (0) no longer. Without an autoscaler nothing happens."""
+    from ray.autoscaler.sdk import request_resources
+
+    if _may_grow_to():
+        request_resources(bundles=[per_worker(train)] * workers)
 
 
 def choose_workers(train: TrainConfig, available: int) -> int | None:
@@ -51,7 +79,7 @@ def choose_workers(train: TrainConfig, available: int) -> int | None:
 def check_resources(train: TrainConfig) -> None:
     """UserError, at once, for what the cluster can not give: Ray would wait for it for ever."""
     ensure_ray(train.workers + 2)
-    have = capacity()
+    have = max(capacity(train), _fit_into([_may_grow_to()], train))
     if choose_workers(train, have) is None:
         raise UserError(_too_few(train, have))
 
@@ -64,7 +92,7 @@ def wait_for_workers(train: TrainConfig, stopped: Any) -> int:
     ensure_ray(train.workers + 2)
     end, told = time.monotonic() + WAIT_SECONDS, False
     while not stopped():
-        have = capacity()
+        have = capacity(train)
         count = choose_workers(train, have)
         if count is not None:
             return count
@@ -72,6 +100,7 @@ def wait_for_workers(train: TrainConfig, stopped: Any) -> int:
             raise UserError(f"{_too_few(train, have)}; run again with --resume when they are there")
         if not told:
             print(f"{_too_few(train, have)}; waiting for more", file=sys.stderr)
+            ask_autoscaler(train, train.workers)
             told = True
         time.sleep(POLL_SECONDS)
     return 0
@@ -82,7 +111,7 @@ def reason_to_restart(train: TrainConfig, workers: int, nodes: Collection[str]) 
     leaving = draining_nodes() & set(nodes)
     if leaving:
         return f"{len(leaving)} of its machines will be taken away"
-    more = choose_workers(train, capacity())
+    more = choose_workers(train, capacity(train))
     if more is not None and more > workers:
         return f"there is room for {more} workers now, not {workers}"
     return None
@@ -90,6 +119,8 @@ def reason_to_restart(train: TrainConfig, workers: int, nodes: Collection[str]) 
 
 def _too_few(train: TrainConfig, have: int) -> str:
     what = "GPUs" if use_gpu() else "CPUs and one for the data"
+    if train.resource:
+        what = f"of the resource {train.resource}"
     least = train.min_workers or train.workers
     name = "train.workers" if least == train.workers else "train.min_workers"
     return (

@@ -22,7 +22,7 @@ from typing import Any
 from xdub.config import TrainConfig, recipe_from_dict
 from xdub.errors import UserError
 from xdub.ray_session import ensure_ray
-from xdub.train.cluster import POLL_SECONDS, reason_to_restart, wait_for_workers
+from xdub.train.cluster import POLL_SECONDS, ask_autoscaler, reason_to_restart, wait_for_workers
 from xdub.train.failures import Failures
 from xdub.train.trainer import STOP_FILE
 from xdub.train.worker import RESULT, WORKERS, TrainJob, attempts_so_far, run_here
@@ -43,12 +43,15 @@ def run_job(job: TrainJob, *, local: bool) -> int:
         if local:
             run_here(job)
         else:
-            _supervise(job, folder)
+            train = recipe_from_dict(job.recipe).for_phase(job.phase)
+            try:
+                _supervise(job, train, folder)
+            finally:
+                ask_autoscaler(train, 0)
     return attempts_so_far(folder) - before
 
 
-def _supervise(job: TrainJob, folder: Path) -> None:
-    train = recipe_from_dict(job.recipe).for_phase(job.phase)
+def _supervise(job: TrainJob, train: TrainConfig, folder: Path) -> None:
     failures = Failures(folder)
     while workers := wait_for_workers(train, lambda: _stop_reason(folder) == USER):
         with _watch(folder, job.phase, train, workers, failures):

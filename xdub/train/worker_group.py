@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from xdub.config import TrainConfig
-from xdub.train.cluster import capacity, choose_workers, use_gpu
+from xdub.train.cluster import capacity, choose_workers, per_worker, use_gpu
 from xdub.train.failures import Failures, judge
 from xdub.train.trainer import STOP_FILE
 from xdub.train.worker import TrainJob, run_in_ray
@@ -37,7 +37,9 @@ def fit(job: TrainJob, train: TrainConfig, workers: int, failures: Failures) -> 
         run_in_ray,
         train_loop_config={"job": job},
         torch_config=_torch_config("nccl" if gpu else "gloo"),
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
+        scaling_config=ScalingConfig(
+            num_workers=workers, use_gpu=gpu, resources_per_worker=per_worker(train)
+        ),
         run_config=RunConfig(
             name=f"run{time.time_ns()}",  # Ray would go on with one that has the name of an earlier one
             storage_path=str(storage),
@@ -63,7 +65,7 @@ def _may_replace(error: Exception, job: TrainJob, train: TrainConfig, workers: i
     failures = Failures(folder, since)
     if not isinstance(error, WorkerGroupError) or (folder / STOP_FILE).exists() or failures.in_a_row():
         return False
-    if choose_workers(train, capacity()) != workers:
+    if choose_workers(train, capacity(train)) != workers:
         return False
     try:
         failures.note(judge(error))
