@@ -19,6 +19,7 @@ from xdub.config import Recipe
 from xdub.data.manifest import MANIFEST, file_sha256
 from xdub.data.shards import Ledger, ShardWriter, read_manifest
 from xdub.errors import UserError
+from xdub.pairs.filter_plots import draw_filters
 from xdub.pairs.generator import generator_file
 from xdub.pairs.judges import Judges
 from xdub.pairs.plan import Unit, plan_units, read_entries, what_decides
@@ -107,6 +108,7 @@ def build_pairs(
             book.tell(on_progress, done, total)
             book.stop_if_hopeless(total)
         book.ledger.flush()
+    draw_filters(out, recipe)
     counts = book.ledger.counts()
     return PairReport(
         inputs=total,
