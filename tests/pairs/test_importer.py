@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ from xdub.data.shards import iter_clips
 from xdub.demo.cases import write_wav
 from xdub.errors import UserError
 from xdub.media import write_video
+from xdub.pairs.build import build_pairs
 from xdub.pairs.importer import import_pairs
+from xdub.pairs.testing import plain_judges
 from xdub.render import RenderedPair, make_clips
 
 FRAMES = 25
@@ -183,6 +186,21 @@ def test_a_folder_of_pairs_is_continued_only_by_the_same_cut_and_filters(
     stricter = replace(recipe, pairs=replace(recipe.pairs, identity_threshold=0.99))
     with pytest.raises(UserError, match="pairs made with another pairs.identity_threshold"):
         import_pairs([scenes], out, stricter, workers=1)
+
+
+def test_imported_pairs_are_added_to_generated_ones_and_the_factory_goes_on(
+    models, data, scenes, tmp_path
+) -> None:
+    folder, recipe = models
+    build = partial(build_pairs, recipe, folder, data, tmp_path, local=True, judges=plain_judges())
+    build()
+    generated = read_manifest(tmp_path).ids
+    import_pairs([scenes / "anna"], tmp_path, recipe, workers=1, judges=plain_judges())
+    both = read_manifest(tmp_path, verify=True).ids
+    assert both[:-1] == generated and len(both) == len(generated) + 1
+    build()
+    assert read_manifest(tmp_path).ids == both
+    assert {pair.frames.shape[1:] for pair in iter_clips(tmp_path)} == {(32, 32, 3)}
 
 
 def test_bad_folders_are_one_clear_line(scenes, tmp_path, capsys) -> None:
