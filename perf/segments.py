@@ -259,5 +259,7 @@ def figure(result: dict[str, Any], recipe: Recipe) -> Figure:
         axes.set_xlabel("frame (dotted: first frame of a segment)", fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
-    panels[0].legend(frameon=False, fontsize=9)
+    made.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9
+    )
     return made

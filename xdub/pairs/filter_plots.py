@@ -108,7 +108,7 @@ def _ends(axes: Axes, rows: Sequence[LedgerRow]) -> None:
         [name for name, _, _ in bars], [len(some) for _, _, some in bars], color=[c for _, c, _ in bars]
     )
     axes.bar_label(drawn, labels=[_told(some, len(rows)) for _, _, some in bars], padding=3, fontsize=8)
-    axes.invert_yaxis()
+    axes.set_ylim(max(len(bars), 6) - 0.5, -0.5)  # from the top, and a single bar is no wall
     axes.set_xlim(0, 1.7 * max(1, *(len(some) for _, _, some in bars)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("rows of the ledger", fontsize=9)
