@@ -17,6 +17,7 @@ from perf import (
     report,
     resize,
     run,
+    segments,
     static,
     tracking,
     tune,
@@ -24,12 +25,13 @@ from perf import (
 
 KERNELS = (run, static, tune, compare, report, plot)
 SYSTEM = (data, pool, recovery, resize, elastic, checkpoint, tracking)
+MODEL = (segments,)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m perf", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for part in (*KERNELS, *SYSTEM):
+    for part in (*KERNELS, *SYSTEM, *MODEL):
         part.add_parser(commands)
     told = parser.parse_args(arguments)
     return told.main(told)

@@ -79,6 +79,8 @@ class LocalCluster:
         return {"Authorization": f"Bearer {self.environment['RAY_AUTH_TOKEN']}"}
 
     def _start(self, options: list[str]) -> None:
+        # With its usual port the agent that takes jobs would not start beside another Ray.
+        options = [*options, f"--dashboard-agent-listen-port={free_port()}"]
         path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"  # a job's `python` is ours
         with self._log.open("ab") as log:
             started = subprocess.Popen(

@@ -14,7 +14,7 @@ from xdub.cli import app
 from xdub.cli.errors import run_app, user_line
 from xdub.errors import UserError
 
-VERBS = ["demo", "dub", "render", "prepare", "pairs", "train", "bootstrap", "plan"]
+VERBS = ["demo", "dub", "render", "prepare", "pairs", "import-pairs", "train", "bootstrap", "plan"]
 GROUPS = ["eval", "runs", "weights"]
 
 
@@ -62,6 +62,7 @@ def test_help_says_what_it_does_with_an_example_that_names_the_verb(words, capsy
         ["train"],
         ["train", "lips", "--recipe", "tiny", "--data", ".", "--out", "run"],
         ["train", "lip", "--recipe", "tiny", "--data", "nowhere", "--out", "run"],
+        ["import-pairs", "--out", "x"],
         ["render", "--out", "x", "--clips", "0"],
         ["render", "--out", "x", "--clips", "many"],
         ["dub", "--video", "nowhere.mp4", "--audio", "nowhere.wav", "--out", "x.mp4"],
@@ -81,7 +82,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(args, capsys, tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("verb", ["render", "prepare", "pairs", "train", "bootstrap"])
+@pytest.mark.parametrize("verb", ["render", "prepare", "pairs", "import-pairs", "train", "bootstrap"])
 def test_an_unknown_recipe_key_is_found_before_any_work(verb, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     data = tmp_path / "ds"
@@ -89,6 +90,7 @@ def test_an_unknown_recipe_key_is_found_before_any_work(verb, tmp_path, monkeypa
     rest = {
         "render": ["--clips", "1"],
         "prepare": [str(data)],
+        "import-pairs": [str(data)],
         "pairs": ["--recipe", "tiny", "--generator", str(data), "--data", str(data)],
         "train": ["lip", "--recipe", "tiny", "--data", str(data)],
         "bootstrap": ["--recipe", "tiny", "--data", str(data)],

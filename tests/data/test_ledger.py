@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from xdub.data.shards import Ledger, LedgerRow
@@ -30,6 +31,25 @@ def test_a_failed_input_is_replaced_when_it_is_tried_again(tmp_path: Path) -> No
         assert ledger.add(input="a.mp4", clip_id="1", status="kept")
         assert ledger.add(input="a.mp4", clip_id="2", status="kept")
     assert [row.status for row in Ledger(tmp_path).rows()] == ["kept", "kept"]
+
+
+def test_scores_survive_and_a_ledger_without_them_goes_on(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        row = LedgerRow(
+            input="a",
+            clip_id="1",
+            status="rejected",
+            check="identity",
+            scores={"identity": 0.5, "seam": 1.25},
+        )
+        ledger.add(row)
+    assert Ledger(tmp_path).rows() == [row]
+    table = pq.read_table(tmp_path / "ledger.parquet").drop_columns(["scores"])
+    pq.write_table(table, tmp_path / "ledger.parquet")
+    with Ledger(tmp_path) as ledger:
+        assert ledger.rows()[0].scores == {}
+        ledger.add(input="b", status="kept", scores={"identity": 0.75})
+    assert [row.scores for row in Ledger(tmp_path).rows()] == [{}, {"identity": 0.75}]
 
 
 def test_an_unreadable_ledger_is_named(tmp_path: Path) -> None:

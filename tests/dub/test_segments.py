@@ -48,6 +48,29 @@ def test_a_clip_of_45_frames_is_25_new_frames_and_then_20() -> None:
     ]
 
 
+@given(st.integers(78, 300))
+def test_training_clips_are_windows_of_25_frames_bridged_by_5_until_the_clip_ends(num_frames: int) -> None:
+    """Paper B.3: 25 + 20 + 20 + 20 = 85 is the first sum over 77 frames; longer clips go on to their end."""
+    segments = plan_segments(num_frames, 25, 5)
+    starts = [20 * n for n in range(len(segments) - 1)]
+    assert len(segments) >= 4
+    assert [s.start for s in segments] == [*starts, num_frames - 25]  # the last one ends with the clip
+    assert [s.motion for s in segments] == [0] + [5] * (len(segments) - 1)
+    assert [s.keep for s in segments] == [0, *(s.start + 5 for s in segments[1:])]
+    assert starts[-1] + 25 < num_frames <= starts[-1] + 45  # and there is not one window more than it takes
+
+
+def test_the_paper_s_77_frames_are_four_windows_or_one_pass() -> None:
+    assert [(s.start, s.keep, s.stop) for s in plan_segments(77, 25, 5)] == [
+        (0, 0, 25),
+        (20, 25, 45),
+        (40, 45, 57),
+        (52, 57, 77),
+    ]
+    assert [(s.start, s.keep, s.stop) for s in plan_segments(85, 25, 5)][-1] == (60, 65, 85)
+    assert [(s.start, s.motion, s.keep, s.stop) for s in plan_segments(77, 77, 5)] == [(0, 0, 0, 77)]
+
+
 @given(st.integers(1, 30), st.integers(0, 200))
 def test_a_mirrored_video_has_neither_jumps_nor_stops(count: int, length: int) -> None:
     index = mirror_index(count, length)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,24 @@ def test_a_pair_is_its_clip_with_a_reference_that_differs_in_the_face_alone(undi
             apart = np.abs(pair.frames.astype(int) - pair.reference).mean(-1)
             assert apart[~clip.visible_mask].mean() < 3 < apart[clip.visible_mask].mean()
         assert {"mouth_distance", "identity", "outside"} <= pair.scores.keys()
+        joined = pair.num_frames > 25 and "pair:twin" not in pair.source
+        assert ("seam" in pair.scores) == joined
+
+
+def test_the_ledger_holds_the_scores_of_kept_and_rejected_pairs_alike(
+    undisturbed, models, data, tmp_path
+) -> None:
+    out, _ = undisturbed
+    kept = {row.clip_id: row.scores for row in Ledger(out).rows() if row.status == "kept"}
+    for pair in iter_clips(out):
+        assert {name: value for name, value in pair.scores.items() if name != "relit"} == kept[pair.clip_id]
+    folder, recipe = models
+    strict = replace(recipe, pairs=replace(recipe.pairs, mouth_threshold=1e6))
+    _build((folder, strict), data, tmp_path)
+    rows = Ledger(tmp_path).rows()
+    assert {(row.status, row.check) for row in rows} >= {("rejected", "mouth_distance")}
+    rows = [row for row in rows if row.check == "mouth_distance"]
+    assert all(row.scores["mouth_distance"] == row.value and "identity" in row.scores for row in rows)
 
 
 def test_running_again_adds_nothing(undisturbed, models, data) -> None:

@@ -74,6 +74,28 @@ def test_what_does_not_lie_on_the_clip_is_rejected(speakers, failed) -> None:
         assert failed(np.roll(one.twin.frames, shift, axis)) in ("outside", "shift")
 
 
+def test_a_twin_that_comes_late_or_early_is_rejected(speakers, failed) -> None:
+    twin = speakers[0].twin.frames
+    assert failed(np.concatenate([twin[:1], twin[:-1]])) == "delay"
+    assert failed(np.concatenate([twin[2:], twin[-2:]])) == "delay"
+
+
+def test_both_alignments_stand_in_the_scores_where_there_are_landmarks(speakers, judges, instrument) -> None:
+    one, settings = speakers[0], {"identity_threshold": SAME_PERSON, "mouth_threshold": 0.5}
+    for truth in (None, one.twin.landmarks):
+        _, scores = judge(
+            one.clip,
+            one.twin.frames,
+            embed=judges.embed,
+            read_mouth=judges.read_mouth,
+            true_landmarks=truth,
+            **settings,
+        )
+        known = truth is not None or instrument == "landmarks"  # the readout aligns nothing
+        assert ("mouth_distance_rigid" in scores) == known
+        assert not known or scores["mouth_distance_rigid"] > scores["mouth_distance"] > 0.5
+
+
 def test_broken_pictures_are_rejected_before_any_network_looks(speakers, failed) -> None:
     clip = speakers[0].clip
 

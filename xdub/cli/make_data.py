@@ -1,4 +1,4 @@
-"""Verbs that make data: render, prepare, pairs."""
+"""Verbs that make data: render, prepare, pairs, import-pairs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ def register(app: typer.Typer) -> None:
     app.command()(render)
     app.command()(prepare)
     app.command()(pairs)
+    app.command(name="import-pairs")(import_pairs)
 
 
 def render(
@@ -118,5 +119,40 @@ def pairs(
             loaded, generator, data, out, workers=staff, on_progress=report, tracked_in=out, price=price
         )
     typer.echo(
-        f"{made.kept} pairs kept, {made.rejected} rejected, {made.failed} failed; {out}/ledger.parquet says why"
+        f"{made.kept} pairs kept, {made.rejected} rejected, {made.failed} failed; "
+        f"{out}/ledger.parquet says why, {out}/filters.png shows it"
+    )
+
+
+def import_pairs(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of scenes: original.mp4, dubbed.mp4, audio.wav.", metavar="SRC..."),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the pair shards and the ledger; the same folder is continued.")
+    ],
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Parallel workers; as many as cores if not given.")
+    ] = None,
+    recipe: options.Recipe = "tiny",
+    set_: options.Set = None,
+) -> None:
+    """Take in pairs that you rendered yourself, cut and judged like generated ones.
+
+    SRC/scene/original.mp4 is the target, SRC/scene/dubbed.mp4 the same with other lips, SRC/scene/audio.wav the
+    original's speech (its own sound track, if there is no such file).
+
+    Example: xdub import-pairs unreal --out pairs --recipe tiny
+    """
+    from xdub.config import load_recipe
+    from xdub.pairs.importer import import_pairs
+
+    loaded = load_recipe(recipe, set_ or ())
+    with progress("importing pairs") as report:
+        made = import_pairs(sources, out, loaded, workers=workers, on_progress=report)
+    counts = ", ".join(f"{made.counts[status]} {status}" for status in ("kept", "rejected", "failed"))
+    typer.echo(
+        f"{made.clips} pairs added to {out} from {made.sources} scenes ({counts} in all); "
+        f"{out}/ledger.parquet says why, {out}/filters.png shows it"
     )

@@ -163,6 +163,10 @@ def _failed_checks(recipe: Recipe) -> Iterator[str]:
         if count < 1 or count % 4 != 1:
             lower = max(1, (count - 1) // 4 * 4 + 1)
             yield f"{path}={count} does not fit the causal codec (4k + 1 frames); use {lower} or {lower + 4}"
+    for section, key in (("pairs", "segment_frames"), ("dub", "window")):
+        given, whole = (getattr(getattr(recipe, section), name) for name in ("motion_frames", key))
+        if given >= whole:
+            yield f"{section}.motion_frames={given} leaves nothing of {section}.{key}={whole}"
     for name in PHASES:
         yield from _failed_phase_checks(recipe, name)
     for path, band in (("dub.lip_band", recipe.dub.lip_band), ("dub.texture_band", recipe.dub.texture_band)):

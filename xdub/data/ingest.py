@@ -49,6 +49,7 @@ def ingest(
     recipe: Any,
     prepare_one: Prepare,
     *,
+    kind: str = "clips",
     manifest_recipe: Any = None,
     workers: int | None = None,
     rows_per_shard: int = 32,
@@ -56,10 +57,11 @@ def ingest(
 ) -> Ingested:
     """Adds the clips of all sources to the data set OUT, with its ledger; can be killed and run again at any time.
 
-    `workers` = 1 stays in this process, more use Ray; none = 1 for a single source, else one a CPU. UserError if not
-    one clip came out and OUT is empty, with the reason of the first source.
+    `kind` is what OUT holds, "clips" or "pairs". `workers` = 1 stays in this process, more use Ray; none = 1 for a
+    single source, else one a CPU. UserError if not one clip came out and OUT is empty, with the reason of the first
+    source.
     """
-    writer = ShardWriter(out, rows_per_shard, kind="clips", recipe=manifest_recipe)
+    writer = ShardWriter(out, rows_per_shard, kind=kind, recipe=manifest_recipe)
     ledger = Ledger(out)
     names = list(dict.fromkeys(str(source) for source in sources))
     todo = [name for name in names if not ledger.settled(name)]
@@ -82,9 +84,8 @@ def ingest(
     writer.close()
     ledger.flush()
     if not len(writer):
-        raise UserError(
-            f"no clip could be made; {_reason(ledger, names)}; {ledger.path} says it of every source"
-        )
+        reason = f"{_reason(ledger, names)}; {ledger.path} says it of every source"
+        raise UserError(f"no {kind.removesuffix('s')} could be made; {reason}")
     return Ingested(
         clips=len(writer) - before,
         sources=len(names),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -29,6 +29,8 @@ class LedgerRow:
     message: str = ""
     worker: str = ""
     seconds: float = 0.0
+    scores: dict[str, float] = field(default_factory=dict)
+    """All that was measured of it, also where another check decided; empty where nothing was."""
 
 
 class Ledger:
@@ -99,8 +101,9 @@ class Ledger:
 def _schema() -> pa.Schema:
     import pyarrow as pa
 
-    kinds = {"value": pa.float64(), "threshold": pa.float64(), "seconds": pa.float64()}
-    return pa.schema([(field.name, kinds.get(field.name, pa.string())) for field in fields(LedgerRow)])
+    kinds: dict[str, pa.DataType] = dict.fromkeys(("value", "threshold", "seconds"), pa.float64())
+    kinds["scores"] = pa.map_(pa.string(), pa.float64())
+    return pa.schema([(column.name, kinds.get(column.name, pa.string())) for column in fields(LedgerRow)])
 
 
 def _read(path: Path) -> list[LedgerRow]:
@@ -108,6 +111,8 @@ def _read(path: Path) -> list[LedgerRow]:
     import pyarrow.parquet as pq
 
     try:
-        return [LedgerRow(**row) for row in pq.read_table(path, partitioning=None).to_pylist()]
+        rows = pq.read_table(path, partitioning=None).to_pylist()
+        # A ledger of before there were scores has no such column, and goes on.
+        return [LedgerRow(**(row | {"scores": dict(row.get("scores") or ())})) for row in rows]
     except (pa.ArrowException, OSError, TypeError) as error:
         raise UserError(f"{path}: not a readable ledger ({error}); remove it to start a new one") from error

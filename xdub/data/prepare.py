@@ -47,6 +47,17 @@ class Rejected(Exception):
         super().__init__(message)
         self.check, self.value, self.threshold, self.message = check, value, threshold, message
 
+    def row(self, source: str) -> LedgerRow:
+        """What the ledger says of the source."""
+        return LedgerRow(
+            input=source,
+            status="rejected",
+            check=self.check,
+            value=self.value,
+            threshold=self.threshold,
+            message=self.message,
+        )
+
 
 def prepare_videos(
     sources: Sequence[str | Path],
@@ -137,27 +148,18 @@ def find_spans(track: FaceTrack, recipe: Recipe) -> list[Span]:
 
 def _clips(path: Path, recipe: Recipe, rows: list[LedgerRow]) -> Iterator[Clip]:
     try:
-        spans, known, audio = _look(path, recipe)
+        spans, known, audio = look(path, recipe)
     except Rejected as no:
-        rows.append(
-            LedgerRow(
-                input=str(path),
-                status="rejected",
-                check=no.check,
-                value=no.value,
-                threshold=no.threshold,
-                message=no.message,
-            )
-        )
+        rows.append(no.row(str(path)))
         return
     used = np.zeros(len(known), bool)
-    for start, clip in _cut(path, recipe, spans, audio):
-        used[start : start + clip.num_frames] = True
-        yield clip
-    rows += _unused(str(path), used, known, shortest_clip(recipe))
+    for start, span, crops in cut_crops(path, recipe, spans):
+        used[start : start + len(crops)] = True
+        yield clip_of(path, crops, start, span, audio)
+    rows += unused_rows(str(path), used, known, shortest_clip(recipe))
 
 
-def _unused(source: str, used: np.ndarray, known: np.ndarray, needed: int) -> Iterator[LedgerRow]:
+def unused_rows(source: str, used: np.ndarray, known: np.ndarray, needed: int) -> Iterator[LedgerRow]:
     """One row for every stretch of frames that is in no clip."""
     for start, end in _runs(~used):
         seen = int(known[start:end].sum())
@@ -172,12 +174,17 @@ def _unused(source: str, used: np.ndarray, known: np.ndarray, needed: int) -> It
         )
 
 
-def _look(path: Path, recipe: Recipe) -> tuple[list[Span], np.ndarray, np.ndarray]:
-    """First pass: where clips can lie, which frames have a face [F], and the sound."""
+def look(
+    path: Path, recipe: Recipe, *, sound: Path | None = None
+) -> tuple[list[Span], np.ndarray, np.ndarray]:
+    """First pass: where clips can lie, which frames have a face [F], and the sound [N] at 16 kHz.
+
+    ``sound``: a file to take it from, instead of the video's own track. Raises Rejected for a video of no use.
+    """
     info = probe(path)
-    if not info.has_audio:
+    if sound is None and not info.has_audio:
         raise Rejected("audio", 0.0, 1.0, "no audio stream")
-    audio = read_audio(path, SAMPLE_RATE)
+    audio = read_audio(sound or path, SAMPLE_RATE)
     loudness = float(np.sqrt(np.mean(np.square(audio, dtype=np.float64))))
     if loudness < MIN_SOUND:
         raise Rejected("sound", loudness, MIN_SOUND, "the sound is silent")
@@ -186,8 +193,8 @@ def _look(path: Path, recipe: Recipe) -> tuple[list[Span], np.ndarray, np.ndarra
     return find_spans(track, recipe), track.known, audio
 
 
-def _cut(path: Path, recipe: Recipe, spans: list[Span], audio: np.ndarray) -> Iterator[tuple[int, Clip]]:
-    """Second pass: (first frame, clip) for clips of ``video.clip_frames`` from every span."""
+def cut_crops(path: Path, recipe: Recipe, spans: Sequence[Span]) -> Iterator[tuple[int, Span, np.ndarray]]:
+    """Second pass: (first frame, its span, crops [F,S,S,3]) of ``video.clip_frames`` at a time from every span."""
     size, needed = recipe.video.size, shortest_clip(recipe)
     pieces = [
         (span, a, min(a + recipe.video.clip_frames, span.end))
@@ -205,11 +212,12 @@ def _cut(path: Path, recipe: Recipe, spans: list[Span], audio: np.ndarray) -> It
             continue
         crops.append(crop(frame[None], span.boxes[n - span.start][None], size)[0])
         if n == end - 1:
-            yield start, _clip(path, np.stack(crops), start, span, audio)
+            yield start, span, np.stack(crops)
             crops, current = [], next(waiting, None)
 
 
-def _clip(path: Path, frames: np.ndarray, start: int, span: Span, audio: np.ndarray) -> Clip:
+def clip_of(path: Path, frames: np.ndarray, start: int, span: Span, audio: np.ndarray) -> Clip:
+    """The clip of crops [F,S,S,3] that begin at frame ``start`` of a video with that sound [N]."""
     count, size = frames.shape[:2]
     here = slice(start - span.start, start - span.start + count)
     points = crop_points(span.landmarks[here], span.boxes[here], size)

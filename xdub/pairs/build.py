@@ -18,6 +18,7 @@ from xdub.config import Recipe
 from xdub.data.manifest import MANIFEST, file_sha256
 from xdub.data.shards import Ledger, ShardWriter, read_manifest
 from xdub.errors import UserError
+from xdub.pairs.filter_plots import draw_filters
 from xdub.pairs.generator import generator_file
 from xdub.pairs.judges import Judges
 from xdub.pairs.live import Live, Report, tracked
@@ -115,6 +116,9 @@ def build_pairs(
                 live.committed(len(unit.jobs), book.counts, book.seconds)
                 book.stop_if_hopeless(live.total)
             book.ledger.flush()
+            picture = draw_filters(out, recipe)
+            if journal is not None:
+                journal.artifact(picture, "results")
     counts = book.ledger.counts()
     return PairReport(
         inputs=live.total,

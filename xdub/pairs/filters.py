@@ -20,6 +20,8 @@ OUTSIDE_LEVELS = 8.0
 """Most mean difference outside the face, grey levels: exact pairs of a renderer differ a little at hair and neck."""
 SHIFTS = 2
 """px of the crop within which V' must not fit V better than where it is."""
+DELAYS = 2
+"""Frames within which V' must not fit V better than when it is."""
 
 Embed = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(frames [N,H,W,3] uint8, landmarks [N,68,2] in their px) -> unit vectors [N,D]."""
@@ -103,7 +105,7 @@ def sanity_checks(clip: Clip, reference: np.ndarray) -> list[Check]:
 
 
 def alignment_checks(clip: Clip, reference: np.ndarray) -> list[Check]:
-    """Outside the face V' lies on V: small difference, and no shift makes it smaller (mirrored, shifted, cut)."""
+    """Outside the face V' lies on V: small difference, which no shift and no delay makes smaller (mirrored, late)."""
     outside = ~clip.face_mask
     old, new = _luma(clip.frames)[::4], _luma(reference)[::4]
     if outside.sum() < outside.size // 50:
@@ -120,7 +122,22 @@ def alignment_checks(clip: Clip, reference: np.ndarray) -> list[Check]:
         (dy, dx), least = min(errors.items(), key=lambda item: item[1])
         shift = float(np.hypot(dy, dx)) if least < 0.9 * errors[0, 0] else 0.0
         checks.append(at_most("shift", shift, 0.0))
+        checks += _delay_check(clip, reference)
     return checks
+
+
+def _delay_check(clip: Clip, reference: np.ndarray) -> list[Check]:
+    """Frames by which V' comes late or early; only a moving picture can tell."""
+    at = np.arange(DELAYS, clip.num_frames - DELAYS, 4)
+    if not len(at):
+        return []
+    old, outside = _luma(clip.frames[at]), ~clip.face_mask[at]
+    errors = {
+        delay: _mean(np.abs(old - _luma(reference[at + delay])), outside)
+        for delay in range(-DELAYS, DELAYS + 1)
+    }
+    delay, least = min(errors.items(), key=lambda item: item[1])
+    return [at_most("delay", float(abs(delay)) if least < 0.9 * errors[0] else 0.0, 0.0)]
 
 
 def identity_check(one: np.ndarray, other: np.ndarray, threshold: float) -> Check:

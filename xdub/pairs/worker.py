@@ -24,9 +24,11 @@ from xdub.pairs.audio_choice import OWN_SHIFTED, Choice, cut_audio
 from xdub.pairs.composite import composite
 from xdub.pairs.filters import Verdict, judge
 from xdub.pairs.generator import load_generator
+from xdub.pairs.judged import judged_row
 from xdub.pairs.judges import Judges, load_judges
 from xdub.pairs.plan import TWIN, Job, Unit
 from xdub.pairs.relight import draw_light, is_uniformly_lit, relight
+from xdub.pairs.seams import seam_scores, seams
 from xdub.seeding import rng
 
 
@@ -159,16 +161,11 @@ class PairWorker:
             return None, LedgerRow(input=task.job.key, status="failed", check="error", message=message)
         rule = task.choice.rule if task.choice else task.job.kind
         told = f"speech={rule}" + (f" from={task.choice.clip_id}" if task.choice else "")
-        entry = LedgerRow(input=task.job.key, clip_id=task.job.pair_id, status="kept", message=told)
-        if verdict.failed is not None:
-            check = verdict.failed
-            return None, replace(
-                entry, status="rejected", check=check.name, value=check.value, threshold=check.threshold
-            )
-        return to_row(self._pair(task, scores)), entry
+        entry = judged_row(task.job.key, task.job.pair_id, verdict, scores, told)
+        return to_row(self._pair(task, scores)) if verdict.kept else None, entry
 
     def _judge(self, task: _Task) -> tuple[Verdict, dict[str, float]]:
-        return judge(
+        verdict, scores = judge(
             task.clip,
             task.reference,
             embed=self.judges.embed,
@@ -177,6 +174,11 @@ class PairWorker:
             mouth_threshold=self.recipe.pairs.mouth_threshold,
             true_landmarks=task.true_landmarks,
         )
+        if task.job.kind != TWIN:
+            pairs = self.recipe.pairs
+            joints = seams(task.clip.num_frames, pairs.segment_frames, pairs.motion_frames)
+            scores |= seam_scores(task.reference, task.clip.visible_mask, joints)
+        return verdict, scores
 
     def _pair(self, task: _Task, scores: dict[str, float]) -> Clip:
         """The row of the pair: V is the target, V' the reference; both in new light if it is their turn."""

@@ -1,0 +1,265 @@
+"""`python -m perf segments`: short segments against one long pass (paper Table 6, Fig. 6), on freshly rendered heads.
+
+A generator dubs heads it was never trained on with their twins' speech: by segments bridged by motion frames, and in
+one pass as long as the clip. The twin is the truth. Every seed has heads and noise of its own; both ways get the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from perf.environment import environment
+from xdub.config import Recipe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from xdub.model.bundle import Bundle
+    from xdub.perception.identity import Identity
+    from xdub.render.clips import RenderedPair
+
+TRUTH = "true twin"
+EDGE = 10
+"""Frames at either end whose difference is the drift."""
+FIGURES = {
+    "identity": "identity to the source",
+    "drift": "its last 10 frames - first 10",
+    "sync": "opening_corr",
+    "psnr": "face PSNR to the twin, dB",
+    "seam": "seam",
+}
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "segments", help="short segments against one pass (paper Table 6)", description=__doc__
+    )
+    parser.add_argument(
+        "--model", default="tiny", help="model folder with a generator (default: the shipped)"
+    )
+    parser.add_argument("--frames", type=int, default=77, help="of every clip (default 77, the paper's)")
+    parser.add_argument("--long", type=int, default=77, help="frames of the long pass, 4k + 1 (default 77)")
+    parser.add_argument("--heads", type=int, default=8, help="of every seed (default 8)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--json", type=Path, help="write the result to this file, and its picture beside it")
+    parser.set_defaults(main=main)
+
+
+def main(told: argparse.Namespace) -> int:
+    from xdub.errors import UserError
+    from xdub.model.bundle import load_bundle
+    from xdub.perception.identity import load_identity
+
+    bundle = load_bundle(told.model)
+    if bundle.generator is None:
+        raise UserError(f"{told.model} has no generator.safetensors; `xdub bootstrap` writes both")
+    recipe, identity = bundle.recipe, load_identity(bundle.recipe.perception)
+    windows = ways(recipe, told.long)
+    measured: list[dict[str, Any]] = []
+    for seed in told.seeds:
+        pairs = list(heads(recipe, seed, told.heads, told.frames))
+        print(f"seed {seed}: {len(pairs)} heads of {told.frames} frames", file=sys.stderr, flush=True)
+        for way, window in {TRUTH: None, **windows}.items():
+            begin = time.perf_counter()
+            films = [p.twin.frames for p in pairs] if window is None else dub(bundle, pairs, window, seed)
+            seconds = time.perf_counter() - begin
+            for pair, film in zip(pairs, films, strict=True):
+                row = measure(pair, film, recipe, identity)
+                measured.append({"way": way, "seed": seed, "seconds": seconds / len(pairs), **row})
+    result = {
+        "command": " ".join(["python -m perf", *sys.argv[1:]]),
+        "environment": environment(),
+        "model": str(told.model),
+        "settings": {
+            "frames": told.frames,
+            "heads_per_seed": told.heads,
+            "seeds": told.seeds,
+            "motion_frames": recipe.pairs.motion_frames,
+            "sampler_steps": recipe.pairs.sampler_steps,
+            "identity": recipe.perception.identity,
+        },
+        **summarise(measured),
+    }
+    print_table(result)
+    if told.json:
+        told.json.write_text(json.dumps(result, indent=1) + "\n")
+        figure(result, recipe).savefig(told.json.with_suffix(".png"))
+    return 0
+
+
+def ways(recipe: Recipe, long: int) -> dict[str, int]:
+    """Window lengths by what they are called."""
+    short, motion = recipe.pairs.segment_frames, recipe.pairs.motion_frames
+    return {f"segments of {short}, {motion} given": short, f"one pass of {long}": long}
+
+
+def heads(recipe: Recipe, seed: int, count: int, frames: int) -> Iterator[RenderedPair]:
+    """Pairs of clip and twin of people, scenes and sentences that no training set may hold."""
+    from xdub.render import make_clips
+    from xdub.render.clips import HELD_OUT, TAKES
+    from xdub.seeding import stable_seed
+
+    video = recipe.video
+    yield from make_clips(
+        stable_seed("segments", seed) % 2**31,
+        [HELD_OUT + number * TAKES for number in range(count)],
+        size=video.size,
+        frames=frames,
+        crop_scale=video.crop_scale,
+    )
+
+
+def dub(bundle: Bundle, pairs: Sequence[RenderedPair], window: int, seed: int) -> list[np.ndarray]:
+    """V' uint8 [F,S,S,3] of every clip with its twin's speech, composited as the pair factory does."""
+    from xdub.dub.tracks import Track, generate
+    from xdub.dub.windows import WindowSampler
+    from xdub.pairs.composite import composite
+
+    settings = bundle.recipe.pairs
+    sampler = WindowSampler(
+        bundle.generator, bundle.codec, num_steps=settings.sampler_steps, shift=settings.sampler_shift
+    )
+    tracks = [
+        Track(
+            frames=pair.clip.frames,
+            features=bundle.audio_encoder.encode(pair.twin.audio),
+            noise=("segments", seed, pair.clip.clip_id),
+            hidden=pair.clip.visible_mask,
+        )
+        for pair in pairs
+    ]
+    made = generate(tracks, sampler, window=window, motion=settings.motion_frames, batch=len(tracks))
+    return [
+        composite(p.clip.frames, film, p.clip.face_mask, p.clip.occluder_mask, settings.feather_px)
+        for p, film in zip(pairs, made, strict=True)
+    ]
+
+
+def measure(pair: RenderedPair, film: np.ndarray, recipe: Recipe, identity: Identity) -> dict[str, Any]:
+    """Figures of one dubbed clip [F,S,S,3] uint8; lists run over its frames.
+
+    The seam is that of the short segments' joints in all videos: what it is in one that has none shows what is usual.
+    """
+    from xdub.evaluate.metrics.opening_corr import pearson
+    from xdub.evaluate.metrics.psnr import psnr
+    from xdub.evaluate.opening import read_opening
+    from xdub.pairs.seams import seam_ratio, seams
+
+    clip, twin = pair.clip, pair.twin
+    joints = seams(len(film), recipe.pairs.segment_frames, recipe.pairs.motion_frames)
+    alike = (identity.embed(clip.frames, clip.landmarks) * identity.embed(film, clip.landmarks)).sum(-1)
+    return {
+        "identity": alike.tolist(),
+        "psnr": psnr(film, twin.frames, clip.visible_mask).tolist(),
+        "sync": pearson(read_opening(film, clip.landmarks), twin.opening),
+        "seam": seam_ratio(film, clip.visible_mask, joints),
+    }
+
+
+def summarise(measured: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """`table`: every figure as [mean over seeds, their standard deviation]; `short_minus_long`: the same of the
+    difference, seed by seed; `by_frame`: mean curves over all clips, one a seed.
+    """
+    names = list(dict.fromkeys(row["way"] for row in measured))
+    numbers = list(dict.fromkeys(row["seed"] for row in measured))
+
+    def rows(way: str, seed: int) -> list[dict[str, Any]]:
+        return [row for row in measured if (row["way"], row["seed"]) == (way, seed)]
+
+    def one(way: str, seed: int) -> dict[str, float]:
+        some = rows(way, seed)
+        curve = np.nanmean([row["identity"] for row in some], axis=0)
+        return {
+            "identity": float(curve.mean()),
+            "drift": float(curve[-EDGE:].mean() - curve[:EDGE].mean()),
+            **{name: float(np.nanmean([row[name] for row in some])) for name in ("sync", "psnr", "seam")},
+            "seconds": float(np.mean([row["seconds"] for row in some])),
+        }
+
+    figures = {way: [one(way, seed) for seed in numbers] for way in names}
+    short, long = (figures[way] for way in names if way != TRUTH)
+    curves = {
+        way: {
+            name: [np.nanmean([row[name] for row in rows(way, seed)], axis=0).tolist() for seed in numbers]
+            for name in ("identity", "psnr")
+        }
+        for way in names
+    }
+    difference = [{name: a[name] - b[name] for name in a} for a, b in zip(short, long, strict=True)]
+    return {
+        "table": {way: _spread(values) for way, values in figures.items()},
+        "short_minus_long": _spread(difference),
+        "by_frame": curves,
+    }
+
+
+def _spread(values: Sequence[dict[str, float]]) -> dict[str, list[float]]:
+    """[mean, sample standard deviation (0 for one seed)] of each figure."""
+    found = {name: np.array([value[name] for value in values]) for name in values[0]}
+    return {
+        name: [round(float(v.mean()), 5), round(float(v.std(ddof=1)) if len(v) > 1 else 0.0, 5)]
+        for name, v in found.items()
+    }
+
+
+def print_table(result: dict[str, Any]) -> None:
+    """What a person reads, as Markdown."""
+    seeds = result["settings"]["seeds"]
+    print(
+        f"mean +- standard deviation over {len(seeds)} seeds of {result['settings']['heads_per_seed']} heads\n"
+    )
+    print(f"| | {' | '.join(FIGURES.values())} |")
+    print("|---|" + "---:|" * len(FIGURES))
+    for way, row in (*result["table"].items(), ("segments - one pass", result["short_minus_long"])):
+        told = ["" if way == TRUTH and name == "psnr" else _told(name, row[name]) for name in FIGURES]
+        print(f"| {way} | {' | '.join(told)} |")
+
+
+def _told(name: str, value: Sequence[float]) -> str:
+    digits = {"psnr": 2, "seam": 2}.get(name, 4)
+    sign = "+" if name == "drift" else ""
+    return f"{value[0]:{sign}.{digits}f} +- {value[1]:.{digits}f}"
+
+
+def figure(result: dict[str, Any], recipe: Recipe) -> Figure:
+    """Identity and distance from the truth by frame number: does a long pass drift? (Fig. 6)"""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from xdub.pairs.seams import seams
+
+    made = Figure(figsize=(11, 3.9), dpi=130, layout="constrained")
+    FigureCanvasAgg(made)
+    panels = made.subplots(1, 2)
+    titles = {"identity": "cosine to the source, same frame", "psnr": "PSNR to the true twin in the face, dB"}
+    frames = len(next(iter(result["by_frame"].values()))["identity"][0])
+    joints = seams(frames, recipe.pairs.segment_frames, recipe.pairs.motion_frames)
+    for axes, (name, title) in zip(panels, titles.items(), strict=True):
+        for (way, curves), colour in zip(
+            result["by_frame"].items(), ("#8a8f98", "#3457d5", "#d9730d"), strict=True
+        ):
+            if way == TRUTH and name == "psnr":
+                continue  # nothing is nearer to the truth than itself
+            seeds = np.array(curves[name])
+            axes.fill_between(
+                range(frames), seeds.min(0), seeds.max(0), color=colour, alpha=0.15, linewidth=0
+            )
+            axes.plot(seeds.mean(0), color=colour, label=way, linewidth=1.6)
+        for joint in joints:
+            axes.axvline(joint, color="#3457d5", linewidth=0.7, linestyle=":")
+        axes.set_title(title, fontsize=10, loc="left")
+        axes.set_xlabel("frame (dotted: first frame of a segment)", fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+    made.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9
+    )
+    return made

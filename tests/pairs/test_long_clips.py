@@ -1,0 +1,86 @@
+"""The long-clip mode of Table 6: 77 frames in one pass, by the same code as short segments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from xdub.config import recipe_from_dict
+from xdub.data.shards import ShardWriter, iter_clips
+from xdub.data.testing import make_clip
+from xdub.dub.testing import random_codec, random_dit, small_recipe
+from xdub.dub.tracks import Track, generate
+from xdub.dub.windows import Window, WindowSampler
+from xdub.errors import UserError
+from xdub.pairs.build import build_pairs
+from xdub.pairs.testing import plain_judges
+
+RECIPE = small_recipe("pairs.segment_frames=77", "video.clip_frames=77")
+
+
+class _Spy:
+    """A sampler that remembers the lengths of its windows and of the frames they were given."""
+
+    def __init__(self) -> None:
+        codec = random_codec(RECIPE.codec.channels)
+        self.sampler = WindowSampler(random_dit(RECIPE, "generator", codec), codec, num_steps=1)
+        self.seen: list[tuple[int, int]] = []
+
+    def __call__(self, windows: Sequence[Window]) -> list[np.ndarray]:
+        self.seen += [(len(w.frames), 0 if w.motion is None else len(w.motion)) for w in windows]
+        return self.sampler(windows)
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "passes"),
+    [(77, [(77, 0)]), (45, [(77, 0)]), (100, [(77, 0), (77, 5)])],
+    ids=["one pass", "a shorter clip is mirrored up to one", "a longer one takes two"],
+)
+def test_a_clip_of_77_frames_is_one_pass_and_comes_back_as_long_as_it_was(num_frames: int, passes) -> None:
+    clip, spy = make_clip(0, num_frames=num_frames), _Spy()
+    features = torch.zeros(2 * num_frames, RECIPE.audio.dim)
+    track = Track(frames=clip.frames, features=features, noise=(0,), hidden=clip.visible_mask)
+    pairs = RECIPE.pairs
+    (made,) = generate([track], spy, window=pairs.segment_frames, motion=pairs.motion_frames, batch=1)  # ty: ignore
+    assert made.shape == clip.frames.shape and made.dtype == np.float32 and np.isfinite(made).all()
+    assert spy.seen == passes
+
+
+def test_the_factory_makes_long_pairs_by_a_setting_alone(models, tmp_path) -> None:
+    folder, recipe = models
+    with ShardWriter(tmp_path / "data") as writer:
+        for seed in range(2):
+            writer.add(make_clip(seed, num_frames=77, occluder_mask=np.zeros((77, 32, 32), bool)))
+    seams = {}
+    for frames in (25, 77):
+        out = tmp_path / str(frames)
+        told = replace(recipe, pairs=replace(recipe.pairs, segment_frames=frames))
+        made = build_pairs(
+            recipe_from_dict(told.to_dict()),
+            folder,
+            tmp_path / "data",
+            out,
+            local=True,
+            judges=plain_judges(),
+        )
+        assert made.kept + made.rejected == made.inputs == 2 and made.kept
+        assert all(pair.reference.shape == (77, 32, 32, 3) for pair in iter_clips(out))
+        seams[frames] = ["seam" in pair.scores for pair in iter_clips(out)]
+    assert all(seams[25]) and not any(seams[77])
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("pairs.segment_frames=5", "pairs.motion_frames=5 leaves nothing of pairs.segment_frames=5"),
+        ("dub.motion_frames=25", "dub.motion_frames=25 leaves nothing of dub.window=25"),
+        ("pairs.segment_frames=76", "pairs.segment_frames=76 does not fit the causal codec"),
+    ],
+)
+def test_a_window_that_cannot_be_is_refused_when_the_recipe_is_read(setting: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        small_recipe(setting)
