@@ -16,13 +16,14 @@ from perf import (
     report,
     resize,
     run,
+    sampler,
     static,
     tracking,
     tune,
 )
 
 KERNELS = (run, static, tune, compare, report, plot)
-SYSTEM = (data, recovery, resize, elastic, checkpoint, tracking)
+SYSTEM = (data, recovery, resize, elastic, checkpoint, tracking, sampler)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -172,7 +172,7 @@ class PairsConfig:
     mouth_threshold: float = 1.0
     """Least mean distance of 20 mouth points, px of the 112 px template."""
     sampler_steps: int
-    """Of `solver`: `heun` evaluates the model twice a step, the others once."""
+    """Of `solver`: `heun` evaluates the model twice a step but the last, the others once."""
     solver: Literal["euler", "heun", "ab2"] = "euler"
     """`xdub/diffusion/sampler.py`; what they give at equal cost is in docs/sampling.md."""
     sampler_shift: float = 1.0

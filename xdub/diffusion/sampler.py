@@ -1,7 +1,8 @@
 """Integration of dz/dt = v from noise (t = 1) to data (t = 0).
 
-Three solvers. ``euler``: first order. ``heun``: second order, two evaluations a step. ``ab2``: Adams-Bashforth, second
-order with one evaluation a step, the slope's change taken from the step before.
+Three solvers. ``euler``: first order. ``heun``: second order, two evaluations a step, but for the last step, which is
+Euler's: where no noise is left, the field no longer points from noise to data. ``ab2``: Adams-Bashforth, second order
+with one evaluation a step, the slope's change taken from the step before.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def euler_timesteps(num_steps: int, shift: float = 1.0) -> Tensor:
 
 def evaluations(solver: str, num_steps: int) -> int:
     """How often `sample` calls the model."""
-    return 2 * num_steps if solver == "heun" else num_steps
+    return 2 * num_steps - 1 if solver == "heun" else num_steps
 
 
 def sample(
@@ -66,7 +67,7 @@ def sample(
     for n in range(num_steps):
         h = marks[n + 1] - marks[n]
         v = slope(z, n)
-        if solver == "heun":
+        if solver == "heun" and n + 1 < num_steps:
             v = (v + slope(z + h * v, n + 1)) / 2
         elif solver == "ab2":
             field = None if field_at is None else field_at(marks[n])
