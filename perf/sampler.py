@@ -31,7 +31,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument(
-        "--heads", type=int, default=5, help="heads whose lips are read (default %(default)s)"
+        "--heads", type=int, default=4, help="heads whose lips are read (default %(default)s)"
     )
     parser.add_argument("--seeds", type=int, default=3, help="noises for each head (default %(default)s)")
     parser.add_argument(
@@ -40,12 +40,12 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--steps", type=int, nargs="+", help="of every solver (default: up to 16 evaluations)"
     )
-    parser.add_argument("--repeat", type=int, default=5, help="timings of each level (default %(default)s)")
+    parser.add_argument("--repeat", type=int, default=4, help="timings of each level (default %(default)s)")
     parser.add_argument("--batches", type=int, nargs="+", default=[2, 4, 8], help="clips sampled together")
     parser.add_argument("--no-compile", action="store_true", help="leave out the compiled levels")
     parser.add_argument("--sizes", type=int, nargs="+", default=[4, 8, 12, 16], help="clips of the data sets")
     parser.add_argument("--passes", type=int, default=1, help="runs of each data set (default %(default)s)")
-    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--threads", type=int, default=1, help="of torch (default %(default)s)")
     parser.add_argument(
         "--json", type=Path, nargs="?", const=RESULT, help=f"write a result file and its .png ({RESULT.name})"
     )

@@ -11,7 +11,7 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from xdub.diffusion.sampler import SOLVERS
-from xdub.dub.testing import Uncached, add_experts
+from xdub.dub.testing import Uncached, add_experts, random_codec, random_dit, small_recipe
 from xdub.dub.tracks import Joiner, Track, generate
 from xdub.dub.windows import Window, WindowSampler, bands_of, expert_at, reference_frame
 from xdub.model.dit import VideoDiT
@@ -135,18 +135,17 @@ def test_a_compiled_step_always_gets_the_batch_that_it_was_compiled_for(
 
 
 @pytest.mark.parametrize("phase", ["generator", "editor"])
-def test_the_whole_step_is_one_graph_for_the_compiler_whatever_the_conditions(
-    make_sampler, crops, recipe, phase
-) -> None:
+def test_the_whole_step_is_one_graph_for_the_compiler_whatever_the_conditions(crops, phase) -> None:
     """A break, or another graph for each window or time, would cost more than compiling saves."""
-    graphs = CompileCounter()
-    sampler = make_sampler(phase)
-    eager = sampler(_windows(crops, recipe, phase, 2))
+    recipe, graphs = small_recipe("model.num_layers=1"), CompileCounter()
+    codec = random_codec(recipe.codec.channels)
+    sampler = WindowSampler(random_dit(recipe, phase, codec), codec, num_steps=2)
+    windows = _windows(crops, recipe, phase, 2)
+    eager = sampler(windows)
     sampler._denoise = torch.compile(sampler.dit.denoise, dynamic=False, fullgraph=True, backend=graphs)
     for _ in range(2):
-        np.testing.assert_allclose(sampler(_windows(crops, recipe, phase, 2)), eager, atol=0.05)
-    motion = eager[0][-5:]
-    sampler([replace(window, motion=motion) for window in _windows(crops, recipe, phase, 2)])
+        np.testing.assert_allclose(sampler(windows), eager, atol=0.05)
+    sampler([replace(window, motion=eager[0][-5:]) for window in windows])
     assert graphs.frame_count == 1
 
 
