@@ -19,9 +19,10 @@ from perf import sampler_quality, sampler_scaling, sampler_speed
 from perf.data import _cpu
 from perf.environment import ROOT, environment
 from perf.sampler_heads import render_heads
+from xdub.config import Recipe, load_recipe
+from xdub.model.bundle import Bundle, load_bundle
 
 RESULT = ROOT / "docs" / "results" / "sampler.json"
-PARTS = ("speed", "quality", "scaling")
 SPEED_CLIPS = 8
 
 
@@ -29,7 +30,9 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "sampler", help="speed-ups, solvers and cost of sampling", description=__doc__
     )
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=list(PARTS), help="the others stay as the file has them"
+    )
     parser.add_argument(
         "--heads", type=int, default=4, help="heads whose lips are read (default %(default)s)"
     )
@@ -53,61 +56,57 @@ def add_parser(commands: Any) -> None:
 
 
 def main(told: argparse.Namespace) -> int:
-    from xdub.config import load_recipe
-    from xdub.model.bundle import load_bundle
-
     torch.set_num_threads(told.threads)
     recipe, bundle = load_recipe("tiny"), load_bundle()
-    cpu = {"cpu": _cpu(), "cores": os.cpu_count(), "threads": told.threads}
-    cpu |= {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY"), "load_before": round(os.getloadavg()[0], 2)}
-    result: dict[str, Any] = {
-        "command": " ".join(["python -m perf", *sys.argv[1:]]),
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "environment": environment() | cpu,
-        "pairs": recipe.to_dict()["pairs"],
-        "dub": recipe.to_dict()["dub"],
-    }
-    if "speed" in told.parts:
-        heads = render_heads(recipe, SPEED_CLIPS, seed=7, frames=recipe.pairs.segment_frames)
-        result["speed"] = []
-        # A video is dubbed one window at a time; three of them say enough.
-        for model, clips, batches in (("generator", heads, told.batches), ("editor", heads[:3], [])):
-            levels = sampler_speed.ladder(batches, model == "generator" and not told.no_compile)
-            rows = sampler_speed.measure(recipe, bundle, model, clips, levels, told.repeat)
-            print(sampler_speed.table(rows), flush=True)
-            result["speed"] += rows
-        _save(result, told.json)
-    if "scaling" in told.parts:
-        with tempfile.TemporaryDirectory(prefix="xdub-perf-sampler-") as folder:
-            weights = bundle.path / "generator.safetensors"
-            given = (Path(folder), recipe, weights, told.sizes, told.passes, told.threads)
-            result["scaling"] = sampler_scaling.measure(*given)
-        for key, fit in result["scaling"]["fits"].items():
-            print(
-                f"  {key}: {fit['intercept']:.2f} + {fit['slope']:.4f} a clip, R^2 {fit['r2']:.4f}",
-                flush=True,
-            )
-        _save(result, told.json)
-    if "quality" in told.parts:
-        result["quality"] = _quality(told, recipe, bundle)
-        _save(result, told.json)
+    known = json.loads(told.json.read_text("utf-8")) if told.json and told.json.is_file() else {}
+    for part in PARTS:
+        if part not in told.parts:
+            continue
+        measured_on = _conditions(told)
+        known[part] = measured_on | PARTS[part](told, recipe, bundle)
+        if told.json:  # at once, so that an interrupt costs one part
+            told.json.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
+            print(f"wrote {told.json}", flush=True)
+    if told.json and "quality" in told.parts:
+        from perf.sampler_plot import draw
+
+        found = known["quality"]
+        draw(found["rows"], found["exact"], found["recipe"], told.json.with_suffix(".png"))
     return 0
 
 
-def _save(result: dict[str, Any], path: Path | None) -> None:
-    """What there is so far, so that an interrupt costs one part."""
-    if path is None:
-        return
-    path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    if "quality" in result:
-        from perf.sampler_plot import draw
-
-        found = result["quality"]
-        draw(found["rows"], found["exact"], found["recipe"], path.with_suffix(".png"))
-    print(f"wrote {path}", flush=True)
+def _conditions(told: argparse.Namespace) -> dict[str, Any]:
+    """How and where a part is measured."""
+    machine = {"cpu": _cpu(), "cores": os.cpu_count(), "threads": told.threads}
+    machine |= {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY"), "load": round(os.getloadavg()[0], 2)}
+    return {
+        "command": " ".join(["python -m perf", *sys.argv[1:]]),
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "environment": environment() | machine,
+    }
 
 
-def _quality(told: argparse.Namespace, recipe: Any, bundle: Any) -> dict[str, Any]:
+def _speed(told: argparse.Namespace, recipe: Recipe, bundle: Bundle) -> dict[str, Any]:
+    heads = render_heads(recipe, SPEED_CLIPS, seed=7, frames=recipe.pairs.segment_frames)
+    rows = []
+    # A video is dubbed one window at a time; three of them say enough.
+    for model, clips, batches in (("generator", heads, told.batches), ("editor", heads[:3], [])):
+        levels = sampler_speed.ladder(batches, model == "generator" and not told.no_compile)
+        rows += sampler_speed.measure(recipe, bundle, model, clips, levels, told.repeat)
+    print(sampler_speed.table(rows), flush=True)
+    return {"frames": recipe.pairs.segment_frames, "clips": SPEED_CLIPS, "rows": rows}
+
+
+def _scaling(told: argparse.Namespace, recipe: Recipe, bundle: Bundle) -> dict[str, Any]:
+    weights = bundle.path / "generator.safetensors"
+    with tempfile.TemporaryDirectory(prefix="xdub-perf-sampler-") as folder:
+        found = sampler_scaling.measure(Path(folder), recipe, weights, told.sizes, told.passes, told.threads)
+    for key, fit in found["fits"].items():
+        print(f"  {key}: {fit['intercept']:.2f} + {fit['slope']:.4f} a clip, R^2 {fit['r2']:.4f}", flush=True)
+    return found
+
+
+def _quality(told: argparse.Namespace, recipe: Recipe, bundle: Bundle) -> dict[str, Any]:
     """The curve; what the recipe does is always on it."""
     pairs = recipe.pairs
     heads = render_heads(recipe, told.heads, seed=8)
@@ -127,3 +126,6 @@ def _quality(told: argparse.Namespace, recipe: Any, bundle: Any) -> dict[str, An
         "recipe": chosen,
         "against_recipe": sampler_quality.against(rows, chosen),
     }
+
+
+PARTS = {"speed": _speed, "scaling": _scaling, "quality": _quality}

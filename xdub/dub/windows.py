@@ -128,7 +128,7 @@ class WindowSampler:
         if self.bands:
             set_expert(self.dit, None)
         video = self._pixels(z0[:asked])
-        for window, pixels in zip(windows, video, strict=False):
+        for window, pixels in zip(windows[:asked], video, strict=True):
             if window.motion is not None:
                 pixels[: len(window.motion)] = window.motion
         return list(video)
