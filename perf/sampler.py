@@ -36,6 +36,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--heads", type=int, default=4, help="heads whose lips are read (default %(default)s)"
     )
+    parser.add_argument("--head-seed", type=int, default=8, help="which heads (default %(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="noises for each head (default %(default)s)")
     parser.add_argument(
         "--shifts", type=float, nargs="+", help="of the times, besides the recipe's (default 3)"
@@ -46,7 +47,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--repeat", type=int, default=4, help="timings of each level (default %(default)s)")
     parser.add_argument("--batches", type=int, nargs="+", default=[2, 4, 8], help="clips sampled together")
     parser.add_argument("--no-compile", action="store_true", help="leave out the compiled levels")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[4, 8, 12, 16], help="clips of the data sets")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[8, 16, 24, 32], help="clips of the data sets"
+    )
     parser.add_argument("--passes", type=int, default=1, help="runs of each data set (default %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default %(default)s)")
     parser.add_argument(
@@ -109,7 +112,7 @@ def _scaling(told: argparse.Namespace, recipe: Recipe, bundle: Bundle) -> dict[s
 def _quality(told: argparse.Namespace, recipe: Recipe, bundle: Bundle) -> dict[str, Any]:
     """The curve; what the recipe does is always on it."""
     pairs = recipe.pairs
-    heads = render_heads(recipe, told.heads, seed=8)
+    heads = render_heads(recipe, told.heads, seed=told.head_seed)
     shifts = list(dict.fromkeys([pairs.sampler_shift, *(told.shifts or [3.0])]))
     steps_of = {name: told.steps or steps for name, steps in sampler_quality.STEPS.items()}
     steps_of[pairs.solver] = sorted({*steps_of[pairs.solver], pairs.sampler_steps})
@@ -120,6 +123,7 @@ def _quality(told: argparse.Namespace, recipe: Recipe, bundle: Bundle) -> dict[s
     (chosen,) = [row for row in rows if (row["shift"], row["solver"], row["steps"]) == used]
     return {
         "heads": told.heads,
+        "head_seed": told.head_seed,
         "seeds": told.seeds,
         "exact": exact,
         "rows": rows,
