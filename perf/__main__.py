@@ -17,6 +17,7 @@ from perf import (
     report,
     resize,
     run,
+    sampler,
     segments,
     static,
     tracking,
@@ -25,7 +26,7 @@ from perf import (
 
 KERNELS = (run, static, tune, compare, report, plot)
 SYSTEM = (data, pool, recovery, resize, elastic, checkpoint, tracking)
-MODEL = (segments,)
+MODEL = (sampler, segments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

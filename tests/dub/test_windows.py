@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
+from dataclasses import replace
+from itertools import pairwise
 
-from xdub.dub.tracks import Track, generate
-from xdub.dub.windows import bands_of, expert_at, reference_frame
+import numpy as np
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounter
+
+from xdub.diffusion.sampler import SOLVERS
+from xdub.dub.testing import Uncached, add_experts, random_codec, random_dit, small_recipe
+from xdub.dub.tracks import Joiner, Track, generate
+from xdub.dub.windows import Window, WindowSampler, bands_of, expert_at, reference_frame
+from xdub.model.dit import VideoDiT
 
 
 def _track(crops, num_frames: int, seed: int, dim: int, masked: bool) -> Track:
@@ -85,3 +93,63 @@ def test_experts_are_on_inside_their_bands_only(recipe) -> None:
         None, None, "lip", None, None, None, "texture", None,
     ]  # fmt: skip
     assert bands_of(recipe, ("lip",)) == [("lip", (0.4, 0.6))]
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_conditions_are_made_when_an_expert_comes_or_goes_and_only_then(
+    make_sampler, crops, recipe, monkeypatch, solver
+) -> None:
+    options = {"num_steps": 20, "bands": (("lip", (0.4, 0.6)), ("texture", (0.0, 0.3))), "solver": solver}
+    sampler = make_sampler("editor", **options)
+    add_experts(sampler.dit, recipe)
+    (window,) = _windows(crops, recipe, "editor", 1)
+    made, times, prepare = [], [], VideoDiT.prepare
+    monkeypatch.setattr(VideoDiT, "prepare", lambda *a, **k: made.append(1) or prepare(*a, **k))
+    found = sampler([window], times.append)[0]
+    experts = [expert_at(t, sampler.bands) for t in times]
+    assert len(made) == 1 + sum(a != b for a, b in pairwise(experts)) >= 4
+    wanted = WindowSampler(Uncached(sampler.dit), sampler.codec, **options)([window])[0]
+    np.testing.assert_allclose(found, wanted, atol=0.02)  # of 255
+    sampler.bands = ()
+    assert np.abs(found - sampler([window])[0]).max() > 0.2
+
+
+def test_a_compiled_step_always_gets_the_batch_that_it_was_compiled_for(
+    make_sampler, crops, recipe, monkeypatch
+) -> None:
+    windows, seen = _windows(crops, recipe, "generator", 3), []
+
+    def compiled(step, **options):
+        assert options == {"dynamic": False, "fullgraph": True}
+        return lambda z_t, t, given: seen.append(len(z_t)) or step(z_t, t, given)
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    sampler = make_sampler("generator", compile_for=3)
+    for count in (3, 1, 2):
+        found = sampler(windows[:count])
+        wanted = make_sampler("generator")(windows[:count])
+        np.testing.assert_allclose(np.stack(found), np.stack(wanted), atol=0.05)
+    assert set(seen) == {3}
+    with pytest.raises(ValueError, match="4 windows for a step compiled for 3"):
+        sampler([*windows, windows[0]])
+
+
+@pytest.mark.parametrize("phase", ["generator", "editor"])
+def test_the_whole_step_is_one_graph_for_the_compiler_whatever_the_conditions(crops, phase) -> None:
+    """A break, or another graph for each window or time, would cost more than compiling saves."""
+    recipe, graphs = small_recipe("model.num_layers=1"), CompileCounter()
+    codec = random_codec(recipe.codec.channels)
+    sampler = WindowSampler(random_dit(recipe, phase, codec), codec, num_steps=2)
+    windows = _windows(crops, recipe, phase, 2)
+    eager = sampler(windows)
+    sampler._denoise = torch.compile(sampler.dit.denoise, dynamic=False, fullgraph=True, backend=graphs)
+    for _ in range(2):
+        np.testing.assert_allclose(sampler(windows), eager, atol=0.05)
+    sampler([replace(window, motion=eager[0][-5:]) for window in windows])
+    assert graphs.frame_count == 1
+
+
+def _windows(crops, recipe, phase: str, count: int) -> list[Window]:
+    tracks = [_track(crops, 25, n, recipe.audio.dim, phase == "generator") for n in range(count)]
+    joiners = [Joiner(25, t.features, t.noise, window=25, motion=5) for t in tracks]
+    return [j.window(j.segments[0], t.frames, t.hidden) for j, t in zip(joiners, tracks, strict=True)]

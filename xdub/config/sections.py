@@ -174,6 +174,9 @@ class PairsConfig:
     mouth_threshold: float = 1.0
     """Least mean distance of 20 mouth points, px of the 112 px template."""
     sampler_steps: int
+    """Of `solver`: `heun` evaluates the model twice a step but the last, the others once."""
+    solver: Literal["euler", "heun", "ab2"] = "euler"
+    """`xdub/diffusion/sampler.py`; what they give at equal cost is in docs/sampling.md."""
     sampler_shift: float = 1.0
     """Shift of the sampler's times, Eq. 2: above 1 the steps crowd at high noise and the last one is long. A small
     model's details come out smoother, and its lips follow better."""
@@ -183,6 +186,8 @@ class PairsConfig:
     """Share of uniformly lit pairs that get new light, the same on both sides (paper 3.1.2)."""
     batch: int = 8
     """Clips whose segments are sampled together; also what a worker that is lost has to do again."""
+    compile: bool = False
+    """Compile the sampler's step, for `batch` clips."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +195,9 @@ class DubConfig:
     """Inference (paper 3.3)."""
 
     sampler_steps: int
+    solver: Literal["euler", "heun", "ab2"] = "euler"
     sampler_shift: float = 1.0
+    compile: bool = False
     """As in `pairs`."""
     window: int
     motion_frames: int = 5

@@ -125,7 +125,8 @@ def _dub_and_read(
         )
         for clip, path in zip(clips, speech, strict=True)
     ]
-    sampler = WindowSampler(dit, load_codec(recipe.codec), num_steps=steps, shift=recipe.dub.sampler_shift)
+    settings = {"shift": recipe.dub.sampler_shift, "solver": recipe.dub.solver}
+    sampler = WindowSampler(dit, load_codec(recipe.codec), num_steps=steps, **settings)
     dubbed = generate(
         tracks, sampler, window=recipe.dub.window, motion=recipe.dub.motion_frames, batch=len(tracks)
     )

@@ -1,12 +1,13 @@
 """Flow matching (paper B.1, Eq. 2-11) as pure functions."""
 
 from xdub.diffusion.flow_matching import add_noise, predict_z0, velocity
-from xdub.diffusion.sampler import euler_timesteps, sample
+from xdub.diffusion.sampler import euler_timesteps, evaluations, sample
 from xdub.diffusion.timesteps import sample_timesteps, shift_timesteps
 
 __all__ = [
     "add_noise",
     "euler_timesteps",
+    "evaluations",
     "predict_z0",
     "sample",
     "sample_timesteps",

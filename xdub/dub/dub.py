@@ -137,13 +137,21 @@ def _dubber(
     if use == "generator" and bundle.generator is None:
         raise UserError(f"{bundle.path} holds no generator; use the editor")
     if use == "generator":
-        dit, settings, bands, steps = bundle.generator, recipe.pairs, (), recipe.pairs.sampler_steps
+        dit, settings, bands = bundle.generator, recipe.pairs, ()
         window = settings.segment_frames
     else:
-        dit, settings, steps = bundle.editor, recipe.dub, recipe.dub.sampler_steps
+        dit, settings = bundle.editor, recipe.dub
         window, bands = settings.window, bands_of(recipe, bundle.experts)
     return Dubber(
-        sampler=WindowSampler(dit, bundle.codec, num_steps=steps, shift=settings.sampler_shift, bands=bands),
+        sampler=WindowSampler(
+            dit,
+            bundle.codec,
+            num_steps=settings.sampler_steps,
+            shift=settings.sampler_shift,
+            solver=settings.solver,
+            bands=bands,
+            compile_for=1 if settings.compile else None,
+        ),
         features=bundle.audio_encoder.encode(speech),
         size=recipe.video.size,
         window=window,

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
+from torch import Tensor, nn
 
 from xdub.config import Recipe, load_recipe, recipe_from_dict
 from xdub.model.build import build_dit
 from xdub.model.bundle import save_dit
 from xdub.model.codec import LinearCodec
 from xdub.model.dit import VideoDiT
-from xdub.model.lora import EXPERTS, add_expert, save_expert
+from xdub.model.lora import EXPERTS, add_expert, save_expert, set_expert
 
 SMALL = (
     *(
@@ -45,6 +47,33 @@ def random_dit(recipe: Recipe, phase: str, codec: LinearCodec, seed: int = 1) ->
     dit = build_dit(recipe, phase, codec, seed=seed)
     torch.nn.init.normal_(dit.proj_out.weight, std=0.05, generator=torch.Generator().manual_seed(seed))
     return dit.eval().requires_grad_(False)
+
+
+def add_experts(editor: VideoDiT, recipe: Recipe, seed: int = 1) -> None:
+    """Random experts that do something, all of them off."""
+    for name in EXPERTS:
+        add_expert(editor, name, recipe.lora)
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in editor.named_parameters():
+        if ".lora_B." in name:
+            torch.nn.init.normal_(parameter, std=0.05, generator=generator)
+    editor.requires_grad_(False)
+    set_expert(editor, None)
+
+
+class Uncached(nn.Module):
+    """A backbone that computes everything at every step, in place of one that is prepared."""
+
+    def __init__(self, dit: VideoDiT) -> None:
+        super().__init__()
+        self.dit, self.cfg = dit, dit.cfg
+
+    def prepare(self, z_ref: Tensor, audio: Tensor, starts: Tensor, **conditions: Any) -> tuple:
+        return z_ref, audio, starts, conditions
+
+    def denoise(self, z_t: Tensor, t: Tensor, given: tuple) -> Tensor:
+        z_ref, audio, starts, conditions = given
+        return self.dit(z_t, z_ref, t, audio, starts, **conditions)
 
 
 def write_random_bundle(folder: Path, recipe: Recipe, *, experts: bool = True) -> Recipe:

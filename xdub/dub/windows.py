@@ -15,6 +15,7 @@ from xdub.diffusion import sample
 from xdub.dub.deblock import deblock
 from xdub.dub.segments import latent_frames
 from xdub.model.codec import SPACE_FACTOR, Codec, LinearCodec
+from xdub.model.conditions import Conditions
 from xdub.model.dit import VideoDiT
 from xdub.model.lora import set_expert
 from xdub.seeding import torch_rng
@@ -45,16 +46,29 @@ class WindowSampler:
     Args:
         dit: in eval mode; it, its device and dtype are used as they are.
         codec: on the same device.
-        num_steps: of the Euler sampler.
+        num_steps: of the solver.
         shift: of its times, Eq. 2.
+        solver: `xdub.diffusion.sampler`.
         bands: at which times t which expert is on; the plain model elsewhere.
+        compile_for: number of windows that a compiled step takes: fewer are filled up, more are an error. None: eager.
     """
 
     def __init__(
-        self, dit: VideoDiT, codec: Codec, *, num_steps: int, shift: float = 1.0, bands: Bands = ()
+        self,
+        dit: VideoDiT,
+        codec: Codec,
+        *,
+        num_steps: int,
+        shift: float = 1.0,
+        solver: str = "euler",
+        bands: Bands = (),
+        compile_for: int | None = None,
     ) -> None:
-        self.dit, self.codec, self.num_steps, self.shift = dit, codec, num_steps, shift
-        self.bands = tuple(bands)
+        self.dit, self.codec, self.num_steps, self.shift, self.solver = dit, codec, num_steps, shift, solver
+        self.bands, self.compile_for = tuple(bands), compile_for
+        self._denoise = (
+            dit.denoise if compile_for is None else torch.compile(dit.denoise, dynamic=False, fullgraph=True)
+        )
         self.masked = dit.cfg.masked_input
         self.device = next(dit.parameters()).device
 
@@ -66,6 +80,7 @@ class WindowSampler:
 
         All windows have one F and either all or none have motion frames (segments of equal index do).
         """
+        asked, windows = len(windows), self._filled(windows)
         frames = torch.cat([to_video(window.frames) for window in windows]).to(self.device)
         audio = torch.stack([window.audio for window in windows]).to(self.device)
         z_source, z_mask = self._conditions(windows, frames)
@@ -80,31 +95,51 @@ class WindowSampler:
         noise = torch.stack([torch.randn(shape, generator=torch_rng(*w.noise)) for w in windows])
         starts = audio_starts(num_latents).to(self.device)
         motion_latents = 0 if z_motion is None else z_motion.shape[2]
-
-        def velocity(z_t: Tensor, t: Tensor) -> Tensor:
-            return self.dit(z_t, z_source, t, audio, starts, z_mask=z_mask, motion_frames=motion_latents)
+        ready: dict[
+            str | None, Conditions
+        ] = {}  # of the expert that is on, which has keys and values of its own
 
         def step(t: float) -> None:
-            if self.bands:
-                set_expert(self.dit, expert_at(t, self.bands))
+            expert = expert_at(t, self.bands)
+            if expert not in ready:
+                if self.bands:
+                    set_expert(self.dit, expert)
+                ready.clear()
+                ready[expert] = self.dit.prepare(
+                    z_source, audio, starts, z_mask=z_mask, motion_frames=motion_latents
+                )
             if on_step is not None:
                 on_step(t)
+
+        def velocity(z_t: Tensor, t: Tensor) -> Tensor:
+            (conditions,) = ready.values()
+            return self._denoise(z_t, t, conditions)
 
         z0 = sample(
             velocity,
             noise.to(self.device),
             num_steps=self.num_steps,
             shift=self.shift,
+            solver=self.solver,
             z_motion=z_motion,
             on_step=step,
+            field_at=lambda t: expert_at(t, self.bands),
         )
         if self.bands:
             set_expert(self.dit, None)
-        video = self._pixels(z0)
-        for window, pixels in zip(windows, video, strict=True):
+        video = self._pixels(z0[:asked])
+        for window, pixels in zip(windows[:asked], video, strict=True):
             if window.motion is not None:
                 pixels[: len(window.motion)] = window.motion
         return list(video)
+
+    def _filled(self, windows: Sequence[Window]) -> Sequence[Window]:
+        """A compiled step has one shape: the last windows of a data set are joined by copies of one of them."""
+        if self.compile_for is None:
+            return windows
+        if len(windows) > self.compile_for:
+            raise ValueError(f"{len(windows)} windows for a step compiled for {self.compile_for}")
+        return [*windows, *[windows[-1]] * (self.compile_for - len(windows))]
 
     def _conditions(self, windows: Sequence[Window], frames: Tensor) -> tuple[Tensor, Tensor | None]:
         """(z_ref, z_mask): all frames for an editor; for a generator one frame, and the frames with the face hidden."""

@@ -6,6 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from xdub.model.conditions import AudioKeys, TextKeys
 from xdub_kernels import frame_audio_attention, gate_disabled, shifted_rope_attention
 from xdub_kernels.attention import attention
 
@@ -61,12 +62,25 @@ class TextCrossAttention(nn.Module):
         self.kv = nn.Linear(hidden_size, 2 * hidden_size)
         self.out = nn.Linear(hidden_size, hidden_size)
 
-    def forward(self, x: Tensor, text: Tensor) -> Tensor:
-        """x [B, F, N, D], text [B, S, D] -> [B, F, N, D]."""
+    def keys(self, text: Tensor) -> TextKeys:
+        """text [B, S, D]: what its rows offer to any query."""
+        return TextKeys(*rearrange(self.kv(text), "b s (two h d) -> two b s h d", two=2, h=self.num_heads))
+
+    def prepared(self, text: Tensor) -> TextKeys:
+        """`keys` for sampling. The softmax over a single row is 1, so that every query gets the same answer; training
+        asks all the same, or the query's parameters would have no gradient and ranks would differ in what they sum."""
+        keys = self.keys(text)
+        if text.shape[1] > 1:
+            return keys
+        return TextKeys(keys.k, keys.v, self.out(rearrange(keys.v, "b s h d -> b s 1 (h d)")))
+
+    def forward(self, x: Tensor, keys: TextKeys) -> Tensor:
+        """x [B, F, N, D] -> [B, F, N, D], or [B, 1, 1, D] if all tokens get the same."""
+        if keys.answer is not None:
+            return keys.answer
         frames = x.shape[1]
         q = rearrange(self.q(x), "b f n (h d) -> b (f n) h d", h=self.num_heads)
-        k, v = rearrange(self.kv(text), "b s (two h d) -> two b s h d", two=2, h=self.num_heads)
-        return self.out(rearrange(attention(q, k, v), "b (f n) h d -> b f n (h d)", f=frames))
+        return self.out(rearrange(attention(q, keys.k, keys.v), "b (f n) h d -> b f n (h d)", f=frames))
 
 
 class AudioCrossAttention(nn.Module):
@@ -83,23 +97,33 @@ class AudioCrossAttention(nn.Module):
         self.kv = nn.Linear(hidden_size, 2 * hidden_size)
         self.out = nn.Linear(hidden_size, hidden_size)
 
-    def forward(self, x: Tensor, audio: Tensor, starts: Tensor, enabled: Tensor | None) -> Tensor:
-        """x [B, F, N, D], audio [B, T, D], starts [F], enabled [B] bool or None -> [B, F, N, D]."""
-        q = rearrange(self.q(x), "b f n (h d) -> b f n h d", h=self.num_heads)
+    def keys(self, audio: Tensor, starts: Tensor) -> AudioKeys:
+        """audio [B, T, D], starts [F]: what the rows offer, and how each frame's queries are to be turned."""
         k, v = rearrange(self.kv(audio), "b t (two h d) -> two b t h d", two=2, h=self.num_heads)
-        centres = starts.to(q.device, torch.float32) + (AUDIO_WINDOW - 1) / 2
-        q = rotate(q, centres[:, None, None])  # positions [F, 1, 1] against q [B, F, N, H, D]
-        k = rotate(k, torch.arange(k.shape[1], device=k.device, dtype=torch.float32)[:, None])
-        attended = frame_audio_attention(q, k, v, starts, window=AUDIO_WINDOW, enabled=enabled)
+        rows = torch.arange(k.shape[1], device=k.device, dtype=torch.float32)
+        centres = starts.to(k.device, torch.float32) + (AUDIO_WINDOW - 1) / 2
+        k = rotate(k, *turn(rows[:, None], k.shape[-1]))
+        # positions [F, 1, 1] against q [B, F, N, H, D]
+        return AudioKeys(k, v, starts, *turn(centres[:, None, None], k.shape[-1]))
+
+    def forward(self, x: Tensor, keys: AudioKeys, enabled: Tensor | None) -> Tensor:
+        """x [B, F, N, D], enabled [B] bool or None -> [B, F, N, D]."""
+        q = rotate(rearrange(self.q(x), "b f n (h d) -> b f n h d", h=self.num_heads), keys.cos, keys.sin)
+        attended = frame_audio_attention(q, keys.k, keys.v, keys.starts, window=AUDIO_WINDOW, enabled=enabled)
         out = self.out(rearrange(attended, "b f n h d -> b f n (h d)"))
         return gate_disabled(out, enabled)  # drops the projection's bias, too
 
 
-def rotate(x: Tensor, position: Tensor, theta: float = 100.0) -> Tensor:
-    """1D RoPE over the last axis of x [..., H, D] at ``position`` [..., 1] (broadcast), interleaved pairs."""
-    half = x.shape[-1] // 2
-    frequency = theta ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
+def turn(position: Tensor, size: int, theta: float = 100.0) -> tuple[Tensor, Tensor]:
+    """cos and sin [..., size / 2] fp32 of 1D RoPE at ``position`` [..., 1], for heads of ``size`` channels."""
+    half = size // 2
+    frequency = theta ** (-torch.arange(half, device=position.device, dtype=torch.float32) / half)
     angle = position[..., None] * frequency
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """1D RoPE over the last axis of x [..., H, D] by `turn`'s angles (broadcast), interleaved pairs."""
+    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
     even, odd = x[..., 0::2], x[..., 1::2]
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2)

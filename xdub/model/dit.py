@@ -11,13 +11,15 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from xdub.diffusion.flow_matching import motion_frame_mask
-from xdub.model.attention import AudioCrossAttention, SelfAttention, TextCrossAttention
 from xdub.model.audio_adapter import AudioAdapter
+from xdub.model.block import Block, join_reference, split_reference
 from xdub.model.checkpointing import run_block
+from xdub.model.conditions import Conditions
 from xdub.model.precondition import Precondition
 
 
@@ -55,19 +57,6 @@ class DiTConfig:
             raise ValueError(f"order={self.order!r}: use 'target_first' or 'reference_first'")
 
 
-@dataclass(frozen=True)
-class Modulation:
-    """adaLN values of one sublayer, each [B, F, 1, D]."""
-
-    shift: Tensor
-    scale: Tensor
-    gate: Tensor
-
-    def apply(self, x: Tensor) -> Tensor:
-        """Modulated input of the sublayer."""
-        return x * (1 + self.scale) + self.shift
-
-
 class TimestepEmbedding(nn.Module):
     """Sinusoid of 1000 t, then an MLP. t [...] -> [..., D]."""
 
@@ -82,60 +71,6 @@ class TimestepEmbedding(nn.Module):
         steps = torch.arange(self.frequencies, device=t.device, dtype=torch.float32)
         angle = 1000 * t.float()[..., None] * torch.exp(-math.log(10000) * steps / self.frequencies)
         return self.mlp(torch.cat((angle.cos(), angle.sin()), -1).to(self.mlp[0].weight.dtype))
-
-
-class Block(nn.Module):
-    """2D attention -> 3D attention -> text -> audio -> FFN (B.1, B.2)."""
-
-    def __init__(self, cfg: DiTConfig) -> None:
-        super().__init__()
-        size, heads = cfg.hidden_size, cfg.num_heads
-        self.order = cfg.order
-        self.norm_2d, self.norm_3d, self.norm_ffn = (
-            nn.LayerNorm(size, elementwise_affine=False) for _ in range(3)
-        )
-        self.norm_text, self.norm_audio = nn.LayerNorm(size), nn.LayerNorm(size)
-        self.attention_2d = SelfAttention(size, heads, spatial=True, order=cfg.order)
-        self.attention_3d = SelfAttention(size, heads, spatial=False, order=cfg.order)
-        self.text = TextCrossAttention(size, heads)
-        self.audio = AudioCrossAttention(size, heads)
-        inner = int(cfg.ffn_ratio * size)
-        self.ffn = nn.Sequential(nn.Linear(size, inner), nn.GELU(approximate="tanh"), nn.Linear(inner, size))
-        self.table = nn.Parameter(torch.zeros(9, size))  # added to the shared modulation
-
-    def forward(
-        self,
-        x: Tensor,
-        shared: Tensor,
-        text: Tensor,
-        audio: Tensor,
-        starts: Tensor,
-        enabled: Tensor | None,
-        grid: tuple[int, int, int],
-        reference_frames: int,
-    ) -> Tensor:
-        """x [B, f+r, N, D], shared [B, f+r, 9, D] -> [B, f+r, N, D]."""
-        values = (shared + self.table.to(shared.dtype)).unsqueeze(-2).unbind(2)
-        mod_2d, mod_3d, mod_ffn = (Modulation(*values[i : i + 3]) for i in (0, 3, 6))
-        x = x + mod_2d.gate * self.attention_2d(mod_2d.apply(self.norm_2d(x)), grid, reference_frames)
-        x = x + mod_3d.gate * self.attention_3d(mod_3d.apply(self.norm_3d(x)), grid, reference_frames)
-        target, reference = split_reference(x, reference_frames, self.order)
-        target = target + self.text(self.norm_text(target), text)
-        target = target + self.audio(self.norm_audio(target), audio, starts, enabled)
-        x = join_reference(target, reference, self.order)
-        return x + mod_ffn.gate * self.ffn(mod_ffn.apply(self.norm_ffn(x)))
-
-
-def split_reference(x: Tensor, reference_frames: int, order: str) -> tuple[Tensor, Tensor]:
-    """[B, f+r, ...] -> target [B, f, ...], reference [B, r, ...]."""
-    if order == "target_first":
-        return x[:, : x.shape[1] - reference_frames], x[:, x.shape[1] - reference_frames :]
-    return x[:, reference_frames:], x[:, :reference_frames]
-
-
-def join_reference(target: Tensor, reference: Tensor, order: str) -> Tensor:
-    """Inverse of :func:`split_reference`."""
-    return torch.cat((target, reference) if order == "target_first" else (reference, target), 1)
 
 
 class VideoDiT(nn.Module):
@@ -205,51 +140,131 @@ class VideoDiT(nn.Module):
         (generator); t [B] in [0, 1]; audio [B, T, audio_dim]; starts [f] first audio row of each latent frame;
         z_mask [B, C, f, h, w] for a generator; motion_frames int or [B]; audio_enabled [B] bool; text [B, S, text_dim].
         """
-        if (z_mask is None) == self.cfg.masked_input:
-            raise ValueError(
-                f"z_mask must be given exactly when masked_input is set (it is {self.cfg.masked_input})"
-            )
-        _, ph, pw = self.cfg.patch
-        batch, _, f, h, w = z_t.shape
-        if h % ph or w % pw:
-            raise ValueError(f"latent size {h}x{w} is not divisible by the patch {ph}x{pw}")
-        grid, r, order = (f, h // ph, w // pw), z_ref.shape[2], self.cfg.order
-
+        self._check_mask(z_mask)
+        batch, _, f, _, _ = z_t.shape
+        grid, r, order = self._grid(z_t), z_ref.shape[2], self.cfg.order
         clean = motion_frame_mask(f, motion_frames, batch).to(z_t.device)
         t_target = t.float()[:, None].expand(batch, f).masked_fill(clean, 0.0)  # [B, f]
-        t_all = join_reference(t_target, t_target.new_zeros(batch, r), order)
 
         target_in = self.precondition.scale_in(z_t, t_target)
-        reference_in = self.precondition.scale_in(z_ref, z_ref.new_zeros(batch, r))
         if z_mask is not None:  # z_in = [[z_mask, z_t], [0, z_ref]] (B.2)
-            masked = self.precondition.scale_in(z_mask, torch.zeros_like(t_target))
-            target_in = torch.cat((masked, target_in), 1)
-            reference_in = torch.cat((torch.zeros_like(reference_in), reference_in), 1)
+            target_in = torch.cat((self._scale_clean(z_mask), target_in), 1)
         dtype = self.patch_embed.weight.dtype
-        x = join_reference(
-            self.patchify(target_in.to(dtype)) + self.kind_embed[0],
-            self.patchify(reference_in.to(dtype)) + self.kind_embed[1],
-            order,
-        )
+        x = self.patch_embed(self.patches(target_in.to(dtype))) + self.kind_embed[0]
+        x = join_reference(x, self._reference_tokens(z_ref), order)
 
-        embedded = self.timestep(t_all)  # [B, f+r, D]
-        shared = rearrange(self.modulation(embedded), "b f (k d) -> b f k d", k=9)
-        prompt = self.null_text.expand(batch, -1, -1) if text is None else self.text_proj(text)
+        embedded, shared = self._modulation(t_target, r)
+        prompt = self._prompt(text, batch)
         rows = self.audio_adapter(audio.to(dtype))
         for block in self.blocks:
             arguments = (x, shared, prompt, rows, starts, audio_enabled, grid, r)
             x = run_block(self.checkpointing if self.training else "none", block, *arguments)
+        return self._velocity(x, embedded, z_t, t_target, grid, r)
 
-        target, _ = split_reference(x, r, order)
-        emb_target, _ = split_reference(embedded, r, order)
+    def prepare(
+        self,
+        z_ref: Tensor,
+        audio: Tensor,
+        starts: Tensor,
+        *,
+        z_mask: Tensor | None = None,
+        motion_frames: Tensor | int = 0,
+        audio_enabled: Tensor | None = None,
+        text: Tensor | None = None,
+    ) -> Conditions:
+        """Everything in `forward` that z_t and t have no part in, for `denoise`; arguments as there. For sampling."""
+        self._check_mask(z_mask)
+        batch, dtype = z_ref.shape[0], self.patch_embed.weight.dtype
+        masked = None
+        if z_mask is not None:
+            patches = self.patches(self._scale_clean(z_mask).to(dtype))
+            masked = F.linear(patches, self._mask_columns()[0], self.patch_embed.bias) + self.kind_embed[0]
+        prompt, rows = self._prompt(text, batch), self.audio_adapter(audio.to(dtype))
+        return Conditions(
+            reference=self._reference_tokens(z_ref),
+            masked=masked,
+            clean=motion_frame_mask(len(starts), motion_frames, batch).to(z_ref.device),
+            audio_enabled=audio_enabled,
+            blocks=tuple(block.prepared(prompt, rows, starts) for block in self.blocks),
+        )
+
+    def denoise(self, z_t: Tensor, t: Tensor, given: Conditions) -> Tensor:
+        """v_hat [B, C, f, h, w] of z_t [B, C, f, h, w] at t [B]: `forward`'s, but for rounding where one product of two
+        inputs became the sum of two products, or one token's product stands for all tokens'."""
+        batch, _, f, _, _ = z_t.shape
+        grid, r, order = self._grid(z_t), given.reference.shape[1], self.cfg.order
+        t_target = t.float()[:, None].expand(batch, f).masked_fill(given.clean, 0.0)  # [B, f]
+        patches = self.patches(self.precondition.scale_in(z_t, t_target).to(self.patch_embed.weight.dtype))
+        if given.masked is None:
+            x = self.patch_embed(patches) + self.kind_embed[0]
+        else:
+            x = F.linear(patches, self._mask_columns()[1]) + given.masked
+        x = join_reference(x, given.reference, order)
+        embedded, shared = self._modulation(t_target, r)
+        for block, conditions in zip(self.blocks, given.blocks, strict=True):
+            x = block.denoise(x, shared, conditions, given.audio_enabled, grid, r)
+        return self._velocity(x, embedded, z_t, t_target, grid, r)
+
+    def _check_mask(self, z_mask: Tensor | None) -> None:
+        if (z_mask is None) == self.cfg.masked_input:
+            raise ValueError(
+                f"z_mask must be given exactly when masked_input is set (it is {self.cfg.masked_input})"
+            )
+
+    def _grid(self, z_t: Tensor) -> tuple[int, int, int]:
+        """Target frames, and rows and columns of tokens."""
+        _, ph, pw = self.cfg.patch
+        f, h, w = z_t.shape[2:]
+        if h % ph or w % pw:
+            raise ValueError(f"latent size {h}x{w} is not divisible by the patch {ph}x{pw}")
+        return f, h // ph, w // pw
+
+    def _scale_clean(self, z: Tensor) -> Tensor:
+        """Latents [B, C, f, h, w] without noise, as the network sees them."""
+        return self.precondition.scale_in(z, z.new_zeros(z.shape[0], z.shape[2]))
+
+    def _reference_tokens(self, z_ref: Tensor) -> Tensor:
+        """[B, C, r, h, w] -> [B, r, N, D]; where a target has z_mask, references have zeros (B.2)."""
+        z = self._scale_clean(z_ref)
+        if self.cfg.masked_input:
+            z = torch.cat((torch.zeros_like(z), z), 1)
+        return self.patch_embed(self.patches(z.to(self.patch_embed.weight.dtype))) + self.kind_embed[1]
+
+    def _mask_columns(self) -> tuple[Tensor, Tensor]:
+        """Columns of the patch embedding that read z_mask, and those that read z_t; each [D, C p q]."""
+        z_mask, z_t = self.patch_embed.weight.chunk(2, 1)
+        return z_mask, z_t
+
+    def _prompt(self, text: Tensor | None, batch: int) -> Tensor:
+        """[B, S, D]"""
+        return self.null_text.expand(batch, -1, -1) if text is None else self.text_proj(text)
+
+    def _modulation(self, t_target: Tensor, reference_frames: int) -> tuple[Tensor, Tensor]:
+        """t_target [B, f] -> embedding [B, f+r, D] and modulation [B, f+r, 9, D], references' at t = 0 included."""
+        t_reference = t_target.new_zeros(t_target.shape[0], reference_frames)
+        embedded = self.timestep(join_reference(t_target, t_reference, self.cfg.order))
+        return embedded, rearrange(self.modulation(embedded), "b f (k d) -> b f k d", k=9)
+
+    def _velocity(
+        self,
+        x: Tensor,
+        embedded: Tensor,
+        z_t: Tensor,
+        t_target: Tensor,
+        grid: tuple[int, int, int],
+        reference_frames: int,
+    ) -> Tensor:
+        """The last block's tokens x [B, f+r, N, D] -> v_hat."""
+        target, _ = split_reference(x, reference_frames, self.cfg.order)
+        emb_target, _ = split_reference(embedded, reference_frames, self.cfg.order)
         shift, scale = self.modulation_out(emb_target).unsqueeze(-2).chunk(2, -1)
         out = self.proj_out(self.norm_out(target) * (1 + scale) + shift)
         return self.precondition.combine(self.unpatchify(out, grid).float(), z_t.float(), t_target)
 
-    def patchify(self, z: Tensor) -> Tensor:
-        """[B, C, f, h, w] -> [B, f, N, D]"""
+    def patches(self, z: Tensor) -> Tensor:
+        """[B, C, f, h, w] -> [B, f, N, C p q]"""
         _, ph, pw = self.cfg.patch
-        return self.patch_embed(rearrange(z, "b c f (h p) (w q) -> b f (h w) (c p q)", p=ph, q=pw))
+        return rearrange(z, "b c f (h p) (w q) -> b f (h w) (c p q)", p=ph, q=pw)
 
     def unpatchify(self, x: Tensor, grid: tuple[int, int, int]) -> Tensor:
         """[B, f, N, C p q] -> [B, C, f, h, w]"""

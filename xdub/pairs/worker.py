@@ -80,7 +80,14 @@ class PairWorker:
         self.audio_encoder = load_audio_encoder(self.recipe.audio)
         dit = load_generator(self.recipe, generator, codec, device)
         pairs = self.recipe.pairs
-        self.sampler = WindowSampler(dit, codec, num_steps=pairs.sampler_steps, shift=pairs.sampler_shift)
+        self.sampler = WindowSampler(
+            dit,
+            codec,
+            num_steps=pairs.sampler_steps,
+            shift=pairs.sampler_shift,
+            solver=pairs.solver,
+            compile_for=pairs.batch if pairs.compile else None,
+        )
         self.judges = judges or load_judges(self.recipe.perception, device)
         self.reader = ShardReader(read_manifest(data))
 

@@ -1,0 +1,43 @@
+"""Quality against evaluations, one line a solver."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+COLOURS = {"euler": "#3457d5", "heun": "#d9730d", "ab2": "#2b8a5f"}
+PANELS = {
+    "opening_corr": "opening correlation with the twin",
+    "exact_psnr": "dB to 64 steps",
+}
+
+
+def draw(rows: Sequence[dict[str, Any]], exact: dict[str, Any], chosen: dict[str, Any], path: Path) -> None:
+    """A row of panels a shift; a ring marks what the recipe does."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shifts = list(dict.fromkeys(row["shift"] for row in rows))
+    figure = Figure(figsize=(9, 0.4 + 3.1 * len(shifts)), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(shifts), len(PANELS), squeeze=False, sharex=True, sharey="col")
+    for shift, line in zip(shifts, axes, strict=True):
+        mine = [row for row in rows if row["shift"] == shift]
+        for (key, label), one in zip(PANELS.items(), line, strict=True):
+            for solver, colour in COLOURS.items():
+                points = [(row["evaluations"], row[key]) for row in mine if row["solver"] == solver]
+                one.plot(*zip(*points, strict=True), "o-", color=colour, label=solver, markersize=4)
+            if key == "opening_corr":
+                one.axhline(exact[key], color="#999", linewidth=0.8, linestyle="--", label="64 steps")
+            if shift == chosen["shift"]:
+                place = chosen["evaluations"], chosen[key]
+                one.plot(*place, "o", markersize=11, markerfacecolor="none", color="#333", label="the recipe")
+            one.set_title(f"shift {shift:g}", loc="left", fontsize=9)
+            one.set_ylabel(label)
+            one.spines[["top", "right"]].set_visible(False)
+            one.grid(alpha=0.2)
+    for one in axes[-1]:
+        one.set_xlabel("evaluations of the model")
+    axes[0][0].legend(frameon=False, fontsize=8)
+    figure.savefig(path)
