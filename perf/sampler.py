@@ -39,7 +39,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--head-seed", type=int, default=8, help="which heads (default %(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="noises for each head (default %(default)s)")
     parser.add_argument(
-        "--shifts", type=float, nargs="+", help="of the times, besides the recipe's (default 3)"
+        "--shifts", type=float, nargs="+", help="of the times, besides the recipe's (default 3 and 6)"
     )
     parser.add_argument(
         "--steps", type=int, nargs="+", help="of every solver (default: up to 16 evaluations)"
@@ -65,7 +65,7 @@ def main(told: argparse.Namespace) -> int:
     for part in PARTS:
         if part not in told.parts:
             continue
-        measured_on = _conditions(told)
+        measured_on = _conditions(told, recipe)
         known[part] = measured_on | PARTS[part](told, recipe, bundle)
         if told.json:  # at once, so that an interrupt costs one part
             told.json.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
@@ -78,7 +78,7 @@ def main(told: argparse.Namespace) -> int:
     return 0
 
 
-def _conditions(told: argparse.Namespace) -> dict[str, Any]:
+def _conditions(told: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
     """How and where a part is measured."""
     machine = {"cpu": _cpu(), "cores": os.cpu_count(), "threads": told.threads}
     machine |= {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY"), "load": round(os.getloadavg()[0], 2)}
@@ -86,6 +86,7 @@ def _conditions(told: argparse.Namespace) -> dict[str, Any]:
         "command": " ".join(["python -m perf", *sys.argv[1:]]),
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "environment": environment() | machine,
+        **{name: recipe.to_dict()[name] for name in ("pairs", "dub")},
     }
 
 
@@ -113,7 +114,7 @@ def _quality(told: argparse.Namespace, recipe: Recipe, bundle: Bundle) -> dict[s
     """The curve; what the recipe does is always on it."""
     pairs = recipe.pairs
     heads = render_heads(recipe, told.heads, seed=told.head_seed)
-    shifts = list(dict.fromkeys([pairs.sampler_shift, *(told.shifts or [3.0])]))
+    shifts = list(dict.fromkeys([pairs.sampler_shift, *(told.shifts or [3.0, 6.0])]))
     steps_of = {name: told.steps or steps for name, steps in sampler_quality.STEPS.items()}
     steps_of[pairs.solver] = sorted({*steps_of[pairs.solver], pairs.sampler_steps})
     exact, *rows = sampler_quality.curve(
