@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +14,7 @@ from xdub.train.cluster import choose_workers, reason_to_restart
 
 
 def train(workers: int, least: int | None, global_batch: int = 64) -> SimpleNamespace:
-    return SimpleNamespace(workers=workers, min_workers=least, global_batch=global_batch)
+    return SimpleNamespace(workers=workers, min_workers=least, global_batch=global_batch, resource=None)
 
 
 @given(
@@ -35,6 +36,26 @@ def test_a_fixed_run_takes_all_or_nothing() -> None:
     assert choose_workers(train(4, 1), 3) == 2, "three do not divide 64"
 
 
+def test_machines_without_the_resource_of_a_run_are_left_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [
+        {"NodeID": "a", "Alive": True, "Resources": {"GPU": 8.0, "CPU": 96.0, "train": 8.0}},
+        {"NodeID": "b", "Alive": True, "Resources": {"GPU": 8.0, "CPU": 96.0, "train": 4.0}},
+        {"NodeID": "pairs", "Alive": True, "Resources": {"GPU": 1.0, "CPU": 8.0, "pairgen": 1.0}},
+        {"NodeID": "dead", "Alive": False, "Resources": {"GPU": 8.0, "train": 8.0}},
+    ]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(cluster, "draining_nodes", lambda: set())
+    monkeypatch.setattr(cluster, "use_gpu", lambda: True)
+    assert cluster.capacity() == 17
+    assert cluster.capacity("train") == 12
+    assert cluster.capacity("elsewhere") == 0
+    monkeypatch.setattr(cluster, "use_gpu", lambda: False)
+    assert cluster.capacity("train") == 12
+    nodes[:] = nodes[:1]
+    nodes[0]["Resources"] |= {"CPU": 8.0}
+    assert cluster.capacity("train") == 7, "one CPU is left for the data"
+
+
 @pytest.mark.parametrize(
     ("leaving", "capacity", "expected"),
     [
@@ -49,5 +70,5 @@ def test_a_healthy_attempt_is_restarted_only_for_a_reason(
     leaving, capacity, expected, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "draining_nodes", lambda: leaving)
-    monkeypatch.setattr(cluster, "capacity", lambda: capacity)
+    monkeypatch.setattr(cluster, "capacity", lambda resource: capacity)
     assert reason_to_restart(train(4, 1), 2, ["a", "b"]) == expected

@@ -111,6 +111,8 @@ class TrainConfig:
     --resume, a machine that has nothing fetches the newest from there."""
     min_workers: int | None = None
     """Fewest workers to go on with when machines are lost; it grows again up to `workers`. None = always `workers`."""
+    resource: str | None = None
+    """A Ray resource of which each worker takes one, such as `train`: machines without it are left to others."""
     hang_seconds: float = 900.0
     """A worker that achieves nothing for so long is ended and the run continued; before the first step three times."""
     spike_factor: float = 8.0

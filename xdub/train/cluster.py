@@ -29,15 +29,20 @@ def use_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def capacity() -> int:
-    """Workers that fit on machines that are there to stay: one GPU each, or one CPU each and one for the data."""
+def capacity(resource: str | None = None) -> int:
+    """Workers that fit on machines that are there to stay: one GPU each, or one CPU each and one for the data.
+
+    With a ``resource`` (`train.resource`), only machines that offer it count, and no more workers than they have of it.
+    """
     import ray
 
     leaving = draining_nodes()
     totals = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
-    if use_gpu():
-        return int(sum(resources.get("GPU", 0) for resources in totals))
-    return max(0, int(sum(resources.get("CPU", 0) for resources in totals)) - 1)
+    unit, spare = ("GPU", 0) if use_gpu() else ("CPU", 1)
+    fit = sum(resources.get(unit, 0) for resources in totals) - spare
+    if resource is not None:
+        fit = min(fit, sum(min(resources.get(unit, 0), resources.get(resource, 0)) for resources in totals))
+    return max(0, int(fit))
 
 
 def choose_workers(train: TrainConfig, available: int) -> int | None:
@@ -51,7 +56,7 @@ def choose_workers(train: TrainConfig, available: int) -> int | None:
 def check_resources(train: TrainConfig) -> None:
     """UserError, at once, for what the cluster can not give: Ray would wait for it for ever."""
     ensure_ray(train.workers + 2)
-    have = capacity()
+    have = capacity(train.resource)
     if choose_workers(train, have) is None:
         raise UserError(_too_few(train, have))
 
@@ -64,7 +69,7 @@ def wait_for_workers(train: TrainConfig, stopped: Any) -> int:
     ensure_ray(train.workers + 2)
     end, told = time.monotonic() + WAIT_SECONDS, False
     while not stopped():
-        have = capacity()
+        have = capacity(train.resource)
         count = choose_workers(train, have)
         if count is not None:
             return count
@@ -82,7 +87,7 @@ def reason_to_restart(train: TrainConfig, workers: int, nodes: Collection[str]) 
     leaving = draining_nodes() & set(nodes)
     if leaving:
         return f"{len(leaving)} of its machines will be taken away"
-    more = choose_workers(train, capacity())
+    more = choose_workers(train, capacity(train.resource))
     if more is not None and more > workers:
         return f"there is room for {more} workers now, not {workers}"
     return None
@@ -90,6 +95,8 @@ def reason_to_restart(train: TrainConfig, workers: int, nodes: Collection[str]) 
 
 def _too_few(train: TrainConfig, have: int) -> str:
     what = "GPUs" if use_gpu() else "CPUs and one for the data"
+    if train.resource is not None:
+        what += f" on machines that offer the Ray resource {train.resource!r}"
     least = train.min_workers or train.workers
     name = "train.workers" if least == train.workers else "train.min_workers"
     return (

@@ -30,11 +30,13 @@ def fit(job: TrainJob, train: TrainConfig, workers: int, failures: Failures) -> 
     from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 
     gpu, storage = use_gpu(), Path(job.folder).resolve() / ".ray"
+    # None: Ray's own choice, a CPU or a GPU for each.
+    each = {"GPU" if gpu else "CPU": 1, train.resource: 1} if train.resource is not None else None
     trainer = _trainer_class()(
         run_in_ray,
         train_loop_config={"job": job},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu, resources_per_worker=each),
         run_config=RunConfig(
             name=f"run{time.time_ns()}",  # Ray would go on with one that has the name of an earlier one
             storage_path=str(storage),
@@ -60,7 +62,7 @@ def _may_replace(error: Exception, job: TrainJob, train: TrainConfig, workers: i
     failures = Failures(folder, since)
     if not isinstance(error, WorkerGroupError) or (folder / STOP_FILE).exists() or failures.in_a_row():
         return False
-    if choose_workers(train, capacity()) != workers:
+    if choose_workers(train, capacity(train.resource)) != workers:
         return False
     try:
         failures.note(judge(error))
