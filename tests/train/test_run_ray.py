@@ -99,6 +99,11 @@ def test_more_workers_than_ray_has_are_refused(small, clips, tmp_path: Path) -> 
         train_phase("generator", recipe, clips, tmp_path, progress=quiet)
 
 
+def test_a_resource_that_no_machine_offers_is_refused(small, clips, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="offer the Ray resource 'train'; this Ray has room for 0"):
+        train_phase("generator", small("train.resource=train"), clips, tmp_path, progress=quiet)
+
+
 def test_a_killed_driver_continues_from_its_checkpoint(small, clips, whole, tmp_path: Path) -> None:
     recipe = small(*TWO_WORKERS, "train.sample_every=1")
     script = tmp_path / "driver.py"

@@ -90,13 +90,16 @@ def bootstrap_stages(
 
     def make_pairs(report: Report) -> None:
         from xdub.pairs.build import build_pairs
+        from xdub.pairs.pool import Workers
 
+        count, resource = pair_workers or recipe.train.workers, recipe.train.resource
         build_pairs(
             recipe,
             out / "generator" / "export",
             data,
             out / "pairs",
-            workers=pair_workers or recipe.train.workers,
+            # On the machines that train, which have nothing else to do meanwhile.
+            workers=Workers(least=count, most=count, resources={resource: 1} if resource else {}),
             local=local,
             on_progress=report,
             tracked_in=out,

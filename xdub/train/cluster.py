@@ -119,8 +119,8 @@ def reason_to_restart(train: TrainConfig, workers: int, nodes: Collection[str]) 
 
 def _too_few(train: TrainConfig, have: int) -> str:
     what = "GPUs" if use_gpu() else "CPUs and one for the data"
-    if train.resource:
-        what = f"of the resource {train.resource}"
+    if train.resource is not None:
+        what += f" on machines that offer the Ray resource {train.resource!r}"
     least = train.min_workers or train.workers
     name = "train.workers" if least == train.workers else "train.min_workers"
     return (

@@ -1,0 +1,99 @@
+"""What every pod promises: it is contained, it has limits, and nobody from outside reaches it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def containers(pods) -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (f"{where}/{each['name']}", each)
+        for where, pod in pods.items()
+        for each in [*pod["containers"], *pod.get("initContainers", [])]
+    ]
+
+
+def test_no_pod_shares_anything_with_its_machine(pods):
+    for where, pod in pods.items():
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod), where
+        assert not any("hostPath" in volume for volume in pod.get("volumes", [])), where
+        assert not any(
+            "hostPort" in port for _, each in containers({where: pod}) for port in each.get("ports", [])
+        )
+
+
+def test_no_pod_runs_as_root_or_may_become_it(pods):
+    for where, pod in pods.items():
+        assert pod["securityContext"]["runAsNonRoot"] is True and pod["securityContext"]["runAsUser"] > 0, (
+            where
+        )
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, where
+    for where, each in containers(pods):
+        context = each["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False and context["privileged"] is False, where
+        assert context["capabilities"] == {"drop": ["ALL"]}, where
+
+
+def test_every_container_has_requests_and_limits_and_gpus_are_both(pods):
+    for where, each in containers(pods):
+        requests, limits = each["resources"]["requests"], each["resources"]["limits"]
+        assert {"cpu", "memory"} <= set(requests) & set(limits), where
+        assert requests.get("nvidia.com/gpu") == limits.get("nvidia.com/gpu"), where
+
+
+def test_only_the_head_may_call_kubernetes(pods):
+    # Its account is the operator's, for the autoscaler.
+    free = {where for where, pod in pods.items() if pod.get("automountServiceAccountToken", True)}
+    assert free == {where for where in pods if "headGroupSpec" in where} and len(free) == 2
+
+
+def test_ray_pods_have_shared_memory_and_the_shared_disk(pods):
+    for where, pod in pods.items():
+        if "GroupSpec" in where:
+            volumes = {volume["name"]: volume for volume in pod["volumes"]}
+            assert volumes["shm"]["emptyDir"]["medium"] == "Memory", where
+            assert volumes["shared"]["persistentVolumeClaim"]["claimName"] == "xdub-shared"
+            mounted = {each["mountPath"] for each in pod["containers"][0]["volumeMounts"]}
+            assert mounted == {"/shared", "/dev/shm"}, where
+
+
+def test_passwords_are_references(pods):
+    for where, each in containers(pods):
+        for variable in each.get("env", []):
+            secret = any(word in variable["name"] for word in ("PASSWORD", "SECRET", "KEY", "TOKEN"))
+            assert not secret or "secretKeyRef" in variable["valueFrom"], f"{where}: {variable['name']}"
+
+
+def test_services_stay_inside(documents):
+    services = [each for (kind, _), each in documents.items() if kind == "Service"]
+    assert services and all(each["spec"]["type"] == "ClusterIP" for each in services)
+    assert not any(kind in ("Ingress", "Gateway", "HTTPRoute") for kind, _ in documents)
+    for kind, _ in documents:
+        if kind == "RayCluster":
+            head = documents[(kind, "xdub")]["spec"]["headGroupSpec"]
+            assert head["serviceType"] == "ClusterIP" and not head.get("enableIngress")
+
+
+def test_nobody_comes_in_from_elsewhere_but_the_operator_and_prometheus(documents):
+    policies = {name: each["spec"] for (kind, name), each in documents.items() if kind == "NetworkPolicy"}
+    assert policies["nobody-comes-in"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
+    outside = {
+        (peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"], rule["ports"][0]["port"])
+        for policy in policies.values()
+        for rule in policy.get("ingress", [])
+        for peer in rule["from"]
+        if "namespaceSelector" in peer or "ipBlock" in peer
+    }
+    assert outside == {("kuberay-operator", 8265), ("monitoring", 8080)}
+    # Each pod is in one of the groups that the policies speak of.
+    parts = {policy["podSelector"].get("matchLabels", {}).get("xdub.io/part") for policy in policies.values()}
+    assert parts == {None, "ray", "mlflow", "mlflow-postgres"}
+
+
+def test_mlflow_checks_hosts_and_asks_for_a_login(documents, pods):
+    (command,) = (each["command"] for where, each in containers(pods) if where.endswith("/mlflow"))
+    assert "--app-name=basic-auth" in command
+    (hosts,) = (each.partition("=")[2] for each in command if each.startswith("--allowed-hosts="))
+    assert "*" not in hosts and "mlflow:5000" in hosts.split(",")
+    uri = documents[("ConfigMap", "xdub-mlflow")]["data"]["uri"]
+    assert uri.removeprefix("http://") in hosts.split(",")
