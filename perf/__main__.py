@@ -20,12 +20,13 @@ from perf import (
     sampler,
     segments,
     static,
+    submit,
     tracking,
     tune,
 )
 
 KERNELS = (run, static, tune, compare, report, plot)
-SYSTEM = (data, pool, recovery, resize, elastic, checkpoint, tracking)
+SYSTEM = (data, pool, submit, recovery, resize, elastic, checkpoint, tracking)
 MODEL = (sampler, segments)
 
 
