@@ -12,7 +12,14 @@ from xdub.config import load_recipe, shipped_recipes
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("kernels/*.md")])
+DOCUMENTS = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *ROOT.glob("kernels/*.md"),
+        *ROOT.glob("cluster/*.md"),
+    ]
+)
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

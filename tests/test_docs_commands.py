@@ -1,0 +1,303 @@
+"""Every command in the documentation exists: its verb, its options, its module, its file.
+
+Blocks marked `sh` are read line by line. What is ours (`xdub`, `python -m`, what follows `ray job submit
+... --`) is checked against the code. What is somebody else's (kubectl, docker, ray up) cannot run here: its block has a
+comment `<!-- not run: why -->` above it, and still may not misspell what is ours.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+
+from xdub.cli import app
+from xdub.config import load_recipe
+from xdub.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").glob("*.md"),
+        *ROOT.glob("cluster/*.md"),
+        *ROOT.glob("kernels/*.md"),
+    ]
+)
+COMMAND = typer.main.get_command(app)
+
+FENCE = re.compile(r"^(?:(<!-- not run: [^\n]+? -->)\n)?```(\w*)\n(.*?)^```$", re.M | re.S)
+HARMLESS = {"cd", "export", "mkdir", "touch", "git", "umask", "ls", "tail", "until"}
+"""First words that need no reason: a shell's own, whose failure shows."""
+
+
+@dataclass(frozen=True)
+class Block:
+    language: str
+    text: str
+    reason: str | None
+
+    def lines(self) -> Iterator[list[str]]:
+        """Each command as words; continued lines joined, comments and prompts gone, pipes and lists cut."""
+        for line in self.text.replace("\\\n", " ").splitlines():
+            words = shlex.split(line.removeprefix("$ "), comments=True)
+            command: list[str] = []
+            for word in [*words, ";"]:
+                if word in (";", "&&", "||", "|"):
+                    if command:
+                        yield command
+                    command = []
+                else:
+                    command.append(word)
+
+
+def blocks(path: Path) -> list[Block]:
+    return [
+        Block(language, text, comment or None)
+        for comment, language, text in FENCE.findall(path.read_text("utf-8"))
+    ]
+
+
+def ours(words: list[str]) -> list[str] | None:
+    """The words of an `xdub` command in it, or None. Variables set in front and the path of a program are taken off."""
+    while words and re.fullmatch(r"\w+=\S*", words[0]):
+        words = words[1:]
+    if not words:
+        return None
+    if words[0] == "ray" and words[1:3] == ["job", "submit"] and "--" in words:
+        return ours(words[words.index("--") + 1 :])
+    if Path(words[0]).name == "xdub":
+        return words[1:]
+    if Path(words[0]).name.startswith("python") and words[1:2] and words[1].startswith("ray_jobs/"):
+        assert (ROOT / words[1]).is_file(), words[1]
+        return [Path(words[1]).stem, *words[2:]]
+    return None
+
+
+def objections(words: list[str], command: Any = COMMAND, name: str = "xdub") -> list[str]:
+    """What the command line would refuse without looking at files: unknown verbs, options, values, missing words."""
+    settings: list[str] = []
+    while hasattr(command, "commands"):
+        if not words:
+            return [f"{name}: no verb"]
+        if words[0] == "--help" or words[0] == "--version":
+            return []
+        verb, *words = words
+        if verb not in command.commands:
+            return [f"{name}: no verb {verb!r}"]
+        command, name = command.commands[verb], f"{name} {verb}"
+    options = {flag: each for each in command.params for flag in (*each.opts, *each.secondary_opts)}
+    given, arguments, found = set(), [], []
+    while words:
+        word, *words = words
+        if word == "--" and name.startswith("ray "):
+            arguments += words
+            break
+        if not word.startswith("-"):
+            arguments.append(word)
+            continue
+        flag, equals, value = word.partition("=")
+        if flag == "--help":
+            return []
+        if flag not in options or options[flag].param_type_name != "option":
+            found.append(f"{name}: no option {flag}")
+            continue
+        option = options[flag]
+        given.add(option.name)
+        if option.is_flag:
+            continue
+        if not equals:
+            if not words:
+                found.append(f"{name}: {flag} needs a value")
+                continue
+            value, *words = words
+        found += _choice_objections(name, flag, option, value)
+        settings += [value] if flag == "--set" else []
+        if flag in ("--recipe", "-r"):
+            settings.insert(0, value)
+    positional = [each for each in command.params if each.param_type_name == "argument"]
+    least = sum(each.required for each in positional)
+    most = None if any(each.nargs == -1 for each in positional) else len(positional)
+    if len(arguments) < least or (most is not None and len(arguments) > most):
+        found.append(f"{name}: {len(arguments)} arguments")
+    for word, each in zip(arguments, positional, strict=False):
+        found += _choice_objections(name, each.name, each, word)
+    for each in command.params:
+        if each.param_type_name == "option" and each.required and each.name not in given:
+            found.append(f"{name}: {each.opts[0]} is missing")
+    return found + _recipe_objections(name, settings)
+
+
+def _choice_objections(name: str, told: str, parameter: Any, value: str) -> list[str]:
+    kind = parameter.type_descriptor.annotation if hasattr(parameter, "type_descriptor") else None
+    if isinstance(kind, type) and issubclass(kind, Enum) and value not in {each.value for each in kind}:
+        return [f"{name}: {told} {value} is not one of its choices"]
+    return []
+
+
+def _recipe_objections(name: str, settings: list[str]) -> list[str]:
+    if not settings:
+        return []
+    recipe, *changes = settings if "=" not in settings[0] else ["tiny", *settings]
+    if recipe.isupper():
+        return []  # a placeholder
+    try:
+        load_recipe(recipe, changes)
+    except UserError as error:
+        return [f"{name}: {error}"]
+    return []
+
+
+def rays(words: list[str]) -> list[str]:
+    """What Ray's own command line has against it."""
+    from ray.scripts.scripts import cli
+
+    return objections(words[1:], cli, "ray")
+
+
+def module_exists(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def check_line(words: list[str], explained: bool) -> list[str]:
+    while words and re.fullmatch(r"\w+=\S*", words[0]):
+        words = words[1:]
+    if not words:
+        return []
+    told = ours(words)
+    if told is not None:
+        return objections(told) + (rays(words) if words[0] == "ray" else [])
+    program = Path(words[0]).name
+    if program == "ray":
+        return rays(words)
+    if program.startswith("python") and words[1:2] == ["-m"]:
+        top = words[2].split(".")[0]
+        own = (ROOT / top).is_dir()
+        return [] if (module_exists(words[2]) if own else explained) else [f"no module {words[2]}"]
+    if program == "make":
+        targets = re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text("utf-8"), re.M)
+        unknown = [word for word in words[1:] if "=" not in word and not word.startswith("-")]
+        return [f"make: no target {word}" for word in unknown if word not in targets]
+    if (ROOT / words[0]).is_file() or program in HARMLESS or explained:
+        return []
+    return [f"{program}: not ours; say above the block why nothing here runs it"]
+
+
+def documented() -> list[Any]:
+    return [
+        pytest.param(path, block, id=f"{path.relative_to(ROOT)}:{number}")
+        for path in DOCUMENTS
+        for number, block in enumerate(blocks(path))
+        if block.language == "sh"
+    ]
+
+
+@pytest.mark.parametrize(("path", "block"), documented())
+def test_commands_of_the_documents_exist(path, block):
+    found = [each for words in block.lines() for each in check_line(words, block.reason is not None)]
+    assert found == [], f"{path.name}: {block.text}"
+
+
+def test_the_job_of_the_cluster_files_is_a_command_of_ours():
+    job = yaml.safe_load((ROOT / "cluster/kuberay/rayjob.yaml").read_text("utf-8"))
+    words = shlex.split(job["spec"]["entrypoint"])
+    assert words[0] == "xdub" and objections(words[1:]) == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_block_of_commands_is_marked_as_one(path):
+    for block in blocks(path):
+        if block.language != "sh":
+            first = [
+                line.removeprefix("$ ").split("#")[0].split()
+                for line in block.text.splitlines()
+                if line.strip()
+            ]
+            commands = {
+                "xdub",
+                ".venv/bin/xdub",
+                "make",
+                "python",
+                ".venv/bin/python",
+                "kubectl",
+                "ray",
+                "docker",
+            }
+            started = [words[0] for words in first if words and words[0] in commands]
+            # What a command prints stands under it, after a prompt.
+            assert not started or block.text.startswith("$ "), f"{path.name}: {started}: mark the block ```sh"
+
+
+def test_shown_output_belongs_to_a_command_that_exists():
+    for path in DOCUMENTS:
+        for block in blocks(path):
+            if block.language == "" and block.text.startswith("$ "):
+                words = shlex.split(block.text.splitlines()[0].removeprefix("$ "))
+                assert check_line(words, explained=False) == [], path.name
+
+
+@pytest.mark.parametrize(
+    ("line", "objection"),
+    [
+        ("xdub trane generator", "no verb 'trane'"),
+        ("xdub bootstrap --recipe tiny --data d --oot x", "no option --oot"),
+        ("xdub bootstrap --recipe tiny --data d", "--out is missing"),
+        ("xdub eval scores --video a", "no verb 'scores'"),
+        ("xdub train --recipe tiny --data d --out o", "0 arguments"),
+        ("xdub plan --recipe tiny --gpus", "needs a value"),
+        ("xdub plan --recipe tiny --gpus 1 --phase lips", "is not one of its choices"),
+        ("xdub train lips --recipe tiny --data d --out o", "is not one of its choices"),
+        ("xdub pairs --recipe tiny --generator g --data d --out o --set train.worker=3", "train.worker"),
+        (
+            "ray job submit --working-dir . -- python ray_jobs/bootstrap.py --recipe tiny --dat d",
+            "no option --dat",
+        ),
+        ("XDUB_WEIGHTS=x .venv/bin/xdub weights fetchh", "no verb 'fetchh'"),
+        ("python -m xdub.evaluate.train_sincnet", "no module"),
+        ("make tests", "no target tests"),
+        (
+            "ray job submit --working-dirr . -- python ray_jobs/bootstrap.py --help",
+            "no option --working-dirr",
+        ),
+        ("ray upp cluster/aws.yaml", "no verb 'upp'"),
+        ("kubectl apply -f x", "say above the block why"),
+    ],
+)
+def test_a_mistake_in_a_command_is_found(line, objection):
+    assert any(objection in each for each in check_line(shlex.split(line), explained=False)), line
+
+
+def test_a_reason_is_for_one_block_and_no_block_is_lost(tmp_path):
+    text = "<!-- not run: x -->\n```sh\na\n```\nthen\n```sh\nb\n```\n\n```\nc\n```\n"
+    text += "<!-- not run: y -->\n```sh\nd\n```\n"
+    (tmp_path / "a.md").write_text(text)
+    found = [
+        (block.text.strip(), block.language, block.reason is not None) for block in blocks(tmp_path / "a.md")
+    ]
+    assert found == [("a", "sh", True), ("b", "sh", False), ("c", "", False), ("d", "sh", True)]
+    for path in DOCUMENTS:
+        assert len(blocks(path)) == len(re.findall("^```", path.read_text("utf-8"), re.M)) / 2, path.name
+
+
+def test_what_is_right_passes():
+    for line in (
+        "xdub --help",
+        "xdub plan --recipe xdub-1b --gpus 32 --gpu a100-80gb --phase editor --fit",
+        "xdub weights fetch",
+        "xdub runs compare a b --out c.html",
+        "ray job submit --working-dir . -- python ray_jobs/train.py lip --recipe tiny --data d --out o --resume",
+        "python -m perf report",
+    ):
+        assert check_line(shlex.split(line), explained=False) == []
