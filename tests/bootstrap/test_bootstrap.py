@@ -36,7 +36,11 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple]:
         progress(SimpleNamespace(step=1, steps=1, loss=0.5, steps_per_second=2.0))
         return SimpleNamespace(status="finished")
 
-    def build_pairs(recipe, generator, data, out, *, workers, local, on_progress):
+    def build_pairs(recipe, generator, data, out, *, workers, local, on_progress, tracked_in):
+        assert tracked_in == out.parent
+        # Pairs are made where the training runs, and nowhere else.
+        assert workers.most == recipe.train.workers
+        assert list(workers.resources) == [each for each in [recipe.train.resource] if each]
         asked.append(("pairs", Path(generator).parent.name, Path(data).name))
 
     monkeypatch.setattr("xdub.train.run.train_phase", train_phase)
@@ -46,7 +50,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple]:
 
 def test_the_stages_run_in_order_each_on_what_the_ones_before_it_made(calls: list, tmp_path: Path) -> None:
     seen = []
-    recipe = load_recipe("tiny")
+    recipe = load_recipe("tiny", ["train.workers=2", "train.resource=train"])
     bundle = bootstrap(
         recipe,
         tmp_path / "clips",
