@@ -76,11 +76,24 @@ def ours(words: list[str]) -> list[str] | None:
     if words[0] == "ray" and words[1:3] == ["job", "submit"] and "--" in words:
         return ours(words[words.index("--") + 1 :])
     if Path(words[0]).name == "xdub":
-        return words[1:]
+        return _submitted(words[2:]) if words[1:2] == ["submit"] and "--help" not in words else words[1:]
     if Path(words[0]).name.startswith("python") and words[1:2] and words[1].startswith("ray_jobs/"):
         assert (ROOT / words[1]).is_file(), words[1]
         return [Path(words[1]).stem, *words[2:]]
     return None
+
+
+def _submitted(words: list[str]) -> list[str]:
+    """The verb that `xdub submit` sends, without the options of the sending."""
+    taken = {"--address": 1, "--name": 1, "--env": 1, "--file": 1, "--detach": 0}
+    kept: list[str] = []
+    while words:
+        word, *words = words
+        if word.partition("=")[0] not in taken:
+            kept.append(word)
+        elif "=" not in word:
+            words = words[taken[word] :]
+    return kept
 
 
 def objections(words: list[str], command: Any = COMMAND, name: str = "xdub") -> list[str]:

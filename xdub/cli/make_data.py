@@ -111,12 +111,15 @@ def pairs(
     from xdub.config import load_recipe
     from xdub.pairs.build import build_pairs
     from xdub.pairs.pool import Workers
+    from xdub.tracking.sink import STATE
 
     loaded = load_recipe(recipe, set_ or ())
     staff = Workers.parse(workers, resources=options.resources(resource or ()))
+    # In a run's folder the pairs are one of its stages.
+    run = out.parent if (out.parent / STATE).is_file() else out
     with progress("making pairs") as report:
         made = build_pairs(
-            loaded, generator, data, out, workers=staff, on_progress=report, tracked_in=out, price=price
+            loaded, generator, data, out, workers=staff, on_progress=report, tracked_in=run, price=price
         )
     typer.echo(
         f"{made.kept} pairs kept, {made.rejected} rejected, {made.failed} failed; "
