@@ -145,7 +145,8 @@ def objections(words: list[str], command: Any = COMMAND, name: str = "xdub") -> 
     for word, each in zip(arguments, positional, strict=False):
         found += _choice_objections(name, each.name, each, word)
     for each in command.params:
-        if each.param_type_name == "option" and each.required and each.name not in given:
+        known = each.name in given or getattr(each, "envvar", None)
+        if each.param_type_name == "option" and each.required and not known:
             found.append(f"{name}: {each.opts[0]} is missing")
     return found + _recipe_objections(name, settings)
 
