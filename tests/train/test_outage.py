@@ -12,9 +12,9 @@ import pytest
 
 from perf.mlflow_server import MlflowServer
 from xdub.data.lines import read_lines
+from xdub.tracking import run as tracked
 from xdub.tracking.journal import pending_bytes
 from xdub.tracking.sink import default_uri, read_state
-from xdub.train import tracked
 from xdub.train.run import train_phase
 
 STEPS = ("train.steps=40", "train.log_every=1", "train.checkpoint_every=40", "train.sample_every=1")
