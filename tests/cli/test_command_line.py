@@ -14,8 +14,8 @@ from xdub.cli import app
 from xdub.cli.errors import run_app, user_line
 from xdub.errors import UserError
 
-VERBS = ["demo", "dub", "render", "prepare", "pairs", "import-pairs", "train", "bootstrap", "plan"]
-GROUPS = ["eval", "runs", "weights"]
+VERBS = ["demo", "dub", "render", "prepare", "pairs", "import-pairs", "train", "bootstrap", "plan", "submit"]
+GROUPS = ["eval", "runs", "weights", "jobs"]
 
 
 def commands(group: typer.Typer, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

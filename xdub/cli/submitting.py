@@ -79,7 +79,10 @@ def submit(
 
 @jobs.command("list")
 def list_(address: Address) -> None:
-    """All jobs of the cluster, newest first."""
+    """All jobs of the cluster, newest first.
+
+    Example: xdub jobs list --address http://127.0.0.1:8265
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -93,7 +96,10 @@ def list_(address: Address) -> None:
 
 @jobs.command()
 def status(job: JobId, address: Address) -> None:
-    """One job: status, age, and what Ray says of it."""
+    """One job: status, age, and what Ray says of it.
+
+    Example: xdub jobs status bootstrap-run-1 --address http://127.0.0.1:8265
+    """
     from xdub.submit.jobs import Jobs
 
     found = Jobs(address).status(job)
@@ -106,7 +112,10 @@ def logs(
     address: Address,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
 ) -> None:
-    """What a job has printed."""
+    """What a job has printed.
+
+    Example: xdub jobs logs bootstrap-run-1 --follow --address http://127.0.0.1:8265
+    """
     from xdub.submit.jobs import Jobs
 
     cluster = Jobs(address)
@@ -118,7 +127,10 @@ def logs(
 
 @jobs.command()
 def stop(job: JobId, address: Address) -> None:
-    """End a job. What it has committed stays; submit the same again to continue."""
+    """End a job. What it has committed stays; submit the same again to continue.
+
+    Example: xdub jobs stop bootstrap-run-1 --address http://127.0.0.1:8265
+    """
     from xdub.submit.jobs import Jobs
 
     typer.echo(f"{job} {Jobs(address).stop(job).status}")
