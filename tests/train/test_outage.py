@@ -98,7 +98,7 @@ def test_without_any_server_a_phase_is_trained_and_a_later_resume_sends_it(
     train_phase("generator", small(*STEPS), clips, out, local=True, progress=quiet, sampler=At({}))
     assert time.monotonic() - begin < 60
     told = capsys.readouterr().err
-    assert "tracking is not reachable" in told and "--resume sends the rest" in told
+    assert "tracking is not reachable" in told and "with --resume) sends the rest" in told
     try:
         server.start()
         server.wait()

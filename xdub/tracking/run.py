@@ -104,7 +104,8 @@ class TrackedRun:
         if left:
             reason = _line(left[0].last_error or "no answer in time")
             print(
-                f"tracking: not everything was sent from {self._path} ({reason}); running it again (a phase: with --resume) sends the rest",
+                f"tracking: not everything was sent from {self._path} ({reason}); the same command again "
+                "(for a phase, with --resume) sends the rest",
                 file=sys.stderr,
             )
 
