@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ import torch.distributed as dist
 from torch import nn
 
 from perf.environment import environment
+from perf.processes import free_port
 
 
 def add_parser(commands: Any) -> None:
@@ -120,9 +120,7 @@ def _ranks(world_size: int, function: Any, *arguments: Any) -> dict[str, Any]:
     """The function's result on rank 0, called on all ranks of a gloo group."""
     import torch.multiprocessing as mp
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     context = mp.get_context("fork")
     queue = context.SimpleQueue()
     given = (world_size, port, queue, function, arguments)

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from perf.processes import free_port, in_sessions
 from xdub.runtime_env import LOOPBACK, prepare_environment
 
 HEAD = "f" * 51 + "00000"
@@ -29,9 +29,7 @@ class FakeCloud:
     def __init__(self, folder: Path, *, most: int = 3, idle_seconds: float = 6.0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._most, self._idle_minutes = folder, most, idle_seconds / 60
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
+        self._port = free_port()
         self.address = f"127.0.0.1:{self._port}"
         self._head: subprocess.Popen | None = None
 
@@ -99,12 +97,7 @@ class FakeCloud:
 
     def _session(self) -> list[psutil.Process]:
         """All processes of the cluster: they share the head's session."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error, ProcessLookupError):
-                if self._head is not None and os.getsid(process.pid) == self._head.pid:
-                    found.append(process)
-        return sorted(found, key=lambda process: process.pid)
+        return in_sessions({self._head.pid} if self._head is not None else ())
 
     def _wait_until_up(self, seconds: float = 120.0) -> None:
         end = time.monotonic() + seconds

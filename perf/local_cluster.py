@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from perf.processes import free_port, in_sessions
 from xdub.runtime_env import LOOPBACK, prepare_environment
 
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -56,13 +56,7 @@ class LocalCluster:
 
     def processes(self) -> list[psutil.Process]:
         """All of the cluster, jobs included: they share the sessions that we have started."""
-        sessions = {started.pid for started in self._processes}
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error, ProcessLookupError):
-                if os.getsid(process.pid) in sessions:
-                    found.append(process)
-        return found
+        return in_sessions({started.pid for started in self._processes})
 
     def get(self, path: str, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
         """(status, body) of the dashboard's answer."""
@@ -104,9 +98,3 @@ class LocalCluster:
             if time.monotonic() > end or any(started.poll() is not None for started in self._processes):
                 raise RuntimeError(f"the cluster does not start: {self._log.read_text()[-2000:]}")
             time.sleep(0.3)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

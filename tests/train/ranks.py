@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
+from perf.processes import free_port
 from xdub.config import load_recipe
 from xdub.train.engine import Engine
 
@@ -76,9 +76,7 @@ def train_rank(rank: int, world_size: int, port: int, case: dict[str, Any], queu
 
 def run(case: dict[str, Any]) -> dict[str, Any]:
     """All ranks of a case."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     context = mp.get_context("fork")  # this process has imported deepspeed, which takes seconds
     queue = context.SimpleQueue()
     ranks = [

@@ -48,12 +48,8 @@ def render(
 
 def prepare(
     sources: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.", metavar="SRC...")],
-    out: Annotated[
-        Path, typer.Option(help="Folder for the shards and the ledger; the same folder is continued.")
-    ],
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Parallel workers; as many as cores if not given.")
-    ] = None,
+    out: options.Shards,
+    workers: options.Parallel = None,
     recipe: options.Recipe = "tiny",
     set_: options.Set = None,
 ) -> None:
@@ -132,12 +128,8 @@ def import_pairs(
         list[Path],
         typer.Argument(help="Folders of scenes: original.mp4, dubbed.mp4, audio.wav.", metavar="SRC..."),
     ],
-    out: Annotated[
-        Path, typer.Option(help="Folder for the pair shards and the ledger; the same folder is continued.")
-    ],
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Parallel workers; as many as cores if not given.")
-    ] = None,
+    out: options.Shards,
+    workers: options.Parallel = None,
     recipe: options.Recipe = "tiny",
     set_: options.Set = None,
 ) -> None:

@@ -22,10 +22,14 @@ Set = Annotated[
 Data = Annotated[
     Path, typer.Option("--data", exists=True, file_okay=False, help="Folder of clip or pair shards.")
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same result.")]
-Workers = Annotated[
-    int, typer.Option("--workers", min=1, help="Parallel workers, each with a GPU where there are any.")
+Shards = Annotated[
+    Path,
+    typer.Option("--out", help="Folder for the shards and the ledger; the same folder is continued."),
 ]
+Parallel = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Parallel workers; as many as cores if not given.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same result.")]
 
 
 def resources(told: Sequence[str]) -> dict[str, float]:
