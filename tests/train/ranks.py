@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from perf.processes import free_port
 from xdub.config import load_recipe
 from xdub.train.engine import Engine
 
@@ -76,7 +76,9 @@ def train_rank(rank: int, world_size: int, port: int, case: dict[str, Any], queu
 
 def run(case: dict[str, Any]) -> dict[str, Any]:
     """All ranks of a case."""
-    port = free_port()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     context = mp.get_context("fork")  # this process has imported deepspeed, which takes seconds
     queue = context.SimpleQueue()
     ranks = [
