@@ -10,7 +10,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from xdub.data.windows import audio_starts, to_video
+from xdub.data.latents import to_video
+from xdub.data.windows import audio_starts
 from xdub.diffusion import sample
 from xdub.dub.deblock import deblock
 from xdub.dub.segments import latent_frames
@@ -93,7 +94,7 @@ class WindowSampler:
             frames.shape[4] // SPACE_FACTOR,
         )
         noise = torch.stack([torch.randn(shape, generator=torch_rng(*w.noise)) for w in windows])
-        starts = audio_starts(num_latents).to(self.device)
+        starts = torch.from_numpy(audio_starts(num_latents)).to(self.device)
         motion_latents = 0 if z_motion is None else z_motion.shape[2]
         ready: dict[
             str | None, Conditions
