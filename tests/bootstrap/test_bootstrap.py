@@ -117,6 +117,17 @@ def test_a_mistaken_choice_is_told_at_once_and_not_remembered(calls: list, tmp_p
     assert not calls and not (tmp_path / "run").exists()
 
 
+def test_weights_of_the_last_phase_are_asked_for_before_the_first(calls: list, tmp_path: Path) -> None:
+    for settings, words in (
+        (["perception.sync=syncnet"], "perception.sync=syncnet needs perception.sync_path"),
+        (["perception.features=clip"], "perception.features=clip needs perception.features_path"),
+        (["perception.identity=arcface", "perception.identity_path=/none.pth"], "no such file"),
+    ):
+        with pytest.raises(UserError, match=words):
+            bootstrap(load_recipe("tiny", settings), tmp_path / "clips", tmp_path / "run")
+    assert not calls and not (tmp_path / "run").exists()
+
+
 def test_a_run_that_was_asked_to_stop_stops_the_journey(
     calls: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

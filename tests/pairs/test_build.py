@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xdub.config import Recipe
+from xdub.config import Recipe, load_recipe
+from xdub.data.manifest import file_sha256
 from xdub.data.shards import Ledger, ShardWriter, iter_clips, read_manifest
 from xdub.data.testing import make_clip
 from xdub.errors import UserError
+from xdub.model.bundle import bundle_path
 from xdub.pairs.build import PairReport, build_pairs
 from xdub.pairs.testing import plain_judges
 
@@ -142,6 +144,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from xdub.config import load_recipe
+from xdub.model.bundle import bundle_path
 from xdub.pairs.build import build_pairs
 from xdub.pairs.testing import plain_judges
 folder, data, out, local = sys.argv[1:]
@@ -200,6 +203,17 @@ def test_a_damaged_clip_fails_alone_and_too_many_end_the_run(models, tmp_path) -
     damage(4)
     with pytest.raises(UserError, match="of 8 inputs failed"):
         _build(models, data, tmp_path / "many")
+
+
+def test_tiny_names_the_shipped_generator_wherever_the_run_is_started(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()  # a folder of that name is another matter: ./tiny
+    with ShardWriter(tmp_path / "clips") as writer:
+        writer.add(make_clip(0, num_frames=25, size=64))
+    made = build_pairs(load_recipe("tiny"), "tiny", "clips", "out", local=True, judges=plain_judges())
+    assert (made.inputs, made.failed) == (1, 0)
+    noted = read_manifest("out").recipe["generator"]
+    assert noted == file_sha256(bundle_path("tiny") / "generator.safetensors")
 
 
 def test_bad_input_is_one_clear_line(models, data, undisturbed, tmp_path) -> None:

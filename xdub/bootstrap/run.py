@@ -149,7 +149,10 @@ def _check_inputs(recipe: Recipe, data: Path, init: str | Path | None) -> None:
     from xdub.data.manifest import read_manifest
     from xdub.data.plan import Plan
     from xdub.model.bundle import bundle_path
+    from xdub.train.preflight import check_paths
 
+    for name in PHASES:
+        check_paths(recipe, name)  # pairs use no others
     manifest = read_manifest(data)
     if manifest.kind != "clips":
         raise UserError(

@@ -72,7 +72,7 @@ def prepare(
 def pairs(
     recipe: options.Recipe,
     generator: Annotated[
-        Path, typer.Option(help="A trained generator: its run, its export, or a model.", exists=True)
+        Path, typer.Option(help="A trained generator: its run, its export, or a model; `tiny` is shipped.")
     ],
     data: options.Data,
     out: Annotated[Path, typer.Option(help="Folder for the pair shards and the ledger.")],

@@ -18,6 +18,7 @@ from xdub.config import Recipe
 from xdub.data.manifest import MANIFEST, file_sha256
 from xdub.data.shards import Ledger, ShardWriter, read_manifest
 from xdub.errors import UserError
+from xdub.model.bundle import SHIPPED
 from xdub.pairs.filter_plots import draw_filters
 from xdub.pairs.generator import generator_file
 from xdub.pairs.judges import Judges
@@ -62,7 +63,7 @@ def build_pairs(
     """Make pairs of every clip of a data set; the same call again continues, and adds nothing when all is done.
 
     Args:
-        generator: an export of the generator phase, its run, or a bundle.
+        generator: an export of the generator phase, its run, or a bundle; `tiny` is the shipped one.
         data: folder of clips; `xdub render` data holds twins, which give exact pairs too (`pairs.render_twins`).
         out: folder for pair shards, manifest.json and ledger.parquet.
         workers: Ray actors, each with a GPU if there are any, else with its share of the cores; `Workers` for a pool
@@ -87,11 +88,12 @@ def build_pairs(
         )
     if not manifest.ids:
         raise UserError(f"{data}: an empty data set; there is nothing to make pairs of")
-    digest = file_sha256(generator_file(generator))  # part of every pair's id
+    weights = generator_file(generator)
+    digest = file_sha256(weights)  # part of every pair's id
     units = plan_units(read_entries(manifest), recipe, generator_digest=digest, seed=seed)
     arguments = dict(
         recipe=recipe.to_dict(),
-        generator=str(Path(generator).resolve()),
+        generator=SHIPPED if str(generator) == SHIPPED else str(weights.resolve()),  # each machine has it
         data=str(Path(data).resolve()),
         seed=seed,
         judges=judges,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xdub.config import Recipe
 from xdub.errors import UserError
@@ -64,21 +64,20 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 
 def build_loss_context(recipe: Recipe, phase: str, codec: Codec, device: torch.device) -> PhaseContext:
-    """Only the networks whose loss has a weight in this phase are loaded."""
+    """Only the networks that this phase's loss uses are loaded."""
     cfg, seed = recipe.phase(phase), recipe.for_phase(phase).seed or 0
-    sync = identity = features = None
-    if get_phase(phase).EXPERT == "lip":
-        from xdub.perception.syncnet import load_sync
-
-        sync = _frozen(load_sync(recipe.perception), device)
-    if get_phase(phase).EXPERT == "texture":
-        from xdub.perception.features import load_features
-        from xdub.perception.identity import load_identity
-
-        identity = _frozen(load_identity(recipe.perception, recipe.video.crop_scale), device)
-        features = _frozen(load_features(recipe.perception), device)
-    return PhaseContext(phase=cfg, seed=seed, codec=codec, sync=sync, identity=identity, features=features)
+    frozen = {
+        name: _load(name, recipe).to(device).eval().requires_grad_(False)
+        for name in get_phase(phase).NETWORKS
+    }
+    return PhaseContext(phase=cfg, seed=seed, codec=codec, **frozen)
 
 
-def _frozen(network, device: torch.device):
-    return network.to(device).eval().requires_grad_(False)
+def _load(name: str, recipe: Recipe) -> nn.Module:
+    from xdub.perception.features import load_features
+    from xdub.perception.identity import load_identity
+    from xdub.perception.syncnet import load_sync
+
+    if name == "identity":
+        return load_identity(recipe.perception, recipe.video.crop_scale)
+    return {"sync": load_sync, "features": load_features}[name](recipe.perception)

@@ -11,6 +11,7 @@ from xdub.config import Recipe
 from xdub.data.plan import make_plan
 from xdub.errors import UserError
 from xdub.plan.data import checkpoint_bytes
+from xdub.train.phases import get_phase
 from xdub.train.worker import RESULT, STEPS
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -54,16 +55,23 @@ def check_disk(folder: Path, recipe: Recipe) -> None:
         )
 
 
-def check_paths(recipe: Recipe) -> None:
-    """UserError for weights that the recipe needs and does not name, or names and that are not there."""
+WITHOUT_PATH = ("tiny", "dlib")
+"""Frozen networks that come with the package, or are found by `xdub weights`."""
+
+
+def check_paths(recipe: Recipe, phase: str) -> None:
+    """UserError for weights that the phase uses, where the recipe does not name them or they are not there."""
     codec, audio, perception = recipe.codec, recipe.audio, recipe.perception
     if codec.kind == "wan" and codec.path is None:
         raise UserError("codec.kind=wan needs its weights: --set codec.path=FOLDER or a hub name")
     if audio.kind == "whisper" and audio.path is None:
         raise UserError("audio.kind=whisper needs its weights: --set audio.path=FOLDER or a hub name")
     named = {"codec.path": codec.path, "audio.path": audio.path}
-    for key in ("identity_path", "sync_path", "features_path"):
-        named[f"perception.{key}"] = getattr(perception, key)
+    for name in get_phase(phase).NETWORKS:
+        kind, key = getattr(perception, name), f"perception.{name}_path"
+        named[key] = getattr(perception, f"{name}_path")
+        if named[key] is None and kind not in WITHOUT_PATH:
+            raise UserError(f"perception.{name}={kind} needs {key}: --set {key}=PATH")
     for key, path in named.items():
         if path is not None and not HUB_NAME.fullmatch(path) and not Path(path).exists():
             raise UserError(f"{key}={path}: there is no such file or folder")

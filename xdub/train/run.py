@@ -74,7 +74,7 @@ def train_phase(
     if expert is not None:
         base = base or out / "editor" / "export"
     check_data(folders, phase, recipe)
-    check_paths(recipe)
+    check_paths(recipe, phase)
     sources = {"base": _weights(base), "init_from": _weights(init_from)}
 
     folder = out / phase

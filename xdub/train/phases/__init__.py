@@ -8,7 +8,10 @@ from xdub.errors import UserError
 
 
 def get_phase(name: str) -> ModuleType:
-    """Module of a phase, with ``loss(model, batch, ctx) -> LossTerms`` and ``EXPERT`` (adapter name or None)."""
+    """Module of a phase: ``loss(model, batch, ctx) -> LossTerms``, ``EXPERT`` (adapter name or None), and ``NETWORKS``.
+
+    The last names the frozen networks of `PhaseContext` that the loss uses.
+    """
     from xdub.train.phases import editor, generator, lip, texture
 
     phases = {"generator": generator, "editor": editor, "lip": lip, "texture": texture}

@@ -5,5 +5,6 @@ from __future__ import annotations
 from xdub.train.phases.generator import loss
 
 EXPERT = None
+NETWORKS = ()
 
 __all__ = ["EXPERT", "loss"]

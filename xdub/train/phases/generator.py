@@ -8,6 +8,7 @@ from xdub.losses.terms import LossTerms
 from xdub.train.phases.common import PhaseContext, draw_noise, flow_loss, predict
 
 EXPERT = None
+NETWORKS = ()
 
 
 def loss(model, batch: dict[str, Any], ctx: PhaseContext) -> LossTerms:

@@ -14,6 +14,7 @@ from xdub.losses.terms import LossTerm, LossTerms
 from xdub.train.phases.common import PhaseContext, draw_noise, flow_loss, predict
 
 EXPERT = "texture"
+NETWORKS = ("identity", "features")
 
 
 def loss(model, batch: dict[str, Any], ctx: PhaseContext) -> LossTerms:
