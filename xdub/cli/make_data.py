@@ -9,6 +9,7 @@ import typer
 
 from xdub.cli import options
 from xdub.cli.progress import progress
+from xdub.config import ModelFolder
 
 
 def register(app: typer.Typer) -> None:
@@ -72,7 +73,9 @@ def prepare(
 def pairs(
     recipe: options.Recipe,
     generator: Annotated[
-        Path, typer.Option(help="A trained generator: its run, its export, or a model.", exists=True)
+        str,
+        typer.Option(help="A trained generator: its run, its export, or a model; tiny is the shipped one."),
+        ModelFolder,
     ],
     data: options.Data,
     out: Annotated[Path, typer.Option(help="Folder for the pair shards and the ledger.")],
@@ -105,6 +108,7 @@ def pairs(
     Example: xdub pairs --recipe tiny --generator run/generator --data ds --out pairs --workers 0:8
     """
     from xdub.config import load_recipe
+    from xdub.model.bundle import bundle_path
     from xdub.pairs.build import build_pairs
     from xdub.pairs.pool import Workers
     from xdub.tracking.sink import STATE
@@ -115,7 +119,14 @@ def pairs(
     run = out.parent if (out.parent / STATE).is_file() else out
     with progress("making pairs") as report:
         made = build_pairs(
-            loaded, generator, data, out, workers=staff, on_progress=report, tracked_in=run, price=price
+            loaded,
+            bundle_path(generator),
+            data,
+            out,
+            workers=staff,
+            on_progress=report,
+            tracked_in=run,
+            price=price,
         )
     typer.echo(
         f"{made.kept} pairs kept, {made.rejected} rejected, {made.failed} failed; "

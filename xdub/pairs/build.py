@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xdub.config import Recipe
+from xdub.config import Recipe, check_weights
 from xdub.data.manifest import MANIFEST, file_sha256
 from xdub.data.shards import Ledger, ShardWriter, read_manifest
 from xdub.errors import UserError
@@ -85,6 +85,8 @@ def build_pairs(
         raise UserError(
             f"{data} holds {manifest.kind}; pairs are made of clips (`xdub prepare`, `xdub render`)"
         )
+    if judges is None:
+        check_weights(recipe, ("pairs",))
     if not manifest.ids:
         raise UserError(f"{data}: an empty data set; there is nothing to make pairs of")
     digest = file_sha256(generator_file(generator))  # part of every pair's id

@@ -1,8 +1,7 @@
-"""What can be found out before machines are paid for: data, weights, disk, and whether the folder is free."""
+"""What can be found out before machines are paid for: data, disk, and whether the folder is free."""
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -12,9 +11,6 @@ from xdub.data.plan import make_plan
 from xdub.errors import UserError
 from xdub.plan.data import checkpoint_bytes
 from xdub.train.worker import RESULT, STEPS
-
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-"""May be a folder or a model of the hub; only loading tells."""
 
 
 def check_data(folders: list[Path], phase: str, recipe: Recipe) -> None:
@@ -52,18 +48,3 @@ def check_disk(folder: Path, recipe: Recipe) -> None:
             f"{folder}: {free / 1e9:.1f} GB free, checkpoints need about {needed / 1e9:.1f} GB; "
             "free some, lower train.keep_checkpoints, or choose another --out"
         )
-
-
-def check_paths(recipe: Recipe) -> None:
-    """UserError for weights that the recipe needs and does not name, or names and that are not there."""
-    codec, audio, perception = recipe.codec, recipe.audio, recipe.perception
-    if codec.kind == "wan" and codec.path is None:
-        raise UserError("codec.kind=wan needs its weights: --set codec.path=FOLDER or a hub name")
-    if audio.kind == "whisper" and audio.path is None:
-        raise UserError("audio.kind=whisper needs its weights: --set audio.path=FOLDER or a hub name")
-    named = {"codec.path": codec.path, "audio.path": audio.path}
-    for key in ("identity_path", "sync_path", "features_path"):
-        named[f"perception.{key}"] = getattr(perception, key)
-    for key, path in named.items():
-        if path is not None and not HUB_NAME.fullmatch(path) and not Path(path).exists():
-            raise UserError(f"{key}={path}: there is no such file or folder")
