@@ -62,7 +62,7 @@ class Bench:
         if self._engine is None or self._built_for != wanted:
             self.discard()
             self._engine, self._built_for = self._build(case), wanted
-        network = self._engine.model.module
+        network: Any = self._engine.model.module
         network.checkpointing = case.policy
         if case.compiled:
             torch.compiler.reset()  # a real run has one shape only, and compiles for it
@@ -131,7 +131,7 @@ def batch(case: Case, device: torch.device) -> dict[str, Any]:
         "z0": noise(shaped["z_t"]),
         "z_ref": noise(shaped["z_ref"]),
         "audio": noise(shaped["audio"]),
-        "starts": audio_starts(frames).to(device),
+        "starts": torch.from_numpy(audio_starts(frames)).to(device),
         "face_mask": mask,
         "lip_mask": mask,
         "epochs": torch.zeros(case.batch, dtype=torch.int64),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xdub.bootstrap.bundle import same_bundle, write_bundle
-from xdub.config import PHASES, Recipe
+from xdub.config import PHASES, Recipe, check_weights
 from xdub.errors import UserError
 from xdub.media.atomic import atomic_path
 
@@ -149,10 +149,8 @@ def _check_inputs(recipe: Recipe, data: Path, init: str | Path | None) -> None:
     from xdub.data.manifest import read_manifest
     from xdub.data.plan import Plan
     from xdub.model.bundle import bundle_path
-    from xdub.train.preflight import check_paths
 
-    for name in PHASES:
-        check_paths(recipe, name)  # pairs use no others
+    check_weights(recipe, (*PHASES, "pairs"))
     manifest = read_manifest(data)
     if manifest.kind != "clips":
         raise UserError(

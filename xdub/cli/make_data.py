@@ -9,6 +9,7 @@ import typer
 
 from xdub.cli import options
 from xdub.cli.progress import progress
+from xdub.config import ModelFolder
 
 
 def register(app: typer.Typer) -> None:
@@ -72,7 +73,9 @@ def prepare(
 def pairs(
     recipe: options.Recipe,
     generator: Annotated[
-        Path, typer.Option(help="A trained generator: its run, its export, or a model; `tiny` is shipped.")
+        str,
+        typer.Option(help="A trained generator: its run, its export, or a model; tiny is the shipped one."),
+        ModelFolder,
     ],
     data: options.Data,
     out: Annotated[Path, typer.Option(help="Folder for the pair shards and the ledger.")],

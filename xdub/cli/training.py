@@ -10,7 +10,7 @@ import typer
 
 from xdub.cli import options
 from xdub.cli.progress import stage_progress
-from xdub.config import PHASES
+from xdub.config import PHASES, ModelFolder
 
 Phase = StrEnum("Phase", {name: name for name in PHASES})
 
@@ -60,6 +60,7 @@ def bootstrap(
     init: Annotated[
         str | None,
         typer.Option(help="Start every phase from this model's weights: tiny (shipped) or a model folder."),
+        ModelFolder,
     ] = None,
     set_: options.Set = None,
 ) -> None:

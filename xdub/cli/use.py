@@ -9,6 +9,7 @@ import typer
 
 from xdub.cli import options
 from xdub.cli.progress import progress
+from xdub.config import SHIPPED_MODEL, ModelFolder
 
 
 def register(app: typer.Typer) -> None:
@@ -44,7 +45,9 @@ def dub(
         Path, typer.Option(help="The new speech: audio, or a video with sound.", exists=True, dir_okay=False)
     ],
     out: Annotated[Path, typer.Option(help="The dubbed video, .mp4.")],
-    model: Annotated[str, typer.Option(help="`tiny` (shipped) or a model folder, e.g. RUN/bundle.")] = "tiny",
+    model: Annotated[
+        str, typer.Option(help="`tiny` (shipped) or a model folder, e.g. RUN/bundle."), ModelFolder
+    ] = SHIPPED_MODEL,
     seed: options.Seed = 0,
 ) -> None:
     """Give a video new speech: the same video, as long as the speech, with lips that say it.

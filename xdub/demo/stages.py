@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from xdub.bootstrap import Stage, bootstrap_stages
-from xdub.config import Recipe
+from xdub.config import SHIPPED_MODEL, Recipe
 from xdub.demo.plan import DemoPlan
 from xdub.seeding import stable_seed
 
 Report = Callable[..., None]
 """`report(done, total, text="")`"""
 MODELS = ("generator", "editor")
-SHIPPED = "tiny"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +67,7 @@ def demo_stages(demo: Demo) -> list[DemoStage]:
     from xdub.demo.assess import evaluate, write_report
     from xdub.demo.dubbing import dub_cases
 
-    start = None if demo.from_scratch else SHIPPED
+    start = None if demo.from_scratch else SHIPPED_MODEL
     stages = [
         DemoStage(name="render", title="Render talking heads", run=lambda report: _render(demo, report)),
         DemoStage(name="held-out", title="Render heads to test on", run=lambda report: _cases(demo, report)),

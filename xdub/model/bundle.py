@@ -12,10 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
+from xdub.config import SHIPPED_MODEL, Recipe
 from xdub.errors import UserError
 from xdub.model.audio_encoder import AudioEncoder, load_audio_encoder
 from xdub.model.build import build_dit, load_state
@@ -23,11 +23,6 @@ from xdub.model.codec import Codec, load_codec
 from xdub.model.dit import VideoDiT
 from xdub.model.lora import EXPERTS, load_expert, set_expert
 from xdub.model.tensor_file import read_tensors
-
-if TYPE_CHECKING:
-    from xdub.config import Recipe
-
-SHIPPED = "tiny"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +40,14 @@ class Bundle:
 
 def bundle_path(name_or_path: str | Path) -> Path:
     """Folder of a bundle: ``tiny`` is the one in the package."""
-    if str(name_or_path) == SHIPPED:
+    if str(name_or_path) == SHIPPED_MODEL:
         return Path(str(resources.files("xdub") / "weights_tiny"))
     return Path(name_or_path)
 
 
-def load_bundle(name_or_path: str | Path = SHIPPED, device: str = "cpu", *, generator: bool = True) -> Bundle:
+def load_bundle(
+    name_or_path: str | Path = SHIPPED_MODEL, device: str = "cpu", *, generator: bool = True
+) -> Bundle:
     """Load a bundle; with ``generator=False`` only what dubbing needs. Raises UserError naming what is missing."""
     from xdub.config import load_recipe
 

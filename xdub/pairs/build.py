@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xdub.config import Recipe
+from xdub.config import SHIPPED_MODEL, Recipe, check_weights
 from xdub.data.manifest import MANIFEST, file_sha256
 from xdub.data.shards import Ledger, ShardWriter, read_manifest
 from xdub.errors import UserError
-from xdub.model.bundle import SHIPPED
 from xdub.pairs.filter_plots import draw_filters
 from xdub.pairs.generator import generator_file
 from xdub.pairs.judges import Judges
@@ -86,6 +85,8 @@ def build_pairs(
         raise UserError(
             f"{data} holds {manifest.kind}; pairs are made of clips (`xdub prepare`, `xdub render`)"
         )
+    if judges is None:
+        check_weights(recipe, ("pairs",))
     if not manifest.ids:
         raise UserError(f"{data}: an empty data set; there is nothing to make pairs of")
     weights = generator_file(generator)
@@ -93,7 +94,8 @@ def build_pairs(
     units = plan_units(read_entries(manifest), recipe, generator_digest=digest, seed=seed)
     arguments = dict(
         recipe=recipe.to_dict(),
-        generator=SHIPPED if str(generator) == SHIPPED else str(weights.resolve()),  # each machine has it
+        # The shipped one is on each machine, wherever it was installed there.
+        generator=SHIPPED_MODEL if str(generator) == SHIPPED_MODEL else str(weights.resolve()),
         data=str(Path(data).resolve()),
         seed=seed,
         judges=judges,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from xdub.config import load_recipe, shipped_recipes
+from xdub.config import SHIPPED_MODEL, ModelFolder, load_recipe, shipped_recipes
 from xdub.errors import UserError
 
 SECRET = re.compile(r"token|secret|password|passwd|credential|api_?key|access_?key|private", re.IGNORECASE)
@@ -54,6 +54,11 @@ def check_command(
             settings.append(value)
         elif kind is Path:
             values[place] = values[place].replace(value, _there(option, value, sent))
+        elif kind is ModelFolder and value != SHIPPED_MODEL and not PurePosixPath(value).is_absolute():
+            raise UserError(
+                f"{option} {value}: a relative path means nothing on the cluster; give an absolute one on storage "
+                f"that all its machines share, or {SHIPPED_MODEL}, the shipped model"
+            )
         if option == "--out":
             out = value
     if recipe is not None:
@@ -106,6 +111,9 @@ def _kinds(function: Callable[..., Any]) -> dict[str, Any]:
         names = names or [f"--{name.strip('_').replace('_', '-')}"]
         if extras and type(extras[0]).__name__ == "ArgumentInfo":
             names = [""]
+        if ModelFolder in extras:
+            kinds |= dict.fromkeys(names, ModelFolder)
+            continue
         plain = next((k for k in (Path, bool) if k is kind or k in typing.get_args(kind)), None)
         if plain is None and any(Path in typing.get_args(part) for part in typing.get_args(kind)):
             plain = Path

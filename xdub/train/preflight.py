@@ -1,8 +1,7 @@
-"""What can be found out before machines are paid for: data, weights, disk, and whether the folder is free."""
+"""What can be found out before machines are paid for: data, disk, and whether the folder is free."""
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -11,11 +10,7 @@ from xdub.config import Recipe
 from xdub.data.plan import make_plan
 from xdub.errors import UserError
 from xdub.plan.data import checkpoint_bytes
-from xdub.train.phases import get_phase
 from xdub.train.worker import RESULT, STEPS
-
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-"""May be a folder or a model of the hub; only loading tells."""
 
 
 def check_data(folders: list[Path], phase: str, recipe: Recipe) -> None:
@@ -53,25 +48,3 @@ def check_disk(folder: Path, recipe: Recipe) -> None:
             f"{folder}: {free / 1e9:.1f} GB free, checkpoints need about {needed / 1e9:.1f} GB; "
             "free some, lower train.keep_checkpoints, or choose another --out"
         )
-
-
-WITHOUT_PATH = ("tiny", "dlib")
-"""Frozen networks that come with the package, or are found by `xdub weights`."""
-
-
-def check_paths(recipe: Recipe, phase: str) -> None:
-    """UserError for weights that the phase uses, where the recipe does not name them or they are not there."""
-    codec, audio, perception = recipe.codec, recipe.audio, recipe.perception
-    if codec.kind == "wan" and codec.path is None:
-        raise UserError("codec.kind=wan needs its weights: --set codec.path=FOLDER or a hub name")
-    if audio.kind == "whisper" and audio.path is None:
-        raise UserError("audio.kind=whisper needs its weights: --set audio.path=FOLDER or a hub name")
-    named = {"codec.path": codec.path, "audio.path": audio.path}
-    for name in get_phase(phase).NETWORKS:
-        kind, key = getattr(perception, name), f"perception.{name}_path"
-        named[key] = getattr(perception, f"{name}_path")
-        if named[key] is None and kind not in WITHOUT_PATH:
-            raise UserError(f"perception.{name}={kind} needs {key}: --set {key}=PATH")
-    for key, path in named.items():
-        if path is not None and not HUB_NAME.fullmatch(path) and not Path(path).exists():
-            raise UserError(f"{key}={path}: there is no such file or folder")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xdub.config import Recipe
+from xdub.config import Recipe, check_weights
 from xdub.data.lines import write_atomic
 from xdub.errors import UserError
 from xdub.tracking.run import TrackedRun
@@ -21,7 +21,7 @@ from xdub.train.exported import exported_model
 from xdub.train.launch import run_job
 from xdub.train.networks import weights_file
 from xdub.train.phases import get_phase
-from xdub.train.preflight import check_data, check_disk, check_fresh, check_paths, make_folder
+from xdub.train.preflight import check_data, check_disk, check_fresh, make_folder
 from xdub.train.progress import Show, watch
 from xdub.train.records import last_record
 from xdub.train.remote import check as check_remote
@@ -74,7 +74,7 @@ def train_phase(
     if expert is not None:
         base = base or out / "editor" / "export"
     check_data(folders, phase, recipe)
-    check_paths(recipe, phase)
+    check_weights(recipe, (phase,))
     sources = {"base": _weights(base), "init_from": _weights(init_from)}
 
     folder = out / phase
