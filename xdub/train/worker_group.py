@@ -18,6 +18,7 @@ from typing import Any
 from xdub.config import TrainConfig
 from xdub.train.cluster import capacity, choose_workers, per_worker, use_gpu
 from xdub.train.failures import Failures, judge
+from xdub.train.spares import RANK_ENVIRONMENT
 from xdub.train.trainer import STOP_FILE
 from xdub.train.worker import TrainJob, run_in_ray
 
@@ -43,6 +44,7 @@ def fit(job: TrainJob, train: TrainConfig, workers: int, failures: Failures) -> 
         run_config=RunConfig(
             name=f"run{time.time_ns()}",  # Ray would go on with one that has the name of an earlier one
             storage_path=str(storage),
+            worker_runtime_env={"env_vars": RANK_ENVIRONMENT},
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
