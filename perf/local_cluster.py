@@ -6,8 +6,10 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -30,21 +32,26 @@ class LocalCluster:
         prepare_environment()
         folder.mkdir(parents=True, exist_ok=True)
         self._log, self._cpus, self._more = folder / "cluster.log", cpus, more
-        self._port, self._dashboard = free_port(), free_port()
+        self.port, self._dashboard = free_port(), free_port()
         self.address = f"http://127.0.0.1:{self._dashboard}"
         self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         self._processes: list[subprocess.Popen] = []
 
     def __enter__(self) -> LocalCluster:
+        self._scratch = Path(
+            tempfile.mkdtemp(prefix="ray-")
+        )  # short: a socket's path has 107 characters at most
         common = ["--block", f"--num-cpus={self._cpus}", "--object-store-memory=200000000"]
-        head = ["--head", "--node-ip-address=127.0.0.1", f"--port={self._port}", "--dashboard-host=127.0.0.1"]
-        self._start([*head, f"--dashboard-port={self._dashboard}", *common])
+        head = ["--head", "--node-ip-address=127.0.0.1", f"--port={self.port}", "--dashboard-host=127.0.0.1"]
+        self._start([*head, f"--dashboard-port={self._dashboard}", f"--temp-dir={self._scratch}/m0", *common])
         self._wait()
-        for number in range(self._more):  # one after the other: two at once time out on a small machine
+        for number in range(
+            1, self._more + 1
+        ):  # one after the other: two at once time out on a small machine
             # Machines that unpack the same code in the same folder get in each other's way.
-            own = f"--temp-dir={self._log.parent}/m{number}"
-            self._start([f"--address=127.0.0.1:{self._port}", "--node-ip-address=127.0.0.1", own, *common])
-            self._wait(machines=number + 2)
+            own = f"--temp-dir={self._scratch}/m{number}"
+            self._start([f"--address=127.0.0.1:{self.port}", "--node-ip-address=127.0.0.1", own, *common])
+            self._wait(machines=number + 1)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -53,6 +60,7 @@ class LocalCluster:
                 process.kill()
         for started in self._processes:
             started.wait()
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
     def processes(self) -> list[psutil.Process]:
         """All of the cluster, jobs included: they share the sessions that we have started."""

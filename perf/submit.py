@@ -10,28 +10,40 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from perf.browser import find_browser, take_picture
 from perf.environment import environment
 from perf.local_cluster import LocalCluster
 from perf.mlflow_server import MlflowServer
 from perf.recovery import say
+from xdub.bootstrap.run import TITLES
+from xdub.data.lines import read_lines
 from xdub.train.records import last_record
 
 STAGES = ("generator", "pairs", "editor", "lip", "texture")
-SETTINGS = ["train.steps=30", "phases.lip.steps=6", "phases.texture.steps=6", "train.checkpoint_every=5"]
+STEPS = 120
+"""Of the generator: a stop takes the time of a Python that starts."""
+SETTINGS = [f"phases.generator.steps={STEPS}", "phases.editor.steps=6", "phases.lip.steps=6"]
+# No checkpoint but the one of the stop: what is continued from is that one.
+SETTINGS += ["phases.texture.steps=6", "train.checkpoint_every=1000"]
 SETTINGS += ["train.global_batch=4", "train.micro_batch=4", "train.sample_every=0"]
+COOKIE = "ray-authentication-token"
+"""Where the dashboard's page keeps the token once it has asked for it."""
 
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser("submit", help="bootstrap as a job on a local cluster", description=__doc__)
     parser.add_argument("--clips", type=int, default=4, help="clips to render (each has a twin)")
     parser.add_argument("--json", type=Path, help="write the result to this file")
+    parser.add_argument("--picture", type=Path, help="PNG of the dashboard's jobs page (needs Chromium)")
     parser.set_defaults(main=main)
 
 
@@ -44,18 +56,35 @@ def main(told: argparse.Namespace) -> int:
             server.wait()
             with LocalCluster(folder / "cluster") as cluster:
                 result = _scenario(cluster, server, folder, told.clips)
+                if told.picture:
+                    _picture(cluster, told.picture)
         finally:
             server.kill()
-    result |= {"command": " ".join(["python -m perf", *sys.argv[1:]]), "environment": environment()}
+    result |= {"command": " ".join(["python -m perf", *sys.argv[1:]])}
+    result |= {"environment": environment() | {"cores": os.cpu_count()}}
     print(json.dumps(result, indent=1))
     if told.json:
         told.json.write_text(json.dumps(result, indent=1) + "\n")
-    good = result["bundle"] and result["runs"] == dict.fromkeys(("parent", *STAGES), "FINISHED")
-    return (
-        0
-        if good and [job["status"] for job in result["jobs"]] == ["SUCCEEDED", "STOPPED", "SUCCEEDED"]
-        else 1
-    )
+    wrong = _wrong(result)
+    for line in wrong:
+        print(f"NOT AS IT MUST BE: {line}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def _wrong(result: dict[str, Any]) -> list[str]:
+    """What must be shown and is not."""
+    must = {
+        "bundle": result["bundle"],
+        "one parent, a child for each stage, all finished": result["runs"]
+        == dict.fromkeys(("parent", *STAGES), "FINISHED"),
+        "three jobs": [job["status"] for job in result["jobs"]] == ["SUCCEEDED", "STOPPED", "SUCCEEDED"],
+        "every step once, in two attempts": result["generator"]["each_once"]
+        and result["generator"]["attempts"] == [1, 2],
+        "no step lost by the stop": result["generator"]["continued_at"]
+        == result["generator"]["stopped_at"] + 1,
+        "the log tells of every stage": len(result["seconds_per_stage"]) == len(TITLES),
+    }
+    return [what for what, holds in must.items() if not holds]
 
 
 def _scenario(cluster: LocalCluster, server: MlflowServer, folder: Path, clips: int) -> dict[str, Any]:
@@ -65,23 +94,41 @@ def _scenario(cluster: LocalCluster, server: MlflowServer, folder: Path, clips: 
     bootstrap += ["--out", str(out), "--env", f"MLFLOW_TRACKING_URI={server.uri}"]
     for setting in SETTINGS:
         bootstrap += ["--set", setting]
+    begin = time.monotonic()
     _xdub(cluster, *bootstrap, "--detach")
     record, end = out / "generator" / "steps.jsonl", time.monotonic() + 300
-    while (last_record(record) or {"step": 0})["step"] < 6:
+    while (last_record(record) or {"step": 0})["step"] < 3:
         if time.monotonic() > end:
+            _xdub(cluster, "jobs", "logs", "bootstrap-run-1")
             raise RuntimeError("the job does not train")
         time.sleep(0.1)
+    seconds["submission to step 3"] = time.monotonic() - begin
     seconds["stop"] = _xdub(cluster, "jobs", "stop", "bootstrap-run-1")
-    stopped_at = (last_record(record) or {"step": 0})["step"]
-    seconds["resumed to the end"] = _xdub(cluster, *bootstrap)
+    begin, stages = time.monotonic(), {}
+    for line in _lines(cluster, *bootstrap):
+        # "1/6 train the generator: done in 31 s", as the followed log brings it
+        if found := re.fullmatch(r"\d/\d (.+): done in (\d+) s", line):
+            stages[next(name for name, title in TITLES.items() if title == found[1])] = int(found[2])
+    seconds["resumed to the end"] = time.monotonic() - begin
+    rows = list(read_lines(record))
+    if {row["attempt"] for row in rows} != {1, 2}:
+        raise RuntimeError("the generator was done before the stop came: more STEPS")
     _, body = cluster.get("/api/jobs/", cluster.headers)
     jobs = sorted(json.loads(body), key=lambda job: job["start_time"])
     shown = [{"id": j["submission_id"], "status": j["status"]} for j in jobs if j["submission_id"]]
     return {
         "machines": 2,
         "settings": SETTINGS,
+        "clips": clips,
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
-        "stopped_at_step": stopped_at,
+        "seconds_per_stage": stages,
+        "generator": {
+            "steps": len(rows),
+            "each_once": [row["step"] for row in rows] == [*range(1, STEPS + 1)],
+            "attempts": sorted({row["attempt"] for row in rows}),
+            "stopped_at": max(row["step"] for row in rows if row["attempt"] == 1),
+            "continued_at": min(row["step"] for row in rows if row["attempt"] == 2),
+        },
         "jobs": shown,
         "runs": _runs(server.uri),
         "bundle": (out / "bundle").is_dir(),
@@ -89,16 +136,36 @@ def _scenario(cluster: LocalCluster, server: MlflowServer, folder: Path, clips: 
 
 
 def _xdub(cluster: LocalCluster, *arguments: str) -> float:
-    """Seconds that the command took; its output goes to stderr as it comes."""
-    say(f"xdub {' '.join(arguments[:2])} ...")
+    """Seconds that the command took."""
     begin = time.monotonic()
-    subprocess.run(
-        [str(Path(sys.executable).with_name("xdub")), *arguments, "--address", cluster.address],
-        env=os.environ | cluster.environment,
-        stdout=sys.stderr,
-        check=True,
-    )
+    for _ in _lines(cluster, *arguments):
+        pass
     return time.monotonic() - begin
+
+
+def _lines(cluster: LocalCluster, *arguments: str) -> Iterator[str]:
+    """What the command prints, as it comes; also to stderr."""
+    say(f"xdub {' '.join(arguments[:2])} ...")
+    command = [str(Path(sys.executable).with_name("xdub")), *arguments, "--address", cluster.address]
+    with subprocess.Popen(
+        command, env=os.environ | cluster.environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            sys.stderr.write(line)
+            yield line.rstrip()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command[:3])
+
+
+def _picture(cluster: LocalCluster, path: Path) -> None:
+    """The jobs page as somebody sees it who has given the token."""
+    browser = find_browser()
+    if browser is None:
+        say(f"no picture at {path}: there is no Chromium on PATH")
+        return
+    cookies = {COOKIE: cluster.environment["RAY_AUTH_TOKEN"]}
+    take_picture(browser, f"{cluster.address}/#/jobs", path, cookies=cookies, wait_for="bootstrap-run-2")
 
 
 def _runs(uri: str) -> dict[str, str]:

@@ -127,7 +127,9 @@ def logs(
 
 @jobs.command()
 def stop(job: JobId, address: Address) -> None:
-    """End a job. What it has committed stays; submit the same again to continue.
+    """End a job. A training writes a last checkpoint; submit the same again to continue there.
+
+    After three minutes it is killed; `xdub submit --env RAY_JOB_STOP_WAIT_TIME_S=SECONDS` gives it more or less.
 
     Example: xdub jobs stop bootstrap-run-1 --address http://127.0.0.1:8265
     """

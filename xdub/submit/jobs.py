@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 import shlex
 import shutil
@@ -25,6 +26,8 @@ from xdub.submit.wheels import build_wheels
 ENDED = {"SUCCEEDED", "FAILED", "STOPPED"}
 INTERRUPTED = 130
 PATIENCE_SECONDS = 60.0
+STOP_SECONDS = 180
+"""What a job has from the request to stop until it is killed: for a step of the largest recipe and a checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,7 @@ class Jobs:
         prepare_environment()
         from ray.job_submission import JobSubmissionClient
 
+        logging.getLogger("ray").setLevel(logging.WARNING)  # what it packs and uploads
         self.address = address
         try:
             self._client = JobSubmissionClient(address)
@@ -73,7 +77,9 @@ class Jobs:
                 "another --name starts one beside it"
             )
         job_id = f"{name}-{max(earlier, default=0) + 1}"
-        variables = {**environment, SUBMITTED: json.dumps(versions())}
+        # Ray's supervisor of the job lives in the job's environment, and would wait 3 seconds.
+        variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), **environment}
+        variables[SUBMITTED] = json.dumps(versions())
         with tempfile.TemporaryDirectory(prefix="xdub-submit-") as scratch:
             folder = Path(scratch)
             working = folder / "working"
@@ -137,10 +143,10 @@ class Jobs:
             return INTERRUPTED
         return details.driver_exit_code or 1
 
-    def stop(self, job_id: str, seconds: float = 60.0) -> Job:
-        """Ask it to end, wait for it. What it has committed stays; the same submission continues there."""
+    def stop(self, job_id: str) -> Job:
+        """Ask it to end with a checkpoint, wait for it. The same submission continues there."""
         self._client.stop_job(self._known(job_id))
-        end = time.monotonic() + seconds
+        end = time.monotonic() + STOP_SECONDS + 30.0
         while (job := self.status(job_id)).status not in ENDED and time.monotonic() < end:
             time.sleep(0.5)
         return job

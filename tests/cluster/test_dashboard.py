@@ -1,0 +1,166 @@
+"""A real Ray cluster behind its dashboard: what it hands out to those who have the token, and when we refuse early."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+import pytest
+
+from perf.local_cluster import LocalCluster
+from xdub.errors import UserError
+
+pytestmark = pytest.mark.slow
+SECRET = "nobody outside may read this"
+Ask = Callable[..., tuple[int, bytes]]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    with LocalCluster(tmp_path_factory.mktemp("cluster"), more=0) as running:
+        yield running
+
+
+@pytest.fixture
+def ask(cluster) -> Ask:
+    """Function: method, path as it stands -> (status, answer), with the token. No client tidies the path up first."""
+
+    def call(
+        method: str, path: str, body: bytes | None = None, *, token: bool = True, **headers: str
+    ) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection(urlsplit(cluster.address).netloc, timeout=30)
+        try:
+            connection.request(method, path, body, {**headers, **(cluster.headers if token else {})})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("outside") / "secret.txt"
+    path.write_text(SECRET)
+    return path
+
+
+def spellings(target: Path) -> dict[str, str]:
+    """Ways to write a file of the machine, from a folder that nobody knows the depth of."""
+    there = str(target).lstrip("/")
+    up = 12
+    return {
+        "plain": "../" * up + there,
+        "encoded": "%2e%2e/" * up + there,
+        "twice encoded": "%252e%252e%252f" * up + there,
+        "backslash": "..%5c" * up + there.replace("/", "%5c"),
+        "absolute": quote(str(target), safe=""),
+        "mixed": "..%2f../%2e./" * (up // 2) + there,
+    }
+
+
+SPELLINGS = list(spellings(Path("x")))
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_no_file_of_the_machine_is_handed_out(ask, cluster, secret, spelling) -> None:
+    path = spellings(secret)[spelling]
+    node = nodes(ask)[0]["node_id"]
+    for asked in (
+        f"/static/{path}",  # CVE-2023-6020
+        f"/static/js/{path}",
+        f"/logs/{path}",
+        f"/api/v0/logs/file?node_id={node}&filename={path}",  # CVE-2023-6021
+        f"/api/v0/logs?node_id={node}&glob={path}",
+    ):
+        status, answer = ask("GET", asked)
+        assert SECRET.encode() not in answer, asked
+        assert status >= 400 or b"secret.txt" not in answer, (asked, status, answer[:300])
+
+
+def test_logs_that_are_ray_s_own_are_handed_out(ask) -> None:
+    node = nodes(ask)[0]["node_id"]
+    status, answer = ask("GET", f"/api/v0/logs/file?node_id={node}&filename=raylet.out")
+    assert status == 200 and answer
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_an_upload_leaves_no_file_outside(ask, secret, spelling) -> None:
+    new = secret.with_name("new.zip")
+    ask("PUT", f"/api/packages/gcs/{spellings(new)[spelling]}", b"planted")
+    assert not new.exists() and secret.read_text() == SECRET
+
+
+def test_a_profile_s_format_runs_nothing(ask, secret) -> None:
+    # CVE-2023-6019
+    planted = secret.with_name("planted")
+    told = quote(f"flamegraph; touch {planted};", safe="")
+    node = nodes(ask)[0]
+    where = f"pid={os.getpid()}&ip={node['node_ip']}&node_id={node['node_id']}&duration=1&native=0"
+    ask("GET", f"/worker/cpu_profile?{where}&format={told}")
+    assert not planted.exists()
+
+
+def test_without_the_token_no_host_is_told_anything(ask) -> None:
+    for headers in ({}, {"Host": "evil.example"}, {"Cookie": "ray-authentication-token=" + "0" * 64}):
+        for path in ("/api/jobs/", "/api/v0/nodes", "/logs/", "/nodes?view=summary"):
+            assert ask("GET", path, token=False, **headers)[0] in (401, 403), (headers, path)
+
+
+def test_a_web_page_may_not_post(ask) -> None:
+    told = json.dumps({"entrypoint": "true"}).encode()
+    browser = {
+        "User-Agent": "Mozilla/5.0",
+        "Origin": "http://evil.example",
+        "Content-Type": "application/json",
+    }
+    assert ask("POST", "/api/jobs/", told, token=False, **browser)[0] in (401, 403, 405)
+
+
+def test_another_ray_is_refused_before_anything_is_sent(cluster, monkeypatch) -> None:
+    from xdub.submit import jobs
+
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    here = jobs.versions()
+    monkeypatch.setattr(jobs, "versions", lambda: here | {"ray": "2.0.1"})
+    with pytest.raises(UserError, match=rf"ray {here['ray']} there, 2\.0\.1 here"):
+        jobs.Jobs(cluster.address)
+
+
+def test_a_cluster_that_is_too_small_is_refused_with_the_numbers(ask, cluster, tmp_path) -> None:
+    from xdub.data.shards import ShardWriter
+    from xdub.data.testing import make_clip
+
+    with ShardWriter(tmp_path / "data") as writer:
+        for seed in range(2):
+            writer.add(make_clip(seed, num_frames=25, size=64))
+    command = ["train", "generator", "--recipe", "tiny", "--data", str(tmp_path / "data")]
+    command += ["--out", str(tmp_path / "run"), "--set", "train.workers=16"]
+    # As the job's process is started; the job itself would say the same some seconds later.
+    ended = subprocess.run(
+        [sys.executable, "-m", "xdub.submit.entry", *command],
+        env=os.environ | cluster.environment | {"RAY_ADDRESS": gcs(cluster)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 2
+    (line,) = [line for line in ended.stderr.splitlines() if "xdub: error" in line]
+    assert "train.workers=16 needs 16 CPUs and one for the data; this Ray has room for 1 workers" in line
+    assert not (tmp_path / "run/generator/steps.jsonl").exists()
+
+
+def nodes(ask: Ask) -> list[dict]:
+    return json.loads(ask("GET", "/api/v0/nodes?detail=1")[1])["data"]["result"]["result"]
+
+
+def gcs(cluster: LocalCluster) -> str:
+    return f"127.0.0.1:{cluster.port}"

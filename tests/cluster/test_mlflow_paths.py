@@ -1,0 +1,117 @@
+"""MLflow's server as we start it: what is asked for over HTTP stays inside of its folder of artifacts."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from perf.mlflow_server import MlflowServer
+
+pytestmark = pytest.mark.slow
+FILES = "/api/2.0/mlflow-artifacts/artifacts"
+SECRET = "nobody outside may read this"
+Ask = Callable[..., tuple[int, bytes]]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    server = MlflowServer(tmp_path_factory.mktemp("mlflow"))
+    (server.folder / "secret.txt").write_text(SECRET)  # beside the folder of artifacts, as the database is
+    server.start()
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def ask(server: MlflowServer) -> Ask:
+    """Function: method, path as it stands, body -> (status, answer). No client tidies the path up first."""
+
+    def call(method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        try:
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    return call
+
+
+def spellings(target: Path) -> dict[str, str]:
+    """Ways to write a file beside the folder of artifacts."""
+    name = target.name
+    return {
+        "plain": f"../{name}",
+        "encoded": f"%2e%2e/{name}",
+        "twice encoded": f"%252e%252e%252f{name}",
+        "backslash": f"..%5c{name}",
+        "absolute": quote(str(target), safe=""),
+        "mixed": f"a/b/..%2f../%2e./..%2f{name}",
+    }
+
+
+SPELLINGS = list(spellings(Path("x")))
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_no_file_outside_of_its_folder_is_handed_out(server, ask, spelling) -> None:
+    path = spellings(server.folder / "secret.txt")[spelling]
+    run = new_run(ask)
+    for asked in (
+        f"{FILES}/{path}",
+        f"{FILES}?path={path}",
+        f"/get-artifact?run_uuid={run}&path={path}",
+        f"/ajax-api/2.0/mlflow/artifacts/list?run_uuid={run}&path={path}",
+        f"/static-files/{path}",
+    ):
+        status, answer = ask("GET", asked)
+        assert SECRET.encode() not in answer and b"mlflow.db" not in answer, asked
+        # An encoded name may be a plain one that does not exist, which lists as empty; the page's shell is a page.
+        shown = answer.lstrip()[:1] != b"<" and json.loads(answer or b"{}").get("files")
+        assert status >= 400 or not shown, (asked, status, answer[:200])
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_no_file_outside_of_its_folder_is_written_or_removed(server, ask, spelling) -> None:
+    secret, new = server.folder / "secret.txt", server.folder / "new.txt"
+    ask("PUT", f"{FILES}/{spellings(new)[spelling]}", b"planted")
+    ask("PUT", f"{FILES}/{spellings(secret)[spelling]}", b"overwritten")
+    ask("DELETE", f"{FILES}/{spellings(secret)[spelling]}")
+    assert secret.read_text() == SECRET
+    inside = server.folder / "artifacts"
+    planted = [path for path in server.folder.parent.rglob("*") if "new.txt" in path.name]
+    assert all(path.is_relative_to(inside) for path in planted), planted
+
+
+def test_what_lies_in_the_folder_is_taken_and_handed_out(server, ask) -> None:
+    assert ask("PUT", f"{FILES}/run/strip.txt", b"a strip")[0] == 200
+    assert (server.folder / "artifacts/run/strip.txt").read_bytes() == b"a strip"
+    assert ask("GET", f"{FILES}/run/strip.txt") == (200, b"a strip")
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example"])
+def test_a_foreign_host_header_is_refused(ask, host) -> None:
+    for path in (f"{FILES}/run/strip.txt", "/", "/api/2.0/mlflow/experiments/search?max_results=1"):
+        assert ask("GET", path, Host=host)[0] == 403
+
+
+def test_a_page_of_another_site_may_not_post(ask) -> None:
+    told = json.dumps({"name": "planted"}).encode()
+    headers = {"Content-Type": "application/json", "Origin": "http://evil.example"}
+    assert ask("POST", "/api/2.0/mlflow/experiments/create", told, **headers)[0] == 403
+
+
+def new_run(ask: Ask) -> str:
+    told = json.dumps({"experiment_id": "0"}).encode()
+    status, answer = ask("POST", "/api/2.0/mlflow/runs/create", told, **{"Content-Type": "application/json"})
+    assert status == 200
+    return json.loads(answer)["run"]["info"]["run_id"]
