@@ -64,9 +64,9 @@ def prepare(
     loaded = load_recipe(recipe, set_ or ())
     with progress("preparing videos") as report:
         made = prepare_videos(sources, out, loaded, workers=workers, on_progress=report)
-    counts = ", ".join(f"{count} {status}" for status, count in sorted(made.counts.items()))
     typer.echo(
-        f"{made.clips} clips in {out} from {made.sources} videos ({counts}); {out}/ledger.parquet says why"
+        f"{made.clips} clips added to {out} from {made.sources} videos ({made.counts} in all); "
+        f"{out}/ledger.parquet says why"
     )
 
 
@@ -121,8 +121,7 @@ def pairs(
             loaded, generator, data, out, workers=staff, on_progress=report, tracked_in=run, price=price
         )
     typer.echo(
-        f"{made.kept} pairs kept, {made.rejected} rejected, {made.failed} failed; "
-        f"{out}/ledger.parquet says why, {out}/filters.png shows it"
+        f"{made.inputs} inputs: {made.counts}; {out}/ledger.parquet says why, {out}/filters.png shows it"
     )
 
 
@@ -149,8 +148,7 @@ def import_pairs(
     loaded = load_recipe(recipe, set_ or ())
     with progress("importing pairs") as report:
         made = import_pairs(sources, out, loaded, workers=workers, on_progress=report)
-    counts = ", ".join(f"{made.counts[status]} {status}" for status in ("kept", "rejected", "failed"))
     typer.echo(
-        f"{made.clips} pairs added to {out} from {made.sources} scenes ({counts} in all); "
+        f"{made.clips} pairs added to {out} from {made.sources} scenes ({made.counts} in all); "
         f"{out}/ledger.parquet says why, {out}/filters.png shows it"
     )
