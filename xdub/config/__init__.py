@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from xdub.config.loader import load_recipe, parse_override, recipe_from_dict, shipped_recipes
-from xdub.config.recipe import PHASES, Recipe
+from xdub.config.phases import EXPERTS, PHASES, Phase, expert_of, inpaints, phase_facts
+from xdub.config.recipe import Recipe
 from xdub.config.sections import (
     AudioConfig,
     CodecConfig,
@@ -18,6 +19,7 @@ from xdub.config.sections import (
 )
 
 __all__ = [
+    "EXPERTS",
     "PHASES",
     "AudioConfig",
     "CodecConfig",
@@ -26,12 +28,16 @@ __all__ = [
     "ModelConfig",
     "PairsConfig",
     "PerceptionConfig",
+    "Phase",
     "PhaseConfig",
     "Recipe",
     "TrainConfig",
     "VideoConfig",
+    "expert_of",
+    "inpaints",
     "load_recipe",
     "parse_override",
+    "phase_facts",
     "recipe_from_dict",
     "shipped_recipes",
 ]

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from xdub.config import EXPERTS
 from xdub.errors import UserError
 from xdub.model.audio_encoder import AudioEncoder, load_audio_encoder
 from xdub.model.build import build_dit, load_state
 from xdub.model.codec import Codec, load_codec
 from xdub.model.dit import VideoDiT
-from xdub.model.lora import EXPERTS, load_expert, set_expert
+from xdub.model.lora import load_expert, set_expert
 from xdub.model.tensor_file import read_tensors
 
 if TYPE_CHECKING:
