@@ -14,6 +14,7 @@ from torch import nn
 
 from perf.step_case import Case
 from perf.timing import Marks
+from xdub.config import expert_of
 from xdub.data.windows import audio_starts
 from xdub.model.codec import load_codec
 from xdub.plan.rehearsal import PRECISION, inputs
@@ -72,7 +73,7 @@ class Bench:
     def _build(self, case: Case) -> Engine:
         recipe, phase = case.recipe, case.phase
         # A loss on latents needs no codec, and its preconditioning takes channels of unit variance then.
-        codec: Any = load_codec(recipe.codec) if get_phase(phase).EXPERT else None
+        codec: Any = load_codec(recipe.codec) if expert_of(phase) else None
         model = build_model(recipe, phase, codec, base=None, init_from=None)
         wake(model)
         train = recipe.for_phase(phase)

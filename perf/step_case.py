@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from xdub.config import Recipe
+from xdub.config import Recipe, expert_of
 from xdub.config.recipe import MAX_SIZE
 from xdub.model.codec import SPACE_FACTOR
-from xdub.model.lora import expert_of
 from xdub.plan.flops import ENCODED, step_parts, train_step_flops
 from xdub.plan.gpus import Gpu
 from xdub.plan.memory import memory

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from xdub.config import inpaints
 from xdub.data.clip import Clip
 from xdub.data.masks import to_latent_mask
 from xdub.errors import UserError
 
-GENERATOR = "generator"
 FEATURES_PER_FRAME = 2
 MARGIN = 4  # feature rows before and after the window
 SPAN = 16  # features of one latent
@@ -48,7 +48,7 @@ def cut_window(clip: Clip, *, phase: str, window: int, rng: np.random.Generator)
     start = int(rng.integers(count - window + 1))
     frames = slice(start, start + window)
     sample: dict[str, Any] = {"frames": clip.frames[frames]}
-    if phase == GENERATOR:
+    if inpaints(phase):
         sample["hidden"] = clip.visible_mask[frames]
         reference = pick_reference(count, start, window, rng)
         sample["reference"] = clip.frames[reference : reference + 1]

@@ -10,6 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from xdub.config import EXPERTS
 from xdub.data.latents import to_video
 from xdub.data.windows import audio_starts
 from xdub.diffusion import sample
@@ -191,5 +192,4 @@ def expert_at(t: float, bands: Bands) -> str | None:
 
 def bands_of(recipe, experts: Sequence[str]) -> Bands:
     """The recipe's bands of the experts that exist."""
-    bands = (("lip", tuple(recipe.dub.lip_band)), ("texture", tuple(recipe.dub.texture_band)))
-    return [(name, band) for name, band in bands if name in experts]
+    return [(name, tuple(getattr(recipe.dub, f"{name}_band"))) for name in EXPERTS if name in experts]

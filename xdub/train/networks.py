@@ -7,14 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from xdub.config import Recipe
+from xdub.config import Recipe, expert_of, phase_facts
 from xdub.errors import UserError
 from xdub.model.build import build_dit, load_state
 from xdub.model.codec import Codec
 from xdub.model.dit import VideoDiT
 from xdub.model.lora import add_expert, load_expert
 from xdub.model.tensor_file import read_tensors
-from xdub.train.phases import get_phase
 from xdub.train.phases.common import PhaseContext
 
 
@@ -23,11 +22,11 @@ def build_model(
 ) -> VideoDiT:
     """The network of a phase in train mode; the parameters with requires_grad are what it trains.
 
-    Generator and editor train everything, from ``init_from`` if given. The experts train an adapter on the frozen
-    editor ``base``; ``init_from`` is then an adapter to start from.
+    A phase without an expert trains everything, from ``init_from`` if given. An expert is an adapter on the frozen
+    ``base``; ``init_from`` is then an adapter to start from.
     """
     train = recipe.for_phase(phase)
-    expert = get_phase(phase).EXPERT
+    expert = expert_of(phase)
     model = build_dit(recipe, phase, codec, seed=train.seed)
     model.checkpointing = train.activation_checkpointing
     weights = init_from if expert is None else base
@@ -68,7 +67,7 @@ def build_loss_context(recipe: Recipe, phase: str, codec: Codec, device: torch.d
     cfg, seed = recipe.phase(phase), recipe.for_phase(phase).seed or 0
     frozen = {
         name: _load(name, recipe).to(device).eval().requires_grad_(False)
-        for name in get_phase(phase).NETWORKS
+        for name in phase_facts(phase).networks
     }
     return PhaseContext(phase=cfg, seed=seed, codec=codec, **frozen)
 

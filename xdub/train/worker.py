@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 import xdub
-from xdub.config import Recipe, TrainConfig, recipe_from_dict
+from xdub.config import Recipe, TrainConfig, expert_of, recipe_from_dict
 from xdub.data.latents import encode_batch
 from xdub.data.lines import LineFile, read_lines, write_atomic
 from xdub.data.manifest import file_sha256
@@ -193,7 +193,7 @@ def train_rank(
                 context,
                 recipe=recipe,
                 phase=job.phase,
-                expert=get_phase(job.phase).EXPERT,
+                expert=expert_of(job.phase),
                 step=trainer.progress.step,
             )
             if context.rank == 0:
@@ -236,7 +236,7 @@ def run_facts(
 ) -> dict[str, Any]:
     """What a checkpoint remembers of its run; some of it must be the same on resume."""
     train, raw = recipe.for_phase(job.phase), job.recipe
-    sections = ["video", "codec", "audio", "model"] + (["lora"] if get_phase(job.phase).EXPERT else [])
+    sections = ["video", "codec", "audio", "model"] + (["lora"] if expert_of(job.phase) else [])
     network = hashlib.sha256(
         json.dumps([raw[name] for name in sections], sort_keys=True).encode()
     ).hexdigest()[:16]
