@@ -35,9 +35,9 @@ def add_parser(commands: Any) -> None:
 
 
 def main(told: argparse.Namespace) -> int:
-    from xdub.train.engine import _import_deepspeed
+    from xdub.train.engine import import_deepspeed
 
-    _import_deepspeed(torch.device("cpu"))  # once, for all ranks that are forked from here
+    import_deepspeed(torch.device("cpu"))  # once, for all ranks that are forked from here
     rows = []
     for stage in told.stages:
         with tempfile.TemporaryDirectory(prefix="checkpoint-") as folder:

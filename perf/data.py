@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from perf.environment import ROOT, environment
-from xdub.config import Recipe, load_recipe
+from xdub.config import Recipe, inpaints, load_recipe
 from xdub.data.clip import Clip, from_row, to_row
 from xdub.data.manifest import file_sha256
 from xdub.data.samples import collate
@@ -79,7 +79,7 @@ def footage(recipe: Recipe, *, pair: bool, noise: float) -> Clip:
 
 def reader(recipe: Recipe, phase: str, *, noise: float, repeats: int) -> dict[str, Any]:
     """Seconds of one core for one sample of a phase, by part, and its bytes. The file is in the page cache."""
-    clip = footage(recipe, pair=phase != "generator", noise=noise)
+    clip = footage(recipe, pair=not inpaints(phase), noise=noise)
     window = recipe.phase(phase).window
     with tempfile.TemporaryDirectory(prefix="xdub-perf-shard-") as folder:
         with ShardWriter(folder) as writer:
@@ -100,7 +100,7 @@ def reader(recipe: Recipe, phase: str, *, noise: float, repeats: int) -> dict[st
         }
         size = manifest.shards[0].bytes
     batch = make_batch()
-    pixels = sum(v.nbytes for v in batch.values() if torch.is_tensor(v)) + batch["waves"][0].nbytes
+    pixels = sum(v.nbytes for v in batch.values() if isinstance(v, np.ndarray)) + batch["waves"][0].nbytes
     every = sum(value for name, value in seconds.items() if "once" not in name)
     return {
         "recipe": recipe.name,
@@ -234,7 +234,7 @@ def model_flops(recipe: Recipe, phase: str) -> float:
     31 % of it grow with the tokens, 69 % with their square (METHOD, paper-scale figures): less for shorter windows.
     """
     latents = 1 + (recipe.phase(phase).window - 1) // 4
-    share = (latents + (1 if phase == "generator" else latents)) / 40
+    share = (latents + (1 if inpaints(phase) else latents)) / 40
     return 0.8e15 * (0.31 * share + 0.69 * share**2)
 
 
@@ -249,7 +249,7 @@ def encode_flops(recipe: Recipe, phase: str) -> float | None:
     with torch.device("meta"):
         vae = AutoencoderKLWan()
     total = 0
-    for frames in (window, window, 1) if phase == "generator" else (window, window):
+    for frames in (window, window, 1) if inpaints(phase) else (window, window):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             vae.encode(torch.empty(1, 3, frames, size, size, device="meta"))
         total += counter.get_total_flops()

@@ -26,6 +26,7 @@ def environment() -> dict[str, Any]:
         "torch": torch.__version__,
         "triton": _version("triton"),
         "flash_attn": _version("flash-attn"),
+        "deepspeed": _version("deepspeed"),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if gpu else None,
         "python": platform.python_version(),

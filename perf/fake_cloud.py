@@ -32,6 +32,7 @@ class FakeCloud:
         self._port = free_port()
         self.address = f"127.0.0.1:{self._port}"
         self._head: subprocess.Popen | None = None
+        self._gcs: Any = None
 
     def __enter__(self) -> FakeCloud:
         prepare_environment()
@@ -69,19 +70,23 @@ class FakeCloud:
         if self._head is not None:
             self._head.wait()
 
-    def machines(self) -> list[psutil.Process]:
-        """The raylets of the machines that there are, oldest first, without the head's."""
-        return [
-            process for process in self._raylets() if any("pairgen,1" in text for text in _command(process))
-        ]
+    def machines(self) -> set[str]:
+        """Ray's ids of the machines that are alive, without the head's."""
+        # What `ray status` asks, too: no driver, which Ray would list as a job. Ray's stub file lacks it.
+        from ray._raylet import GcsClient  # ty: ignore[missing-module-member]
+
+        if self._gcs is None:
+            self._gcs = GcsClient(address=self.address)
+        nodes = self._gcs.get_all_node_info()
+        return {node_id.hex() for node_id, node in nodes.items() if node.state == node.ALIVE} - {HEAD}
 
     def processes(self, title: str) -> list[psutil.Process]:
         """What Ray calls so, oldest first."""
-        return [p for p in self._session() if (_command(p) or [""])[0].startswith(title)]
+        return _grown([p for p in self._session() if (_command(p) or [""])[0].startswith(title)])
 
     def crash(self) -> float:
         """One machine is gone from one moment to the next: its raylet and all that runs on it. The time of it."""
-        raylet = self.machines()[-1]
+        raylet = [p for p in self._raylets() if any("pairgen,1" in text for text in _command(p))][-1]
         others = raylet.children(recursive=True)
         at = time.monotonic()
         for process in [raylet, *others]:
@@ -90,10 +95,7 @@ class FakeCloud:
         return at
 
     def _raylets(self) -> list[psutil.Process]:
-        found = [p for p in self._session() if (_command(p) or [""])[0].endswith("raylet/raylet")]
-        return [
-            p for p in found if _parent(p) not in {other.pid for other in found}
-        ]  # not what it just forks
+        return _grown([p for p in self._session() if (_command(p) or [""])[0].endswith("raylet/raylet")])
 
     def _session(self) -> list[psutil.Process]:
         """All processes of the cluster: they share the head's session."""
@@ -160,6 +162,11 @@ def _command(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:
         return []
+
+
+def _grown(found: list[psutil.Process]) -> list[psutil.Process]:
+    """Without those that another has just forked: they bear its name until they are something else."""
+    return [p for p in found if _parent(p) not in {other.pid for other in found}]
 
 
 def _parent(process: psutil.Process) -> int:

@@ -38,3 +38,9 @@ def key(row: dict[str, Any]) -> tuple[str, str, str, str, str]:
 
 def measured(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if row["status"] == "ok"]
+
+
+def reason(problem: BaseException) -> str:
+    """A failure in one line."""
+    text = str(problem).strip().splitlines()
+    return f"{type(problem).__name__}: {text[0] if text else ''}"

@@ -103,11 +103,8 @@ def _failed(bench: Bench, names: list[str], problem: Exception, status: str) -> 
     """Rows that say why there is no time."""
     if isinstance(problem, gate.Wrong):
         status = "wrong"
-    text = str(problem).strip().splitlines()
-    reason = f"{type(problem).__name__}: {text[0] if text else ''}"
-    return [
-        {"provider": n, "mode": m, "status": status, "reason": reason} for n in names for m in bench.bytes
-    ]
+    why = rows.reason(problem)
+    return [{"provider": n, "mode": m, "status": status, "reason": why} for n in names for m in bench.bytes]
 
 
 def _time(

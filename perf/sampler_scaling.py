@@ -92,7 +92,7 @@ def main(data: str, generator: str, out: str, threads: str) -> None:
     recipe = load_recipe("tiny", ["pairs.render_twins=0"])  # exact pairs cost nothing to sample
     begin = time.process_time()
     report = build_pairs(recipe, generator, data, out, local=True)
-    told = {"inputs": report.inputs, "kept": report.kept, "seconds": time.process_time() - begin}
+    told = {"inputs": report.inputs, "kept": report.counts["kept"], "seconds": time.process_time() - begin}
     told |= {"wall_seconds": report.seconds, "wall_seconds_by_step": report.steps}
     told["peak_mib"] = peak_mib()
     print(json.dumps(told))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ def interleaved(
             events[name].append((begin, end))
         torch.cuda.synchronize()
         round_index += 1
-    return {name: _times([b.elapsed_time(e) for b, e in pairs]) for name, pairs in events.items()}
+    return {name: summary([b.elapsed_time(e) for b, e in pairs]) for name, pairs in events.items()}
 
 
 def graphed(call: Callable[[int], object], sets: int) -> Callable[[int], object]:
@@ -90,7 +91,34 @@ def peak_bytes(call: Callable[[int], object]) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
-def _times(samples: list[float]) -> Times:
+class Marks:
+    """Points of one run through, on the device's clock (CUDA events), or the host's where the device is a CPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._marks: list[Any] = []
+        if self._cuda:
+            torch.cuda.synchronize()
+
+    def mark(self) -> None:
+        """Here and now, in the order of the device's work."""
+        if not self._cuda:
+            self._marks.append(time.perf_counter())
+            return
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        self._marks.append(event)
+
+    def spans(self) -> list[float]:
+        """Milliseconds from mark to mark, when the device has come to the last."""
+        if self._cuda:
+            torch.cuda.synchronize()
+        pairs = zip(self._marks, self._marks[1:], strict=False)
+        return [a.elapsed_time(b) if self._cuda else 1e3 * (b - a) for a, b in pairs]
+
+
+def summary(samples: Sequence[float]) -> Times:
+    """Percentiles of milliseconds, in the order in which they were taken."""
     values = np.array(samples)
     half = len(values) // 2
     first, second = np.median(values[:half] if half else values), np.median(values[half:])

@@ -70,6 +70,7 @@ DOORS = {
         "train/context.py",
         "train/launch.py",
         "train/failures.py",
+        "train/spares.py",
         "train/worker_group.py",
         "train/cluster.py",
     },

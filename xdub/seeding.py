@@ -7,9 +7,12 @@ same noise, timesteps and windows.
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def stable_seed(*parts: object) -> int:
@@ -25,4 +28,6 @@ def rng(*parts: object) -> np.random.Generator:
 
 def torch_rng(*parts: object) -> torch.Generator:
     """Torch CPU generator decided by the parts."""
+    import torch  # data actors do without
+
     return torch.Generator().manual_seed(stable_seed(*parts))

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from xdub.bootstrap import STAGES, bootstrap
+from xdub.bootstrap import bootstrap, stage_names
 from xdub.bootstrap.bundle import same_bundle, write_bundle
-from xdub.config import PHASES, load_recipe
+from xdub.config import PHASES, expert_of, load_recipe
 from xdub.data.shards import ShardWriter
 from xdub.data.testing import make_clip
 from xdub.errors import UserError
@@ -31,7 +31,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple]:
         assert resume
         export = out / phase / "export"
         export.mkdir(parents=True, exist_ok=True)
-        name = "model" if phase in ("generator", "editor") else "adapter"
+        name = "model" if expert_of(phase) is None else "adapter"
         (export / f"{name}.safetensors").write_bytes(phase.encode())
         progress(SimpleNamespace(step=1, steps=1, loss=0.5, steps_per_second=2.0))
         return SimpleNamespace(status="finished")
@@ -57,7 +57,7 @@ def test_the_stages_run_in_order_each_on_what_the_ones_before_it_made(calls: lis
         tmp_path / "run",
         on_stage=lambda stage, number, total: seen.append((stage.name, number, total)) or (lambda *_: None),
     )
-    assert [name for name, _, _ in seen] == list(STAGES) and seen[-1][1:] == (6, 6)
+    assert [name for name, _, _ in seen] == list(stage_names(recipe)) and seen[-1][1:] == (6, 6)
     assert [call[:2] for call in calls] == [
         ("generator", "clips"), ("pairs", "generator"), ("editor", "pairs"), ("lip", "pairs"), ("texture", "pairs"),
     ]  # fmt: skip
@@ -114,6 +114,17 @@ def test_a_mistaken_choice_is_told_at_once_and_not_remembered(calls: list, tmp_p
     ):
         with pytest.raises(UserError, match=words):
             bootstrap(load_recipe("tiny"), tmp_path / data, tmp_path / "run", init=init)
+    assert not calls and not (tmp_path / "run").exists()
+
+
+def test_weights_of_the_last_phase_are_asked_for_before_the_first(calls: list, tmp_path: Path) -> None:
+    for settings, words in (
+        (["perception.sync=syncnet"], "perception.sync=syncnet needs perception.sync_path"),
+        (["perception.features=clip"], "perception.features=clip needs perception.features_path"),
+        (["perception.identity=arcface", "perception.identity_path=/none.pth"], "no such file"),
+    ):
+        with pytest.raises(UserError, match=words):
+            bootstrap(load_recipe("tiny", settings), tmp_path / "clips", tmp_path / "run")
     assert not calls and not (tmp_path / "run").exists()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from xdub.data.ledger import Counts
 from xdub.data.shards import Ledger, LedgerRow
 from xdub.errors import UserError
 
@@ -20,7 +21,8 @@ def test_rows_survive_and_running_again_adds_nothing_twice(tmp_path: Path) -> No
     ledger = Ledger(tmp_path)
     assert len(ledger.rows()) == 2 and ledger.rows()[1] == row
     assert ledger.settled("a.mp4") and not ledger.settled("c.mp4")
-    assert ledger.counts() == {"kept": 1, "rejected": 1, "failed": 0, "rejected:identity": 1}
+    assert ledger.counts() == Counts({"kept": 1, "rejected": 1, "rejected:identity": 1})
+    assert str(ledger.counts({"b.mp4"})) == "0 kept, 1 rejected, 0 failed"
 
 
 def test_a_failed_input_is_replaced_when_it_is_tried_again(tmp_path: Path) -> None:

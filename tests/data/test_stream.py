@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +19,7 @@ from xdub.data.latents import encode_batch
 from xdub.data.plan import Place, Plan
 from xdub.data.samples import StreamSpec
 from xdub.data.shards import ShardWriter, read_manifest
-from xdub.data.stream import LocalStream, RayStream, _Pause, _user_error
+from xdub.data.stream import FIRST_STEPS, LocalStream, RayStream, _Pause, _user_error
 from xdub.data.testing import FrameIndexAudio, PatchCodec, make_clip
 from xdub.errors import UserError
 
@@ -50,11 +52,11 @@ def assert_equal(left: dict[str, Any], right: dict[str, Any]) -> None:
     for name, value in left.items():
         if name == "waves":
             assert all(map(np.array_equal, value, right[name]))
-        elif torch.is_tensor(value):
-            assert torch.equal(value, right[name]), name
+        elif isinstance(value, np.ndarray):
+            assert np.array_equal(value, right[name]), name
         else:
             assert value == right[name], name
-        if torch.is_tensor(value):
+        if isinstance(value, np.ndarray):
             assert value.dtype == right[name].dtype and value.shape == right[name].shape
 
 
@@ -99,7 +101,7 @@ def test_resuming_at_a_cursor_continues_bit_for_bit(clips: Path) -> None:
 
 
 def test_the_ranks_of_any_world_size_make_the_same_samples(clips: Path) -> None:
-    def samples(world: int) -> dict[int, tuple[str, torch.Tensor]]:
+    def samples(world: int) -> dict[int, tuple[str, np.ndarray]]:
         found = {}
         for rank in range(world):
             for batch in LocalStream(spec(clips, rank=rank, world_size=world, micro_batch=1), steps=3):
@@ -110,7 +112,7 @@ def test_the_ranks_of_any_world_size_make_the_same_samples(clips: Path) -> None:
     assert sorted(one) == list(range(12))
     for world in (2, 4):
         for position, (name, frames) in samples(world).items():
-            assert name == one[position][0] and torch.equal(frames, one[position][1])
+            assert name == one[position][0] and np.array_equal(frames, one[position][1])
 
 
 def test_a_state_of_other_data_is_refused(clips: Path) -> None:
@@ -201,14 +203,14 @@ def running_ray() -> Iterator[None]:
 def test_ray_actors_give_the_local_batches_bit_for_bit(running_ray: None, tmp_path: Path) -> None:
     folder = write(tmp_path / "one", 10, broken=(3,))
     fields = {"rank": 1, "world_size": 2, "micro_batch": 2}
-    remote = RayStream(spec(folder, **fields), steps=4, cursor=4, chunk_batches=3)
-    local = LocalStream(spec(folder, **fields), steps=4, cursor=4)
+    remote = RayStream(spec(folder, **fields), steps=8, cursor=4, chunk_batches=3)
+    local = LocalStream(spec(folder, **fields), steps=8, cursor=4)
     count = 0
     for got, want in zip(remote, local, strict=True):
         assert_equal(got, want)
         got["frames"] += 1  # ours to change
         count += 1
-    assert count == 4 and remote.state() == local.state() and remote.cursor == 20
+    assert count == 8 and remote.state() == local.state() and remote.cursor == 36
     assert remote.bad == local.bad and len(remote.bad) == 1, "the damaged row is quarantined by both"
 
 
@@ -216,14 +218,14 @@ def test_ray_actors_give_the_local_batches_bit_for_bit(running_ray: None, tmp_pa
 def test_a_data_actor_killed_in_the_middle_changes_nothing(
     running_ray: None, clips: Path, tmp_path: Path
 ) -> None:
-    marker = tmp_path / "killed"
+    marker, test = tmp_path / "killed", os.getpid()
 
     class Deadly(Plan):
-        """Kills the process that asks for its ninth sample, once."""
+        """Kills the actor that asks for its ninth sample, once."""
 
         def at(self, position: int) -> tuple[int, Place]:
             self.asked = getattr(self, "asked", 0) + 1
-            if self.asked == 9 and not marker.exists():
+            if self.asked == 9 and os.getpid() != test and not marker.exists():
                 marker.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().at(position)
@@ -232,10 +234,42 @@ def test_a_data_actor_killed_in_the_middle_changes_nothing(
         def plan(self, verify: bool = False) -> Plan:
             return Deadly(super().plan().manifests, window=self.window, seed=self.seed)
 
-    stream = RayStream(DeadlySpec(**vars(spec(clips))), steps=6, actors=(1, 1))
-    for got, want in zip(stream, LocalStream(spec(clips), steps=4), strict=False):
+    stream = RayStream(DeadlySpec(**vars(spec(clips))), steps=FIRST_STEPS + 6, actors=(1, 1))
+    for got, want in zip(stream, LocalStream(spec(clips), steps=FIRST_STEPS + 4), strict=False):
         assert_equal(got, want)
-    assert marker.exists() and stream.cursor == 16, "left early, as a trainer does"
+    assert marker.exists() and stream.cursor == 32, "left early, as a trainer does"
+
+
+@pytest.mark.slow
+def test_the_first_batches_come_from_here_and_the_others_from_actors_without_torch(
+    running_ray: None, clips: Path, tmp_path: Path
+) -> None:
+    class Telling(Plan):
+        """Writes down which process asks for a sample, and whether it has torch."""
+
+        def at(self, position: int) -> tuple[int, Place]:
+            (tmp_path / f"{position}").write_text(f"{os.getpid()} {'torch' in sys.modules}")
+            return super().at(position)
+
+    class TellingSpec(StreamSpec):
+        def plan(self, verify: bool = False) -> Plan:
+            return Telling(super().plan().manifests, window=self.window, seed=self.seed)
+
+    count = 4 * (FIRST_STEPS + 1)
+    assert sum(1 for _ in RayStream(TellingSpec(**vars(spec(clips))), steps=FIRST_STEPS + 1)) == count // 2
+    told = [(tmp_path / f"{position}").read_text().split() for position in range(count)]
+    assert {pid for pid, _ in told[:-4]} == {str(os.getpid())}
+    assert all(int(pid) != os.getpid() and torch == "False" for pid, torch in told[-4:])
+
+
+@pytest.mark.slow
+def test_a_stream_left_while_its_actors_start_ends_with_them(running_ray: None, clips: Path) -> None:
+    batches = iter(RayStream(spec(clips), steps=100, actors=(1, 1)))
+    next(batches)
+    batches.close()
+    with pytest.raises(StopIteration):
+        next(batches)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("first-remote-batch")]
 
 
 @pytest.mark.slow
@@ -244,9 +278,12 @@ def test_the_scheduler_rests_while_its_batches_wait(running_ray: None, clips: Pa
     rest = _Pause.on_execution_step
     monkeypatch.setattr(_Pause, "on_execution_step", lambda *own: (turns.append(1), rest(*own)))
     batches = iter(RayStream(spec(clips), steps=20, actors=(1, 1)))
-    next(batches)
+    for _ in range(2 * FIRST_STEPS + 1):
+        next(batches)
     before, begin = len(turns), time.monotonic()
     time.sleep(2)
     made = len(turns) - before
     assert 0 < made <= (time.monotonic() - begin) / _Pause.SECONDS + 1
-    assert len(list(batches)) == 39  # to the end: Ray must not stop under threads that still fetch
+    assert (
+        len(list(batches)) == 39 - 2 * FIRST_STEPS
+    )  # to the end: Ray must not stop under threads that still fetch

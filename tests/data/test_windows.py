@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from xdub.data.latents import encode_batch
+from xdub.data.latents import audio_window, encode_batch, to_video
 from xdub.data.samples import collate
 from xdub.data.testing import FrameIndexAudio, PatchCodec, make_clip
-from xdub.data.windows import audio_starts, audio_window, cut_window, pick_reference, to_video
+from xdub.data.windows import audio_starts, cut_window, pick_reference
 from xdub.errors import UserError
 from xdub.seeding import rng
 
@@ -125,7 +125,7 @@ def test_latents_depend_neither_on_the_batch_nor_on_the_number_of_threads(phase:
     finally:
         torch.set_num_threads(before)
     assert not {"frames", "reference", "hidden", "waves"} & together.keys()
-    assert batch["frames"].dtype == torch.uint8, "the stream's batch is as it was"
+    assert batch["frames"].dtype == np.uint8, "the stream's batch is as it was"
 
 
 def test_encoding_leaves_no_graph_and_wants_no_gradient() -> None:

@@ -13,10 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xdub.config import Recipe
+from xdub.config import Recipe, load_recipe
+from xdub.data.ledger import STATUSES
+from xdub.data.manifest import file_sha256
 from xdub.data.shards import Ledger, ShardWriter, iter_clips, read_manifest
 from xdub.data.testing import make_clip
 from xdub.errors import UserError
+from xdub.model.bundle import bundle_path
 from xdub.pairs.build import PairReport, build_pairs
 from xdub.pairs.testing import plain_judges
 
@@ -45,9 +48,10 @@ def test_every_clip_has_one_row_in_the_ledger_and_every_kept_one_a_pair(undistur
     assert sorted(row.input for row in rows if "+" not in row.input) == sorted(clips)
     exact = [row for row in rows if "+" in row.input]
     assert len(exact) == 2  # both directions
-    assert report.inputs == len(rows) == report.kept + report.rejected + report.failed
+    assert report.inputs == len(rows) == sum(report.counts[status] for status in STATUSES)
+    assert report.counts == Ledger(out).counts()
     assert sorted(row.clip_id for row in rows if row.status == "kept") == sorted(read_manifest(out).ids)
-    assert report.kept >= 5 and report.failed == 0
+    assert report.counts["kept"] >= 5 and report.counts["failed"] == 0
     assert all(row.worker and row.seconds > 0 for row in rows)
     assert all("speech=" in row.message for row in rows)
 
@@ -91,14 +95,30 @@ def test_the_ledger_holds_the_scores_of_kept_and_rejected_pairs_alike(
     assert all(row.scores["mouth_distance"] == row.value and "identity" in row.scores for row in rows)
 
 
-def test_running_again_adds_nothing(undisturbed, models, data) -> None:
+def test_running_again_adds_nothing_and_draws_nothing(undisturbed, models, data) -> None:
     out, report = undisturbed
-    before = _content(out)
+    before, drawn = _content(out), (out / "filters.png").stat().st_mtime_ns
     seen = []
     again = _build(models, data, out, on_progress=lambda *state: seen.append(state))
-    assert _content(out) == before
-    assert (again.kept, again.rejected) == (report.kept, report.rejected)
+    assert _content(out) == before and (out / "filters.png").stat().st_mtime_ns == drawn
+    assert again.counts == report.counts
     assert seen[0][0] == seen[0][1] == report.inputs and again.steps == {}
+
+
+def test_pairs_that_were_imported_into_the_folder_are_not_counted(
+    undisturbed, models, data, tmp_path
+) -> None:
+    """Neither at the end nor on the way, and their failures do not stop the run."""
+    _, report = undisturbed
+    with Ledger(tmp_path) as ledger:
+        for n, status in enumerate(["kept", "kept", "rejected", *["failed"] * 9]):
+            ledger.add(input=f"unreal/scene-{n}", clip_id=str(n), status=status, seconds=1e6)
+    journal: list[str] = []
+    made = _build(models, data, tmp_path, on_progress=lambda done, total, text: journal.append(text))
+    assert made.counts == report.counts and made.inputs == report.inputs
+    assert journal[0].startswith("0 kept, 0 rejected, 0 failed")
+    assert journal[-1].startswith(str(report.counts))
+    assert len(Ledger(tmp_path).rows()) == report.inputs + 12
 
 
 class _Stop(Exception):
@@ -142,6 +162,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from xdub.config import load_recipe
+from xdub.model.bundle import bundle_path
 from xdub.pairs.build import build_pairs
 from xdub.pairs.testing import plain_judges
 folder, data, out, local = sys.argv[1:]
@@ -194,12 +215,23 @@ def test_a_damaged_clip_fails_alone_and_too_many_end_the_run(models, tmp_path) -
 
     damage(1)
     report = _build(models, data, tmp_path / "one")
-    assert report.failed == 1 and report.kept == 7
+    assert (report.counts["failed"], report.counts["kept"]) == (1, 7)
     failed = [row for row in Ledger(tmp_path / "one").rows() if row.status == "failed"]
     assert "damaged" in failed[0].message
     damage(4)
     with pytest.raises(UserError, match="of 8 inputs failed"):
         _build(models, data, tmp_path / "many")
+
+
+def test_tiny_names_the_shipped_generator_wherever_the_run_is_started(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()  # a folder of that name is another matter: ./tiny
+    with ShardWriter(tmp_path / "clips") as writer:
+        writer.add(make_clip(0, num_frames=25, size=64))
+    made = build_pairs(load_recipe("tiny"), "tiny", "clips", "out", local=True, judges=plain_judges())
+    assert (made.inputs, made.counts["failed"]) == (1, 0)
+    noted = read_manifest("out").recipe["generator"]
+    assert noted == file_sha256(bundle_path("tiny") / "generator.safetensors")
 
 
 def test_bad_input_is_one_clear_line(models, data, undisturbed, tmp_path) -> None:

@@ -67,7 +67,7 @@ def test_the_factory_makes_long_pairs_by_a_setting_alone(models, tmp_path) -> No
             local=True,
             judges=plain_judges(),
         )
-        assert made.kept + made.rejected == made.inputs == 2 and made.kept
+        assert made.counts["kept"] + made.counts["rejected"] == made.inputs == 2 and made.counts["kept"]
         assert all(pair.reference.shape == (77, 32, 32, 3) for pair in iter_clips(out))
         seams[frames] = ["seam" in pair.scores for pair in iter_clips(out)]
     assert all(seams[25]) and not any(seams[77])

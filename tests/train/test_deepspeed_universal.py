@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 from xdub.train.context import LocalContext
-from xdub.train.engine import _import_deepspeed
+from xdub.train.engine import import_deepspeed
 
 
 def engine(*, universal: bool) -> Any:
     """ZeRO-3 with two groups of parameters that differ in their weight decay, and several sub-groups."""
     context = LocalContext()
-    deepspeed = _import_deepspeed(context.device)
+    deepspeed = import_deepspeed(context.device)
     deepspeed.init_distributed(dist_backend="gloo", verbose=False)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 4))

@@ -55,7 +55,7 @@ def batch(recipe, codec, seed: int) -> dict:
         "z0": z[:1],
         "z_ref": z[1:],
         "audio": torch.randn(1, 2 * FRAMES + 8, recipe.audio.dim, generator=draw),
-        "starts": audio_starts(f),
+        "starts": torch.from_numpy(audio_starts(f)),
         "face_mask": mask,
         "lip_mask": mask,
         "epochs": torch.zeros(1, dtype=torch.int64),

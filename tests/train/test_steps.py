@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from xdub.config import expert_of
 from xdub.data.latents import encode_batch
 from xdub.data.samples import StreamSpec
 from xdub.data.stream import LocalStream
@@ -54,7 +55,7 @@ def test_a_step_moves_what_the_phase_trains_and_nothing_else(phase, small, clips
         "train.global_batch=4", "train.micro_batch=4", "train.warmup=0", "train.ema=0", "train.lr=1e-2",
         "train.weight_decay=0", "phases.texture.silent_prob=1.0",
     )  # fmt: skip
-    expert = get_phase(phase).EXPERT
+    expert = expert_of(phase)
     base = str(editor) if expert else None
     model = build_model(recipe, phase, load_codec(recipe.codec), base=base, init_from=None)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -8,6 +8,6 @@ OUT/bundle                           the model, for `xdub dub --model`
 
 from __future__ import annotations
 
-from xdub.bootstrap.run import STAGES, Stage, bootstrap, bootstrap_stages
+from xdub.bootstrap.run import Stage, bootstrap, bootstrap_stages, stage_names
 
-__all__ = ["STAGES", "Stage", "bootstrap", "bootstrap_stages"]
+__all__ = ["Stage", "bootstrap", "bootstrap_stages", "stage_names"]

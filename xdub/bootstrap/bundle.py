@@ -8,19 +8,13 @@ from pathlib import Path
 
 import yaml
 
-from xdub.config import Recipe
+from xdub.config import Recipe, expert_of
 from xdub.errors import UserError
 
-WEIGHTS = {
-    "generator": "model.safetensors",
-    "editor": "model.safetensors",
-    "lip": "adapter.safetensors",
-    "texture": "adapter.safetensors",
-}
 
-
-def write_bundle(run: Path, recipe: Recipe, out: Path, phases: tuple[str, ...] = tuple(WEIGHTS)) -> Path:
-    """Copy RUN/<phase>/export of ``phases`` into the model folder ``out``, which appears at once; returns it.
+def write_bundle(run: Path, recipe: Recipe, out: Path, phases: tuple[str, ...] | None = None) -> Path:
+    """Copy RUN/<phase>/export of ``phases`` (default: all that the recipe trains) into the model folder ``out``, which
+    appears at once; returns it.
 
     UserError if a phase has no export.
     """
@@ -28,8 +22,8 @@ def write_bundle(run: Path, recipe: Recipe, out: Path, phases: tuple[str, ...] =
     for stale in (temporary, old):
         shutil.rmtree(stale, ignore_errors=True)
     temporary.mkdir(parents=True)
-    for phase in phases:
-        source = run / phase / "export" / WEIGHTS[phase]
+    for phase in phases or recipe.phase_names:
+        source = exported(run, phase)
         if not source.is_file():
             raise UserError(f"{source} is missing: train the phase {phase} first")
         shutil.copyfile(source, temporary / f"{phase}.safetensors")
@@ -41,10 +35,16 @@ def write_bundle(run: Path, recipe: Recipe, out: Path, phases: tuple[str, ...] =
     return out
 
 
-def same_bundle(run: Path, bundle: Path, phases: tuple[str, ...] = tuple(WEIGHTS)) -> bool:
+def same_bundle(run: Path, bundle: Path, phases: tuple[str, ...]) -> bool:
     """Whether the bundle holds what the phases exported last."""
     for phase in phases:
-        made, source = bundle / f"{phase}.safetensors", run / phase / "export" / WEIGHTS[phase]
+        made, source = bundle / f"{phase}.safetensors", exported(run, phase)
         if not (made.is_file() and source.is_file() and made.read_bytes() == source.read_bytes()):
             return False
     return (bundle / "recipe.yaml").is_file()
+
+
+def exported(run: Path, phase: str) -> Path:
+    """The weights that a phase's training leaves."""
+    name = "model" if expert_of(phase) is None else "adapter"
+    return run / phase / "export" / f"{name}.safetensors"

@@ -9,24 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from xdub.bootstrap.bundle import same_bundle, write_bundle
-from xdub.config import PHASES, Recipe, check_weights
+from xdub.config import Recipe, check_weights, inpaints, phase_facts
 from xdub.errors import UserError
 from xdub.media.atomic import atomic_path
 
-STAGES = ("generator", "pairs", "editor", "lip", "texture", "bundle")
 RECORD = "bootstrap.json"
 
 Report = Callable[..., None]
 """`report(done, total, text="")`"""
 
-TITLES = {
-    "generator": "train the generator",
-    "pairs": "let it make pairs",
-    "editor": "train the editor",
-    "lip": "train the lip expert",
-    "texture": "train the texture expert",
-    "bundle": "write the model",
-}
+TITLES = {"pairs": "let it make pairs", "bundle": "write the model"}
+"""Of the stages that are no phases."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +78,7 @@ def bootstrap_stages(
     _begin(recipe, Path(data), out, init)
 
     def phase(name: str) -> Callable[[Report], None]:
-        source = data if name == "generator" else out / "pairs"
+        source = data if inpaints(name) else out / "pairs"
         return lambda report: _train(name, recipe, source, out, init, local, report)
 
     def make_pairs(report: Report) -> None:
@@ -106,11 +99,22 @@ def bootstrap_stages(
         )
 
     def make_bundle(report: Report) -> None:
-        if not same_bundle(out, out / "bundle"):
+        if not same_bundle(out, out / "bundle", recipe.phase_names):
             write_bundle(out, recipe, out / "bundle")
 
-    actions = {name: phase(name) for name in PHASES} | {"pairs": make_pairs, "bundle": make_bundle}
-    return [Stage(name=name, title=TITLES[name], run=actions[name]) for name in STAGES]
+    actions = {name: phase(name) for name in recipe.phase_names} | {
+        "pairs": make_pairs,
+        "bundle": make_bundle,
+    }
+    titles = TITLES | {name: phase_facts(name).title for name in recipe.phase_names}
+    return [Stage(name=name, title=titles[name], run=actions[name]) for name in stage_names(recipe)]
+
+
+def stage_names(recipe: Recipe) -> tuple[str, ...]:
+    """Phases in order, with the pairs made when all that hide the mouth are trained, and the model folder last."""
+    hiding = [name for name in recipe.phase_names if inpaints(name)]
+    editing = [name for name in recipe.phase_names if not inpaints(name)]
+    return (*hiding, "pairs", *editing, "bundle")
 
 
 def _train(
@@ -136,7 +140,9 @@ def _train(
         init_from = bundle_path(init) / f"{name}.safetensors"
     else:
         # Generator and editor share all but the mask's input columns: what it learned of faces and speech carries over.
-        init_from = out / "generator" / "export" if name == "editor" else None
+        facts = phase_facts(name)
+        goes_on = facts.starts_from is not None and facts.expert is None  # an expert has its base, by itself
+        init_from = out / str(facts.starts_from) / "export" if goes_on else None
     result = train_phase(
         name, recipe, data, out, resume=True, init_from=init_from, local=local, progress=show
     )
@@ -150,14 +156,14 @@ def _check_inputs(recipe: Recipe, data: Path, init: str | Path | None) -> None:
     from xdub.data.plan import Plan
     from xdub.model.bundle import bundle_path
 
-    check_weights(recipe, (*PHASES, "pairs"))
+    check_weights(recipe, (*recipe.phase_names, "pairs"))
     manifest = read_manifest(data)
     if manifest.kind != "clips":
         raise UserError(
             f"--data {data} holds {manifest.kind}; a bootstrap begins with clips (`xdub prepare`)"
         )
-    Plan([manifest], window=max(recipe.phase(name).window for name in PHASES), seed=recipe.seed)
-    for name in PHASES if init is not None else ():
+    Plan([manifest], window=max(recipe.phase(name).window for name in recipe.phase_names), seed=recipe.seed)
+    for name in recipe.phase_names if init is not None else ():
         weights = bundle_path(init) / f"{name}.safetensors"
         if not weights.is_file():
             raise UserError(f"--init {init}: has no {weights.name}; give tiny or a model folder (RUN/bundle)")

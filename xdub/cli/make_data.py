@@ -64,9 +64,9 @@ def prepare(
     loaded = load_recipe(recipe, set_ or ())
     with progress("preparing videos") as report:
         made = prepare_videos(sources, out, loaded, workers=workers, on_progress=report)
-    counts = ", ".join(f"{count} {status}" for status, count in sorted(made.counts.items()))
     typer.echo(
-        f"{made.clips} clips in {out} from {made.sources} videos ({counts}); {out}/ledger.parquet says why"
+        f"{made.clips} clips added to {out} from {made.sources} videos ({made.counts} in all); "
+        f"{out}/ledger.parquet says why"
     )
 
 
@@ -108,7 +108,6 @@ def pairs(
     Example: xdub pairs --recipe tiny --generator run/generator --data ds --out pairs --workers 0:8
     """
     from xdub.config import load_recipe
-    from xdub.model.bundle import bundle_path
     from xdub.pairs.build import build_pairs
     from xdub.pairs.pool import Workers
     from xdub.tracking.sink import STATE
@@ -119,18 +118,10 @@ def pairs(
     run = out.parent if (out.parent / STATE).is_file() else out
     with progress("making pairs") as report:
         made = build_pairs(
-            loaded,
-            bundle_path(generator),
-            data,
-            out,
-            workers=staff,
-            on_progress=report,
-            tracked_in=run,
-            price=price,
+            loaded, generator, data, out, workers=staff, on_progress=report, tracked_in=run, price=price
         )
     typer.echo(
-        f"{made.kept} pairs kept, {made.rejected} rejected, {made.failed} failed; "
-        f"{out}/ledger.parquet says why, {out}/filters.png shows it"
+        f"{made.inputs} inputs: {made.counts}; {out}/ledger.parquet says why, {out}/filters.png shows it"
     )
 
 
@@ -157,8 +148,7 @@ def import_pairs(
     loaded = load_recipe(recipe, set_ or ())
     with progress("importing pairs") as report:
         made = import_pairs(sources, out, loaded, workers=workers, on_progress=report)
-    counts = ", ".join(f"{made.counts[status]} {status}" for status in ("kept", "rejected", "failed"))
     typer.echo(
-        f"{made.clips} pairs added to {out} from {made.sources} scenes ({counts} in all); "
+        f"{made.clips} pairs added to {out} from {made.sources} scenes ({made.counts} in all); "
         f"{out}/ledger.parquet says why, {out}/filters.png shows it"
     )

@@ -45,7 +45,6 @@ def plan(
     """
     from rich.console import Console
 
-    from xdub.config import PHASES
     from xdub.plan.fit import fit as fit_phase
     from xdub.plan.fit import settings_to_pass
     from xdub.plan.gpus import known_gpu
@@ -53,10 +52,11 @@ def plan(
     from xdub.plan.plan import plan as plan_phases
     from xdub.plan.report import as_json, show
 
-    card, phases = known_gpu(gpu, memory_gb=memory_gb, tflops=tflops), [phase.value] if phase else PHASES
+    card = known_gpu(gpu, memory_gb=memory_gb, tflops=tflops)
     checked_assumptions(efficiency, price)
     chosen = ["train.micro_batch=1"] if fit else []
     loaded = planned_recipe(recipe, [*(set_ or ()), *chosen], gpus)
+    phases = [phase.value] if phase else loaded.phase_names
     common = dict(efficiency=efficiency, price=price, folders=data or ())
     if fit:
         plans = [fit_phase(loaded, name, card, **common) for name in phases]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from xdub.config.loader import load_recipe, parse_override, recipe_from_dict, shipped_recipes
 from xdub.config.model_folder import SHIPPED_MODEL, ModelFolder
-from xdub.config.recipe import PHASES, Recipe
+from xdub.config.phases import EXPERTS, PHASES, Phase, expert_of, inpaints, phase_facts
+from xdub.config.recipe import Recipe
 from xdub.config.sections import (
     AudioConfig,
     CodecConfig,
@@ -20,6 +21,7 @@ from xdub.config.sections import (
 from xdub.config.weights import check_weights
 
 __all__ = [
+    "EXPERTS",
     "PHASES",
     "SHIPPED_MODEL",
     "AudioConfig",
@@ -30,13 +32,17 @@ __all__ = [
     "ModelFolder",
     "PairsConfig",
     "PerceptionConfig",
+    "Phase",
     "PhaseConfig",
     "Recipe",
     "TrainConfig",
     "VideoConfig",
     "check_weights",
+    "expert_of",
+    "inpaints",
     "load_recipe",
     "parse_override",
+    "phase_facts",
     "recipe_from_dict",
     "shipped_recipes",
 ]

@@ -13,7 +13,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from xdub.config.recipe import PHASES, Recipe
+from xdub.config.phases import PHASES, phase_facts
+from xdub.config.recipe import Recipe
 from xdub.config.sections import PhaseConfig, TrainConfig
 from xdub.errors import UserError
 
@@ -144,8 +145,7 @@ def _build(section: Any, raw: Any, path: str) -> Any:
 def _unknown_key(path: str, key: str, valid: list[str]) -> str:
     close = difflib.get_close_matches(key, valid, n=1)
     hint = f" (did you mean {path}{close[0]}?)" if close else ""
-    phase = f"; phases are {', '.join(PHASES)}" if path == "phases." else ""
-    return f"unknown recipe key {path}{key}{hint}; valid keys here: {', '.join(valid)}{phase}"
+    return f"unknown recipe key {path}{key}{hint}; valid keys here: {', '.join(valid)}"
 
 
 def _convert(kind: Any, value: Any, path: str) -> Any:
@@ -153,6 +153,8 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
     if dataclasses.is_dataclass(kind):
         return _build(kind, value, f"{path}.")
     origin, args = get_origin(kind), get_args(kind)
+    if origin is Mapping:
+        return _phase_sections(value, path)
     if origin in (Union, types.UnionType):
         if value is None:
             return None
@@ -164,6 +166,22 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
     if origin is tuple:
         return _convert_tuple(args, value, path)
     return _convert_scalar(kind, value, path)
+
+
+def _phase_sections(raw: Any, path: str) -> dict[str, PhaseConfig]:
+    """Phase -> its section, in the order of training; only an optional phase may be without one."""
+    if not isinstance(raw, Mapping):
+        raise UserError(f"{path}={raw!r} is not a section; its keys are {', '.join(PHASES)}")
+    for key in raw:
+        if key not in PHASES:
+            raise UserError(_unknown_key(f"{path}.", str(key), list(PHASES)))
+    sections = {}
+    for name in PHASES:
+        if name in raw:
+            sections[name] = _build(PhaseConfig, raw[name], f"{path}.{name}.")
+        elif not phase_facts(name).optional:
+            raise UserError(f"{path}.{name} is missing from the recipe")
+    return sections
 
 
 def _convert_tuple(args: tuple[Any, ...], value: Any, path: str) -> tuple[Any, ...]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import yaml
 
+from xdub.config.phases import PHASES, phase_facts
 from xdub.config.sections import (
     AudioConfig,
     CodecConfig,
@@ -22,19 +23,6 @@ from xdub.config.sections import (
 )
 from xdub.errors import UserError
 
-PHASES = ("generator", "editor", "lip", "texture")
-"""In the order in which they are trained."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Phases:
-    """One section per training phase."""
-
-    generator: PhaseConfig
-    editor: PhaseConfig
-    lip: PhaseConfig
-    texture: PhaseConfig
-
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -48,7 +36,8 @@ class Recipe:
     model: ModelConfig
     lora: LoraConfig
     train: TrainConfig
-    phases: Phases
+    phases: Mapping[str, PhaseConfig]
+    """One section for each phase that is trained."""
     pairs: PairsConfig
     dub: DubConfig
     perception: PerceptionConfig = PerceptionConfig()
@@ -57,11 +46,18 @@ class Recipe:
         for failed in _failed_checks(self):
             raise UserError(f"recipe {self.name}: {failed}")
 
+    @property
+    def phase_names(self) -> tuple[str, ...]:
+        """Of the phases that it has a section for, in the order in which they are trained."""
+        return tuple(name for name in PHASES if name in self.phases)
+
     def phase(self, name: str) -> PhaseConfig:
         """The phase's own section."""
-        if name not in PHASES:
-            raise UserError(f"unknown phase {name!r}; choose one of: {', '.join(PHASES)}")
-        return getattr(self.phases, name)
+        if phase_facts(name).name not in self.phases:
+            raise UserError(
+                f"recipe {self.name} does not train the phase {name}: it has no section phases.{name}"
+            )
+        return self.phases[name]
 
     def for_phase(self, name: str) -> TrainConfig:
         """The train section as the phase uses it; its seed is always an integer."""
@@ -133,7 +129,7 @@ def _failed_checks(recipe: Recipe) -> Iterator[str]:
     for section, keys in NOT_NEGATIVE.items():
         yield from _failed_signs(getattr(recipe, section), section, keys, "zero or more")
     seeds = {"seed": recipe.seed} | {
-        f"train.seed (phase {name})": recipe.for_phase(name).seed for name in PHASES
+        f"train.seed (phase {name})": recipe.for_phase(name).seed for name in recipe.phase_names
     }
     for path, seed in seeds.items():
         if not 0 <= seed < MAX_SEED:
@@ -155,7 +151,7 @@ def _failed_checks(recipe: Recipe) -> Iterator[str]:
         "pairs.motion_frames": recipe.pairs.motion_frames,
     }
     frames |= {"pairs.segment_frames": recipe.pairs.segment_frames}
-    for name in PHASES:
+    for name in recipe.phase_names:
         frames |= {
             f"phases.{name}.{key}": getattr(recipe.phase(name), key) for key in ("window", "motion_frames")
         }
@@ -167,7 +163,7 @@ def _failed_checks(recipe: Recipe) -> Iterator[str]:
         given, whole = (getattr(getattr(recipe, section), name) for name in ("motion_frames", key))
         if given >= whole:
             yield f"{section}.motion_frames={given} leaves nothing of {section}.{key}={whole}"
-    for name in PHASES:
+    for name in recipe.phase_names:
         yield from _failed_phase_checks(recipe, name)
     for path, band in (("dub.lip_band", recipe.dub.lip_band), ("dub.texture_band", recipe.dub.texture_band)):
         if not 0 <= band[0] <= band[1] <= 1:

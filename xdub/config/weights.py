@@ -6,14 +6,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from xdub.config.phases import phase_facts
 from xdub.config.recipe import Recipe
 from xdub.errors import UserError
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 """May be a folder or a model of the hub; only loading tells."""
-
-ROLES = {"pairs": ("identity",), "lip": ("sync",), "texture": ("identity", "features")}
-"""Stage -> roles of the perception section that it uses."""
 
 FILES = {
     ("identity", "arcface"): "the backbone.pth of an ArcFace r50 or r100",
@@ -33,7 +31,7 @@ def check_weights(recipe: Recipe, stages: Sequence[str]) -> None:
     named = {"codec.path": codec.path, "audio.path": audio.path}
     for role in ("identity", "sync", "features"):
         path, network = getattr(perception, f"{role}_path"), getattr(perception, role)
-        users = [stage for stage in stages if role in ROLES.get(stage, ())]
+        users = [stage for stage in stages if role in _networks(stage)]
         if users and path is None and (role, network) in FILES:
             what = FILES[role, network]
             raise UserError(
@@ -44,3 +42,8 @@ def check_weights(recipe: Recipe, stages: Sequence[str]) -> None:
     for key, path in named.items():
         if path is not None and not HUB_NAME.fullmatch(path) and not Path(path).exists():
             raise UserError(f"{key}={path}: there is no such file or folder")
+
+
+def _networks(stage: str) -> tuple[str, ...]:
+    """Roles of the perception section that a stage loads."""
+    return ("identity",) if stage == "pairs" else phase_facts(stage).networks

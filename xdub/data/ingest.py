@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from xdub.data.clip import Clip, to_row
-from xdub.data.ledger import Ledger, LedgerRow
+from xdub.data.ledger import Counts, Ledger, LedgerRow
 from xdub.data.shards import ShardWriter
 from xdub.errors import UserError
 from xdub.ray_session import ensure_ray
@@ -40,7 +40,8 @@ class Ingested:
     clips: int
     sources: int
     settled: int
-    counts: dict[str, int]
+    counts: Counts
+    """Ledger rows of these sources."""
 
 
 def ingest(
@@ -90,7 +91,7 @@ def ingest(
         clips=len(writer) - before,
         sources=len(names),
         settled=len(names) - len(todo),
-        counts=ledger.counts(),
+        counts=ledger.counts(set(names)),
     )
 
 

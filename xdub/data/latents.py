@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xdub.data.windows import audio_window, to_video
+from xdub.data.windows import FEATURES_PER_FRAME, MARGIN
 
 PIXELS = ("frames", "reference", "hidden")
 """Entries of a stream's batch that become latents."""
@@ -34,6 +34,24 @@ class EncodesAudio(Protocol):
         """[N] at 16 kHz -> [T50, d]."""
 
 
+def audio_window(features: Tensor, start: int, num_frames: int) -> Tensor:
+    """Rows [2 F + 8, d] for the frames start ... start + F - 1 of features [T50, d]; zero rows beyond their ends."""
+    low = FEATURES_PER_FRAME * start - MARGIN
+    high = FEATURES_PER_FRAME * (start + num_frames) + MARGIN
+    rows = features.new_zeros(high - low, features.shape[1])
+    known = features[max(0, low) : max(0, high)]
+    offset = max(0, -low)
+    rows[offset : offset + len(known)] = known
+    return rows
+
+
+def to_video(frames: np.ndarray | Tensor) -> Tensor:
+    """uint8 [F,H,W,3] -> float32 [1,3,F,H,W] in [-1,1], on the same device."""
+    if isinstance(frames, np.ndarray):
+        frames = torch.from_numpy(np.ascontiguousarray(frames))
+    return frames.permute(3, 0, 1, 2)[None].float() / 127.5 - 1.0
+
+
 @torch.no_grad()
 def encode_batch(
     batch: dict[str, Any], codec: Encodes, audio_encoder: EncodesAudio, device: torch.device | str
@@ -45,7 +63,9 @@ def encode_batch(
     bits depend neither on its neighbours nor on the machine's cores, and a long window needs the memory of one.
     """
     moved = {
-        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        name: torch.from_numpy(value).to(device, non_blocking=True)
+        if isinstance(value, np.ndarray)
+        else value
         for name, value in batch.items()
     }
     frames, reference, hidden = (moved.pop(name, None) for name in PIXELS)

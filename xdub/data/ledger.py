@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -31,6 +33,26 @@ class LedgerRow:
     seconds: float = 0.0
     scores: dict[str, float] = field(default_factory=dict)
     """All that was measured of it, also where another check decided; empty where nothing was."""
+
+
+class Counts(Counter[str]):
+    """Rows by status; rejected ones also as `rejected:<check>`."""
+
+    @classmethod
+    def of(cls, rows: Iterable[LedgerRow]) -> Self:
+        counts = cls()
+        for row in rows:
+            counts.add(row)
+        return counts
+
+    def add(self, row: LedgerRow) -> None:
+        self[row.status] += 1
+        if row.status == "rejected":
+            self[f"rejected:{row.check}"] += 1
+
+    def __str__(self) -> str:
+        """``12 kept, 3 rejected, 0 failed``"""
+        return ", ".join(f"{self[status]} {status}" for status in STATUSES)
 
 
 class Ledger:
@@ -68,14 +90,9 @@ class Ledger:
     def rows(self) -> list[LedgerRow]:
         return list(self._rows.values())
 
-    def counts(self) -> dict[str, int]:
-        """Rows by status; rejected ones also as `rejected:<check>`."""
-        counts = dict.fromkeys(STATUSES, 0)
-        for row in self._rows.values():
-            counts[row.status] += 1
-            if row.status == "rejected":
-                counts[f"rejected:{row.check}"] = counts.get(f"rejected:{row.check}", 0) + 1
-        return counts
+    def counts(self, inputs: Collection[str] | None = None) -> Counts:
+        """Of all rows, or of those of some inputs: a folder may hold what several commands made."""
+        return Counts.of(row for row in self._rows.values() if inputs is None or row.input in inputs)
 
     def flush(self) -> None:
         """Replaces the file at once, if anything changed."""

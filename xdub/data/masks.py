@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from einops import rearrange
-from torch import Tensor
 
 from xdub.errors import UserError
 
@@ -23,12 +21,11 @@ def inpaint_mask(face: np.ndarray, occluder: np.ndarray) -> np.ndarray:
     return ~visible_mask(face, occluder)
 
 
-def to_latent_mask(mask: np.ndarray | Tensor) -> Tensor:
+def to_latent_mask(mask: np.ndarray) -> np.ndarray:
     """bool [F,H,W], F = 4k + 1 -> float32 [1,f,h,w]: 1 where any of a latent's pixels is set.
 
     A latent covers 8 x 8 px of four frames, the first one of the first frame alone. UserError if the sizes do not fit.
     """
-    mask = torch.as_tensor(mask)
     frames, height, width = mask.shape
     if frames % TIME_FACTOR != 1 or height % SPACE_FACTOR or width % SPACE_FACTOR:
         raise UserError(
@@ -37,4 +34,4 @@ def to_latent_mask(mask: np.ndarray | Tensor) -> Tensor:
         )
     blocks = rearrange(mask, "f (h p) (w q) -> f h w (p q)", p=SPACE_FACTOR, q=SPACE_FACTOR).any(-1)
     rest = rearrange(blocks[1:], "(f t) h w -> f t h w", t=TIME_FACTOR).any(1)
-    return torch.cat([blocks[:1], rest])[None].float()
+    return np.concatenate([blocks[:1], rest])[None].astype(np.float32)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from xdub.config import inpaints
 from xdub.data.manifest import Manifest, read_manifest
 from xdub.errors import UserError
 from xdub.seeding import rng
@@ -118,7 +119,7 @@ def make_plan(
     """The plan of data set folders for a phase. UserError if an editor phase gets clips without pairs."""
     manifests = [read_manifest(folder, verify) for folder in folders]
     for manifest in manifests:
-        if phase != "generator" and manifest.kind != "pairs":
+        if not inpaints(phase) and manifest.kind != "pairs":
             raise UserError(
                 f"{manifest.folder} holds clips, but phase {phase} trains on pairs: make them with `xdub pairs`"
             )

@@ -113,7 +113,7 @@ def prepare_video(source: str, recipe: Recipe) -> tuple[Iterable[Clip], Iterable
 
 def shortest_clip(recipe: Recipe) -> int:
     """Frames that the longest training window needs."""
-    windows = [recipe.phase(name).window for name in ("generator", "editor", "lip", "texture")]
+    windows = [recipe.phase(name).window for name in recipe.phase_names]
     return min(recipe.video.clip_frames, max(windows))
 
 

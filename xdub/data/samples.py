@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from xdub.data.clip import Clip
 from xdub.data.plan import Place, Plan, make_plan
@@ -22,6 +20,8 @@ from xdub.seeding import rng
 
 ATTEMPTS = 8
 """Rows tried in place of an unreadable one."""
+STACKED = ("frames", "reference", "hidden", "face_mask", "lip_mask")
+"""Arrays of a sample that a batch has one of for each sample."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,19 +114,19 @@ class SampleMaker:
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Samples -> batch. Tensors are stacked; `starts` [f] is the same for all.
+    """Samples -> batch of NumPy arrays. What differs is stacked; `starts` [f] is the same for all.
 
     frames, reference uint8 [B,F or 1,H,W,3] · (hidden bool [B,F,H,W]) · face_mask, lip_mask [B,1,f,h,w] · starts [f] ·
     waves: B float32 [N] · sample_id list · epochs, positions, window_starts int64 [B] · epoch int (of the first
     sample) · bad {clip_id: BadRow}
     """
-    names = [name for name, value in samples[0].items() if isinstance(value, Tensor) and name != "starts"]
-    batch: dict[str, Any] = {name: torch.stack([sample[name] for sample in samples]) for name in names}
+    names = [name for name in STACKED if name in samples[0]]
+    batch: dict[str, Any] = {name: np.stack([sample[name] for sample in samples]) for name in names}
     batch["starts"] = samples[0]["starts"]
     batch["waves"] = [sample["wave"] for sample in samples]
     batch["sample_id"] = [sample["sample_id"] for sample in samples]
     for plural, name in (("epochs", "epoch"), ("positions", "position"), ("window_starts", "start")):
-        batch[plural] = torch.tensor([sample[name] for sample in samples])
+        batch[plural] = np.array([sample[name] for sample in samples], np.int64)
     batch["epoch"] = samples[0]["epoch"]
     batch["bad"] = {name: row for sample in samples for name, row in sample["bad"].items()}
     return batch

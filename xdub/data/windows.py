@@ -9,42 +9,22 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from xdub.config import inpaints
 from xdub.data.clip import Clip
 from xdub.data.masks import to_latent_mask
 from xdub.errors import UserError
 
-GENERATOR = "generator"
 FEATURES_PER_FRAME = 2
 MARGIN = 4  # feature rows before and after the window
 SPAN = 16  # features of one latent
 
 
-def audio_starts(num_latents: int) -> Tensor:
-    """int64 [f]: first row of each latent's 16 features, in the slice that `audio_window` cuts: 0, 2, 10, 18, ..."""
-    starts = 8 * torch.arange(num_latents) - 6
+def audio_starts(num_latents: int) -> np.ndarray:
+    """int64 [f]: first row of each latent's 16 features in what `latents.audio_window` cuts: 0, 2, 10, 18, ..."""
+    starts = 8 * np.arange(num_latents, dtype=np.int64) - 6
     starts[0] = 0  # one frame only: the window keeps to the left edge of that frame
     return starts
-
-
-def audio_window(features: Tensor, start: int, num_frames: int) -> Tensor:
-    """Rows [2 F + 8, d] for the frames start ... start + F - 1 of features [T50, d]; zero rows beyond their ends."""
-    low = FEATURES_PER_FRAME * start - MARGIN
-    high = FEATURES_PER_FRAME * (start + num_frames) + MARGIN
-    rows = features.new_zeros(high - low, features.shape[1])
-    known = features[max(0, low) : max(0, high)]
-    offset = max(0, -low)
-    rows[offset : offset + len(known)] = known
-    return rows
-
-
-def to_video(frames: np.ndarray | Tensor) -> Tensor:
-    """uint8 [F,H,W,3] -> float32 [1,3,F,H,W] in [-1,1], on the same device."""
-    if isinstance(frames, np.ndarray):
-        frames = torch.from_numpy(np.ascontiguousarray(frames))
-    return frames.permute(3, 0, 1, 2)[None].float() / 127.5 - 1.0
 
 
 def pick_reference(num_frames: int, start: int, window: int, rng: np.random.Generator) -> int:
@@ -67,17 +47,17 @@ def cut_window(clip: Clip, *, phase: str, window: int, rng: np.random.Generator)
         raise UserError(f"clip {clip.clip_id} has {count} frames, the {phase} window needs {window}")
     start = int(rng.integers(count - window + 1))
     frames = slice(start, start + window)
-    sample: dict[str, Any] = {"frames": torch.from_numpy(clip.frames[frames])}
-    if phase == GENERATOR:
-        sample["hidden"] = torch.from_numpy(clip.visible_mask[frames])
+    sample: dict[str, Any] = {"frames": clip.frames[frames]}
+    if inpaints(phase):
+        sample["hidden"] = clip.visible_mask[frames]
         reference = pick_reference(count, start, window, rng)
-        sample["reference"] = torch.from_numpy(clip.frames[reference : reference + 1])
+        sample["reference"] = clip.frames[reference : reference + 1]
     elif clip.reference is None:
         raise UserError(
             f"clip {clip.clip_id} has no reference video: phase {phase} trains on pairs (`xdub pairs`)"
         )
     else:
-        sample["reference"] = torch.from_numpy(clip.reference[frames])
+        sample["reference"] = clip.reference[frames]
     masks = {name: to_latent_mask(getattr(clip, name)[frames]) for name in ("face_mask", "lip_mask")}
     return (
         sample

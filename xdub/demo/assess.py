@@ -109,7 +109,8 @@ def read_losses(run: Path) -> dict[str, tuple[list[int], list[float]]]:
     losses = {}
     for phase in PHASES:
         records = list(read_lines(run / phase / "steps.jsonl"))
-        losses[phase] = ([r["step"] for r in records], [float.fromhex(r["loss"]) for r in records])
+        if records:
+            losses[phase] = ([r["step"] for r in records], [float.fromhex(r["loss"]) for r in records])
     return losses
 
 

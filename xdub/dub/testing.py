@@ -9,12 +9,12 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from xdub.config import Recipe, load_recipe, recipe_from_dict
+from xdub.config import EXPERTS, Recipe, load_recipe, recipe_from_dict
 from xdub.model.build import build_dit
 from xdub.model.bundle import save_dit
 from xdub.model.codec import LinearCodec
 from xdub.model.dit import VideoDiT
-from xdub.model.lora import EXPERTS, add_expert, save_expert, set_expert
+from xdub.model.lora import add_expert, save_expert, set_expert
 
 SMALL = (
     *(

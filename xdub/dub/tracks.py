@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from xdub.data.windows import audio_window
+from xdub.data.latents import audio_window
 from xdub.dub.segments import Segment, plan_segments, window_index
 from xdub.dub.windows import Window, WindowSampler
 

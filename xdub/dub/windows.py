@@ -10,7 +10,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from xdub.data.windows import audio_starts, to_video
+from xdub.config import EXPERTS
+from xdub.data.latents import to_video
+from xdub.data.windows import audio_starts
 from xdub.diffusion import sample
 from xdub.dub.deblock import deblock
 from xdub.dub.segments import latent_frames
@@ -93,7 +95,7 @@ class WindowSampler:
             frames.shape[4] // SPACE_FACTOR,
         )
         noise = torch.stack([torch.randn(shape, generator=torch_rng(*w.noise)) for w in windows])
-        starts = audio_starts(num_latents).to(self.device)
+        starts = torch.from_numpy(audio_starts(num_latents)).to(self.device)
         motion_latents = 0 if z_motion is None else z_motion.shape[2]
         ready: dict[
             str | None, Conditions
@@ -190,5 +192,4 @@ def expert_at(t: float, bands: Bands) -> str | None:
 
 def bands_of(recipe, experts: Sequence[str]) -> Bands:
     """The recipe's bands of the experts that exist."""
-    bands = (("lip", tuple(recipe.dub.lip_band)), ("texture", tuple(recipe.dub.texture_band)))
-    return [(name, band) for name, band in bands if name in experts]
+    return [(name, tuple(getattr(recipe.dub, f"{name}_band"))) for name in EXPERTS if name in experts]

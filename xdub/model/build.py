@@ -5,16 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from xdub.config import inpaints
 from xdub.errors import UserError
 from xdub.model.dit import DiTConfig, VideoDiT
 
 
 def dit_config(recipe, phase: str) -> DiTConfig:
-    """Backbone configuration: the generator alone has z_mask on its input channels (B.2)."""
+    """Backbone configuration: a phase that inpaints has z_mask on its input channels (B.2)."""
     m = recipe.model
     return DiTConfig(
         latent_channels=recipe.codec.channels,
-        masked_input=phase == "generator",
+        masked_input=inpaints(phase),
         audio_dim=recipe.audio.dim,
         hidden_size=m.hidden_size,
         num_heads=m.num_heads,

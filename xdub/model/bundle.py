@@ -15,13 +15,13 @@ from pathlib import Path
 
 import torch
 
-from xdub.config import SHIPPED_MODEL, Recipe
+from xdub.config import EXPERTS, SHIPPED_MODEL, Recipe
 from xdub.errors import UserError
 from xdub.model.audio_encoder import AudioEncoder, load_audio_encoder
 from xdub.model.build import build_dit, load_state
 from xdub.model.codec import Codec, load_codec
 from xdub.model.dit import VideoDiT
-from xdub.model.lora import EXPERTS, load_expert, set_expert
+from xdub.model.lora import load_expert, set_expert
 from xdub.model.tensor_file import read_tensors
 
 

@@ -9,16 +9,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from xdub.config import EXPERTS
 from xdub.errors import UserError
 from xdub.model.dit import VideoDiT
 from xdub.model.tensor_file import read_tensors
-
-EXPERTS = ("lip", "texture")
-
-
-def expert_of(phase: str) -> str | None:
-    """Name of the adapter that a training phase trains; None for one that trains all weights."""
-    return phase if phase in EXPERTS else None
 
 
 def add_expert(model: VideoDiT, name: str, cfg) -> None:

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xdub.config import Recipe, check_weights
+from xdub.config import SHIPPED_MODEL, Recipe, check_weights
+from xdub.data.ledger import Counts, Ledger, LedgerRow
 from xdub.data.manifest import MANIFEST, file_sha256
-from xdub.data.shards import Ledger, ShardWriter, read_manifest
+from xdub.data.shards import ShardWriter, read_manifest
 from xdub.errors import UserError
-from xdub.pairs.filter_plots import draw_filters
+from xdub.pairs.filter_plots import draw_what_is_new
 from xdub.pairs.generator import generator_file
 from xdub.pairs.judges import Judges
 from xdub.pairs.live import Live, Report, tracked
@@ -32,15 +33,12 @@ MAX_FAILED = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class PairReport:
-    """What a run made of its inputs, earlier attempts included."""
+    """What a run made of its inputs, earlier attempts included; what else OUT holds is not in it."""
 
     inputs: int
-    kept: int
-    rejected: int
-    failed: int
+    counts: Counts
+    """Of the inputs' ledger rows."""
     seconds: float
-    counts: dict[str, int]
-    """Ledger rows by status, and by check for rejected ones."""
     steps: dict[str, float]
     """Worker seconds by step, this attempt."""
 
@@ -62,7 +60,7 @@ def build_pairs(
     """Make pairs of every clip of a data set; the same call again continues, and adds nothing when all is done.
 
     Args:
-        generator: an export of the generator phase, its run, or a bundle.
+        generator: an export of the generator phase, its run, or a bundle; `tiny` is the shipped one.
         data: folder of clips; `xdub render` data holds twins, which give exact pairs too (`pairs.render_twins`).
         out: folder for pair shards, manifest.json and ledger.parquet.
         workers: Ray actors, each with a GPU if there are any, else with its share of the cores; `Workers` for a pool
@@ -89,11 +87,13 @@ def build_pairs(
         check_weights(recipe, ("pairs",))
     if not manifest.ids:
         raise UserError(f"{data}: an empty data set; there is nothing to make pairs of")
-    digest = file_sha256(generator_file(generator))  # part of every pair's id
+    weights = generator_file(generator)
+    digest = file_sha256(weights)  # part of every pair's id
     units = plan_units(read_entries(manifest), recipe, generator_digest=digest, seed=seed)
     arguments = dict(
         recipe=recipe.to_dict(),
-        generator=str(Path(generator).resolve()),
+        # The shipped one is on each machine, wherever it was installed there.
+        generator=SHIPPED_MODEL if str(generator) == SHIPPED_MODEL else str(weights.resolve()),
         data=str(Path(data).resolve()),
         seed=seed,
         judges=judges,
@@ -102,7 +102,7 @@ def build_pairs(
     _check_continues(out, made_of)
     steps: Counter[str] = Counter()
     with ShardWriter(out, rows_per_shard=recipe.pairs.batch, kind="pairs", recipe=made_of) as writer:
-        book = _Book(writer, Ledger(out))
+        book = _Book(writer, Ledger(out), units)
         facts = {"generator": digest, "pair_seed": seed, "workers": f"{staff.least}:{staff.most}"}
         with tracked(tracked_in, out, recipe, Path(data), facts) as journal:
             live = Live(
@@ -118,18 +118,11 @@ def build_pairs(
                 live.committed(len(unit.jobs), book.counts, book.seconds)
                 book.stop_if_hopeless(live.total)
             book.ledger.flush()
-            picture = draw_filters(out, recipe)
-            if journal is not None:
+            picture = draw_what_is_new(out, recipe)
+            if picture is not None and journal is not None:
                 journal.artifact(picture, "results")
-    counts = book.ledger.counts()
     return PairReport(
-        inputs=live.total,
-        kept=counts["kept"],
-        rejected=counts["rejected"],
-        failed=counts["failed"],
-        seconds=time.monotonic() - begin,
-        counts=counts,
-        steps=dict(steps),
+        inputs=live.total, counts=book.counts, seconds=time.monotonic() - begin, steps=dict(steps)
     )
 
 
@@ -147,13 +140,16 @@ def _check_continues(out: Path, made_of: dict[str, Any]) -> None:
 class _Book:
     """Shards and ledger of a run, in this order: a ledger row that says "kept" always has its pair."""
 
-    def __init__(self, writer: ShardWriter, ledger: Ledger) -> None:
+    def __init__(self, writer: ShardWriter, ledger: Ledger, units: Sequence[Unit]) -> None:
         self.writer, self.ledger = writer, ledger
-        rows = ledger.rows()
-        self._settled = {row.input for row in rows if row.status != "failed"}
-        self.counts = Counter(row.status for row in rows if row.status != "failed")
-        self.seconds = sum(row.seconds for row in rows if row.status != "failed")
+        ours = {job.key for unit in units for job in unit.jobs}  # OUT may hold imported pairs, too
+        rows = [row for row in ledger.rows() if row.input in ours and row.status != "failed"]
+        self._settled = {row.input for row in rows}
+        self.counts = Counts.of(rows)
+        """Of our inputs; what has failed before is tried again, and counts when it has ended."""
+        self.seconds = sum(row.seconds for row in rows)
         """Of work, as the ledger has it."""
+        self._failed: LedgerRow | None = None
         self._flushed_at, self._flush_cost = 0.0, 0.0
 
     def settled(self, unit: Unit) -> bool:
@@ -168,8 +164,9 @@ class _Book:
         self.writer.flush()
         for entry in outcome.ledger:
             if self.ledger.add(entry):
-                self.counts[entry.status] += 1
+                self.counts.add(entry)
                 self.seconds += entry.seconds
+                self._failed = entry if entry.status == "failed" else self._failed
         # The ledger is rewritten whole: spend at most a twentieth of the time on it. Rows that a crash then loses are
         # made again, and their pairs found to be there.
         begin = time.monotonic()
@@ -179,12 +176,10 @@ class _Book:
             self._flush_cost = self._flushed_at - begin
 
     def stop_if_hopeless(self, total: int) -> None:
-        if self.counts["failed"] > max(1, MAX_FAILED * total):
-            last = [row for row in self.ledger.rows() if row.status == "failed"][-1]
+        if self._failed is not None and self.counts["failed"] > max(1, MAX_FAILED * total):
             self.ledger.flush()
-            raise UserError(
-                f"{self.counts['failed']} of {total} inputs failed, last {last.input}: {last.message}"
-            )
+            what = f"{self._failed.input}: {self._failed.message}"
+            raise UserError(f"{self.counts['failed']} of {total} inputs failed, last {what}")
 
 
 def _local(arguments: dict[str, Any], units: Sequence[Unit]) -> Iterator[Outcome]:

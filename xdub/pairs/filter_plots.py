@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xdub.config import Recipe
-from xdub.data.ledger import Ledger, LedgerRow
+from xdub.data.ledger import LEDGER, Ledger, LedgerRow
 from xdub.media.atomic import atomic_path
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 KEPT, REJECTED, FAILED, LINE = "#3457d5", "#d9730d", "#8a8f98", "#1d2430"
 BINS = 30
+SUFFIXES = (".svg", ".png")
 
 
 def draw_filters(out: str | Path, recipe: Recipe) -> Path:
@@ -27,10 +28,20 @@ def draw_filters(out: str | Path, recipe: Recipe) -> Path:
     thresholds; beside them the rows of the ledger by what became of them. UserError: the ledger cannot be read.
     """
     figure = filter_figure(Ledger(out).rows(), recipe)
-    for suffix in (".svg", ".png"):
+    for suffix in SUFFIXES:
         with atomic_path(Path(out) / f"filters{suffix}") as path:
             figure.savefig(path)
     return Path(out) / "filters.png"
+
+
+def draw_what_is_new(out: str | Path, recipe: Recipe) -> Path | None:
+    """`draw_filters`, if the ledger is newer than its pictures; None if it is not."""
+    out = Path(out)
+    written = (out / LEDGER).stat().st_mtime_ns
+    drawn = [out / f"filters{suffix}" for suffix in SUFFIXES]
+    if all(path.is_file() and path.stat().st_mtime_ns > written for path in drawn):
+        return None
+    return draw_filters(out, recipe)
 
 
 def filter_figure(rows: Sequence[LedgerRow], recipe: Recipe) -> Figure:

@@ -7,6 +7,7 @@ from pathlib import Path
 from xdub.config import Recipe
 from xdub.errors import UserError
 from xdub.model.build import build_dit, load_state
+from xdub.model.bundle import bundle_path
 from xdub.model.codec import Codec
 from xdub.model.dit import VideoDiT
 from xdub.model.tensor_file import read_tensors
@@ -20,12 +21,17 @@ PLACES = (
 
 
 def generator_file(folder: str | Path) -> Path:
-    """The weights in an export, a phase's folder, a run or a bundle. UserError names what was looked for."""
-    folder = Path(folder)
+    """The weights in an export, a phase's folder, a run or a bundle (`tiny` is the shipped one).
+
+    UserError names what was looked for.
+    """
+    folder = bundle_path(folder)
     if folder.is_file() and folder.suffix == ".safetensors":
         return folder
     if not folder.is_dir():
-        raise UserError(f"--generator {folder}: no such folder; train one with `xdub train generator`")
+        raise UserError(
+            f"--generator {folder}: no such folder; train one with `xdub train generator`, or give tiny"
+        )
     for place in PLACES:
         if (folder / place).is_file():
             return folder / place

@@ -22,7 +22,7 @@ from xdub.data.manifest import MANIFEST, read_manifest
 from xdub.data.prepare import Rejected, clip_of, cut_crops, look, shortest_clip, unused_rows
 from xdub.errors import UserError
 from xdub.media import probe
-from xdub.pairs.filter_plots import draw_filters
+from xdub.pairs.filter_plots import draw_what_is_new
 from xdub.pairs.filters import judge
 from xdub.pairs.judged import judged_row
 from xdub.pairs.judges import Judges, load_judges
@@ -62,7 +62,7 @@ def import_pairs(
         )
     finally:
         if (Path(out) / LEDGER).is_file():  # also where not one pair was fit: the picture says why
-            draw_filters(out, recipe)
+            draw_what_is_new(out, recipe)
 
 
 def import_scene(

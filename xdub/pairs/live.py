@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from xdub.config import Recipe
+from xdub.data.ledger import STATUSES, Counts
 from xdub.pairs.pool import PoolState
 from xdub.tracking.journal import Journal
 from xdub.tracking.run import JOURNAL, TrackedRun
@@ -33,19 +34,19 @@ class Live:
     journal: Journal | None = None
     pool: PoolState = field(default_factory=PoolState)
     done: int = 0
-    counts: Mapping[str, int] = field(default_factory=dict)
-    """Inputs by status: kept, rejected, failed."""
+    counts: Counts = field(default_factory=Counts)
+    """Of this run's inputs."""
     seconds: float = 0.0
     """Of work that the inputs took, earlier attempts included."""
     _recent: deque[tuple[float, int]] = field(default_factory=deque)
 
-    def begin(self, done: int, counts: Mapping[str, int], seconds: float) -> None:
+    def begin(self, done: int, counts: Counts, seconds: float) -> None:
         """What an earlier attempt left done."""
         self.done, self.counts, self.seconds = done, counts, seconds
         self._recent.append((time.monotonic(), done))
         self._tell()
 
-    def committed(self, inputs: int, counts: Mapping[str, int], seconds: float) -> None:
+    def committed(self, inputs: int, counts: Counts, seconds: float) -> None:
         """So many inputs more have ended."""
         self.done, self.counts, self.seconds = self.done + inputs, counts, seconds
         now = time.monotonic()
@@ -77,12 +78,12 @@ class Live:
     @property
     def accept_rate(self) -> float | None:
         """Kept of those that were judged."""
-        judged = self.counts.get("kept", 0) + self.counts.get("rejected", 0)
+        judged = self.counts["kept"] + self.counts["rejected"]
         return self.counts["kept"] / judged if judged else None
 
     def line(self) -> str:
         """``12 kept, 3 rejected, 0 failed; 3 workers, 2 busy, 1 starting, 20 units wait; 0.8/s, 1:30 left``"""
-        parts = [", ".join(f"{self.counts.get(name, 0)} {name}" for name in ("kept", "rejected", "failed"))]
+        parts = [str(self.counts)]
         pool = self.pool
         if pool.ready or pool.starting:
             workers = f"{pool.ready} workers, {pool.busy} busy"
@@ -96,8 +97,8 @@ class Live:
 
     def metrics(self) -> dict[str, float]:
         """As they are journalled at every commit."""
-        kept = self.counts.get("kept", 0)
-        values = {f"pairs/{name}": float(self.counts.get(name, 0)) for name in ("kept", "rejected", "failed")}
+        kept = self.counts["kept"]
+        values = {f"pairs/{status}": float(self.counts[status]) for status in STATUSES}
         values |= {
             "pairs/queue": float(self.pool.queue),
             "pairs/workers": float(self.pool.ready),

@@ -19,11 +19,11 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.profiler import ProfilerActivity, profile
 
-from xdub.config import Recipe, load_recipe
+from xdub.config import Recipe, expert_of, load_recipe
 from xdub.model.build import build_dit
 from xdub.model.checkpointing import POLICIES
 from xdub.model.dit import VideoDiT
-from xdub.model.lora import add_expert, expert_of
+from xdub.model.lora import add_expert
 from xdub.plan.rehearsal import PRECISION, Activations, forward_backward, inputs, measure, rehearse
 from xdub_kernels.qknorm_rope.reference import cached_rope_tables
 

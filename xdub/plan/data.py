@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xdub.config import Recipe
+from xdub.config import Recipe, inpaints, phase_facts
 from xdub.plan.parameters import parameters
 
 FPS = 25
@@ -17,8 +17,8 @@ MASK_BITS_PER_PIXEL = 0.1
 OTHER_BYTES = 640 * 4 + 68 * 2 * 4 + 4
 """Of one frame: fp32 audio at 16 kHz, landmarks, opening."""
 
-PAPER = {"generator": (600, 10.0), "editor": (400, 2.0), "lip": (400, 0.5), "texture": (400, 0.5)}
-"""Hours of data and epochs of a phase (B.6); 400 h are what the filters leave of the pairs of 600 h."""
+CLIP_HOURS, PAIR_HOURS = 600, 400
+"""Of the paper's data (B.6): its clips, and what the filters leave of their pairs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,8 @@ class Data:
     hours_seen: float
     """Of video, over all steps, counted again every epoch."""
     paper_hours: float
-    paper_epochs: float
+    paper_epochs: float | None
+    """None: not a phase of the paper."""
     storage: float
     """Bytes of the paper's hours."""
     checkpoint: float
@@ -51,7 +52,7 @@ def data(recipe: Recipe, phase: str, folders: Sequence[Path] = ()) -> Data:
     """The phase's data; ``folders`` are data sets whose manifests give the true size of a record."""
     train = recipe.for_phase(phase)
     per_frame, source = _frame_bytes(recipe, phase, folders)
-    hours, epochs = PAPER[phase]
+    hours = CLIP_HOURS if inpaints(phase) else PAIR_HOURS
     checkpoint = checkpoint_bytes(recipe, phase)
     return Data(
         record_bytes=per_frame * recipe.video.clip_frames,
@@ -59,7 +60,7 @@ def data(recipe: Recipe, phase: str, folders: Sequence[Path] = ()) -> Data:
         source=source,
         hours_seen=train.steps * train.global_batch * recipe.phase(phase).window / FPS / 3600,
         paper_hours=hours,
-        paper_epochs=epochs,
+        paper_epochs=phase_facts(phase).epochs,
         storage=per_frame * hours * 3600 * FPS,
         checkpoint=checkpoint,
         checkpoints=checkpoint * train.keep_checkpoints,
@@ -79,6 +80,6 @@ def _frame_bytes(recipe: Recipe, phase: str, folders: Sequence[Path]) -> tuple[f
         stored = sum(shard.bytes for manifest in manifests for shard in manifest.shards)
         frames = sum(sum(manifest.num_frames) for manifest in manifests)
         return stored / max(1, frames), "manifest"
-    videos = 1 if phase == "generator" else 2
+    videos = 1 if inpaints(phase) else 2
     bits = (BITS_PER_PIXEL * videos + MASK_BITS_PER_PIXEL) * recipe.video.size**2
     return bits / 8 + OTHER_BYTES, f"{BITS_PER_PIXEL:g} bit/px assumed"

@@ -71,4 +71,4 @@ def _candidates(recipe: Recipe, phase: str, policy: str) -> Iterator[Recipe]:
             chosen = {"micro_batch": micro_batch, "zero_stage": stage, "activation_checkpointing": policy}
             section = recipe.phase(phase)
             section = replace(section, train={**section.train, **chosen})
-            yield replace(recipe, phases=replace(recipe.phases, **{phase: section}))
+            yield replace(recipe, phases={**recipe.phases, phase: section})

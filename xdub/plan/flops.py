@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from xdub.config import Recipe
+from xdub.config import Recipe, inpaints
 from xdub.plan.codec_cost import encode_flops
 from xdub.plan.loss_networks import pixel_loss_flops
 from xdub.plan.products import Attention, Product, products
@@ -54,5 +54,5 @@ def recomputed(product: Product, policy: str) -> bool:
 def encode_sample_flops(recipe: Recipe, phase: str) -> float:
     """FLOPs of the codec for one sample: the window, and its masked or its altered twin (`xdub.data.latents`)."""
     window = encode_flops(recipe, recipe.phase(phase).window)
-    reference = encode_flops(recipe, 1) if phase == "generator" else 0.0
+    reference = encode_flops(recipe, 1) if inpaints(phase) else 0.0
     return 2 * window + reference

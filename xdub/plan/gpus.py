@@ -82,10 +82,13 @@ def known_gpu(name: str | None, *, memory_gb: float | None = None, tflops: float
     )
 
 
+def gpu_called(device_name: str) -> Gpu | None:
+    """The GPU of ``torch.cuda.get_device_name()``; None for one we have no figures of."""
+    lowered = device_name.lower()
+    return next((GPUS[name] for words, name in _DEVICE_NAMES if all(word in lowered for word in words)), None)
+
+
 def peak_flops(device_name: str) -> float | None:
     """Dense bf16 peak in FLOP/s of a device by ``torch.cuda.get_device_name()``; None for one we have no figure of."""
-    lowered = device_name.lower()
-    for words, name in _DEVICE_NAMES:
-        if all(word in lowered for word in words):
-            return GPUS[name].tflops * 1e12
-    return None
+    gpu = gpu_called(device_name)
+    return gpu.tflops * 1e12 if gpu else None

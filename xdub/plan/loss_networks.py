@@ -1,9 +1,9 @@
-"""The pixel losses of the lip and texture phases (Eq. 11 to 13): decoding, and the frozen networks that look at it."""
+"""Losses on pixels, as the lip and texture phases have them (Eq. 11 to 13): decoding, and the frozen networks that look
+at it."""
 
 from __future__ import annotations
 
-from xdub.config import Recipe
-from xdub.model.lora import expert_of
+from xdub.config import Recipe, phase_facts
 from xdub.plan.codec_cost import decode_backward_flops, decode_bytes, decode_flops
 
 FRAME_STRIDE = 4
@@ -19,40 +19,41 @@ NETWORKS = {
 """Parameters and FLOP a frame, forwards. ASSUMPTIONS where the user brings the file: ArcFace r100, CLIP ViT-L/14."""
 
 
-def _used(recipe: Recipe, phase: str) -> list[tuple[float, float]]:
-    expert, perception = expert_of(phase), recipe.perception
-    if expert == "lip":
-        return [NETWORKS["syncnet" if perception.sync == "syncnet" else "tiny-sync"]]
-    if expert == "texture":
-        return [
-            NETWORKS[perception.identity],
-            NETWORKS["clip" if perception.features == "clip" else "tiny-features"],
-        ]
-    return []
+def _used(recipe: Recipe, phase: str) -> dict[str, tuple[float, float]]:
+    """Role -> its network's parameters and FLOP a frame."""
+    perception = recipe.perception
+    files = {
+        "sync": "syncnet" if perception.sync == "syncnet" else "tiny-sync",
+        "identity": perception.identity,
+        "features": "clip" if perception.features == "clip" else "tiny-features",
+    }
+    return {role: NETWORKS[files[role]] for role in phase_facts(phase).networks}
 
 
 def loss_network_bytes(recipe: Recipe, phase: str) -> float:
     """Bytes of their fp32 weights."""
-    return 4 * sum(parameters for parameters, _ in _used(recipe, phase))
+    return 4 * sum(parameters for parameters, _ in _used(recipe, phase).values())
 
 
 def pixel_loss_bytes(recipe: Recipe, phase: str, micro_batch: int) -> float:
     """Peak bytes of decoding for the losses; every sample of a texture micro batch may be a silent one."""
-    if expert_of(phase) is None:
+    if not phase_facts(phase).decodes:
         return 0.0
     return micro_batch * decode_bytes(recipe, recipe.phase(phase).decode_latents)
 
 
 def pixel_loss_flops(recipe: Recipe, phase: str) -> float:
     """Expected FLOP of one sample: decode, look, and the way back to the latents."""
-    expert, cfg = expert_of(phase), recipe.phase(phase)
-    if expert is None:
+    facts, cfg = phase_facts(phase), recipe.phase(phase)
+    if not facts.decodes:
         return 0.0
-    latents, networks = cfg.decode_latents, _used(recipe, phase)
+    latents = cfg.decode_latents
     frames = 1 + 4 * (latents - 1)
-    both_ways = decode_flops(recipe, latents) + decode_backward_flops(recipe, latents)
-    if expert == "lip":
-        return both_ways + sum(2 * frames * flops for _, flops in networks)
     seen = -(-frames // FRAME_STRIDE)
-    look = sum(3 * seen * flops for _, flops in networks)  # the video both ways, the reference forwards
-    return cfg.silent_prob * (both_ways + decode_flops(recipe, latents) + look)
+    total = decode_flops(recipe, latents) + decode_backward_flops(recipe, latents)
+    for role, (_, flops) in _used(recipe, phase).items():
+        # Against the reference's picture: the video both ways, the reference forwards.
+        total += 2 * frames * flops if role == "sync" else 3 * seen * flops
+    if {"identity", "features"} & set(facts.networks):
+        total += decode_flops(recipe, latents)  # the reference
+    return total * (cfg.silent_prob if facts.silences else 1.0)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from xdub.config import Recipe
-from xdub.model.lora import expert_of
+from xdub.config import Recipe, expert_of, inpaints
 from xdub.plan.products import CONV_TAPS, TIME_FREQUENCIES
 
 
@@ -33,7 +32,7 @@ def parameters(recipe: Recipe, phase: str) -> Parameters:
         2 * 2 * (size // model.num_heads) + 2 * 2 * size + 9 * size
     )  # q/k norms; two LayerNorms; adaLN table
     outside = (
-        _linear(patch * (2 if phase == "generator" else 1), size)
+        _linear(patch * (2 if inpaints(phase) else 1), size)
         + 2 * size  # kind of token
         + _linear(TIME_FREQUENCIES, size)
         + _linear(size, size)

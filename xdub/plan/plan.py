@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xdub.config import PHASES, Recipe, load_recipe
+from xdub.config import Recipe, load_recipe
 from xdub.errors import UserError
 from xdub.plan.data import Data, data
 from xdub.plan.flops import step_parts, train_step_flops
@@ -75,16 +75,19 @@ def plan(
     recipe: Recipe,
     gpu: Gpu,
     *,
-    phases: Sequence[str] = PHASES,
+    phases: Sequence[str] | None = None,
     efficiency: float = 0.4,
     price: float | None = None,
     folders: Sequence[Path] = (),
 ) -> list[PhasePlan]:
-    """Plans of phases. ``efficiency``: share of the GPU's peak that all its FLOPs, repeated ones too, run at."""
+    """Plans of ``phases``, or of all that the recipe trains.
+
+    ``efficiency``: share of the GPU's peak that all its FLOPs, repeated ones too, run at.
+    """
     checked_assumptions(efficiency, price)
     return [
         plan_phase(recipe, phase, gpu, efficiency=efficiency, price=price, folders=folders)
-        for phase in phases
+        for phase in phases or recipe.phase_names
     ]
 
 

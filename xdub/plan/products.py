@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from xdub.config import Recipe
+from xdub.config import Recipe, expert_of, inpaints
 from xdub.model.attention import AUDIO_WINDOW
-from xdub.model.lora import expert_of
 from xdub.plan.shapes import Shapes, shapes
 
 TIME_FREQUENCIES = 256
@@ -94,7 +93,7 @@ class _Walk:
 
     def __init__(self, recipe: Recipe, phase: str) -> None:
         self.recipe, self.shapes = recipe, shapes(recipe, phase)
-        self.masked = phase == "generator"
+        self.masked = inpaints(phase)
         self.expert = expert_of(phase) is not None
         self.flows = not self.expert
 

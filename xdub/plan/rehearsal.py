@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xdub.config import Recipe
+from xdub.config import Recipe, expert_of, inpaints, phase_facts
 from xdub.model.build import build_dit
 from xdub.model.dit import VideoDiT
-from xdub.model.lora import add_expert, expert_of
+from xdub.model.lora import add_expert
 from xdub.plan.live_bytes import LiveBytes
 from xdub.plan.shapes import shapes
 from xdub_kernels.dispatch import rehearsing_gpu
@@ -108,9 +108,9 @@ def inputs(recipe: Recipe, phase: str, batch: int, device: str) -> dict[str, Any
         audio=torch.zeros(batch, s.audio, recipe.audio.dim, device=device),
         starts=torch.zeros(s.target, dtype=torch.int64, device=device),
     )
-    if phase == "generator":
+    if inpaints(phase):
         arguments["z_mask"] = z_t
-    if expert_of(phase) == "texture":
+    if phase_facts(phase).silences:
         arguments["audio_enabled"] = torch.ones(batch, dtype=torch.bool, device=device)
     return arguments
 

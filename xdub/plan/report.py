@@ -97,7 +97,9 @@ def _time(plans: Sequence[PhasePlan]) -> dict[str, list[str]]:
         "steps": [f"{p.steps:,}" for p in plans],
         "hours of video seen": [f"{p.data.hours_seen:,.1f}" for p in plans],
         "epochs of the paper's data": [f"{p.data.epochs:.2f} x {p.data.paper_hours:g} h" for p in plans],
-        "epochs of the paper": [f"{p.data.paper_epochs:g}" for p in plans],
+        "epochs of the paper": [
+            "-" if p.data.paper_epochs is None else f"{p.data.paper_epochs:g}" for p in plans
+        ],
         "time, h": [f"{p.hours:,.1f}" for p in plans],
         "GPU hours": [f"{p.hours * p.gpus:,.0f}" for p in plans],
         "cost, $": [f"{p.cost:,.0f}" for p in plans],

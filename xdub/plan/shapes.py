@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from xdub.config import Recipe
+from xdub.config import Recipe, inpaints
 from xdub.model.codec import SPACE_FACTOR, latent_frames
 
 AUDIO_MARGIN = 8
@@ -20,7 +20,7 @@ class Shapes:
     target: int
     """f, latent frames that are denoised."""
     reference: int
-    """r, latent frames that condition: 1 for the generator, f for the editor and its experts."""
+    """r, latent frames that condition: 1 for a phase that inpaints, f for one that edits."""
     side: int
     """Latent height and width."""
     per_frame: int
@@ -47,7 +47,7 @@ def shapes(recipe: Recipe, phase: str) -> Shapes:
     return Shapes(
         frames=window,
         target=target,
-        reference=1 if phase == "generator" else target,
+        reference=1 if inpaints(phase) else target,
         side=side,
         per_frame=(side // rows) * (side // columns),
         audio=2 * window + AUDIO_MARGIN,

@@ -62,6 +62,7 @@ class RayContext:
         context = ray.train.get_context()
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
         self.local_world_size = context.get_local_world_size()
+        self.local_rank = context.get_local_rank()
         self.device = ray.train.torch.get_device()
         self.node = ray.get_runtime_context().get_node_id()
         self._report = ray.train.report

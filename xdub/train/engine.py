@@ -74,7 +74,7 @@ class Engine:
         cls, model: nn.Module, train: TrainConfig, *, device: torch.device, rank: int = 0, world_size: int = 1
     ) -> Engine:
         """Wrap ``model``: its parameters with requires_grad are trained. A process group must exist already."""
-        deepspeed = _import_deepspeed(device)
+        deepspeed = import_deepspeed(device)
         deepspeed.init_distributed(dist_backend="nccl" if device.type == "cuda" else "gloo", verbose=False)
         if train.optimizer != "adamw":
             raise UserError(f"train.optimizer={train.optimizer!r}: only 'adamw' is available")
@@ -227,7 +227,8 @@ def _shape(p: nn.Parameter) -> torch.Size:
     return getattr(p, "ds_shape", p.shape)
 
 
-def _import_deepspeed(device: torch.device) -> Any:
+def import_deepspeed(device: torch.device) -> Any:
+    """The package, without what we do not use."""
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     with without("mlflow"):

@@ -5,16 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from xdub.config import Recipe
+from xdub.config import Recipe, expert_of, phase_facts
 from xdub.errors import UserError
 from xdub.model.build import build_dit, load_state
 from xdub.model.codec import Codec
 from xdub.model.dit import VideoDiT
 from xdub.model.lora import add_expert, load_expert
 from xdub.model.tensor_file import read_tensors
-from xdub.train.phases import get_phase
 from xdub.train.phases.common import PhaseContext
 
 
@@ -23,11 +22,11 @@ def build_model(
 ) -> VideoDiT:
     """The network of a phase in train mode; the parameters with requires_grad are what it trains.
 
-    Generator and editor train everything, from ``init_from`` if given. The experts train an adapter on the frozen
-    editor ``base``; ``init_from`` is then an adapter to start from.
+    A phase without an expert trains everything, from ``init_from`` if given. An expert is an adapter on the frozen
+    ``base``; ``init_from`` is then an adapter to start from.
     """
     train = recipe.for_phase(phase)
-    expert = get_phase(phase).EXPERT
+    expert = expert_of(phase)
     model = build_dit(recipe, phase, codec, seed=train.seed)
     model.checkpointing = train.activation_checkpointing
     weights = init_from if expert is None else base
@@ -64,21 +63,20 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 
 def build_loss_context(recipe: Recipe, phase: str, codec: Codec, device: torch.device) -> PhaseContext:
-    """Only the networks whose loss has a weight in this phase are loaded."""
+    """Only the networks that this phase's loss uses are loaded."""
     cfg, seed = recipe.phase(phase), recipe.for_phase(phase).seed or 0
-    sync = identity = features = None
-    if get_phase(phase).EXPERT == "lip":
-        from xdub.perception.syncnet import load_sync
-
-        sync = _frozen(load_sync(recipe.perception), device)
-    if get_phase(phase).EXPERT == "texture":
-        from xdub.perception.features import load_features
-        from xdub.perception.identity import load_identity
-
-        identity = _frozen(load_identity(recipe.perception, recipe.video.crop_scale), device)
-        features = _frozen(load_features(recipe.perception), device)
-    return PhaseContext(phase=cfg, seed=seed, codec=codec, sync=sync, identity=identity, features=features)
+    frozen = {
+        name: _load(name, recipe).to(device).eval().requires_grad_(False)
+        for name in phase_facts(phase).networks
+    }
+    return PhaseContext(phase=cfg, seed=seed, codec=codec, **frozen)
 
 
-def _frozen(network, device: torch.device):
-    return network.to(device).eval().requires_grad_(False)
+def _load(name: str, recipe: Recipe) -> nn.Module:
+    from xdub.perception.features import load_features
+    from xdub.perception.identity import load_identity
+    from xdub.perception.syncnet import load_sync
+
+    if name == "identity":
+        return load_identity(recipe.perception, recipe.video.crop_scale)
+    return {"sync": load_sync, "features": load_features}[name](recipe.perception)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xdub.config import Recipe, check_weights
+from xdub.config import Recipe, check_weights, phase_facts
 from xdub.data.lines import write_atomic
 from xdub.errors import UserError
 from xdub.tracking.run import TrackedRun
@@ -20,7 +20,6 @@ from xdub.train.cluster import check_resources
 from xdub.train.exported import exported_model
 from xdub.train.launch import run_job
 from xdub.train.networks import weights_file
-from xdub.train.phases import get_phase
 from xdub.train.preflight import check_data, check_disk, check_fresh, make_folder
 from xdub.train.progress import Show, watch
 from xdub.train.records import last_record
@@ -69,10 +68,10 @@ def train_phase(
     """
     out, started = Path(out), time.monotonic()
     folders = [Path(data)] if isinstance(data, (str, Path)) else [Path(folder) for folder in data]
-    train, expert = recipe.for_phase(phase), get_phase(phase).EXPERT
+    train, facts = recipe.for_phase(phase), phase_facts(phase)
     init_from = init_from or train.init_from
-    if expert is not None:
-        base = base or out / "editor" / "export"
+    if facts.expert is not None:
+        base = base or out / str(facts.starts_from) / "export"
     check_data(folders, phase, recipe)
     check_weights(recipe, (phase,))
     sources = {"base": _weights(base), "init_from": _weights(init_from)}

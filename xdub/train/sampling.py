@@ -14,7 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from xdub.config import Recipe
+from xdub.config import Recipe, expert_of, inpaints
 from xdub.data.clip import FPS, Clip
 from xdub.data.latents import encode_batch
 from xdub.data.plan import Plan, make_plan
@@ -28,7 +28,6 @@ from xdub.model.codec import Codec
 from xdub.model.lora import set_expert
 from xdub.seeding import rng, torch_rng
 from xdub.train.contact_sheet import Column, contact_sheet
-from xdub.train.phases import get_phase
 from xdub.train.phases.common import PhaseContext
 
 STEPS = 8
@@ -56,7 +55,7 @@ class StripSampler:
             conditions = batch["z_ref"], t, batch["audio"], batch["starts"]
             return model(z_t, *conditions, z_mask=batch.get("z_mask"), motion_frames=0)
 
-        expert = get_phase(self._phase).EXPERT
+        expert = expert_of(self._phase)
         low, high = getattr(self._recipe.dub, f"{expert}_band") if expert else (0.0, 1.0)
 
         def switch(t: float) -> None:
@@ -73,16 +72,16 @@ class StripSampler:
         return contact_sheet(self._columns(codec, z, batch), self._rows(), title)
 
     def _rows(self) -> tuple[str, str, str]:
-        return ("masked input" if self._phase == "generator" else "source", "generated", "truth")
+        return ("masked input" if inpaints(self._phase) else "source", "generated", "truth")
 
     def _columns(self, codec: Codec, z: Tensor, batch: dict[str, Any]) -> list[Column]:
-        """The generator's reference picture first, then moments of input, result and truth."""
-        source = batch["z_mask"] if self._phase == "generator" else batch["z_ref"]
+        """The reference picture of a phase that inpaints first, then moments of input, result and truth."""
+        source = batch["z_mask"] if inpaints(self._phase) else batch["z_ref"]
         films = [_pixels(codec.decode(latents)) for latents in (source, z, batch["z0"])]
         count = len(films[0])
         moments = np.linspace(0, count - 1, min(FRAMES, count)).round().astype(int)
         columns = [Column(title=f"{n / FPS:.2f} s", cells=[film[n] for film in films]) for n in moments]
-        if self._phase == "generator":
+        if inpaints(self._phase):
             reference = _pixels(codec.decode(batch["z_ref"]))[0]
             columns.insert(0, Column(title="reference", cells=[reference, None, None]))
         return columns

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 import xdub
-from xdub.config import Recipe, TrainConfig, recipe_from_dict
+from xdub.config import Recipe, TrainConfig, expert_of, recipe_from_dict
 from xdub.data.latents import encode_batch
 from xdub.data.lines import LineFile, read_lines, write_atomic
 from xdub.data.manifest import file_sha256
@@ -41,6 +41,7 @@ from xdub.train.networks import build_loss_context, build_model, weights_file
 from xdub.train.phases import get_phase
 from xdub.train.records import SKIPPED, CommittedSteps, SkippedBatches
 from xdub.train.sampling import StripSampler
+from xdub.train.spares import OTHER_ENVIRONMENT, Spares, become_rank
 from xdub.train.trainer import Sampler, Trainer
 from xdub.train.upload import Uploads
 from xdub.train.watchdog import Watchdog
@@ -76,13 +77,25 @@ class TrainJob:
 
 def run_in_ray(config: dict[str, TrainJob]) -> None:
     """Train function of Ray's TorchTrainer."""
+    become_rank()
     job, context = config["job"], RayContext()
     spare = ((os.cpu_count() or 1) - context.local_world_size) // context.local_world_size
-    make_stream = functools.partial(RayStream, actors=(1, max(1, spare // 2)))
+    make_stream = functools.partial(
+        RayStream, actors=(1, max(1, spare // 2)), actor_environment=OTHER_ENVIRONMENT
+    )
     seconds = recipe_from_dict(job.recipe).for_phase(job.phase).hang_seconds
     report = Path(job.folder) / f"hang-{time.strftime('%Y%m%dT%H%M%S')}-rank{context.rank}.txt"
-    with Watchdog(seconds, report) as watchdog:
-        train_rank(job, context, make_stream, watchdog.beat)
+    with (
+        Watchdog(seconds, report) as watchdog,
+        Spares(context.local_world_size, context.device.type) as spares,
+    ):
+
+        def beat() -> None:
+            watchdog.beat()
+            if context.local_rank == 0:
+                spares.beat()
+
+        train_rank(job, context, make_stream, beat)
 
 
 def run_here(job: TrainJob) -> None:
@@ -180,7 +193,7 @@ def train_rank(
                 context,
                 recipe=recipe,
                 phase=job.phase,
-                expert=get_phase(job.phase).EXPERT,
+                expert=expert_of(job.phase),
                 step=trainer.progress.step,
             )
             if context.rank == 0:
@@ -223,7 +236,7 @@ def run_facts(
 ) -> dict[str, Any]:
     """What a checkpoint remembers of its run; some of it must be the same on resume."""
     train, raw = recipe.for_phase(job.phase), job.recipe
-    sections = ["video", "codec", "audio", "model"] + (["lora"] if get_phase(job.phase).EXPERT else [])
+    sections = ["video", "codec", "audio", "model"] + (["lora"] if expert_of(job.phase) else [])
     network = hashlib.sha256(
         json.dumps([raw[name] for name in sections], sort_keys=True).encode()
     ).hexdigest()[:16]

@@ -18,6 +18,7 @@ from typing import Any
 from xdub.config import TrainConfig
 from xdub.train.cluster import capacity, choose_workers, per_worker, use_gpu
 from xdub.train.failures import Failures, judge
+from xdub.train.spares import RANK_ENVIRONMENT
 from xdub.train.trainer import STOP_FILE
 from xdub.train.worker import TrainJob, run_in_ray
 
@@ -43,6 +44,7 @@ def fit(job: TrainJob, train: TrainConfig, workers: int, failures: Failures) -> 
         run_config=RunConfig(
             name=f"run{time.time_ns()}",  # Ray would go on with one that has the name of an earlier one
             storage_path=str(storage),
+            worker_runtime_env={"env_vars": RANK_ENVIRONMENT},
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
@@ -77,9 +79,10 @@ def _may_replace(error: Exception, job: TrainJob, train: TrainConfig, workers: i
 def _trainer_class() -> Any:
     """Ray's trainer with a function `may_replace` in place of its policy, which counts failures of every kind.
 
-    And with an actor less to wait for.
+    And with two actors less to wait for.
     """
     from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
     from ray.train.v2._internal.execution.failure_handling import FailureDecision, FailurePolicy
     from ray.train.v2.api.config import FailureConfig
     from ray.train.v2.torch.torch_trainer import TorchTrainer
@@ -102,10 +105,10 @@ def _trainer_class() -> Any:
             return super()._initialize_and_run_controller(**arguments)
 
         def _create_default_callbacks(self) -> Any:
-            # Its actor hands out data sets; ours are streams that the ranks open themselves.
-            return [
-                each for each in super()._create_default_callbacks() if not isinstance(each, DatasetsCallback)
-            ]
+            # One hands out data sets; ours are streams that the ranks open themselves. The other frees the places of
+            # a lost controller's workers, but asks Ray's dashboard for it, which may not run; our supervisor does it.
+            unused = (DatasetsCallback, PlacementGroupCleanerCallback)
+            return [each for each in super()._create_default_callbacks() if not isinstance(each, unused)]
 
     return Trainer
 

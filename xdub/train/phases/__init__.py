@@ -1,17 +1,14 @@
-"""One file per training phase: what it conditions on and what it minimises. The loop is in `xdub.train.trainer`."""
+"""One file per training phase: what it minimises. What else sets it apart is in `xdub.config.phases`; the loop is in
+`xdub.train.trainer`."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from types import ModuleType
 
-from xdub.errors import UserError
+from xdub.config import phase_facts
 
 
 def get_phase(name: str) -> ModuleType:
-    """Module of a phase, with ``loss(model, batch, ctx) -> LossTerms`` and ``EXPERT`` (adapter name or None)."""
-    from xdub.train.phases import editor, generator, lip, texture
-
-    phases = {"generator": generator, "editor": editor, "lip": lip, "texture": texture}
-    if name not in phases:
-        raise UserError(f"unknown phase {name!r}; choose one of: {', '.join(phases)}")
-    return phases[name]
+    """Module of a phase, with ``loss(model, batch, ctx) -> LossTerms``. UserError for a name that is no phase's."""
+    return import_module(f"xdub.train.phases.{phase_facts(name).name}")

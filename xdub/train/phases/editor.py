@@ -4,6 +4,4 @@ from __future__ import annotations
 
 from xdub.train.phases.generator import loss
 
-EXPERT = None
-
-__all__ = ["EXPERT", "loss"]
+__all__ = ["loss"]

@@ -7,8 +7,6 @@ from typing import Any
 from xdub.losses.terms import LossTerms
 from xdub.train.phases.common import PhaseContext, draw_noise, flow_loss, predict
 
-EXPERT = None
-
 
 def loss(model, batch: dict[str, Any], ctx: PhaseContext) -> LossTerms:
     """Eq. 1 over all noise levels of Eq. 2 with the recipe's alpha."""

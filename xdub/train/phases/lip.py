@@ -8,8 +8,6 @@ from xdub.losses.single_step import single_step_video
 from xdub.losses.terms import LossTerm, LossTerms
 from xdub.train.phases.common import PhaseContext, draw_noise, flow_loss, predict
 
-EXPERT = "lip"
-
 
 def loss(model, batch: dict[str, Any], ctx: PhaseContext) -> LossTerms:
     """Eq. 1 + sync_weight * BCE(cos(video, audio), 1); Eq. 12 as printed would reward lips out of sync."""

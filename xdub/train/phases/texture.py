@@ -13,8 +13,6 @@ from xdub.losses.single_step import single_step_video
 from xdub.losses.terms import LossTerm, LossTerms
 from xdub.train.phases.common import PhaseContext, draw_noise, flow_loss, predict
 
-EXPERT = "texture"
-
 
 def loss(model, batch: dict[str, Any], ctx: PhaseContext) -> LossTerms:
     """Eq. 13: Eq. 1 + identity_weight (1 - cos identity) + clip_weight (1 - cos features) on the silent samples."""

@@ -1,0 +1,293 @@
+"""`python -m perf step`: one real training step, timed, weighed and set beside what the planner said.
+
+Implementations take turns in one process, on the same weights and the same batch of noise; what does not fit or does
+not compile is a row with its reason, and the others go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from perf import rows
+from perf.environment import clock_mhz, environment
+from perf.step_bench import (
+    IMPLEMENTATIONS,
+    PARTS,
+    Bench,
+    Step,
+    attention_core,
+    chosen,
+    obstacle,
+    one_rank,
+)
+from perf.step_case import Case, cases, prediction
+from perf.step_table import table
+from perf.timing import summary
+from xdub.config import PHASES
+from xdub.errors import UserError
+from xdub.model.checkpointing import POLICIES
+from xdub.plan.gpus import Gpu, gpu_called, known_gpu
+
+TOLERANCE = {"bfloat16": 2e-2, "float32": 1e-3}
+"""Largest relative difference of loss and gradient norm from the reference's, by precision."""
+
+
+class OutOfTime(Exception):
+    """`--minutes` are over."""
+
+
+def measure(
+    chosen_cases: Sequence[Case],
+    implementations: Sequence[str],
+    *,
+    steps: int,
+    warmup: int,
+    seconds: float,
+    gpu: Gpu | None,
+    efficiency: float,
+    path: Path | None = None,
+) -> list[dict[str, Any]]:
+    """All rows; printed and written as they come. None is begun when ``seconds`` are over."""
+    deadline, found = time.monotonic() + seconds, list[dict[str, Any]]()
+    with one_rank() as context:
+        bench = Bench(context)
+        shared = _shared(bench.device)
+        for case in chosen_cases:
+            planned = prediction(case, gpu, efficiency)
+            common = {**shared, **case.facts(), "planned": planned}
+            for row in _rows(bench, case, implementations, steps, warmup, deadline, planned):
+                found.append({**common, "time": _now(), **row})
+                print(line(found[-1]), flush=True)
+            if path is not None:
+                rows.write(path, found)
+        bench.discard()
+    return found
+
+
+def _rows(
+    bench: Bench,
+    case: Case,
+    implementations: Sequence[str],
+    steps: int,
+    warmup: int,
+    deadline: float,
+    planned: dict[str, Any],
+) -> list[dict[str, Any]]:
+    """One row for every implementation of a case, without what all of them share."""
+    reasons = {impl: obstacle(impl, case, bench.device) for impl in implementations}
+    able = [impl for impl, reason in reasons.items() if reason is None]
+    taken, first, failed = compete(bench, case, able, steps=steps, warmup=warmup, deadline=deadline)
+    told = []
+    for impl, reason in reasons.items():
+        row: dict[str, Any] = {"provider": impl}
+        if reason is not None:
+            row |= {"status": "unavailable", "reason": reason}
+        elif impl in failed:
+            row |= failed[impl]
+        else:
+            row |= {"status": "ok", "attention_core": attention_core(impl, case, bench.device)}
+            row |= {"first_ms": first[impl]} | _figures(case, taken[impl], planned, bench.device)
+        told.append(row)
+    _compare(told, TOLERANCE[case.facts()["dtype"]])
+    return told
+
+
+def compete(
+    bench: Bench, case: Case, able: Sequence[str], *, steps: int, warmup: int, deadline: float
+) -> tuple[dict[str, list[Step]], dict[str, float], dict[str, dict[str, str]]]:
+    """Steps of every implementation, in turns; ms of its very first; status and reason of those that failed.
+
+    One that fails is out, and the others begin anew with another engine.
+    """
+    alive, failed = list(able), dict[str, dict[str, str]]()
+    while alive:
+        taken: dict[str, list[Step]] = {impl: [] for impl in alive}
+        first: dict[str, float] = {}
+        impl = alive[0]
+        try:
+            _in_time(deadline)
+            bench.prepare(case)
+            for impl in alive:
+                with chosen(impl, bench.device):
+                    for _ in range(warmup):
+                        _in_time(deadline)
+                        first.setdefault(impl, sum(bench.step().ms))
+            for turn in range(steps):
+                for impl in alive[turn % len(alive) :] + alive[: turn % len(alive)]:
+                    _in_time(deadline)
+                    with chosen(impl, bench.device):
+                        taken[impl].append(bench.step())
+            return taken, first, failed
+        except OutOfTime:
+            late = {"status": "not-measured", "reason": "--minutes were over"}
+            failed |= {name: late for name, some in taken.items() if not some}
+            return taken, first, failed
+        except Exception as problem:  # memory, compilers, drivers, kernels: each is a row
+            failed[impl] = {"status": "failed", "reason": rows.reason(problem)}
+        # Only here is the exception gone, and with it the frames that hold what did not fit.
+        alive.remove(impl)
+        bench.discard()
+    return {}, {}, failed
+
+
+def _in_time(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise OutOfTime
+
+
+def _figures(case: Case, taken: list[Step], planned: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """What the steps of one implementation come to."""
+    times = summary([sum(step.ms) for step in taken])
+    seconds = times.p50 / 1e3
+    here = gpu_called(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    peak = here.tflops * 1e12 * seconds if here else None  # FLOP of a step's time
+    every = sum(planned["flops"].values())
+    return {
+        "p20_ms": times.p20,
+        "p50_ms": times.p50,
+        "p80_ms": times.p80,
+        "noise": times.noise,
+        "samples": times.samples,
+        "parts_ms": dict(zip(PARTS, np.median([step.ms for step in taken], axis=0).tolist(), strict=True)),
+        "tokens_per_s": case.batch * case.tokens / seconds,
+        "tflops": planned["model_flops"] / seconds / 1e12,
+        "mfu": planned["model_flops"] / peak if peak else None,
+        # What `xdub plan --efficiency` assumes.
+        "efficiency": every / peak if peak else None,
+        "peak_bytes": max((step.peak_bytes for step in taken if step.peak_bytes is not None), default=None),
+        "sm_mhz": clock_mhz(),
+        "loss": taken[-1].loss,
+        "grad_norm": taken[-1].grad_norm,
+    }
+
+
+def _compare(told: list[dict[str, Any]], tolerance: float) -> None:
+    """Against the reference: how far off, how many times faster. One that computes something else is no competitor."""
+    base = next((row for row in told if row["provider"] == "reference" and row["status"] == "ok"), None)
+    for row in told:
+        if base is None or row["status"] != "ok":
+            continue
+        row["error"] = max(abs(row[name] / base[name] - 1) for name in ("loss", "grad_norm"))
+        row["times_reference"] = base["p50_ms"] / row["p50_ms"]
+        if not row["error"] <= tolerance:
+            row |= {
+                "status": "wrong",
+                "reason": f"loss or gradient norm is off by {row['error']:.1e} from the reference's",
+            }
+
+
+def line(row: dict[str, Any]) -> str:
+    """One row for people, as it comes."""
+    what = f"{row['shape']:34s}{row['mode']:20s}{row['provider']:11s}"
+    if row["status"] != "ok":
+        return f"{what}{row['status']}: {row['reason'][:110]}"
+    parts = " + ".join(f"{name} {row['parts_ms'][name]:.1f}" for name in PARTS)
+    share = "" if row["mfu"] is None else f"  MFU {row['mfu']:.1%}"
+    return f"{what}{row['p50_ms']:10.1f} ms ({parts}){share}"
+
+
+def _shared(device: torch.device) -> dict[str, Any]:
+    """What all rows say of machine and code."""
+    ceilings: dict[str, float] = {}
+    if device.type == "cuda":
+        from perf.ceilings import ceilings as measured
+
+        ceilings = measured()
+    command = " ".join(["python -m perf", *sys.argv[1:]])
+    machine = {"device": device.type, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    return {
+        "schema": rows.SCHEMA,
+        "environment": environment() | machine,
+        "ceilings": ceilings,
+        "command": command,
+    }
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{number}: 1 or more")
+    return number
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "step", help="one training step: time, memory, MFU, and the plan beside it", description=__doc__
+    )
+    parser.add_argument("--recipe", default="xdub-1b", help="name or file (default xdub-1b)")
+    parser.add_argument("--phase", default="editor", choices=PHASES)
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    parser.add_argument(
+        "--tokens",
+        type=_positive,
+        nargs="+",
+        default=[40_960, 10_240],
+        help="of one sample, about: the recipe's window at the picture size that comes nearest",
+    )
+    parser.add_argument("--checkpointing", nargs="+", choices=POLICIES, default=["attention", "none", "full"])
+    parser.add_argument("--impl", nargs="+", choices=IMPLEMENTATIONS, default=list(IMPLEMENTATIONS))
+    parser.add_argument("--compile", choices=("off", "on", "both"), default="off", help="torch.compile")
+    parser.add_argument("--micro-batch", type=_positive, default=1, help="samples of the step")
+    parser.add_argument("--zero-stage", type=int, choices=(0, 1, 2, 3), default=0, help="of one rank")
+    parser.add_argument("--steps", type=_positive, default=5, help="timed, of each (default 5)")
+    parser.add_argument("--warmup", type=_positive, default=2, help="before them (default 2)")
+    parser.add_argument("--minutes", type=float, default=8.0, help="begin no step later than this")
+    parser.add_argument("--gpu", help="whose peak the plan's time follows from (default: this machine's)")
+    parser.add_argument("--efficiency", type=float, default=0.4, help="that the plan assumes (default 0.4)")
+    parser.add_argument(
+        "--json", type=Path, help="result file (default perf/results/GPU/DATE-COMMIT.step.jsonl)"
+    )
+    parser.set_defaults(main=main)
+
+
+def main(told: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from perf.run import default_path
+
+    try:
+        gpu = known_gpu(told.gpu) if told.gpu else None
+        if gpu is None and torch.cuda.is_available():
+            gpu = gpu_called(torch.cuda.get_device_name())
+        every = list(
+            cases(
+                told.recipe,
+                told.phase,
+                tokens=told.tokens,
+                policies=told.checkpointing,
+                compiled={"off": [False], "on": [True], "both": [False, True]}[told.compile],
+                micro_batch=told.micro_batch,
+                zero_stage=told.zero_stage,
+                overrides=told.set,
+            )
+        )
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    path = told.json or default_path(environment()).with_suffix(".step.jsonl")
+    found = measure(
+        every,
+        told.impl,
+        steps=told.steps,
+        warmup=told.warmup,
+        seconds=60 * told.minutes,
+        gpu=gpu,
+        efficiency=told.efficiency,
+        path=path,
+    )
+    Console(width=140 if not sys.stdout.isatty() else None).print(table(found))
+    print(path)
+    return 1 if any(row["status"] == "wrong" for row in found) or not rows.measured(found) else 0

@@ -1,0 +1,126 @@
+"""What a step is measured at, and what the planner says of it beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from xdub.config import Recipe, expert_of
+from xdub.config.recipe import MAX_SIZE
+from xdub.model.codec import SPACE_FACTOR
+from xdub.plan.flops import ENCODED, step_parts, train_step_flops
+from xdub.plan.gpus import Gpu
+from xdub.plan.memory import memory
+from xdub.plan.plan import planned_recipe
+from xdub.plan.rehearsal import activations
+from xdub.plan.shapes import shapes
+
+STILL = ("train.lr=1e-12", "train.warmup=0")
+"""Weights that stay where they are: every step of every implementation is the same problem, and can be compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One step's problem; implementations compete at it."""
+
+    recipe: Recipe
+    phase: str
+    overrides: tuple[str, ...]
+    """What the user changed of the recipe."""
+
+    @property
+    def policy(self) -> str:
+        return self.recipe.for_phase(self.phase).activation_checkpointing
+
+    @property
+    def compiled(self) -> bool:
+        return self.recipe.for_phase(self.phase).compile
+
+    @property
+    def tokens(self) -> int:
+        """Of one sample."""
+        return shapes(self.recipe, self.phase).tokens
+
+    @property
+    def batch(self) -> int:
+        """Samples of a step."""
+        return self.recipe.for_phase(self.phase).global_batch
+
+    def facts(self) -> dict[str, Any]:
+        """What its rows say of it, and the key by which `perf compare` finds them again."""
+        train = self.recipe.for_phase(self.phase)
+        return {
+            "kernel": "step",
+            "shape": f"{self.recipe.name} {self.phase} {self.batch} x {self.tokens}",
+            "mode": self.policy + (" compiled" if self.compiled else ""),
+            "dtype": {"bf16": "bfloat16", "fp32": "float32"}[train.precision],
+            "recipe": self.recipe.name,
+            "set": list(self.overrides),
+            "phase": self.phase,
+            "window": self.recipe.phase(self.phase).window,
+            "side": self.recipe.video.size,
+            "blocks": self.recipe.model.num_layers,
+            "tokens": self.tokens,
+            "micro_batch": self.batch,
+            "checkpointing": self.policy,
+            "compile": self.compiled,
+            "zero_stage": train.zero_stage,
+        }
+
+
+def cases(
+    name: str,
+    phase: str,
+    *,
+    tokens: Sequence[int],
+    policies: Sequence[str],
+    compiled: Sequence[bool],
+    micro_batch: int,
+    zero_stage: int,
+    overrides: Sequence[str],
+) -> Iterator[Case]:
+    """All combinations; those that share an engine one after the other. UserError for a recipe that does not fit."""
+    for on in compiled:
+        for wanted in tokens:
+            for policy in policies:
+                settings = {
+                    "micro_batch": micro_batch,
+                    "global_batch": micro_batch,
+                    "zero_stage": zero_stage,
+                    "compile": str(on).lower(),
+                    "activation_checkpointing": policy,
+                }
+                ours = [*STILL, *(f"train.{key}={value}" for key, value in settings.items())]
+                recipe = planned_recipe(name, [*overrides, *ours], 1)
+                yield Case(recipe=at_tokens(recipe, phase, wanted), phase=phase, overrides=tuple(overrides))
+
+
+def at_tokens(recipe: Recipe, phase: str, wanted: int) -> Recipe:
+    """The recipe with its own window, at the side of the picture that brings a sample nearest to ``wanted`` tokens."""
+    step = SPACE_FACTOR * max(recipe.model.patch[1:])
+    sized = [
+        replace(recipe, video=replace(recipe.video, size=side)) for side in range(step, MAX_SIZE + 1, step)
+    ]
+    return min(sized, key=lambda candidate: abs(shapes(candidate, phase).tokens - wanted))
+
+
+def prediction(case: Case, gpu: Gpu | None, efficiency: float) -> dict[str, Any]:
+    """What `xdub plan` says of a step on latents: no codec runs, and an allocator does not see the plan's reserve.
+
+    Milliseconds follow from ``efficiency``, a share of the peak of ``gpu``; None without a GPU.
+    """
+    recipe, phase = case.recipe, case.phase
+    parts = memory(recipe, phase, activations(recipe, phase, case.policy, 1), gpus=1)
+    allocated = parts.total - parts.reserve - (0 if expert_of(phase) else parts.frozen_networks)
+    flops = {part: value for part, value in step_parts(recipe, phase).items() if part != ENCODED}
+    seconds = sum(flops.values()) / (gpu.tflops * 1e12 * efficiency) if gpu else None
+    return {
+        "gpu": gpu.name if gpu else None,
+        "efficiency": efficiency,
+        "ms": None if seconds is None else 1e3 * seconds,
+        "allocated_bytes": allocated,
+        "memory": asdict(parts),
+        "flops": flops,
+        "model_flops": train_step_flops(recipe, phase),
+    }

@@ -1,0 +1,78 @@
+"""What sets the phases apart has one place, and a recipe says which of them it trains."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from xdub.bootstrap import stage_names
+from xdub.config import PHASES, load_recipe, phase_facts, phases, recipe_from_dict
+from xdub.errors import UserError
+from xdub.plan.data import data
+from xdub.train.phases import get_phase
+
+PACKAGE = Path(phases.__file__).parents[1]
+TELL_APART = {"bundle.py", "report.py", "targets.py", "dub.py"}
+"""Files that choose between the two models of a bundle, which bear the names of the phases that train them."""
+
+
+def test_no_other_code_compares_a_phase_with_a_name():
+    found = []
+    for path in PACKAGE.rglob("*.py"):
+        if path.name in TELL_APART:
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Compare):
+                values = {each.value for each in ast.walk(node) if isinstance(each, ast.Constant)}
+                found += [f"{path.name}:{node.lineno}"] if values & set(PHASES) else []
+    assert found == []
+
+
+@pytest.mark.parametrize("name", PHASES)
+def test_a_phase_starts_from_an_earlier_one_and_has_a_loss(name):
+    facts = phase_facts(name)
+    assert callable(get_phase(name).loss)
+    assert facts.starts_from is None or PHASES.index(facts.starts_from) < PHASES.index(name)
+    assert facts.expert is None or facts.starts_from is not None
+    assert not facts.networks or facts.decodes
+
+
+def test_a_name_that_is_no_phase_is_refused_by_one_line_that_lists_them():
+    recipe = load_recipe("tiny")
+    for asked in (phase_facts, recipe.phase, recipe.for_phase, get_phase, lambda name: data(recipe, name)):
+        with pytest.raises(UserError, match="unknown phase 'polish'; choose one of: generator, editor, lip"):
+            asked("polish")
+
+
+def test_a_recipe_without_the_section_of_a_phase_of_the_method_is_refused():
+    raw = load_recipe("tiny").to_dict()
+    del raw["phases"]["lip"]
+    with pytest.raises(UserError, match=r"^phases\.lip is missing from the recipe$"):
+        recipe_from_dict(raw)
+
+
+def test_an_optional_phase_is_trained_where_a_recipe_has_its_section_and_nowhere_else(monkeypatch):
+    polish = dataclasses.replace(phase_facts("editor"), name="polish", optional=True, epochs=None)
+    monkeypatch.setattr(phases, "_ALL", (*phases._ALL, polish))
+    for module in ("phases", "loader", "recipe"):
+        monkeypatch.setattr(f"xdub.config.{module}.PHASES", (*PHASES, "polish"))
+    without = load_recipe("tiny")
+    assert without.phase_names == PHASES
+    assert stage_names(without) == ("generator", "pairs", "editor", "lip", "texture", "bundle")
+    with pytest.raises(UserError, match="tiny does not train the phase polish: it has no section"):
+        without.for_phase("polish")
+    # It has its own numbers or none: another phase's are never taken for them.
+    with pytest.raises(UserError, match=r"phases\.polish\.window is missing from the recipe"):
+        load_recipe("tiny", ["phases.polish.alpha=1"])
+    recipe = load_recipe(
+        "tiny", ["phases.polish.alpha=1", "phases.polish.window=25", "phases.polish.steps=7"]
+    )
+    assert recipe.for_phase("polish").steps == 7
+    assert stage_names(recipe)[-2:] == ("polish", "bundle")
+    assert recipe_from_dict(recipe.to_dict()) == recipe
+    # The planner measures it with the paper's pairs, and claims no epochs of the paper's.
+    planned = data(recipe, "polish")
+    assert (planned.paper_hours, planned.paper_epochs) == (400, None) and planned.epochs > 0
