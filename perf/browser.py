@@ -29,7 +29,7 @@ def take_picture(
     *,
     cookies: Mapping[str, str],
     wait_for: str,
-    size: tuple[int, int] = (1500, 720),
+    size: tuple[int, int] = (1500, 900),
     seconds: float = 90.0,
 ) -> None:
     """Write what is seen at ``url`` to the PNG ``path``, as soon as the page shows the text ``wait_for``.

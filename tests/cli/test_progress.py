@@ -29,6 +29,13 @@ def test_a_long_job_says_now_and_then_how_far_it_is(capsys, monkeypatch):
     assert capsys.readouterr().err.splitlines()[:2] == ["dubbing: 1 of 4 frames", "dubbing: 2"]
 
 
+def test_a_long_line_stays_one_line(capsys, monkeypatch):
+    monkeypatch.setattr(module, "LINE_EVERY", 0.0)
+    with progress("making pairs") as report:
+        report(1, 4, "workers " * 20)
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
 def test_a_failed_job_does_not_say_that_it_is_done(capsys):
     try:
         with progress("dubbing"):

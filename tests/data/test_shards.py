@@ -90,6 +90,14 @@ def test_a_manifest_cannot_point_elsewhere(dataset: Path, name: str) -> None:
         read_manifest(dataset)
 
 
+def test_a_shard_cannot_be_a_link_to_elsewhere(dataset: Path, tmp_path: Path) -> None:
+    shard = dataset / read_manifest(dataset).shards[0].file
+    shard.rename(tmp_path / "elsewhere.parquet")
+    shard.symlink_to(tmp_path / "elsewhere.parquet")
+    with pytest.raises(UserError, match="shard is missing"):
+        read_manifest(dataset)
+
+
 def test_bad_manifests_are_one_clear_line(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a data set"):
         read_manifest(tmp_path)

@@ -73,6 +73,6 @@ def _lines(console: Console, title: str) -> Report:
         if time.monotonic() - last > LINE_EVERY:
             last = time.monotonic()
             of = "" if total is None else f" of {total:g}"
-            console.print(f"{title}: {done:g}{of} {text}".rstrip())
+            console.print(f"{title}: {done:g}{of} {text}".rstrip(), soft_wrap=True)
 
     return report

@@ -26,6 +26,12 @@ from xdub.submit.wheels import build_wheels
 ENDED = {"SUCCEEDED", "FAILED", "STOPPED"}
 INTERRUPTED = 130
 PATIENCE_SECONDS = 60.0
+TALKATIVE = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
+"""Loggers of Ray that tell of every file that is packed and sent."""
 STOP_SECONDS = 180
 """What a job has from the request to stop until it is killed: for a step of the largest recipe and a checkpoint."""
 
@@ -54,7 +60,8 @@ class Jobs:
         prepare_environment()
         from ray.job_submission import JobSubmissionClient
 
-        logging.getLogger("ray").setLevel(logging.WARNING)  # what it packs and uploads
+        for name in TALKATIVE:
+            logging.getLogger(name).setLevel(logging.WARNING)
         self.address = address
         try:
             self._client = JobSubmissionClient(address)
