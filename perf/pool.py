@@ -42,7 +42,7 @@ def add_parser(commands: Any) -> None:
 
 
 def main(told: argparse.Namespace) -> int:
-    before = os.getloadavg()
+    where, before = environment(), os.getloadavg()
     with tempfile.TemporaryDirectory(prefix="pool-") as name:
         folder = Path(name)
         data = told.data or render(folder / "clips", clips=told.clips)
@@ -52,7 +52,7 @@ def main(told: argparse.Namespace) -> int:
         killed |= _compare(folder / "undisturbed", folder / "killed")
     result = {
         "command": " ".join(["python -m perf", *sys.argv[1:]]),
-        "environment": environment(),
+        "environment": where,
         "load_average": {"before": before, "after": os.getloadavg()},  # of all that this machine has to do
         "settings": SETTINGS,
         "undisturbed": undisturbed,
