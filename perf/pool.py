@@ -42,10 +42,13 @@ def add_parser(commands: Any) -> None:
 
 
 def main(told: argparse.Namespace) -> int:
+    from xdub.data.manifest import read_manifest
+
     where, before = environment(), os.getloadavg()
     with tempfile.TemporaryDirectory(prefix="pool-") as name:
         folder = Path(name)
         data = told.data or render(folder / "clips", clips=told.clips)
+        clips = read_manifest(data)
         with FakeCloud(folder / "cloud", most=MOST) as cloud:
             undisturbed, timeline = _undisturbed(cloud, data, folder / "undisturbed")
             killed = _killed(cloud, data, folder / "killed", random.Random(told.seed))
@@ -54,6 +57,7 @@ def main(told: argparse.Namespace) -> int:
         "command": " ".join(["python -m perf", *sys.argv[1:]]),
         "environment": where,
         "load_average": {"before": before, "after": os.getloadavg()},  # of all that this machine has to do
+        "data": {"clips": len(clips.ids), "digest": clips.digest},
         "settings": SETTINGS,
         "undisturbed": undisturbed,
         "killed": killed,
