@@ -1,7 +1,7 @@
 """`python -m perf step`: one real training step, timed, weighed and set beside what the planner said.
 
-Implementations take turns in one process, on the same weights and the same batch of noise; what does not fit or does not
-compile is a row with its reason, and the others go on.
+Implementations take turns in one process, on the same weights and the same batch of noise; what does not fit or does
+not compile is a row with its reason, and the others go on.
 """
 
 from __future__ import annotations
@@ -237,9 +237,7 @@ def add_parser(commands: Any) -> None:
         default=[40_960, 10_240],
         help="of one sample, about: the recipe's window at the picture size that comes nearest",
     )
-    parser.add_argument(
-        "--checkpointing", nargs="+", choices=POLICIES, default=["attention", "none", "full"]
-    )
+    parser.add_argument("--checkpointing", nargs="+", choices=POLICIES, default=["attention", "none", "full"])
     parser.add_argument("--impl", nargs="+", choices=IMPLEMENTATIONS, default=list(IMPLEMENTATIONS))
     parser.add_argument("--compile", choices=("off", "on", "both"), default="off", help="torch.compile")
     parser.add_argument("--micro-batch", type=_positive, default=1, help="samples of the step")
@@ -249,7 +247,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--minutes", type=float, default=8.0, help="begin no step later than this")
     parser.add_argument("--gpu", help="whose peak the plan's time follows from (default: this machine's)")
     parser.add_argument("--efficiency", type=float, default=0.4, help="that the plan assumes (default 0.4)")
-    parser.add_argument("--json", type=Path, help="result file (default perf/results/GPU/DATE-COMMIT.step.jsonl)")
+    parser.add_argument(
+        "--json", type=Path, help="result file (default perf/results/GPU/DATE-COMMIT.step.jsonl)"
+    )
     parser.set_defaults(main=main)
 
 

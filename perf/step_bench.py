@@ -62,7 +62,7 @@ class Bench:
         if self._engine is None or self._built_for != wanted:
             self.discard()
             self._engine, self._built_for = self._build(case), wanted
-        network = self._engine.model.module
+        network: Any = self._engine.model.module
         network.checkpointing = case.policy
         if case.compiled:
             torch.compiler.reset()  # a real run has one shape only, and compiles for it
@@ -148,7 +148,7 @@ def wake(model: nn.Module) -> None:
     draw = torch.Generator().manual_seed(0)
     for p in model.parameters():
         if p.requires_grad and p.ndim > 1 and not p.detach().any():
-            p.data.normal_(std=0.02, generator=draw)
+            p.data.normal_(std=p.shape[-1] ** -0.5, generator=draw)
 
 
 def obstacle(impl: str, case: Case, device: torch.device) -> str | None:

@@ -94,9 +94,7 @@ def cases(
                 }
                 ours = [*STILL, *(f"train.{key}={value}" for key, value in settings.items())]
                 recipe = planned_recipe(name, [*overrides, *ours], 1)
-                yield Case(
-                    recipe=at_tokens(recipe, phase, wanted), phase=phase, overrides=tuple(overrides)
-                )
+                yield Case(recipe=at_tokens(recipe, phase, wanted), phase=phase, overrides=tuple(overrides))
 
 
 def at_tokens(recipe: Recipe, phase: str, wanted: int) -> Recipe:

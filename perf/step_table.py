@@ -19,7 +19,9 @@ def table(found: Sequence[dict[str, Any]]) -> Table:
     made = Table(title=title, title_justify="left", title_style="bold")
     for name in ("tokens", "policy", "impl"):
         made.add_column(name)
-    ahead = f"planned ms at {planned['efficiency']:.0%} of {planned['gpu']}" if planned["gpu"] else "planned ms"
+    ahead = (
+        f"planned ms at {planned['efficiency']:.0%} of {planned['gpu']}" if planned["gpu"] else "planned ms"
+    )
     for name in ("ms", "tokens/s", "MFU", "x reference", "peak GiB", "planned GiB", ahead):
         made.add_column(name, justify="right")
     for number, row in enumerate(found):

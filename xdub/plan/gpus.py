@@ -85,9 +85,7 @@ def known_gpu(name: str | None, *, memory_gb: float | None = None, tflops: float
 def gpu_called(device_name: str) -> Gpu | None:
     """The GPU of ``torch.cuda.get_device_name()``; None for one we have no figures of."""
     lowered = device_name.lower()
-    return next(
-        (GPUS[name] for words, name in _DEVICE_NAMES if all(word in lowered for word in words)), None
-    )
+    return next((GPUS[name] for words, name in _DEVICE_NAMES if all(word in lowered for word in words)), None)
 
 
 def peak_flops(device_name: str) -> float | None:
