@@ -1,4 +1,4 @@
-"""`python -m perf report`: tables of README.md, docs/kernels.md and docs/plan.md, from the newest files of every GPU."""
+"""`python -m perf report`: tables of README.md, docs/kernels.md, docs/plan.md from the newest files of every GPU."""
 
 from __future__ import annotations
 
