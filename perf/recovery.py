@@ -68,6 +68,8 @@ class Bench:
 
     def stages(self) -> list[dict[str, Any]]:
         """Every ZeRO stage with two workers against one process without sharding."""
+        if not self._told.stages:
+            return []
         single = self.undisturbed(0, workers=1).losses()
         rows = []
         for stage in self._told.stages:
