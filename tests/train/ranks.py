@@ -6,6 +6,7 @@ JSON object: case -> {losses, weights, average} as exact floats.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
@@ -79,7 +80,7 @@ def run(case: dict[str, Any]) -> dict[str, Any]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    context = mp.get_context("fork")  # this process has imported deepspeed, which takes seconds
+    context = mp.get_context("fork")  # this process has imported all that a rank needs, which takes seconds
     queue = context.SimpleQueue()
     ranks = [
         context.Process(target=train_rank, args=(rank, case["workers"], port, case, queue))
@@ -101,6 +102,9 @@ def _joined(ranks: list[Any], queue: Any) -> bool:
 
 if __name__ == "__main__":
     os.environ["DS_ACCELERATOR"] = "cpu"
-    import deepspeed  # noqa: F401
+    # What a rank with ZeRO-3 would load for itself, in each of fifty processes.
+    import deepspeed.runtime.zero.stage3  # noqa: F401
+    import torch._dynamo  # noqa: F401
 
+    gc.freeze()  # DeepSpeed collects garbage in every rank: a second each for what is loaded here
     print(json.dumps({name: run(case) for name, case in json.loads(sys.argv[1]).items()}))
