@@ -1,4 +1,7 @@
-"""`train_phase` under Ray Train with two workers and ZeRO-2: killed anywhere, the same committed run comes out."""
+"""`train_phase` under Ray Train with two workers and ZeRO-2: killed anywhere, the same committed run comes out.
+
+A start of Ray takes seconds: what can be seen in a run that is there anyway is looked at in that one.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,15 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from xdub.data.lines import read_lines
 from xdub.errors import UserError
-from xdub.ray_session import ensure_ray
 from xdub.tracking.sink import read_state
 from xdub.train.records import last_record
 from xdub.train.run import RunResult, train_phase
@@ -23,6 +28,7 @@ from xdub.train.run import RunResult, train_phase
 pytestmark = pytest.mark.slow
 
 TWO_WORKERS = ("train.workers=2", "train.zero_stage=2", "train.micro_batch=1", "train.checkpoint_every=2")
+LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
 def quiet(progress) -> None:
@@ -30,19 +36,39 @@ def quiet(progress) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def ray_session():
-    ensure_ray(cpus=4)
-    yield
+def ray_session() -> Iterator[None]:
+    """A machine that offers two of the resource `train`."""
     import ray
 
+    ray.init(
+        address="local",
+        num_cpus=4,
+        resources={"train": 2},
+        include_dashboard=False,
+        object_store_memory=400_000_000,
+        logging_level="ERROR",
+        log_to_driver=False,
+    )
+    yield
     ray.shutdown()
 
 
 @pytest.fixture(scope="module")
 def whole(small, clips, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
-    """An uninterrupted run of six steps."""
+    """An uninterrupted run of six steps. Its workers write down which of Ray's resources they have."""
     out = tmp_path_factory.mktemp("whole")
-    return train_phase("generator", small(*TWO_WORKERS), clips, out, progress=quiet)
+
+    def resources(model, context):
+        import numpy as np
+        import ray
+        import torch.distributed as dist
+
+        mine = ray.get_runtime_context().get_assigned_resources()
+        (out / f"resources{dist.get_rank()}.json").write_text(json.dumps(mine))
+        return np.zeros((2, 2, 3), np.uint8)
+
+    recipe = small(*TWO_WORKERS, "train.resource=train", "train.sample_every=3")
+    return train_phase("generator", recipe, clips, out, sampler=resources, progress=quiet)
 
 
 def curve(folder: Path) -> list[tuple]:
@@ -59,12 +85,16 @@ def test_two_workers_train_on_every_sample_once(whole: RunResult) -> None:
     assert [r["step"] for r in records if r["kind"] == "metrics"] == [2, 4, 6]
 
 
+def test_workers_take_the_resource_that_their_run_names(whole: RunResult) -> None:
+    for rank in range(2):
+        mine = json.loads((whole.folder.parent / f"resources{rank}.json").read_text())
+        assert (mine["train"], mine["CPU"]) == (1.0, 1.0)
+
+
 def test_a_killed_worker_costs_an_attempt_and_changes_nothing(small, clips, whole, tmp_path: Path) -> None:
     marker = str(tmp_path / "killed")
 
     def kill_once(model, context):
-        import os
-        import signal
 
         import numpy as np
         import torch.distributed as dist
@@ -100,12 +130,24 @@ def test_more_workers_than_ray_has_are_refused(small, clips, tmp_path: Path) -> 
 
 
 def test_a_resource_that_no_machine_offers_is_refused(small, clips, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="offer the Ray resource 'train'; this Ray has room for 0"):
-        train_phase("generator", small("train.resource=train"), clips, tmp_path, progress=quiet)
+    with pytest.raises(UserError, match="offer the Ray resource 'other'; this Ray has room for 0"):
+        train_phase("generator", small("train.resource=other"), clips, tmp_path, progress=quiet)
 
 
-def test_a_killed_driver_continues_from_its_checkpoint(small, clips, whole, tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Killed:
+    """What was seen of a run with a Ray of its own before its driver was killed."""
+
+    out: Path
+    runs: dict[str, str]
+    """phase -> its run in the tracker."""
+    listened: set[tuple[str, int, str]]
+
+
+@pytest.fixture(scope="module")
+def killed(small, clips, tmp_path_factory: pytest.TempPathFactory) -> Killed:
     recipe = small(*TWO_WORKERS, "train.sample_every=1")
+    tmp_path = tmp_path_factory.mktemp("driver")
     script = tmp_path / "driver.py"
     script.write_text(
         textwrap.dedent(f"""
@@ -125,16 +167,41 @@ def test_a_killed_driver_continues_from_its_checkpoint(small, clips, whole, tmp_
     """)
     )
     out = tmp_path / "run"
-    record = out / "generator/steps.jsonl"
     driver = subprocess.Popen([sys.executable, str(script), str(out), str(clips)], start_new_session=True)
-    _wait_for_step(record, 1, 3, driver)
-    ids = read_state(out)["phases"]
-    os.kill(driver.pid, signal.SIGKILL)
-    assert driver.wait(timeout=120) == -signal.SIGKILL
-    result = train_phase("generator", small(*TWO_WORKERS), clips, out, resume=True, progress=quiet)
+    try:
+        _wait_for_step(out / "generator/steps.jsonl", 1, 3, driver)
+        return Killed(out, read_state(out)["phases"], listening(psutil.Process(driver.pid)))
+    finally:
+        driver.kill()
+        driver.wait(timeout=120)
+
+
+def listening(root: psutil.Process) -> set[tuple[str, int, str]]:
+    """(address, port, process) of everything that a process and its descendants listen at."""
+    found = set()
+    for process in [root, *root.children(recursive=True)]:
+        try:
+            connections = process.net_connections("inet")
+            found |= {
+                (c.laddr.ip, c.laddr.port, process.name())
+                for c in connections
+                if c.status == psutil.CONN_LISTEN
+            }
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_a_local_training_with_two_workers_listens_on_loopback_alone(killed: Killed) -> None:
+    assert any("raylet" in name for *_, name in killed.listened)
+    assert {where for where in killed.listened if where[0] not in LOOPBACK} == set()
+
+
+def test_a_killed_driver_continues_from_its_checkpoint(small, clips, whole, killed: Killed) -> None:
+    result = train_phase("generator", small(*TWO_WORKERS), clips, killed.out, resume=True, progress=quiet)
     assert curve(result.folder) == curve(whole.folder)
-    assert {r["attempt"] for r in read_lines(record)} == {1, 2}
-    assert read_state(out)["phases"] == ids
+    assert {r["attempt"] for r in read_lines(result.folder / "steps.jsonl")} == {1, 2}
+    assert read_state(killed.out)["phases"] == killed.runs
 
 
 def _wait_for_step(
