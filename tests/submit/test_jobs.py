@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,9 +23,11 @@ SMALL = "train.steps=60 train.checkpoint_every=2 train.global_batch=2 train.micr
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    with LocalCluster(tmp_path_factory.mktemp("cluster")) as running:
-        yield running
+def cluster() -> Iterator[LocalCluster]:
+    # Not below pytest's folder: the path of a socket may have 107 characters, of which Ray's part takes 70.
+    with tempfile.TemporaryDirectory(prefix="xdub-", ignore_cleanup_errors=True) as folder:
+        with LocalCluster(Path(folder)) as running:
+            yield running
 
 
 @pytest.fixture(scope="module")
@@ -108,12 +111,12 @@ def test_a_stopped_job_is_continued_by_the_same_submission(run, heads, tmp_path)
     for setting in SMALL:
         command += ["--set", setting]
     assert run(*command, "--resume", "--detach").returncode == 0
+    busy = run(*command, "--resume")
+    assert busy.returncode == 2 and "train-generator-run-1 still runs" in busy.stderr
     record, end = out / "generator" / "steps.jsonl", time.monotonic() + 240
     while (last_record(record) or {"step": 0})["step"] < 3:
         assert time.monotonic() < end, run("jobs", "logs", "train-generator-run-1").stdout
         time.sleep(0.1)
-    busy = run(*command, "--resume")
-    assert busy.returncode == 2 and "train-generator-run-1 still runs" in busy.stderr
     assert "STOPPED" in run("jobs", "stop", "train-generator-run-1").stdout
     finished = run(*command, "--resume")
     assert finished.returncode == 0, finished.stdout + finished.stderr
