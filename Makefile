@@ -10,8 +10,10 @@ INSTALL = $(VENV)/bin/pip install --quiet --disable-pip-version-check --no-compi
 demo: venv  ## the whole journey on this machine: ARGS="--out demo --seed 0"
 	$(VENV)/bin/xdub demo $(ARGS)
 
+# Two processes; the tests of a file stay together, because they share what the file has started, and tests/conftest.py
+# says which files come first.
 test: venv  ## all tests: ARGS="tests/config -k strict"
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: venv  ## style, format, types
 	$(VENV)/bin/ruff check .

@@ -63,6 +63,7 @@ setup(
         "faces": ["insightface>=2.1", "onnxruntime>=1.20"],
         "dev": [
             "pytest>=9",
+            "pytest-xdist>=3.8",
             "hypothesis>=6.150",
             "triton>=3.6",
             "ruff==0.17.6",

@@ -39,6 +39,7 @@ def test_without_a_gpu_every_row_says_so_and_none_has_a_number(tmp_path):
         assert "p50_ms" not in row and row["environment"]["gpu"] is None and row["environment"]["commit"]
 
 
+@pytest.mark.slow
 def test_the_whole_run_works_in_the_interpreter_on_tiny_sizes(tmp_path):
     pytest.importorskip("triton")
     done = perf("run", "--all", "--shape", "tiny", "--json", str(tmp_path / "r.jsonl"), interpret=True)
