@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,9 +23,11 @@ SMALL = "train.steps=60 train.checkpoint_every=2 train.global_batch=2 train.micr
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    with LocalCluster(tmp_path_factory.mktemp("cluster")) as running:
-        yield running
+def cluster() -> Iterator[LocalCluster]:
+    # Not below pytest's folder: the path of a socket may have 107 characters, of which Ray's part takes 70.
+    with tempfile.TemporaryDirectory(prefix="xdub-", ignore_cleanup_errors=True) as folder:
+        with LocalCluster(Path(folder)) as running:
+            yield running
 
 
 @pytest.fixture(scope="module")
