@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
@@ -19,7 +18,6 @@ import torch.distributed as dist
 from torch import nn
 
 from perf.environment import environment
-from perf.processes import free_port
 
 
 def add_parser(commands: Any) -> None:
@@ -36,14 +34,15 @@ def add_parser(commands: Any) -> None:
 
 def main(told: argparse.Namespace) -> int:
     from xdub.train.engine import import_deepspeed
+    from xdub.train.testing import run_ranks
 
     import_deepspeed(torch.device("cpu"))  # once, for all ranks that are forked from here
     rows = []
     for stage in told.stages:
         with tempfile.TemporaryDirectory(prefix="checkpoint-") as folder:
-            saved = _ranks(2, _save, stage, told.width, Path(folder))
+            saved = run_ranks(2, _save, stage, told.width, Path(folder))
             convert = _convert(Path(folder))
-            loaded = _ranks(1, _load, stage, told.width, Path(folder))
+            loaded = run_ranks(1, _load, stage, told.width, Path(folder))
             sizes = {name: _megabytes(Path(folder) / name) for name in ("ours", "ds", "uni")}
         row = {"zero_stage": stage, "parameters": saved["parameters"], **saved["seconds"]}
         row |= {"deepspeed_convert": convert, **loaded["seconds"], "megabytes": sizes}
@@ -78,7 +77,7 @@ def _engine(stage: int, width: int, rank: int, world_size: int, *, universal: bo
     return engine
 
 
-def _save(stage: int, width: int, folder: Path, rank: int, world_size: int) -> dict[str, Any]:
+def _save(rank: int, world_size: int, stage: int, width: int, folder: Path) -> dict[str, Any]:
     engine = _engine(stage, width, rank, world_size)
     engine.backward(engine.model(torch.ones(1, width)).pow(2).mean(), last=True)
     engine.step()
@@ -90,7 +89,7 @@ def _save(stage: int, width: int, folder: Path, rank: int, world_size: int) -> d
     return {"seconds": seconds, "parameters": 16 * width * (width + 1)}
 
 
-def _load(stage: int, width: int, folder: Path, rank: int, world_size: int) -> dict[str, Any]:
+def _load(rank: int, world_size: int, stage: int, width: int, folder: Path) -> dict[str, Any]:
     engine = _engine(stage, width, rank, world_size)
     seconds = {"ours_load": _timed(lambda: engine.load(folder / "ours", 1))}
     universal = _engine(stage, width, rank, world_size, universal=True)
@@ -114,33 +113,3 @@ def _timed(function: Any) -> float:
 
 def _megabytes(folder: Path) -> int:
     return round(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6)
-
-
-def _ranks(world_size: int, function: Any, *arguments: Any) -> dict[str, Any]:
-    """The function's result on rank 0, called on all ranks of a gloo group."""
-    import torch.multiprocessing as mp
-
-    port = free_port()
-    context = mp.get_context("fork")
-    queue = context.SimpleQueue()
-    given = (world_size, port, queue, function, arguments)
-    ranks = [context.Process(target=_rank, args=(rank, *given)) for rank in range(world_size)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join()
-        if process.exitcode:
-            raise RuntimeError(f"a rank ended with {process.exitcode}")
-    return queue.get()
-
-
-def _rank(rank: int, world_size: int, port: int, queue: Any, function: Any, arguments: tuple) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
-    torch.set_num_threads(1)
-    address = f"tcp://127.0.0.1:{port}"
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world_size)
-    result = function(*arguments, rank, world_size)
-    if rank == 0:
-        queue.put(result)
-    dist.barrier()
-    dist.destroy_process_group()

@@ -18,6 +18,7 @@ from perf.processes import free_port, in_sessions
 from xdub.runtime_env import LOOPBACK, prepare_environment
 
 HEAD = "f" * 51 + "00000"
+STARTS = 3
 
 
 class FakeCloud:
@@ -29,13 +30,25 @@ class FakeCloud:
     def __init__(self, folder: Path, *, most: int = 3, idle_seconds: float = 6.0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._most, self._idle_minutes = folder, most, idle_seconds / 60
-        self._port = free_port()
-        self.address = f"127.0.0.1:{self._port}"
+        self.address = ""
         self._head: subprocess.Popen | None = None
         self._gcs: Any = None
 
     def __enter__(self) -> FakeCloud:
         prepare_environment()
+        for attempt in range(1, STARTS + 1):
+            self._start()
+            if self._is_up():
+                return self
+            self.__exit__()
+            log = (self._folder / "head.log").read_text()
+            if attempt == STARTS or "timed out during startup" not in log:  # a busy machine
+                raise RuntimeError(f"the cluster does not start: {log[-2000:]}")
+        raise AssertionError
+
+    def _start(self) -> None:
+        port = free_port()
+        self.address = f"127.0.0.1:{port}"
         config = self._folder / "cluster.json"
         config.write_text(json.dumps(self._config()))
         ray = str(Path(sys.executable).with_name("ray"))
@@ -44,7 +57,7 @@ class FakeCloud:
             "start",
             "--head",
             "--block",
-            f"--port={self._port}",
+            f"--port={port}",
             "--num-cpus=0",
             "--include-dashboard=false",
         ]
@@ -56,12 +69,10 @@ class FakeCloud:
             "RAY_CLOUD_INSTANCE_ID": HEAD,
             LOOPBACK: "1",  # several machines need it
         }
-        with (self._folder / "head.log").open("ab") as log:
+        with (self._folder / "head.log").open("wb") as log:
             self._head = subprocess.Popen(
                 command, env=os.environ | variables, stdout=log, stderr=log, start_new_session=True
             )
-        self._wait_until_up()
-        return self
 
     def __exit__(self, *_: object) -> None:
         for process in self._session():
@@ -101,15 +112,14 @@ class FakeCloud:
         """All processes of the cluster: they share the head's session."""
         return in_sessions({self._head.pid} if self._head is not None else ())
 
-    def _wait_until_up(self, seconds: float = 120.0) -> None:
+    def _is_up(self, seconds: float = 180.0) -> bool:
+        """Waits for Ray to say that it has started: its processes are there long before."""
         end = time.monotonic() + seconds
-        while not self._raylets():
-            if time.monotonic() > end or (self._head is not None and self._head.poll() is not None):
-                raise RuntimeError(
-                    f"the cluster does not start: {(self._folder / 'head.log').read_text()[-2000:]}"
-                )
+        while time.monotonic() < end and self._head is not None and self._head.poll() is None:
+            if "Ray runtime started" in (self._folder / "head.log").read_text():
+                return True
             time.sleep(0.2)
-        time.sleep(2.0)  # the raylet is there before it has registered
+        return False
 
     def _config(self) -> dict[str, Any]:
         empty_lists = (

@@ -42,16 +42,22 @@ def add_parser(commands: Any) -> None:
 
 
 def main(told: argparse.Namespace) -> int:
+    from xdub.data.manifest import read_manifest
+
+    where, before = environment(), os.getloadavg()
     with tempfile.TemporaryDirectory(prefix="pool-") as name:
         folder = Path(name)
         data = told.data or render(folder / "clips", clips=told.clips)
+        clips = read_manifest(data)
         with FakeCloud(folder / "cloud", most=MOST) as cloud:
             undisturbed, timeline = _undisturbed(cloud, data, folder / "undisturbed")
             killed = _killed(cloud, data, folder / "killed", random.Random(told.seed))
         killed |= _compare(folder / "undisturbed", folder / "killed")
     result = {
         "command": " ".join(["python -m perf", *sys.argv[1:]]),
-        "environment": environment(),
+        "environment": where,
+        "load_average": {"before": before, "after": os.getloadavg()},  # of all that this machine has to do
+        "data": {"clips": len(clips.ids), "digest": clips.digest},
         "settings": SETTINGS,
         "undisturbed": undisturbed,
         "killed": killed,
@@ -213,6 +219,7 @@ def figure(timeline: list[Any], row: dict[str, Any]):
     """Machines and workers over time, and the work that is left."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     seconds, machines, workers, busy, units = zip(*timeline, strict=True)
     made = Figure(figsize=(9, 4.6), dpi=130, layout="constrained")
@@ -220,6 +227,7 @@ def figure(timeline: list[Any], row: dict[str, Any]):
     top, bottom = made.subplots(2, 1, sharex=True, height_ratios=(1, 1.4))
     top.fill_between(seconds, [row["units"] - n for n in units], step="post", color="#c9d3f5")
     top.set_ylabel("units left")
+    top.yaxis.set_major_locator(MaxNLocator(integer=True))
     bottom.step(seconds, machines, where="post", color="#1f2430", ls="--", label="machines")
     bottom.step(seconds, workers, where="post", color="#3457d5", label="workers")
     bottom.fill_between(seconds, busy, step="post", color="#3457d5", alpha=0.25, label="workers with a unit")

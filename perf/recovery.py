@@ -20,6 +20,7 @@ from typing import Any
 
 from perf.environment import environment
 from perf.victims import KINDS, Run
+from xdub.data.stream import FIRST_STEPS
 
 SETTINGS = ["train.global_batch=8", "train.micro_batch=4", "train.log_every=1", "train.num_threads=1"]
 EVERY = 5
@@ -67,6 +68,8 @@ class Bench:
 
     def stages(self) -> list[dict[str, Any]]:
         """Every ZeRO stage with two workers against one process without sharding."""
+        if not self._told.stages:
+            return []
         single = self.undisturbed(0, workers=1).losses()
         rows = []
         for stage in self._told.stages:
@@ -95,8 +98,11 @@ class Bench:
         extra = ["train.hang_seconds=10"] if kind == "hang" else []
         run = self._start(f"kill-{kind.replace(' ', '-')}", self._told.zero_stage, 2, self._told.steps, extra)
         if kind == "data actor":  # a small data set is read soon after the start, and its actor gone
-            at = run.kill(kind, seconds=300.0)
-            return self._row(kind, run, whole, at, reached=0, usual=0.0, ids=None)
+            at, reached = run.kill(kind, seconds=300.0), run.step()
+            first = FIRST_STEPS + 1  # the first step whose data are an actor's
+            return self._row(
+                kind, run, whole, at, reached=reached, until=first, usual=median_step(whole), ids=None
+            )
         run.wait_for_step(int(moment))
         ids, usual = run.run_ids(), median_step(run)
         time.sleep(moment % 1 * usual)
@@ -106,23 +112,27 @@ class Bench:
             run.stop("worker")
         else:
             at = run.kill(kind)
-        return self._row(kind, run, whole, at, reached=reached, usual=usual, ids=ids)
+        until = reached + 2  # one step may just have been on its way out
+        return self._row(kind, run, whole, at, reached=reached, until=until, usual=usual, ids=ids)
 
     def _row(
-        self, kind: str, run: Run, whole: Run, at: float, *, reached: int, usual: float, ids: dict | None
+        self,
+        kind: str,
+        run: Run,
+        whole: Run,
+        at: float,
+        *,
+        reached: int,
+        until: int,
+        usual: float,
+        ids: dict | None,
     ) -> dict[str, Any]:
         """Ends the run and compares it.
 
-        Seconds lost are those until the second step after the kill, less two steps; for a kill before the first step,
-        those until it.
+        Seconds lost are those from the kill at step `reached` until step `until`, less what these steps usually take.
         """
-        if reached:
-            lost = (
-                run.wait_for_step(reached + 2) - at - 2 * usual
-            )  # one step may just have been on its way out
-        else:
-            lost = run.wait_for_step(1) - at
-            ids = run.run_ids()
+        lost = run.wait_for_step(until) - at - (until - reached) * usual
+        ids = ids or run.run_ids()
         run.finish()
         row = {
             "kind": kind,

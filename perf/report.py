@@ -1,10 +1,11 @@
-"""`python -m perf report`: the tables of README.md and docs/kernels.md, from the newest result file of every GPU."""
+"""`python -m perf report`: tables of README.md, docs/kernels.md, docs/plan.md from the newest files of every GPU."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,24 @@ from perf.run import rate
 BEGIN, END = "<!-- perf report: begin -->", "<!-- perf report: end -->"
 ROOT = Path(__file__).parents[1]
 OURS = "xdub"
+GIB = 2**30
 
 
-def newest(results: Path = rows.RESULTS) -> list[Path]:
-    """The latest file with a time in it, of each GPU (dates lead the names)."""
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What stands between the marks of a document."""
+
+    write: Callable[[list[dict[str, Any]]], str]
+    """Markdown for the rows of one file."""
+    command: str
+    kind: str = ""
+    """DATE-COMMIT.KIND.jsonl is what the file is called; nothing for `perf run`'s."""
+
+
+def newest(results: Path = rows.RESULTS, kind: str = "") -> list[Path]:
+    """The latest file of a kind with a time in it, of each GPU (dates lead the names)."""
     folders = sorted(p for p in results.iterdir() if p.is_dir()) if results.is_dir() else []
-    runs = ([p for p in folder.glob("*.jsonl") if ".tune." not in p.name] for folder in folders)
+    runs = ([p for p in folder.glob("*.jsonl") if Path(p.stem).suffix == kind] for folder in folders)
     timed = ([p for p in files if rows.measured(rows.read(p))] for files in runs)
     return [max(files) for files in timed if files]
 
@@ -69,18 +82,42 @@ def _time(row: dict[str, Any]) -> float:
     return row["p50_ms"]
 
 
-def report(write: Callable[[list[dict[str, Any]]], str], results: Path = rows.RESULTS) -> str:
-    """What stands between the two marks of a document: ``write`` for every GPU that was measured."""
-    parts = [write(rows.read(path)) for path in newest(results)]
-    if not parts:
+def steps(found: list[dict[str, Any]]) -> str:
+    """Markdown for the training steps of one file, with what the planner said of each."""
+    lines = [heading(found), ""]
+    lines.append("| step | policy | kernels | ms | tokens/s | MFU | peak GiB | planned GiB | planned ms |")
+    lines.append("|---|---|---|---:|---:|---:|---:|---:|---:|")
+    for row in found:
+        planned = row["planned"]
+        cells = [f"{row['shape']} tokens", row["mode"], row["provider"], row["status"], "", "", ""]
+        if row["status"] == "ok":
+            cells[3:5] = f"{row['p50_ms']:,.0f}", f"{row['tokens_per_s']:,.0f}"
+            cells[5:] = _or_dash(row["mfu"], "{:.1%}"), f"{row['peak_bytes'] / GIB:.1f}"
+        cells += f"{planned['allocated_bytes'] / GIB:.1f}", _or_dash(planned["ms"], "{:,.0f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    """Of a GPU whose peak is unknown there is no share of it."""
+    return "-" if value is None else form.format(value)
+
+
+KERNELS = Part(write=table, command="python -m perf run --all")
+SUMMARY = Part(write=summary, command="python -m perf run --all")
+STEPS = Part(write=steps, command="python -m perf step", kind=".step")
+DOCUMENTS = {ROOT / "README.md": SUMMARY, ROOT / "docs/kernels.md": KERNELS, ROOT / "docs/plan.md": STEPS}
+
+
+def report(part: Part, results: Path = rows.RESULTS) -> str:
+    """The part for every GPU that was measured."""
+    files = newest(results, part.kind)
+    if not files:
         return (
-            "No GPU has been measured yet: neither A100 nor H100/H200. `python -m perf run --all` on a machine "
+            f"No GPU has been measured yet: neither A100 nor H100/H200. `{part.command}` on a machine "
             "with one fills this table."
         )
-    return "\n\n".join(parts)
-
-
-DOCUMENTS = {ROOT / "README.md": summary, ROOT / "docs" / "kernels.md": table}
+    return "\n\n".join(part.write(rows.read(path)) for path in files)
 
 
 def inserted(document: str, text: str) -> str:
@@ -92,7 +129,7 @@ def inserted(document: str, text: str) -> str:
 
 def add_parser(commands) -> None:
     parser = commands.add_parser(
-        "report", help="write the tables of README.md and docs/kernels.md from perf/results"
+        "report", help="write the tables of README.md, docs/kernels.md and docs/plan.md from perf/results"
     )
     parser.add_argument("--check", action="store_true", help="only say whether the documents are up to date")
     parser.set_defaults(main=main)
@@ -100,9 +137,9 @@ def add_parser(commands) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     stale = 0
-    for path, write in DOCUMENTS.items():
+    for path, part in DOCUMENTS.items():
         document = path.read_text("utf-8")
-        wanted = inserted(document, report(write))
+        wanted = inserted(document, report(part))
         if wanted == document:
             continue
         stale += 1

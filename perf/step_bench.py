@@ -149,7 +149,7 @@ def wake(model: nn.Module) -> None:
     draw = torch.Generator().manual_seed(0)
     for p in model.parameters():
         if p.requires_grad and p.ndim > 1 and not p.detach().any():
-            p.data.normal_(std=0.02, generator=draw)
+            p.data.normal_(std=p.shape[-1] ** -0.5, generator=draw)
 
 
 def obstacle(impl: str, case: Case, device: torch.device) -> str | None:

@@ -46,7 +46,8 @@ def test_every_verb_that_the_readme_names_exists():
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_and_pictures_inside_the_repository_exist(document):
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text("utf-8")):
+    prose = re.sub(r"^```.*?^```$", "", document.read_text("utf-8"), flags=re.M | re.S)
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", prose):
         if not target.startswith(("http://", "https://")):
             assert (document.parent / target).exists(), f"{document.name} points to {target}"
 

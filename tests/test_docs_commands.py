@@ -2,7 +2,8 @@
 
 Blocks marked `sh` are read line by line. What is ours (`xdub`, `python -m`, what follows `ray job submit
 ... --`) is checked against the code. What is somebody else's (kubectl, docker, ray up) cannot run here: its block has a
-comment `<!-- not run: why -->` above it, and still may not misspell what is ours.
+comment `<!-- not run: why -->` above it, and still may not misspell what is ours. `<!-- not run in tests: why -->`
+is for what scripts/newcomer runs; what has neither in getting-started.md is run by test_docs_getting_started.py.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ DOCUMENTS = sorted(
 )
 COMMAND = typer.main.get_command(app)
 
-FENCE = re.compile(r"^(?:(<!-- not run: [^\n]+? -->)\n)?```(\w*)\n(.*?)^```$", re.M | re.S)
+FENCE = re.compile(r"^(?:(<!-- not run(?: in tests)?: [^\n]+? -->)\n)?```(\w*)\n(.*?)^```$", re.M | re.S)
 HARMLESS = {"cd", "export", "mkdir", "touch", "git", "umask", "ls", "tail", "until"}
 """First words that need no reason: a shell's own, whose failure shows."""
 
@@ -197,6 +198,9 @@ def check_line(words: list[str], explained: bool) -> list[str]:
     if program == "ray":
         return rays(words)
     if program.startswith("python") and words[1:2] == ["-m"]:
+        if words[2] == "pytest":
+            files = [word.partition("::")[0] for word in words[3:] if "/" in word and word[0] != "-"]
+            return [f"pytest: no {name}" for name in files if not (ROOT / name).exists()]
         top = words[2].split(".")[0]
         own = (ROOT / top).is_dir()
         return [] if (module_exists(words[2]) if own else explained) else [f"no module {words[2]}"]
@@ -281,6 +285,8 @@ def test_shown_output_belongs_to_a_command_that_exists():
         ("XDUB_WEIGHTS=x .venv/bin/xdub weights fetchh", "no verb 'fetchh'"),
         ("python -m xdub.evaluate.train_sincnet", "no module"),
         ("make tests", "no target tests"),
+        (".venv/bin/python -m pytest tests/kernel -k rope", "no tests/kernel"),
+        ("python -m unknown_tool", "no module unknown_tool"),
         (
             "ray job submit --working-dirr . -- python ray_jobs/bootstrap.py --help",
             "no option --working-dirr",
@@ -313,5 +319,6 @@ def test_what_is_right_passes():
         "xdub runs compare a b --out c.html",
         "ray job submit --working-dir . -- python ray_jobs/train.py lip --recipe tiny --data d --out o --resume",
         "python -m perf report",
+        ".venv/bin/python -m pytest tests/test_docs.py::test_links -k links -q",
     ):
         assert check_line(shlex.split(line), explained=False) == []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from typing import Any
 
 from xdub.runtime_env import on_a_cluster, prepare_environment
 
@@ -41,6 +43,16 @@ def ensure_ray(cpus: int = 1) -> bool:
                 raise
             ray.shutdown()
     raise AssertionError
+
+
+def hush(data: Any) -> None:
+    """A Ray Data set that tells of its start, end and settings in Ray's log files alone; errors are still shown."""
+    data.context.enable_progress_bars = False
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(
+            handler, logging.StreamHandler
+        ):  # the terminal's; the session's file has a handler of its own
+            handler.setLevel(logging.ERROR)
 
 
 def draining_nodes() -> set[str]:

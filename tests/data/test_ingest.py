@@ -88,11 +88,14 @@ def test_a_data_set_without_a_clip_is_refused_with_the_reason(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_ray_actors_make_the_same_data_set_and_a_crash_costs_its_source_alone(tmp_path: Path) -> None:
+def test_ray_actors_make_the_same_data_set_and_a_crash_costs_its_source_alone(
+    tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
     sources = ["ok-1", "wav-2", "crash-3", "ok-4"]
     fixed = tmp_path / "fixed"
     made = ingest(sources, tmp_path / "ray", str(fixed), prepare(), workers=2)
     assert made.clips == 4 and status(tmp_path / "ray")["crash-3"] == ["failed"]
+    assert "INFO" not in (told := capfd.readouterr().err) and "WARNING" not in told  # Ray's own account
     ingest([s for s in sources if s != "crash-3"], tmp_path / "local", str(fixed), prepare(), workers=1)
     assert read_manifest(tmp_path / "ray").ids == read_manifest(tmp_path / "local").ids
     fixed.touch()

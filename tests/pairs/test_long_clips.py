@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from xdub.config import recipe_from_dict
-from xdub.data.shards import ShardWriter, iter_clips
+from xdub.config import load_recipe, recipe_from_dict
+from xdub.data.lines import read_lines
+from xdub.data.shards import Ledger, ShardWriter, iter_clips, read_manifest
 from xdub.data.testing import make_clip
 from xdub.dub.testing import random_codec, random_dit, small_recipe
 from xdub.dub.tracks import Track, generate
 from xdub.dub.windows import Window, WindowSampler
 from xdub.errors import UserError
+from xdub.model.bundle import bundle_path
 from xdub.pairs.build import build_pairs
 from xdub.pairs.testing import plain_judges
+from xdub.train.run import train_phase
 
 RECIPE = small_recipe("pairs.segment_frames=77", "video.clip_frames=77")
 
@@ -71,6 +74,31 @@ def test_the_factory_makes_long_pairs_by_a_setting_alone(models, tmp_path) -> No
         assert all(pair.reference.shape == (77, 32, 32, 3) for pair in iter_clips(out))
         seams[frames] = ["seam" in pair.scores for pair in iter_clips(out)]
     assert all(seams[25]) and not any(seams[77])
+
+
+LONG = ["video.clip_frames=77", "phases.generator.window=77", "pairs.segment_frames=77"]
+SHORT_RUN = ["train.steps=2", "train.global_batch=2", "train.micro_batch=1", "train.num_threads=1"]
+
+
+@pytest.mark.slow
+def test_the_shipped_generator_trains_on_the_long_window_and_makes_pairs_in_one_pass(tmp_path) -> None:
+    """Settings of the tiny recipe alone; clips shorter than the window are not trained on."""
+    recipe = load_recipe("tiny", [*LONG, *SHORT_RUN])
+    lengths = (77, 25, 77, 73)
+    with ShardWriter(tmp_path / "data") as writer:
+        for seed, frames in enumerate(lengths):
+            writer.add(make_clip(seed, num_frames=frames, size=64))
+    ids = read_manifest(tmp_path / "data").ids
+    run, start = tmp_path / "run", bundle_path("tiny") / "generator.safetensors"
+    result = train_phase("generator", recipe, tmp_path / "data", run, init_from=start, local=True)
+    assert (result.status, result.step) == ("finished", 2)
+    steps = list(read_lines(run / "generator" / "steps.jsonl"))
+    assert all(np.isfinite(float.fromhex(step["loss"])) for step in steps)
+    trained_on = {sample for step in steps for sample in step["sample_ids"]}
+    assert trained_on == {clip_id for clip_id, frames in zip(ids, lengths, strict=True) if frames == 77}
+    made = build_pairs(recipe, run, tmp_path / "data", tmp_path / "out", local=True, judges=plain_judges())
+    assert made.inputs == 4 and made.counts["failed"] == 0
+    assert not any("seam" in row.scores for row in Ledger(tmp_path / "out").rows())
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ def test_without_a_gpu_every_row_says_so_and_none_has_a_number(tmp_path):
         assert "p50_ms" not in row and row["environment"]["gpu"] is None and row["environment"]["commit"]
 
 
+@pytest.mark.slow
 def test_the_whole_run_works_in_the_interpreter_on_tiny_sizes(tmp_path):
     pytest.importorskip("triton")
     done = perf("run", "--all", "--shape", "tiny", "--json", str(tmp_path / "r.jsonl"), interpret=True)
@@ -145,24 +146,25 @@ def test_a_broken_result_file_is_named_with_its_line(tmp_path, capsys):
 
 
 def test_the_report_compares_with_ours_and_says_when_nothing_was_measured(tmp_path):
-    assert "No GPU has been measured" in report.report(report.table, tmp_path)
+    assert "No GPU has been measured" in report.report(report.KERNELS, tmp_path)
     found = [row(10.0), row(12.0, provider="sdpa-flash"), row(11.0, provider="sdpa-cudnn")]
     rows.write(tmp_path / "h200" / "2026-01-01-abc.jsonl", found)
-    full, short = (report.report(write, tmp_path) for write in (report.table, report.summary))
+    full, short = (report.report(part, tmp_path) for part in (report.KERNELS, report.SUMMARY))
     assert "**H200**" in full and "| sdpa-flash | 12.0000 | 500 TFLOP/s | 60% | 1.20 x |" in full
     assert "| attention | 3d | fwd | xdub-triton 10.0000 ms | 60% | sdpa-cudnn | 1.10 x |" in short
 
 
-def test_the_newest_run_of_a_gpu_counts_and_tuning_is_none(tmp_path):
-    for name in ("2026-01-01-abc.jsonl", "2026-02-01-abc.jsonl", "2026-03-01-abc.tune.jsonl"):
-        rows.write(tmp_path / "h200" / name, [row(10.0)])
+def test_the_newest_run_of_a_gpu_counts_and_tuning_or_a_step_is_none(tmp_path):
+    for name in ("01-01-abc.jsonl", "02-01-abc.jsonl", "03-01-abc.tune.jsonl", "04-01-abc.step.jsonl"):
+        rows.write(tmp_path / "h200" / f"2026-{name}", [row(10.0)])
     assert [path.name for path in report.newest(tmp_path)] == ["2026-02-01-abc.jsonl"]
+    assert [path.name for path in report.newest(tmp_path, ".step")] == ["2026-04-01-abc.step.jsonl"]
 
 
 def test_the_documents_hold_what_the_result_files_say():
-    for path, write in report.DOCUMENTS.items():
+    for path, part in report.DOCUMENTS.items():
         document = path.read_text("utf-8")
-        assert report.inserted(document, report.report(write)) == document
+        assert report.inserted(document, report.report(part)) == document
 
 
 def test_a_plot_is_drawn(tmp_path):

@@ -31,6 +31,7 @@ def static(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 def test_kernels_build_clean_for_both_architectures():
     """A part; `.ci/run` builds them all."""
     done = static(
@@ -40,6 +41,7 @@ def test_kernels_build_clean_for_both_architectures():
     assert " 0 failures" in done.stdout and "sm_80" in done.stdout and "sm_90" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_deliberate_regression_fails(tmp_path):
     """Tiles that do not fit: the launch asks for more shared memory than an A100 has, or spills."""
     script = tmp_path / "regressed.py"

@@ -108,12 +108,12 @@ def test_a_stopped_job_is_continued_by_the_same_submission(run, heads, tmp_path)
     for setting in SMALL:
         command += ["--set", setting]
     assert run(*command, "--resume", "--detach").returncode == 0
+    busy = run(*command, "--resume")
+    assert busy.returncode == 2 and "train-generator-run-1 still runs" in busy.stderr
     record, end = out / "generator" / "steps.jsonl", time.monotonic() + 240
     while (last_record(record) or {"step": 0})["step"] < 3:
         assert time.monotonic() < end, run("jobs", "logs", "train-generator-run-1").stdout
         time.sleep(0.1)
-    busy = run(*command, "--resume")
-    assert busy.returncode == 2 and "train-generator-run-1 still runs" in busy.stderr
     assert "STOPPED" in run("jobs", "stop", "train-generator-run-1").stdout
     finished = run(*command, "--resume")
     assert finished.returncode == 0, finished.stdout + finished.stderr

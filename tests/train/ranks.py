@@ -9,18 +9,17 @@ from __future__ import annotations
 import gc
 import json
 import os
-import socket
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
 from xdub.config import load_recipe
 from xdub.train.engine import Engine
+from xdub.train.testing import run_ranks
 
 GLOBAL_BATCH, STEPS, SAVED_AT = 8, 6, 3
 
@@ -33,11 +32,8 @@ def network(*, frozen: bool) -> nn.Module:
     return model
 
 
-def train_rank(rank: int, world_size: int, port: int, case: dict[str, Any], queue: Any) -> None:
+def train_rank(rank: int, world_size: int, case: dict[str, Any]) -> dict[str, Any]:
     """One rank of a case."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size)
     settings = {
         "zero_stage": case["stage"],
         "precision": case["precision"],
@@ -68,36 +64,10 @@ def train_rank(rank: int, world_size: int, port: int, case: dict[str, Any], queu
         if step + 1 == SAVED_AT and not case["resume"]:
             engine.save(folder)
     weights, average = engine.trained_state(ema=False), engine.trained_state()
-    if rank == 0:
-        flat = [torch.cat([v.flatten() for v in state.values()]).tolist() for state in (weights, average)]
-        queue.put({"losses": losses, "weights": flat[0], "average": flat[1]})
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-def run(case: dict[str, Any]) -> dict[str, Any]:
-    """All ranks of a case."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = mp.get_context("fork")  # this process has imported all that a rank needs, which takes seconds
-    queue = context.SimpleQueue()
-    ranks = [
-        context.Process(target=train_rank, args=(rank, case["workers"], port, case, queue))
-        for rank in range(case["workers"])
-    ]
-    for process in ranks:
-        process.start()
-    result = queue.get() if _joined(ranks, queue) else None
-    if result is None:
-        raise RuntimeError(f"a rank failed in {case}")
-    return result
-
-
-def _joined(ranks: list[Any], queue: Any) -> bool:
-    for process in ranks:
-        process.join(120)
-    return all(process.exitcode == 0 for process in ranks) and not queue.empty()
+    if rank > 0:
+        return {}  # rank 0 alone has them
+    flat = [torch.cat([v.flatten() for v in state.values()]).tolist() for state in (weights, average)]
+    return {"losses": losses, "weights": flat[0], "average": flat[1]}
 
 
 if __name__ == "__main__":
@@ -107,4 +77,5 @@ if __name__ == "__main__":
     import torch._dynamo  # noqa: F401
 
     gc.freeze()  # DeepSpeed collects garbage in every rank: a second each for what is loaded here
-    print(json.dumps({name: run(case) for name, case in json.loads(sys.argv[1]).items()}))
+    cases = json.loads(sys.argv[1])
+    print(json.dumps({name: run_ranks(case["workers"], train_rank, case) for name, case in cases.items()}))

@@ -37,7 +37,8 @@ def test_spares_that_died_are_not_counted(monkeypatch, tmp_path: Path) -> None:
     for pid in (os.getpid(), 2**22 + 1):  # Linux gives out no larger one
         (tmp_path / f"spare-{pid}").touch()
     assert spares.running() == [os.getpid()]
-    spares.become_rank()
+    with spares.Spares(2, "cpu", first=False):
+        pass
     assert list(tmp_path.iterdir()) == []
 
 
@@ -48,10 +49,11 @@ def test_training_goes_on_without_spares_and_says_so_once(monkeypatch, capsys) -
         asked.append(arguments)
         raise OSError(28, "No space left on device")
 
+    monkeypatch.setattr(spares, "_become_rank", lambda: None)
     monkeypatch.setattr(spares, "keep", full)
     monkeypatch.setattr(spares, "DELAY_SECONDS", 0.0)
     monkeypatch.setattr(spares, "LOOK_SECONDS", 0.0)
-    with spares.Spares(2, "cpu") as kept:
+    with spares.Spares(2, "cpu", first=True) as kept:
         for _ in range(3):
             kept.beat()
         kept._thread.join(5)
@@ -60,7 +62,31 @@ def test_training_goes_on_without_spares_and_says_so_once(monkeypatch, capsys) -
     assert said.count("\n") == 1 and "no spare workers" in said and "No space left on device" in said
 
 
-def test_before_the_first_step_nothing_is_asked_for(monkeypatch) -> None:
-    monkeypatch.setattr(spares, "keep", lambda *_: pytest.fail("too early"))
-    with spares.Spares(2, "cpu") as kept:
+def test_processes_that_never_become_spares_are_not_asked_for_without_end(monkeypatch, capsys) -> None:
+    asked = []
+    monkeypatch.setattr(spares, "_become_rank", lambda: None)
+    monkeypatch.setattr(spares, "keep", lambda *_: asked.append(1) or 2)
+    monkeypatch.setattr(spares, "DELAY_SECONDS", 0.0)
+    monkeypatch.setattr(spares, "LOOK_SECONDS", 0.0)
+    with spares.Spares(2, "cpu", first=True) as kept:
+        kept.beat()
+        kept._thread.join(5)
+    assert len(asked) == spares.ASKS + 1 and "Ray has started none" in capsys.readouterr().err
+
+
+def test_a_ray_with_other_internals_costs_the_spares_and_nothing_else(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(spares, "_folder", lambda: object().session_dir)  # ty: ignore[unresolved-attribute]
+    with spares.Spares(2, "cpu", first=True) as kept:
+        kept.beat()
+    assert kept._thread.ident is None and "AttributeError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("first", "steps"), [(True, 0), (False, 2)])
+def test_only_the_first_rank_asks_and_not_before_a_step(
+    monkeypatch, tmp_path, first: bool, steps: int
+) -> None:
+    monkeypatch.setattr(spares, "_folder", lambda: tmp_path)
+    with spares.Spares(2, "cpu", first=first) as kept:
+        for _ in range(steps):
+            kept.beat()
         assert kept._thread.ident is None

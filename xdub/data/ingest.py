@@ -24,7 +24,7 @@ from xdub.data.clip import Clip, to_row
 from xdub.data.ledger import Counts, Ledger, LedgerRow
 from xdub.data.shards import ShardWriter
 from xdub.errors import UserError
-from xdub.ray_session import ensure_ray
+from xdub.ray_session import ensure_ray, hush
 
 Prepare = Callable[[str, Any], tuple[Iterable[Clip], Iterable[LedgerRow]]]
 """(source, recipe) -> its clips (may be made lazily), and ledger rows, which are read after the clips."""
@@ -166,7 +166,7 @@ def _round(sources: list[str], recipe: Any, prepare_one: Prepare, workers: int) 
 
     data = ray.data.from_items([{"source": source} for source in sources], override_num_blocks=len(sources))
     data.context.execution_options.preserve_order = True  # the same sources give the same shards
-    data.context.enable_progress_bars = False
+    hush(data)
     data.context.max_errored_blocks = -1  # a block is a source; the caller knows which are missing
     with warnings.catch_warnings():
         # Ray 2.60 announces another name for the last argument, which it does not have yet.

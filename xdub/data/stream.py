@@ -23,6 +23,7 @@ from xdub.data.plan import micro_batches
 from xdub.data.quarantine import BadRow
 from xdub.data.samples import SampleMaker, StreamSpec
 from xdub.errors import UserError
+from xdub.ray_session import hush
 
 log = logging.getLogger(__name__)
 LOCAL_CACHE_BYTES = 2 << 30
@@ -190,11 +191,10 @@ class RayStream(Stream):
             items = [{"position": position} for some in chunk for position in some]
             data = ray.data.from_items(items, override_num_blocks=len(chunk))  # one batch a block
             data.context.execution_options.preserve_order = True
-            data.context.enable_progress_bars = False
+            hush(data)
             # It has the interface; to inherit it, Ray would have to be imported here.
             callbacks: list[Any] = [_Pause]
             data.context.custom_execution_callback_classes = callbacks
-            logging.getLogger("ray.data").setLevel(logging.WARNING)  # it tells of every start and end
             data.context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
             data = data.map_batches(
                 _Actor,

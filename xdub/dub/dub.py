@@ -66,6 +66,7 @@ def dub_video(
         model: "tiny" (shipped), a model folder, or a loaded bundle.
         seed: decides the noise.
         use: the generator needs masks and one reference frame; it is here to be compared with.
+        on_progress: told of the frames of each pass: first those that are searched for the face, then those written.
         on_crops: told of the model's own pictures before they are pasted back, for measuring.
 
     Raises:
@@ -75,8 +76,8 @@ def dub_video(
     clock = _Clock()
     _check_out(Path(out), video, audio)
     speech = read_audio(audio, SAMPLE_RATE)
-    probe(video)
     length = max(1, round(len(speech) / SAMPLES_PER_FRAME))
+    to_search = min(length, max(1, round(probe(video).duration * FPS)))
     bundle = (
         model
         if isinstance(model, Bundle)
@@ -85,10 +86,8 @@ def dub_video(
     dubber = _dubber(bundle, use, speech, seed, on_crops)
     clock.lap("load")
 
-    progress = _Progress(on_progress, length)
-    track = track_face(video, length, on_frame=lambda n: progress(n, "looking for the face"))
-    progress.offset = progress.total = len(track)
-    progress.total += length
+    tell = on_progress or (lambda *_: None)
+    track = track_face(video, length, on_frame=lambda n: tell(n, max(n, to_search), "frames searched"))
     runs = find_runs(track, mirror_index(len(track), length), bundle.recipe.video.crop_scale)
     if not runs:
         raise UserError(
@@ -100,7 +99,7 @@ def dub_video(
         source = mirrored_frames(video, len(track), length)
         for n, frame in enumerate(dubber.frames(source, runs), start=1):
             yield frame
-            progress(n, "dubbing")
+            tell(n, length, "frames written")
 
     sound = read_audio(audio, SOUND_RATE)
     frames = write_video(out, counted(), fps=FPS, audio=sound, audio_rate=SOUND_RATE, crf=CRF)
@@ -181,17 +180,6 @@ def _device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-class _Progress:
-    """One bar over both passes: first the frames that are tracked, then those that are written."""
-
-    def __init__(self, report: Report | None, total: int) -> None:
-        self.report, self.offset, self.total = report, 0, 2 * total
-
-    def __call__(self, done: int, text: str) -> None:
-        if self.report is not None:
-            self.report(self.offset + done, self.total, text)
 
 
 class _Clock:

@@ -236,10 +236,9 @@ def _client(uri: str) -> Any:
         os.environ.setdefault(name, value)
     import logging
 
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow").setLevel(
-        logging.ERROR
-    )  # it warns of each of its own tries to reach a database
     from mlflow import MlflowClient
 
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    # Of the making of a database, and of each of its own tries to reach one; its import sets another level.
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
     return MlflowClient(tracking_uri=uri)

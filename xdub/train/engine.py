@@ -241,6 +241,7 @@ def import_deepspeed(device: torch.device) -> Any:
         ZERO_SUPPORTED_OPTIMIZERS.append(AdamW)
     with replaced(compiler, "compile", lambda *_, **__: lambda function: function):
         import deepspeed.runtime.zero.muon.original_muon  # ZeRO 1-3 do, and it compiles itself
+    import deepspeed.module_inject.auto_ep_layer  # `initialize` does: spares do it before
 
     # None of its compiled ops is used. Unless told so, it probes for all of them with the compiler (seconds, and noise
     # on stderr), and on a CPU builds deepspeed_shm_comm for 45 s where plain gloo does the same.

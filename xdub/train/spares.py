@@ -18,6 +18,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ DELAY_SECONDS = 10.0
 """From the first step on: what Ray Data starts for itself would take the first spares."""
 LOOK_SECONDS = 60.0
 """Between looks after the spares."""
+ASKS = 3
+"""In a row that may lead to nothing."""
 FRESH_SECONDS = 60.0
 """Age of a marker that is no longer taken: its spare did not come."""
 KEEP_SECONDS = 24 * 3600
@@ -47,51 +50,63 @@ MODULES = (
 
 
 class Spares:
-    """Keeps spares for the ranks of this machine, from :meth:`beat` on; use as a context manager in its first rank."""
+    """A rank's part in this, as a context manager: it is no spare any more, and a machine's first rank keeps others.
 
-    def __init__(self, ranks: int, device: str) -> None:
-        """``device``: "cpu" or "cuda", where the ranks compute."""
+    Where there can be none, a full disk or a Ray with other internals, it says so once, and training does without.
+    """
+
+    def __init__(self, ranks: int, device: str, *, first: bool) -> None:
+        """``ranks`` of this machine compute on ``device`` ("cpu" or "cuda"); ``first``: this is the first of them."""
         self._ranks, self._device = ranks, device
+        self._wanted = first
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._look_after, name="spares", daemon=True)
 
     def beat(self) -> None:
         """A step has been made."""
-        if self._thread.ident is None:
+        if self._wanted:
+            self._wanted = False
             self._thread.start()
 
     def __enter__(self) -> Spares:
+        with self._or_without():
+            _become_rank()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._done.set()
 
     def _look_after(self) -> None:
-        seconds = DELAY_SECONDS
-        try:
+        with self._or_without():
+            asked, seconds = 0, DELAY_SECONDS
             while not self._done.wait(seconds):
-                keep(self._ranks, self._device)
+                asked = asked + 1 if keep(self._ranks, self._device) else 0
+                if asked > ASKS:
+                    raise RuntimeError(f"Ray has started none, asked {ASKS} times")
                 seconds = LOOK_SECONDS
-        except Exception as error:  # a full disk, a Ray with other internals: training does without
-            text = " ".join(str(error).split())
-            print(
-                f"no spare workers, a lost one will cost seconds more: {type(error).__name__}: {text}",
-                file=sys.stderr,
-            )
+
+    @contextlib.contextmanager
+    def _or_without(self) -> Generator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._wanted = False
+            text = f"{type(error).__name__}: {error}".splitlines()[0]
+            print(f"no spare workers, so a lost one will cost seconds more: {text}", file=sys.stderr)
 
 
-def keep(count: int, device: str) -> None:
-    """Have so many spares on this machine; those that are there count. Any exception: they could not be asked for."""
+def keep(count: int, device: str) -> int:
+    """Have so many spares on this machine; the number that was missing and has been asked for."""
     folder = _folder()
     folder.mkdir(parents=True, exist_ok=True)
     for marker in folder.glob("wanted-*"):
         marker.unlink(missing_ok=True)
-    missing = count - len(running())
-    if missing <= 0:
-        return
+    missing = max(0, count - len(running()))
     for number in range(missing):
         (folder / f"wanted-{number}").write_text(device, "utf-8")
-    _ask_node_manager(missing)
+    if missing:
+        _ask_node_manager(missing)
+    return missing
 
 
 def running() -> list[int]:
@@ -104,7 +119,7 @@ def running() -> list[int]:
     return sorted(pids)
 
 
-def become_rank() -> None:
+def _become_rank() -> None:
     """This process is a spare no longer, if it was one."""
     (_folder() / f"spare-{os.getpid()}").unlink(missing_ok=True)
 

@@ -41,7 +41,7 @@ from xdub.train.networks import build_loss_context, build_model, weights_file
 from xdub.train.phases import get_phase
 from xdub.train.records import SKIPPED, CommittedSteps, SkippedBatches
 from xdub.train.sampling import StripSampler
-from xdub.train.spares import OTHER_ENVIRONMENT, Spares, become_rank
+from xdub.train.spares import OTHER_ENVIRONMENT, Spares
 from xdub.train.trainer import Sampler, Trainer
 from xdub.train.upload import Uploads
 from xdub.train.watchdog import Watchdog
@@ -77,7 +77,6 @@ class TrainJob:
 
 def run_in_ray(config: dict[str, TrainJob]) -> None:
     """Train function of Ray's TorchTrainer."""
-    become_rank()
     job, context = config["job"], RayContext()
     spare = ((os.cpu_count() or 1) - context.local_world_size) // context.local_world_size
     make_stream = functools.partial(
@@ -85,15 +84,12 @@ def run_in_ray(config: dict[str, TrainJob]) -> None:
     )
     seconds = recipe_from_dict(job.recipe).for_phase(job.phase).hang_seconds
     report = Path(job.folder) / f"hang-{time.strftime('%Y%m%dT%H%M%S')}-rank{context.rank}.txt"
-    with (
-        Watchdog(seconds, report) as watchdog,
-        Spares(context.local_world_size, context.device.type) as spares,
-    ):
+    spares = Spares(context.local_world_size, context.device.type, first=context.local_rank == 0)
+    with spares, Watchdog(seconds, report) as watchdog:
 
         def beat() -> None:
             watchdog.beat()
-            if context.local_rank == 0:
-                spares.beat()
+            spares.beat()
 
         train_rank(job, context, make_stream, beat)
 

@@ -1,0 +1,48 @@
+"""Several ranks of a gloo group on this machine: for tests and benchmarks of what ranks do together."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+SECONDS = 120
+
+
+def run_ranks(world_size: int, function: Callable[..., Any], *arguments: Any) -> Any:
+    """``function(rank, world_size, *arguments)`` on every rank, forked from this process; rank 0's result (small).
+
+    RuntimeError if a rank fails, or all have not ended after two minutes.
+    """
+    context = mp.get_context("fork")  # what this process has imported, such as deepspeed, took seconds
+    queue = context.SimpleQueue()
+    with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
+        given = (world_size, Path(folder) / "store", queue, function, arguments)
+        ranks = [context.Process(target=_rank, args=(rank, *given)) for rank in range(world_size)]
+        for process in ranks:
+            process.start()
+        for process in ranks:
+            process.join(SECONDS)
+    codes = [process.exitcode for process in ranks]
+    for process in ranks:
+        process.kill()
+    if any(codes) or None in codes:
+        raise RuntimeError(f"ranks ended with {codes}")
+    return queue.get()
+
+
+def _rank(rank: int, world_size: int, store: Path, queue: Any, function: Any, arguments: Any) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
+    result = function(rank, world_size, *arguments)
+    if rank == 0:
+        queue.put(result)
+    dist.barrier()
+    dist.destroy_process_group()
