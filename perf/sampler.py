@@ -50,6 +50,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--sizes", type=int, nargs="+", default=[8, 16, 24, 32], help="clips of the data sets"
     )
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=[1, 2], help="of the part `pool` (default 1 and 2)"
+    )
     parser.add_argument("--passes", type=int, default=1, help="runs of each data set (default %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default %(default)s)")
     parser.add_argument(
@@ -110,6 +113,22 @@ def _scaling(told: argparse.Namespace, recipe: Recipe, bundle: Bundle) -> dict[s
     return found
 
 
+def _pool(told: argparse.Namespace, recipe: Recipe, bundle: Bundle) -> dict[str, Any]:
+    """What a clip costs the workers together must not depend on how many they are."""
+    weights, found = bundle.path / "generator.safetensors", {}
+    with tempfile.TemporaryDirectory(prefix="xdub-perf-pool-") as folder:
+        for workers in told.workers:
+            print(f" {workers} workers", flush=True)
+            found[workers] = sampler_scaling.measure(
+                Path(folder), recipe, weights, told.sizes, told.passes, threads=1, workers=workers
+            )
+    for workers, each in found.items():
+        fit = each["fits"]["seconds"]
+        line = f"{fit['intercept']:.2f} s + {fit['slope']:.4f} s a clip, R^2 {fit['r2']:.4f}"
+        print(f"  {workers} workers, processor: {line}", flush=True)
+    return {"batch": sampler_scaling.POOL_BATCH, "workers": found}
+
+
 def _quality(told: argparse.Namespace, recipe: Recipe, bundle: Bundle) -> dict[str, Any]:
     """The curve; what the recipe does is always on it."""
     pairs = recipe.pairs
@@ -133,4 +152,4 @@ def _quality(told: argparse.Namespace, recipe: Recipe, bundle: Bundle) -> dict[s
     }
 
 
-PARTS = {"speed": _speed, "scaling": _scaling, "quality": _quality}
+PARTS = {"speed": _speed, "scaling": _scaling, "pool": _pool, "quality": _quality}
