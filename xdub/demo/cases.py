@@ -42,10 +42,10 @@ def render_cases(
     report: Callable[..., None],
 ) -> None:
     """What is missing of ``count`` cases OUT/case00 ..., each of another identity; a case appears whole."""
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures import as_completed
 
     from xdub.render.assets import load_assets
+    from xdub.render.processes import renderers
 
     size = {"size": recipe.video.size, "crop_scale": recipe.video.crop_scale}
     settings = {"frames": frames, "full_size": full_size, **size}
@@ -56,8 +56,7 @@ def render_cases(
     out.mkdir(parents=True, exist_ok=True)
     load_assets()  # parse once, before everybody does
     workers = min(len(missing), len(os.sched_getaffinity(0)))
-    context = multiprocessing.get_context("spawn")  # a GL context does not survive a fork
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
+    with renderers(workers) as pool:
         jobs = [pool.submit(_render_case, _folder(out, number), seed, number, settings) for number in missing]
         for done, job in enumerate(as_completed(jobs), start=count - len(missing) + 1):
             job.result()
@@ -73,11 +72,6 @@ def _render_case(folder: Path, seed: int, number: int, settings: dict) -> None:
 
 def _folder(out: Path, number: int) -> Path:
     return out / f"case{number:02d}"
-
-
-def _one_thread() -> None:
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LP_NUM_THREADS"):
-        os.environ[name] = "1"
 
 
 def case_folders(out: Path) -> list[Path]:

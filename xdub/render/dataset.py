@@ -19,10 +19,10 @@ from xdub.errors import UserError
 from xdub.media.atomic import atomic_path
 from xdub.render.assets import load_assets
 from xdub.render.clips import HELD_OUT, RenderedPair, make_clips
+from xdub.render.processes import renderers
 
 VERSION = 1  # of what is drawn and said: raise it when the same numbers give other clips
 TRUTH = "truth"
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LP_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -78,30 +78,17 @@ def _make(seed: int, index: int, video: dict[str, Any]) -> _Made:
     )
 
 
-def _one_thread() -> None:
-    for name in THREADS:
-        os.environ[name] = "1"
-
-
 def _made(seed: int, indices: list[int], video: dict[str, Any], workers: int) -> Iterator[_Made]:
     """Results in the order of `indices`, so that shards do not depend on the number of workers."""
     if workers == 1:
         for index in indices:
             yield _make(seed, index, video)
         return
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
     load_assets()  # parse once, before everybody does
-    # spawn: a GL context does not survive a fork
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
+    with renderers(workers) as pool:
         waiting = [pool.submit(_make, seed, index, video) for index in indices]
-        try:
-            for future in waiting:
-                yield future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        for future in waiting:
+            yield future.result()
 
 
 def render_dataset(
