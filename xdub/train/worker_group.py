@@ -124,7 +124,7 @@ def _torch_config(backend: str) -> Any:
             if len(set(nodes)) > 1:
                 super().on_start(worker_group, backend_config)
                 return
-            self._meeting = worker_group.execute_single(0, tempfile.mkdtemp, prefix="xdub-ranks-")
+            self._meeting = worker_group.execute_single(0, _meeting_folder)
             worker_group.execute(config._set_torch_distributed_env_vars)
             worker_group.execute(_prefer_loopback)
             joined = [
@@ -152,6 +152,15 @@ def _torch_config(backend: str) -> Any:
             return Backend
 
     return TorchConfig(backend=backend)
+
+
+def _meeting_folder() -> str:
+    """In Ray's session folder: a group that is killed leaves it behind."""
+    import ray
+
+    return tempfile.mkdtemp(
+        prefix="xdub-ranks-", dir=ray._private.worker.global_worker.node.get_session_dir_path()
+    )
 
 
 def _prefer_loopback() -> None:
