@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from perf.processes import free_port, in_sessions
+from xdub.ray_session import ensure_token
 from xdub.runtime_env import LOOPBACK, prepare_environment
 
 HEAD = "f" * 51 + "00000"
@@ -36,6 +37,7 @@ class FakeCloud:
 
     def __enter__(self) -> FakeCloud:
         prepare_environment()
+        ensure_token()
         for attempt in range(1, STARTS + 1):
             self._start()
             if self._is_up():

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from perf.processes import free_port, in_sessions
+from xdub.ray_session import ensure_token
 from xdub.runtime_env import LOOPBACK, prepare_environment
 
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -30,6 +31,7 @@ class LocalCluster:
 
     def __init__(self, folder: Path, *, cpus: int = 2, more: int = 1) -> None:
         prepare_environment()
+        ensure_token()
         folder.mkdir(parents=True, exist_ok=True)
         self._log, self._cpus, self._more = folder / "cluster.log", cpus, more
         self.port, self._dashboard = free_port(), free_port()

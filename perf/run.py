@@ -271,15 +271,9 @@ def add_parser(commands) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     interpreted = not torch.cuda.is_available() and dispatch.INTERPRETING
-    if interpreted:
-        torch._dynamo.config.disable = (
-            True  # competitors are checked, too; compiling them for the CPU proves nothing
-        )
     if interpreted and arguments.shape != "tiny":
         print("the interpreter is for --shape tiny; larger sizes would take hours", file=sys.stderr)
         return 2
-    # Every size is a compilation of its own.
-    torch._dynamo.config.recompile_limit = 64  # ty: ignore[invalid-assignment]
     shapes = ["real", "sweep"] if arguments.all and arguments.shape != "tiny" else [arguments.shape]
     chosen = [bench for bench in benches(shapes) if arguments.kernel in bench.kernel]
     if not chosen:
@@ -287,10 +281,13 @@ def main(arguments: argparse.Namespace) -> int:
         print(f"--kernel {arguments.kernel!r}: none of {names}", file=sys.stderr)
         return 2
     started = time.monotonic()
-    # A backward that frees its buffers could not be timed again and again.
-    torch._functorch.config.donated_buffer = False
     path = arguments.json or (None if arguments.check else default_path(environment()))
-    found = run(chosen, seconds=arguments.seconds, only_checks=arguments.check, path=path)
+    # Every size is a compilation of its own. In the interpreter competitors are checked, too; compiling them for the
+    # CPU proves nothing.
+    compiler = torch._dynamo.config.patch(recompile_limit=64, disable=interpreted)
+    # A backward that frees its buffers could not be timed again and again.
+    with compiler, torch._functorch.config.patch(donated_buffer=False):
+        found = run(chosen, seconds=arguments.seconds, only_checks=arguments.check, path=path)
     count = {
         s: sum(row["status"] == s for row in found)
         for s in ("ok", "not-measured", "unavailable", "failed", "wrong")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import secrets
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from xdub.runtime_env import on_a_cluster, prepare_environment
@@ -26,6 +30,7 @@ def ensure_ray(cpus: int = 1) -> bool:
     if on_a_cluster():
         ray.init(logging_level="ERROR")
         return True
+    ensure_token()
     for attempt in range(1, STARTS + 1):
         try:
             ray.init(
@@ -43,6 +48,26 @@ def ensure_ray(cpus: int = 1) -> bool:
                 raise
             ray.shutdown()
     raise AssertionError
+
+
+def ensure_token() -> None:
+    """A token for what Ray starts here: made once for this user, and read by nobody else.
+
+    Ray would make one, for others to read, and two that start at once on a new machine would each make their own and
+    then refuse themselves.
+    """
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return
+    path = Path.home() / ".ray" / "auth_token"
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_hex(32))
+    with contextlib.suppress(FileExistsError):  # another process was first: its token is the one
+        os.link(name, path)
+    os.unlink(name)
 
 
 def hush(data: Any) -> None:
