@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def environment() -> dict[str, Any]:
-    """GPU (None without one), driver, versions, commit, and whether the tree had uncommitted changes."""
+    """GPU (None without one), driver, processor, versions, commit, and whether the tree had uncommitted changes."""
     gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
     return {
         "gpu": gpu.name if gpu else None,
@@ -23,6 +25,8 @@ def environment() -> dict[str, Any]:
         "l2_mib": round(gpu.L2_cache_size / 2**20) if gpu else None,
         "driver": _smi("driver_version"),
         "max_sm_mhz": _smi("clocks.max.sm"),
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)),
         "torch": torch.__version__,
         "triton": _version("triton"),
         "flash_attn": _version("flash-attn"),
@@ -40,6 +44,11 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _cpu() -> str | None:
+    found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found.group(1) if found else None
 
 
 def _smi(query: str) -> str | None:
