@@ -23,6 +23,12 @@ def test_a_stage_says_what_how_long_and_what_is_next() -> None:
     assert "2/3  Train the generator about 1 min 30 s, then: Make pairs" in lines and "done in" in lines
 
 
+def test_a_line_of_a_log_is_one_line_however_long() -> None:
+    show, text = shown()
+    show.say("word " * 60)
+    assert len(text.getvalue().splitlines()) == 1
+
+
 def test_the_live_bar_of_a_terminal_is_gone_when_its_stage_fails() -> None:
     show, _ = shown(terminal=True)
     try:

@@ -26,7 +26,8 @@ class Show:
         self._plain_title = ""
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False)
+        # A line of a log is one line, however long.
+        self.console.print(text, highlight=False, soft_wrap=not self.console.is_terminal)
 
     def already(self, number: int, total: int, title: str, seconds: float) -> None:
         self.say(f"[dim]{number:>2}/{total}  {title}: done before, in {duration(seconds)}[/dim]")
