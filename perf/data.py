@@ -206,7 +206,7 @@ def main(arguments: argparse.Namespace) -> int:
     result: dict[str, Any] = {
         "command": "python -m perf " + " ".join(sys.argv[1:]),
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "environment": environment() | {"cpu": _cpu(), "cores": os.cpu_count()},
+        "environment": environment(),
         "train": [],
         "reader": [],
     }
@@ -254,12 +254,3 @@ def encode_flops(recipe: Recipe, phase: str) -> float | None:
             vae.encode(torch.empty(1, 3, frames, size, size, device="meta"))
         total += counter.get_total_flops()
     return float(total)
-
-
-def _cpu() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return "unknown"
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from perf import sampler_quality, sampler_scaling, sampler_speed
-from perf.data import _cpu
 from perf.environment import ROOT, environment
 from perf.sampler_heads import render_heads
 from xdub.config import Recipe, load_recipe
@@ -83,8 +82,11 @@ def main(told: argparse.Namespace) -> int:
 
 def _conditions(told: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
     """How and where a part is measured."""
-    machine = {"cpu": _cpu(), "cores": os.cpu_count(), "threads": told.threads}
-    machine |= {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY"), "load": round(os.getloadavg()[0], 2)}
+    machine = {
+        "threads": told.threads,
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY"),
+        "load": round(os.getloadavg()[0], 2),
+    }
     return {
         "command": " ".join(["python -m perf", *sys.argv[1:]]),
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
