@@ -20,7 +20,7 @@ def ensure_ray(cpus: int = 1) -> bool:
     """Connect, unless Ray is connected already: True if this call did it.
 
     A Ray of our own has at least ``cpus`` logical CPUs, and two more than the machine: training workers must leave
-    some for the data actors, or both wait for ever. ``XDUB_WORKER_LOGS=1`` shows what its workers print.
+    some for the data actors, or both wait for ever. ``XDUB_WORKER_LOGS=1`` shows what workers print, here and in a job.
     """
     prepare_environment()
     import ray
@@ -28,7 +28,7 @@ def ensure_ray(cpus: int = 1) -> bool:
     if ray.is_initialized():
         return False
     if on_a_cluster():
-        ray.init(logging_level="ERROR")
+        ray.init(logging_level="ERROR", log_to_driver=_worker_logs())
         return True
     ensure_token()
     for attempt in range(1, STARTS + 1):
@@ -39,7 +39,7 @@ def ensure_ray(cpus: int = 1) -> bool:
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
                 logging_level="ERROR",
-                log_to_driver=bool(os.environ.get("XDUB_WORKER_LOGS")),
+                log_to_driver=_worker_logs(),
             )
             return True
         except Exception as error:
@@ -48,6 +48,10 @@ def ensure_ray(cpus: int = 1) -> bool:
                 raise
             ray.shutdown()
     raise AssertionError
+
+
+def _worker_logs() -> bool:
+    return bool(os.environ.get("XDUB_WORKER_LOGS"))
 
 
 def ensure_token() -> None:
