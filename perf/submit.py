@@ -49,6 +49,7 @@ def add_parser(commands: Any) -> None:
 
 
 def main(told: argparse.Namespace) -> int:
+    where = environment()  # before its own picture changes the tree
     with tempfile.TemporaryDirectory(prefix="submit-") as name:
         folder = Path(name)
         server = MlflowServer(folder / "mlflow")
@@ -61,8 +62,7 @@ def main(told: argparse.Namespace) -> int:
                     _picture(cluster, told.picture)
         finally:
             server.kill()
-    result |= {"command": " ".join(["python -m perf", *sys.argv[1:]])}
-    result |= {"environment": environment() | {"cores": os.cpu_count()}}
+    result |= {"command": " ".join(["python -m perf", *sys.argv[1:]]), "environment": where}
     print(json.dumps(result, indent=1))
     if told.json:
         told.json.write_text(json.dumps(result, indent=1) + "\n")
