@@ -124,11 +124,23 @@ def test_a_web_page_may_not_post(ask) -> None:
     assert ask("POST", "/api/jobs/", told, token=False, **browser)[0] in (401, 403, 405)
 
 
-def test_another_ray_is_refused_before_anything_is_sent(cluster, monkeypatch) -> None:
-    from xdub.submit import jobs
+@pytest.fixture
+def cluster_token(cluster, monkeypatch) -> Iterator[None]:
+    """The cluster's token for this process, which keeps the first one that it meets: it is made to forget both."""
+    from ray._raylet import AuthenticationTokenLoader
 
+    loader = AuthenticationTokenLoader.instance()
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
+    loader.reset_cache()
+    yield
+    monkeypatch.undo()
+    loader.reset_cache()
+
+
+def test_another_ray_is_refused_before_anything_is_sent(cluster, cluster_token, monkeypatch) -> None:
+    from xdub.submit import jobs
+
     here = jobs.versions()
     monkeypatch.setattr(jobs, "versions", lambda: here | {"ray": "2.0.1"})
     with pytest.raises(UserError, match=rf"ray {here['ray']} there, 2\.0\.1 here"):
