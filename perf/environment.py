@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from xdub.tracking.provenance import device_name
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,7 +26,7 @@ def environment() -> dict[str, Any]:
         "l2_mib": round(gpu.L2_cache_size / 2**20) if gpu else None,
         "driver": _smi("driver_version"),
         "max_sm_mhz": _smi("clocks.max.sm"),
-        "cpu": _cpu(),
+        "cpu": device_name(torch.device("cpu")),
         "cores": len(os.sched_getaffinity(0)),
         "torch": torch.__version__,
         "triton": _version("triton"),
@@ -44,11 +45,6 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _cpu() -> str | None:
-    found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return found.group(1) if found else None
 
 
 def _smi(query: str) -> str | None:
