@@ -39,7 +39,7 @@ WARM_UP = 2
 
 def data_wait(data: Path, workers: int, steps: int) -> dict[str, Any]:
     """Share of the step time that training the generator of `tiny` waits for data, after warm-up."""
-    from xdub.data.lines import read_lines
+    from xdub.files.lines import read_lines
     from xdub.train.run import train_phase
 
     settings = [f"train.workers={workers}", f"train.micro_batch={16 // workers}", f"train.steps={steps}"]

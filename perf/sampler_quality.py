@@ -11,7 +11,7 @@ from perf.sampler_heads import Head, pixels, tracks
 from xdub.config import Recipe
 from xdub.diffusion.sampler import evaluations
 from xdub.dub.tracks import generate
-from xdub.dub.windows import WindowSampler
+from xdub.dub.window_sampler import WindowSampler
 from xdub.evaluate.metrics import lip_box, mean_psnr, pearson, psnr
 from xdub.evaluate.opening import read_opening
 from xdub.model.bundle import Bundle

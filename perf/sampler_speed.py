@@ -21,7 +21,7 @@ from perf.sampler_heads import Head, tracks
 from xdub.config import Recipe
 from xdub.dub.testing import Uncached
 from xdub.dub.tracks import generate
-from xdub.dub.windows import WindowSampler, bands_of
+from xdub.dub.window_sampler import WindowSampler, bands_of
 from xdub.model.attention import TextCrossAttention
 from xdub.model.bundle import Bundle
 from xdub.model.conditions import TextKeys

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from xdub.model.bundle import Bundle
-    from xdub.perception.identity import Identity
+    from xdub.perception.identity.base import Identity
     from xdub.render.clips import RenderedPair
 
 TRUTH = "true twin"
@@ -56,7 +56,7 @@ def add_parser(commands: Any) -> None:
 def main(told: argparse.Namespace) -> int:
     from xdub.errors import UserError
     from xdub.model.bundle import load_bundle
-    from xdub.perception.identity import load_identity
+    from xdub.perception.identity.load import load_identity
 
     bundle = load_bundle(told.model)
     if bundle.generator is None:
@@ -120,7 +120,7 @@ def heads(recipe: Recipe, seed: int, count: int, frames: int) -> Iterator[Render
 def dub(bundle: Bundle, pairs: Sequence[RenderedPair], window: int, seed: int) -> list[np.ndarray]:
     """V' uint8 [F,S,S,3] of every clip with its twin's speech, composited as the pair factory does."""
     from xdub.dub.tracks import Track, generate
-    from xdub.dub.windows import WindowSampler
+    from xdub.dub.window_sampler import WindowSampler
     from xdub.pairs.composite import composite
 
     settings = bundle.recipe.pairs

@@ -12,7 +12,7 @@ from xdub.model.codec import SPACE_FACTOR
 from xdub.plan.flops import ENCODED, step_parts, train_step_flops
 from xdub.plan.gpus import Gpu
 from xdub.plan.memory import memory
-from xdub.plan.plan import planned_recipe
+from xdub.plan.phase_plan import planned_recipe
 from xdub.plan.rehearsal import activations
 from xdub.plan.shapes import shapes
 

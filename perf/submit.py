@@ -24,10 +24,10 @@ from perf.environment import environment
 from perf.local_cluster import LocalCluster
 from perf.mlflow_server import MlflowServer
 from perf.recovery import say
-from xdub.bootstrap.run import stage_names
+from xdub.bootstrap.stages import stage_names
 from xdub.config import load_recipe
-from xdub.data.lines import read_lines
-from xdub.train.records import last_record
+from xdub.files.lines import read_lines
+from xdub.train.state.records import last_record
 
 STAGES = ("generator", "pairs", "editor", "lip", "texture")
 STEPS = 120

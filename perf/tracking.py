@@ -71,7 +71,7 @@ class Outage:
 def run_case(case: str, data: Path, folder: Path, steps: int) -> dict[str, Any]:
     """Train once; the figures of the case."""
     from xdub.config import load_recipe
-    from xdub.data.lines import read_lines
+    from xdub.files.lines import read_lines
     from xdub.tracking.sink import read_state
     from xdub.train.run import train_phase
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import psutil
 
-from xdub.data.lines import read_lines
-from xdub.train.records import last_record
+from xdub.files.lines import read_lines
+from xdub.train.state.records import last_record
 
 TITLES = {
     "worker": "ray::RayTrainWorker",

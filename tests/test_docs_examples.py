@@ -40,10 +40,10 @@ from pathlib import Path
 import xdub
 from xdub.bootstrap import stage_names
 from xdub.config import load_recipe
-from xdub.data.lines import read_lines
+from xdub.files.lines import read_lines
 from xdub.data.shards import ShardWriter
 from xdub.data.testing import make_clip
-from xdub.plan.data import data
+from xdub.plan.storage import data
 from xdub.plan.flops import step_parts
 from xdub.train.run import train_phase
 

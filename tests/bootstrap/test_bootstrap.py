@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from xdub.bootstrap import bootstrap, stage_names
-from xdub.bootstrap.bundle import same_bundle, write_bundle
+from xdub.bootstrap.model_folder import same_bundle, write_bundle
 from xdub.config import PHASES, expert_of, load_recipe
 from xdub.data.shards import ShardWriter
 from xdub.data.testing import make_clip

@@ -158,7 +158,7 @@ def test_a_cluster_that_is_too_small_is_refused_with_the_numbers(ask, cluster, t
     command += ["--out", str(tmp_path / "run"), "--set", "train.workers=16"]
     # As the job's process is started; the job itself would say the same some seconds later.
     ended = subprocess.run(
-        [sys.executable, "-m", "xdub.submit.entry", *command],
+        [sys.executable, "-m", "xdub.cli.job", *command],
         env=os.environ | cluster.environment | {"RAY_ADDRESS": gcs(cluster)},
         capture_output=True,
         text=True,

@@ -11,7 +11,7 @@ import pytest
 from xdub.bootstrap import stage_names
 from xdub.config import PHASES, load_recipe, phase_facts, phases, recipe_from_dict
 from xdub.errors import UserError
-from xdub.plan.data import data
+from xdub.plan.storage import data
 from xdub.train.phases import get_phase
 
 PACKAGE = Path(phases.__file__).parents[1]

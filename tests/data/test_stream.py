@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from xdub.data.latents import encode_batch
-from xdub.data.plan import Place, Plan
+from xdub.data.sample_order import Place, Plan
 from xdub.data.samples import StreamSpec
 from xdub.data.shards import ShardWriter, read_manifest
 from xdub.data.stream import FIRST_STEPS, LocalStream, RayStream, _Pause, _user_error

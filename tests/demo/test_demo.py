@@ -14,12 +14,12 @@ from pathlib import Path
 import cv2
 import pytest
 
-from xdub.data.lines import read_lines
+from xdub.demo.journey import run_demo
 from xdub.demo.learning_curve import measure_run, save
 from xdub.demo.picture import draw
-from xdub.demo.plan import DemoPlan
-from xdub.demo.run import run_demo
+from xdub.demo.sizes import DemoPlan
 from xdub.errors import UserError
+from xdub.files.lines import read_lines
 from xdub.media import probe
 
 SETTINGS = (
@@ -49,7 +49,7 @@ KILLS = ("held-out", "editor", "dub editor")
 def start(out: Path) -> subprocess.Popen:
     code = (
         "from xdub.runtime_env import prepare_environment; prepare_environment()\n"
-        "from xdub.demo.plan import DemoPlan; from xdub.demo.run import run_demo\n"
+        "from xdub.demo.sizes import DemoPlan; from xdub.demo.journey import run_demo\n"
         f"run_demo({str(out)!r}, plan=DemoPlan.from_dict({PLAN.to_dict()!r}), **{FLAGS!r})\n"
     )
     log = open(out.with_suffix(".log"), "a")

@@ -4,8 +4,8 @@ import io
 
 from rich.console import Console
 
-from xdub.demo.plan import DemoPlan, default_plan
 from xdub.demo.show import Show
+from xdub.demo.sizes import DemoPlan, default_plan
 
 
 def shown(terminal: bool = False) -> tuple[Show, io.StringIO]:

@@ -11,7 +11,7 @@ from hypothesis import settings
 
 from xdub.config import Recipe
 from xdub.dub.testing import random_codec, random_dit, small_recipe, write_random_bundle
-from xdub.dub.windows import WindowSampler
+from xdub.dub.window_sampler import WindowSampler
 
 settings.register_profile("unhurried", deadline=None, max_examples=30)
 settings.load_profile("unhurried")

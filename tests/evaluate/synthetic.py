@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from xdub.evaluate.report import ClipView, ReportData
+from xdub.demo.page import ClipView, ReportData
 from xdub.seeding import rng
 
 

@@ -11,7 +11,7 @@ import torch
 
 from xdub.errors import UserError
 from xdub.evaluate.opening import round_trip, score_readout
-from xdub.evaluate.train_readout import train_readout
+from xdub.fit.readout import train_readout
 from xdub.perception.mouth_readout import PATCH, MouthReadout, mouth_patches, patch_boxes, shake
 
 

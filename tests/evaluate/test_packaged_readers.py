@@ -6,10 +6,10 @@ import pytest
 
 from xdub.config import load_recipe
 from xdub.evaluate.opening import packaged_readout, read_opening, score_readout
+from xdub.fit.syncnet import score_syncnet
 from xdub.model.audio_encoder import load_audio_encoder
 from xdub.model.codec import load_codec
 from xdub.perception.syncnet import load_sync
-from xdub.perception.syncnet_training import score_syncnet
 
 
 @pytest.fixture(scope="module")

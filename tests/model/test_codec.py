@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from xdub.errors import UserError
+from xdub.fit.codec import fit_linear_codec
 from xdub.model.codec import LinearCodec, WanCodec, latent_frames
-from xdub.model.fit_codec import fit_linear_codec
 
 
 @pytest.fixture(scope="module")

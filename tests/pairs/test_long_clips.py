@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from xdub.config import load_recipe, recipe_from_dict
-from xdub.data.lines import read_lines
 from xdub.data.shards import Ledger, ShardWriter, iter_clips, read_manifest
 from xdub.data.testing import make_clip
 from xdub.dub.testing import random_codec, random_dit, small_recipe
 from xdub.dub.tracks import Track, generate
-from xdub.dub.windows import Window, WindowSampler
+from xdub.dub.window_sampler import Window, WindowSampler
 from xdub.errors import UserError
+from xdub.files.lines import read_lines
 from xdub.model.bundle import bundle_path
 from xdub.pairs.build import build_pairs
 from xdub.pairs.testing import plain_judges

@@ -13,9 +13,9 @@ import pytest
 
 from perf.fake_cloud import FakeCloud
 from xdub.config import Recipe
-from xdub.data.lines import read_lines
 from xdub.data.shards import Ledger, read_manifest
 from xdub.errors import UserError
+from xdub.files.lines import read_lines
 from xdub.pairs.build import PairReport, build_pairs
 from xdub.pairs.judges import Judges
 from xdub.pairs.pool import Workers

@@ -10,9 +10,10 @@ from torch import nn
 
 from xdub.config.sections import PerceptionConfig
 from xdub.errors import UserError
-from xdub.perception.identity import cosine, distance, load_identity
-from xdub.perception.identity_arcface import ArcFaceIdentity
-from xdub.perception.identity_dlib import DlibIdentity, _add, _packed_int, _tensor_header
+from xdub.perception.identity.arcface import ArcFaceIdentity
+from xdub.perception.identity.base import cosine, distance
+from xdub.perception.identity.dlib import DlibIdentity, _add, _packed_int, _tensor_header
+from xdub.perception.identity.load import load_identity
 
 
 @pytest.fixture(scope="module")

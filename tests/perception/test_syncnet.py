@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from xdub.errors import UserError
+from xdub.fit.syncnet import score_syncnet, train_syncnet
 from xdub.model.audio_encoder import LogMelEncoder
 from xdub.perception.syncnet import SyncNet, SyncNetConfig, load_sync
-from xdub.perception.syncnet_training import score_syncnet, train_syncnet
 
 
 def cartoon(seed: int, num_frames: int = 45, size: int = 40) -> SimpleNamespace:

@@ -8,7 +8,7 @@ from xdub.config import PHASES, load_recipe
 from xdub.errors import UserError
 from xdub.plan.fit import MARGIN, fit, settings_to_pass
 from xdub.plan.gpus import known_gpu
-from xdub.plan.plan import plan, plan_phase, planned_recipe
+from xdub.plan.phase_plan import plan, plan_phase, planned_recipe
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_time_and_money_follow_the_assumptions(recipe):
 
 def test_the_papers_recipe_sees_the_papers_hours_and_epochs():
     recipe = load_recipe("xdub-1b")
-    from xdub.plan.data import data
+    from xdub.plan.storage import data
 
     for phase in PHASES:
         facts = data(recipe, phase)

@@ -8,7 +8,7 @@ import pytest
 from xdub.errors import UserError
 from xdub.render import assets
 from xdub.render.avatar import Shape, load_avatar
-from xdub.render.identity import draw_identity
+from xdub.render.person import draw_identity
 from xdub.render.truth import opening
 
 

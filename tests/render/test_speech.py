@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xdub.render.identity import draw_identity
+from xdub.render.person import draw_identity
 from xdub.render.phones import PHONES, VOWELS
 from xdub.render.speech import FPS, RATE, draw_voice, speak
 from xdub.seeding import rng

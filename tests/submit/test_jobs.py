@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from perf.local_cluster import LocalCluster
-from xdub.data.lines import read_lines
-from xdub.train.records import last_record
+from xdub.files.lines import read_lines
+from xdub.train.state.records import last_record
 
 pytestmark = pytest.mark.slow
 XDUB = str(Path(sys.executable).with_name("xdub"))
@@ -61,7 +61,7 @@ def test_a_job_runs_the_code_that_was_sent_and_its_output_is_followed(run, heads
     assert "4 rows" in run("jobs", "logs", "render-ds-1").stdout
     status, body = cluster.get("/api/jobs/", cluster.headers)  # what the dashboard's page shows
     (job,) = [job for job in json.loads(body) if job["submission_id"] == "render-ds-1"]
-    assert status == 200 and job["entrypoint"].startswith("python -m xdub.submit.entry render")
+    assert status == 200 and job["entrypoint"].startswith("python -m xdub.cli.job render")
     modules = json.dumps(job["runtime_env"]["py_modules"])
     assert "xdub" in modules and "xdub_kernels" in modules
 
@@ -81,7 +81,7 @@ def test_an_image_with_other_versions_is_refused_before_anything_begins(run, tmp
 
     other = json.dumps(versions() | {"torch": "1.0.0"})
     run_ = subprocess.run(
-        [sys.executable, "-m", "xdub.submit.entry", "render", "--out", str(tmp_path / "x"), "--clips", "1"],
+        [sys.executable, "-m", "xdub.cli.job", "render", "--out", str(tmp_path / "x"), "--clips", "1"],
         env=os.environ | {"XDUB_SUBMITTED": other},
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""Why checkpoints are our own (`xdub.train.shards`): DeepSpeed's universal ones load wrongly under ZeRO-3.
+"""Why checkpoints are our own (`xdub.train.state.pieces`): DeepSpeed's universal ones load wrongly under ZeRO-3.
 
 When this fails, DeepSpeed has mended it: look at docs/training.md again.
 """

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from xdub.data.lines import read_lines
 from xdub.errors import UserError
+from xdub.files.lines import read_lines
 from xdub.train import guard
 from xdub.train.guard import WARM, Guard
 from xdub.train.run import train_phase

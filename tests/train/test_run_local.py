@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from xdub.data.lines import read_lines
 from xdub.errors import UserError
+from xdub.files.lines import read_lines
 from xdub.tracking.sink import read_state
 from xdub.train import trainer
 from xdub.train.run import RunResult, train_phase

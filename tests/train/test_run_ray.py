@@ -19,11 +19,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from xdub.data.lines import read_lines
 from xdub.errors import UserError
+from xdub.files.lines import read_lines
 from xdub.tracking.sink import read_state
-from xdub.train.records import last_record
 from xdub.train.run import RunResult, train_phase
+from xdub.train.state.records import last_record
 
 pytestmark = pytest.mark.slow
 
@@ -125,7 +125,7 @@ def test_a_killed_workers_place_is_taken_by_a_process_that_was_kept_for_it(
         import numpy as np
         import torch.distributed as dist
 
-        from xdub.train.spares import running
+        from xdub.train.supervise.spares import running
 
         first, end = not os.path.exists(log), time.monotonic() + 240
         dist.barrier()

@@ -17,10 +17,10 @@ from xdub.perception.features import FaceFeatureNet
 from xdub.perception.syncnet import SyncNet
 from xdub.train.context import LocalContext
 from xdub.train.engine import Engine
-from xdub.train.export import write_export
 from xdub.train.networks import build_model
 from xdub.train.phases import get_phase
 from xdub.train.phases.common import PhaseContext
+from xdub.train.state.export import write_export
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xdub.errors import UserError
-from xdub.train.shards import ShardedState, write_shard
+from xdub.train.state.pieces import ShardedState, write_shard
 
 SAVED_AT = 3
 WRITERS = {  # name -> stage, precision, frozen layer

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from xdub.cli.progress import progress
+from xdub.progress import progress
 
 app = typer.Typer(help="Measure dubbed videos.", no_args_is_help=True)
 

@@ -48,8 +48,8 @@ def plan(
     from xdub.plan.fit import fit as fit_phase
     from xdub.plan.fit import settings_to_pass
     from xdub.plan.gpus import known_gpu
-    from xdub.plan.plan import checked_assumptions, planned_recipe
-    from xdub.plan.plan import plan as plan_phases
+    from xdub.plan.phase_plan import checked_assumptions, planned_recipe
+    from xdub.plan.phase_plan import plan as plan_phases
     from xdub.plan.report import as_json, show
 
     card = known_gpu(gpu, memory_gb=memory_gb, tflops=tflops)

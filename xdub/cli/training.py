@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from xdub.cli import options
-from xdub.cli.progress import stage_progress
 from xdub.config import PHASES, ModelFolder
+from xdub.progress import stage_progress
 
 Phase = StrEnum("Phase", {name: name for name in PHASES})
 
@@ -96,6 +96,6 @@ def compare(
 
     Example: xdub runs compare run-a run-b --out compare.html
     """
-    from xdub.evaluate.compare_runs import compare_runs, print_comparison
+    from xdub.tracking.compare import compare_runs, print_comparison
 
     print_comparison(compare_runs(names, out, uri=tracking_uri))

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from xdub.cli import options
-from xdub.cli.progress import progress
 from xdub.config import SHIPPED_MODEL, ModelFolder
+from xdub.progress import progress
 
 
 def register(app: typer.Typer) -> None:

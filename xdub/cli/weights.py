@@ -10,7 +10,7 @@ import typer
 from xdub.errors import UserError
 
 if TYPE_CHECKING:
-    from xdub.perception.weights import WeightStatus
+    from xdub.perception.registry import WeightStatus
 
 app = typer.Typer(
     help="Third-party weights: what for, from where, under which licence.", no_args_is_help=True
@@ -23,7 +23,7 @@ def list_() -> None:
 
     Example: xdub weights list
     """
-    from xdub.perception.weights import list_weights
+    from xdub.perception.registry import list_weights
 
     _print(list_weights())
 
@@ -38,8 +38,8 @@ def fetch(
 
     Example: xdub weights fetch face_landmarker
     """
-    from xdub.perception.weights import WEIGHTS, weight_of
-    from xdub.perception.weights import fetch as fetch_role
+    from xdub.perception.registry import WEIGHTS, weight_of
+    from xdub.perception.registry import fetch as fetch_role
 
     for role in [weight_of(role).role for role in roles] if roles else [weight.role for weight in WEIGHTS]:
         typer.echo(f"{role}: {fetch_role(role)}")
@@ -51,7 +51,7 @@ def verify() -> None:
 
     Example: xdub weights verify
     """
-    from xdub.perception.weights import verify as verify_all
+    from xdub.perception.registry import verify as verify_all
 
     statuses = verify_all()
     _print(statuses)

@@ -18,7 +18,7 @@ from xdub.config.sections import (
     TrainConfig,
     VideoConfig,
 )
-from xdub.config.weights import check_weights
+from xdub.config.weight_files import check_weights
 
 __all__ = [
     "EXPERTS",

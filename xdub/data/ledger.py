@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from xdub.errors import UserError
-from xdub.media.atomic import atomic_path
+from xdub.files.atomic import atomic_path
 
 if TYPE_CHECKING:
     import pyarrow as pa

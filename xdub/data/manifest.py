@@ -18,7 +18,7 @@ from typing import Any
 
 from xdub.data.clip import SCHEMA_VERSION
 from xdub.errors import UserError
-from xdub.media.atomic import atomic_path
+from xdub.files.atomic import atomic_path
 
 MANIFEST = "manifest.json"
 SHARD_NAME = re.compile(r"shard-\d{5,}\.parquet")  # nothing else is ever opened: no path leaves the folder

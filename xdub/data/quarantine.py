@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from xdub.data.lines import LineFile, read_lines
+from xdub.files.lines import LineFile, read_lines
 
 
 class BadRow(NamedTuple):

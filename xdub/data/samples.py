@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from xdub.data.clip import Clip
-from xdub.data.plan import Place, Plan, make_plan
 from xdub.data.quarantine import BadRow
+from xdub.data.sample_order import Place, Plan, make_plan
 from xdub.data.shards import ShardReader
 from xdub.data.windows import cut_window
 from xdub.errors import UserError

@@ -17,7 +17,7 @@ from xdub.data.ledger import Ledger, LedgerRow
 from xdub.data.manifest import MANIFEST, SHARD_NAME, Manifest, Shard, file_sha256, read_manifest
 from xdub.data.verify import verify_shard
 from xdub.errors import UserError
-from xdub.media.atomic import atomic_path
+from xdub.files.atomic import atomic_path
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from xdub.data.plan import micro_batches
 from xdub.data.quarantine import BadRow
+from xdub.data.sample_order import micro_batches
 from xdub.data.samples import SampleMaker, StreamSpec
 from xdub.errors import UserError
 from xdub.ray_session import hush

@@ -11,13 +11,13 @@ import numpy as np
 
 from xdub.demo.cases import case_folders, load_case
 from xdub.demo.dubbing import dubbed_file, raw_crops, silent_file
+from xdub.demo.page import ClipView, ReportData, build_report
 from xdub.demo.stages import MODELS, Demo, Report, copy_whole
 from xdub.evaluate.heldout import DubFigures, HeldOutClip, Readings, measure_dub, read_clip, summarise
 from xdub.evaluate.metrics import pearson
-from xdub.evaluate.report import ClipView, ReportData, build_report
-from xdub.evaluate.runs import read_runs, ui_command
+from xdub.files.atomic import atomic_path
 from xdub.media import read_frames
-from xdub.media.atomic import atomic_path
+from xdub.tracking.read import read_runs, ui_command
 
 SHOWN = 3
 """Clips with pictures in the report: the first ones, not the best ones."""
@@ -104,7 +104,7 @@ def _plain(value: Any) -> Any:
 def read_losses(run: Path) -> dict[str, tuple[list[int], list[float]]]:
     """phase -> steps, loss of every committed step."""
     from xdub.config import PHASES
-    from xdub.data.lines import read_lines
+    from xdub.files.lines import read_lines
 
     losses = {}
     for phase in PHASES:
@@ -144,7 +144,7 @@ def close_up(clip: HeldOutClip) -> tuple[int, int, int]:
 
 def _track(demo: Demo, summary: dict[str, Any]) -> None:
     """The figures beside the training curves, under eval/."""
-    from xdub.tracking.run import TrackedRun
+    from xdub.tracking.tracked_run import TrackedRun
 
     for model in MODELS:
         values = {f"eval/{key}": value for key, value in summary[model].items()}

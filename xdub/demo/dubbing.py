@@ -10,7 +10,7 @@ import numpy as np
 from xdub.demo.cases import case_folders
 from xdub.demo.stages import Demo, Report
 from xdub.evaluate.heldout import RawCrops
-from xdub.media.atomic import atomic_path
+from xdub.files.atomic import atomic_path
 
 
 def dubbed_file(demo: Demo, model: str, case: Path) -> Path:

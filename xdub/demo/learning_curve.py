@@ -22,12 +22,12 @@ import torch
 from xdub.config import Recipe, load_recipe
 from xdub.demo.cases import case_folders, load_case
 from xdub.demo.facts import hardware, versions
-from xdub.demo.plan import DemoPlan, default_plan
+from xdub.demo.sizes import DemoPlan, default_plan
 from xdub.demo.state import FILE
 from xdub.errors import UserError
 from xdub.evaluate.heldout import HeldOutClip
 from xdub.evaluate.metrics import leak_corr, opening_corr
-from xdub.media.atomic import atomic_path
+from xdub.files.atomic import atomic_path
 
 MODELS = ("generator", "editor")
 
@@ -93,7 +93,7 @@ def load_checkpoint(folder: Path, model: str, recipe: Recipe) -> torch.nn.Module
     """The network with the averaged weights of a checkpoint."""
     from xdub.model.build import build_dit
     from xdub.model.codec import load_codec
-    from xdub.train.shards import ShardedState
+    from xdub.train.state.pieces import ShardedState
 
     state = ShardedState(folder)
     if not state.has("ema"):
@@ -109,7 +109,7 @@ def _dub_and_read(
 ) -> list[np.ndarray]:
     """Readings [F] of each clip's face crop dubbed with its new speech."""
     from xdub.dub.tracks import Track, generate
-    from xdub.dub.windows import WindowSampler
+    from xdub.dub.window_sampler import WindowSampler
     from xdub.evaluate.opening import read_opening
     from xdub.media import read_audio
     from xdub.model.audio_encoder import load_audio_encoder
@@ -136,7 +136,7 @@ def _dub_and_read(
 
 def _clock(phase: Path) -> list[tuple[int, float]]:
     """(step, ms) of the journal, with an estimate of when step 0 was."""
-    from xdub.data.lines import read_lines
+    from xdub.files.lines import read_lines
 
     marks = [
         (r["step"], float(r["time_ms"]))
@@ -219,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cases", type=int, default=6, help="held-out heads to dub with each")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     told = parser.parse_args(arguments)
-    from xdub.demo.run import run_demo
+    from xdub.demo.journey import run_demo
     from xdub.runtime_env import prepare_environment
 
     prepare_environment()

@@ -16,9 +16,9 @@ from xdub.demo.assess import close_up
 from xdub.demo.cases import case_folders, load_case
 from xdub.errors import UserError
 from xdub.evaluate.metrics import pearson
-from xdub.evaluate.strips import mouth_zoom, pick_frames, strip
+from xdub.files.atomic import atomic_path
 from xdub.media import read_frames
-from xdub.media.atomic import atomic_path
+from xdub.report.strips import mouth_zoom, pick_frames, strip
 
 COLUMNS, CELL = 8, 116
 PLOT = 206

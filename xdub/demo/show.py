@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from xdub.evaluate.report import duration
+from xdub.demo.page import duration
 from xdub.evaluate.targets import CEILINGS, ROWS, missed
 
 

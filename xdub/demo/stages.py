@@ -13,7 +13,7 @@ from typing import Any
 
 from xdub.bootstrap import Stage, bootstrap_stages
 from xdub.config import SHIPPED_MODEL, Recipe
-from xdub.demo.plan import DemoPlan
+from xdub.demo.sizes import DemoPlan
 from xdub.seeding import stable_seed
 
 Report = Callable[..., None]
@@ -136,7 +136,7 @@ def _cases(demo: Demo, report: Report) -> dict[str, Any]:
 
 def copy_whole(source: Path, target: Path) -> None:
     """The target appears at once."""
-    from xdub.media.atomic import atomic_path
+    from xdub.files.atomic import atomic_path
 
     with atomic_path(target) as temporary:
         shutil.copyfile(source, temporary)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from xdub.data.latents import audio_window
 from xdub.dub.segments import Segment, plan_segments, window_index
-from xdub.dub.windows import Window, WindowSampler
+from xdub.dub.window_sampler import Window, WindowSampler
 
 
 @dataclass(frozen=True, kw_only=True)

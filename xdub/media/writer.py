@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xdub.errors import UserError
-from xdub.media.atomic import atomic_path
+from xdub.files.atomic import atomic_path
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream

@@ -113,7 +113,7 @@ class LinearCodec(nn.Module):
             return cls(**read_tensors(path))
         except TypeError as error:
             raise UserError(
-                f"{path}: not a linear codec ({error}); fit one with `python -m xdub.model.fit_codec`"
+                f"{path}: not a linear codec ({error}); fit one with `python -m xdub.fit.codec`"
             ) from error
 
 
@@ -154,7 +154,7 @@ def load_codec(cfg) -> Codec:
             else Path(str(resources.files("xdub") / "weights_tiny" / PACKAGED_LINEAR_CODEC))
         )
         if not path.is_file():
-            raise UserError(f"codec.path={path}: no such file; fit one with `python -m xdub.model.fit_codec`")
+            raise UserError(f"codec.path={path}: no such file; fit one with `python -m xdub.fit.codec`")
         codec = LinearCodec.load(path)
     elif cfg.kind == "wan":
         if not cfg.path:

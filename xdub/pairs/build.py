@@ -23,8 +23,8 @@ from xdub.pairs.filter_plots import draw_what_is_new
 from xdub.pairs.generator import generator_file
 from xdub.pairs.judges import Judges
 from xdub.pairs.live import Live, Report, tracked
-from xdub.pairs.plan import Unit, plan_units, read_entries, what_decides
 from xdub.pairs.pool import WorkerPool, Workers
+from xdub.pairs.units import Unit, plan_units, read_entries, what_decides
 from xdub.pairs.worker import Outcome, PairWorker
 
 MAX_FAILED = 0.2

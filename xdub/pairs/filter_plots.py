@@ -10,7 +10,7 @@ import numpy as np
 
 from xdub.config import Recipe
 from xdub.data.ledger import LEDGER, Ledger, LedgerRow
-from xdub.media.atomic import atomic_path
+from xdub.files.atomic import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

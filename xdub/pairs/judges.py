@@ -62,7 +62,7 @@ class ReadMouths:
 
 def load_judges(perception: PerceptionConfig, device: str = "cpu") -> Judges:
     """The judges a recipe names. UserError if weights cannot be had."""
-    from xdub.perception.identity import load_identity
+    from xdub.perception.identity.load import load_identity
 
     identity = load_identity(perception).to(device)
     mouths = ReadMouths() if perception.mouth == "readout" else TrackedMouths()

@@ -14,7 +14,7 @@ from xdub.config import Recipe
 from xdub.data.ledger import STATUSES, Counts
 from xdub.pairs.pool import PoolState
 from xdub.tracking.journal import Journal
-from xdub.tracking.run import JOURNAL, TrackedRun
+from xdub.tracking.tracked_run import JOURNAL, TrackedRun
 
 Report = Callable[..., None]
 """report(done, total, text="")"""

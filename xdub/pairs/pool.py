@@ -18,7 +18,7 @@ from typing import Any
 
 from xdub.data.shards import LedgerRow
 from xdub.errors import UserError
-from xdub.pairs.plan import Unit
+from xdub.pairs.units import Unit
 from xdub.pairs.worker import Outcome, PairWorker
 from xdub.ray_session import draining_nodes, ensure_ray
 

@@ -16,7 +16,7 @@ from xdub.config import Recipe, recipe_from_dict
 from xdub.data.clip import Clip, to_row
 from xdub.data.shards import LedgerRow, ShardReader, read_manifest
 from xdub.dub.tracks import Track, generate
-from xdub.dub.windows import WindowSampler
+from xdub.dub.window_sampler import WindowSampler
 from xdub.errors import UserError
 from xdub.model.audio_encoder import load_audio_encoder
 from xdub.model.codec import load_codec
@@ -26,9 +26,9 @@ from xdub.pairs.filters import Verdict, judge
 from xdub.pairs.generator import load_generator
 from xdub.pairs.judged import judged_row
 from xdub.pairs.judges import Judges, load_judges
-from xdub.pairs.plan import TWIN, Job, Unit
 from xdub.pairs.relight import draw_light, is_uniformly_lit, relight
 from xdub.pairs.seams import seam_scores, seams
+from xdub.pairs.units import TWIN, Job, Unit
 from xdub.seeding import rng
 
 

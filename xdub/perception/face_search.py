@@ -15,7 +15,7 @@ import numpy as np
 
 from xdub.errors import UserError
 from xdub.perception.quiet import without_chatter
-from xdub.perception.weights import fetch
+from xdub.perception.registry import fetch
 
 INPUT = 256  # px; the landmark network sees 256, so a crop of a face needs no more
 MAX_FACES = 5

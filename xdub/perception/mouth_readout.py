@@ -2,7 +2,7 @@
 
 Where the patch lies is told by eyes and nose, never by lips or jaw: landmarks of a source video place the
 patch for its dubbed version, too, and say nothing about either mouth. Trained on rendered speakers
-(``xdub.evaluate.train_readout``).
+(``xdub.fit.readout``).
 """
 
 from __future__ import annotations
@@ -67,9 +67,7 @@ class MouthReadout(nn.Module):
         from safetensors import safe_open
 
         if not Path(path).is_file():
-            raise UserError(
-                f"{path}: no such readout; train one with `python -m xdub.evaluate.train_readout`"
-            )
+            raise UserError(f"{path}: no such readout; train one with `python -m xdub.fit.readout`")
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("network") != cls.name:

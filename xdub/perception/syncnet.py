@@ -135,9 +135,7 @@ class SyncNet(nn.Module):
         from safetensors import SafetensorError, safe_open
 
         if not Path(path).is_file():
-            raise UserError(
-                f"{path}: no such SyncNet file; train one with `python -m xdub.evaluate.train_syncnet`"
-            )
+            raise UserError(f"{path}: no such SyncNet file; train one with `python -m xdub.fit.syncnet`")
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
@@ -166,9 +164,7 @@ def load_sync(cfg: Any) -> SyncNet:
     if cfg.sync != "syncnet":
         raise UserError(f"perception.sync={cfg.sync!r}: use 'tiny' or 'syncnet'")
     if not cfg.sync_path:
-        raise UserError(
-            "perception.sync=syncnet needs perception.sync_path: a file of `xdub.evaluate.train_syncnet`"
-        )
+        raise UserError("perception.sync=syncnet needs perception.sync_path: a file of `xdub.fit.syncnet`")
     return SyncNet.load(cfg.sync_path)
 
 

@@ -10,7 +10,7 @@ from xdub.config import Recipe
 from xdub.errors import UserError
 from xdub.model.checkpointing import POLICIES
 from xdub.plan.gpus import GIB, Gpu
-from xdub.plan.plan import PhasePlan, plan_phase
+from xdub.plan.phase_plan import PhasePlan, plan_phase
 from xdub.plan.rehearsal import activations
 
 MARGIN = 0.08

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from xdub.plan.fit import settings_to_pass
 from xdub.plan.gpus import GIB
-from xdub.plan.plan import PhasePlan
+from xdub.plan.phase_plan import PhasePlan
 
 MEMORY_NAMES = {
     "averaged_weights": "averaged weights (EMA)",

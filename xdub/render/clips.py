@@ -19,15 +19,15 @@ from xdub.data.transforms import crop, crop_boxes, crop_points
 from xdub.errors import UserError
 from xdub.render import truth
 from xdub.render.avatar import PIVOT, Avatar, Shape, load_avatar
-from xdub.render.geometry import Piece, ambient
 from xdub.render.gl import Mesh, Rasteriser
 from xdub.render.hair import hair_pieces
 from xdub.render.head import build_mesh
-from xdub.render.identity import Identity, draw_identity
 from xdub.render.motion import Motion, draw_motion
+from xdub.render.person import Identity, draw_identity
 from xdub.render.scene import Scene, draw_scene, strands
 from xdub.render.skin import paint
 from xdub.render.speech import Speech, speak
+from xdub.render.surfaces import Piece, ambient
 from xdub.render.wear import worn_pieces
 from xdub.seeding import rng as seeded
 

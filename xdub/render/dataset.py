@@ -16,7 +16,7 @@ from xdub.config import Recipe
 from xdub.data.clip import to_row
 from xdub.data.shards import Ledger, LedgerRow, ShardWriter
 from xdub.errors import UserError
-from xdub.media.atomic import atomic_path
+from xdub.files.atomic import atomic_path
 from xdub.render.assets import load_assets
 from xdub.render.clips import HELD_OUT, RenderedPair, make_clips
 from xdub.render.processes import renderers

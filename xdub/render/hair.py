@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from xdub.render.avatar import PART, Avatar, Shape
-from xdub.render.geometry import Piece, shell, smooth_normals, step
-from xdub.render.identity import Identity
+from xdub.render.person import Identity
+from xdub.render.surfaces import Piece, shell, smooth_normals, step
 
 
 def hairline(rest: np.ndarray, fringe: float, sweep: float, recede: float) -> np.ndarray:

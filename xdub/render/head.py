@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from xdub.render.avatar import PART, Avatar
-from xdub.render.geometry import Piece, step
 from xdub.render.gl import Mesh
-from xdub.render.identity import Identity
+from xdub.render.person import Identity
 from xdub.render.skin import WHITE, skin_uv
+from xdub.render.surfaces import Piece, step
 
 TEETH = np.array([0.62, 0.56, 0.47])
 TONGUE = np.array([0.20, 0.042, 0.042])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from xdub.render.geometry import Piece, smooth_normals
 from xdub.render.skin import WHITE
+from xdub.render.surfaces import Piece, smooth_normals
 
 
 def _lathe(profile: np.ndarray, sides: int = 14) -> tuple[np.ndarray, np.ndarray]:

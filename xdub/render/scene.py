@@ -8,9 +8,9 @@ from functools import lru_cache
 import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
 
-from xdub.render.geometry import Piece
 from xdub.render.gl import look
 from xdub.render.props import draw_occluder
+from xdub.render.surfaces import Piece
 
 DISTANCE = 14.0  # decimetres from camera to head
 OCCLUDED = 0.15  # share of clips with something in front of the face

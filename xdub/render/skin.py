@@ -12,7 +12,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates, zoom
 
 from xdub.render.avatar import load_avatar
-from xdub.render.identity import Identity
+from xdub.render.person import Identity
 
 SIZE = 512
 DENSITY = 128.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from xdub.render.avatar import Avatar, Shape
-from xdub.render.geometry import Piece, shell, smooth_normals, step
-from xdub.render.identity import Identity
+from xdub.render.person import Identity
 from xdub.render.skin import WHITE, cloth_uv
+from xdub.render.surfaces import Piece, shell, smooth_normals, step
 
 
 def worn_pieces(

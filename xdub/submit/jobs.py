@@ -19,8 +19,7 @@ from typing import Any
 from xdub.errors import UserError
 from xdub.runtime_env import prepare_environment
 from xdub.submit.command import Command
-from xdub.submit.entry import SUBMITTED
-from xdub.submit.versions import versions
+from xdub.submit.versions import SUBMITTED, versions
 from xdub.submit.wheels import build_wheels
 
 ENDED = {"SUCCEEDED", "FAILED", "STOPPED"}
@@ -96,9 +95,7 @@ class Jobs:
             (working / "command.txt").write_text(shlex.join([*command.verb, *command.arguments]) + "\n")
             wheels = build_wheels(folder)
             self._send(
-                entrypoint=shlex.join(
-                    ["python", "-m", "xdub.submit.entry", *command.verb, *command.arguments]
-                ),
+                entrypoint=shlex.join(["python", "-m", "xdub.cli.job", *command.verb, *command.arguments]),
                 submission_id=job_id,
                 runtime_env={
                     "working_dir": str(working),
@@ -174,7 +171,7 @@ class Jobs:
 
     def _job(self, details: Any) -> Job:
         begun = (details.start_time or 0) / 1000
-        command = details.entrypoint.removeprefix("python -m xdub.submit.entry ")
+        command = details.entrypoint.removeprefix("python -m xdub.cli.job ")
         message = " ".join((details.message or "").split())
         return Job(
             id=details.submission_id,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 
+SUBMITTED = "XDUB_SUBMITTED"
+"""Environment variable that holds the versions on the submitting machine, as JSON."""
 EXACT = ("ray",)
 MINOR = ("python", "torch", "deepspeed")
 """A patch release apart is fine."""

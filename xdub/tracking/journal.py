@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from xdub.data.lines import LineFile, read_lines, write_atomic
+from xdub.files.lines import LineFile, read_lines, write_atomic
 
 Sink = Callable[[list[dict[str, Any]]], None]
 """Delivers records or raises."""

@@ -17,7 +17,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from xdub.data.lines import write_atomic
+from xdub.files.lines import write_atomic
 from xdub.tracking.registry import register_model
 
 EXPERIMENT = "xdub"

@@ -19,10 +19,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from xdub.errors import UserError
-from xdub.train.fragments import MOMENTS, find_fragments, refresh_weights, set_adam_step
 from xdub.train.quick_start import AdamW, leave_dynamo_out, replaced, without
 from xdub.train.schedule import lr_at
-from xdub.train.shards import ShardedState, write_shard
+from xdub.train.state.fragments import MOMENTS, find_fragments, refresh_weights, set_adam_step
+from xdub.train.state.pieces import ShardedState, write_shard
 
 if TYPE_CHECKING:
     from xdub.config import TrainConfig
@@ -147,7 +147,7 @@ class Engine:
         return True
 
     def save(self, folder: Path) -> None:
-        """This rank's share of weights, moments and average, see `xdub.train.shards`; frozen weights are left out."""
+        """Write this rank's share of weights, moments and average (see `state.pieces`) without frozen weights."""
         pieces = {"master": {f.name: f.master[f.share] for f in self._fragments}}
         for key in MOMENTS:
             pieces[key] = {f.name: f.moment(key)[f.share] for f in self._fragments}

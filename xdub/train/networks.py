@@ -74,7 +74,7 @@ def build_loss_context(recipe: Recipe, phase: str, codec: Codec, device: torch.d
 
 def _load(name: str, recipe: Recipe) -> nn.Module:
     from xdub.perception.features import load_features
-    from xdub.perception.identity import load_identity
+    from xdub.perception.identity.load import load_identity
     from xdub.perception.syncnet import load_sync
 
     if name == "identity":

@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from xdub.config import Recipe, check_weights, phase_facts
-from xdub.data.lines import write_atomic
 from xdub.errors import UserError
-from xdub.tracking.run import TrackedRun
+from xdub.files.lines import write_atomic
 from xdub.tracking.sink import read_state
-from xdub.train.cluster import check_resources
-from xdub.train.exported import exported_model
-from xdub.train.launch import run_job
+from xdub.tracking.tracked_run import TrackedRun
 from xdub.train.networks import weights_file
-from xdub.train.preflight import check_data, check_disk, check_fresh, make_folder
-from xdub.train.progress import Show, watch
-from xdub.train.records import last_record
-from xdub.train.remote import check as check_remote
-from xdub.train.restore import restore
+from xdub.train.rank import RESULT, STEPS, TrainJob
+from xdub.train.remote.restore import restore
+from xdub.train.remote.store import check as check_remote
+from xdub.train.show.progress import Show, watch
+from xdub.train.state.exported import exported_model
+from xdub.train.state.records import last_record
+from xdub.train.supervise.cluster import check_resources
+from xdub.train.supervise.launch import run_job
+from xdub.train.supervise.preflight import check_data, check_disk, check_fresh, make_folder
 from xdub.train.trainer import Sampler
-from xdub.train.worker import RESULT, STEPS, TrainJob
 
 
 @dataclass(frozen=True, kw_only=True)

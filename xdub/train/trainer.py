@@ -19,14 +19,14 @@ from torch import Tensor
 from xdub.data.quarantine import Quarantine
 from xdub.errors import UserError
 from xdub.tracking.journal import Journal
-from xdub.train.checkpoint import Checkpoints, Progress
 from xdub.train.context import TrainContext
 from xdub.train.engine import Engine
 from xdub.train.guard import Guard
 from xdub.train.meters import GlobalStep, Meters, RankStep, peak_memory
 from xdub.train.phases.common import PhaseContext
-from xdub.train.records import SKIPPED, CommittedSteps, SkippedBatches
-from xdub.train.upload import Uploads
+from xdub.train.remote.upload import Uploads
+from xdub.train.state.checkpoint import Checkpoints, Progress
+from xdub.train.state.records import SKIPPED, CommittedSteps, SkippedBatches
 
 if TYPE_CHECKING:
     from xdub.config import TrainConfig
@@ -68,7 +68,7 @@ class Trainer:
     busy_seconds: float | None = None
     """What a step's FLOPs would take at the peak of all devices together; None where no peak is known."""
     beat: Callable[[], None] = lambda: None
-    """Called whenever something was achieved, see `xdub.train.watchdog`."""
+    """Called whenever something was achieved, see `xdub.train.supervise.watchdog`."""
     begun: float = field(default_factory=time.time)
     """When the first attempt of this run started, seconds since 1970."""
     _meters: Meters = field(default_factory=Meters)

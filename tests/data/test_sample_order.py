@@ -1,0 +1,103 @@
+"""The plan: every id once an epoch, the same global batches for any number of workers, from any cursor."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xdub.data.manifest import Manifest, Shard
+from xdub.data.sample_order import Plan, micro_batches
+from xdub.errors import UserError
+
+
+def manifest(rows: list[int], num_frames: int = 9, name: str = "a") -> Manifest:
+    total = sum(rows)
+    return Manifest(
+        folder=Path(name),
+        kind="clips",
+        recipe=None,
+        shards=tuple(
+            Shard(file=f"shard-{i:05d}.parquet", rows=n, bytes=1, sha256=f"{name}{i}")
+            for i, n in enumerate(rows)
+        ),
+        ids=tuple(f"{name}{i}" for i in range(total)),
+        num_frames=(num_frames,) * total,
+    )
+
+
+sizes = st.lists(st.integers(1, 9), min_size=1, max_size=12)
+
+
+@settings(max_examples=50, deadline=None)
+@given(rows=sizes, seed=st.integers(0, 5), together=st.integers(1, 4))
+def test_every_id_comes_exactly_once_an_epoch(rows: list[int], seed: int, together: int) -> None:
+    data = manifest(rows)
+    plan = Plan([data, manifest([2, 1], name="b")], window=9, seed=seed, shards_together=together)
+    n = len(plan)
+    for epoch in range(3):
+        seen = [plan.at(p) for p in range(epoch * n, (epoch + 1) * n)]
+        assert {e for e, _ in seen} == {epoch}
+        assert sorted(plan.clip_id(place) for _, place in seen) == sorted([*data.ids, "b0", "b1", "b2"])
+
+
+def test_order_changes_with_epoch_and_seed_and_stays_within_few_shards() -> None:
+    def places(seed: int, epoch: int) -> list:
+        plan = Plan([manifest([10] * 20)], window=9, seed=seed, shards_together=4)
+        return [plan.at(epoch * 200 + p)[1].row for p in range(200)]
+
+    assert places(0, 0) == places(0, 0)
+    assert places(0, 0) != places(0, 1) != places(1, 1)
+    for first in range(0, 200, 40):
+        assert len({row // 10 for row in places(0, 0)[first : first + 40]}) == 4
+
+
+@settings(max_examples=50, deadline=None)
+@given(cursor=st.integers(0, 1000), per_rank=st.integers(1, 4), steps=st.integers(1, 3))
+def test_global_batches_are_the_same_for_1_2_and_4_workers_and_any_micro_batch(
+    cursor: int, per_rank: int, steps: int
+) -> None:
+    size = 4 * per_rank
+    for world in (1, 2, 4):
+        for micro in (1, size // world):
+            count = steps * size // world // micro
+            got = [
+                [p for some in islice(batches, count) for p in some]
+                for batches in (
+                    micro_batches(cursor, global_batch=size, micro_batch=micro, rank=r, world_size=world)
+                    for r in range(world)
+                )
+            ]
+            share = size // world
+            merged = [
+                p for step in range(steps) for rank in got for p in rank[step * share : (step + 1) * share]
+            ]
+            assert merged == list(range(cursor, cursor + steps * size))
+
+
+def test_batches_that_do_not_divide_are_refused() -> None:
+    with pytest.raises(UserError, match="global_batch=6 is not divisible"):
+        next(micro_batches(0, global_batch=6, micro_batch=2, world_size=2))
+
+
+def test_short_clips_take_no_part() -> None:
+    plan = Plan([manifest([3]), manifest([2], num_frames=5, name="b")], window=9, seed=0)
+    assert len(plan) == 3 and plan.too_short == 2
+    with pytest.raises(UserError, match="none of 3 clips has 13 frames"):
+        Plan([manifest([3])], window=13, seed=0)
+
+
+def test_the_digest_tells_data_seed_and_window_apart() -> None:
+    digests = {
+        Plan([manifest(rows, name=name)], window=window, seed=seed).digest
+        for rows, name, window, seed in [
+            ([3], "a", 9, 0),
+            ([3], "b", 9, 0),
+            ([3], "a", 5, 0),
+            ([3], "a", 9, 1),
+        ]
+    }
+    assert len(digests) == 4

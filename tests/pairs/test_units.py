@@ -1,0 +1,116 @@
+"""Which speech, which twins, which units: decided by data and seed alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xdub.data.shards import ShardWriter, read_manifest
+from xdub.data.testing import make_clip
+from xdub.dub.testing import small_recipe
+from xdub.errors import UserError
+from xdub.pairs.audio_choice import (
+    OTHER_SPEAKER,
+    OWN_SHIFTED,
+    SAME_SPEAKER,
+    SpeechIndex,
+    Utterance,
+    cut_audio,
+)
+from xdub.pairs.units import TWIN, Entry, plan_units, read_entries
+
+utterances = st.lists(st.tuples(st.integers(0, 3), st.integers(5, 60)), min_size=1, max_size=12).map(
+    lambda rows: [Utterance(clip_id=f"c{n}", speaker=f"s{s}", num_frames=f) for n, (s, f) in enumerate(rows)]
+)
+
+
+@given(utterances, st.integers(0, 5))
+def test_speech_is_the_same_speakers_if_there_is_any_and_decided_by_the_seed(all_of_them, seed: int) -> None:
+    index, again = SpeechIndex(all_of_them), SpeechIndex(all_of_them[::-1])
+    lengths = {u.clip_id: u.num_frames for u in all_of_them}
+    for target in all_of_them:
+        choices = index.choices(target, seed)
+        assert choices == again.choices(target, seed)
+        siblings = [u for u in all_of_them if u.speaker == target.speaker and u != target]
+        strangers = [u for u in all_of_them if u.speaker != target.speaker]
+        rule = SAME_SPEAKER if siblings else OTHER_SPEAKER if strangers else OWN_SHIFTED
+        first = choices[0]
+        assert first.rule == rule
+        assert (first.clip_id == target.clip_id) == (rule == OWN_SHIFTED)
+        if rule == SAME_SPEAKER and max(u.num_frames for u in siblings) >= target.num_frames:
+            assert first.start // 640 + target.num_frames <= lengths[first.clip_id]
+        assert choices[-1].rule == OWN_SHIFTED
+
+
+def test_a_speaker_of_one_utterance_gets_anothers_of_like_length() -> None:
+    rows = [("a", 40), ("b", 10), ("b", 41), ("c", 90)]
+    us = [Utterance(clip_id=f"c{n}", speaker=s, num_frames=f) for n, (s, f) in enumerate(rows)]
+    assert SpeechIndex(us).choices(us[0], 0)[0].clip_id == "c2"
+
+
+def test_speech_that_is_too_short_begins_again() -> None:
+    audio = np.arange(640 * 2, dtype=np.float32)
+    cut = cut_audio(audio, 640, 4)
+    assert len(cut) == 4 * 640
+    np.testing.assert_array_equal(cut[:640], audio[640:])
+    np.testing.assert_array_equal(cut[640:1920], audio)
+
+
+def _entries(count: int, twins: int) -> list[Entry]:
+    clips = [
+        Entry(clip_id=f"{n:04x}", speaker=f"s{n % 4}", num_frames=25, twin_of=None) for n in range(count)
+    ]
+    for n in range(twins):
+        clips.append(replace(clips[n], clip_id=f"{n:04x}twin", twin_of=clips[n].clip_id))
+    return clips
+
+
+@given(st.integers(1, 30), st.integers(0, 30), st.floats(0, 1), st.integers(1, 9))
+def test_every_clip_is_planned_once_and_twins_have_their_share(
+    count: int, twins: int, share: float, batch: int
+) -> None:
+    twins = min(count, twins)
+    recipe = small_recipe(f"pairs.render_twins={share}", f"pairs.batch={batch}")
+    entries = _entries(count, twins)
+    units = plan_units(entries, recipe, generator_digest="g", seed=0)
+    jobs = [job for unit in units for job in unit.jobs]
+    exact = [job for job in jobs if job.kind == TWIN]
+    others = [job for job in jobs if job.kind != TWIN]
+    assert len({job.key for job in jobs}) == len(jobs) == len({job.pair_id for job in jobs})
+    if share < 1:
+        assert sorted(job.key for job in others) == sorted(entry.clip_id for entry in entries)
+        assert len(exact) == min(2 * twins, round(share / (1 - share) * len(entries)))
+    else:
+        assert not others and len(exact) == 2 * twins
+    assert all(len(unit.jobs) <= batch for unit in units)
+    assert [unit.number for unit in units] == list(range(len(units)))
+    for job in exact:
+        assert {entries[job.row].clip_id, entries[job.row].twin_of} & {
+            entries[job.twin_row].clip_id, entries[job.twin_row].twin_of
+        } - {None}  # fmt: skip
+
+
+def test_a_pairs_id_changes_with_all_that_decides_it_and_with_nothing_else() -> None:
+    entries, recipe = _entries(6, 2), small_recipe()
+
+    def ids(recipe=recipe, **changes) -> list[str]:
+        units = plan_units(entries, recipe, **({"generator_digest": "g", "seed": 0} | changes))
+        return [job.pair_id for unit in units for job in unit.jobs]
+
+    same = ids()
+    assert same == ids() == ids(small_recipe("train.lr=0.5", "dub.sampler_steps=7"))
+    for other in (ids(generator_digest="h"), ids(seed=1), ids(small_recipe("pairs.sampler_steps=3"))):
+        assert not set(same) & set(other)
+
+
+def test_a_damaged_shard_is_named(tmp_path) -> None:
+    with ShardWriter(tmp_path) as writer:
+        writer.add(make_clip(0, num_frames=5))
+    shard = tmp_path / "shard-00000.parquet"
+    shard.write_bytes(bytes(shard.stat().st_size))
+    with pytest.raises(UserError, match="shard-00000.parquet: not a readable shard"):
+        read_entries(read_manifest(tmp_path))

@@ -1,0 +1,128 @@
+"""A real MLflow server that dies or hangs while a phase trains, a store that is locked, and none at all."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from perf.mlflow_server import MlflowServer
+from xdub.files.lines import read_lines
+from xdub.tracking import tracked_run as tracked
+from xdub.tracking.journal import pending_bytes
+from xdub.tracking.sink import default_uri, read_state
+from xdub.train.run import train_phase
+
+STEPS = ("train.steps=40", "train.log_every=1", "train.checkpoint_every=40", "train.sample_every=1")
+
+
+def quiet(progress) -> None:
+    """In place of the bar."""
+
+
+class At:
+    """A sampler that does something at certain steps, in the loop's own thread."""
+
+    def __init__(self, actions: dict) -> None:
+        self.actions, self.step = actions, 0
+
+    def __call__(self, model, context) -> np.ndarray:
+        self.step += 1
+        time.sleep(0.05)
+        self.actions.get(self.step, lambda: None)()
+        return np.zeros((2, 2, 3), np.uint8)
+
+
+def everything_is_there(out: Path, uri: str) -> None:
+    """All that the journal holds, once, in two runs, and the weights in the registry."""
+    from mlflow import MlflowClient
+
+    client, state = MlflowClient(tracking_uri=uri), read_state(out)
+    run_id = state["phases"]["generator"]
+    assert pending_bytes(out / "generator/journal.jsonl") == 0
+    wanted: dict[str, list[tuple]] = {}
+    for record in read_lines(out / "generator/journal.jsonl"):
+        if record["kind"] == "metrics":
+            for name, value in record["values"].items():
+                wanted.setdefault(name, []).append((record["step"], value))
+    assert len(wanted["train/loss"]) == 40
+    for name, points in wanted.items():
+        assert sorted((p.step, p.value) for p in client.get_metric_history(run_id, name)) == points, name
+    statuses = {run.info.run_id: run.info.status for run in client.search_runs([state["experiment_id"]])}
+    assert statuses == {state["parent"]: "FINISHED", run_id: "FINISHED"}
+    (version,) = client.search_model_versions(f"name = 'xdub-tiny-generator' and run_id = '{run_id}'")
+    assert version.tags["step"] == "40"
+    files = {file.path for place in ("config", "data") for file in client.list_artifacts(run_id, place)}
+    assert files == {"config/recipe.yaml", "data/data.json"}
+    assert len(client.list_artifacts(run_id, "samples")) == 40
+    assert [file.path for file in client.list_artifacts(state["parent"], "config")] == ["config/recipe.yaml"]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[MlflowServer]:
+    server = MlflowServer(tmp_path / "server")
+    server.start()
+    server.wait()
+    yield server
+    server.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["dies", "hangs"])
+def test_a_server_that_goes_and_comes_back_has_everything_at_the_end(
+    how: str, small, clips, tmp_path: Path, server: MlflowServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    away, back = (server.kill, server.start) if how == "dies" else (server.hang, server.go_on)
+    out = tmp_path / "run"
+    result = train_phase(
+        "generator", small(*STEPS), clips, out, local=True, progress=quiet, sampler=At({10: away, 30: back})
+    )
+    assert result.status == "finished"
+    server.wait()  # on a busy machine it may come up only now
+    train_phase("generator", small(*STEPS), clips, out, local=True, resume=True, progress=quiet)
+    everything_is_there(out, server.uri)
+
+
+@pytest.mark.slow
+def test_without_any_server_a_phase_is_trained_and_a_later_resume_sends_it(
+    small, clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    server, out = MlflowServer(tmp_path / "server"), tmp_path / "run"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    begin = time.monotonic()
+    train_phase("generator", small(*STEPS), clips, out, local=True, progress=quiet, sampler=At({}))
+    assert time.monotonic() - begin < 60
+    told = capsys.readouterr().err
+    assert "tracking is not reachable" in told and "with --resume) sends the rest" in told
+    try:
+        server.start()
+        server.wait()
+        train_phase("generator", small(*STEPS), clips, out, local=True, resume=True, progress=quiet)
+        everything_is_there(out, server.uri)
+    finally:
+        server.kill()
+
+
+@pytest.mark.slow
+def test_a_locked_database_holds_up_neither_start_nor_end(
+    small, clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(tracked, "OPEN_SECONDS", 0.5)
+    monkeypatch.setattr(tracked, "FLUSH_SECONDS", 0.5)
+    out = tmp_path / "run"
+    out.mkdir()
+    lock = sqlite3.connect(out / "mlflow.db", isolation_level=None)
+    lock.execute("BEGIN EXCLUSIVE")
+    train_phase("generator", small(*STEPS), clips, out, local=True, progress=quiet, sampler=At({}))
+    assert "tracking is not reachable (no answer within 0.5 s)" in capsys.readouterr().err
+    lock.rollback()
+    lock.close()
+    monkeypatch.setattr(tracked, "FLUSH_SECONDS", 100.0)
+    train_phase("generator", small(*STEPS), clips, out, local=True, resume=True, progress=quiet)
+    everything_is_there(out, default_uri(out))

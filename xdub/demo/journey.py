@@ -1,0 +1,118 @@
+"""`xdub demo`: the whole journey on this machine, restartable at any point."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from xdub.config import load_recipe
+from xdub.demo.facts import hardware, versions
+from xdub.demo.meter import Meter
+from xdub.demo.show import Show
+from xdub.demo.sizes import DemoPlan, default_plan
+from xdub.demo.stages import Demo, demo_stages
+from xdub.demo.state import DemoState
+
+
+def run_demo(
+    out: str | Path,
+    *,
+    seed: int = 0,
+    from_scratch: bool = False,
+    minutes: float | None = None,
+    plan: DemoPlan | None = None,
+    show: Show | None = None,
+) -> dict[str, Any]:
+    """Render, train, pair, edit, dub, measure, report; returns what OUT/summary.json holds.
+
+    Called again with the same arguments after a kill, it continues; finished, it shows the figures again.
+
+    Args: out: new or empty folder, or that of a demo to continue. Ends with report.html, summary.json,
+    dubbed.mp4 and mlflow.db. seed: of people, sentences, weights and noise. from_scratch: train from random
+    weights instead of going on from the shipped ones. minutes: about how long the journey may take on two
+    cores; none: 12, from scratch 20. plan: sizes and steps, instead of those that follow from ``minutes``.
+
+    Raises UserError: other arguments than the demo in OUT began with, a folder that holds something else, a
+    full disk.
+    """
+    flags = {"seed": seed, "from_scratch": from_scratch, "minutes": minutes}
+    plan = plan or default_plan(from_scratch=from_scratch, minutes=minutes)
+    show = show or Show()
+    with DemoState.open(Path(out).resolve(), flags=flags, plan=plan.to_dict()) as state:
+        plan = DemoPlan.from_dict(state.plan)
+        recipe = load_recipe(plan.recipe, [*plan.overrides, f"seed={seed}"])
+        demo = Demo(out=state.out, plan=plan, recipe=recipe, seed=seed, from_scratch=from_scratch)
+        with _own_tracking(state.out), _metered(state) as meter:
+            _run_stages(demo, state, show)
+            summary = _summary(demo, state, meter)
+            command = _finish(demo, state, summary)
+    show.figures(summary)
+    show.say(f"  report  [bold]{state.out / 'report.html'}[/bold]")
+    show.say("  compare the training runs:")
+    print(command)  # as it is: a wrapped address cannot be copied
+    return summary
+
+
+def _run_stages(demo: Demo, state: DemoState, show: Show) -> None:
+    stages = demo_stages(demo)
+    expected = demo.plan.expected or {}
+    for number, stage in enumerate(stages, start=1):
+        if state.done(stage.name):
+            show.already(number, len(stages), stage.title, state.seconds()[stage.name])
+            continue
+        following = stages[number].title if number < len(stages) else ""
+        show_stage = show.stage(number, len(stages), stage.title, expected.get(stage.name), following)
+        with state.running(stage.name), show_stage:
+            result = stage.run(show.update)
+        state.finish(stage.name, result)
+
+
+def _summary(demo: Demo, state: DemoState, meter: Meter) -> dict[str, Any]:
+    """All fields of summary.json."""
+    measured = state.result("evaluate")
+    first = {name: measured[name] for name in ("truth", "codec", "generator", "editor")}
+    return {
+        **first,
+        "seed": demo.seed,
+        "warm_start": not demo.from_scratch,
+        "seconds": state.seconds(),
+        "peak_gb": round(meter.peak_gb, 3),
+        "peak_rss_gb": round(meter.peak_rss_gb, 3),
+        "versions": versions(),
+        "hardware": hardware(),
+        "evaluated": measured["evaluated"],
+        "details": measured["details"],
+        "plan": demo.plan.to_dict(),
+    }
+
+
+def _finish(demo: Demo, state: DemoState, summary: dict[str, Any]) -> str:
+    from xdub.demo.assess import finish
+
+    return finish(demo, summary)
+
+
+@contextmanager
+def _metered(state: DemoState) -> Iterator[Meter]:
+    """Memory peak over all attempts."""
+    before = (state.record.get("peak_gb", 0.0), state.record.get("peak_rss_gb", 0.0))
+    with Meter(peak_gb=before[0], peak_rss_gb=before[1]) as meter:
+        meter.on_peak = lambda: state.note(peak_gb=meter.peak_gb, peak_rss_gb=meter.peak_rss_gb)
+        yield meter
+
+
+@contextmanager
+def _own_tracking(out: Path) -> Iterator[None]:
+    """The demo's runs go to OUT/mlflow.db, wherever the user's other runs go."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{out / 'mlflow.db'}"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MLFLOW_TRACKING_URI"]
+        else:
+            os.environ["MLFLOW_TRACKING_URI"] = before

@@ -1,0 +1,81 @@
+"""Frames in, dubbed frames out, one after the other: memory holds one window, whatever the length of the video."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from torch import Tensor
+
+from xdub.data.transforms import crop
+from xdub.dub.face_runs import FaceRun
+from xdub.dub.paste import make_patches, paste_patch
+from xdub.dub.tracks import Joiner
+from xdub.dub.window_sampler import WindowSampler
+
+OnCrops = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
+"""Takes the model's own crops float32 [K,S,S,3] in 0..255, what it was shown uint8 [K,S,S,3], the face bool [K,S,S]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dubber:
+    """A sampler with all that a video needs besides its frames."""
+
+    sampler: WindowSampler
+    features: Tensor
+    """[T50, d] of the new speech, from the first output frame on."""
+    size: int
+    """Side of the model's face crop, px."""
+    window: int
+    motion: int
+    feather: float
+    """Sigma of the mask's feathering, px of the crop."""
+    seed: int
+    on_crops: OnCrops | None = None
+    """Told of every piece before it is pasted back."""
+
+    def frames(self, frames: Iterable[np.ndarray], runs: Sequence[FaceRun]) -> Iterator[np.ndarray]:
+        """All frames uint8 [H,W,3] in order; those outside of the runs are handed on as they are."""
+        frames, at = iter(frames), 0
+        for run in runs:
+            yield from islice(frames, run.start - at)
+            yield from self._run(frames, run)
+            at = run.start + len(run)
+        yield from frames
+
+    def _run(self, frames: Iterator[np.ndarray], run: FaceRun) -> Iterator[np.ndarray]:
+        joiner = Joiner(
+            len(run),
+            self.features,
+            ("dub", self.seed, run.start),
+            window=self.window,
+            motion=self.motion,
+            first_frame=run.start,
+        )
+        pictures: deque[np.ndarray] = deque()  # taken in, not yet handed out
+        crops: dict[int, np.ndarray] = {}
+        taken = 0
+        for segment in joiner.segments:
+            index = joiner.index(segment)
+            for picture in islice(frames, int(index.max()) + 1 - taken):
+                pictures.append(picture)
+                crops[taken] = crop(picture[None], run.boxes[taken : taken + 1], self.size)[0]
+                taken += 1
+            source = np.stack([crops[n] for n in index])
+            face, lips = run.masks(index, self.size)
+            window = joiner.window(segment, source, face if self.sampler.masked else None)
+            new = joiner.join(segment, self.sampler([window])[0])
+            place = segment.offsets()
+            if self.on_crops is not None:
+                self.on_crops(new, source[place], face[place])
+            rendered = self.sampler.roundtrip(source)[place]
+            for n, patch in zip(
+                range(segment.keep, segment.stop),
+                make_patches(new, rendered, face[place], lips[place], self.feather),
+                strict=True,
+            ):
+                yield paste_patch(pictures.popleft(), patch, run.boxes[n])
+            crops = {n: value for n, value in crops.items() if n >= segment.stop - self.window}

@@ -1,0 +1,80 @@
+"""Fit the embedded linear codec: ``python -m xdub.fit.codec --data DS --out codec.safetensors``.
+
+Half of the patches are drawn from the mouth region, so that the few channels go where dubbing needs them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+
+from xdub.model.codec import LinearCodec
+
+
+def fit_linear_codec(
+    videos: Iterable[tuple[np.ndarray, np.ndarray]], channels: int = 48, mouth_weight: float = 4.0
+) -> LinearCodec:
+    """PCA over all patches of (frames [F, H, W, 3] uint8, lip mask [F, H, W] bool); lip patches count more."""
+    moments = {"first": _Moments(192), "rest": _Moments(768)}
+    colour, pixels = torch.zeros(3, dtype=torch.float64), 0
+    items = []
+    for frames, lips in videos:
+        video = torch.from_numpy(frames.copy()).permute(3, 0, 1, 2).float() / 127.5 - 1  # [3, F, H, W]
+        colour += video.double().mean((1, 2, 3))
+        pixels += 1
+        items.append((video, torch.from_numpy(lips.copy())))
+    mean = (colour / pixels).float()
+    for video, lips in items:
+        usable = (video.shape[1] // 4) * 4
+        centred = video[:, :usable] - mean[:, None, None, None]
+        single = rearrange(centred[:, ::4], "c t (h p) (w q) -> (t h w) (c p q)", p=8, q=8)
+        groups = rearrange(centred, "c (t s) (h p) (w q) -> (t h w) (c s p q)", s=4, p=8, q=8)
+        lip = rearrange(lips[:usable].float(), "(t s) (h p) (w q) -> (t h w) (s p q)", s=4, p=8, q=8).mean(1)
+        weight = 1 + mouth_weight * (lip > 0.2).double()
+        moments["first"].add(single, weight)
+        moments["rest"].add(groups, weight)
+    first, std_first = moments["first"].components(channels)
+    rest, std_rest = moments["rest"].components(channels)
+    return LinearCodec(first, rest, std_first, std_rest, mean)
+
+
+class _Moments:
+    """Weighted second moments, accumulated in float64."""
+
+    def __init__(self, size: int) -> None:
+        self.sum = torch.zeros(size, size, dtype=torch.float64)
+        self.weight = 0.0
+
+    def add(self, x: torch.Tensor, weight: torch.Tensor) -> None:
+        x = x.double()
+        self.sum += (x * weight[:, None]).T @ x
+        self.weight += float(weight.sum())
+
+    def components(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        values, vectors = torch.linalg.eigh(self.sum / self.weight)
+        top = values.argsort(descending=True)[:count]
+        return vectors[:, top].T.float(), values[top].clamp_min(1e-12).sqrt().float()
+
+
+def main() -> None:
+    """Command line of this module."""
+    from xdub.data.shards import iter_clips
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--channels", type=int, default=48)
+    args = parser.parse_args()
+    clips = ((clip.frames, clip.lip_mask) for clip in iter_clips(args.data))
+    fit_linear_codec(clips, args.channels).save(args.out)
+
+
+if __name__ == "__main__":
+    main()

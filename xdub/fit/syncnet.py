@@ -1,0 +1,222 @@
+"""Train and score the small SyncNet (command line: ``python -m xdub.fit.syncnet --data DS --out FILE``).
+
+Aligned pairs are positives; the same clip at another time, and other clips, are negatives. Half of the
+pictures have been through the codec, so that codec blur does not look like bad lips.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from xdub.errors import UserError
+from xdub.perception.syncnet import FRAMES, MARGIN, SyncNet, SyncNetConfig
+from xdub.seeding import rng, stable_seed
+
+WINDOW = 13  # frames drawn from a clip at a time: nine visual windows, as the lip phase decodes them
+MIN_SHIFT = 4  # frames between windows that count as out of sync; closer ones share most of their sound
+
+
+class SpeakingClip(Protocol):
+    """What is read of a clip."""
+
+    frames: np.ndarray  # [F, H, W, 3] uint8 face crops
+    audio: np.ndarray  # [640 F] float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncScores:
+    """On clips: share of right answers on equally many aligned and misaligned pairs; share with the best lag at 0."""
+
+    accuracy: float
+    lag_accuracy: float
+    """Of the lags -8 ... 8 frames, the cosine averaged over the clip is largest within one frame of 0."""
+    aligned_cosine: float
+    misaligned_cosine: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """Mouth patches uint8 [V, F, 3, p, p] (V = 1, or 2 with the codec's round trip) and padded audio rows [T, d]."""
+
+    patches: Tensor
+    audio: Tensor
+
+    @property
+    def num_frames(self) -> int:
+        return self.patches.shape[1]
+
+
+def train_syncnet(
+    clips: Sequence[SpeakingClip],
+    audio_encoder: Any,
+    *,
+    codec: Any = None,
+    steps: int = 600,
+    seed: int = 0,
+    batch: int = 24,
+    cfg: SyncNetConfig | None = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> SyncNet:
+    """A SyncNet in eval mode, frozen, trained on clips of at least 13 frames.
+
+    ``codec`` (``encode``, ``decode``) adds round-tripped pictures. ``progress(step, loss)`` is called every
+    20 steps. Deterministic for a given seed, thread count and machine. UserError if there are fewer than
+    two usable clips.
+    """
+    cfg = cfg or SyncNetConfig(audio_dim=audio_encoder.dim)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stable_seed(seed, "syncnet"))
+        net = SyncNet(cfg)
+    prepared = [_prepare(net, clip, audio_encoder, codec) for clip in clips if len(clip.frames) >= WINDOW]
+    if len(prepared) < 2:
+        raise UserError(f"{len(prepared)} clips of at least {WINDOW} frames; a SyncNet needs two or more")
+    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=max(steps, 2), pct_start=0.1)
+    random = rng(seed, "syncnet windows")
+    for step in range(steps):
+        patches, audio = _draw(prepared, batch, random)
+        loss = _loss(net, patches, audio)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if progress and (step % 20 == 0 or step == steps - 1):
+            progress(step, loss.item())
+    return net.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def score_syncnet(
+    net: SyncNet, clips: Sequence[SpeakingClip], audio_encoder: Any, *, codec: Any = None
+) -> SyncScores:
+    """Scores on clips that were not trained on; with a codec, on its round trips."""
+    prepared = [_prepare(net, clip, audio_encoder, codec) for clip in clips]
+    aligned, misaligned, best = [], [], []
+    for i, item in enumerate(prepared):
+        picture = net.embed_patches(_unit(item.patches[-1:]))[0]
+        sound = net.embed_audio(item.audio[None], item.num_frames)[0]
+        other = prepared[(i + 1) % len(prepared)]
+        foreign = net.embed_audio(other.audio[None], other.num_frames)[0]
+        cosine = picture @ sound.T
+        aligned.append(cosine.diagonal())
+        count = len(picture)
+        misaligned.append(cosine[torch.arange(count), (torch.arange(count) + count // 2) % count])
+        if other is not item:
+            shared = min(count, len(foreign))
+            misaligned.append((picture[:shared] * foreign[:shared]).sum(-1))
+        by_lag = {lag: cosine.diagonal(lag).mean() for lag in range(-8, 9) if abs(lag) < count - 4}
+        best.append(max(by_lag, key=by_lag.__getitem__))
+    right, wrong = torch.cat(aligned), torch.cat(misaligned)
+    hits = ((net.logits(right) > 0).float().mean() + (net.logits(wrong) <= 0).float().mean()) / 2
+    return SyncScores(
+        accuracy=hits.item(),
+        lag_accuracy=float(np.mean(np.abs(best) <= 1)),
+        aligned_cosine=right.mean().item(),
+        misaligned_cosine=wrong.mean().item(),
+    )
+
+
+def _prepare(net: SyncNet, clip: SpeakingClip, audio_encoder: Any, codec: Any) -> _Prepared:
+    """Cut the mouth once; a codec sees the longest prefix of 4 k + 1 frames."""
+    usable = len(clip.frames) if codec is None else len(clip.frames) - (len(clip.frames) - 1) % 4
+    video = (
+        torch.from_numpy(np.ascontiguousarray(clip.frames[:usable])).permute(3, 0, 1, 2).float() / 127.5 - 1
+    )
+    versions = [video]
+    if codec is not None:
+        with torch.no_grad():
+            versions.append(codec.decode(codec.encode(video[None]))[0])
+    patches = torch.stack([net.mouth(rearrange(v, "c f h w -> f c h w")) for v in versions])
+    audio = audio_encoder.encode(clip.audio)[: 2 * usable]
+    audio = F.pad(audio, (0, 0, MARGIN, MARGIN + 2 * usable - len(audio)))
+    return _Prepared(patches=((patches.clamp(-1, 1) + 1) * 127.5).round().byte(), audio=audio)
+
+
+def _unit(patches: Tensor) -> Tensor:
+    return patches.float() / 127.5 - 1
+
+
+def _draw(prepared: Sequence[_Prepared], batch: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Patches [B, 13, 3, p, p] of different clips, shaken and mirrored, with their audio [B, 34, d]."""
+    patches, audio = [], []
+    for i in random.choice(len(prepared), size=min(batch, len(prepared)), replace=False):
+        item = prepared[i]
+        start = int(random.integers(item.num_frames - WINDOW + 1))
+        version = int(random.integers(len(item.patches)))
+        patch = _unit(item.patches[version, start : start + WINDOW])
+        if random.random() < 0.5:
+            patch = patch.flip(-1)
+        dy, dx = random.integers(-2, 3, size=2)
+        patch = F.pad(patch, (2, 2, 2, 2), mode="replicate")[..., 2 + dy : 2 + dy + patch.shape[-2], :]
+        patch = patch[..., 2 + dx : 2 + dx + item.patches.shape[-1]]
+        gain = torch.from_numpy(random.uniform(0.8, 1.2, size=(3, 1, 1))).float()
+        patches.append(patch * gain + float(random.uniform(-0.1, 0.1)))
+        audio.append(item.audio[2 * start : 2 * (start + WINDOW) + 2 * MARGIN])
+    return torch.stack(patches), torch.stack(audio)
+
+
+def _loss(net: SyncNet, patches: Tensor, audio: Tensor) -> Tensor:
+    """Pick the right sound among all of the batch, and say yes or no to single pairs."""
+    picture = rearrange(net.embed_patches(patches), "b n e -> (b n) e")
+    sound = rearrange(net.embed_audio(audio, WINDOW), "b n e -> (b n) e")
+    cosine = picture @ sound.T
+    windows = WINDOW - FRAMES + 1
+    index = torch.arange(len(cosine))
+    distance = (index[:, None] - index[None]).abs()
+    same_clip = (index[:, None] // windows) == (index[None] // windows)
+    too_close = same_clip & (distance > 0) & (distance < MIN_SHIFT)  # neither in sync nor out of it
+    logits = (10.0 * cosine).masked_fill(too_close, -1e4)
+    contrast = (F.cross_entropy(logits, index) + F.cross_entropy(logits.T, index)) / 2
+    answers = net.logits(cosine)
+    yes = F.softplus(-answers.diagonal()).mean()
+    no = F.softplus(answers[~(too_close | (distance == 0))]).mean()
+    hard = F.softplus(answers[same_clip & (distance >= MIN_SHIFT)]).mean()
+    return contrast + yes + (no + hard) / 2
+
+
+def main() -> None:
+    """Command line of this module."""
+    from xdub.config import load_recipe
+    from xdub.data.shards import iter_clips
+    from xdub.model.audio_encoder import load_audio_encoder
+    from xdub.model.codec import load_codec
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--recipe", default="tiny")
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--held-out", type=float, default=0.15, help="share of the clips kept for the scores")
+    args = parser.parse_args()
+    recipe = load_recipe(args.recipe)
+    codec, audio_encoder = load_codec(recipe.codec), load_audio_encoder(recipe.audio)
+    clips = list(iter_clips(args.data))
+    keep = max(2, round(args.held_out * len(clips)))
+    net = train_syncnet(
+        clips[:-keep],
+        audio_encoder,
+        codec=codec,
+        steps=args.steps,
+        seed=recipe.seed,
+        progress=lambda step, loss: print(f"step {step}  loss {loss:.3f}", flush=True),
+    )
+    print("held out:", score_syncnet(net, clips[-keep:], audio_encoder))
+    print("held out, through the codec:", score_syncnet(net, clips[-keep:], audio_encoder, codec=codec))
+    net.save(args.out, torch.float16)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""ArcFace's residual network (Deng et al. 2019), for a checkpoint that the user brings: 512-d, 112 px.
+
+Reads the ``backbone.pth`` layout of the public ArcFace training code at any depth (r18 to r200). Those weights are for
+non-commercial research only, so none are fetched.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from xdub.errors import UserError
+from xdub.perception.identity.base import Identity
+from xdub.perception.landmarks import eye_centres
+from xdub.perception.mouth import ARCFACE_112
+
+WIDTHS = (64, 128, 256, 512)
+
+
+class Block(nn.Module):
+    """Normalise first, two convolutions, add the input."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.prelu = nn.PReLU(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.downsample = None
+        if stride > 1 or inputs != outputs:
+            shrink = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.downsample = nn.Sequential(shrink, nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.prelu(self.bn2(self.conv1(self.bn1(x))))
+        return self.bn3(self.conv2(y)) + (x if self.downsample is None else self.downsample(x))
+
+
+class ArcFaceIdentity(Identity):
+    """``depths`` are the numbers of blocks of the four stages: (3, 4, 14, 3) for r50, (3, 13, 30, 3) for r100."""
+
+    name = "arcface"
+    chip_size = 112
+    template = ARCFACE_112
+    crop_anchors = np.array([[0.318, 0.184], [0.682, 0.184], [0.5, 0.405], [0.35, 0.596], [0.65, 0.596]])
+
+    def __init__(self, depths: tuple[int, ...] = (3, 4, 14, 3)) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.prelu = nn.PReLU(64)
+        inputs = 64
+        for number, (width, depth) in enumerate(zip(WIDTHS, depths, strict=True), start=1):
+            blocks = [Block(inputs, width, 2), *(Block(width, width, 1) for _ in range(depth - 1))]
+            self.add_module(f"layer{number}", nn.Sequential(*blocks))
+            inputs = width
+        self.bn2 = nn.BatchNorm2d(512)
+        self.fc = nn.Linear(512 * 7 * 7, 512)
+        self.features = nn.BatchNorm1d(512)
+
+    @staticmethod
+    def anchors(landmarks68: np.ndarray) -> np.ndarray:
+        """Eyes, tip of the nose, corners of the mouth."""
+        left, right = eye_centres(landmarks68)
+        return np.stack([left, right, landmarks68[:, 30], landmarks68[:, 48], landmarks68[:, 54]], axis=1)
+
+    def embed_chips(self, chips: Tensor) -> Tensor:
+        x = self.prelu(self.bn1(self.conv1(chips * 2 - 1)))
+        for number in range(1, 5):
+            x = self.get_submodule(f"layer{number}")(x)
+        return self.features(self.fc(self.bn2(x).flatten(1)))
+
+    @classmethod
+    def load(cls, path: Path) -> ArcFaceIdentity:
+        """From a state dict (.pth, .pt, read without running its code; or .safetensors).
+
+        Raises:
+            UserError: missing, unreadable, or another network's weights.
+        """
+        state = _read(path)
+        blocks = [
+            {int(key.split(".")[1]) for key in state if key.startswith(f"layer{number}.")}
+            for number in range(1, 5)
+        ]
+        if not all(blocks):
+            raise UserError(f"{path}: not an ArcFace backbone (no layer1 to layer4)")
+        network = cls(tuple(len(stage) for stage in blocks))
+        try:
+            network.load_state_dict(state)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[1].strip()
+            raise UserError(f"{path}: not an ArcFace backbone ({reason})") from error
+        return network
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise UserError(f"perception.identity_path={path}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the two readers say of a damaged or foreign file
+        raise UserError(f"{path}: cannot be read as weights ({str(error).splitlines()[0]})") from error

@@ -1,0 +1,1 @@
+"""Self-contained HTML pages, charts and film strips."""

@@ -1,0 +1,1 @@
+"""Copies of a phase on another file system: upload and restore."""

@@ -1,0 +1,1 @@
+"""Progress and sample pictures of a running phase."""

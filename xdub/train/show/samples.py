@@ -1,0 +1,117 @@
+"""What the model makes of one window of the data, from nothing but noise: a film strip every few hundred steps.
+
+It is the same window with the same noise at every step and in every run on the same data, so that strips can be laid
+side by side. Only generators of its own are used: a run with strips trains exactly as one without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from xdub.config import Recipe, expert_of, inpaints
+from xdub.data.clip import FPS, Clip
+from xdub.data.latents import encode_batch
+from xdub.data.sample_order import Plan, make_plan
+from xdub.data.samples import collate
+from xdub.data.shards import ShardReader
+from xdub.data.windows import cut_window
+from xdub.diffusion.sampler import sample
+from xdub.errors import UserError
+from xdub.model.audio_encoder import load_audio_encoder
+from xdub.model.codec import Codec
+from xdub.model.lora import set_expert
+from xdub.seeding import rng, torch_rng
+from xdub.train.phases.common import PhaseContext
+from xdub.train.show.contact_sheet import Column, contact_sheet
+
+STEPS = 8
+"""Of the Euler sampler: enough to judge by, and few enough to cost nothing."""
+FRAMES = 6
+TRIES = 8
+"""Rows tried in place of one that cannot be read."""
+
+
+class StripSampler:
+    """Draws strips for one phase. Called on every rank: ZeRO-3 brings weights together for all of them at once."""
+
+    def __init__(self, recipe: Recipe, phase: str, data: Sequence[str]) -> None:
+        self._recipe, self._phase, self._data = recipe, phase, tuple(data)
+        self._batch: dict[str, Any] | None = None
+
+    @torch.no_grad()
+    def __call__(self, model: nn.Module, context: PhaseContext) -> np.ndarray:
+        """Strip uint8 [H, W, 3] of ``model`` (in eval mode, with the weights it is to be judged by)."""
+        codec, device = context.codec, next(model.parameters()).device
+        batch = self._window(codec, device)
+        noise = torch.randn(batch["z0"].shape, generator=torch_rng("strip", batch["sample_id"][0]))
+
+        def velocity(z_t: Tensor, t: Tensor) -> Tensor:
+            conditions = batch["z_ref"], t, batch["audio"], batch["starts"]
+            return model(z_t, *conditions, z_mask=batch.get("z_mask"), motion_frames=0)
+
+        expert = expert_of(self._phase)
+        low, high = getattr(self._recipe.dub, f"{expert}_band") if expert else (0.0, 1.0)
+
+        def switch(t: float) -> None:
+            if expert is not None:  # it is only ever asked for what it is trained on
+                set_expert(model, expert if low < t < high else None)
+
+        shift = self._recipe.dub.sampler_shift
+        try:
+            z = sample(velocity, noise.to(device), num_steps=STEPS, shift=shift, on_step=switch)
+        finally:
+            if expert is not None:
+                set_expert(model, expert)
+        title = f"{self._phase}  ·  clip {batch['sample_id'][0]}  ·  {STEPS} Euler steps from noise"
+        return contact_sheet(self._columns(codec, z, batch), self._rows(), title)
+
+    def _rows(self) -> tuple[str, str, str]:
+        return ("masked input" if inpaints(self._phase) else "source", "generated", "truth")
+
+    def _columns(self, codec: Codec, z: Tensor, batch: dict[str, Any]) -> list[Column]:
+        """The reference picture of a phase that inpaints first, then moments of input, result and truth."""
+        source = batch["z_mask"] if inpaints(self._phase) else batch["z_ref"]
+        films = [_pixels(codec.decode(latents)) for latents in (source, z, batch["z0"])]
+        count = len(films[0])
+        moments = np.linspace(0, count - 1, min(FRAMES, count)).round().astype(int)
+        columns = [Column(title=f"{n / FPS:.2f} s", cells=[film[n] for film in films]) for n in moments]
+        if inpaints(self._phase):
+            reference = _pixels(codec.decode(batch["z_ref"]))[0]
+            columns.insert(0, Column(title="reference", cells=[reference, None, None]))
+        return columns
+
+    def _window(self, codec: Codec, device: torch.device) -> dict[str, Any]:
+        """The batch of one: a window of the data's first clip that is long enough and can be read."""
+        if self._batch is None:
+            window = self._recipe.phase(self._phase).window
+            plan = make_plan(self._data, phase=self._phase, window=window, seed=0)
+            clip = _first_clip(plan)
+            cut = cut_window(clip, phase=self._phase, window=window, rng=rng("strip", clip.clip_id))
+            audio_encoder = load_audio_encoder(self._recipe.audio).to(device)
+            batch = collate([cut | {"epoch": 0, "position": 0, "bad": {}}])
+            self._batch = encode_batch(batch, codec, audio_encoder, device)
+        return self._batch
+
+
+def _first_clip(plan: Plan) -> Clip:
+    error: Exception | None = None
+    for place in plan.places[:TRIES]:
+        try:
+            return ShardReader(plan.manifests[place.dataset]).clip(place.row)
+        except Exception as caught:  # whatever a damaged row raises; the stream tells of it
+            error = caught
+    raise UserError(
+        f"none of the first {TRIES} clips can be read for a sample strip; last: {error}"
+    ) from error
+
+
+def _pixels(video: Tensor) -> np.ndarray:
+    """[1, 3, F, H, W] in [-1, 1] -> uint8 [F, H, W, 3]."""
+    pixels = (video[0].float().clamp(-1, 1) + 1) * 127.5
+    return rearrange(pixels.round(), "c f h w -> f h w c").byte().cpu().numpy()

@@ -1,0 +1,1 @@
+"""State of a phase on disk: checkpoints, records of committed steps, exported weights."""

@@ -1,0 +1,1 @@
+"""Supervision of a phase: launch, failures, cluster watch, watchdog, checks before the start."""
