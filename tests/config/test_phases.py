@@ -15,7 +15,7 @@ from xdub.plan.storage import data
 from xdub.train.phases import get_phase
 
 PACKAGE = Path(phases.__file__).parents[1]
-TELL_APART = {"bundle.py", "report.py", "targets.py", "dub.py"}
+TELL_APART = {"bundle.py", "page.py", "targets.py", "dub.py"}
 """Files that choose between the two models of a bundle, which bear the names of the phases that train them."""
 
 
