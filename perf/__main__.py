@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 KERNELS = ("run", "static", "tune", "compare", "report", "plot")
-SYSTEM = ("data", "pool", "submit", "recovery", "resize", "elastic", "checkpoint", "tracking")
+SYSTEM = ("data", "pool", "submit", "recovery", "resize", "elastic", "checkpoint", "tracking", "unchanged")
 MODEL = ("step", "sampler", "segments")
 COMMANDS = (*KERNELS, *SYSTEM, *MODEL)
 """Each is the module of that name. Only the one that is asked for is loaded: a rented GPU machine has few packages."""
