@@ -80,9 +80,9 @@ def _resized(folder: Path, phase: str, stage: int, data: Path, steps: int) -> di
 
 
 def _shipped(name: str) -> Path:
-    import xdub
+    from xdub.files.shipped import shipped_weights
 
-    return Path(xdub.__file__).parent / "weights_tiny" / f"{name}.safetensors"
+    return shipped_weights(f"{name}.safetensors")
 
 
 def _make_pairs(clips: Path, out: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import yaml
 
 from xdub.config import Recipe, expert_of
 from xdub.errors import UserError
+from xdub.files.atomic import atomic_folder
 
 
 def write_bundle(run: Path, recipe: Recipe, out: Path, phases: tuple[str, ...] | None = None) -> Path:
@@ -18,20 +18,13 @@ def write_bundle(run: Path, recipe: Recipe, out: Path, phases: tuple[str, ...] |
 
     UserError if a phase has no export.
     """
-    temporary, old = (out.with_name(f".{out.name}.{what}") for what in ("tmp", "old"))
-    for stale in (temporary, old):
-        shutil.rmtree(stale, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    for phase in phases or recipe.phase_names:
-        source = exported(run, phase)
-        if not source.is_file():
-            raise UserError(f"{source} is missing: train the phase {phase} first")
-        shutil.copyfile(source, temporary / f"{phase}.safetensors")
-    (temporary / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False), "utf-8")
-    if out.exists():
-        os.replace(out, old)
-    os.replace(temporary, out)
-    shutil.rmtree(old, ignore_errors=True)
+    with atomic_folder(out) as temporary:
+        for phase in phases or recipe.phase_names:
+            source = exported(run, phase)
+            if not source.is_file():
+                raise UserError(f"{source} is missing: train the phase {phase} first")
+            shutil.copyfile(source, temporary / f"{phase}.safetensors")
+        (temporary / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False), "utf-8")
     return out
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from xdub.bootstrap.model_folder import same_bundle, write_bundle
 from xdub.config import Recipe, check_weights, inpaints, phase_facts
 from xdub.errors import UserError
-from xdub.files.atomic import atomic_path
+from xdub.files.atomic import write_json
 
 RECORD = "bootstrap.json"
 
@@ -184,8 +184,7 @@ def _begin(recipe: Recipe, data: Path, out: Path, init: str | Path | None) -> No
             raise UserError(
                 f"--out {out}: cannot be made ({error.strerror}); choose another folder"
             ) from error
-        with atomic_path(record) as temporary:
-            temporary.write_text(json.dumps(told, indent=1), "utf-8")
+        write_json(record, told)
         return
     try:
         began = json.loads(record.read_text("utf-8"))

@@ -18,7 +18,7 @@ from typing import Any
 
 from xdub.data.clip import SCHEMA_VERSION
 from xdub.errors import UserError
-from xdub.files.atomic import atomic_path
+from xdub.files.atomic import write_text
 
 MANIFEST = "manifest.json"
 SHARD_NAME = re.compile(r"shard-\d{5,}\.parquet")  # nothing else is ever opened: no path leaves the folder
@@ -64,8 +64,7 @@ class Manifest:
         raw = {"schema_version": SCHEMA_VERSION, "kind": self.kind, "recipe": self.recipe}
         raw |= {"shards": [asdict(shard) for shard in self.shards]}
         raw |= {"ids": list(self.ids), "num_frames": list(self.num_frames)}
-        with atomic_path(self.folder / MANIFEST) as path:
-            path.write_text(json.dumps(raw, indent=1) + "\n")
+        write_text(self.folder / MANIFEST, json.dumps(raw, indent=1) + "\n")
 
 
 def read_manifest(folder: str | Path, verify: bool = False) -> Manifest:

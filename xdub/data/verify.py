@@ -10,7 +10,6 @@ that is caught by the checksum of every Parquet page, which each read compares (
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from xdub.data.manifest import Shard, check_shard
+from xdub.files.lock import exclusive
 
 SETTLED_SECONDS = 2.0
 """A file that changed just now may change again without showing it: clocks of file systems are coarse."""
@@ -58,16 +58,13 @@ def _record(path: Path) -> Iterator[IO[str] | None]:
     """The shard's file in the cache, locked; None where there can be no cache."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xdub" / "shards"
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / f"{name}.json").open("a+", encoding="utf-8")
-    except OSError:
-        yield None
-        return
-    with file:
-        with contextlib.suppress(OSError):  # no locks here: at worst it is hashed twice
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield file
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            record = stack.enter_context(exclusive(folder / f"{name}.json"))
+        except OSError:
+            record = None
+        yield record
 
 
 def _read(record: IO[str] | None) -> dict[str, Any] | None:

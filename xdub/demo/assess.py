@@ -15,7 +15,7 @@ from xdub.demo.page import ClipView, ReportData, build_report
 from xdub.demo.stages import MODELS, Demo, Report, copy_whole
 from xdub.evaluate.heldout import DubFigures, HeldOutClip, Readings, measure_dub, read_clip, summarise
 from xdub.evaluate.metrics import pearson
-from xdub.files.atomic import atomic_path
+from xdub.files.atomic import atomic_path, write_text
 from xdub.media import read_frames
 from xdub.tracking.read import read_runs, ui_command
 
@@ -70,8 +70,7 @@ def write_report(demo: Demo, report: Report) -> dict[str, Any]:
 def finish(demo: Demo, summary: dict[str, Any]) -> str:
     """summary.json and report.html; returns the command for MLflow's page."""
     command = ui_command(read_runs([str(demo.run)]))
-    with atomic_path(demo.out / "summary.json") as temporary:
-        temporary.write_text(json.dumps(_plain(summary), indent=1, allow_nan=False), "utf-8")
+    write_text(demo.out / "summary.json", json.dumps(_plain(summary), indent=1, allow_nan=False))
     folders = case_folders(demo.cases)
     with np.load(demo.evaluation / "arrays.npz") as arrays:
         views = [_view(demo, folder, n, arrays) for n, folder in enumerate(folders[:SHOWN])]
@@ -87,8 +86,7 @@ def finish(demo: Demo, summary: dict[str, Any]) -> str:
         mlflow_command=command,
         videos={name: path.read_bytes() for name, path in videos.items()},
     )
-    with atomic_path(demo.out / "report.html") as temporary:
-        temporary.write_text(build_report(data), "utf-8")
+    write_text(demo.out / "report.html", build_report(data))
     return command
 
 

@@ -11,7 +11,6 @@ Identities, poses and speech come from the index range that no training set may 
 from __future__ import annotations
 
 import os
-import shutil
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 
 from xdub.config import Recipe
 from xdub.evaluate.heldout import HeldOutClip
+from xdub.files.atomic import atomic_folder
 from xdub.media import read_frames, write_video
 
 if TYPE_CHECKING:
@@ -99,24 +99,21 @@ def load_case(folder: Path, name: str) -> HeldOutClip:
 
 
 def _write_case(folder: Path, pair: RenderedPair) -> None:
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    write_video(temporary / "source.mp4", pair.full, audio=pair.clip.audio, crf=CRF)
-    write_video(temporary / "truth.mp4", pair.twin_full, audio=pair.twin.audio, crf=CRF)
-    write_wav(temporary / "speech.wav", pair.twin.audio)
-    write_wav(temporary / "silence.wav", np.zeros_like(pair.twin.audio))
-    np.savez(
-        temporary / "truth.npz",
-        boxes=pair.boxes,
-        landmarks=pair.full_landmarks,
-        truth_landmarks=pair.twin_landmarks,
-        face_mask=np.packbits(pair.clip.face_mask),
-        mask_shape=np.array(pair.clip.face_mask.shape),
-        old_opening=pair.clip.opening,
-        new_opening=pair.twin.opening,
-    )
-    os.replace(temporary, folder)
+    with atomic_folder(folder) as temporary:
+        write_video(temporary / "source.mp4", pair.full, audio=pair.clip.audio, crf=CRF)
+        write_video(temporary / "truth.mp4", pair.twin_full, audio=pair.twin.audio, crf=CRF)
+        write_wav(temporary / "speech.wav", pair.twin.audio)
+        write_wav(temporary / "silence.wav", np.zeros_like(pair.twin.audio))
+        np.savez(
+            temporary / "truth.npz",
+            boxes=pair.boxes,
+            landmarks=pair.full_landmarks,
+            truth_landmarks=pair.twin_landmarks,
+            face_mask=np.packbits(pair.clip.face_mask),
+            mask_shape=np.array(pair.clip.face_mask.shape),
+            old_opening=pair.clip.opening,
+            new_opening=pair.twin.opening,
+        )
 
 
 def write_wav(path: Path, audio: np.ndarray) -> None:

@@ -27,7 +27,7 @@ from xdub.demo.state import FILE
 from xdub.errors import UserError
 from xdub.evaluate.heldout import HeldOutClip
 from xdub.evaluate.metrics import leak_corr, opening_corr
-from xdub.files.atomic import atomic_path
+from xdub.files.atomic import atomic_path, write_json, write_text
 
 MODELS = ("generator", "editor")
 
@@ -166,12 +166,10 @@ def save(points: Sequence[Point], demo: Path, out: Path) -> None:
         "versions": versions(),
     }
     out.mkdir(parents=True, exist_ok=True)
-    with atomic_path(out / "learning_curve.json") as temporary:
-        temporary.write_text(json.dumps(told, indent=1), "utf-8")
+    write_json(out / "learning_curve.json", told)
     with atomic_path(out / "learning_curve.png") as temporary:
         _plot(points, temporary)
-    with atomic_path(out / "learning_curve.md") as temporary:
-        temporary.write_text(markdown(points), "utf-8")
+    write_text(out / "learning_curve.md", markdown(points))
 
 
 def markdown(points: Sequence[Point]) -> str:

@@ -7,9 +7,7 @@ kept while a stage runs, so that attempts that were killed count too.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -18,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from xdub.errors import UserError
+from xdub.files.atomic import write_json
+from xdub.files.lock import exclusive
 
 FILE = "demo.json"
 
@@ -40,20 +40,13 @@ class DemoState:
         _refuse_foreign(out)
         try:
             out.mkdir(parents=True, exist_ok=True)
-            lock = open(out / ".lock", "w")
+            (out / ".lock").touch()
         except OSError as error:
             raise UserError(
                 f"--out {out}: cannot write there ({error.strerror}); choose another folder"
             ) from error
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"--out {out}: a demo is running there; wait for it or choose another folder"
-                ) from None
-            for left in out.glob(f".{FILE}.*"):  # of an attempt that was killed while it wrote
-                left.unlink()
+        busy = f"--out {out}: a demo is running there; wait for it or choose another folder"
+        with exclusive(out / ".lock", busy=busy):
             yield cls(out, _begin(out, flags, plan))
 
     @property
@@ -107,7 +100,7 @@ class DemoState:
             self._write()
 
     def _write(self) -> None:
-        _write_json(self.out / FILE, self.record)
+        write_json(self.out / FILE, self.record)
 
 
 def _refuse_foreign(out: Path) -> None:
@@ -125,7 +118,7 @@ def _begin(out: Path, flags: Mapping[str, Any], plan: Mapping[str, Any]) -> dict
     path = out / FILE
     if not path.is_file():
         record = {"flags": dict(flags), "plan": dict(plan), "stages": {}}
-        _write_json(path, record)
+        write_json(path, record)
         return record
     try:
         record = json.loads(path.read_text("utf-8"))
@@ -140,16 +133,3 @@ def _begin(out: Path, flags: Mapping[str, Any], plan: Mapping[str, Any]) -> dict
             "or choose another folder"
         )
     return record
-
-
-def _write_json(path: Path, value: Any) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written ({error.strerror}); is the disk full?") from error

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,8 +12,6 @@ import torch
 
 from xdub.evaluate.metrics.opening_corr import opening_corr
 from xdub.perception.mouth_readout import MouthReadout
-
-PACKAGED = "mouth_readout.safetensors"
 
 
 class KnownClip(Protocol):
@@ -44,7 +40,7 @@ class ReadoutScores:
 @lru_cache(maxsize=1)
 def packaged_readout() -> MouthReadout:
     """The network in the package."""
-    return MouthReadout.load(Path(str(resources.files("xdub") / "weights_tiny" / PACKAGED)))
+    return MouthReadout.shipped()
 
 
 def read_opening(frames: np.ndarray, landmarks: np.ndarray) -> np.ndarray:

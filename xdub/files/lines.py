@@ -1,4 +1,4 @@
-"""Text files that survive any kill: whole or not at all, or appended to by whole JSON lines."""
+"""JSON-lines files that survive a kill: records are appended as whole lines, a torn last line is dropped."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 BLOCK = 65536
+"""Bytes read at a time when looking for the last newline."""
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Complete records of the file; nothing if there is none."""
+    """Yield the complete records of a file; a missing file has none."""
     if not path.is_file():
         return
     with path.open("rb") as file:
@@ -21,20 +22,10 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Whole file or none: temporary name, fsync, rename."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
 class LineFile:
     """A JSON-lines file with one writer. Every record reaches the operating system at once.
 
-    A torn last line is dropped on opening.
+    Opening drops a torn last line.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,19 +35,21 @@ class LineFile:
         self._file.seek(0, os.SEEK_END)
 
     def append(self, record: dict[str, Any]) -> None:
+        """Write one record as one line."""
         self._file.write(json.dumps(record, separators=(",", ":")).encode() + b"\n")
         self._file.flush()
 
     def sync(self) -> None:
-        """Until here the file survives a power cut."""
+        """Wait until all records so far survive a power cut."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
+        """Close the file; records are complete without it."""
         self._file.close()
 
 
 def _cut_torn_line(path: Path) -> None:
-    """Looks at the end only: the record of a long run has half a gigabyte."""
+    """Truncate the file behind its last newline. Read backwards, because a long run's file has half a gigabyte."""
     with path.open("rb") as file:
         size = whole = file.seek(0, os.SEEK_END)
         while whole:

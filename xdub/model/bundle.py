@@ -10,13 +10,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import torch
 
 from xdub.config import EXPERTS, SHIPPED_MODEL, Recipe
 from xdub.errors import UserError
+from xdub.files.shipped import shipped_weights
 from xdub.model.audio_encoder import AudioEncoder, load_audio_encoder
 from xdub.model.build import build_dit, load_state
 from xdub.model.codec import Codec, load_codec
@@ -41,7 +41,7 @@ class Bundle:
 def bundle_path(name_or_path: str | Path) -> Path:
     """Folder of a bundle: ``tiny`` is the one in the package."""
     if str(name_or_path) == SHIPPED_MODEL:
-        return Path(str(resources.files("xdub") / "weights_tiny"))
+        return shipped_weights()
     return Path(name_or_path)
 
 

@@ -6,7 +6,6 @@ latent looks at later frames. Latents are scaled so that the network sees values
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from xdub.errors import UserError, loading_pretrained
+from xdub.files.shipped import shipped_weights
 from xdub.model.tensor_file import read_tensors
 
 TIME_FACTOR = 4
@@ -148,11 +148,7 @@ def load_codec(cfg) -> Codec:
     ``linear``: the packaged face codec, or a file at ``path``. ``wan``: a diffusers folder or hub name at ``path``.
     """
     if cfg.kind == "linear":
-        path = (
-            Path(cfg.path)
-            if cfg.path
-            else Path(str(resources.files("xdub") / "weights_tiny" / PACKAGED_LINEAR_CODEC))
-        )
+        path = Path(cfg.path) if cfg.path else shipped_weights(PACKAGED_LINEAR_CODEC)
         if not path.is_file():
             raise UserError(f"codec.path={path}: no such file; fit one with `python -m xdub.fit.codec`")
         codec = LinearCodec.load(path)

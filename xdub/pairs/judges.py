@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
 
 import numpy as np
 
@@ -12,7 +10,6 @@ from xdub.config import PerceptionConfig
 from xdub.pairs.filters import Embed, MouthReading, ReadMouth, compare_landmarks
 from xdub.perception.mouth import ARCFACE_112
 
-READOUT = "mouth_readout.safetensors"
 TEMPLATE_EYES = float(np.linalg.norm(ARCFACE_112[1] - ARCFACE_112[0]))
 """Distance of the eyes in the 112 px template, px."""
 MOVED = 0.42
@@ -51,7 +48,7 @@ class ReadMouths:
     def __init__(self) -> None:
         from xdub.perception.mouth_readout import MouthReadout
 
-        self._readout = MouthReadout.load(Path(str(resources.files("xdub") / "weights_tiny" / READOUT)))
+        self._readout = MouthReadout.shipped()
 
     def __call__(self, frames: np.ndarray, new: np.ndarray, landmarks: np.ndarray) -> MouthReading:
         apart = np.abs(self._readout.read(frames, landmarks) - self._readout.read(new, landmarks))

@@ -15,8 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xdub.errors import UserError
+from xdub.files.shipped import shipped_weights
 from xdub.perception.landmarks import NOSE_BASE, eye_centres
 
+PACKAGED = "mouth_readout.safetensors"
+"""File of the shipped network."""
 PATCH = 32  # px
 EYE_TO_NOSE = 0.76  # of the distance between the eyes, in a face seen from the front
 HALF_SIDE = 0.64  # of the patch, in the same unit
@@ -76,6 +79,11 @@ class MouthReadout(nn.Module):
         net = cls(int(metadata["width"]))
         net.load_state_dict(state)
         return net.eval().requires_grad_(False)
+
+    @classmethod
+    def shipped(cls) -> MouthReadout:
+        """Load the network that ships with the package."""
+        return cls.load(shipped_weights(PACKAGED))
 
 
 def patch_boxes(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

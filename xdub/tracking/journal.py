@@ -23,7 +23,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from xdub.files.lines import LineFile, read_lines, write_atomic
+from xdub.files.atomic import write_text
+from xdub.files.lines import LineFile, read_lines
 
 Sink = Callable[[list[dict[str, Any]]], None]
 """Delivers records or raises."""
@@ -160,7 +161,7 @@ class Shipper:
         if records:
             self._sink(records)
         self._offset = end
-        write_atomic(self._offset_file, str(end))
+        write_text(self._offset_file, str(end))
         return True
 
 

@@ -17,7 +17,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from xdub.files.lines import write_atomic
+from xdub.files.atomic import write_json
 from xdub.tracking.registry import register_model
 
 EXPERIMENT = "xdub"
@@ -178,7 +178,7 @@ def read_state(out: Path) -> dict[str, Any]:
 
 
 def _write_state(out: Path, state: dict[str, Any]) -> None:
-    write_atomic(out / STATE, json.dumps(state, indent=1))
+    write_json(out / STATE, state)
 
 
 def _run_id(ids: RunIds, record: dict[str, Any]) -> str:

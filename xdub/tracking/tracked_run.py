@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from xdub.data.manifest import read_manifest
-from xdub.files.lines import write_atomic
+from xdub.files.atomic import write_json, write_text
 from xdub.tracking.journal import LANES, Journal, Shipper, pending_bytes
 from xdub.tracking.provenance import code_version, data_summary
 from xdub.tracking.sink import MlflowSink
@@ -40,8 +39,8 @@ class TrackedRun:
         """
         manifests = [read_manifest(folder) for folder in data]
         code = code_version()
-        write_atomic(self._folder / "recipe.yaml", recipe_text)
-        write_atomic(self._folder / "data.json", json.dumps([data_summary(m) for m in manifests], indent=1))
+        write_text(self._folder / "recipe.yaml", recipe_text)
+        write_json(self._folder / "data.json", [data_summary(m) for m in manifests])
         described = {
             "rows": sum(len(m.ids) for m in manifests),
             "folders": [str(m.folder) for m in manifests],

@@ -23,7 +23,8 @@ from xdub.data.manifest import file_sha256
 from xdub.data.quarantine import Quarantine
 from xdub.data.samples import StreamSpec
 from xdub.data.stream import LocalStream, RayStream, Stream
-from xdub.files.lines import LineFile, read_lines, write_atomic
+from xdub.files.atomic import write_json
+from xdub.files.lines import LineFile, read_lines
 from xdub.model.audio_encoder import load_audio_encoder
 from xdub.model.codec import load_codec
 from xdub.plan.flops import train_step_flops
@@ -173,7 +174,7 @@ def train_rank(
     )
     devices = context.gather(device_name(context.device))
     if context.rank == 0:
-        write_atomic(folder / WORKERS, json.dumps({"attempt": attempt, "nodes": nodes}))
+        write_json(folder / WORKERS, {"attempt": attempt, "nodes": nodes})
         trainer.skipped = SkippedBatches(folder / SKIPPED, resume_at=progress.cursor)
         trainer.committed = CommittedSteps(folder / STEPS, resume_at=progress.step)
         trainer.journal = Journal(folder / JOURNAL)
@@ -195,7 +196,7 @@ def train_rank(
             if context.rank == 0:
                 result = {"phase": job.phase, "step": trainer.progress.step, "attempt": attempt}
                 result |= {"seconds": time.time() - started, "facts": facts}
-                write_atomic(folder / RESULT, json.dumps(result, indent=1))
+                write_json(folder / RESULT, result)
                 if trainer.uploads is not None:
                     trainer.uploads.export(folder / "export")
     finally:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import time
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from xdub.config import Recipe, check_weights, phase_facts
-from xdub.errors import UserError
-from xdub.files.lines import write_atomic
+from xdub.files.atomic import write_json
+from xdub.files.lock import exclusive
 from xdub.tracking.sink import read_state
 from xdub.tracking.tracked_run import TrackedRun
 from xdub.train.networks import weights_file
@@ -80,7 +78,8 @@ def train_phase(
     make_folder(folder)
     if train.upload_to is not None:
         check_remote(train.upload_to, phase, fresh=not resume)
-    with _only_one(folder):
+    busy = f"{folder} is being trained by another process; wait for it or choose another --out"
+    with exclusive(folder / ".lock", busy=busy):
         if train.upload_to is not None and resume:
             restore(train.upload_to, folder)
         result = _read_result(folder)
@@ -92,7 +91,7 @@ def train_phase(
         if not local:
             check_resources(train)
         (folder / RESULT).unlink(missing_ok=True)
-        write_atomic(folder / "recipe.json", json.dumps(recipe.to_dict(), indent=1))
+        write_json(folder / "recipe.json", recipe.to_dict())
         tracking = TrackedRun(out, phase, folder)
         tracking.begin(recipe.to_dict(), recipe.to_yaml(), folders, {"resolved": vars(train)})
         job = TrainJob(
@@ -121,19 +120,6 @@ def train_phase(
 
 def _weights(path: str | Path | None) -> str | None:
     return None if path is None else str(weights_file(Path(path)).resolve())
-
-
-@contextmanager
-def _only_one(folder: Path) -> Generator[None]:
-    """A lock that its holder's death releases: two runs must not write one folder."""
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"{folder} is being trained by another process; wait for it or choose another --out"
-            ) from None
-        yield
 
 
 def _read_result(folder: Path) -> dict[str, Any] | None:

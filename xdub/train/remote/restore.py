@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from xdub.errors import UserError
+from xdub.files.atomic import replace_folder
 from xdub.train.remote.store import CHECKPOINTS, EXPORTS, Copy, Remote, first_line, shown
 from xdub.train.state.checkpoint import damaged_files, read_manifest
 
@@ -39,14 +40,14 @@ def restore(uri: str, phase_folder: Path) -> Path | None:
         checkpoint, export = (_fetch(remote, kind, phase_folder, here) for kind in (CHECKPOINTS, EXPORTS))
         # The checkpoint last: killed before it is there, the next call does all of this again.
         if export:
-            _replace(export[1] / "files", phase_folder / "export")
+            replace_folder(export[1] / "files", phase_folder / "export")
         # The export comes after the last checkpoint, so of two at the same step its records are the later ones.
         for _, fetched in sorted(filter(None, (checkpoint, export)), key=lambda found: found[0]):
             _put_records(fetched, phase_folder)
         if not checkpoint:
             return None
         folder = phase_folder / CHECKPOINTS / f"step{checkpoint[0]:08d}"
-        return _replace(checkpoint[1] / "files", folder)
+        return replace_folder(checkpoint[1] / "files", folder)
     except UserError:
         raise
     except Exception as error:
@@ -105,14 +106,6 @@ def _put_records(fetched: Path, phase_folder: Path) -> None:
             os.replace(path, phase_folder / path.name)
             # How far another journal was sent says nothing about this one; sending twice does no harm.
             (phase_folder / path.name).with_suffix(".offset").unlink(missing_ok=True)
-
-
-def _replace(source: Path, target: Path) -> Path:
-    """``source`` at ``target``, which is whole at any moment or absent."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(source, target)
-    return target
 
 
 def _temporary(phase_folder: Path, kind: str) -> Path:

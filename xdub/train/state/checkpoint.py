@@ -18,7 +18,8 @@ import torch
 
 from xdub.data.manifest import file_sha256
 from xdub.errors import UserError
-from xdub.files.lines import LineFile, read_lines, write_atomic
+from xdub.files.atomic import replace_folder, write_json
+from xdub.files.lines import LineFile, read_lines
 from xdub.train.context import TrainContext
 from xdub.train.engine import Engine
 
@@ -84,10 +85,8 @@ class Checkpoints:
                 **self.facts,
                 "files": dict(sorted(files.items())),
             }
-            write_atomic(temporary / MANIFEST, json.dumps(manifest, indent=1))
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(temporary, final)
-            _sync_folder(self.root)
+            write_json(temporary / MANIFEST, manifest)
+            replace_folder(temporary, final)
             self._forget_old()
         context.gather(None)
         return final
@@ -198,14 +197,6 @@ def _describe(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         os.fsync(file.fileno())
     return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _short(value: object) -> str:

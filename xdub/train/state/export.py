@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +9,7 @@ from safetensors.torch import save_file
 
 import xdub
 from xdub.config import Recipe
+from xdub.files.atomic import atomic_folder, write_json
 from xdub.train.context import TrainContext
 from xdub.train.engine import Engine
 
@@ -46,17 +44,10 @@ def export(
 
 
 def write_export(folder: Path, state: dict, config: dict[str, Any]) -> None:
-    """The folder appears at once; an older one is replaced."""
-    temporary, old = (folder.with_name(f".{folder.name}.{what}") for what in ("tmp", "old"))
-    for stale in (temporary, old):
-        shutil.rmtree(stale, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_file(
-        {name: value.contiguous() for name, value in state.items()},
-        temporary / f"{config['kind']}.safetensors",
-    )
-    (temporary / "config.json").write_text(json.dumps(config, indent=1))
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(temporary, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    """Write a folder of weights and their config; it replaces an older one as a whole."""
+    with atomic_folder(folder) as temporary:
+        save_file(
+            {name: value.contiguous() for name, value in state.items()},
+            temporary / f"{config['kind']}.safetensors",
+        )
+        write_json(temporary / "config.json", config)

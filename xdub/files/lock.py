@@ -1,0 +1,31 @@
+"""One lock for files and folders; the kernel releases it when its holder dies."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from xdub.errors import UserError
+
+
+@contextmanager
+def exclusive(path: Path, *, busy: str | None = None) -> Iterator[IO[str]]:
+    """Hold the lock on a file, created if missing, and yield the file open for reading and appending.
+
+    With ``busy`` a lock that another process holds raises UserError(busy) at once. Without it the call waits, and a
+    file system that cannot lock is used unlocked, so the lock may only save work that could be done twice.
+
+    Raises:
+        UserError: another process holds the lock.
+        OSError: the file cannot be opened.
+    """
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if busy is None else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if busy is not None:
+                raise UserError(busy) from None
+        yield file
