@@ -1,11 +1,12 @@
-"""A progress bar for one long job: live on a terminal, a line now and then in a file or pipe."""
+"""One progress display for every long job: a bar on a terminal, a line every 20 s in a file or pipe."""
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -17,30 +18,77 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-Report = Callable[..., None]
-"""`report(done, total, text="")`"""
+LINE_SECONDS = 20.0
+"""Least time between two lines where there is no terminal."""
+RATE_SECONDS = 60.0
+"""Speed and remaining time are measured over this last part of a job, so that a slow start does not count."""
 
-LINE_EVERY = 20.0
+
+class Report(Protocol):
+    """Function that a job calls as it goes; a call is cheap."""
+
+    def __call__(self, done: float, total: float | None = None, text: str = "") -> None:
+        """Report that ``done`` of ``total`` (None: unknown) is finished; ``text`` is shown beside both."""
+
+
+class Titled(Protocol):
+    """A stage of a job with several stages."""
+
+    @property
+    def title(self) -> str:
+        """Name of the stage on the display."""
+
+
+class Rate:
+    """Speed of a job over its last minute, from the times at which its count changed."""
+
+    def __init__(self) -> None:
+        self._recent: deque[tuple[float, float]] = deque()
+
+    def add(self, done: float) -> None:
+        """Record that the count is ``done`` now."""
+        now = time.monotonic()
+        if not self._recent or self._recent[-1][0] != done:
+            self._recent.append((done, now))
+        while len(self._recent) > 2 and now - self._recent[0][1] > RATE_SECONDS:
+            self._recent.popleft()
+
+    @property
+    def per_second(self) -> float | None:
+        """Units a second; None before the second change of the count."""
+        if len(self._recent) < 2:
+            return None
+        (first, before), (last, now) = self._recent[0], self._recent[-1]
+        return (last - first) / (now - before) if last > first and now > before else None
+
+    def seconds_left(self, done: float, total: float | None) -> float | None:
+        """Seconds until ``total`` at the present speed; None where the speed or the total is unknown."""
+        rate = self.per_second
+        return None if rate is None or total is None else max(0.0, total - done) / rate
+
+
+def ignore(done: float, total: float | None = None, text: str = "") -> None:
+    """Show nothing: the `Report` of a caller that wants no display."""
 
 
 @contextmanager
 def progress(title: str) -> Iterator[Report]:
-    """Shows `title`; the yielded function moves the bar and is cheap to call. Goes to stderr: stdout is for results."""
+    """Show `title` and the job's progress on stderr (stdout is for results), then a line with the time it took.
+
+    The last line is not printed if the job raises.
+    """
     console, begin = Console(stderr=True, highlight=False), time.monotonic()
-    if console.is_terminal:
-        with _bar(console, title) as report:
-            yield report
-    else:
-        yield _lines(console, title)
-    console.print(f"{title}: done in {time.monotonic() - begin:.0f} s")
+    with display(console, title) as report:
+        yield report
+    console.print(f"{title}: done in {time.monotonic() - begin:.0f} s", soft_wrap=True)
 
 
 @contextmanager
-def stage_progress() -> Iterator[Callable[[Any, int, int], Report]]:
-    """For a job of several stages: call it with (stage, number, total) when one begins; the one before ends."""
+def stage_progress() -> Iterator[Callable[[Titled, int, int], Report]]:
+    """Yield a function to call with (stage, number, total) when a stage begins; the stage before it ends then."""
     with ExitStack() as current:
 
-        def on_stage(stage: Any, number: int, total: int) -> Report:
+        def on_stage(stage: Titled, number: int, total: int) -> Report:
             current.close()
             return current.enter_context(progress(f"{number}/{total} {stage.title}"))
 
@@ -48,31 +96,64 @@ def stage_progress() -> Iterator[Callable[[Any, int, int], Report]]:
 
 
 @contextmanager
-def _bar(console: Console, title: str) -> Iterator[Report]:
+def display(console: Console, title: str, indent: str = "") -> Iterator[Report]:
+    """Yield a `Report` that draws on the console: a live bar that vanishes at the end, or a line every 20 s."""
+    if console.is_terminal:
+        with _bar(console, title, indent) as report:
+            yield report
+    else:
+        yield _lines(console, title, indent)
+
+
+@contextmanager
+def _bar(console: Console, title: str, indent: str) -> Iterator[Report]:
     columns = (
+        TextColumn(indent),
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(32),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(title, total=None)
+    rate = Rate()
+    with Progress(*(columns if indent else columns[1:]), console=console, transient=True) as bar:
+        task = bar.add_task(title, total=None, note="")
 
         def report(done: float, total: float | None = None, text: str = "") -> None:
-            bar.update(task, completed=done, total=total, description=f"{title} {text}".rstrip())
+            rate.add(done)
+            note = ", ".join(part for part in (text, _left(rate, done, total)) if part)
+            bar.update(task, completed=done, total=total, note=note)
 
         yield report
 
 
-def _lines(console: Console, title: str) -> Report:
-    last = time.monotonic()
+def _lines(console: Console, title: str, indent: str) -> Report:
+    rate, last = Rate(), time.monotonic()
+    head = f"{indent}{title}: " if title else indent
 
     def report(done: float, total: float | None = None, text: str = "") -> None:
         nonlocal last
-        if time.monotonic() - last > LINE_EVERY:
+        rate.add(done)
+        if time.monotonic() - last > LINE_SECONDS:
             last = time.monotonic()
-            of = "" if total is None else f" of {total:g}"
-            console.print(f"{title}: {done:g}{of} {text}".rstrip(), soft_wrap=True)
+            count = f"{done:g}" if total is None else f"{done:g} of {total:g}"
+            line = ", ".join(part for part in (f"{count} {text}".rstrip(), _left(rate, done, total)) if part)
+            console.print(head + line, soft_wrap=True, highlight=False)
 
     return report
+
+
+def _left(rate: Rate, done: float, total: float | None) -> str:
+    seconds = rate.seconds_left(done, total)
+    return "" if seconds is None else f"{duration(seconds)} left"
+
+
+def duration(seconds: float) -> str:
+    """Return a time for reading: 1.2 s, 45 s, 3 min 20 s or 1 h 04 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s" if whole >= 10 else f"{seconds:.1f} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

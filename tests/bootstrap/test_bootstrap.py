@@ -11,6 +11,7 @@ from xdub.config import PHASES, expert_of, load_recipe
 from xdub.data.shards import ShardWriter
 from xdub.data.testing import make_clip
 from xdub.errors import UserError
+from xdub.train.show.progress import PhaseProgress
 
 
 @pytest.fixture
@@ -33,7 +34,8 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple]:
         export.mkdir(parents=True, exist_ok=True)
         name = "model" if expert_of(phase) is None else "adapter"
         (export / f"{name}.safetensors").write_bytes(phase.encode())
-        progress(SimpleNamespace(step=1, steps=1, loss=0.5, steps_per_second=2.0))
+        state = {"loss": 0.5, "steps_per_second": 2.0, "eta_seconds": 0.0}
+        progress(PhaseProgress(phase=phase, step=1, steps=1, **state))
         return SimpleNamespace(status="finished")
 
     def build_pairs(recipe, generator, data, out, *, workers, local, on_progress, tracked_in):

@@ -12,11 +12,9 @@ from xdub.bootstrap.model_folder import same_bundle, write_bundle
 from xdub.config import Recipe, check_weights, inpaints, phase_facts
 from xdub.errors import UserError
 from xdub.files.atomic import write_json
+from xdub.progress import Report, stage_progress
 
 RECORD = "bootstrap.json"
-
-Report = Callable[..., None]
-"""`report(done, total, text="")`"""
 
 TITLES = {"pairs": "let it make pairs", "bundle": "write the model"}
 """Of the stages that are no phases."""
@@ -50,17 +48,16 @@ def bootstrap(
             from the generator, the experts from nothing.
         local: everything in this process, without Ray (one worker).
         pair_workers: processes that make pairs; as many as train if not given.
-        on_stage: called as (stage, number, total) before each; returns what is told how far it is.
+        on_stage: called as (stage, number, total) before each; returns the function that receives its progress. None:
+            show each stage on stderr.
 
     Raises UserError for data or settings that do not fit, and when OUT was begun with others.
     """
     _check_inputs(recipe, Path(data), init)
     stages = bootstrap_stages(recipe, data, out, init=init, local=local, pair_workers=pair_workers)
-    for number, stage in enumerate(stages, start=1):
-        report = (
-            on_stage(stage, number, len(stages)) if on_stage else _print_stage(stage, number, len(stages))
-        )
-        stage.run(report)
+    with stage_progress() as show_stage:
+        for number, stage in enumerate(stages, start=1):
+            stage.run((on_stage or show_stage)(stage, number, len(stages)))
     return Path(out) / "bundle"
 
 
@@ -131,10 +128,7 @@ def _train(
     from xdub.train.show.progress import PhaseProgress
 
     def show(now: PhaseProgress) -> None:
-        text = "" if now.loss is None else f"loss {now.loss:.3f}"
-        if now.steps_per_second:
-            text += f", {now.steps_per_second:.2f} steps/s"
-        report(now.step, now.steps, text)
+        now.send(report)
 
     if init is not None:
         init_from = bundle_path(init) / f"{name}.safetensors"
@@ -196,27 +190,3 @@ def _begin(recipe: Recipe, data: Path, out: Path, init: str | Path | None) -> No
         raise UserError(
             f"--out {out} was begun with {what}; continue with the same, or choose another folder"
         )
-
-
-def _print_stage(stage: Stage, number: int, total: int) -> Report:
-    from rich.console import Console
-
-    Console(stderr=True).print(f"[bold]{number}/{total}[/bold] {stage.title}", highlight=False)
-    return _Lines()
-
-
-class _Lines:
-    """A line every 20 seconds."""
-
-    def __init__(self) -> None:
-        import time
-
-        self._clock, self._last = time.monotonic, time.monotonic()
-
-    def __call__(self, done: float, total: float | None = None, text: str = "") -> None:
-        import sys
-
-        if self._clock() - self._last > 20 or (total is not None and done == total):
-            self._last = self._clock()
-            of = "" if total is None else f" of {total:g}"
-            print(f"    {done:g}{of} {text}", file=sys.stderr)

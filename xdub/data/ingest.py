@@ -24,6 +24,7 @@ from xdub.data.clip import Clip, to_row
 from xdub.data.ledger import Counts, Ledger, LedgerRow
 from xdub.data.shards import ShardWriter
 from xdub.errors import UserError
+from xdub.progress import Report
 from xdub.ray_session import ensure_ray, hush
 
 Prepare = Callable[[str, Any], tuple[Iterable[Clip], Iterable[LedgerRow]]]
@@ -54,7 +55,7 @@ def ingest(
     manifest_recipe: Any = None,
     workers: int | None = None,
     rows_per_shard: int = 32,
-    on_progress: Callable[..., None] | None = None,
+    on_progress: Report | None = None,
 ) -> Ingested:
     """Adds the clips of all sources to the data set OUT, with its ledger; can be killed and run again at any time.
 

@@ -6,7 +6,7 @@ length or size. What became of every video stands in the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from xdub.errors import UserError
 from xdub.media import probe, read_audio, read_video
 from xdub.perception.face_mesh import lip_masks, lower_face_masks
 from xdub.perception.faces import FaceTrack, FaceTracker
+from xdub.progress import Report
 
 if TYPE_CHECKING:
     from xdub.config import Recipe
@@ -65,7 +66,7 @@ def prepare_videos(
     recipe: Recipe,
     *,
     workers: int | None = None,
-    on_progress: Callable[..., None] | None = None,
+    on_progress: Report | None = None,
 ) -> Ingested:
     """Videos, and all videos below folders, to the data set OUT. Can be killed and run again at any time.
 

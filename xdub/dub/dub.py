@@ -22,9 +22,8 @@ from xdub.media import probe, read_audio, read_video, write_video
 from xdub.media.writer import SUFFIXES
 from xdub.model.bundle import Bundle, load_bundle
 from xdub.perception.faces import FaceTrack, FaceTracker
+from xdub.progress import Report, ignore
 
-Report = Callable[..., None]
-"""report(done, total, text="")"""
 SOUND_RATE = 48_000
 CRF = 16
 
@@ -86,7 +85,7 @@ def dub_video(
     dubber = _dubber(bundle, use, speech, seed, on_crops)
     clock.lap("load")
 
-    tell = on_progress or (lambda *_: None)
+    tell = on_progress or ignore
     track = track_face(video, length, on_frame=lambda n: tell(n, max(n, to_search), "frames searched"))
     runs = find_runs(track, mirror_index(len(track), length), bundle.recipe.video.crop_scale)
     if not runs:

@@ -22,10 +22,11 @@ from xdub.errors import UserError
 from xdub.pairs.filter_plots import draw_what_is_new
 from xdub.pairs.generator import generator_file
 from xdub.pairs.judges import Judges
-from xdub.pairs.live import Live, Report, tracked
+from xdub.pairs.live import Live, tracked
 from xdub.pairs.pool import WorkerPool, Workers
 from xdub.pairs.units import Unit, plan_units, read_entries, what_decides
 from xdub.pairs.worker import Outcome, PairWorker
+from xdub.progress import Report
 
 MAX_FAILED = 0.2
 """Share of inputs that may fail (damaged rows) before the run stops."""

@@ -6,7 +6,7 @@ checks say. Every scene, clip and left-over frame ends in the ledger; running ag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from xdub.pairs.filters import judge
 from xdub.pairs.judged import judged_row
 from xdub.pairs.judges import Judges, load_judges
 from xdub.pairs.scenes import check_sound, find_scenes, open_scene
+from xdub.progress import Report
 
 
 def import_pairs(
@@ -35,7 +36,7 @@ def import_pairs(
     recipe: Recipe,
     *,
     workers: int | None = None,
-    on_progress: Callable[..., None] | None = None,
+    on_progress: Report | None = None,
     judges: Judges | None = None,
 ) -> Ingested:
     """All scenes below the folders SRC (see `scenes`) to the pair folder OUT, new or made by `xdub pairs`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +13,10 @@ from typing import Any, Literal
 from xdub.config import Recipe
 from xdub.data.ledger import STATUSES, Counts
 from xdub.pairs.pool import PoolState
+from xdub.progress import Report
 from xdub.tracking.journal import Journal
 from xdub.tracking.tracked_run import JOURNAL, TrackedRun
 
-Report = Callable[..., None]
-"""report(done, total, text="")"""
 WINDOW_SECONDS = 120.0
 """Speed is that of the last minutes, so that it tells of the workers there are now."""
 
@@ -82,7 +81,7 @@ class Live:
         return self.counts["kept"] / judged if judged else None
 
     def line(self) -> str:
-        """``12 kept, 3 rejected, 0 failed; 3 workers, 2 busy, 1 starting, 20 units wait; 0.8/s, 1:30 left``"""
+        """``12 kept, 3 rejected, 0 failed; 3 workers, 2 busy, 1 starting, 20 units wait; 0.8/s``"""
         parts = [str(self.counts)]
         pool = self.pool
         if pool.ready or pool.starting:
@@ -91,8 +90,7 @@ class Live:
             workers += f", {pool.lost} lost" if pool.lost else ""
             parts.append(f"{workers}, {pool.queue} units wait")
         if self.per_second:
-            minutes, seconds = divmod(int((self.total - self.done) / self.per_second), 60)
-            parts.append(f"{self.per_second:.2f}/s, {minutes}:{seconds:02d} left")
+            parts.append(f"{self.per_second:.2f}/s")
         return "; ".join(parts)
 
     def metrics(self) -> dict[str, float]:

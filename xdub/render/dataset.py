@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from xdub.data.clip import to_row
 from xdub.data.shards import Ledger, LedgerRow, ShardWriter
 from xdub.errors import UserError
 from xdub.files.atomic import atomic_path
+from xdub.progress import Report
 from xdub.render.assets import load_assets
 from xdub.render.clips import HELD_OUT, RenderedPair, make_clips
 from xdub.render.processes import renderers
@@ -100,7 +101,7 @@ def render_dataset(
     first: int = 0,
     workers: int | None = None,
     full_size: int = 256,
-    on_progress: Callable[..., None] | None = None,
+    on_progress: Report | None = None,
 ) -> RenderReport:
     """Render clips `first .. first + clips - 1` and a twin of each into the data set OUT.
 
