@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xdub.data.masks import inpaint_mask, to_latent_mask, visible_mask
+from xdub.data.masks import to_latent_mask
 from xdub.errors import UserError
 
 
@@ -31,10 +31,3 @@ def test_a_latent_is_set_when_any_of_its_pixels_is(k: int, h: int, w: int, share
 def test_sizes_that_do_not_fit_the_codec_are_refused(shape: tuple[int, int, int]) -> None:
     with pytest.raises(UserError, match="has no latents"):
         to_latent_mask(np.zeros(shape, bool))
-
-
-def test_occluded_face_is_kept_and_the_rest_of_it_inpainted() -> None:
-    face, occluder = np.random.default_rng(0).random((2, 5, 8, 8)) < 0.5
-    visible = visible_mask(face, occluder)
-    assert not (visible & occluder).any() and ((visible | occluder) >= face).all()
-    np.testing.assert_array_equal(inpaint_mask(face, occluder), ~visible)

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from xdub.config import Recipe, load_recipe
-from xdub.data.ledger import STATUSES
+from xdub.data.ledger import STATUSES, Ledger, LedgerRow
 from xdub.data.manifest import file_sha256
-from xdub.data.shards import Ledger, ShardWriter, iter_clips, read_manifest
+from xdub.data.shards import ShardWriter, iter_clips, read_manifest
 from xdub.data.testing import make_clip
 from xdub.errors import UserError
 from xdub.model.bundle import bundle_path
@@ -112,7 +112,7 @@ def test_pairs_that_were_imported_into_the_folder_are_not_counted(
     _, report = undisturbed
     with Ledger(tmp_path) as ledger:
         for n, status in enumerate(["kept", "kept", "rejected", *["failed"] * 9]):
-            ledger.add(input=f"unreal/scene-{n}", clip_id=str(n), status=status, seconds=1e6)
+            ledger.add(LedgerRow(input=f"unreal/scene-{n}", clip_id=str(n), status=status, seconds=1e6))
     journal: list[str] = []
     made = _build(models, data, tmp_path, on_progress=lambda done, total, text: journal.append(text))
     assert made.counts == report.counts and made.inputs == report.inputs

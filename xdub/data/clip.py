@@ -63,10 +63,6 @@ class Clip:
         return len(self.frames)
 
     @property
-    def is_pair(self) -> bool:
-        return self.reference is not None
-
-    @property
     def visible_mask(self) -> np.ndarray:
         """M_vis [F,H,W]: the seen part of the face, which the generator inpaints (METHOD, Generator)."""
         return self.face_mask & ~self.occluder_mask

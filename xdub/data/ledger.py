@@ -1,4 +1,4 @@
-"""The ledger: every input ends in exactly one row, kept, or rejected by which check at which value."""
+"""The ledger of a data set: every input ends in exactly one row, kept, rejected by one check at a value, or failed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from xdub.errors import UserError
 from xdub.files.atomic import atomic_path
@@ -15,87 +15,102 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LEDGER = "ledger.parquet"
+"""Name of the file in a data set."""
 STATUSES = ("kept", "rejected", "failed")
+"""Possible results of an input. Only a failed one is tried again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerRow:
-    """What became of one input, or of one clip of it."""
+    """The result of one input, or of one clip of an input."""
 
     input: str
-    clip_id: str = ""  # empty: the input as a whole
+    """Name of the input, e.g. the path of a video."""
+    clip_id: str = ""
+    """Empty for the input as a whole."""
     status: Literal["kept", "rejected", "failed"]
-    check: str = ""  # name of the check that decided
+    check: str = ""
+    """Name of the check that decided."""
     value: float | None = None
+    """Value measured by the check."""
     threshold: float | None = None
+    """Bound that the check compares the value with."""
     message: str = ""
+    """Reason in words."""
     worker: str = ""
+    """Host and process that did the work."""
     seconds: float = 0.0
+    """Time spent on the row."""
     scores: dict[str, float] = field(default_factory=dict)
-    """All that was measured of it, also where another check decided; empty where nothing was."""
+    """All measurements by name, also where another check decided; empty if nothing was measured."""
 
 
 class Counts(Counter[str]):
-    """Rows by status; rejected ones also as `rejected:<check>`."""
+    """Number of rows by status; rejected rows count a second time as `rejected:<check>`."""
 
     @classmethod
     def of(cls, rows: Iterable[LedgerRow]) -> Self:
+        """Count rows."""
         counts = cls()
         for row in rows:
             counts.add(row)
         return counts
 
     def add(self, row: LedgerRow) -> None:
+        """Count one more row."""
         self[row.status] += 1
         if row.status == "rejected":
             self[f"rejected:{row.check}"] += 1
 
     def __str__(self) -> str:
-        """``12 kept, 3 rejected, 0 failed``"""
+        """Format as ``12 kept, 3 rejected, 0 failed``."""
         return ", ".join(f"{self[status]} {status}" for status in STATUSES)
 
 
 class Ledger:
-    """Rows of DIR/ledger.parquet. Running again adds nothing twice; a failed input is tried again and replaced.
+    """Rows of DIR/ledger.parquet. A second run adds no row twice; a failed input is tried again and its row replaced.
 
-    Flush it after the shards: a row that says "kept" then always has its clip.
+    Flush the ledger after the shards, so that every row with status "kept" has its clip on disk.
     """
 
     def __init__(self, folder: str | Path) -> None:
+        """Read the ledger of a folder; a missing file is an empty ledger. UserError if the file is damaged."""
         self.path = Path(folder) / LEDGER
         self._rows: dict[tuple[str, str], LedgerRow] = {}
+        self._settled: set[str] = set()
         self._changed = False
         if self.path.exists():
             for row in _read(self.path):
-                self._rows[row.input, row.clip_id] = row
+                self._store(row)
 
-    def add(self, row: LedgerRow | None = None, **fields_: Any) -> bool:
-        """Adds a row (given whole, or as its fields); False if its input and clip are settled already."""
-        row = row or LedgerRow(**fields_)
+    def add(self, row: LedgerRow) -> bool:
+        """Add a row; return False, without a change, if its input and clip are settled already."""
         if row.status not in STATUSES:
             raise ValueError(f"ledger status {row.status!r} is not one of: {', '.join(STATUSES)}")
-        known = self._rows.get((row.input, row.clip_id))
-        if known is not None and known.status != "failed":
+        previous = self._rows.get((row.input, row.clip_id))
+        if previous is not None and previous.status != "failed":
             return False
         if row.status != "failed":
-            self._rows.pop((row.input, ""), None)  # the failure of the input as a whole is overcome
-        self._rows[row.input, row.clip_id] = row
+            # An earlier failure of the input as a whole no longer holds.
+            self._rows.pop((row.input, ""), None)
+        self._store(row)
         self._changed = True
         return True
 
     def settled(self, input: str) -> bool:
-        """Whether the input (or a clip of it) was kept or rejected, so that it need not be done again."""
-        return any(row.input == input and row.status != "failed" for row in self._rows.values())
+        """Return True if the input, or a clip of it, was kept or rejected, so that it needs no second attempt."""
+        return input in self._settled
 
     def rows(self) -> list[LedgerRow]:
+        """List all rows in the order they were added."""
         return list(self._rows.values())
 
     def counts(self, inputs: Collection[str] | None = None) -> Counts:
-        """Of all rows, or of those of some inputs: a folder may hold what several commands made."""
+        """Count all rows, or those of ``inputs`` only, because several commands may write one folder."""
         return Counts.of(row for row in self._rows.values() if inputs is None or row.input in inputs)
 
     def flush(self) -> None:
-        """Replaces the file at once, if anything changed."""
+        """Replace the file atomically if a row changed."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -114,6 +129,11 @@ class Ledger:
         if error_type is None:
             self.flush()
 
+    def _store(self, row: LedgerRow) -> None:
+        self._rows[row.input, row.clip_id] = row
+        if row.status != "failed":
+            self._settled.add(row.input)
+
 
 def _schema() -> pa.Schema:
     import pyarrow as pa
@@ -129,7 +149,7 @@ def _read(path: Path) -> list[LedgerRow]:
 
     try:
         rows = pq.read_table(path, partitioning=None).to_pylist()
-        # A ledger of before there were scores has no such column, and goes on.
+        # A ledger from before scores were recorded lacks the column and stays readable.
         return [LedgerRow(**(row | {"scores": dict(row.get("scores") or ())})) for row in rows]
     except (pa.ArrowException, OSError, TypeError) as error:
         raise UserError(f"{path}: not a readable ledger ({error}); remove it to start a new one") from error

@@ -1,4 +1,4 @@
-"""Masks: what the generator inpaints, and loss weights at latent size (METHOD, Generator and Flow matching)."""
+"""Loss weights at latent size from masks of pixels (paper B.2)."""
 
 from __future__ import annotations
 
@@ -9,16 +9,6 @@ from xdub.errors import UserError
 
 TIME_FACTOR = 4  # of every codec (METHOD, Geometry)
 SPACE_FACTOR = 8
-
-
-def visible_mask(face: np.ndarray, occluder: np.ndarray) -> np.ndarray:
-    """M_vis = face and not occluder, bool [F,H,W]: the seen part of the face, which the generator repaints."""
-    return face & ~occluder
-
-
-def inpaint_mask(face: np.ndarray, occluder: np.ndarray) -> np.ndarray:
-    """M_inp = not M_vis, bool [F,H,W]: 0 marks what is inpainted, as the paper writes it."""
-    return ~visible_mask(face, occluder)
 
 
 def to_latent_mask(mask: np.ndarray) -> np.ndarray:

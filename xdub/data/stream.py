@@ -55,19 +55,6 @@ class Stream:
         """Batches that make one global batch on this rank."""
         return self.spec.global_batch // (self.spec.world_size * self.spec.micro_batch)
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps. The cursor moves on when the last batch of a step has been handed out."""
-        return {"cursor": self.cursor, "plan": self.plan.digest}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Continue where `state` was taken. UserError if the data, seed or window changed since."""
-        if state["plan"] != self.plan.digest:
-            raise UserError(
-                f"the checkpoint's data order ({state['plan']}) is not this one's ({self.plan.digest}): data, seed or "
-                "window changed; train in a new folder with init_from, or restore the data set"
-            )
-        self.cursor = int(state["cursor"])
-
     def __iter__(self) -> Iterator[dict[str, Any]]:
         spec = self.spec
         positions = micro_batches(

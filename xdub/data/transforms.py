@@ -9,9 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from xdub.errors import UserError
+from xdub.perception.landmarks import EYE_CORNERS, NOSE_BASE
 
-EYE_CORNERS = (36, 39, 42, 45)  # the corners, not the lids: blinks do not shake the box
-NOSE_BASE = 33
 # Adult proportions in units of the distance between the eye centres (about 63 mm): nose base 0.76 below the
 # eyes, mouth 1.15, chin 1.85, open chin 2.2; brows to 0.45 above; face 2.2 wide, mouth 0.8 wide.
 EYE_TO_NOSE = 0.76
@@ -53,12 +52,6 @@ def crop_points(points: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarray:
     """Points [F,N,2] in picture px -> crop px of the same boxes."""
     corner = boxes[:, None, :2] - boxes[:, None, 2:] / 2
     return ((points - corner) * (size / boxes[:, None, 2:])).astype(np.float32)
-
-
-def uncrop_points(points: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarray:
-    """Inverse of crop_points."""
-    corner = boxes[:, None, :2] - boxes[:, None, 2:] / 2
-    return (points * (boxes[:, None, 2:] / size) + corner).astype(np.float32)
 
 
 def full_alpha(mask: np.ndarray, box: np.ndarray, shape: tuple[int, int], feather: float) -> np.ndarray:

@@ -17,7 +17,6 @@ from xdub.errors import UserError
 
 FEATURES_PER_FRAME = 2
 MARGIN = 4  # feature rows before and after the window
-SPAN = 16  # features of one latent
 
 
 def audio_starts(num_latents: int) -> np.ndarray:

@@ -21,9 +21,6 @@ MESH_TO_68 = np.array(
     ]
 )
 
-JAW = slice(0, 17)
-BROWS = slice(17, 27)
-NOSE = slice(27, 36)
 MOUTH = slice(48, 68)
 EYE_CORNERS = (36, 39, 42, 45)
 NOSE_BASE = 33
