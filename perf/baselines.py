@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from xdub_kernels.qknorm_rope.reference import rms_norm, rope_tables, rotation_angles, token_positions
-from xdub_kernels.qknorm_rope.validate import split_head_dim
+from xdub_kernels import Rope
+from xdub_kernels.qknorm_rope.reference import cached_rope_tables, rms_norm, rotation_angles
 
 KERNELS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
 
@@ -32,20 +32,17 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, kernel: str | None = None) -> Tensor:
 
 
 @lru_cache(maxsize=4)
-def complex_table(
-    grid: tuple[int, int, int], reference_frames: int, dim: int, device: torch.device
-) -> Tensor:
-    """[L, 1, D/2] complex128, one row for every token."""
-    positions = token_positions(grid, reference_frames, "target_first")
-    angles = rotation_angles(positions, split_head_dim(dim), 10000.0)
+def complex_table(rope: Rope, dim: int, device: torch.device) -> Tensor:
+    """Return the rotation of every token as complex numbers, [L, 1, D/2] complex128."""
+    angles = rotation_angles(rope, dim)
     return torch.polar(torch.ones_like(angles), angles)[:, None].to(device)
 
 
 def eager_prologue(
-    q: Tensor, k: Tensor, q_weight: Tensor, k_weight: Tensor, grid, reference_frames: int, norm: str
-):
-    """As released code does it: RMSNorm in fp32, then complex products in float64 with a table by token."""
-    table = complex_table(grid, reference_frames, q.shape[-1], q.device)
+    q: Tensor, k: Tensor, q_weight: Tensor, k_weight: Tensor, rope: Rope, norm: str
+) -> tuple[Tensor, Tensor]:
+    """Norm and rotate as released code does: fp32 RMSNorm, then complex products in float64 with a table by token."""
+    table = complex_table(rope, q.shape[-1], q.device)
 
     def one(x: Tensor, weight: Tensor) -> Tensor:
         normed = rms_norm(x.float(), weight, norm, 1e-6).to(x.dtype)
@@ -53,13 +50,6 @@ def eager_prologue(
         return torch.view_as_real(pairs * table).flatten(-2).to(x.dtype)
 
     return one(q, q_weight), one(k, k_weight)
-
-
-@lru_cache(maxsize=4)
-def real_tables(grid: tuple[int, int, int], reference_frames: int, dim: int, device: torch.device):
-    """cos and sin [L, 1, D/2] fp32."""
-    axes = split_head_dim(dim)
-    return rope_tables(grid, reference_frames, "target_first", axes, 10000.0, torch.float32, device)
 
 
 def plain_prologue(
@@ -74,9 +64,11 @@ def plain_prologue(
     return one(q, q_weight), one(k, k_weight)
 
 
-def compiled_tables_prologue(q, k, q_weight, k_weight, grid, reference_frames: int, norm: str):
-    """`plain_prologue` compiled; tables are made once and passed in."""
-    cos, sin = real_tables(grid, reference_frames, q.shape[-1], q.device)
+def compiled_tables_prologue(
+    q: Tensor, k: Tensor, q_weight: Tensor, k_weight: Tensor, rope: Rope, norm: str
+) -> tuple[Tensor, Tensor]:
+    """Run `plain_prologue` compiled; the tables are computed once and passed in."""
+    cos, sin = cached_rope_tables(rope, q.shape[-1], torch.float32, q.device)
     return compiled(plain_prologue)(q, k, q_weight, k_weight, cos, sin, norm)
 
 

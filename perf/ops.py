@@ -16,6 +16,7 @@ from torch import Tensor
 
 from perf import baselines
 from xdub_kernels import (
+    Rope,
     attention,
     frame_audio_attention,
     qk_norm_rope,
@@ -58,13 +59,13 @@ class Bench:
 HEADS, DIM = 12, 128
 EXACT_TOKENS = 2048
 GRIDS = {
-    # name -> (target grid, reference frames): L = 40,960 (editor), 8,192 (generator), 10,240; one that fits no tile and
+    # name -> rotation: L = 40,960 (editor), 8,192 (generator), 10,240; one that fits no tile and
     # is small enough for all gradients to be checked; and one for the CPU
-    "editor-40960": ((20, 32, 32), 20),
-    "tokens-10240": ((5, 32, 32), 5),
-    "generator-8192": ((7, 32, 32), 1),
-    "ragged-1885": ((4, 13, 29), 1),
-    "tiny": ((2, 3, 5), 2),
+    "editor-40960": Rope((20, 32, 32), 20),
+    "tokens-10240": Rope((5, 32, 32), 5),
+    "generator-8192": Rope((7, 32, 32), 1),
+    "ragged-1885": Rope((4, 13, 29), 1),
+    "tiny": Rope((2, 3, 5), 2),
 }
 
 
@@ -81,7 +82,7 @@ def benches(shapes: Sequence[str]) -> list[Bench]:
         }[kind]
         for name in grids:
             found += [_prologue(name, heads, dim), _rope_attention(name, heads, dim)]
-            length = _tokens(GRIDS[name])
+            length = GRIDS[name].tokens
             found.append(_attention(f"3d-{name}", 1, length, heads, dim))
         if kind != "sweep":
             found.append(
@@ -94,11 +95,6 @@ def benches(shapes: Sequence[str]) -> list[Bench]:
             )
             found += [_flow(n, batch, tiny) for n, batch in (("batch1", 1), ("batch64", 2 if tiny else 64))]
     return found
-
-
-def _tokens(grid: tuple[tuple[int, int, int], int]) -> int:
-    (frames, height, width), references = grid
-    return (frames + references) * height * width
 
 
 def _qkv(shape: tuple[int, ...], seed: int, dtype: torch.dtype, device: str, count: int) -> list[Tensor]:
@@ -119,12 +115,11 @@ def _weighted(shape: tuple[int, ...], count: int) -> Callable[[int, torch.dtype,
 
 
 def _prologue(name: str, heads: int, dim: int) -> Bench:
-    grid, references = GRIDS[name]
-    shape = (1, _tokens(GRIDS[name]), heads, dim)
-    where = dict(grid=grid, reference_frames=references, norm="head")
+    rope = GRIDS[name]
+    shape = (1, rope.tokens, heads, dim)
 
     def own(q, k, q_weight, k_weight, impl="triton"):
-        return qk_norm_rope(q, k, q_weight=q_weight, k_weight=k_weight, **where, impl=impl)
+        return qk_norm_rope(q, k, rope, q_weight=q_weight, k_weight=k_weight, norm="head", impl=impl)
 
     size = 2 * torch.Size(shape).numel()  # q and k
     return Bench(
@@ -135,31 +130,32 @@ def _prologue(name: str, heads: int, dim: int) -> Bench:
         exact=partial(own, impl="reference"),
         providers={
             "xdub": own,
-            "eager-official": lambda *x: baselines.eager_prologue(*x, grid, references, "head"),
-            "compiled": lambda *x: baselines.compiled_tables_prologue(*x, grid, references, "head"),
+            "eager-official": lambda *x: baselines.eager_prologue(*x, rope, "head"),
+            "compiled": lambda *x: baselines.compiled_tables_prologue(*x, rope, "head"),
         },
         bytes={"fwd": 2 * size * 2, "bwd": 3 * size * 2},
     )
 
 
 def _rope_attention(name: str, heads: int, dim: int) -> Bench:
-    grid, references = GRIDS[name]
-    length = _tokens(GRIDS[name])
+    rope = GRIDS[name]
+    length = rope.tokens
     shape = (1, length, heads, dim)
-    where = dict(grid=grid, reference_frames=references, norm="head")
 
     def own(q, k, v, q_weight, k_weight, **options):
-        return shifted_rope_attention(q, k, v, q_weight=q_weight, k_weight=k_weight, **where, **options)
+        return shifted_rope_attention(
+            q, k, v, rope, q_weight=q_weight, k_weight=k_weight, norm="head", **options
+        )
 
     def behind(prologue, core):
         def run(q, k, v, q_weight, k_weight):
-            return core(*prologue(q, k, q_weight, k_weight, grid, references, "head"), v)
+            return core(*prologue(q, k, q_weight, k_weight, rope, "head"), v)
 
         return run
 
     def exact_rows(inputs: list[Tensor], rows: Tensor) -> Tensor:
         q, k, v, q_weight, k_weight = inputs
-        q, k = qk_norm_rope(q, k, q_weight=q_weight, k_weight=k_weight, **where, impl="reference")
+        q, k = qk_norm_rope(q, k, rope, q_weight=q_weight, k_weight=k_weight, norm="head", impl="reference")
         return attention(q[:, rows], k, v, impl="reference", backend="math")
 
     flops = 4 * length**2 * heads * dim

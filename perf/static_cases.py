@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from xdub_kernels import Rope
 from xdub_kernels.attention.configs import KERNELS, Config, choices
 
 HEADS, DIM = 12, 128
@@ -91,15 +92,14 @@ def _prologue() -> Iterator[Case]:
     frames, height, width = EDITOR
     qkv = _meta(1, 2 * frames * height * width, 3, HEADS, DIM)
     for norm, size in (("none", None), ("head", DIM), ("hidden", HEADS * DIM)):
-        where = dict(grid=EDITOR, reference_frames=frames, order="target_first", norm=norm, eps=1e-6,
-                     theta=10000.0, axes_dim=(44, 42, 42))  # fmt: skip
+        options = dict(rope=Rope(EDITOR, frames, axes_dim=(44, 42, 42)), norm=norm, eps=1e-6)
         weight = None if size is None else _meta(size)
 
-        def forward(weight=weight, where=where):
-            return triton_kernels.forward(qkv[:, :, 0], qkv[:, :, 1], weight, weight, **where)
+        def forward(weight=weight, options=options):
+            return triton_kernels.forward(qkv[:, :, 0], qkv[:, :, 1], weight, weight, **options)
 
-        def backward(weight=weight, where=where):
-            return triton_kernels.backward_one(_meta(*qkv[:, :, 0].shape), qkv[:, :, 0], weight, **where)
+        def backward(weight=weight, options=options):
+            return triton_kernels.backward_one(_meta(*qkv[:, :, 0].shape), qkv[:, :, 0], weight, **options)
 
         yield Case(f"qk_norm_rope_fwd {norm}", "qk_norm_rope_fwd", forward, memory_bound=True)
         yield Case(f"qk_norm_rope_bwd {norm}", "qk_norm_rope_bwd", backward, memory_bound=True)

@@ -11,9 +11,11 @@ from xdub_kernels.audio_attention import audio_output_projection, frame_audio_at
 from xdub_kernels.dispatch import UnavailableError
 from xdub_kernels.flow_loss import add_noise, weighted_flow_loss
 from xdub_kernels.qknorm_rope import qk_norm_rope
+from xdub_kernels.rope import Rope
 from xdub_kernels.rope_attention import shifted_rope_attention
 
 __all__ = [
+    "Rope",
     "UnavailableError",
     "add_noise",
     "attention",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from xdub_kernels.rope import Rope
+
 
 def attention_inputs(
     batch: int,
-    grid: tuple[int, int, int],
-    reference_frames: int,
+    rope: Rope,
     heads: int,
     dim: int,
     *,
@@ -18,8 +19,7 @@ def attention_inputs(
     device: str = "cpu",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Normal q, k, v ``[B, L, H, D]`` for ``shifted_rope_attention``."""
-    tokens = (grid[0] + reference_frames) * grid[1] * grid[2]
-    q, k, v = (normal((batch, tokens, heads, dim), seed + i, dtype, device) for i in range(3))
+    q, k, v = (normal((batch, rope.tokens, heads, dim), seed + i, dtype, device) for i in range(3))
     return q, k, v
 
 

@@ -1,4 +1,8 @@
-"""What every Triton kernel here shares. Imported only where kernels run or are built."""
+"""Helpers shared by all Triton kernels, imported only where kernels run or are built.
+
+Names inside kernels: capitals are pointers to whole tensors and constants, ``i_`` the number of a program or block,
+``o_`` offsets, ``p_`` pointers to a block, ``b_`` a loaded block, ``m_`` a mask; ``x_b`` is the stride of axis b of X.
+"""
 
 from __future__ import annotations
 
@@ -52,6 +56,12 @@ def rows_last_contiguous(x: Tensor) -> Tensor:
     if not _fits(x):
         raise ValueError(f"one sample of {list(x.shape)} has 2^31 elements or more: split it")
     return x
+
+
+def strides(x: Tensor, names: str) -> dict[str, int]:
+    """Return the strides of the leading axes of ``x`` as launch arguments, e.g. for ``"q_b q_l q_h"``."""
+    axes = names.split()
+    return dict(zip(axes, x.stride()[: len(axes)], strict=True))
 
 
 def _fits(x: Tensor) -> bool:

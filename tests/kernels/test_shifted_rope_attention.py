@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xdub_kernels import UnavailableError, attention, dispatch, qk_norm_rope, shifted_rope_attention
+from xdub_kernels import Rope, UnavailableError, attention, dispatch, qk_norm_rope, shifted_rope_attention
 from xdub_kernels.testing import assert_within_budget, attention_inputs, normal
 
 
-def naive_positions(grid, reference_frames, order):
-    """(k, i, j) token by token, as printed: target in place, reference shifted by (h, w) in space."""
-    frames, height, width = grid
+def naive_positions(rope):
+    """Return (k, i, j) token by token, as printed: target in place, reference shifted by (h, w) in space."""
+    frames, height, width = rope.grid
     target = [(k, i, j) for k in range(frames) for i in range(height) for j in range(width)]
     reference = [
         (k, i + height, j + width)
-        for k in range(reference_frames)
+        for k in range(rope.reference_frames)
         for i in range(height)
         for j in range(width)
     ]
-    return target + reference if order == "target_first" else reference + target
+    return target + reference if rope.order == "target_first" else reference + target
 
 
 def naive_rotate(vector, position, axes_dim, theta):
     """Rotate the pairs of one head's vector (list of floats), axis after axis."""
     out, channel = list(vector), 0
-    for place, dim in zip(position, axes_dim, strict=True):
+    for step, dim in zip(position, axes_dim, strict=True):
         for i in range(dim // 2):
-            angle = place * theta ** (-2 * i / dim)
+            angle = step * theta ** (-2 * i / dim)
             a, b = vector[channel], vector[channel + 1]
             out[channel] = a * math.cos(angle) - b * math.sin(angle)
             out[channel + 1] = a * math.sin(angle) + b * math.cos(angle)
@@ -56,12 +57,12 @@ def naive_norm(x, weight, norm, eps):
     return out
 
 
-def naive(q, k, v, *, grid, reference_frames, order="target_first", q_weight=None, k_weight=None, norm="none",
-          eps=1e-6, theta=10000.0, axes_dim=None):  # fmt: skip
+def naive(q, k, v, rope, *, q_weight=None, k_weight=None, norm="none", eps=1e-6):
+    """Return shifted RoPE attention in float64, token by token."""
     q, k, v = q.double(), k.double(), v.double()
     dim = q.shape[-1]
-    axes_dim = axes_dim or (dim - 4 * (dim // 6), 2 * (dim // 6), 2 * (dim // 6))
-    positions = naive_positions(grid, reference_frames, order)
+    axes_dim = rope.axes_dim or (dim - 4 * (dim // 6), 2 * (dim // 6), 2 * (dim // 6))
+    positions = naive_positions(rope)
     q = naive_norm(q, None if q_weight is None else q_weight.double(), norm, eps)
     k = naive_norm(k, None if k_weight is None else k_weight.double(), norm, eps)
     out = torch.zeros_like(q)
@@ -70,7 +71,7 @@ def naive(q, k, v, *, grid, reference_frames, order="target_first", q_weight=Non
             turned = [
                 torch.tensor(
                     [
-                        naive_rotate(x[b, n, head].tolist(), positions[n], axes_dim, theta)
+                        naive_rotate(x[b, n, head].tolist(), positions[n], axes_dim, rope.theta)
                         for n in range(len(positions))
                     ],
                     dtype=torch.float64,
@@ -83,18 +84,18 @@ def naive(q, k, v, *, grid, reference_frames, order="target_first", q_weight=Non
 
 
 CASES = {
-    "editor": dict(grid=(2, 3, 2), reference_frames=2),
-    "generator": dict(grid=(3, 2, 3), reference_frames=1),
-    "no reference": dict(grid=(2, 2, 3), reference_frames=0),
-    "reference first": dict(grid=(3, 1, 2), reference_frames=3, order="reference_first"),
-    "one reference frame first": dict(grid=(3, 2, 2), reference_frames=1, order="reference_first"),
-    "space only": dict(grid=(1, 5, 3), reference_frames=0),
-    "one token": dict(grid=(1, 1, 1), reference_frames=0),
-    "head norm": dict(grid=(2, 3, 1), reference_frames=2, norm="head"),
-    "hidden norm": dict(grid=(2, 3, 1), reference_frames=1, norm="hidden"),
-    "own axes": dict(grid=(2, 2, 2), reference_frames=0, axes_dim=(2, 4, 8)),
-    "axes without time": dict(grid=(2, 2, 2), reference_frames=2, axes_dim=(0, 8, 6)),
-    "other theta": dict(grid=(5, 1, 2), reference_frames=1, theta=100.0),
+    "editor": dict(rope=Rope((2, 3, 2), 2)),
+    "generator": dict(rope=Rope((3, 2, 3), 1)),
+    "no reference": dict(rope=Rope((2, 2, 3), 0)),
+    "reference first": dict(rope=Rope((3, 1, 2), 3, order="reference_first")),
+    "one reference frame first": dict(rope=Rope((3, 2, 2), 1, order="reference_first")),
+    "space only": dict(rope=Rope((1, 5, 3), 0)),
+    "one token": dict(rope=Rope((1, 1, 1), 0)),
+    "head norm": dict(rope=Rope((2, 3, 1), 2), norm="head"),
+    "hidden norm": dict(rope=Rope((2, 3, 1), 1), norm="hidden"),
+    "own axes": dict(rope=Rope((2, 2, 2), 0, axes_dim=(2, 4, 8))),
+    "axes without time": dict(rope=Rope((2, 2, 2), 2, axes_dim=(0, 8, 6))),
+    "other theta": dict(rope=Rope((5, 1, 2), 1, theta=100.0)),
 }
 
 
@@ -102,9 +103,11 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_output_equals_the_loop_over_tokens(case, dim):
     options = dict(CASES[case])
-    if "axes_dim" in options and dim != 14:
-        options["axes_dim"] = (options["axes_dim"][0] + dim - 14, *options["axes_dim"][1:])
-    q, k, v = attention_inputs(2, options["grid"], options["reference_frames"], 3, dim)
+    rope = options["rope"]
+    if rope.axes_dim is not None:
+        frame_channels, *space_channels = rope.axes_dim
+        options["rope"] = replace(rope, axes_dim=(frame_channels + dim - 14, *space_channels))
+    q, k, v = attention_inputs(2, rope, 3, dim)
     if norm := options.get("norm"):
         size = dim if norm == "head" else 3 * dim
         options |= {
@@ -117,15 +120,15 @@ def test_output_equals_the_loop_over_tokens(case, dim):
 
 @pytest.mark.parametrize("backend", ["reference", "math", "sdpa", "flash"])
 def test_every_cpu_core_gives_the_same_numbers_on_more_tokens_than_the_small_path(backend):
-    q, k, v = attention_inputs(1, (7, 3, 4), 7, 2, 32)
-    options = dict(grid=(7, 3, 4), reference_frames=7, norm="head")
+    q, k, v = attention_inputs(1, Rope((7, 3, 4), 7), 2, 32)
+    options = dict(rope=Rope((7, 3, 4), 7), norm="head")
     exact = shifted_rope_attention(q.double(), k.double(), v.double(), **options, backend="math")
     assert_within_budget(shifted_rope_attention(q, k, v, **options, backend=backend), exact, depth=200)
 
 
 def test_bfloat16_stays_within_its_budget_and_keeps_its_dtype():
-    q, k, v = attention_inputs(1, (3, 5, 3), 3, 2, 32, dtype=torch.bfloat16)
-    options = dict(grid=(3, 5, 3), reference_frames=3, norm="head")
+    q, k, v = attention_inputs(1, Rope((3, 5, 3), 3), 2, 32, dtype=torch.bfloat16)
+    options = dict(rope=Rope((3, 5, 3), 3), norm="head")
     out = shifted_rope_attention(q, k, v, **options)
     assert out.dtype == torch.bfloat16
     assert_within_budget(out, naive(q, k, v, **options), depth=122)
@@ -134,7 +137,7 @@ def test_bfloat16_stays_within_its_budget_and_keeps_its_dtype():
 @pytest.mark.parametrize("backend", ["math", "reference"])
 @pytest.mark.parametrize("norm", ["none", "head", "hidden"])
 def test_gradients_are_those_of_finite_differences(norm, backend):
-    q, k, v = (x.requires_grad_() for x in attention_inputs(1, (2, 1, 2), 1, 2, 6, dtype=torch.float64))
+    q, k, v = (x.requires_grad_() for x in attention_inputs(1, Rope((2, 1, 2), 1), 2, 6, dtype=torch.float64))
     weights = [normal((6 if norm == "head" else 12,), i, torch.float64).requires_grad_() for i in (5, 6)]
 
     def run(q, k, v, q_weight, k_weight):
@@ -144,8 +147,7 @@ def test_gradients_are_those_of_finite_differences(norm, backend):
             q,
             k,
             v,
-            grid=(2, 1, 2),
-            reference_frames=1,
+            Rope((2, 1, 2), 1),
             norm=norm,
             q_weight=q_weight,
             k_weight=k_weight,
@@ -156,18 +158,18 @@ def test_gradients_are_those_of_finite_differences(norm, backend):
 
 
 def test_gradients_of_the_fused_core_equal_those_of_the_formula():
-    inputs = [x.requires_grad_() for x in attention_inputs(1, (5, 3, 5), 1, 2, 16)]
+    inputs = [x.requires_grad_() for x in attention_inputs(1, Rope((5, 3, 5), 1), 2, 16)]
     exact = [x.detach().double().requires_grad_() for x in inputs]
-    options = dict(grid=(5, 3, 5), reference_frames=1, norm="hidden")
+    options = dict(rope=Rope((5, 3, 5), 1), norm="hidden")
     shifted_rope_attention(*inputs, **options).square().sum().backward()
     shifted_rope_attention(*exact, **options, backend="math").square().sum().backward()
     for got, want in zip(inputs, exact, strict=True):
         assert_within_budget(got.grad, want.grad, depth=4 * 90)
 
 
-def scores(q, k, positions_of):
-    """Rotated inner products [L, L] of one head."""
-    q, k = qk_norm_rope(q, k, **positions_of)
+def scores(q, k, rope):
+    """Return the rotated inner products [H, L, L] of the first sample."""
+    q, k = qk_norm_rope(q, k, rope)
     return torch.einsum("lhd,mhd->hlm", q[0], k[0])
 
 
@@ -176,47 +178,47 @@ def scores(q, k, positions_of):
 def test_inside_one_segment_the_shift_changes_nothing(frames, height, width, dim):
     """The reference is the target shifted as a whole, and RoPE sees differences only."""
     grid, tokens = (frames, height, width), frames * height * width
-    q, k, _ = attention_inputs(1, grid, 0, 2, dim, dtype=torch.float64)
-    plain = scores(q, k, dict(grid=grid, reference_frames=0))
+    q, k, _ = attention_inputs(1, Rope(grid, 0), 2, dim, dtype=torch.float64)
+    plain = scores(q, k, Rope(grid, 0))
     doubled = [torch.cat([x, x], dim=1) for x in (q, k)]
-    both = scores(*doubled, dict(grid=grid, reference_frames=frames))
+    both = scores(*doubled, Rope(grid, frames))
     torch.testing.assert_close(both[:, :tokens, :tokens], plain)
     torch.testing.assert_close(both[:, tokens:, tokens:], plain)
 
 
 def test_between_the_segments_the_shift_counts():
     grid, tokens = (2, 2, 3), 12
-    q, k, _ = attention_inputs(1, grid, 0, 2, 12, dtype=torch.float64)
+    q, k, _ = attention_inputs(1, Rope(grid, 0), 2, 12, dtype=torch.float64)
     doubled = [torch.cat([x, x], dim=1) for x in (q, k)]
-    both = scores(*doubled, dict(grid=grid, reference_frames=2))
+    both = scores(*doubled, Rope(grid, 2))
     assert (both[:, :tokens, tokens:] - both[:, :tokens, :tokens]).abs().max() > 0.1
 
 
 def test_token_order_only_moves_the_segments():
-    grid, tokens = (3, 2, 2), 12
-    q, k, v = attention_inputs(2, grid, 1, 2, 12)
-    out = shifted_rope_attention(q, k, v, grid=grid, reference_frames=1)
+    rope, tokens = Rope((3, 2, 2), 1), 12
+    q, k, v = attention_inputs(2, rope, 2, 12)
+    out = shifted_rope_attention(q, k, v, rope)
     turned = [torch.cat([x[:, tokens:], x[:, :tokens]], dim=1) for x in (q, k, v)]
-    other = shifted_rope_attention(*turned, grid=grid, reference_frames=1, order="reference_first")
+    other = shifted_rope_attention(*turned, replace(rope, order="reference_first"))
     torch.testing.assert_close(torch.cat([other[:, 4:], other[:, :4]], dim=1), out)
 
 
 def test_rotation_keeps_the_length_of_every_vector():
-    q, k, _ = attention_inputs(1, (3, 4, 5), 3, 2, 32)
-    turned, _ = qk_norm_rope(q, k, grid=(3, 4, 5), reference_frames=3)
+    q, k, _ = attention_inputs(1, Rope((3, 4, 5), 3), 2, 32)
+    turned, _ = qk_norm_rope(q, k, Rope((3, 4, 5), 3))
     torch.testing.assert_close(turned.norm(dim=-1), q.norm(dim=-1))
 
 
 def test_empty_batch_gives_an_empty_result_with_a_backward():
     q = torch.zeros(0, 9, 2, 8, requires_grad=True)
-    out = shifted_rope_attention(q, q, q, grid=(2, 1, 3), reference_frames=1, norm="head")
+    out = shifted_rope_attention(q, q, q, Rope((2, 1, 3), 1), norm="head")
     out.sum().backward()
     assert out.shape == q.grad.shape == (0, 9, 2, 8)
 
 
 def test_non_contiguous_inputs_give_the_same_result():
-    q, k, v = attention_inputs(2, (2, 3, 3), 2, 2, 8)
-    options = dict(grid=(2, 3, 3), reference_frames=2, norm="head")
+    q, k, v = attention_inputs(2, Rope((2, 3, 3), 2), 2, 8)
+    options = dict(rope=Rope((2, 3, 3), 2), norm="head")
     strided = [x.permute(2, 0, 3, 1).contiguous().permute(1, 3, 0, 2) for x in (q, k, v)]
     assert not strided[0].is_contiguous()
     torch.testing.assert_close(
@@ -225,8 +227,8 @@ def test_non_contiguous_inputs_give_the_same_result():
 
 
 def test_tables_first_built_under_inference_mode_serve_training_later():
-    options = dict(grid=(4, 1, 3), reference_frames=1, theta=1234.5)
-    q, k, v = attention_inputs(1, (4, 1, 3), 1, 1, 8)
+    options = dict(rope=Rope((4, 1, 3), 1, theta=1234.5))
+    q, k, v = attention_inputs(1, Rope((4, 1, 3), 1), 1, 8)
     with torch.inference_mode():
         shifted_rope_attention(q, k, v, **options)
     q.requires_grad_()
@@ -235,23 +237,23 @@ def test_tables_first_built_under_inference_mode_serve_training_later():
 
 
 def test_autocast_does_not_narrow_the_reference():
-    q, k, v = attention_inputs(1, (2, 3, 3), 2, 2, 8)
-    options = dict(grid=(2, 3, 3), reference_frames=2, norm="head")
+    q, k, v = attention_inputs(1, Rope((2, 3, 3), 2), 2, 8)
+    options = dict(rope=Rope((2, 3, 3), 2), norm="head")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = shifted_rope_attention(q, k, v, **options)
     torch.testing.assert_close(out, shifted_rope_attention(q, k, v, **options))
 
 
 def test_compiling_does_not_break_the_graph_and_changes_nothing():
-    q, k, v = (x.requires_grad_() for x in attention_inputs(1, (3, 5, 5), 1, 2, 12))
+    q, k, v = (x.requires_grad_() for x in attention_inputs(1, Rope((3, 5, 5), 1), 2, 12))
 
     def run(q, k, v):
-        return shifted_rope_attention(q, k, v, grid=(3, 5, 5), reference_frames=1, norm="hidden")
+        return shifted_rope_attention(q, k, v, Rope((3, 5, 5), 1), norm="hidden")
 
     torch.testing.assert_close(torch.compile(run, backend="aot_eager", fullgraph=True)(q, k, v), run(q, k, v))
 
 
-GOOD = dict(grid=(2, 2, 3), reference_frames=1)
+GOOD = dict(rope=Rope((2, 2, 3), 1))
 MISTAKES = {
     "q": (lambda a: a | {"q": a["q"][:, :-1], "k": a["k"][:, :-1], "v": a["v"][:, :-1]}),
     "k": (lambda a: a | {"k": a["k"][:, :-1]}),
@@ -259,16 +261,13 @@ MISTAKES = {
     "v": (lambda a: a | {"v": a["v"][..., :-2]}),
     "q dtype": (lambda a: a | {"q": a["q"].int()}),
     "q dimensions": (lambda a: a | {"q": a["q"][0]}),
-    "grid": (lambda a: a | {"grid": (2, 6)}),
-    "grid zero": (lambda a: a | {"grid": (0, 2, 3)}),
-    "reference_frames": (lambda a: a | {"grid": (3, 2, 3), "reference_frames": 2}),
-    "order": (lambda a: a | {"order": "middle"}),
+    "rope": (lambda a: a | {"rope": (2, 2, 3)}),
     "norm": (lambda a: a | {"norm": "layer"}),
     "q_weight": (lambda a: a | {"norm": "head", "q_weight": torch.ones(24)}),
     "k_weight": (lambda a: a | {"norm": "hidden", "k_weight": torch.ones(12)}),
     "k_weight without norm": (lambda a: a | {"k_weight": torch.ones(12)}),
-    "axes_dim": (lambda a: a | {"axes_dim": (4, 4, 2)}),
-    "axes_dim odd": (lambda a: a | {"axes_dim": (6, 3, 3)}),
+    "axes_dim": (lambda a: a | {"rope": replace(a["rope"], axes_dim=(4, 4, 2))}),
+    "axes_dim odd": (lambda a: a | {"rope": replace(a["rope"], axes_dim=(6, 3, 3))}),
     "backend": (lambda a: a | {"backend": "fastest"}),
     "impl": (lambda a: a | {"impl": "cuda"}),
 }
@@ -276,7 +275,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_wrong_argument_is_named(mistake):
-    q, k, v = attention_inputs(1, (2, 2, 3), 1, 2, 12)
+    q, k, v = attention_inputs(1, Rope((2, 2, 3), 1), 2, 12)
     arguments = MISTAKES[mistake](dict(q=q, k=k, v=v, **GOOD))
     with pytest.raises(ValueError, match=rf"^{mistake.split()[0]}\b"):
         shifted_rope_attention(**arguments)

@@ -111,14 +111,14 @@ def test_nothing_is_checkpointed_while_evaluating():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there the kernels run as they are")
 def test_our_kernels_keep_their_attention_too():
     """The path of a GPU, interpreted: one operator for norm, rotation and attention."""
-    from xdub_kernels import shifted_rope_attention
+    from xdub_kernels import Rope, shifted_rope_attention
     from xdub_kernels.dispatch import rehearsing_gpu
 
     weight = torch.randn(48, 16, generator=torch.Generator().manual_seed(0))
 
     def block(x: torch.Tensor) -> torch.Tensor:
         q, k, v = (x @ weight.T).view(1, 8, 3, 1, 16).unbind(2)
-        return x + shifted_rope_attention(q, k, v, grid=(1, 2, 2), reference_frames=1).flatten(2)
+        return x + shifted_rope_attention(q, k, v, Rope((1, 2, 2), 1)).flatten(2)
 
     results = {}
     for policy in POLICIES:

@@ -7,7 +7,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from xdub.model.conditions import AudioKeys, TextKeys
-from xdub_kernels import frame_audio_attention, gate_disabled, shifted_rope_attention
+from xdub_kernels import Rope, frame_audio_attention, gate_disabled, shifted_rope_attention
 from xdub_kernels.attention import attention
 
 AUDIO_WINDOW = 16  # features at 50 Hz a latent frame attends to (B.2)
@@ -32,19 +32,15 @@ class SelfAttention(nn.Module):
         frames = x.shape[1]
         tokens = rearrange(x, "b f n d -> (b f) n d" if self.spatial else "b f n d -> b (f n) d")
         q, k, v = rearrange(self.qkv(tokens), "b l (three h d) -> three b l h d", three=3, h=self.num_heads)
-        where = (
-            dict(grid=(1, *grid[1:]), reference_frames=0)
-            if self.spatial
-            else dict(grid=grid, reference_frames=reference_frames, order=self.order)
-        )
+        rope = Rope((1, *grid[1:]), 0) if self.spatial else Rope(grid, reference_frames, self.order)
         attended = shifted_rope_attention(
             q,
             k,
             v,
+            rope,
             q_weight=self.q_weight.to(q.dtype),
             k_weight=self.k_weight.to(q.dtype),
             norm="head",
-            **where,
         )
         out = self.out(rearrange(attended, "b l h d -> b l (h d)"))
         if self.spatial:

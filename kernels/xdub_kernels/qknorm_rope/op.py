@@ -1,4 +1,4 @@
-"""``qk_norm_rope`` as one operator that autograd and torch.compile know; the kernels are imported when it runs."""
+"""``qk_norm_rope`` as one operator that autograd and torch.compile support; the kernels are imported when it runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from xdub_kernels.fake import contiguous_like
+from xdub_kernels.rope import Rope
 
 
 @torch.library.custom_op("xdub_kernels::qk_norm_rope", mutates_args=())
@@ -16,19 +17,19 @@ def qk_norm_rope_op(
     k: Tensor,
     q_weight: Tensor | None,
     k_weight: Tensor | None,
+    norm: str,
+    eps: float,
     grid: Sequence[int],
     reference_frames: int,
     order: str,
-    norm: str,
-    eps: float,
     theta: float,
-    axes_dim: Sequence[int],
+    axes_dim: Sequence[int] | None,
 ) -> tuple[Tensor, Tensor]:
-    """Normed and rotated q and k, contiguous [B, L, H, D]."""
+    """Return normed and rotated q and k, contiguous [B, L, H, D]. The last five arguments are `Rope.flat`."""
     from xdub_kernels.qknorm_rope import triton_kernels
 
-    where = _where(grid, reference_frames, order, norm, eps, theta, axes_dim)
-    return triton_kernels.forward(q, k, q_weight, k_weight, **where)
+    rope = Rope(grid, reference_frames, order, theta, axes_dim)
+    return triton_kernels.forward(q, k, q_weight, k_weight, rope, norm=norm, eps=eps)
 
 
 @qk_norm_rope_op.register_fake
@@ -44,20 +45,20 @@ def qk_norm_rope_backward_op(
     k: Tensor,
     q_weight: Tensor | None,
     k_weight: Tensor | None,
+    norm: str,
+    eps: float,
     grid: Sequence[int],
     reference_frames: int,
     order: str,
-    norm: str,
-    eps: float,
     theta: float,
-    axes_dim: Sequence[int],
+    axes_dim: Sequence[int] | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of q, k and of their weights (empty where there is no weight)."""
+    """Return the gradients of q, k and of their weights (empty where there is no weight)."""
     from xdub_kernels.qknorm_rope import triton_kernels
 
-    where = _where(grid, reference_frames, order, norm, eps, theta, axes_dim)
-    dq, dq_weight = triton_kernels.backward_one(grad_q, q, q_weight, **where)
-    dk, dk_weight = triton_kernels.backward_one(grad_k, k, k_weight, **where)
+    rope = Rope(grid, reference_frames, order, theta, axes_dim)
+    dq, dq_weight = triton_kernels.backward_one(grad_q, q, q_weight, rope, norm=norm, eps=eps)
+    dk, dk_weight = triton_kernels.backward_one(grad_k, k, k_weight, rope, norm=norm, eps=eps)
     return dq, dk, _or_empty(dq_weight, q), _or_empty(dk_weight, k)
 
 
@@ -68,17 +69,17 @@ def _(grad_q, grad_k, q, k, q_weight, k_weight, *_):
 
 
 def _setup(ctx, inputs, output) -> None:
-    q, k, q_weight, k_weight, *ctx.where = inputs
+    q, k, q_weight, k_weight, *ctx.options = inputs
     ctx.save_for_backward(q, k, q_weight, k_weight)
 
 
 def _backward(ctx, grad_q: Tensor, grad_k: Tensor):
     q, k, q_weight, k_weight = ctx.saved_tensors
     dq, dk, dq_weight, dk_weight = qk_norm_rope_backward_op(
-        grad_q, grad_k, q, k, q_weight, k_weight, *ctx.where
+        grad_q, grad_k, q, k, q_weight, k_weight, *ctx.options
     )
     weights = (None if w is None else dw for w, dw in ((q_weight, dq_weight), (k_weight, dk_weight)))
-    return (dq, dk, *weights, *[None] * len(ctx.where))
+    return (dq, dk, *weights, *[None] * len(ctx.options))
 
 
 qk_norm_rope_op.register_autograd(_backward, setup_context=_setup)
@@ -86,23 +87,3 @@ qk_norm_rope_op.register_autograd(_backward, setup_context=_setup)
 
 def _or_empty(x: Tensor | None, like: Tensor) -> Tensor:
     return like.new_empty(0) if x is None else x
-
-
-def _where(
-    grid: Sequence[int],
-    reference_frames: int,
-    order: str,
-    norm: str,
-    eps: float,
-    theta: float,
-    axes_dim: Sequence[int],
-) -> dict[str, object]:
-    return dict(
-        grid=tuple(grid),
-        reference_frames=reference_frames,
-        order=order,
-        norm=norm,
-        eps=eps,
-        theta=theta,
-        axes_dim=tuple(axes_dim),
-    )

@@ -8,48 +8,42 @@ import torch
 from torch import Tensor
 
 from xdub_kernels.dispatch import compute_dtype, full_precision
+from xdub_kernels.rope import Rope
 
 
-def token_positions(grid: tuple[int, int, int], reference_frames: int, order: str) -> Tensor:
-    """(frame, row, column) of every token, [L, 3] float64 (paper B.4).
+def token_positions(rope: Rope) -> Tensor:
+    """Return (frame, row, column) of every token, [L, 3] float64 (paper B.4).
 
     A target token sits at (k, i, j); a reference token at (k, i + h, j + w): beside the target in space, not
     after it in time. A single reference frame is anchored at k = 0 (B.3).
     """
-    frames, height, width = grid
-    target = torch.cartesian_prod(*(torch.arange(n, dtype=torch.float64) for n in grid))
-    reference = target[: reference_frames * height * width] + target.new_tensor([0, height, width])
-    parts = [target, reference] if order == "target_first" else [reference, target]
+    _, height, width = rope.grid
+    target = torch.cartesian_prod(*(torch.arange(n, dtype=torch.float64) for n in rope.grid))
+    reference = target[: rope.reference_frames * height * width] + target.new_tensor([0, height, width])
+    parts = [target, reference] if rope.order == "target_first" else [reference, target]
     return torch.cat(parts)
 
 
-def rotation_angles(positions: Tensor, axes_dim: tuple[int, int, int], theta: float) -> Tensor:
-    """Angle of every token and pair, [L, D/2] float64: position * theta^(-2 i / axis_dim), axis by axis."""
-    per_axis = []
-    for axis, dim in enumerate(axes_dim):
-        frequency = theta ** (-torch.arange(0, dim, 2, dtype=torch.float64) / max(dim, 1))
+def rotation_angles(rope: Rope, head_dim: int) -> Tensor:
+    """Return the angle of every token and pair, [L, D/2] float64: position * theta^(-2 i / axis_dim), axis by axis."""
+    positions, per_axis = token_positions(rope), []
+    for axis, dim in enumerate(rope.axes(head_dim)):
+        frequency = rope.theta ** (-torch.arange(0, dim, 2, dtype=torch.float64) / max(dim, 1))
         per_axis.append(torch.outer(positions[:, axis], frequency))
     return torch.cat(per_axis, dim=1)
 
 
-def rope_tables(
-    grid: tuple[int, int, int],
-    reference_frames: int,
-    order: str,
-    axes_dim: tuple[int, int, int],
-    theta: float,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> tuple[Tensor, Tensor]:
-    """cos and sin of every token and pair, [L, 1, D/2] each; angles in float64 on the host, rounded once."""
+def rope_tables(rope: Rope, head_dim: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return cos and sin of every token and pair, [L, 1, D/2] each; angles in float64 on the host, rounded once."""
     # The cache outlives its first caller: a table first built under inference_mode could never be saved for
     # backward.
     with torch.inference_mode(False), torch.no_grad():
-        angles = rotation_angles(token_positions(grid, reference_frames, order), axes_dim, theta)
+        angles = rotation_angles(rope, head_dim)
         return angles.cos()[:, None].to(device, dtype), angles.sin()[:, None].to(device, dtype)
 
 
 cached_rope_tables = lru_cache(maxsize=64)(rope_tables)
+"""`rope_tables` that keeps its last 64 results."""
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -67,7 +61,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def rms_norm(x: Tensor, weight: Tensor | None, norm: str, eps: float) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) * weight, over D ("head") or over H*D ("hidden"); x [B, L, H, D]."""
+    """Return x / sqrt(mean(x^2) + eps) * weight, over D ("head") or over H*D ("hidden"); x [B, L, H, D]."""
     if norm == "none":
         return x
     dims = (-1,) if norm == "head" else (-2, -1)
@@ -80,23 +74,19 @@ def rms_norm(x: Tensor, weight: Tensor | None, norm: str, eps: float) -> Tensor:
 def qk_norm_rope(
     q: Tensor,
     k: Tensor,
+    rope: Rope,
     *,
-    grid: tuple[int, int, int],
-    reference_frames: int,
-    order: str,
     q_weight: Tensor | None,
     k_weight: Tensor | None,
     norm: str,
     eps: float,
-    theta: float,
-    axes_dim: tuple[int, int, int],
 ) -> tuple[Tensor, Tensor]:
-    """Normed and rotated q and k in the compute dtype (at least fp32), [B, L, H, D] each."""
+    """Return normed and rotated q and k in the compute dtype (at least fp32), [B, L, H, D] each."""
     dtype = compute_dtype(q)
     with full_precision(q):
         # A compiler traces the tables into its graph; a cache filled by tracing would hold its placeholders.
         tables = rope_tables if torch.compiler.is_compiling() else cached_rope_tables
-        cos, sin = tables(grid, reference_frames, order, axes_dim, theta, dtype, q.device)
+        cos, sin = tables(rope, q.shape[-1], dtype, q.device)
         q = rotate(rms_norm(q.to(dtype), q_weight, norm, eps), cos, sin)
         k = rotate(rms_norm(k.to(dtype), k_weight, norm, eps), cos, sin)
     return q, k

@@ -1,8 +1,8 @@
 """q/k RMSNorm and shifted 3D RoPE, forward and backward, in one pass over memory each.
 
-A program takes a few tokens with all their heads: [tokens, heads, channels]. That is one contiguous piece of memory
-(or a few, for slices of a joint qkv projection), serves the norm across heads as well as per head, and reads the
-rotation tables once for all heads. Pairs are (2i, 2i + 1): rows are loaded whole, in 16-byte pieces, and split in
+A program processes a few tokens with all their heads: [tokens, heads, channels]. Such a block is one contiguous piece
+of memory (or a few, for slices of a joint qkv projection), serves the norm across heads as well as per head, and reads
+the rotation tables once for all heads. Pairs are (2i, 2i + 1): rows are loaded whole, in 16-byte pieces, and split in
 registers; strided loads of even and odd channels would be 2 bytes each.
 """
 
@@ -14,38 +14,49 @@ import triton.language as tl
 from torch import Tensor
 
 from xdub_kernels.qknorm_rope.tables import separable_tables
-from xdub_kernels.triton_common import device_context, narrow, padded, processors, rows_last_contiguous
+from xdub_kernels.rope import Rope
+from xdub_kernels.triton_common import (
+    device_context,
+    narrow,
+    padded,
+    processors,
+    rows_last_contiguous,
+    strides,
+)
 
 NORMS = {"none": 0, "head": 1, "hidden": 2}
+"""Codes of the norms inside the kernels."""
 TILE = 8192
-"""Elements a program holds at once, at most, unless a single token has more."""
+"""Largest number of elements a program holds at once, unless a single token has more."""
 FORWARD_WARPS = BACKWARD_WARPS = 8
 PROGRAMS_PER_SM = 4
-"""Backward: programs walk over blocks of tokens and add up the weights' gradients in registers."""
+"""Programs of backward for each multiprocessor: they walk over blocks of tokens and sum the weights' gradients."""
 
 
 @triton.jit
-def _angles(COS, SIN, token, L, h, w, n_first, PAIRS: tl.constexpr, PP: tl.constexpr, AXIS_F: tl.constexpr,
+def _angles(COS, SIN, o_token, L, h, w, n_first, PAIRS: tl.constexpr, PP: tl.constexpr, AXIS_F: tl.constexpr,
             AXIS_H: tl.constexpr, TARGET_FIRST: tl.constexpr):  # fmt: skip
-    """cos, sin [T, PP] of tokens [T]. ``n_first``: tokens of the segment that comes first in L."""
-    place = token % L
-    second = place >= n_first
-    index = tl.where(second, place - n_first, place)
-    shifted = second if TARGET_FIRST else place < n_first
-    shift = shifted.to(tl.int32)
-    k = index // (h * w)
-    i = (index // w) % h + shift * h
-    j = index % w + shift * w
-    pair = tl.arange(0, PP)[None, :]
-    position = tl.where(pair < AXIS_F, k[:, None], tl.where(pair < AXIS_F + AXIS_H, i[:, None], j[:, None]))
-    at = position * PAIRS + pair
-    known = (pair < PAIRS) & (position >= 0)
-    return tl.load(COS + at, mask=known, other=1.0), tl.load(SIN + at, mask=known, other=0.0)
+    """Load cos, sin [T, PP] of tokens [T]. ``n_first``: number of tokens in the segment that comes first in L."""
+    o_l = o_token % L
+    m_second = o_l >= n_first
+    o_segment = tl.where(m_second, o_l - n_first, o_l)
+    m_shifted = m_second if TARGET_FIRST else o_l < n_first
+    shift = m_shifted.to(tl.int32)
+    frame = o_segment // (h * w)
+    row = (o_segment // w) % h + shift * h
+    column = o_segment % w + shift * w
+    o_pair = tl.arange(0, PP)[None, :]
+    position = tl.where(
+        o_pair < AXIS_F, frame[:, None], tl.where(o_pair < AXIS_F + AXIS_H, row[:, None], column[:, None])
+    )
+    o_table = position * PAIRS + o_pair
+    m_table = (o_pair < PAIRS) & (position >= 0)
+    return tl.load(COS + o_table, mask=m_table, other=1.0), tl.load(SIN + o_table, mask=m_table, other=0.0)
 
 
 @triton.jit
 def _rms(x, NORM: tl.constexpr, H: tl.constexpr, D: tl.constexpr, eps):
-    """1 / sqrt(mean(x^2) + eps) [T, HP or 1, 1] of x [T, HP, DP], padding zero."""
+    """Return 1 / sqrt(mean(x^2) + eps) [T, HP or 1, 1] of x [T, HP, DP], whose padding is zero."""
     squares = tl.sum(x * x, axis=2, keep_dims=True)
     if NORM == 2:
         squares = tl.sum(squares, axis=1, keep_dims=True)
@@ -55,31 +66,32 @@ def _rms(x, NORM: tl.constexpr, H: tl.constexpr, D: tl.constexpr, eps):
 
 
 @triton.jit
-def _weight(W, head, channel, NORM: tl.constexpr, H: tl.constexpr, D: tl.constexpr):
-    """[1, 1 or HP, DP] fp32."""
+def _weight(W, o_h, o_d, NORM: tl.constexpr, H: tl.constexpr, D: tl.constexpr):
+    """Load the norm's weight in fp32: [1, 1 or HP, DP]."""
     if NORM == 2:
-        inside = (head < H) & (channel < D)
-        return tl.load(W + head * D + channel, mask=inside, other=0.0).to(tl.float32)
+        m_weight = (o_h < H) & (o_d < D)
+        return tl.load(W + o_h * D + o_d, mask=m_weight, other=0.0).to(tl.float32)
     else:
-        return tl.load(W + channel, mask=channel < D, other=0.0).to(tl.float32)
+        return tl.load(W + o_d, mask=o_d < D, other=0.0).to(tl.float32)
 
 
 @triton.jit
-def _forward_one(X, W, Y, x_b, x_l, x_h, token, b, place, inside, cos, sin, eps, H: tl.constexpr, D: tl.constexpr,
-                 T: tl.constexpr, HP: tl.constexpr, DP: tl.constexpr, NORM: tl.constexpr,
+def _forward_one(X, W, Y, x_b, x_l, x_h, o_token, o_b, o_l, m_token, cos, sin, eps, H: tl.constexpr,
+                 D: tl.constexpr, T: tl.constexpr, HP: tl.constexpr, DP: tl.constexpr, NORM: tl.constexpr,
                  WEIGHTED: tl.constexpr):  # fmt: skip
-    head = tl.arange(0, HP)[None, :, None]
-    channel = tl.arange(0, DP)[None, None, :]
-    mask = inside & (head < H) & (channel < D)
-    x = tl.load(X + b * x_b + place * x_l + head * x_h + channel, mask=mask, other=0.0).to(tl.float32)
+    """Norm and rotate the tokens ``o_token`` of X, and write them to the contiguous Y."""
+    o_h = tl.arange(0, HP)[None, :, None]
+    o_d = tl.arange(0, DP)[None, None, :]
+    m_x = m_token & (o_h < H) & (o_d < D)
+    b_x = tl.load(X + o_b * x_b + o_l * x_l + o_h * x_h + o_d, mask=m_x, other=0.0).to(tl.float32)
     if NORM != 0:
-        x = x * _rms(x, NORM, H, D, eps)
+        b_x = b_x * _rms(b_x, NORM, H, D, eps)
         if WEIGHTED:
-            x = x * _weight(W, head, channel, NORM, H, D)
-    x0, x1 = tl.split(tl.reshape(x, (T, HP, DP // 2, 2)))
-    y = tl.join(x0 * cos - x1 * sin, x1 * cos + x0 * sin)
-    y = tl.reshape(y, (T, HP, DP))
-    tl.store(Y + token * (H * D) + head * D + channel, narrow(y, Y.dtype.element_ty), mask=mask)
+            b_x = b_x * _weight(W, o_h, o_d, NORM, H, D)
+    b_x0, b_x1 = tl.split(tl.reshape(b_x, (T, HP, DP // 2, 2)))
+    b_y = tl.join(b_x0 * cos - b_x1 * sin, b_x1 * cos + b_x0 * sin)
+    b_y = tl.reshape(b_y, (T, HP, DP))
+    tl.store(Y + o_token * (H * D) + o_h * D + o_d, narrow(b_y, Y.dtype.element_ty), mask=m_x)
 
 
 @triton.jit
@@ -91,18 +103,18 @@ def qk_norm_rope_fwd(
     AXIS_F: tl.constexpr, AXIS_H: tl.constexpr, TARGET_FIRST: tl.constexpr,
     NORM: tl.constexpr, Q_WEIGHTED: tl.constexpr, K_WEIGHTED: tl.constexpr,
 ):  # fmt: skip
-    """Grid (blocks of T tokens, 2): q and k, strided [B, L, H, D], to contiguous YQ and YK."""
+    """Grid (blocks of T tokens, 2): norm and rotate q and k, strided [B, L, H, D], to contiguous YQ and YK."""
     flat = tl.program_id(0) * T + tl.arange(0, T)
     cos, sin = _angles(COS, SIN, flat, L, h, w, n_first, D // 2, DP // 2, AXIS_F, AXIS_H, TARGET_FIRST)
     cos, sin = cos[:, None, :], sin[:, None, :]
-    token = flat.to(tl.int64)[:, None, None]
-    inside = token < tokens
-    b, place = token // L, token % L
+    o_token = flat.to(tl.int64)[:, None, None]
+    m_token = o_token < tokens
+    o_b, o_l = o_token // L, o_token % L
     if tl.program_id(1) == 0:
-        _forward_one(Q, QW, YQ, q_b, q_l, q_h, token, b, place, inside, cos, sin, eps, H, D, T, HP, DP, NORM,
+        _forward_one(Q, QW, YQ, q_b, q_l, q_h, o_token, o_b, o_l, m_token, cos, sin, eps, H, D, T, HP, DP, NORM,
                      Q_WEIGHTED)  # fmt: skip
     else:
-        _forward_one(K, KW, YK, k_b, k_l, k_h, token, b, place, inside, cos, sin, eps, H, D, T, HP, DP, NORM,
+        _forward_one(K, KW, YK, k_b, k_l, k_h, o_token, o_b, o_l, m_token, cos, sin, eps, H, D, T, HP, DP, NORM,
                      K_WEIGHTED)  # fmt: skip
 
 
@@ -115,61 +127,65 @@ def qk_norm_rope_bwd(
     AXIS_F: tl.constexpr, AXIS_H: tl.constexpr, TARGET_FIRST: tl.constexpr,
     NORM: tl.constexpr, WEIGHTED: tl.constexpr,
 ):  # fmt: skip
-    """Grid (programs,), for one of q and k: DY [B, L, H, D] is turned back and taken through the norm.
+    """Grid (programs,), for one of q and k: rotate DY [B, L, H, D] back and differentiate the norm.
 
-    Every program walks over blocks of T tokens; DW [programs, HP, DP] fp32 gets its sum over them.
+    Every program walks over blocks of T tokens; DW [programs, HP, DP] fp32 receives the program's sum over them.
     """
-    head = tl.arange(0, HP)[None, :, None]
-    channel = tl.arange(0, DP)[None, None, :]
+    o_h = tl.arange(0, HP)[None, :, None]
+    o_d = tl.arange(0, DP)[None, None, :]
     if WEIGHTED:
-        weight = _weight(W, head, channel, NORM, H, D)
+        weight = _weight(W, o_h, o_d, NORM, H, D)
         total = tl.zeros((HP, DP), tl.float32)
-    for block in range(tl.program_id(0), tl.cdiv(tokens, T), tl.num_programs(0)):
-        flat = block * T + tl.arange(0, T)
+    for i_block in range(tl.program_id(0), tl.cdiv(tokens, T), tl.num_programs(0)):
+        flat = i_block * T + tl.arange(0, T)
         cos, sin = _angles(COS, SIN, flat, L, h, w, n_first, D // 2, DP // 2, AXIS_F, AXIS_H, TARGET_FIRST)
         cos, sin = cos[:, None, :], sin[:, None, :]
-        token = flat.to(tl.int64)[:, None, None]
-        mask = (token < tokens) & (head < H) & (channel < D)
-        at = token * (H * D) + head * D + channel
-        dy = tl.load(DY + at, mask=mask, other=0.0).to(tl.float32)
-        dy0, dy1 = tl.split(tl.reshape(dy, (T, HP, DP // 2, 2)))
-        dx = tl.reshape(tl.join(dy0 * cos + dy1 * sin, dy1 * cos - dy0 * sin), (T, HP, DP))
+        o_token = flat.to(tl.int64)[:, None, None]
+        m_x = (o_token < tokens) & (o_h < H) & (o_d < D)
+        o_x = o_token * (H * D) + o_h * D + o_d
+        b_dy = tl.load(DY + o_x, mask=m_x, other=0.0).to(tl.float32)
+        b_dy0, b_dy1 = tl.split(tl.reshape(b_dy, (T, HP, DP // 2, 2)))
+        b_dx = tl.reshape(tl.join(b_dy0 * cos + b_dy1 * sin, b_dy1 * cos - b_dy0 * sin), (T, HP, DP))
         if NORM != 0:
-            b, place = token // L, token % L
-            x = tl.load(X + b * x_b + place * x_l + head * x_h + channel, mask=mask, other=0.0)
-            x = x.to(tl.float32)
-            rms = _rms(x, NORM, H, D, eps)
-            normed = x * rms
+            o_b, o_l = o_token // L, o_token % L
+            b_x = tl.load(X + o_b * x_b + o_l * x_l + o_h * x_h + o_d, mask=m_x, other=0.0)
+            b_x = b_x.to(tl.float32)
+            rms = _rms(b_x, NORM, H, D, eps)
+            normed = b_x * rms
             if WEIGHTED:
-                total += tl.sum(dx * normed, axis=0)
-                dx = dx * weight
-            inner = tl.sum(dx * normed, axis=2, keep_dims=True)
+                total += tl.sum(b_dx * normed, axis=0)
+                b_dx = b_dx * weight
+            inner = tl.sum(b_dx * normed, axis=2, keep_dims=True)
             if NORM == 2:
                 inner = tl.sum(inner, axis=1, keep_dims=True) / (H * D)
             else:
                 inner = inner / D
-            dx = rms * (dx - normed * inner)
-        tl.store(DX + at, narrow(dx, DX.dtype.element_ty), mask=mask)
+            b_dx = rms * (b_dx - normed * inner)
+        tl.store(DX + o_x, narrow(b_dx, DX.dtype.element_ty), mask=m_x)
     if WEIGHTED:
-        rows, columns = tl.arange(0, HP)[:, None], tl.arange(0, DP)[None, :]
-        tl.store(DW + (tl.program_id(0) * HP + rows) * DP + columns, total)
+        o_row, o_column = tl.arange(0, HP)[:, None], tl.arange(0, DP)[None, :]
+        tl.store(DW + (tl.program_id(0) * HP + o_row) * DP + o_column, total)
 
 
 def tile(heads: int, dim: int) -> dict[str, int]:
-    """Tokens a program takes at once and the padded sizes."""
+    """Return the tokens of a program, T, and the padded sizes HP and DP."""
     hp, dp = padded(heads, 1), padded(dim)
     return {"T": max(1, min(16, TILE // (hp * dp))), "HP": hp, "DP": dp}
 
 
-def layout(
-    grid: tuple[int, int, int], reference_frames: int, order: str, axes_dim: tuple[int, int, int]
-) -> tuple[tuple[int, int, int], dict[str, object]]:
-    """((h, w, tokens of the first segment), constants) that turn a token's number into its place."""
-    frames, height, width = grid
-    target_first = order == "target_first"
-    first = (frames if target_first else reference_frames) * height * width
-    constants = {"AXIS_F": axes_dim[0] // 2, "AXIS_H": axes_dim[1] // 2, "TARGET_FIRST": target_first}
-    return (height, width, first), constants
+def layout(rope: Rope, head_dim: int) -> dict[str, int]:
+    """Return the kernels' arguments that turn a token's number into its position and axes."""
+    frames, height, width = rope.grid
+    target_first = rope.order == "target_first"
+    axis_frame, axis_row, _ = rope.axes(head_dim)
+    return {
+        "h": height,
+        "w": width,
+        "n_first": (frames if target_first else rope.reference_frames) * height * width,
+        "AXIS_F": axis_frame // 2,
+        "AXIS_H": axis_row // 2,
+        "TARGET_FIRST": target_first,
+    }
 
 
 def forward(
@@ -177,31 +193,26 @@ def forward(
     k: Tensor,
     q_weight: Tensor | None,
     k_weight: Tensor | None,
+    rope: Rope,
     *,
-    grid: tuple[int, int, int],
-    reference_frames: int,
-    order: str,
     norm: str,
     eps: float,
-    theta: float,
-    axes_dim: tuple[int, int, int],
 ) -> tuple[Tensor, Tensor]:
-    """Normed and rotated q and k, contiguous [B, L, H, D] in their dtype."""
+    """Return normed and rotated q and k, contiguous [B, L, H, D] in their dtype."""
     q, k = rows_last_contiguous(q), rows_last_contiguous(k)
     q_weight, k_weight = (None if w is None else w.contiguous() for w in (q_weight, k_weight))
     batch, length, heads, dim = q.shape
     out_q, out_k = (torch.empty(q.shape, dtype=q.dtype, device=q.device) for _ in range(2))
     if q.numel() == 0:
         return out_q, out_k
-    cos, sin = separable_tables(grid, reference_frames, axes_dim, theta, q.device)
-    where, constants = layout(grid, reference_frames, order, axes_dim)
+    cos, sin = separable_tables(rope, dim, q.device)
     sizes = tile(heads, dim)
     with device_context(q):
         qk_norm_rope_fwd[(triton.cdiv(batch * length, sizes["T"]), 2)](
-            q, k, q_weight, k_weight, out_q, out_k, cos, sin,
-            *q.stride()[:3], *k.stride()[:3],
-            batch * length, length, *where, eps,
-            H=heads, D=dim, **sizes, **constants, NORM=NORMS[norm],
+            Q=q, K=k, QW=q_weight, KW=k_weight, YQ=out_q, YK=out_k, COS=cos, SIN=sin,
+            **strides(q, "q_b q_l q_h"), **strides(k, "k_b k_l k_h"),
+            tokens=batch * length, L=length, eps=eps, **layout(rope, dim),
+            H=heads, D=dim, **sizes, NORM=NORMS[norm],
             Q_WEIGHTED=q_weight is not None, K_WEIGHTED=k_weight is not None,
             num_warps=FORWARD_WARPS,
         )  # fmt: skip
@@ -209,27 +220,16 @@ def forward(
 
 
 def backward_one(
-    grad: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
-    *,
-    grid: tuple[int, int, int],
-    reference_frames: int,
-    order: str,
-    norm: str,
-    eps: float,
-    theta: float,
-    axes_dim: tuple[int, int, int],
+    grad: Tensor, x: Tensor, weight: Tensor | None, rope: Rope, *, norm: str, eps: float
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradients of x [B, L, H, D] and of its weight, from that of the rotated x (any dtype)."""
+    """Return the gradients of x [B, L, H, D] and of its weight, from the gradient of the rotated x (any dtype)."""
     x, grad = rows_last_contiguous(x), grad.contiguous()
     weight = None if weight is None else weight.contiguous()
     batch, length, heads, dim = x.shape
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     if x.numel() == 0:
         return dx, None if weight is None else torch.zeros_like(weight)
-    cos, sin = separable_tables(grid, reference_frames, axes_dim, theta, x.device)
-    where, constants = layout(grid, reference_frames, order, axes_dim)
+    cos, sin = separable_tables(rope, dim, x.device)
     sizes = tile(heads, dim)
     programs = min(triton.cdiv(batch * length, sizes["T"]), PROGRAMS_PER_SM * processors(x))
     partial = None
@@ -237,12 +237,12 @@ def backward_one(
         partial = torch.empty(programs, sizes["HP"], sizes["DP"], dtype=torch.float32, device=x.device)
     with device_context(x):
         qk_norm_rope_bwd[(programs,)](
-            x, weight, grad, dx, partial, cos, sin, *x.stride()[:3],
-            batch * length, length, *where, eps,
-            H=heads, D=dim, **sizes, **constants, NORM=NORMS[norm], WEIGHTED=weight is not None,
+            X=x, W=weight, DY=grad, DX=dx, DW=partial, COS=cos, SIN=sin, **strides(x, "x_b x_l x_h"),
+            tokens=batch * length, L=length, eps=eps, **layout(rope, dim),
+            H=heads, D=dim, **sizes, NORM=NORMS[norm], WEIGHTED=weight is not None,
             num_warps=BACKWARD_WARPS,
         )  # fmt: skip
-    if weight is None:
+    if weight is None or partial is None:
         return dx, None
     summed = partial.sum(0)[:heads, :dim]
     summed = summed.sum(0) if norm == "head" else summed.flatten()

@@ -1,7 +1,7 @@
-"""``shifted_rope_attention`` as one operator that autograd and torch.compile know.
+"""``shifted_rope_attention`` as one operator that autograd and torch.compile support.
 
-Kept for backward are the raw q, k, v, the output and its log-sum-exp. Rotated copies are not: running the prologue
-again costs a thousandth of the attention and saves two tensors of q's size in every layer.
+Backward needs the raw q, k, v, the output and its log-sum-exp. Rotated copies are not kept, because running the
+prologue again costs a thousandth of the attention and saves two tensors of q's size in every layer.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ def rope_attention_op(
     k_weight: Tensor | None,
     core: str,
     deterministic: bool,
+    norm: str,
+    eps: float,
     grid: Sequence[int],
     reference_frames: int,
     order: str,
-    norm: str,
-    eps: float,
     theta: float,
-    axes_dim: Sequence[int],
+    axes_dim: Sequence[int] | None,
 ) -> tuple[Tensor, Tensor]:
-    """out [B, L, H, D] and its log-sum-exp [B, H, L] fp32."""
-    where = (grid, reference_frames, order, norm, eps, theta, axes_dim)
-    rotated_q, rotated_k = qk_norm_rope_op(q, k, q_weight, k_weight, *where)
+    """Return out [B, L, H, D] and its log-sum-exp [B, H, L] fp32. The last five arguments are `Rope.flat`."""
+    prologue = (norm, eps, grid, reference_frames, order, theta, axes_dim)
+    rotated_q, rotated_k = qk_norm_rope_op(q, k, q_weight, k_weight, *prologue)
     return cores.forward(core, rotated_q, rotated_k, v)
 
 
@@ -56,19 +56,19 @@ def rope_attention_backward_op(
     lse: Tensor,
     core: str,
     deterministic: bool,
+    norm: str,
+    eps: float,
     grid: Sequence[int],
     reference_frames: int,
     order: str,
-    norm: str,
-    eps: float,
     theta: float,
-    axes_dim: Sequence[int],
+    axes_dim: Sequence[int] | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of q, k, v and of the norm's weights (empty where there is no weight)."""
-    where = (grid, reference_frames, order, norm, eps, theta, axes_dim)
-    rotated_q, rotated_k = qk_norm_rope_op(q, k, q_weight, k_weight, *where)
+    """Return the gradients of q, k, v and of the norm's weights (empty where there is no weight)."""
+    prologue = (norm, eps, grid, reference_frames, order, theta, axes_dim)
+    rotated_q, rotated_k = qk_norm_rope_op(q, k, q_weight, k_weight, *prologue)
     dq, dk, dv = cores.backward(core, grad, rotated_q, rotated_k, v, out, lse, deterministic=deterministic)
-    dq, dk, dq_weight, dk_weight = qk_norm_rope_backward_op(dq, dk, q, k, q_weight, k_weight, *where)
+    dq, dk, dq_weight, dk_weight = qk_norm_rope_backward_op(dq, dk, q, k, q_weight, k_weight, *prologue)
     return dq, dk, dv, dq_weight, dk_weight
 
 

@@ -7,22 +7,22 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xdub_kernels import UnavailableError, attention, qk_norm_rope, shifted_rope_attention
+from xdub_kernels import Rope, UnavailableError, attention, qk_norm_rope, shifted_rope_attention
 from xdub_kernels.testing import assert_within_budget, attention_inputs, embedded, normal
 
 SLACK = 1.5
 """Results go through more than one rounding to bf16: q and k after the prologue, probabilities, and the output."""
 CASES = {
-    "no reference": dict(grid=(2, 3, 5), reference_frames=0),
-    "one reference frame": dict(grid=(3, 5, 3), reference_frames=1, norm="head"),
-    "as many reference frames": dict(grid=(2, 3, 7), reference_frames=2, norm="head"),
-    "reference first": dict(grid=(3, 5, 3), reference_frames=1, order="reference_first", norm="hidden"),
-    "norm across heads": dict(grid=(2, 7, 3), reference_frames=2, norm="hidden"),
-    "a single token": dict(grid=(1, 1, 1), reference_frames=0, norm="head"),
-    "one frame": dict(grid=(1, 7, 5), reference_frames=1),
-    "a row": dict(grid=(1, 1, 37), reference_frames=0, norm="hidden"),
-    "other axes": dict(grid=(4, 2, 3), reference_frames=4, axes_dim=(2, 4, 8), theta=100.0),
-    "axes without time": dict(grid=(2, 2, 2), reference_frames=2, axes_dim=(0, 8, 6), norm="head"),
+    "no reference": dict(rope=Rope((2, 3, 5), 0)),
+    "one reference frame": dict(rope=Rope((3, 5, 3), 1), norm="head"),
+    "as many reference frames": dict(rope=Rope((2, 3, 7), 2), norm="head"),
+    "reference first": dict(rope=Rope((3, 5, 3), 1, order="reference_first"), norm="hidden"),
+    "norm across heads": dict(rope=Rope((2, 7, 3), 2), norm="hidden"),
+    "a single token": dict(rope=Rope((1, 1, 1), 0), norm="head"),
+    "one frame": dict(rope=Rope((1, 7, 5), 1)),
+    "a row": dict(rope=Rope((1, 1, 37), 0), norm="hidden"),
+    "other axes": dict(rope=Rope((4, 2, 3), 4, axes_dim=(2, 4, 8), theta=100.0)),
+    "axes without time": dict(rope=Rope((2, 2, 2), 2, axes_dim=(0, 8, 6)), norm="head"),
 }
 HEADS, DIM = 3, 14
 
@@ -30,11 +30,7 @@ HEADS, DIM = 3, 14
 def build(case, dtype, device, heads=HEADS, dim=DIM, batch=2):
     """(q, k, v, weights..., gradient of the output), and the options."""
     options = dict(CASES[case]) if isinstance(case, str) else dict(case)
-    tensors = list(
-        attention_inputs(
-            batch, options["grid"], options["reference_frames"], heads, dim, dtype=dtype, device=device
-        )
-    )
+    tensors = list(attention_inputs(batch, options["rope"], heads, dim, dtype=dtype, device=device))
     size = {"head": dim, "hidden": heads * dim}.get(options.get("norm", "none"))
     if size:
         tensors += [1 + 0.3 * normal((size,), 7 + i, torch.float32, device) for i in range(2)]
@@ -99,7 +95,7 @@ def test_bfloat16_stays_within_its_budget(case, deterministic, device, poisoned)
 
 @pytest.mark.parametrize("dim", [2, 6, 64, 128])
 def test_every_head_dim_is_served(dim, device):
-    tensors, gradient, options = build(dict(grid=(1, 3, 7), reference_frames=1, norm="head"), torch.float32, device,
+    tensors, gradient, options = build(dict(rope=Rope((1, 3, 7), 1), norm="head"), torch.float32, device,
                                        heads=2, dim=dim, batch=1)  # fmt: skip
     check(shifted_rope_attention, tensors, gradient, options, depth=600, backend="triton")
 
@@ -159,7 +155,7 @@ def test_an_empty_batch_gives_an_empty_result_with_a_backward(device):
 def test_any_grid_any_norm(device, grid, references, norm, order, size):
     heads, dim = size
     frames = {"none": 0, "one": 1, "all": grid[0]}[references]
-    case = dict(grid=grid, reference_frames=frames, norm=norm, order=order)
+    case = dict(rope=Rope(grid, frames, order), norm=norm)
     tensors, gradient, options = build(case, torch.float32, device, heads=heads, dim=dim, batch=1)
     check(shifted_rope_attention, tensors, gradient, options, depth=400, backend="triton")
 
@@ -167,21 +163,17 @@ def test_any_grid_any_norm(device, grid, references, norm, order, size):
 def test_inside_one_segment_the_shift_changes_nothing(device):
     """The reference is the target shifted as a whole, and RoPE sees differences only."""
     grid, tokens = (2, 3, 5), 30
-    q, k, v = attention_inputs(1, grid, 0, 2, 12, device=device)
-    plain = shifted_rope_attention(q, k, v, grid=grid, reference_frames=0, impl="triton", backend="triton")
-    first, second = qk_norm_rope(
-        *[torch.cat([x, x], 1) for x in (q, k)], grid=grid, reference_frames=2, impl="triton"
-    )
+    q, k, v = attention_inputs(1, Rope(grid, 0), 2, 12, device=device)
+    plain = shifted_rope_attention(q, k, v, Rope(grid, 0), impl="triton", backend="triton")
+    first, second = qk_norm_rope(*[torch.cat([x, x], 1) for x in (q, k)], rope=Rope(grid, 2), impl="triton")
     among_references = attention(first[:, tokens:], second[:, tokens:], v, impl="triton")
     torch.testing.assert_close(among_references, plain, rtol=1e-5, atol=1e-5)
 
 
 def test_between_the_segments_the_shift_counts(device):
     grid, tokens = (2, 3, 5), 30
-    q, k, _ = attention_inputs(1, grid, 0, 2, 12, device=device)
-    turned, _ = qk_norm_rope(
-        *[torch.cat([x, x], 1) for x in (q, k)], grid=grid, reference_frames=2, impl="triton"
-    )
+    q, k, _ = attention_inputs(1, Rope(grid, 0), 2, 12, device=device)
+    turned, _ = qk_norm_rope(*[torch.cat([x, x], 1) for x in (q, k)], rope=Rope(grid, 2), impl="triton")
     assert (turned[:, tokens:] - turned[:, :tokens]).abs().max() > 0.1
 
 
@@ -254,7 +246,7 @@ def test_checkpointing_functional_call_autocast_and_compile_work(device):
     from torch.func import functional_call
     from torch.utils.checkpoint import checkpoint
 
-    small = dict(grid=(2, 3, 5), reference_frames=1, norm="head")
+    small = dict(rope=Rope((2, 3, 5), 1), norm="head")
     tensors, gradient, options = build(small, torch.float32, device, batch=1)
 
     class Layer(torch.nn.Module):
@@ -324,9 +316,7 @@ def test_a_gradient_that_is_one_row_repeated_is_read_right(device):
 
 
 def test_a_head_dim_that_no_core_takes_is_the_references_task_unless_asked_for(device):
-    tensors, _, options = build(
-        dict(grid=(1, 1, 3), reference_frames=0), torch.float32, device, heads=1, dim=130
-    )
+    tensors, _, options = build(dict(rope=Rope((1, 1, 3), 0)), torch.float32, device, heads=1, dim=130)
     with pytest.raises(UnavailableError, match="head dim of at most 128"):
         shifted_rope_attention(*tensors, **options, impl="triton", backend="triton")
     assert shifted_rope_attention(*tensors, **options).shape == tensors[0].shape

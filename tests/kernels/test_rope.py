@@ -1,0 +1,55 @@
+"""The value that says where tokens sit: checks, hashing, and its way through operators and the compiler."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from xdub_kernels import Rope, qk_norm_rope, shifted_rope_attention
+from xdub_kernels.testing import attention_inputs
+
+MISTAKES = {
+    "grid": dict(grid=(2, 6)),
+    "grid zero": dict(grid=(0, 2, 3)),
+    "reference_frames": dict(grid=(3, 2, 3), reference_frames=2),
+    "order": dict(order="middle"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_wrong_field_is_named_when_the_value_is_built(mistake):
+    with pytest.raises(ValueError, match=rf"^{mistake.split()[0]} must be"):
+        Rope(**(dict(grid=(2, 2, 3), reference_frames=1) | MISTAKES[mistake]))
+
+
+def test_equal_ropes_share_a_hash_whatever_sequence_they_were_built_from():
+    rope = Rope([2, 2, 3], 1, axes_dim=[4, 4, 4])
+    assert rope == Rope((2, 2, 3), 1, axes_dim=(4, 4, 4)) and hash(rope) == hash(Rope(*rope.flat()))
+    assert len({rope, Rope(*rope.flat()), Rope((2, 2, 3), 1)}) == 2
+
+
+def test_tokens_count_target_and_reference():
+    assert [Rope((5, 2, 3), n).tokens for n in (0, 1, 5)] == [30, 36, 60]
+
+
+def test_axes_are_those_given_or_the_split_of_released_checkpoints():
+    assert Rope((1, 1, 1), 0).axes(128) == (44, 42, 42)
+    assert Rope((1, 1, 1), 0, axes_dim=(0, 8, 6)).axes(14) == (0, 8, 6)
+    with pytest.raises(ValueError, match="^axes_dim must be"):
+        Rope((1, 1, 1), 0, axes_dim=(0, 8, 6)).axes(16)
+
+
+def test_a_rope_may_be_built_inside_compiled_code_and_passed_to_it():
+    rope = Rope((3, 5, 5), 1)
+    q, k, v = attention_inputs(1, rope, 2, 12)
+
+    def build_inside(q, k, v):
+        return shifted_rope_attention(q, k, v, Rope((3, 5, 5), 1), norm="head")
+
+    def passed(q, k, rope):
+        return qk_norm_rope(q, k, rope)[0]
+
+    expected = build_inside(q, k, v), passed(q, k, rope)
+    compiled = (torch.compile(f, backend="aot_eager", fullgraph=True) for f in (build_inside, passed))
+    for function, arguments, want in zip(compiled, ((q, k, v), (q, k, rope)), expected, strict=True):
+        torch.testing.assert_close(function(*arguments), want)
