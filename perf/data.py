@@ -231,7 +231,7 @@ def main(arguments: argparse.Namespace) -> int:
 def model_flops(recipe: Recipe, phase: str) -> float:
     """Of one sample, forward, backward and recomputation: the plan's 0.8 PFLOP for xdub-1b's editor at 40,960 tokens.
 
-    31 % of it grow with the tokens, 69 % with their square (METHOD, paper-scale figures): less for shorter windows.
+    31 % of it grow with the tokens, 69 % with their square (our own count for ``xdub-1b``): less for shorter windows.
     """
     latents = 1 + (recipe.phase(phase).window - 1) // 4
     share = (latents + (1 if inpaints(phase) else latents)) / 40

@@ -64,7 +64,7 @@ class Clip:
 
     @property
     def visible_mask(self) -> np.ndarray:
-        """M_vis [F,H,W]: the seen part of the face, which the generator inpaints (METHOD, Generator)."""
+        """M_vis [F,H,W]: the seen part of the face, which the generator inpaints (paper B.2)."""
         return self.face_mask & ~self.occluder_mask
 
 

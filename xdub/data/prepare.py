@@ -1,4 +1,4 @@
-"""Real videos to clip shards: track a face, crop it steadily, cut into clips with their speech (METHOD, Geometry).
+"""Real videos to clip shards: track a face, crop it steadily, cut into clips with their speech (paper B.6).
 
 A video is read twice, frame by frame: once to find the face, once to cut the crops. So memory does not grow with its
 length or size. What became of every video stands in the ledger.

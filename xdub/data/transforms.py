@@ -1,7 +1,7 @@
 """The face crop: one box per frame from landmarks that stay still in speech, and its way back into the picture.
 
 A box is (cx, cy, side) in picture px. Coordinates are continuous (see clip.py): pixel i spans [i, i + 1].
-If the box followed lips or jaw, the framing alone would tell the old speech (METHOD, Generator), so it does not.
+The box ignores lips and jaw, because a box that followed them would leak the old speech (paper B.2, mask setting).
 """
 
 from __future__ import annotations

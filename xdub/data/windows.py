@@ -1,7 +1,7 @@
 """One training sample from one clip: a pure function of the clip and a random generator, pixels and sound as they are.
 
 Frame n of a clip owns the audio features 2n and 2n + 1 (50 Hz). A window of F frames that starts at n0 takes the rows
-2 n0 - 4 ... 2 (n0 + F) + 3, so that every latent finds the 16 features around its frames (METHOD, Geometry).
+2 n0 - 4 ... 2 (n0 + F) + 3, so that every latent finds the 16 features around its frames (paper B.2).
 """
 
 from __future__ import annotations

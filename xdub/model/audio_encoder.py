@@ -1,4 +1,4 @@
-"""Speech features at 50 Hz: log-mel by default, Whisper's encoder in production (METHOD Geometry)."""
+"""Speech features at 50 Hz: log-mel by default, Whisper's encoder in production (paper B.2)."""
 
 from __future__ import annotations
 

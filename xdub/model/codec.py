@@ -1,4 +1,6 @@
-"""Video codecs: 3D causal autoencoders with time x4, space x8 (METHOD Geometry).
+"""Video codecs: 3D causal autoencoders with time x4, space x8 (paper B.1).
+
+The paper names no factors. We chose those of the open Wan 2.1 VAE, which agree with the paper's 25 and 77 frames.
 
 F = 1 + 4 k video frames become f = 1 + k latents; the first latent holds one frame, every other one four, and no
 latent looks at later frames. Latents are scaled so that the network sees values of order one.

@@ -2,7 +2,7 @@
 
 The face mask is a small 3D model of the lower face, its jaw open at a fixed 0.4, posed per frame by points that keep
 still in speech: eye corners, brows, nose. It cannot tell the lips' motion, because it never sees lips or jaw
-(METHOD, Generator; a box or hull that follows the lips would leak the old speech into the generator).
+(paper B.2; a box or hull that follows the lips would leak the old speech into the generator).
 """
 
 from __future__ import annotations

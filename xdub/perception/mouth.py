@@ -30,7 +30,7 @@ def mouth_opening(landmarks68: np.ndarray) -> np.ndarray:
 def mouth_landmark_distance(a: np.ndarray, b: np.ndarray, anchor: Anchor = "five") -> np.ndarray:
     """Mean distance of the 20 mouth points in px of the 112 px ArcFace template, [...] for points [..., 68, 2].
 
-    Both faces are first brought to the template by a similarity (Umeyama). With ``five`` points (METHOD, pair filter)
+    Both faces are first brought to the template by a similarity (Umeyama; paper B.3). With ``five`` points
     the corners of the mouth help to align, which absorbs part of a jaw motion; ``eyes_nose`` does not let them.
     """
     moved = to_template(a, anchor)[..., MOUTH, :] - to_template(b, anchor)[..., MOUTH, :]

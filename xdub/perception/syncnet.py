@@ -1,7 +1,7 @@
 """Does the mouth match the sound? A small SyncNet: five frames and fourteen audio rows, embedded and compared.
 
 The embedded stand-in for the lip-sync expert of Eq. 12. Frame n of a video owns the 50 Hz audio rows 2n and
-2n + 1; the audio slice of a training window begins ``MARGIN`` rows before frame 0 (METHOD Geometry).
+2n + 1; the audio slice of a training window begins ``MARGIN`` rows before frame 0 (paper B.2).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The shapes of one training sample, from the recipe alone (METHOD, Geometry)."""
+"""The shapes of one training sample, from the recipe alone (paper B.2, B.3 and 3.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rendered talking heads: exact audio, lips, masks and twins from an open avatar (METHOD B.3, embedded data)."""
+"""Rendered talking heads: exact audio, lips, masks and twins from an open avatar (paper B.3)."""
 
 from __future__ import annotations
 
