@@ -7,21 +7,26 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-KERNELS = ("run", "static", "tune", "compare", "report", "plot")
-SYSTEM = ("data", "pool", "submit", "recovery", "resize", "elastic", "checkpoint", "tracking", "unchanged")
-MODEL = ("step", "sampler", "segments")
-COMMANDS = (*KERNELS, *SYSTEM, *MODEL)
-"""Each is the module of that name. Only the one that is asked for is loaded: a rented GPU machine has few packages."""
+FOLDERS = {
+    "kernels": ("run", "static", "tune", "compare", "report", "plot"),
+    "system": ("data", "pool", "submit", "recovery", "resize", "elastic", "checkpoint", "tracking"),
+    "step": ("step",),
+    "sampler": ("sampler", "segments"),
+}
+COMMANDS = {name: f"perf.{folder}.{name}" for folder, names in FOLDERS.items() for name in names}
+COMMANDS["unchanged"] = "perf.unchanged"
+"""Module of every command. Only the module of the requested command is imported: a rented GPU has few packages."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     parser = argparse.ArgumentParser(prog="python -m perf", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name in words[:1] if words[:1] and words[0] in COMMANDS else COMMANDS:
-        importlib.import_module(f"perf.{name}").add_parser(commands)
-    told = parser.parse_args(words)
-    return told.main(told)
+    for name in words[:1] if words and words[0] in COMMANDS else COMMANDS:
+        importlib.import_module(COMMANDS[name]).add_parser(commands)
+    args = parser.parse_args(words)
+    return args.main(args)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from perf.mlflow_server import MlflowServer
+from perf.system.mlflow_server import MlflowServer
 
 pytestmark = pytest.mark.slow
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}

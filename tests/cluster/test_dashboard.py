@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from perf.local_cluster import LocalCluster
+from perf.system.local_cluster import LocalCluster
 from xdub.errors import UserError
 
 pytestmark = pytest.mark.slow

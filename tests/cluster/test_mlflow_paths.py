@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from perf.mlflow_server import MlflowServer
+from perf.system.mlflow_server import MlflowServer
 
 pytestmark = pytest.mark.slow
 FILES = "/api/2.0/mlflow-artifacts/artifacts"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from perf.fake_cloud import FakeCloud
+from perf.system.fake_cloud import FakeCloud
 from xdub.config import Recipe
 from xdub.data.shards import Ledger, read_manifest
 from xdub.errors import UserError

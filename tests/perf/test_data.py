@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from perf import data
 from perf.__main__ import main
+from perf.system import data
 from xdub.config import load_recipe
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from perf import compare, gate, plot, report, rows
+from perf import rows
 from perf.__main__ import main
-from perf.ops import benches
+from perf.kernels import compare, gate, plot, report
+from perf.kernels.ops import benches
 from xdub_kernels import dispatch
 
 ROOT = Path(__file__).parents[2]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from perf import segments
 from perf.__main__ import main
+from perf.sampler import segments
 from xdub.config import load_recipe
 from xdub.dub.testing import small_recipe, write_random_bundle
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from perf.__main__ import main
-from perf.static import against_baseline, judge
-from perf.static_build import Built, innermost_loops
-from perf.static_cases import Case
+from perf.kernels.static import against_baseline, judge
+from perf.kernels.static_build import Built, innermost_loops
+from perf.kernels.static_cases import Case
 from xdub_kernels import dispatch
 
 pytest.importorskip("triton")
@@ -47,7 +47,7 @@ def test_a_deliberate_regression_fails(tmp_path):
     script = tmp_path / "regressed.py"
     script.write_text(
         "import sys\n"
-        "from perf import static\n"
+        "from perf.kernels import static\n"
         "from xdub_kernels.attention import configs\n"
         "configs.HALF[80, 128]['fwd'] = [configs.Config(128, 128, 4, 4)]\n"
         "sys.exit(min(1, static.run([80], only='attention_fwd d128 bfloat16.* full')))\n"

@@ -13,11 +13,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from perf import compare, report, rows, step, step_bench
+from perf import rows
 from perf.__main__ import main
-from perf.step_bench import Bench, batch, one_rank
-from perf.step_case import Case, at_tokens, cases, prediction
-from perf.step_table import table
+from perf.kernels import compare, report
+from perf.step import bench, step
+from perf.step.bench import Bench, batch, one_rank
+from perf.step.case import Case, at_tokens, cases, prediction
+from perf.step.table import table
 from xdub.config import load_recipe
 from xdub.plan.flops import ENCODED, step_parts, train_step_flops
 from xdub.plan.gpus import known_gpu
@@ -167,7 +169,7 @@ def test_our_kernels_take_the_same_step_as_the_reference(monkeypatch) -> None:
         return real(*x)
 
     monkeypatch.setattr(op, "rope_attention_op", called)
-    chosen = step_bench.chosen
+    chosen = bench.chosen
     monkeypatch.setattr(step, "chosen", lambda impl, device: now.append(impl) or chosen(impl, device))
     reference, ours = measure(cut(), "reference", "triton", steps=1)
     assert set(calls) == {"triton"}
@@ -204,7 +206,7 @@ def test_one_implementation_that_fails_leaves_the_other_its_steps(monkeypatch) -
 
     monkeypatch.setattr(Bench, "step", fails_when_chosen)
     monkeypatch.setattr(step, "obstacle", lambda *_: None)
-    monkeypatch.setattr(step_bench.dispatch, "rehearsing_gpu", lambda: step_bench.nullcontext())
+    monkeypatch.setattr(bench.dispatch, "rehearsing_gpu", lambda: bench.nullcontext())
     lost, kept = measure(cut(), "reference", "triton")
     assert lost["reason"] == "RuntimeError: no kernel image"
     assert kept["status"] == "ok" and kept["samples"] == 2
@@ -256,35 +258,22 @@ def test_a_mistake_is_one_line(capsys) -> None:
     assert "train.stepps" in first and "z80" in second
 
 
-NOT_THERE = (
+UNUSED_PACKAGES = (
     "ray mlflow mediapipe moderngl transformers diffusers av cv2 peft matplotlib typer decord onnxruntime insightface "
     "pyarrow fsspec PIL pandas scipy sklearn"
 ).split()
+"""Packages that a rented GPU machine does not have."""
 
 
 def test_a_machine_with_torch_and_deepspeed_alone_can_measure(tmp_path: Path) -> None:
-    """`perf step` and `perf run` on a rented GPU: none of what else the project uses has to be installed."""
-    words = [
-        "step",
-        "--recipe",
-        "tiny",
-        "--tokens",
-        "16",
-        "--steps",
-        "1",
-        "--warmup",
-        "1",
-        "--checkpointing",
-        "attention",
-    ]
-    words += [word for setting in CUT for word in ("--set", setting)]
-    code = f"""
-import sys
-for name in {NOT_THERE}: sys.modules[name] = None
-from perf.__main__ main
-"""
-    code = code.replace("__main__ main", "__main__ import main") + (
-        f"assert main({[*words, '--json', str(tmp_path / 's.jsonl')]}) == 0\n"
+    """`perf step` and `perf run` import none of the project's other packages."""
+    step_words = "step --recipe tiny --tokens 16 --steps 1 --warmup 1 --checkpointing attention".split()
+    step_words += [word for setting in CUT for word in ("--set", setting)]
+    code = (
+        "import sys\n"
+        f"sys.modules.update(dict.fromkeys({UNUSED_PACKAGES}))  # None: importing it fails\n"
+        "from perf.__main__ import main\n"
+        f"assert main({[*step_words, '--json', str(tmp_path / 's.jsonl')]}) == 0\n"
         f"assert main(['run', '--json', {str(tmp_path / 'r.jsonl')!r}]) == 0\n"
     )
     variables = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {

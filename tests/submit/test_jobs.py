@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from perf.local_cluster import LocalCluster
+from perf.system.local_cluster import LocalCluster
 from xdub.files.lines import read_lines
 from xdub.train.state.records import last_record
 

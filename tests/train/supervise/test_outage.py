@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perf.mlflow_server import MlflowServer
+from perf.system.mlflow_server import MlflowServer
 from xdub.files.lines import read_lines
 from xdub.tracking import tracked_run as tracked
 from xdub.tracking.journal import pending_bytes

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from perf.sampler_heads import Head, pixels, tracks
+from perf.sampler.heads import Head, pixels, tracks
 from xdub.config import Recipe
 from xdub.diffusion.sampler import evaluations
 from xdub.dub.tracks import generate

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from perf import rows
-from perf.run import rate
+from perf.kernels.run import rate
 
 BEGIN, END = "<!-- perf report: begin -->", "<!-- perf report: end -->"
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 OURS = "xdub"
 GIB = 2**30
 

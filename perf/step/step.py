@@ -20,7 +20,8 @@ import torch
 
 from perf import rows
 from perf.environment import clock_mhz, environment
-from perf.step_bench import (
+from perf.kernels.timing import summary
+from perf.step.bench import (
     IMPLEMENTATIONS,
     PARTS,
     Bench,
@@ -30,9 +31,8 @@ from perf.step_bench import (
     obstacle,
     one_rank,
 )
-from perf.step_case import Case, cases, prediction
-from perf.step_table import table
-from perf.timing import summary
+from perf.step.case import Case, cases, prediction
+from perf.step.table import table
 from xdub.config import PHASES
 from xdub.errors import UserError
 from xdub.model.checkpointing import POLICIES
@@ -200,7 +200,7 @@ def _shared(device: torch.device) -> dict[str, Any]:
     """What all rows say of machine and code."""
     ceilings: dict[str, float] = {}
     if device.type == "cuda":
-        from perf.ceilings import ceilings as measured
+        from perf.kernels.ceilings import ceilings as measured
 
         ceilings = measured()
     command = " ".join(["python -m perf", *sys.argv[1:]])
@@ -256,7 +256,7 @@ def add_parser(commands: Any) -> None:
 def main(told: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from perf.run import default_path
+    from perf.kernels.run import default_path
 
     try:
         gpu = known_gpu(told.gpu) if told.gpu else None

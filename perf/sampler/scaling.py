@@ -1,7 +1,7 @@
 """The pair factory on data sets of several sizes, each in a process of its own, or with workers on a Ray of its own:
 the processor's seconds and the peak of memory by clips.
 
-    python -m perf.sampler_scaling DATA GENERATOR OUT THREADS WORKERS
+    python -m perf.sampler.scaling DATA GENERATOR OUT THREADS WORKERS
 
 is such a run (0 workers: all in this process): it prints one line of JSON.
 """
@@ -45,7 +45,7 @@ def measure(
     for number in range(passes):
         for size, data in sets.items():
             out = folder / f"pairs{size}-{number}-{workers}"
-            command = [sys.executable, "-m", "perf.sampler_scaling", data, generator, out, threads, workers]
+            command = [sys.executable, "-m", "perf.sampler.scaling", data, generator, out, threads, workers]
             done = subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True, text=True)
             if done.returncode:
                 raise RuntimeError(done.stderr[-2000:])

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from perf.environment import environment
-from perf.mlflow_server import MlflowServer
+from perf.system.mlflow_server import MlflowServer
 
-RESULT = Path(__file__).parents[1] / "docs/results/tracking_outage.json"
+RESULT = Path(__file__).parents[2] / "docs/results/tracking_outage.json"
 CASES = ("up all the time", "killed -9, restarted", "hangs, goes on", "not there until the end")
 GOAL = 1.5
 WARM_UP = 4

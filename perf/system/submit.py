@@ -19,11 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from perf.browser import find_browser, take_picture
 from perf.environment import environment
-from perf.local_cluster import LocalCluster
-from perf.mlflow_server import MlflowServer
-from perf.recovery import say
+from perf.system.local_cluster import LocalCluster
+from perf.system.mlflow_server import MlflowServer
+from perf.system.recovery import say
 from xdub.bootstrap.stages import stage_names
 from xdub.config import load_recipe
 from xdub.files.lines import read_lines
@@ -36,20 +35,17 @@ SETTINGS = [f"phases.generator.steps={STEPS}", "phases.editor.steps=6", "phases.
 # No checkpoint but the one of the stop: what is continued from is that one.
 SETTINGS += ["phases.texture.steps=6", "train.checkpoint_every=1000"]
 SETTINGS += ["train.global_batch=4", "train.micro_batch=4", "train.sample_every=0"]
-COOKIE = "ray-authentication-token"
-"""Where the dashboard's page keeps the token once it has asked for it."""
 
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser("submit", help="bootstrap as a job on a local cluster", description=__doc__)
     parser.add_argument("--clips", type=int, default=4, help="clips to render (each has a twin)")
     parser.add_argument("--json", type=Path, help="write the result to this file")
-    parser.add_argument("--picture", type=Path, help="PNG of the dashboard's jobs page (needs Chromium)")
     parser.set_defaults(main=main)
 
 
 def main(told: argparse.Namespace) -> int:
-    where = environment()  # before its own picture changes the tree
+    machine = environment()
     with tempfile.TemporaryDirectory(prefix="submit-") as name:
         folder = Path(name)
         server = MlflowServer(folder / "mlflow")
@@ -58,11 +54,9 @@ def main(told: argparse.Namespace) -> int:
             server.wait()
             with LocalCluster(folder / "cluster") as cluster:
                 result = _scenario(cluster, server, folder, told.clips)
-                if told.picture:
-                    _picture(cluster, told.picture)
         finally:
             server.kill()
-    result |= {"command": " ".join(["python -m perf", *sys.argv[1:]]), "environment": where}
+    result |= {"command": " ".join(["python -m perf", *sys.argv[1:]]), "environment": machine}
     print(json.dumps(result, indent=1))
     if told.json:
         told.json.write_text(json.dumps(result, indent=1) + "\n")
@@ -158,16 +152,6 @@ def _lines(cluster: LocalCluster, *arguments: str) -> Iterator[str]:
             yield line.rstrip()
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command[:3])
-
-
-def _picture(cluster: LocalCluster, path: Path) -> None:
-    """The jobs page as somebody sees it who has given the token."""
-    browser = find_browser()
-    if browser is None:
-        say(f"no picture at {path}: there is no Chromium on PATH")
-        return
-    cookies = {COOKIE: cluster.environment["RAY_AUTH_TOKEN"]}
-    take_picture(browser, f"{cluster.address}/#/jobs", path, cookies=cookies, wait_for="bootstrap-run-2")
 
 
 def _runs(uri: str) -> dict[str, str]:

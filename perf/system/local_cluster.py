@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from perf.processes import free_port, in_sessions
+from perf.system.processes import free_port, in_sessions
 from xdub.ray_session import ensure_token
 from xdub.runtime_env import LOOPBACK, prepare_environment
 

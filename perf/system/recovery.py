@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from perf.environment import environment
-from perf.victims import KINDS, Run
+from perf.system.victims import KINDS, Run
 from xdub.data.stream import FIRST_STEPS
 
 SETTINGS = ["train.global_batch=8", "train.micro_batch=4", "train.log_every=1", "train.num_threads=1"]

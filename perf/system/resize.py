@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from perf.environment import environment
-from perf.recovery import SETTINGS, render, say
-from perf.victims import Run
+from perf.system.recovery import SETTINGS, render, say
+from perf.system.victims import Run
 
 WORKERS = (2, 1, 4)
 

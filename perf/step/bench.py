@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from perf.step_case import Case
-from perf.timing import Marks
+from perf.kernels.timing import Marks
+from perf.step.case import Case
 from xdub.config import expert_of
 from xdub.data.windows import audio_starts
 from xdub.model.codec import load_codec

@@ -18,9 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from perf import gate, rows
+from perf import rows
 from perf.environment import clock_mhz, environment
-from perf.ops import Bench, Provider, benches
+from perf.kernels import gate
+from perf.kernels.ops import Bench, Provider, benches
 from xdub_kernels import dispatch
 from xdub_kernels.dispatch import UnavailableError
 
@@ -46,7 +47,7 @@ def run(
         reason = "no CUDA device"
     ceilings: dict[str, float] = {}
     if device == "cuda" and not only_checks:
-        from perf.ceilings import ceilings as measure
+        from perf.kernels.ceilings import ceilings as measure
 
         ceilings = measure()
         print(
@@ -111,7 +112,7 @@ def _time(
     bench: Bench, inputs: list[Tensor], right: dict[str, dict[str, Any]], dtype: torch.dtype, seconds: float
 ) -> list[dict[str, Any]]:
     """Timed rows of the providers that are right, in turns on the same inputs."""
-    from perf.timing import interleaved, peak_bytes
+    from perf.kernels.timing import interleaved, peak_bytes
 
     size = sum(x.numel() * x.element_size() for x in inputs)
     l2 = torch.cuda.get_device_properties(0).L2_cache_size
@@ -157,7 +158,7 @@ def _call(bench: Bench, provider: Provider, sets: list[list[Tensor]], mode: str)
                 return provider(*sets[n % len(sets)])
 
         return forward
-    from perf.timing import recording_stream
+    from perf.kernels.timing import recording_stream
 
     def prepare(inputs: list[Tensor]):
         leaves = gate.differentiable(inputs, bench.trained)
@@ -186,7 +187,7 @@ def _graphs(
     calls: dict[str, Callable[[int], object]], sets: int
 ) -> tuple[dict[str, Callable[[int], object]], dict[str, str]]:
     """Every call as a CUDA graph over all sets; one that cannot be recorded runs the sets one after the other."""
-    from perf.timing import graphed
+    from perf.kernels.timing import graphed
 
     def in_turn(call: Callable[[int], object]) -> Callable[[int], object]:
         return lambda _: [call(n) for n in range(sets)]

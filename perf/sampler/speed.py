@@ -17,7 +17,7 @@ from unittest import mock
 import numpy as np
 from torch import Tensor
 
-from perf.sampler_heads import Head, tracks
+from perf.sampler.heads import Head, tracks
 from xdub.config import Recipe
 from xdub.dub.testing import Uncached
 from xdub.dub.tracks import generate

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from perf.environment import environment
-from perf.fake_cloud import FakeCloud, terminate
-from perf.recovery import render, say
+from perf.system.fake_cloud import FakeCloud, terminate
+from perf.system.recovery import render, say
 
 MOST = 3
 SETTINGS = ["pairs.batch=2", "pairs.render_twins=0.0"]

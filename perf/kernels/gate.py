@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from perf.ops import Bench, Provider
+from perf.kernels.ops import Bench, Provider
 from xdub_kernels.testing import error_budget, relative_error
 
 SLACK = 3.0

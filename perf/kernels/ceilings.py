@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from perf.timing import interleaved
+from perf.kernels.timing import interleaved
 
 COPY_BYTES = 1 << 30
 MATMUL_SIDE = 8192

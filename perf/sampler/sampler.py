@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from perf import sampler_quality, sampler_scaling, sampler_speed
 from perf.environment import ROOT, environment
-from perf.sampler_heads import render_heads
+from perf.sampler import quality, scaling, speed
+from perf.sampler.heads import render_heads
 from xdub.config import Recipe, load_recipe
 from xdub.model.bundle import Bundle, load_bundle
 
@@ -73,7 +73,7 @@ def main(told: argparse.Namespace) -> int:
             told.json.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
             print(f"wrote {told.json}", flush=True)
     if told.json and "quality" in told.parts:
-        from perf.sampler_plot import draw
+        from perf.sampler.error_plot import draw
 
         found = known["quality"]
         draw(found["rows"], found["exact"], found["recipe"], told.json.with_suffix(".png"))
@@ -100,16 +100,16 @@ def _speed(told: argparse.Namespace, recipe: Recipe, bundle: Bundle) -> dict[str
     rows = []
     # A video is dubbed one window at a time; three of them say enough.
     for model, clips, batches in (("generator", heads, told.batches), ("editor", heads[:3], [])):
-        levels = sampler_speed.ladder(batches, model == "generator" and not told.no_compile)
-        rows += sampler_speed.measure(recipe, bundle, model, clips, levels, told.repeat)
-    print(sampler_speed.table(rows), flush=True)
+        levels = speed.ladder(batches, model == "generator" and not told.no_compile)
+        rows += speed.measure(recipe, bundle, model, clips, levels, told.repeat)
+    print(speed.table(rows), flush=True)
     return {"frames": recipe.pairs.segment_frames, "clips": SPEED_CLIPS, "rows": rows}
 
 
 def _scaling(told: argparse.Namespace, recipe: Recipe, bundle: Bundle) -> dict[str, Any]:
     weights = bundle.path / "generator.safetensors"
     with tempfile.TemporaryDirectory(prefix="xdub-perf-sampler-") as folder:
-        found = sampler_scaling.measure(Path(folder), recipe, weights, told.sizes, told.passes, told.threads)
+        found = scaling.measure(Path(folder), recipe, weights, told.sizes, told.passes, told.threads)
     for key, fit in found["fits"].items():
         print(f"  {key}: {fit['intercept']:.2f} + {fit['slope']:.4f} a clip, R^2 {fit['r2']:.4f}", flush=True)
     return found
@@ -121,14 +121,14 @@ def _pool(told: argparse.Namespace, recipe: Recipe, bundle: Bundle) -> dict[str,
     with tempfile.TemporaryDirectory(prefix="xdub-perf-pool-") as folder:
         for workers in told.workers:
             print(f" {workers} workers", flush=True)
-            found[workers] = sampler_scaling.measure(
+            found[workers] = scaling.measure(
                 Path(folder), recipe, weights, told.sizes, told.passes, threads=1, workers=workers
             )
     for workers, each in found.items():
         fit = each["fits"]["seconds"]
         line = f"{fit['intercept']:.2f} s + {fit['slope']:.4f} s a clip, R^2 {fit['r2']:.4f}"
         print(f"  {workers} workers, processor: {line}", flush=True)
-    return {"batch": sampler_scaling.POOL_BATCH, "workers": found}
+    return {"batch": scaling.POOL_BATCH, "workers": found}
 
 
 def _quality(told: argparse.Namespace, recipe: Recipe, bundle: Bundle) -> dict[str, Any]:
@@ -136,9 +136,9 @@ def _quality(told: argparse.Namespace, recipe: Recipe, bundle: Bundle) -> dict[s
     pairs = recipe.pairs
     heads = render_heads(recipe, told.heads, seed=told.head_seed)
     shifts = list(dict.fromkeys([pairs.sampler_shift, *(told.shifts or [3.0, 6.0])]))
-    steps_of = {name: told.steps or steps for name, steps in sampler_quality.STEPS.items()}
+    steps_of = {name: told.steps or steps for name, steps in quality.STEPS.items()}
     steps_of[pairs.solver] = sorted({*steps_of[pairs.solver], pairs.sampler_steps})
-    exact, *rows = sampler_quality.curve(
+    exact, *rows = quality.curve(
         recipe, bundle, heads, seeds=range(told.seeds), shifts=shifts, steps_of=steps_of
     )
     used = (pairs.sampler_shift, pairs.solver, pairs.sampler_steps)
@@ -150,7 +150,7 @@ def _quality(told: argparse.Namespace, recipe: Recipe, bundle: Bundle) -> dict[s
         "exact": exact,
         "rows": rows,
         "recipe": chosen,
-        "against_recipe": sampler_quality.against(rows, chosen),
+        "against_recipe": quality.against(rows, chosen),
     }
 
 

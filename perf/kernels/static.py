@@ -20,8 +20,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from perf.static_build import SHARED_LIMIT, Built, build
-from perf.static_cases import Case, cases
+from perf.kernels.static_build import SHARED_LIMIT, Built, build
+from perf.kernels.static_cases import Case, cases
 from xdub_kernels import dispatch
 
 BASELINE = Path(__file__).parent / "static_baseline.json"

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from perf import rows
 from perf.environment import environment
-from perf.run import default_path, line, rates
-from perf.static_cases import label
+from perf.kernels.run import default_path, line, rates
+from perf.kernels.static_cases import label
 from xdub_kernels.attention.configs import KERNELS, Config, choices
 from xdub_kernels.testing import relative_error
 
@@ -31,8 +31,8 @@ SAFE = Config(128, 64, 8, 3)
 
 def tune(kernels: list[str], seconds: float) -> list[dict[str, Any]]:
     """A row for every configuration of ``kernels`` on this GPU."""
-    from perf.ceilings import ceilings as measure
-    from perf.timing import interleaved
+    from perf.kernels.ceilings import ceilings as measure
+    from perf.kernels.timing import interleaved
 
     told, ceilings = environment(), measure()
     major, minor = torch.cuda.get_device_capability()

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from perf.environment import environment
-from perf.recovery import SETTINGS, render, say
-from perf.victims import Run
+from perf.system.recovery import SETTINGS, render, say
+from perf.system.victims import Run
 from xdub.runtime_env import LOOPBACK, prepare_environment
 
 STEPS_BETWEEN = 4

@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from perf import baselines
+from perf.kernels import baselines
 from xdub_kernels import (
     Rope,
     attention,

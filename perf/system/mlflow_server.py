@@ -11,7 +11,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from perf.processes import free_port
+from perf.system.processes import free_port
 
 
 class MlflowServer:

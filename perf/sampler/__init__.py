@@ -1,0 +1,1 @@
+"""Sampling: solvers, speed, quality and scaling, and dubbing a video in segments."""

@@ -1,0 +1,1 @@
+"""The whole system under load and failures: data, worker pools, jobs, killed workers, tracking outages."""
