@@ -154,5 +154,5 @@ def test_both_alignments_are_measured_and_the_corners_of_the_mouth_absorb_motion
     assert reading.rigid == pytest.approx(3.0, rel=0.25)
     lost = lower.copy()
     lost[:10] = np.nan
-    assert compare_landmarks(landmarks, lost).found == pytest.approx(15 / 25)
+    assert compare_landmarks(landmarks, lost).readable == pytest.approx(15 / 25)
     assert np.isnan(compare_landmarks(landmarks, lost * np.nan).distance)

@@ -18,8 +18,8 @@ from xdub.errors import UserError
 from xdub.files.lines import read_lines
 from xdub.pairs.build import PairReport, build_pairs
 from xdub.pairs.judges import Judges
-from xdub.pairs.pool import Workers
 from xdub.pairs.testing import plain_judges
+from xdub.pairs.workers import Workers
 
 Models = tuple[Path, Recipe]
 
@@ -137,7 +137,7 @@ import sys
 from pathlib import Path
 from xdub.config import load_recipe
 from xdub.pairs.build import build_pairs
-from xdub.pairs.pool import Workers
+from xdub.pairs.workers import Workers
 from xdub.pairs.testing import plain_judges
 folder, data, out = sys.argv[1:]
 build_pairs(load_recipe(Path(folder) / "recipe.yaml"), folder, data, out, judges=plain_judges(),

@@ -80,7 +80,7 @@ def bootstrap_stages(
 
     def make_pairs(report: Report) -> None:
         from xdub.pairs.build import build_pairs
-        from xdub.pairs.pool import Workers
+        from xdub.pairs.workers import Workers
 
         count, resource = pair_workers or recipe.train.workers, recipe.train.resource
         build_pairs(

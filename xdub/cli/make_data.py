@@ -109,7 +109,7 @@ def pairs(
     """
     from xdub.config import load_recipe
     from xdub.pairs.build import build_pairs
-    from xdub.pairs.pool import Workers
+    from xdub.pairs.workers import Workers
     from xdub.tracking.sink import STATE
 
     loaded = load_recipe(recipe, set_ or ())

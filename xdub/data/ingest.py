@@ -1,8 +1,8 @@
-"""Many sources -> clip shards and a ledger: in this process, or spread over Ray Data actors.
+"""Ingest of many sources into clip shards and a ledger, in this process or in Ray Data actors.
 
-What is done with one source is given as a function, so this graph serves every kind of source. Actors prepare and
-encode; this process alone writes. A source that crashes its actor is tried twice more,
-after the others, then noted as failed.
+The function that prepares one source is an argument, so every kind of source uses the same code. Actors prepare and
+encode; only this process writes. A source that crashes its actor is tried twice more, after all others, and then
+recorded as failed.
 """
 
 from __future__ import annotations
@@ -27,55 +27,61 @@ from xdub.errors import UserError
 from xdub.progress import Report
 from xdub.ray_session import ensure_ray, hush
 
-Prepare = Callable[[str, Any], tuple[Iterable[Clip], Iterable[LedgerRow]]]
-"""(source, recipe) -> its clips (may be made lazily), and ledger rows, which are read after the clips."""
+Prepare = Callable[[str], Iterable[Clip | LedgerRow]]
+"""source -> its clips and ledger rows, in any order and lazily. Picklable if actors call it."""
 
 ATTEMPTS = 3
-"""How often an actor may die of a source before the ledger says "failed"."""
+"""Attempts at a source whose actors die, before the source is recorded as failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ingested:
-    """What became of the sources of one call; `settled` ones had been done by an earlier one."""
+    """Result of one call."""
 
     clips: int
+    """Number of clips that were added."""
     sources: int
+    """Number of different sources."""
     settled: int
+    """Number of sources that an earlier call had completed."""
     counts: Counts
-    """Ledger rows of these sources."""
+    """Ledger rows of these sources by status."""
 
 
 def ingest(
     sources: Sequence[str | Path],
     out: str | Path,
-    recipe: Any,
     prepare_one: Prepare,
     *,
     kind: str = "clips",
-    manifest_recipe: Any = None,
+    manifest_recipe: dict[str, Any] | None = None,
     workers: int | None = None,
     rows_per_shard: int = 32,
     on_progress: Report | None = None,
 ) -> Ingested:
-    """Adds the clips of all sources to the data set OUT, with its ledger; can be killed and run again at any time.
+    """Add the clips of all sources to the data set OUT and its ledger. A killed call can be repeated at any time.
 
-    `kind` is what OUT holds, "clips" or "pairs". `workers` = 1 stays in this process, more use Ray; none = 1 for a
-    single source, else one a CPU. UserError if not one clip came out and OUT is empty, with the reason of the first
-    source.
+    Args:
+        kind: content of OUT, "clips" or "pairs".
+        manifest_recipe: settings that all clips of OUT share, stored in its manifest.
+        workers: 1 runs in this process, more use Ray; default: 1 for a single source, else one per CPU.
+
+    Raises:
+        UserError: OUT holds no clip in the end; the message has the reason of the first source.
     """
     writer = ShardWriter(out, rows_per_shard, kind=kind, recipe=manifest_recipe)
     ledger = Ledger(out)
     names = list(dict.fromkeys(str(source) for source in sources))
     todo = [name for name in names if not ledger.settled(name)]
     workers = workers or min(len(todo), os.cpu_count() or 1)
-    results = _local(todo, recipe, prepare_one) if workers <= 1 else _ray(todo, recipe, prepare_one, workers)
+    results = _local(todo, prepare_one) if workers <= 1 else _ray(todo, prepare_one, workers)
     before, done = len(writer), len(names) - len(todo)
     with closing(results):
         for source, row, rows in results:
             if row is not None:
                 writer.add_row(row)
                 continue
-            # The shards first: a ledger row that says "kept" must have its clip on disk.
+            # Shards go first, because every ledger row with status "kept" must have its clip on disk.
             writer.flush()
             for entry in rows:
                 ledger.add(entry)
@@ -86,7 +92,7 @@ def ingest(
     writer.close()
     ledger.flush()
     if not len(writer):
-        reason = f"{_reason(ledger, names)}; {ledger.path} says it of every source"
+        reason = f"{_reason(ledger, names)}; {ledger.path} lists the reason of every source"
         raise UserError(f"no {kind.removesuffix('s')} could be made; {reason}")
     return Ingested(
         clips=len(writer) - before,
@@ -97,11 +103,11 @@ def ingest(
 
 
 def _reason(ledger: Ledger, names: Sequence[str]) -> str:
-    """What became of the first source, now or in an earlier call."""
+    """Return why the first source has no clip, from this or an earlier call."""
     for row in ledger.rows():
         if row.input in names[:1] and row.status != "kept":
-            told = row.message or row.check
-            return told if told.startswith(row.input) else f"{row.input}: {told}"
+            message = row.message or row.check
+            return message if message.startswith(row.input) else f"{row.input}: {message}"
     return "no source was given"
 
 
@@ -109,24 +115,27 @@ Result = tuple[str, dict[str, Any] | None, list[LedgerRow]]
 """(source, clip row, []) for each clip, then (source, None, ledger rows) when the source is done."""
 
 
-def _results(source: str, recipe: Any, prepare_one: Prepare) -> Iterator[Result]:
-    """Everything that one source gives; its errors become ledger rows."""
+def _results(source: str, prepare_one: Prepare) -> Iterator[Result]:
+    """Yield all results of one source; its errors become ledger rows."""
     begin, worker = time.monotonic(), f"{socket.gethostname()}:{os.getpid()}"
     kept: list[str] = []
     rows: list[LedgerRow] = []
     try:
-        clips, ledger_rows = prepare_one(source, recipe)
-        for clip in clips:
-            yield source, to_row(clip), []
-            kept.append(clip.clip_id)
-        rows = list(ledger_rows)
-    except UserError as error:  # the source is at fault
+        for item in prepare_one(source):
+            if isinstance(item, LedgerRow):
+                rows.append(item)
+            else:
+                yield source, to_row(item), []
+                kept.append(item.clip_id)
+    except UserError as error:
+        # The source is unusable, so no later call tries it again.
         rows = [LedgerRow(input=source, status="rejected", check="readable", message=str(error))]
-    except Exception as error:  # we are: the ledger says so, and the next run tries again
+    except Exception as error:
+        # The program is at fault, so the next call tries the source again.
         rows = [LedgerRow(input=source, status="failed", message=f"{type(error).__name__}: {error}")]
-    noted = {row.clip_id for row in rows}
+    with_row = {row.clip_id for row in rows}
     if not any(row.status == "failed" for row in rows):
-        rows += [LedgerRow(input=source, clip_id=i, status="kept") for i in kept if i not in noted]
+        rows += [LedgerRow(input=source, clip_id=i, status="kept") for i in kept if i not in with_row]
         rows = rows or [LedgerRow(input=source, status="rejected", check="clips", value=0.0, threshold=1.0)]
     seconds = (time.monotonic() - begin) / len(rows)
     yield (
@@ -136,21 +145,21 @@ def _results(source: str, recipe: Any, prepare_one: Prepare) -> Iterator[Result]
     )
 
 
-def _local(sources: Sequence[str], recipe: Any, prepare_one: Prepare) -> Generator[Result]:
+def _local(sources: Sequence[str], prepare_one: Prepare) -> Generator[Result]:
     for source in sources:
-        yield from _results(source, recipe, prepare_one)
+        yield from _results(source, prepare_one)
 
 
-def _ray(sources: Sequence[str], recipe: Any, prepare_one: Prepare, workers: int) -> Generator[Result]:
-    """The same results in the same order, made by up to `workers` actors.
+def _ray(sources: Sequence[str], prepare_one: Prepare, workers: int) -> Generator[Result]:
+    """Yield the results of `_local` in the same order, computed by up to `workers` actors.
 
-    A source whose actor died is tried again after all others, in rounds of their own: a retry at once would go to an
-    actor that is still coming back, and the deaths that one source causes would use up the retries of the next.
+    A source whose actor died is tried again after all others, in a round of its own. An immediate retry would go to an
+    actor that is still restarting, and the deaths of one source would use up the retries of the next.
     """
     with _running_ray(workers):
         missing = dict.fromkeys(sources)
         for _ in range(ATTEMPTS):
-            for result in _round(list(missing), recipe, prepare_one, workers):
+            for result in _round(list(missing), prepare_one, workers):
                 if result[1] is None:
                     missing.pop(result[0])
                 yield result
@@ -161,22 +170,24 @@ def _ray(sources: Sequence[str], recipe: Any, prepare_one: Prepare, workers: int
             yield source, None, [LedgerRow(input=source, status="failed", message=message)]
 
 
-def _round(sources: list[str], recipe: Any, prepare_one: Prepare, workers: int) -> Generator[Result]:
-    """One pass of Ray Data over the sources; those whose actor dies are left out."""
+def _round(sources: list[str], prepare_one: Prepare, workers: int) -> Generator[Result]:
+    """Run Ray Data once over the sources; a source whose actor dies has no final result."""
     import ray.data
 
     data = ray.data.from_items([{"source": source} for source in sources], override_num_blocks=len(sources))
-    data.context.execution_options.preserve_order = True  # the same sources give the same shards
+    # The same sources give the same shards.
+    data.context.execution_options.preserve_order = True
     hush(data)
-    data.context.max_errored_blocks = -1  # a block is a source; the caller knows which are missing
+    # A block is a source, and the caller tries missing sources again.
+    data.context.max_errored_blocks = -1
     with warnings.catch_warnings():
-        # Ray 2.60 announces another name for the last argument, which it does not have yet.
+        # Ray 2.60 warns about a new name of the last argument that it does not accept yet.
         warnings.simplefilter("ignore")
         data = data.map_batches(
-            _Actor,
-            fn_constructor_args=(recipe, prepare_one),
+            SourceActor,
+            fn_constructor_args=(prepare_one,),
             batch_size=1,
-            # One source at a time: what waits in the queue of an actor dies with it.
+            # One source at a time, because sources queued at an actor die with it.
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, max_tasks_in_flight_per_actor=1),
             num_cpus=1,
             ray_remote_args_fn=lambda: {"max_restarts": -1, "max_task_retries": 0},
@@ -185,26 +196,26 @@ def _round(sources: list[str], recipe: Any, prepare_one: Prepare, workers: int) 
         yield pickle.loads(packed["result"])
 
 
-class _Actor:
-    """Prepares sources one after the other; hands on clip by clip, so that a long video needs no more memory."""
+class SourceActor:
+    """Prepares sources one after the other and yields clip by clip, so memory does not grow with a video's length."""
 
-    def __init__(self, recipe: Any, prepare_one: Prepare) -> None:
-        self._recipe, self._prepare_one = recipe, prepare_one
+    def __init__(self, prepare_one: Prepare) -> None:
+        self._prepare_one = prepare_one
 
     def __call__(self, rows: dict[str, np.ndarray]) -> Iterator[dict[str, list[bytes]]]:
         for source in rows["source"]:
-            for result in _results(str(source), self._recipe, self._prepare_one):
+            for result in _results(str(source), self._prepare_one):
                 yield {"result": [pickle.dumps(result)]}
 
 
 @contextmanager
 def _running_ray(workers: int) -> Iterator[None]:
-    """A Ray, ended again if we started it."""
+    """Connect to Ray, or start it and shut it down at the end."""
     import ray
 
-    ours = ensure_ray(cpus=workers)
+    started = ensure_ray(cpus=workers)
     try:
         yield
     finally:
-        if ours:
+        if started:
             ray.shutdown()

@@ -1,13 +1,14 @@
-"""Real videos to clip shards: track a face, crop it steadily, cut into clips with their speech (paper B.6).
+"""Preparation of real videos: track a face, crop it steadily, cut the crops into clips with speech (paper B.6).
 
-A video is read twice, frame by frame: once to find the face, once to cut the crops. So memory does not grow with its
-length or size. What became of every video stands in the ledger.
+A video is read twice, frame by frame: once to find the face, once to cut the crops, so memory does not grow with its
+length. The ledger has the result of every video.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,29 +28,34 @@ if TYPE_CHECKING:
     from xdub.config import Recipe
 
 SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp")
-MIN_SIDE = 0.5  # of video.size: a crop is enlarged at most twice
-MIN_SOUND = 1e-4  # root mean square; digital silence is no speech
+"""File names of videos inside a folder."""
+MIN_SIDE = 0.5
+"""Smallest side of a face's box relative to video.size: a crop is enlarged at most twice."""
+MIN_SOUND = 1e-4
+"""Smallest root mean square of the sound; digital silence is no speech."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """Frames [start, end) of one shot with a face in every one; arrays run over these frames."""
+    """Frames [start, end) of one shot with a face in every frame; the arrays have n = end - start rows."""
 
     start: int
     end: int
-    landmarks: np.ndarray  # [n, 68, 2] px of the picture
-    boxes: np.ndarray  # [n, 3]
+    landmarks: np.ndarray
+    """[n, 68, 2] px of the picture"""
+    boxes: np.ndarray
+    """[n, 3], see `xdub.data.transforms`"""
 
 
 class Rejected(Exception):
-    """A video that is sound, but of no use: which check says so, its value and the threshold."""
+    """A readable video that fails a check, with the check's name, value and threshold."""
 
     def __init__(self, check: str, value: float, threshold: float, message: str) -> None:
         super().__init__(message)
         self.check, self.value, self.threshold, self.message = check, value, threshold, message
 
     def row(self, source: str) -> LedgerRow:
-        """What the ledger says of the source."""
+        """Return the ledger row of the source."""
         return LedgerRow(
             input=source,
             status="rejected",
@@ -68,28 +74,34 @@ def prepare_videos(
     workers: int | None = None,
     on_progress: Report | None = None,
 ) -> Ingested:
-    """Videos, and all videos below folders, to the data set OUT. Can be killed and run again at any time.
+    """Add videos, and all videos below folders, to the data set OUT. A killed call can be repeated at any time.
 
     Raises:
         UserError: a source does not exist, a folder holds no video, or not one clip could be made.
     """
     videos = find_videos(sources)
     if len(videos) == 1:
-        probe(videos[0])  # says what is wrong before anything is written
+        # A single unreadable video is an error before OUT is created.
+        probe(videos[0])
     video = recipe.video
-    made_by = {
+    settings = {
         "prepare": 1,
         "size": video.size,
         "clip_frames": video.clip_frames,
         "crop_scale": video.crop_scale,
     }
     return ingest(
-        videos, out, recipe, prepare_video, manifest_recipe=made_by, workers=workers, on_progress=on_progress
+        videos,
+        out,
+        partial(prepare_video, recipe=recipe),
+        manifest_recipe=settings,
+        workers=workers,
+        on_progress=on_progress,
     )
 
 
 def find_videos(sources: Sequence[str | Path]) -> list[Path]:
-    """Files as given, folders searched for video files in order of their names."""
+    """List the files, and the video files below the folders in order of their names."""
     videos: list[Path] = []
     for source in map(Path, sources):
         if source.is_dir():
@@ -106,35 +118,46 @@ def find_videos(sources: Sequence[str | Path]) -> list[Path]:
     return videos
 
 
-def prepare_video(source: str, recipe: Recipe) -> tuple[Iterable[Clip], Iterable[LedgerRow]]:
-    """One video to its clips, made lazily, and to its ledger row, complete once the clips have been taken."""
-    rows: list[LedgerRow] = []
-    return _clips(Path(source), recipe, rows), rows
+def prepare_video(source: str, recipe: Recipe) -> Iterator[Clip | LedgerRow]:
+    """Yield the clips of one video, then ledger rows for unused frames, or the row of a rejected video."""
+    path = Path(source)
+    try:
+        spans, has_face, audio = find_clips(path, recipe)
+    except Rejected as rejection:
+        yield rejection.row(source)
+        return
+    used = np.zeros(len(has_face), bool)
+    for start, span, crops in cut_crops(path, recipe, spans):
+        used[start : start + len(crops)] = True
+        yield clip_of(path, crops, start, span, audio)
+    yield from unused_rows(source, used, has_face, shortest_clip(recipe))
 
 
 def shortest_clip(recipe: Recipe) -> int:
-    """Frames that the longest training window needs."""
+    """Return the number of frames that the longest training window needs."""
     windows = [recipe.phase(name).window for name in recipe.phase_names]
     return min(recipe.video.clip_frames, max(windows))
 
 
 def find_spans(track: FaceTrack, recipe: Recipe) -> list[Span]:
-    """Runs of frames with a face, within one shot, long enough for a clip and with a large enough face.
+    """Find runs of frames within one shot that are long enough for a clip and have a large enough face.
 
     Raises:
-        Rejected: there is none; says which check came closest to letting one through.
+        Rejected: there is no such run; the check is the last one that no run passed.
     """
-    known = track.known
-    if not known.any():
+    has_face = track.known
+    if not has_face.any():
         raise Rejected("face", 0.0, 1.0, "no face in any frame")
     needed, least = shortest_clip(recipe), MIN_SIDE * recipe.video.size
     cuts = np.flatnonzero(track.cuts)
-    runs = [piece for start, end in _runs(known) for piece in _split(start, end, cuts)]
+    runs = [piece for start, end in _runs(has_face) for piece in _split(start, end, cuts)]
     longest = max(end - start for start, end in runs)
     if longest < needed:
-        whole = len(track) < needed
-        check, what = ("length", "long") if whole else ("face_frames", "long with a face in one shot")
-        raise Rejected(check, float(longest), float(needed), f"{longest} frames {what}; {needed} needed")
+        if len(track) < needed:
+            check, message = "length", f"{longest} frames long; {needed} needed"
+        else:
+            check, message = "face_frames", f"{longest} frames long with a face in one shot; {needed} needed"
+        raise Rejected(check, float(longest), float(needed), message)
     spans = []
     for start, end in runs:
         if end - start >= needed:
@@ -147,40 +170,27 @@ def find_spans(track: FaceTrack, recipe: Recipe) -> list[Span]:
     return large
 
 
-def _clips(path: Path, recipe: Recipe, rows: list[LedgerRow]) -> Iterator[Clip]:
-    try:
-        spans, known, audio = look(path, recipe)
-    except Rejected as no:
-        rows.append(no.row(str(path)))
-        return
-    used = np.zeros(len(known), bool)
-    for start, span, crops in cut_crops(path, recipe, spans):
-        used[start : start + len(crops)] = True
-        yield clip_of(path, crops, start, span, audio)
-    rows += unused_rows(str(path), used, known, shortest_clip(recipe))
-
-
-def unused_rows(source: str, used: np.ndarray, known: np.ndarray, needed: int) -> Iterator[LedgerRow]:
-    """One row for every stretch of frames that is in no clip."""
+def unused_rows(source: str, used: np.ndarray, has_face: np.ndarray, needed: int) -> Iterator[LedgerRow]:
+    """Yield a ledger row for every run of frames that is in no clip; ``used`` and ``has_face`` are bool [F]."""
     for start, end in _runs(~used):
-        seen = int(known[start:end].sum())
+        faces = int(has_face[start:end].sum())
         yield LedgerRow(
             input=source,
             clip_id=f"frames {start}-{end}",
             status="rejected",
-            check="face" if seen == 0 else "length",
-            value=float(seen),
+            check="face" if faces == 0 else "length",
+            value=float(faces),
             threshold=float(needed),
-            message="no face" if seen == 0 else "too short for a clip, or the face too small",
+            message="no face" if faces == 0 else "too short for a clip, or the face too small",
         )
 
 
-def look(
+def find_clips(
     path: Path, recipe: Recipe, *, sound: Path | None = None
 ) -> tuple[list[Span], np.ndarray, np.ndarray]:
-    """First pass: where clips can lie, which frames have a face [F], and the sound [N] at 16 kHz.
+    """Run the first pass: return the spans for clips, bool [F] of frames with a face, and the sound [N] at 16 kHz.
 
-    ``sound``: a file to take it from, instead of the video's own track. Raises Rejected for a video of no use.
+    ``sound`` names a file to read instead of the video's own track. Rejected if no clip can be cut.
     """
     info = probe(path)
     if sound is None and not info.has_audio:
@@ -195,12 +205,12 @@ def look(
 
 
 def cut_crops(path: Path, recipe: Recipe, spans: Sequence[Span]) -> Iterator[tuple[int, Span, np.ndarray]]:
-    """Second pass: (first frame, its span, crops [F,S,S,3]) of ``video.clip_frames`` at a time from every span."""
+    """Run the second pass: yield (first frame, span, crops [F,S,S,3]) of up to ``video.clip_frames`` frames each."""
     size, needed = recipe.video.size, shortest_clip(recipe)
     pieces = [
-        (span, a, min(a + recipe.video.clip_frames, span.end))
+        (span, start, min(start + recipe.video.clip_frames, span.end))
         for span in spans
-        for a in range(span.start, span.end, recipe.video.clip_frames)
+        for start in range(span.start, span.end, recipe.video.clip_frames)
     ]
     waiting = iter(piece for piece in pieces if piece[2] - piece[1] >= needed)
     current = next(waiting, None)
@@ -218,14 +228,15 @@ def cut_crops(path: Path, recipe: Recipe, spans: Sequence[Span]) -> Iterator[tup
 
 
 def clip_of(path: Path, frames: np.ndarray, start: int, span: Span, audio: np.ndarray) -> Clip:
-    """The clip of crops [F,S,S,3] that begin at frame ``start`` of a video with that sound [N]."""
+    """Build the clip of crops [F,S,S,3] that begin at frame ``start`` of a video with the sound ``audio`` [N]."""
     count, size = frames.shape[:2]
-    here = slice(start - span.start, start - span.start + count)
-    points = crop_points(span.landmarks[here], span.boxes[here], size)
+    rows = slice(start - span.start, start - span.start + count)
+    points = crop_points(span.landmarks[rows], span.boxes[rows], size)
     sound = np.zeros(count * SAMPLES_PER_FRAME, np.float32)
     part = audio[start * SAMPLES_PER_FRAME :][: len(sound)]
     sound[: len(part)] = part
-    name = f"{path.resolve().parent.name}/{path.name}"  # the folder often tells the speaker or the recording
+    # The folder often names the speaker or the recording.
+    name = f"{path.resolve().parent.name}/{path.name}"
     source = f"{name}:{start}-{start + count}"
     return Clip(
         clip_id=clip_id_of(source, frames, sound),
@@ -241,12 +252,12 @@ def clip_of(path: Path, frames: np.ndarray, start: int, span: Span, audio: np.nd
 
 
 def _split(start: int, end: int, cuts: np.ndarray) -> list[tuple[int, int]]:
-    """[start, end) in pieces that begin at the cuts inside it."""
+    """Split [start, end) at the cuts inside it."""
     inside = [int(cut) for cut in cuts if start < cut < end]
     return list(zip([start, *inside], [*inside, end], strict=True))
 
 
 def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
-    """[start, end) of every stretch of True."""
+    """Return [start, end) of every run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(int)))
-    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+    return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]

@@ -1,4 +1,4 @@
-"""Which speech V' gets: another utterance of the same speaker (paper B.3), decided by (seed, clip id) alone."""
+"""Choice of the speech of V': another utterance of the same speaker (paper B.3), decided by seed and clip id only."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from xdub.seeding import rng
 SAME_SPEAKER = "same-speaker"
 OTHER_SPEAKER = "other-speaker"
 OWN_SHIFTED = "own-shifted"
+"""Rules of a choice, as the ledger names them."""
 CANDIDATES = 4
+"""Largest number of choices by each rule."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Utterance:
-    """What the choice needs to know of a clip."""
+    """The facts of a clip that the choice depends on."""
 
     clip_id: str
     speaker: str
@@ -29,7 +31,7 @@ class Utterance:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The clip whose speech is taken, the sample it starts at, and the rule that found it."""
+    """The clip whose speech is used, the audio sample it starts at, and the rule that selected it."""
 
     clip_id: str
     start: int
@@ -48,29 +50,29 @@ class SpeechIndex:
         self._lengths = [u.num_frames for u in self._by_length]
 
     def choices(self, target: Utterance, seed: int) -> list[Choice]:
-        """Speech for ``target``, best first; the first that is not the same recording is to be taken.
+        """Return choices of speech for ``target``, best first; the caller uses the first of a different recording.
 
-        1. Other utterances of the same speaker (long enough ones, if there are any).
-        2. The speaker has no other: those of other speakers that are most similar in length.
-        3. Last of all its own, moved by half its length: in a data set of one utterance there is no other speech.
+        1. Other utterances of the same speaker, long enough ones if there are any.
+        2. Utterances of other speakers that are most similar in length.
+        3. The clip's own speech, shifted by half its length, for data sets of one utterance.
         """
         draw = rng("pair-audio", seed, target.clip_id)
         same = [u for u in self._by_speaker[target.speaker] if u.clip_id != target.clip_id]
         long_enough = [u for u in same if u.num_frames >= target.num_frames]
-        found = [(u, SAME_SPEAKER) for u in _some(long_enough or same, draw)]
-        found += [(u, OTHER_SPEAKER) for u in _some(self._alike(target), draw)]
+        selected = [(u, SAME_SPEAKER) for u in _draw(long_enough or same, draw)]
+        selected += [(u, OTHER_SPEAKER) for u in _draw(self._alike(target), draw)]
         choices = [
             Choice(clip_id=u.clip_id, start=_start(u.num_frames - target.num_frames, draw), rule=rule)
-            for u, rule in found
+            for u, rule in selected
         ]
         half = target.num_frames // 2 * SAMPLES_PER_FRAME
         return [*choices, Choice(clip_id=target.clip_id, start=half, rule=OWN_SHIFTED)]
 
     def _alike(self, target: Utterance, near: int = 16) -> list[Utterance]:
-        """Other speakers' utterances that miss the target's length by least."""
-        place = bisect_left(self._lengths, target.num_frames)
-        around = self._by_length[max(0, place - near) : place + near]
-        # One speaker may fill the neighbourhood: look everywhere then.
+        """Return the utterances of other speakers whose length is closest to the target's."""
+        index = bisect_left(self._lengths, target.num_frames)
+        around = self._by_length[max(0, index - near) : index + near]
+        # One speaker may fill the neighbourhood; then search all utterances.
         others = [u for u in around if u.speaker != target.speaker] or [
             u for u in self._by_length if u.speaker != target.speaker
         ]
@@ -79,12 +81,12 @@ class SpeechIndex:
 
 
 def cut_audio(audio: np.ndarray, start: int, num_frames: int) -> np.ndarray:
-    """float32 [640 num_frames] from sample ``start`` on; speech that is too short begins again."""
+    """Cut float32 [640 num_frames] from sample ``start`` on; speech that is too short is repeated."""
     index = (start + np.arange(num_frames * SAMPLES_PER_FRAME)) % len(audio)
     return audio[index].astype(np.float32)
 
 
-def _some(utterances: list[Utterance], draw: np.random.Generator) -> list[Utterance]:
+def _draw(utterances: list[Utterance], draw: np.random.Generator) -> list[Utterance]:
     order = draw.permutation(len(utterances))[:CANDIDATES]
     return [utterances[int(n)] for n in order]
 

@@ -1,8 +1,8 @@
-"""The pair factory: units over workers, committed in order by the driver (paper 3.1.2, B.3).
+"""Build of synthetic pairs: workers process units, the driver commits them in order (paper 3.1.2, B.3).
 
-Exactly once: what is in the ledger is done; shards are written before the ledger, whole or not at all; a pair's id is
-decided by its inputs, so a unit that was made but not committed is made again and equal. The driver may die at any
-moment, workers and nodes too.
+Every input is committed exactly once. An input in the ledger is done. Shards are written atomically before the ledger.
+A pair's id depends on its inputs only, so a unit that was built but not committed is built again with equal content.
+The driver, workers and nodes may die at any moment.
 """
 
 from __future__ import annotations
@@ -19,29 +19,32 @@ from xdub.data.ledger import Counts, Ledger, LedgerRow
 from xdub.data.manifest import MANIFEST, file_sha256
 from xdub.data.shards import ShardWriter, read_manifest
 from xdub.errors import UserError
-from xdub.pairs.filter_plots import draw_what_is_new
+from xdub.pairs.filter_plots import update_filter_plots
 from xdub.pairs.generator import generator_file
 from xdub.pairs.judges import Judges
-from xdub.pairs.live import Live, tracked
-from xdub.pairs.pool import WorkerPool, Workers
-from xdub.pairs.units import Unit, plan_units, read_entries, what_decides
+from xdub.pairs.pool import WorkerPool
+from xdub.pairs.run_status import RunStatus, tracked
+from xdub.pairs.units import Unit, deciding_sections, plan_units, read_entries
 from xdub.pairs.worker import Outcome, PairWorker
+from xdub.pairs.workers import Workers
 from xdub.progress import Report
 
 MAX_FAILED = 0.2
-"""Share of inputs that may fail (damaged rows) before the run stops."""
+"""Share of inputs that may fail, e.g. for damaged rows, before the run stops."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairReport:
-    """What a run made of its inputs, earlier attempts included; what else OUT holds is not in it."""
+    """Result of a run for its own inputs, earlier attempts included; other pairs in OUT do not count."""
 
     inputs: int
+    """Number of inputs."""
     counts: Counts
-    """Of the inputs' ledger rows."""
+    """Ledger rows of the inputs by status."""
     seconds: float
+    """Wall time of this attempt."""
     steps: dict[str, float]
-    """Worker seconds by step, this attempt."""
+    """Worker seconds of this attempt by step."""
 
 
 def build_pairs(
@@ -58,107 +61,111 @@ def build_pairs(
     tracked_in: str | Path | None = None,
     price: float | None = None,
 ) -> PairReport:
-    """Make pairs of every clip of a data set; the same call again continues, and adds nothing when all is done.
+    """Build pairs from every clip of a data set. A repeated call continues, and adds nothing when all is done.
 
     Args:
         generator: an export of the generator phase, its run, or a bundle; `tiny` is the shipped one.
-        data: folder of clips; `xdub render` data holds twins, which give exact pairs too (`pairs.render_twins`).
+        data: folder of clips; data of `xdub render` holds twins, which yield exact pairs too (`pairs.render_twins`).
         out: folder for pair shards, manifest.json and ledger.parquet.
-        workers: Ray actors, each with a GPU if there are any, else with its share of the cores; `Workers` for a pool
-            that grows and shrinks.
-        seed: of noise, choice of speech and light; default: the recipe's.
-        local: in this process, without Ray (tests, debugging).
+        workers: number of Ray actors, each with a GPU if the cluster has any, else with its share of the cores;
+            `Workers` describes a pool that grows and shrinks.
+        seed: seed of noise, choice of speech and light; default: the recipe's.
+        local: run in this process, without Ray (tests, debugging).
         judges: networks of the filters; default: those of `recipe.perception`.
-        tracked_in: folder of the MLflow parent run; none = not tracked.
+        tracked_in: folder of the MLflow parent run; default: no tracking.
         price: dollars an hour of a worker, for the cost of a kept pair.
 
     Raises:
-        UserError: data or generator are missing or do not fit the recipe, OUT was made otherwise, the disk is full, or
-            more than a fifth of the inputs failed.
+        UserError: data or generator are missing or do not fit the recipe, OUT was built from other inputs, the disk is
+            full, or more than a fifth of the inputs failed.
     """
     begin = time.monotonic()
     out, seed = Path(out), recipe.seed if seed is None else seed
-    staff = workers if isinstance(workers, Workers) else Workers(least=workers, most=workers)
+    pool_size = workers if isinstance(workers, Workers) else Workers(least=workers, most=workers)
     manifest = read_manifest(data)
     if manifest.kind != "clips":
         raise UserError(
-            f"{data} holds {manifest.kind}; pairs are made of clips (`xdub prepare`, `xdub render`)"
+            f"{data} holds {manifest.kind}; pairs are built from clips (`xdub prepare`, `xdub render`)"
         )
     if judges is None:
         check_weights(recipe, ("pairs",))
     if not manifest.ids:
-        raise UserError(f"{data}: an empty data set; there is nothing to make pairs of")
+        raise UserError(f"{data}: an empty data set; pairs need at least one clip")
     weights = generator_file(generator)
-    digest = file_sha256(weights)  # part of every pair's id
+    # The digest is part of every pair's id.
+    digest = file_sha256(weights)
     units = plan_units(read_entries(manifest), recipe, generator_digest=digest, seed=seed)
     arguments = dict(
         recipe=recipe.to_dict(),
-        # The shipped one is on each machine, wherever it was installed there.
+        # Each machine has its own copy of the shipped generator, at a path of its own.
         generator=SHIPPED_MODEL if str(generator) == SHIPPED_MODEL else str(weights.resolve()),
         data=str(Path(data).resolve()),
         seed=seed,
         judges=judges,
     )
-    made_of = {"generator": digest, "data": manifest.digest, "pair_seed": seed} | what_decides(recipe)
-    _check_continues(out, made_of)
+    origin = {"generator": digest, "data": manifest.digest, "pair_seed": seed} | deciding_sections(recipe)
+    _check_continues(out, origin)
     steps: Counter[str] = Counter()
-    with ShardWriter(out, rows_per_shard=recipe.pairs.batch, kind="pairs", recipe=made_of) as writer:
-        book = _Book(writer, Ledger(out), units)
-        facts = {"generator": digest, "pair_seed": seed, "workers": f"{staff.least}:{staff.most}"}
+    with ShardWriter(out, rows_per_shard=recipe.pairs.batch, kind="pairs", recipe=origin) as writer:
+        commits = _Commits(writer, Ledger(out), units)
+        facts = {"generator": digest, "pair_seed": seed, "workers": f"{pool_size.least}:{pool_size.most}"}
         with tracked(tracked_in, out, recipe, Path(data), facts) as journal:
-            live = Live(
+            status = RunStatus(
                 total=sum(len(unit.jobs) for unit in units), price=price, report=on_progress, journal=journal
             )
-            open_units = [unit for unit in units if not book.settled(unit)]
-            live.begin(live.total - sum(len(unit.jobs) for unit in open_units), book.counts, book.seconds)
-            pool = WorkerPool(arguments, staff, on_state=live.pool_is)
+            open_units = [unit for unit in units if not commits.settled(unit)]
+            status.begin(
+                status.total - sum(len(unit.jobs) for unit in open_units), commits.counts, commits.seconds
+            )
+            pool = WorkerPool(arguments, pool_size, on_state=status.set_pool)
             outcomes = _local(arguments, open_units) if local else pool.outcomes(open_units)
             for unit, outcome in zip(open_units, outcomes, strict=True):
-                book.commit(outcome)
+                commits.commit(outcome)
                 steps.update(outcome.seconds)
-                live.committed(len(unit.jobs), book.counts, book.seconds)
-                book.stop_if_hopeless(live.total)
-            book.ledger.flush()
-            picture = draw_what_is_new(out, recipe)
+                status.add(len(unit.jobs), commits.counts, commits.seconds)
+                commits.check_failures(status.total)
+            commits.ledger.flush()
+            picture = update_filter_plots(out, recipe)
             if picture is not None and journal is not None:
                 journal.artifact(picture, "results")
     return PairReport(
-        inputs=live.total, counts=book.counts, seconds=time.monotonic() - begin, steps=dict(steps)
+        inputs=status.total, counts=commits.counts, seconds=time.monotonic() - begin, steps=dict(steps)
     )
 
 
-def _check_continues(out: Path, made_of: dict[str, Any]) -> None:
-    """UserError if OUT was begun with other inputs: its ledger would be taken for ours."""
+def _check_continues(out: Path, origin: dict[str, Any]) -> None:
+    """Raise UserError if OUT was built from other inputs, because their ledger rows would count for this run."""
     if (out / MANIFEST).exists():
-        begun = read_manifest(out)
-        if begun.kind == "pairs" and begun.recipe != made_of:
-            differ = [name for name in made_of if (begun.recipe or {}).get(name) != made_of[name]]
+        manifest = read_manifest(out)
+        if manifest.kind == "pairs" and manifest.recipe != origin:
+            differ = [name for name in origin if (manifest.recipe or {}).get(name) != origin[name]]
             raise UserError(
                 f"{out}: begun with another {', '.join(differ)}; choose another folder, or remove it"
             )
 
 
-class _Book:
-    """Shards and ledger of a run, in this order: a ledger row that says "kept" always has its pair."""
+class _Commits:
+    """Writes the shards of a run, then its ledger, so that every ledger row with status "kept" has its pair."""
 
     def __init__(self, writer: ShardWriter, ledger: Ledger, units: Sequence[Unit]) -> None:
         self.writer, self.ledger = writer, ledger
-        ours = {job.key for unit in units for job in unit.jobs}  # OUT may hold imported pairs, too
-        rows = [row for row in ledger.rows() if row.input in ours and row.status != "failed"]
+        # OUT may hold imported pairs, too.
+        inputs = {job.key for unit in units for job in unit.jobs}
+        rows = [row for row in ledger.rows() if row.input in inputs and row.status != "failed"]
         self._settled = {row.input for row in rows}
         self.counts = Counts.of(rows)
-        """Of our inputs; what has failed before is tried again, and counts when it has ended."""
+        """Rows of this run's inputs by status; an earlier failure is tried again and counts once it has a result."""
         self.seconds = sum(row.seconds for row in rows)
-        """Of work, as the ledger has it."""
+        """Worker seconds of those rows."""
         self._failed: LedgerRow | None = None
         self._flushed_at, self._flush_cost = 0.0, 0.0
 
     def settled(self, unit: Unit) -> bool:
-        """Whether every input of the unit was kept or rejected."""
+        """Return True if every input of the unit was kept or rejected."""
         return all(job.key in self._settled for job in unit.jobs)
 
     def commit(self, outcome: Outcome) -> None:
-        """The unit's pairs as one shard, then its ledger rows. What is there already is not added again."""
+        """Write the unit's pairs as one shard, then its ledger rows; pairs and rows that exist are skipped."""
         for row in outcome.rows:
             if row is not None:
                 self.writer.add_row(row)
@@ -168,19 +175,20 @@ class _Book:
                 self.counts.add(entry)
                 self.seconds += entry.seconds
                 self._failed = entry if entry.status == "failed" else self._failed
-        # The ledger is rewritten whole: spend at most a twentieth of the time on it. Rows that a crash then loses are
-        # made again, and their pairs found to be there.
+        # The ledger is rewritten as a whole, so spend at most a twentieth of the time on it. After a crash, lost rows
+        # are computed again and their pairs skipped.
         begin = time.monotonic()
         if begin - self._flushed_at >= 20 * self._flush_cost:
             self.ledger.flush()
             self._flushed_at = time.monotonic()
             self._flush_cost = self._flushed_at - begin
 
-    def stop_if_hopeless(self, total: int) -> None:
+    def check_failures(self, total: int) -> None:
+        """Raise UserError if more than `MAX_FAILED` of the inputs failed."""
         if self._failed is not None and self.counts["failed"] > max(1, MAX_FAILED * total):
             self.ledger.flush()
-            what = f"{self._failed.input}: {self._failed.message}"
-            raise UserError(f"{self.counts['failed']} of {total} inputs failed, last {what}")
+            last = f"{self._failed.input}: {self._failed.message}"
+            raise UserError(f"{self.counts['failed']} of {total} inputs failed, last {last}")
 
 
 def _local(arguments: dict[str, Any], units: Sequence[Unit]) -> Iterator[Outcome]:

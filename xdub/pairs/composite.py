@@ -1,4 +1,4 @@
-"""V' from the generator's output: only the face may differ from V (paper B.3)."""
+"""Composite of the generator's output and V: only the face differs from V (paper B.3)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from xdub.dub.feather import feather_inside, keep_away
 
 
 def blend_weight(face_mask: np.ndarray, occluder_mask: np.ndarray, sigma: float) -> np.ndarray:
-    """M~ [F,H,W] float32 in [0, 1]: the feathered face without its occluders. 0 on every pixel that must not change."""
+    """Compute M~ [F,H,W] float32 in [0, 1]: the feathered face without its occluders, 0 on every pixel to preserve."""
     weight = feather_inside(face_mask, sigma)
     if occluder_mask.any():
         weight = weight * keep_away(occluder_mask, sigma)
@@ -22,13 +22,14 @@ def composite(
     occluder_mask: np.ndarray,
     sigma: float,
 ) -> np.ndarray:
-    """V_post = M~ V_gen + (1 - M~) V_orig, uint8 [F,H,W,3].
+    """Compute V_post = M~ V_gen + (1 - M~) V_orig, uint8 [F,H,W,3].
 
     Args:
         original: V, uint8 [F,H,W,3].
         generated: V_gen, uint8 or float32 (0..255) [F,H,W,3].
-        face_mask, occluder_mask: bool [F,H,W]; outside of the face and on occluders V is returned bit for bit.
-        sigma: of the feathering Gaussian, px of the crop.
+        face_mask: bool [F,H,W]; V is returned bit for bit outside the face.
+        occluder_mask: bool [F,H,W]; V is returned bit for bit on occluders.
+        sigma: width of the feathering Gaussian, px of the crop.
     """
     if original.shape != generated.shape:
         raise ValueError(f"original {original.shape} and generated {generated.shape} differ in shape")

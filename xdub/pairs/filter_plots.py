@@ -1,4 +1,4 @@
-"""PAIRS/filters.png and .svg: what the filters saw and where they drew the line, from the ledger alone."""
+"""PAIRS/filters.png and .svg: the values that the filters measured and their thresholds, drawn from the ledger."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KEPT, REJECTED, FAILED, LINE = "#3457d5", "#d9730d", "#8a8f98", "#1d2430"
+"""Colours of kept, rejected and failed rows, and of the threshold."""
 BINS = 30
+"""Approximate number of bins of a histogram."""
 SUFFIXES = (".svg", ".png")
+"""File types that are written."""
 
 
 def draw_filters(out: str | Path, recipe: Recipe) -> Path:
-    """Draws the pictures of the pair folder OUT anew; returns the PNG's path.
+    """Draw the pictures of the pair folder OUT; return the PNG's path.
 
-    Histograms of identity and mouth distance, kept and rejected pairs on top of each other, with the recipe's
-    thresholds; beside them the rows of the ledger by what became of them. UserError: the ledger cannot be read.
+    The figure has histograms of identity and mouth distance, kept and rejected pairs stacked, with the recipe's
+    thresholds, and a bar chart of the ledger's rows by result. UserError if the ledger cannot be read.
     """
     figure = filter_figure(Ledger(out).rows(), recipe)
     for suffix in SUFFIXES:
@@ -34,8 +37,8 @@ def draw_filters(out: str | Path, recipe: Recipe) -> Path:
     return Path(out) / "filters.png"
 
 
-def draw_what_is_new(out: str | Path, recipe: Recipe) -> Path | None:
-    """`draw_filters`, if the ledger is newer than its pictures; None if it is not."""
+def update_filter_plots(out: str | Path, recipe: Recipe) -> Path | None:
+    """Call `draw_filters` if the ledger is newer than its pictures; otherwise return None."""
     out = Path(out)
     written = (out / LEDGER).stat().st_mtime_ns
     drawn = [out / f"filters{suffix}" for suffix in SUFFIXES]
@@ -45,13 +48,13 @@ def draw_what_is_new(out: str | Path, recipe: Recipe) -> Path | None:
 
 
 def filter_figure(rows: Sequence[LedgerRow], recipe: Recipe) -> Figure:
-    """The figure for the rows of a pair ledger."""
+    """Draw the rows of a pair ledger."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 3.9), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
-    identity, mouth, ends = figure.subplots(1, 3, width_ratios=(1, 1, 0.9))
+    identity, mouth, results = figure.subplots(1, 3, width_ratios=(1, 1, 0.9))
     pairs = recipe.pairs
     _histogram(identity, rows, "identity", pairs.identity_threshold)
     _histogram(mouth, rows, "mouth_distance", pairs.mouth_threshold)
@@ -59,15 +62,15 @@ def filter_figure(rows: Sequence[LedgerRow], recipe: Recipe) -> Figure:
     identity.set_xlabel(f"identity: cosine of V and V' ({embedder})", fontsize=9)
     mouth.set_xlabel(f"mouth distance, template px ({reader})", fontsize=9)
     identity.set_ylabel("pairs", fontsize=9)
-    _ends(ends, rows)
-    for one in (identity, mouth, ends):
-        one.spines[["top", "right"]].set_visible(False)
-        one.tick_params(labelsize=8)
+    _result_bars(results, rows)
+    for axes in (identity, mouth, results):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
     return figure
 
 
 def scores(rows: Sequence[LedgerRow], name: str, status: str) -> np.ndarray:
-    """The finite values [n] of a score among the rows of a status."""
+    """Return the finite values [n] of a score among the rows of a status."""
     values = [row.scores[name] for row in rows if row.status == status and name in row.scores]
     return np.array([value for value in values if np.isfinite(value)], float)
 
@@ -76,36 +79,38 @@ def _histogram(axes: Axes, rows: Sequence[LedgerRow], name: str, threshold: floa
     from matplotlib.ticker import MaxNLocator
 
     groups = {status: scores(rows, name, status) for status in ("kept", "rejected")}
-    every = np.concatenate([*groups.values(), [threshold]])  # the line is always in the picture
+    # The threshold is always inside the picture.
+    every = np.concatenate([*groups.values(), [threshold]])
     edges = _edges(float(every.min()), float(every.max()), threshold)
     below = sum(int((values < threshold).sum()) for values in groups.values())
     total = sum(map(len, groups.values()))
     axes.hist(
         list(groups.values()),
-        bins=edges,
+        bins=edges.tolist(),
         stacked=True,
         color=[KEPT, REJECTED],
         label=[f"{status} ({len(values)})" for status, values in groups.items()],
         edgecolor="white",
         linewidth=0.4,
     )
-    line = {"color": LINE, "linewidth": 1.2, "linestyle": "--", "zorder": 3}
-    axes.axvline(threshold, ymax=0.86, label=f"threshold {threshold:g}", **line)
+    label = f"threshold {threshold:g}"
+    axes.axvline(threshold, ymax=0.86, label=label, color=LINE, linewidth=1.2, linestyle="--", zorder=3)
     axes.set_title(f"{below} of {total} below {threshold:g}", fontsize=9, loc="left")
-    axes.set_ylim(0, axes.get_ylim()[1] * 1.25)  # room for the legend
+    # Leave room for the legend.
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.25)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, fontsize=8, loc="upper left", ncols=3, columnspacing=1.0, handlelength=1.4)
 
 
 def _edges(low: float, high: float, threshold: float) -> np.ndarray:
-    """Borders of about `BINS` bins around [low, high]; the threshold is one, so that no bin holds both sides of it."""
+    """Return borders of about `BINS` bins around [low, high]. One border is the threshold, so no bin spans it."""
     step = max((high - low) / BINS, 1e-3)
     below, above = np.floor((low - threshold) / step) - 1, np.ceil((high - threshold) / step) + 2
     return threshold + step * np.arange(below, above)
 
 
-def _ends(axes: Axes, rows: Sequence[LedgerRow]) -> None:
-    """How many rows were kept, rejected by each check (with its usual value), or failed."""
+def _result_bars(axes: Axes, rows: Sequence[LedgerRow]) -> None:
+    """Draw the number of rows that were kept, rejected by each check (with its median value), or failed."""
     from matplotlib.ticker import MaxNLocator
 
     bars = [("kept", KEPT, [row for row in rows if row.status == "kept"])]
@@ -116,17 +121,20 @@ def _ends(axes: Axes, rows: Sequence[LedgerRow]) -> None:
     if failed:
         bars.append(("failed", FAILED, failed))
     drawn = axes.barh(
-        [name for name, _, _ in bars], [len(some) for _, _, some in bars], color=[c for _, c, _ in bars]
+        [name for name, _, _ in bars], [len(group) for _, _, group in bars], color=[c for _, c, _ in bars]
     )
-    axes.bar_label(drawn, labels=[_told(some, len(rows)) for _, _, some in bars], padding=3, fontsize=8)
-    axes.set_ylim(max(len(bars), 6) - 0.5, -0.5)  # from the top, and a single bar is no wall
-    axes.set_xlim(0, 1.7 * max(1, *(len(some) for _, _, some in bars)))
+    axes.bar_label(
+        drawn, labels=[_bar_label(group, len(rows)) for _, _, group in bars], padding=3, fontsize=8
+    )
+    # Bars start at the top; the axis has room for six, so that a single bar does not fill it.
+    axes.set_ylim(max(len(bars), 6) - 0.5, -0.5)
+    axes.set_xlim(0, 1.7 * max(1, *(len(group) for _, _, group in bars)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("rows of the ledger", fontsize=9)
-    axes.set_title(f"what became of {len(rows)}, by the check that decided", fontsize=9, loc="left")
+    axes.set_title(f"results of {len(rows)} inputs, by the check that decided", fontsize=9, loc="left")
 
 
-def _told(some: Sequence[LedgerRow], total: int) -> str:
-    text = f"{len(some)} ({len(some) / max(1, total):.0%})"
-    values = [row.value for row in some if row.value is not None and np.isfinite(row.value)]
+def _bar_label(rows: Sequence[LedgerRow], total: int) -> str:
+    text = f"{len(rows)} ({len(rows) / max(1, total):.0%})"
+    values = [row.value for row in rows if row.value is not None and np.isfinite(row.value)]
     return text + (f", median {np.median(values):.2g}" if values else "")

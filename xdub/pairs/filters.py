@@ -1,27 +1,30 @@
-"""Which generated pairs are fit to learn from (paper B.3): sanity, alignment, identity, lips that differ."""
+"""Filters of generated pairs (paper B.3): sanity, alignment, identity, lips that differ."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from xdub.data.clip import Clip
+from xdub.data.ledger import LedgerRow
 from xdub.perception.mouth import mouth_landmark_distance
 
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""Weights of red, green and blue in a grey level."""
 BLACK_RATIO = 0.5
-"""Least light of the face in any frame of V' relative to V."""
+"""Smallest light of the face in any frame of V' relative to V."""
 FROZEN_RATIO = 0.2
-"""Least motion of the face in V' relative to V."""
+"""Smallest motion of the face in V' relative to V."""
 NOISE_RATIO = 3.0
-"""Most fine detail of the face in V' relative to V."""
+"""Largest fine detail of the face in V' relative to V."""
 OUTSIDE_LEVELS = 8.0
-"""Most mean difference outside the face, grey levels: exact pairs of a renderer differ a little at hair and neck."""
+"""Largest mean difference outside the face, grey levels. Exact pairs of a renderer differ a little at hair and neck."""
 SHIFTS = 2
-"""px of the crop within which V' must not fit V better than where it is."""
+"""px of the crop; no shift of V' up to this one may fit V better than V' unshifted."""
 DELAYS = 2
-"""Frames within which V' must not fit V better than when it is."""
+"""Frames; no delay of V' up to this one may fit V better than V' undelayed."""
 
 Embed = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(frames [N,H,W,3] uint8, landmarks [N,68,2] in their px) -> unit vectors [N,D]."""
@@ -29,23 +32,23 @@ Embed = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class MouthReading:
-    """How far apart two videos' lips are."""
+    """Distance between the lips of two videos."""
 
     distance: float
-    """Template px, mean over the frames that were read."""
-    found: float
+    """Mean over the frames that were read, px of the 112 px face template."""
+    readable: float
     """Share of frames that could be read in both videos."""
     rigid: float = float("nan")
-    """The same aligned by eyes and nose alone, where the instrument has landmarks."""
+    """The same distance aligned by eyes and nose alone; nan if the method has no landmarks."""
 
 
 ReadMouth = Callable[[np.ndarray, np.ndarray, np.ndarray], MouthReading]
-"""(V [N,H,W,3] uint8, V' likewise, landmarks of V [N,68,2])"""
+"""(V [N,H,W,3] uint8, V' of the same shape, landmarks of V [N,68,2]) -> reading."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One measured value and what it was held against."""
+    """One measured value, its threshold and the result."""
 
     name: str
     value: float
@@ -55,31 +58,50 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All checks of a pair, in the order in which they were made; the first failure decides."""
+    """All checks of a pair, in the order of their execution; the first failure decides."""
 
     checks: tuple[Check, ...]
 
     @property
     def failed(self) -> Check | None:
+        """The first check that did not pass, None for a kept pair."""
         return next((check for check in self.checks if not check.passed), None)
 
     @property
     def kept(self) -> bool:
+        """True if every check passed."""
         return self.failed is None
+
+    def ledger_row(self, key: str, pair_id: str, scores: Mapping[str, float], message: str = "") -> LedgerRow:
+        """Return the ledger row of the pair. Scores are sorted by name, so that equal pairs have equal ledgers."""
+        measured = {name: float(scores[name]) for name in sorted(scores)}
+        failed = self.failed
+        if failed is None:
+            return LedgerRow(input=key, clip_id=pair_id, status="kept", message=message, scores=measured)
+        return LedgerRow(
+            input=key,
+            clip_id=pair_id,
+            status="rejected",
+            check=failed.name,
+            value=failed.value,
+            threshold=failed.threshold,
+            message=message,
+            scores=measured,
+        )
 
 
 def at_least(name: str, value: float, threshold: float) -> Check:
-    """Passes from the threshold on; nan never passes."""
+    """Return a check that passes from the threshold on; nan never passes."""
     return Check(name, value, threshold, bool(value >= threshold))
 
 
 def at_most(name: str, value: float, threshold: float) -> Check:
-    """Passes up to the threshold; nan never passes."""
+    """Return a check that passes up to the threshold; nan never passes."""
     return Check(name, value, threshold, bool(value <= threshold))
 
 
 def sanity_checks(clip: Clip, reference: np.ndarray) -> list[Check]:
-    """V' is neither black, frozen nor noisy within the face, and is V everywhere else.
+    """Check that V' is neither black, frozen nor noisy within the face.
 
     Args:
         clip: V.
@@ -97,7 +119,8 @@ def sanity_checks(clip: Clip, reference: np.ndarray) -> list[Check]:
     checks = [at_least("black", min(light), BLACK_RATIO)]
     both = face[1:] & face[:-1]
     motion = _mean(np.abs(np.diff(old, axis=0)), both)
-    if motion > 0.5:  # a still original proves nothing
+    # A still original says nothing about motion.
+    if motion > 0.5:
         checks.append(at_least("frozen", _mean(np.abs(np.diff(new, axis=0)), both) / motion, FROZEN_RATIO))
     detail = max(_mean(_detail(old), face), 0.5)
     checks.append(at_most("noise", _mean(_detail(new), face) / detail, NOISE_RATIO))
@@ -105,15 +128,16 @@ def sanity_checks(clip: Clip, reference: np.ndarray) -> list[Check]:
 
 
 def alignment_checks(clip: Clip, reference: np.ndarray) -> list[Check]:
-    """Outside the face V' lies on V: small difference, which no shift and no delay makes smaller (mirrored, late)."""
+    """Check that V' lies on V outside the face: the difference is small, and no shift or delay makes it smaller."""
     outside = ~clip.face_mask
     old, new = _luma(clip.frames)[::4], _luma(reference)[::4]
     if outside.sum() < outside.size // 50:
         return []
     outside = outside[::4]
-    here = _mean(np.abs(old - new), outside)
-    checks = [at_most("outside", here, OUTSIDE_LEVELS)]
-    if here > 0.5:  # otherwise equal already
+    difference = _mean(np.abs(old - new), outside)
+    checks = [at_most("outside", difference, OUTSIDE_LEVELS)]
+    # Below half a grey level the pictures are equal, and the best shift would be noise.
+    if difference > 0.5:
         errors = {
             (dy, dx): _mean(np.abs(old - np.roll(new, (dy, dx), (1, 2))), outside & _rim(outside.shape))
             for dy in range(-SHIFTS, SHIFTS + 1)
@@ -127,13 +151,13 @@ def alignment_checks(clip: Clip, reference: np.ndarray) -> list[Check]:
 
 
 def _delay_check(clip: Clip, reference: np.ndarray) -> list[Check]:
-    """Frames by which V' comes late or early; only a moving picture can tell."""
-    at = np.arange(DELAYS, clip.num_frames - DELAYS, 4)
-    if not len(at):
+    """Check that V' is neither late nor early, which shows in a moving picture only."""
+    frames = np.arange(DELAYS, clip.num_frames - DELAYS, 4)
+    if not len(frames):
         return []
-    old, outside = _luma(clip.frames[at]), ~clip.face_mask[at]
+    old, outside = _luma(clip.frames[frames]), ~clip.face_mask[frames]
     errors = {
-        delay: _mean(np.abs(old - _luma(reference[at + delay])), outside)
+        delay: _mean(np.abs(old - _luma(reference[frames + delay])), outside)
         for delay in range(-DELAYS, DELAYS + 1)
     }
     delay, least = min(errors.items(), key=lambda item: item[1])
@@ -141,23 +165,25 @@ def _delay_check(clip: Clip, reference: np.ndarray) -> list[Check]:
 
 
 def identity_check(one: np.ndarray, other: np.ndarray, threshold: float) -> Check:
-    """Mean cosine between unit embeddings [N,D] of V and V', frame against frame."""
+    """Check the mean cosine between unit embeddings [N,D] of V and V', frame by frame."""
     return at_least("identity", float((one * other).sum(-1).mean()), threshold)
 
 
 def compare_landmarks(one: np.ndarray, other: np.ndarray) -> MouthReading:
-    """Reading from two landmark tracks [N,68,2] (paper B.3): 20 mouth points after Umeyama's alignment.
+    """Compare the 20 mouth points of two landmark tracks [N,68,2] after Umeyama's alignment (paper B.3).
 
-    Aligning by five points follows the paper, but the corners of the mouth among them absorb part of what is to be
-    measured; by eyes and nose alone they do not. Both distances are kept in the scores.
+    The paper aligns by five points. Two of these are the corners of the mouth, which absorb part of the distance;
+    alignment by eyes and nose avoids that. The scores hold both distances.
     """
-    apart = mouth_landmark_distance(one, other, "five")
+    distance = mouth_landmark_distance(one, other, "five")
     rigid = mouth_landmark_distance(one, other, "eyes_nose")
-    known = np.isfinite(apart)
-    if not known.any():
-        return MouthReading(distance=float("nan"), found=0.0)
+    valid = np.isfinite(distance)
+    if not valid.any():
+        return MouthReading(distance=float("nan"), readable=0.0)
     return MouthReading(
-        distance=float(apart[known].mean()), rigid=float(rigid[known].mean()), found=float(known.mean())
+        distance=float(distance[valid].mean()),
+        rigid=float(rigid[valid].mean()),
+        readable=float(valid.mean()),
     )
 
 
@@ -172,30 +198,31 @@ def judge(
     every: int = 6,
     true_landmarks: np.ndarray | None = None,
 ) -> tuple[Verdict, dict[str, float]]:
-    """Verdict on the pair (V', V) and its scores.
+    """Run all checks on the pair (V', V); return the verdict and the scores by name.
 
     Args:
         clip: V with its masks and landmarks.
         reference: V', uint8 [F,H,W,3].
-        embed: the identity network; both videos are cut out by V's landmarks, the pose being V's.
+        embed: the identity network; V's landmarks align both videos, because they share V's pose.
         read_mouth: compares lips.
-        every: networks look at every n-th frame.
-        true_landmarks: of V' [F,68,2], where they are known exactly: nothing is read from pixels then.
+        every: networks read every n-th frame.
+        true_landmarks: exact landmarks of V' [F,68,2], used instead of `read_mouth`.
     """
     checks = [*sanity_checks(clip, reference), *alignment_checks(clip, reference)]
     scores = {check.name: check.value for check in checks}
-    if any(not check.passed for check in checks):  # networks have nothing to say about a broken picture
+    # Networks give no meaningful values for a broken picture.
+    if any(not check.passed for check in checks):
         return Verdict(tuple(checks)), scores
-    known = np.flatnonzero(np.isfinite(clip.landmarks).all(axis=(1, 2)))[::every]
-    frames, new, landmarks = clip.frames[known], reference[known], clip.landmarks[known]
-    checks.append(at_least("frames_with_face", float(len(known)), 1.0))
+    valid = np.flatnonzero(np.isfinite(clip.landmarks).all(axis=(1, 2)))[::every]
+    frames, new, landmarks = clip.frames[valid], reference[valid], clip.landmarks[valid]
+    checks.append(at_least("frames_with_face", float(len(valid)), 1.0))
     if checks[-1].passed:
         if true_landmarks is not None:
-            reading = compare_landmarks(landmarks, true_landmarks[known])
+            reading = compare_landmarks(landmarks, true_landmarks[valid])
         else:
             reading = read_mouth(frames, new, landmarks)
         checks.append(identity_check(embed(frames, landmarks), embed(new, landmarks), identity_threshold))
-        checks.append(at_least("mouths_found", reading.found, 0.5))
+        checks.append(at_least("mouths_found", reading.readable, 0.5))
         checks.append(at_least("mouth_distance", reading.distance, mouth_threshold))
         if np.isfinite(reading.rigid):
             scores["mouth_distance_rigid"] = reading.rigid
@@ -203,7 +230,8 @@ def judge(
 
 
 def _luma(frames: np.ndarray) -> np.ndarray:
-    return frames.astype(np.float32) @ np.float32([0.299, 0.587, 0.114])
+    """Grey levels float32 [F,H,W] of frames [F,H,W,3]."""
+    return frames.astype(np.float32) @ LUMA
 
 
 def _detail(luma: np.ndarray) -> np.ndarray:
@@ -213,6 +241,7 @@ def _detail(luma: np.ndarray) -> np.ndarray:
 
 
 def _rim(shape: tuple[int, ...]) -> np.ndarray:
+    """Mask [F,H,W] without the border, where a shifted picture wraps around."""
     inside = np.zeros(shape, bool)
     inside[:, SHIFTS:-SHIFTS, SHIFTS:-SHIFTS] = True
     return inside

@@ -1,4 +1,4 @@
-"""The trained generator of a pair run, wherever the user points."""
+"""The trained generator of a pair run, in any of the folders that a user may name."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from xdub.model.codec import Codec
 from xdub.model.dit import VideoDiT
 from xdub.model.tensor_file import read_tensors
 
-PLACES = (
-    "model.safetensors",  # an export
-    "export/model.safetensors",  # RUN/generator
-    "generator/export/model.safetensors",  # RUN
-    "generator.safetensors",  # a bundle
+FILES = (
+    "model.safetensors",
+    "export/model.safetensors",
+    "generator/export/model.safetensors",
+    "generator.safetensors",
 )
+"""Path of the weights in an export, in the folder of the phase, in a run, and in a bundle."""
 
 
 def generator_file(folder: str | Path) -> Path:
-    """The weights in an export, a phase's folder, a run or a bundle (`tiny` is the shipped one).
+    """Find the weights in an export, a phase's folder, a run or a bundle (`tiny` is the shipped one).
 
-    UserError names what was looked for.
+    UserError lists the files that were looked for.
     """
     folder = bundle_path(folder)
     if folder.is_file() and folder.suffix == ".safetensors":
@@ -32,11 +33,11 @@ def generator_file(folder: str | Path) -> Path:
         raise UserError(
             f"--generator {folder}: no such folder; train one with `xdub train generator`, or give tiny"
         )
-    for place in PLACES:
-        if (folder / place).is_file():
-            return folder / place
+    for file in FILES:
+        if (folder / file).is_file():
+            return folder / file
     raise UserError(
-        f"--generator {folder}: holds none of {', '.join(PLACES)}; train one with `xdub train generator`"
+        f"--generator {folder}: holds none of {', '.join(FILES)}; train one with `xdub train generator`"
     )
 
 

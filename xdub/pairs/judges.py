@@ -11,21 +11,21 @@ from xdub.pairs.filters import Embed, MouthReading, ReadMouth, compare_landmarks
 from xdub.perception.mouth import ARCFACE_112
 
 TEMPLATE_EYES = float(np.linalg.norm(ARCFACE_112[1] - ARCFACE_112[0]))
-"""Distance of the eyes in the 112 px template, px."""
+"""Distance between the eyes in the 112 px template, px."""
 MOVED = 0.42
-"""Median ratio of both readings over generated pairs of rendered heads."""
+"""Distance of the mouth's points per change of its opening: median over generated pairs of rendered heads."""
 
 
 @dataclass(frozen=True)
 class Judges:
-    """Who looks at a pair."""
+    """Networks that measure a pair."""
 
     embed: Embed
     read_mouth: ReadMouth
 
 
 class TrackedMouths:
-    """Lips by the face tracker, which looks at V and V' alike, so that its habits cancel (paper B.3)."""
+    """Compares lips by the face tracker, run on both V and V' so that its systematic errors cancel (paper B.3)."""
 
     def __init__(self) -> None:
         from xdub.perception.faces import FaceTracker
@@ -33,16 +33,18 @@ class TrackedMouths:
         self._tracker = FaceTracker()
 
     def __call__(self, frames: np.ndarray, new: np.ndarray, landmarks: np.ndarray) -> MouthReading:
+        """See `xdub.pairs.filters.ReadMouth`."""
         return compare_landmarks(
             self._tracker.track(frames).landmarks68, self._tracker.track(new).landmarks68
         )
 
 
 class ReadMouths:
-    """Lips by the opening that a small network reads off the pixels: far cheaper, and blind to shapes but opening.
+    """Compares lips by the mouth opening that a small network reads from pixels.
 
-    A jaw that opens moves the lower lip, the corners little and the upper lip not at all: the 20 points' mean distance
-    is `MOVED` of the change of the gap. That makes values comparable to those of landmarks.
+    The network is far cheaper than the tracker, but it measures the opening only. An opening jaw moves the lower lip
+    fully, the corners little and the upper lip not at all, so the mean distance of the 20 points is `MOVED` times the
+    change of the gap. That factor makes the values comparable to those of landmarks.
     """
 
     def __init__(self) -> None:
@@ -51,14 +53,15 @@ class ReadMouths:
         self._readout = MouthReadout.shipped()
 
     def __call__(self, frames: np.ndarray, new: np.ndarray, landmarks: np.ndarray) -> MouthReading:
-        apart = np.abs(self._readout.read(frames, landmarks) - self._readout.read(new, landmarks))
-        known = np.isfinite(apart)
-        distance = MOVED * TEMPLATE_EYES * float(apart[known].mean()) if known.any() else float("nan")
-        return MouthReading(distance=distance, found=float(known.mean()))
+        """See `xdub.pairs.filters.ReadMouth`."""
+        change = np.abs(self._readout.read(frames, landmarks) - self._readout.read(new, landmarks))
+        valid = np.isfinite(change)
+        distance = MOVED * TEMPLATE_EYES * float(change[valid].mean()) if valid.any() else float("nan")
+        return MouthReading(distance=distance, readable=float(valid.mean()))
 
 
 def load_judges(perception: PerceptionConfig, device: str = "cpu") -> Judges:
-    """The judges a recipe names. UserError if weights cannot be had."""
+    """Load the judges that a recipe names. UserError if their weights are missing and cannot be downloaded."""
     from xdub.perception.identity.load import load_identity
 
     identity = load_identity(perception).to(device)

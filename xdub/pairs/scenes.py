@@ -1,10 +1,10 @@
-"""Where a user's own pairs lie on disk, and whether two files can be one pair at all.
+"""The files of a user's own pairs, and the test whether two videos can be one pair.
 
     SRC/<scene>/original.mp4   V: an avatar speaks A, moving by M
     SRC/<scene>/dubbed.mp4     V': the same avatar, pose, camera and light; its lips speak A'
-    SRC/<scene>/audio.wav      A, where the original has no sound track of its own
+    SRC/<scene>/audio.wav      A, if the original has no sound track of its own
 
-SRC may be one scene, or hold scenes at any depth; other containers (.mov, .mkv, .avi, ...) do as well.
+SRC may be one scene, or hold scenes at any depth. Other containers (.mov, .mkv, .avi, ...) are accepted.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from xdub.errors import UserError
 from xdub.media import VideoInfo, probe
 
 ORIGINAL, DUBBED, AUDIO = "original", "dubbed", "audio.wav"
+"""Stems of the two videos, and name of the sound file."""
 LAYOUT = f"SRC/<scene>/{ORIGINAL}.mp4 and {DUBBED}.mp4, with {AUDIO} if the original is silent"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """The files of one pair; ``audio`` is None where the original's own sound track is meant."""
+    """The files of one pair; ``audio`` is None if the original's own sound track is used."""
 
     original: Path
     dubbed: Path
@@ -31,43 +32,46 @@ class Scene:
 
 
 def find_scenes(sources: Sequence[str | Path]) -> list[Path]:
-    """Folders with an original or a dubbed video in them, in order of their names, each once.
+    """Find the folders with an original or a dubbed video, in order of their names, each once.
 
-    UserError: a source is no folder, or there is not one scene in it.
+    UserError if a source is not a folder or holds no scene.
     """
     folders: list[Path] = []
     for source in map(Path, sources):
         if not source.is_dir():
-            raise UserError(f"{source}: no such folder; pairs to import lie as {LAYOUT}")
+            raise UserError(f"{source}: no such folder; pairs to import are laid out as {LAYOUT}")
         inside = sorted({path.parent for path in source.rglob("*") if _named(path, ORIGINAL, DUBBED)})
         if not inside:
-            raise UserError(f"{source}: holds no {ORIGINAL}.mp4; pairs to import lie as {LAYOUT}")
+            raise UserError(f"{source}: holds no {ORIGINAL}.mp4; pairs to import are laid out as {LAYOUT}")
         folders += inside
     return list(dict.fromkeys(folders))
 
 
 def open_scene(folder: Path) -> Scene:
-    """The scene in a folder. UserError: a file is missing, is there twice, or the two videos are no twins in size,
-    rate and length.
+    """Open the scene in a folder.
+
+    UserError if a file is missing or ambiguous, or if the videos differ in size, frame rate or length.
     """
     original, dubbed = (_only(folder, stem) for stem in (ORIGINAL, DUBBED))
     audio = folder / AUDIO
-    one, other = probe(original), probe(dubbed)
-    if not audio.is_file() and not one.has_audio:
+    infos = probe(original), probe(dubbed)
+    if not audio.is_file() and not infos[0].has_audio:
         raise UserError(f"{folder}: {original.name} has no sound and there is no {AUDIO}; add V's speech")
-    for what, values in (
-        ("size", [f"{info.width}x{info.height}" for info in (one, other)]),
-        ("frame rate", [f"{info.fps:.3f}" for info in (one, other)]),
-        ("length in frames", [str(info.frames) for info in (one, other)]),
+    for property, values in (
+        ("size", [f"{info.width}x{info.height}" for info in infos]),
+        ("frame rate", [f"{info.fps:.3f}" for info in infos]),
+        ("length in frames", [str(info.frames) for info in infos]),
     ):
         if values[0] != values[1]:
-            told = f"{original.name} {values[0]}, {dubbed.name} {values[1]}"
-            raise UserError(f"{folder}: the videos differ in {what} ({told}); render both from one sequence")
+            both = f"{original.name} {values[0]}, {dubbed.name} {values[1]}"
+            raise UserError(
+                f"{folder}: the videos differ in {property} ({both}); render both from one sequence"
+            )
     return Scene(original=original, dubbed=dubbed, audio=audio if audio.is_file() else None)
 
 
 def check_sound(scene: Scene, info: VideoInfo, seconds: float, slack: float = 0.2) -> None:
-    """UserError if ``audio.wav`` cannot be the sound of a video that lasts so long."""
+    """Raise UserError if ``audio.wav`` lasts ``seconds`` and the video more than ``slack`` seconds more or less."""
     if scene.audio is not None and abs(seconds - info.duration) > slack:
         raise UserError(
             f"{scene.audio} lasts {seconds:.2f} s, {scene.original.name} {info.duration:.2f} s; give V's own speech"
@@ -79,10 +83,10 @@ def _named(path: Path, *stems: str) -> bool:
 
 
 def _only(folder: Path, stem: str) -> Path:
-    found = sorted(path for path in folder.iterdir() if _named(path, stem))
-    if not found:
-        raise UserError(f"{folder}: {stem}.mp4 is missing; a pair lies as {LAYOUT}")
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise UserError(f"{folder}: {len(found)} files could be {stem}.mp4 ({names}); keep one")
-    return found[0]
+    files = sorted(path for path in folder.iterdir() if _named(path, stem))
+    if not files:
+        raise UserError(f"{folder}: {stem}.mp4 is missing; a pair is laid out as {LAYOUT}")
+    if len(files) > 1:
+        names = ", ".join(path.name for path in files)
+        raise UserError(f"{folder}: {len(files)} files could be {stem}.mp4 ({names}); keep one")
+    return files[0]

@@ -1,4 +1,4 @@
-"""Where segments were joined: does the face jump there? (paper B.3: windows bridged by motion frames)"""
+"""Jumps of the face at the seams between segments (paper B.3: windows bridged by motion frames)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from xdub.dub.segments import plan_segments
 
 
 def seams(num_frames: int, window: int, motion: int) -> list[int]:
-    """First frame of every segment but the first: frame n is of another segment than frame n - 1."""
+    """Return the first frame of every segment but the first: frame n belongs to another segment than frame n - 1."""
     return [segment.keep for segment in plan_segments(num_frames, window, motion)[1:]]
 
 
 def changes(frames: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Mean absolute difference [F-1], grey levels, of each frame to the one before, within the mask of both.
+    """Compute the mean absolute difference [F-1] of each frame to the previous one, grey levels.
 
     Args:
-        frames: uint8 [F,H,W,3]. mask: bool [F,H,W]. nan where the masks of two frames have nothing in common.
+        frames: uint8 [F,H,W,3].
+        mask: bool [F,H,W]; pixels in the masks of both frames count, and without any the result is nan.
     """
     out = np.full(max(0, len(frames) - 1), np.nan)
     for n in range(len(out)):
@@ -29,20 +30,21 @@ def changes(frames: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def seam_ratio(frames: np.ndarray, mask: np.ndarray, joints: Sequence[int]) -> float:
-    """Mean change at the seams over the mean change elsewhere; 1 is a joint that nobody sees.
+    """Compute the mean change at the seams over the mean change elsewhere; 1 is an invisible seam.
 
-    nan without seams, and where nothing changes elsewhere.
+    nan without seams, and for a video that does not change elsewhere.
     """
     change = changes(frames, mask)
-    here = np.zeros(len(change), bool)
-    here[[joint - 1 for joint in joints]] = True
-    at, elsewhere = change[here & np.isfinite(change)], change[~here & np.isfinite(change)]
-    if not len(at) or not len(elsewhere) or not elsewhere.mean():
+    is_seam = np.zeros(len(change), bool)
+    is_seam[[joint - 1 for joint in joints]] = True
+    valid = np.isfinite(change)
+    at_seams, elsewhere = change[is_seam & valid], change[~is_seam & valid]
+    if not len(at_seams) or not len(elsewhere) or not elsewhere.mean():
         return float("nan")
-    return float(at.mean() / elsewhere.mean())
+    return float(at_seams.mean() / elsewhere.mean())
 
 
 def seam_scores(frames: np.ndarray, mask: np.ndarray, joints: Sequence[int]) -> dict[str, float]:
-    """{"seam": ratio} of a video that has seams to measure, else nothing."""
+    """Return {"seam": ratio} for a video with measurable seams, else an empty dictionary."""
     ratio = seam_ratio(frames, mask, joints)
     return {"seam": ratio} if np.isfinite(ratio) else {}

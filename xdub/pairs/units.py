@@ -1,8 +1,8 @@
 """The work of a pair run: every input once, in units whose content depends on data, recipe and seed alone.
 
 A unit is sampled as one batch and committed as one shard. Because its members never depend on how many workers there
-are or on what was done before, a run that was killed continues with the same units and makes the same pairs, bit for
-bit.
+are or on what was done before, a run that was killed continues with the same units and builds the same pairs, bit
+for bit.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from xdub.pairs.audio_choice import Choice, SpeechIndex, Utterance
 from xdub.seeding import stable_seed
 
 GENERATED, TWIN = "generated", "twin"
+"""Kinds of pairs: V' from the generator, or the rendered twin of V."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A row of the data set as far as planning needs it."""
+    """The columns of a data set's row that planning needs."""
 
     clip_id: str
     speaker: str
@@ -32,19 +33,21 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """One input of the ledger and the pair it is to become."""
+class PairJob:
+    """One input of the ledger, and the pair to build from it."""
 
     key: str
-    """The ledger's input: the clip id; with "+" and the twin's id for an exact pair."""
+    """Name in the ledger: the clip id, followed by "+" and the twin's id for an exact pair."""
     kind: str
+    """`GENERATED` or `TWIN`."""
     row: int
-    """Of V in the data set."""
+    """Row of V in the data set."""
     pair_id: str
+    """16 hex digits, decided by everything that decides the pair's content."""
     choices: tuple[tuple[int, Choice], ...] = ()
-    """(row, choice) of the speech of a generated V', best first."""
+    """(row, choice) of the possible speech of a generated V', best first."""
     twin_row: int | None = None
-    """Of V' in the data set, for an exact pair."""
+    """Row of V' in the data set, for an exact pair."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,11 @@ class Unit:
     """Jobs that are sampled together."""
 
     number: int
-    jobs: tuple[Job, ...]
+    jobs: tuple[PairJob, ...]
 
 
 def read_entries(manifest: Manifest) -> list[Entry]:
-    """The few columns that planning needs, of all rows (no pixels are read)."""
+    """Read the few columns that planning needs, of all rows; no pixels are read."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -75,19 +78,19 @@ def read_entries(manifest: Manifest) -> list[Entry]:
 
 
 def plan_units(entries: Iterable[Entry], recipe: Recipe, *, generator_digest: str, seed: int) -> list[Unit]:
-    """All units of a run. Exact pairs come first: they cost nothing."""
+    """Plan all units of a run. Exact pairs come first because they need no generator."""
     entries = list(entries)
     rows = {entry.clip_id: row for row, entry in enumerate(entries)}
     index = SpeechIndex(
         Utterance(clip_id=e.clip_id, speaker=e.speaker, num_frames=e.num_frames) for e in entries
     )
-    facts = json.dumps([generator_digest, seed, what_decides(recipe)], sort_keys=True)
+    facts = json.dumps([generator_digest, seed, deciding_sections(recipe)], sort_keys=True)
     generated = []
     for row, entry in enumerate(entries):
         target = Utterance(clip_id=entry.clip_id, speaker=entry.speaker, num_frames=entry.num_frames)
         choices = index.choices(target, seed)
         generated.append(
-            Job(
+            PairJob(
                 key=entry.clip_id,
                 kind=GENERATED,
                 row=row,
@@ -104,8 +107,8 @@ def plan_units(entries: Iterable[Entry], recipe: Recipe, *, generator_digest: st
 
 def _twin_jobs(
     entries: list[Entry], rows: dict[str, int], share: float, num_generated: int, facts: str, seed: int
-) -> list[Job]:
-    """Exact pairs of rendered twins, in both directions, as many as make their share of all pairs, or all."""
+) -> list[PairJob]:
+    """Plan exact pairs of rendered twins, in both directions, up to their share of all pairs."""
     both = []
     for row, entry in enumerate(entries):
         other = rows.get(entry.twin_of or "")
@@ -114,25 +117,27 @@ def _twin_jobs(
     both = sorted(
         set(both), key=lambda pair: stable_seed("twin", seed, *(entries[row].clip_id for row in pair))
     )
-    wanted = len(both) if share >= 1 else round(share / (1 - share) * num_generated)
+    count = len(both) if share >= 1 else round(share / (1 - share) * num_generated)
     jobs = []
-    for row, twin_row in both[:wanted]:
+    for row, twin_row in both[:count]:
         clip_id, twin_id = entries[row].clip_id, entries[twin_row].clip_id
         pair_id = _pair_id(TWIN, clip_id, [twin_id], facts)
-        jobs.append(Job(key=f"{clip_id}+{twin_id}", kind=TWIN, row=row, pair_id=pair_id, twin_row=twin_row))
+        jobs.append(
+            PairJob(key=f"{clip_id}+{twin_id}", kind=TWIN, row=row, pair_id=pair_id, twin_row=twin_row)
+        )
     return jobs
 
 
 def _pair_id(kind: str, clip_id: str, others: list, facts: str) -> str:
-    """16 hex digits of everything that decides the pair's content."""
+    """Hash everything that decides the pair's content to 16 hex digits."""
     return hashlib.sha256(json.dumps([kind, clip_id, others, facts]).encode()).hexdigest()[:16]
 
 
-def what_decides(recipe: Recipe) -> dict:
-    """The sections of a recipe that decide what a pair looks like and whether it is kept."""
+def deciding_sections(recipe: Recipe) -> dict:
+    """Return the sections of a recipe that decide how a pair looks and whether it is kept."""
     raw = recipe.to_dict()
     return {name: raw[name] for name in ("video", "codec", "audio", "model", "pairs", "perception")}
 
 
-def _batches(jobs: list[Job], size: int) -> list[list[Job]]:
+def _batches(jobs: list[PairJob], size: int) -> list[list[PairJob]]:
     return [jobs[n : n + size] for n in range(0, len(jobs), size)]

@@ -1,4 +1,4 @@
-"""What one worker does with a unit: read, generate, composite, judge, relight, encode (paper 3.1.2, B.3)."""
+"""The work on one unit of pairs: read, generate, composite, judge, relight, encode (paper 3.1.2, B.3)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from xdub.config import Recipe, recipe_from_dict
 from xdub.data.clip import Clip, to_row
-from xdub.data.shards import LedgerRow, ShardReader, read_manifest
+from xdub.data.ledger import LedgerRow
+from xdub.data.manifest import read_manifest
+from xdub.data.shards import ShardReader
 from xdub.dub.tracks import Track, generate
 from xdub.dub.window_sampler import WindowSampler
 from xdub.errors import UserError
@@ -24,41 +26,53 @@ from xdub.pairs.audio_choice import OWN_SHIFTED, Choice, cut_audio
 from xdub.pairs.composite import composite
 from xdub.pairs.filters import Verdict, judge
 from xdub.pairs.generator import load_generator
-from xdub.pairs.judged import judged_row
 from xdub.pairs.judges import Judges, load_judges
 from xdub.pairs.relight import draw_light, is_uniformly_lit, relight
 from xdub.pairs.seams import seam_scores, seams
-from xdub.pairs.units import TWIN, Job, Unit
+from xdub.pairs.units import TWIN, PairJob, Unit
 from xdub.seeding import rng
+
+Result = TypeVar("Result")
 
 
 @dataclass
 class Outcome:
-    """What a unit became: one entry a job, in the unit's order."""
+    """Result of a unit; `rows` and `ledger` have one entry per job, in the unit's order."""
 
     unit: int
+    """Number of the unit."""
     rows: list[dict[str, Any] | None] = field(default_factory=list)
     """Encoded pair (`to_row`), or None if it was not kept."""
     ledger: list[LedgerRow] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
-    """By step: read, sample, judge, encode."""
+    """Time by step: read, sample, judge, encode."""
 
 
 @dataclass
-class _Task:
-    """A job on its way."""
+class _Request:
+    """V of a job and the speech that V' gets."""
 
-    job: Job
-    clip: Clip | None = None
-    speech: np.ndarray | None = None
-    choice: Choice | None = None
-    reference: np.ndarray | None = None
+    clip: Clip
+    speech: np.ndarray
+    """float32 [640 F]"""
+    choice: Choice
+
+
+@dataclass
+class _Candidate:
+    """V and V' before the filters."""
+
+    clip: Clip
+    reference: np.ndarray
+    """V', uint8 [F,H,W,3]"""
+    message: str
+    """Origin of the speech, for the ledger."""
     true_landmarks: np.ndarray | None = None
-    error: Exception | None = None
+    """[F,68,2] of V', for exact pairs."""
 
 
 class PairWorker:
-    """Generator, codec, audio encoder and judges, resident; one unit at a time."""
+    """Generator, codec, audio encoder and judges in memory; processes one unit at a time."""
 
     def __init__(
         self,
@@ -71,6 +85,7 @@ class PairWorker:
         threads: int | None = None,
         judges: Judges | None = None,
     ) -> None:
+        """Load all networks; the arguments are those of `xdub.pairs.build.build_pairs`."""
         if threads is not None:
             torch.set_num_threads(threads)
         self.recipe = recipe if isinstance(recipe, Recipe) else recipe_from_dict(recipe)
@@ -92,59 +107,58 @@ class PairWorker:
         self.reader = ShardReader(read_manifest(data))
 
     def run(self, unit: Unit) -> Outcome:
-        """All pairs of the unit. A job that fails gets a ledger row and does not hurt the others."""
-        outcome, clock = Outcome(unit.number), _Clock()
-        tasks = [_Task(job) for job in unit.jobs]
-        for task in tasks:
-            _guarded(task, self._read)
-        clock.lap("read")
-        self._sample([task for task in tasks if task.error is None and task.job.kind != TWIN])
-        clock.lap("sample")
-        sampling = clock.seconds["sample"] / max(1, len(tasks))
-        for task in tasks:
+        """Build all pairs of the unit. A job that fails gets a ledger row and does not affect the others."""
+        outcome, timer = Outcome(unit.number), _StepTimer()
+        inputs = [_attempt(self._read, job) for job in unit.jobs]
+        timer.lap("read")
+        generated = iter(self._sample([item for item in inputs if isinstance(item, _Request)]))
+        candidates = [next(generated) if isinstance(item, _Request) else item for item in inputs]
+        timer.lap("sample")
+        sampling = timer.seconds["sample"] / max(1, len(unit.jobs))
+        for job, candidate in zip(unit.jobs, candidates, strict=True):
             begin = time.perf_counter()
-            row, entry = self._finish(task)
+            row, entry = self._finish(job, candidate)
             seconds = round(sampling + time.perf_counter() - begin, 3)
             outcome.rows.append(row)
             outcome.ledger.append(replace(entry, worker=self.name, seconds=seconds))
-        clock.lap("judge")
-        outcome.seconds = clock.seconds
+        timer.lap("judge")
+        outcome.seconds = timer.seconds
         return outcome
 
-    def _read(self, task: _Task) -> None:
-        job = task.job
-        task.clip = self.reader.clip(job.row)
-        if job.kind == TWIN:
+    def _read(self, job: PairJob) -> _Request | _Candidate:
+        """Read V, and the twin of an exact pair or the speech of a generated one."""
+        clip = self.reader.clip(job.row)
+        if job.twin_row is not None:
             twin = self.reader.clip(job.twin_row)
-            task.reference, task.true_landmarks = twin.frames, twin.landmarks
-            return
+            return _Candidate(clip, twin.frames, f"speech={job.kind}", twin.landmarks)
         for row, choice in job.choices:
-            speech = self._speech(row, task.clip, choice)
+            speech = self._speech(row, clip, choice)
             if speech is not None:
-                task.speech = cut_audio(speech, choice.start, task.clip.num_frames)
-                task.choice = choice
-                return
+                return _Request(clip, cut_audio(speech, choice.start, clip.num_frames), choice)
+        raise UserError(f"clip {clip.clip_id}: no speech for V'")
 
     def _speech(self, row: int, clip: Clip, choice: Choice) -> np.ndarray | None:
-        """The chosen speech; None if it is the clip's own recording after all, or cannot be read (another will do)."""
+        """Read the chosen speech; None, so that the next one is tried, if it is the clip's own or cannot be read."""
         if choice.rule == OWN_SHIFTED:
             return clip.audio
         try:
             speech = self.reader.clip(row).audio
         except UserError:
-            return None  # its own row of the ledger says so
+            # The unreadable clip is an input too, and fails in a ledger row of its own.
+            return None
         return None if _same(speech, clip.audio) else speech
 
-    def _sample(self, tasks: list[_Task]) -> None:
+    def _sample(self, requests: list[_Request]) -> list[_Candidate]:
+        """Generate V' for all requests as one batch."""
         pairs = self.recipe.pairs
         tracks = [
             Track(
-                frames=task.clip.frames,
-                features=self.audio_encoder.encode(task.speech),
-                noise=("pair", self.seed, task.clip.clip_id),
-                hidden=task.clip.visible_mask,
+                frames=request.clip.frames,
+                features=self.audio_encoder.encode(request.speech),
+                noise=("pair", self.seed, request.clip.clip_id),
+                hidden=request.clip.visible_mask,
             )
-            for task in tasks
+            for request in requests
         ]
         generated = generate(
             tracks,
@@ -153,75 +167,83 @@ class PairWorker:
             motion=pairs.motion_frames,
             batch=max(1, len(tracks)),
         )
-        for task, frames in zip(tasks, generated, strict=True):
-            clip = task.clip
-            task.reference = composite(
-                clip.frames, frames, clip.face_mask, clip.occluder_mask, pairs.feather_px
-            )
+        candidates = []
+        for request, frames in zip(requests, generated, strict=True):
+            clip, choice = request.clip, request.choice
+            reference = composite(clip.frames, frames, clip.face_mask, clip.occluder_mask, pairs.feather_px)
+            candidates.append(_Candidate(clip, reference, f"speech={choice.rule} from={choice.clip_id}"))
+        return candidates
 
-    def _finish(self, task: _Task) -> tuple[dict[str, Any] | None, LedgerRow]:
-        verdict = scores = None
-        if task.error is None:
-            verdict, scores = _guarded(task, self._judge) or (None, None)
-        if verdict is None:
-            message = " ".join(f"{type(task.error).__name__}: {task.error}".split())[:300]
-            return None, LedgerRow(input=task.job.key, status="failed", check="error", message=message)
-        rule = task.choice.rule if task.choice else task.job.kind
-        told = f"speech={rule}" + (f" from={task.choice.clip_id}" if task.choice else "")
-        entry = judged_row(task.job.key, task.job.pair_id, verdict, scores, told)
-        return to_row(self._pair(task, scores)) if verdict.kept else None, entry
+    def _finish(
+        self, job: PairJob, candidate: _Candidate | Exception
+    ) -> tuple[dict[str, Any] | None, LedgerRow]:
+        """Judge a candidate; return the encoded pair if it is kept, and its ledger row."""
+        if isinstance(candidate, Exception):
+            return None, _failed_row(job, candidate)
+        result = _attempt(self._judge, job, candidate)
+        if isinstance(result, Exception):
+            return None, _failed_row(job, result)
+        verdict, scores = result
+        entry = verdict.ledger_row(job.key, job.pair_id, scores, candidate.message)
+        return to_row(self._pair(job, candidate, scores)) if verdict.kept else None, entry
 
-    def _judge(self, task: _Task) -> tuple[Verdict, dict[str, float]]:
+    def _judge(self, job: PairJob, candidate: _Candidate) -> tuple[Verdict, dict[str, float]]:
+        clip, pairs = candidate.clip, self.recipe.pairs
         verdict, scores = judge(
-            task.clip,
-            task.reference,
+            clip,
+            candidate.reference,
             embed=self.judges.embed,
             read_mouth=self.judges.read_mouth,
-            identity_threshold=self.recipe.pairs.identity_threshold,
-            mouth_threshold=self.recipe.pairs.mouth_threshold,
-            true_landmarks=task.true_landmarks,
+            identity_threshold=pairs.identity_threshold,
+            mouth_threshold=pairs.mouth_threshold,
+            true_landmarks=candidate.true_landmarks,
         )
-        if task.job.kind != TWIN:
-            pairs = self.recipe.pairs
-            joints = seams(task.clip.num_frames, pairs.segment_frames, pairs.motion_frames)
-            scores |= seam_scores(task.reference, task.clip.visible_mask, joints)
+        if job.kind != TWIN:
+            joints = seams(clip.num_frames, pairs.segment_frames, pairs.motion_frames)
+            scores |= seam_scores(candidate.reference, clip.visible_mask, joints)
         return verdict, scores
 
-    def _pair(self, task: _Task, scores: dict[str, float]) -> Clip:
-        """The row of the pair: V is the target, V' the reference; both in new light if it is their turn."""
-        clip, reference = task.clip, task.reference
-        draw = rng("relight", self.seed, task.job.pair_id)
+    def _pair(self, job: PairJob, candidate: _Candidate, scores: dict[str, float]) -> Clip:
+        """Return the pair as a clip: V is the target, V' the reference; a share of the pairs is relit."""
+        clip, reference = candidate.clip, candidate.reference
+        draw = rng("relight", self.seed, job.pair_id)
         if draw.uniform() < self.recipe.pairs.relight and is_uniformly_lit(clip.frames, clip.occluder_mask):
             light = draw_light(draw)
             clip = replace(clip, frames=relight(clip.frames, light))
             reference = relight(reference, light)
             scores = scores | {"relit": 1.0}
-        source = f"pair:{task.job.kind}:{clip.source}"
-        return replace(clip, clip_id=task.job.pair_id, source=source, reference=reference, scores=scores)
+        source = f"pair:{job.kind}:{clip.source}"
+        return replace(clip, clip_id=job.pair_id, source=source, reference=reference, scores=scores)
 
 
-class _Clock:
-    """Seconds by step."""
+class _StepTimer:
+    """Measures seconds by step."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:
+        """Record the time since the last call as that of the step ``name``."""
         now = time.perf_counter()
         self.seconds[name] = now - self._last
         self._last = now
 
 
-def _guarded(task: _Task, step: Callable[[_Task], Any]) -> Any:
-    """The step's result; what it raises is kept for the ledger, where every input ends."""
+def _attempt(step: Callable[..., Result], *arguments: Any) -> Result | Exception:
+    """Return the result of a step, or the error it raised, which ends in the ledger."""
     try:
-        return step(task)
+        return step(*arguments)
     except Exception as error:
-        task.error = error
-        return None
+        return error
+
+
+def _failed_row(job: PairJob, error: Exception) -> LedgerRow:
+    message = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return LedgerRow(input=job.key, status="failed", check="error", message=message)
 
 
 def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Return True if one recording begins with the other."""
     length = min(len(one), len(other))
     return np.array_equal(one[:length], other[:length])

@@ -1,0 +1,54 @@
+"""The size of a pool of pair workers, and the pool's state at one moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from xdub.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """Number of workers, and the resources that each of them reserves."""
+
+    least: int = 1
+    """Workers kept until the end, even while idle."""
+    most: int = 1
+    """Upper bound of workers at one time."""
+    cpus: float = 0.5
+    """Logical CPUs of a worker."""
+    gpus: float | None = None
+    """GPUs of a worker; None means one each if the cluster has any."""
+    resources: dict[str, float] = field(default_factory=dict)
+    """Custom resources of Ray, e.g. {"pairgen": 1}, which keep workers off the training machines."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.least <= self.most or self.most < 1:
+            raise UserError(f"workers={self.least}:{self.most}: at least one is needed, MIN no more than MAX")
+
+    @classmethod
+    def parse(cls, text: str, **others: Any) -> Workers:
+        """Parse a number or a range, ``4`` or ``0:8``; ``others`` are further fields."""
+        try:
+            numbers = [int(part) for part in text.split(":")]
+            least, most = numbers if len(numbers) == 2 else (numbers[0], *numbers)
+        except (ValueError, IndexError):
+            raise UserError(f"workers={text}: give a number, or MIN:MAX such as 0:8") from None
+        return cls(least=least, most=most, **others)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolState:
+    """Counts of workers and waiting units, for the progress line and the tracker."""
+
+    ready: int = 0
+    """Workers that have loaded their networks."""
+    busy: int = 0
+    """Workers with a unit."""
+    starting: int = 0
+    """Workers that load, or wait for a machine."""
+    queue: int = 0
+    """Units without a worker."""
+    lost: int = 0
+    """Workers that died so far."""
