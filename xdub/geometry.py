@@ -1,6 +1,10 @@
-"""Rates and window sizes that every part shares; factors of time and space belong to the codec (paper B.2, B.6)."""
+"""Rates and window sizes that every part shares, and how a codec divides a video (paper B.2, B.6)."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xdub.errors import UserError
 
 FPS = 25
 """Frames a second of every clip, window and dubbed video."""
@@ -14,3 +18,50 @@ AUDIO_WINDOW = 16
 """Rows of audio features that one latent frame attends to."""
 AUDIO_MARGIN = 4
 """Rows of audio features that a training window carries before its first and after its last frame."""
+
+
+@dataclass(frozen=True)
+class CodecGeometry:
+    """How a causal codec divides a video of F frames, H x W px, into latents [C, f, h, w].
+
+    The first latent holds one frame and every later one ``time`` frames, so only F = time k + 1 frames fit.
+    """
+
+    channels: int
+    """C, channels of a latent."""
+    time: int
+    """Video frames of a latent after the first."""
+    space: int
+    """Side, px, of the square that one latent position covers."""
+
+    def fits(self, frames: int) -> bool:
+        """Return whether ``frames`` video frames are a whole number of latents."""
+        return frames >= 1 and frames % self.time == 1 % self.time
+
+    def latent_frames(self, frames: int) -> int:
+        """Return f for F video frames. UserError if F does not fit."""
+        if not self.fits(frames):
+            raise UserError(
+                f"{frames} frames do not fit the causal codec: use {self.time}k + 1, "
+                f"e.g. {6 * self.time + 1} or {19 * self.time + 1}"
+            )
+        return 1 + (frames - 1) // self.time
+
+    def frames(self, latents: int) -> int:
+        """Return F for f latent frames: the inverse of `latent_frames`."""
+        return 1 + self.time * (latents - 1)
+
+    def longest(self, frames: int) -> int:
+        """Return the largest number of frames up to ``frames`` (at least 1) that fits."""
+        return frames - (frames - 1) % self.time
+
+    def latent_side(self, pixels: int) -> int:
+        """Return the number of latent positions along a side of ``pixels``. UserError if the side does not divide."""
+        if pixels % self.space:
+            raise UserError(f"a side of {pixels} px is not divisible by the codec's {self.space} px")
+        return pixels // self.space
+
+    @property
+    def rows_per_latent(self) -> int:
+        """Rows of audio features of the frames of one latent after the first."""
+        return ROWS_PER_FRAME * self.time

@@ -132,7 +132,7 @@ def batch(case: Case, device: torch.device) -> dict[str, Any]:
         "z0": noise(shaped["z_t"]),
         "z_ref": noise(shaped["z_ref"]),
         "audio": noise(shaped["audio"]),
-        "starts": torch.from_numpy(audio_starts(frames)).to(device),
+        "starts": torch.from_numpy(audio_starts(frames, case.recipe.codec.geometry)).to(device),
         "face_mask": mask,
         "lip_mask": mask,
         "epochs": torch.zeros(case.batch, dtype=torch.int64),

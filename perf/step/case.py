@@ -8,7 +8,6 @@ from typing import Any
 
 from xdub.config import Recipe, expert_of
 from xdub.config.recipe import MAX_SIZE
-from xdub.model.codec import SPACE_FACTOR
 from xdub.plan.flops import ENCODED, step_parts, train_step_flops
 from xdub.plan.gpus import Gpu
 from xdub.plan.memory import memory
@@ -98,7 +97,7 @@ def cases(
 
 def at_tokens(recipe: Recipe, phase: str, wanted: int) -> Recipe:
     """The recipe with its own window, at the side of the picture that brings a sample nearest to ``wanted`` tokens."""
-    step = SPACE_FACTOR * max(recipe.model.patch[1:])
+    step = recipe.codec.geometry.space * max(recipe.model.patch[1:])
     sized = [
         replace(recipe, video=replace(recipe.video, size=side)) for side in range(step, MAX_SIZE + 1, step)
     ]

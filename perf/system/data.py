@@ -89,7 +89,13 @@ def reader(recipe: Recipe, phase: str, *, noise: float, repeats: int) -> dict[st
         row = rows.row(0)
 
         def make_batch() -> dict[str, Any]:
-            sample = cut_window(clip, phase=phase, window=window, rng=np.random.default_rng(0))
+            sample = cut_window(
+                clip,
+                phase=phase,
+                window=window,
+                geometry=recipe.codec.geometry,
+                rng=np.random.default_rng(0),
+            )
             return collate([sample | {"epoch": 0, "position": 0, "bad": {}}])
 
         seconds = {

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from xdub.config import load_recipe
-from xdub.data.clip import SAMPLES_PER_FRAME
 from xdub.data.prepare import Rejected, find_spans, find_videos, prepare_videos, shortest_clip
 from xdub.data.shards import Ledger, iter_clips, read_manifest
 from xdub.errors import UserError
+from xdub.geometry import SAMPLES_PER_FRAME
 from xdub.media import write_video
 from xdub.perception.faces import FaceTrack
 

@@ -43,7 +43,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def spec(folder: Path, **fields: Any) -> StreamSpec:
     values = {"data": (str(folder),), "phase": "generator", "window": 9, "seed": 3, "global_batch": 4}
-    values |= {"micro_batch": 2}
+    values |= {"micro_batch": 2, "geometry": PatchCodec.geometry}
     return StreamSpec(**(values | fields))
 
 
@@ -63,7 +63,7 @@ def assert_equal(left: dict[str, Any], right: dict[str, Any]) -> None:
 def test_batches_have_the_agreed_shapes(clips: Path) -> None:
     batch = next(iter(LocalStream(spec(clips))))
     shapes = {"frames": (2, 9, 32, 32, 3), "reference": (2, 1, 32, 32, 3), "hidden": (2, 9, 32, 32)}
-    c, f = PatchCodec.channels, 3
+    c, f = PatchCodec.geometry.channels, 3
     shapes |= {"starts": (f,), "face_mask": (2, 1, f, 4, 4), "lip_mask": (2, 1, f, 4, 4), "epochs": (2,)}
     for name, shape in shapes.items():
         assert batch[name].shape == shape, name

@@ -25,7 +25,7 @@ def window(clip, phase: str, size: int = 9, seed: int = 0) -> dict:
 
 
 def cut(clip, phase: str, size: int = 9, seed: int = 0) -> dict:
-    sample = cut_window(clip, phase=phase, window=size, rng=rng(seed))
+    sample = cut_window(clip, phase=phase, window=size, geometry=PatchCodec.geometry, rng=rng(seed))
     return sample | {"epoch": 0, "position": 0, "bad": {}}
 
 
@@ -34,7 +34,7 @@ def test_each_latent_gets_its_own_features_and_four_on_either_side() -> None:
     for start in (3, 10):
         rows = audio_window(features, start, 13)
         assert rows.shape == (2 * 13 + 8, 1)
-        starts = audio_starts(4)
+        starts = audio_starts(4, PatchCodec.geometry)
         first = rows[starts[0] : starts[0] + 16, 0]
         assert first[4] == 2 * start, "the first frame's features, four more to their left"
         for k in range(1, 4):
@@ -55,7 +55,7 @@ def test_audio_beyond_the_clip_is_zero_rows() -> None:
 def test_shapes_and_the_same_generator_gives_the_same_sample(phase: str, pair: bool) -> None:
     clip = make_clip(1, num_frames=21, pair=pair)
     sample, again, other = window(clip, phase), window(clip, phase), window(clip, phase, seed=1)
-    channels, size = PatchCodec.channels, 32 // 8
+    channels, size = PatchCodec.geometry.channels, 32 // 8
     assert sample["z0"].shape == (channels, 3, size, size)
     assert sample["z_ref"].shape == (channels, 3 if pair else 1, size, size)
     assert sample["audio"].shape == (26, FrameIndexAudio.dim) and sample["starts"].tolist() == [0, 2, 10]

@@ -13,7 +13,7 @@ def _ramp() -> np.ndarray:
 
 
 def test_a_smooth_picture_is_left_alone() -> None:
-    np.testing.assert_allclose(deblock(_ramp()), _ramp(), atol=1e-3)
+    np.testing.assert_allclose(deblock(_ramp(), 8), _ramp(), atol=1e-3)
 
 
 def test_steps_between_blocks_become_small() -> None:
@@ -21,10 +21,10 @@ def test_steps_between_blocks_become_small() -> None:
     levels = np.kron(rng.normal(0, 5, (5, 6)), np.ones((8, 8))).astype(np.float32)
     blocky = _ramp() + levels[None, :, :, None]
     apart = lambda frames: np.abs(np.diff(frames - _ramp(), axis=2)[:, :, 7::8]).mean()  # noqa: E731
-    assert apart(deblock(blocky)) < 0.25 * apart(blocky)
+    assert apart(deblock(blocky, 8)) < 0.25 * apart(blocky)
 
 
 def test_an_edge_of_the_picture_survives_on_the_grid() -> None:
     edge = np.full((1, 32, 32, 3), 30, np.float32)
     edge[:, :, 16:] = 200
-    np.testing.assert_allclose(deblock(edge), edge, atol=1)
+    np.testing.assert_allclose(deblock(edge, 8), edge, atol=1)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from xdub.geometry import CodecGeometry
 from xdub.model.checkpointing import POLICIES, run_block
 from xdub.model.dit import DiTConfig, VideoDiT
 from xdub.plan.live_bytes import LiveBytes
@@ -20,7 +21,13 @@ LAYERS = 3
 def build(policy: str) -> VideoDiT:
     torch.manual_seed(0)
     config = DiTConfig(
-        latent_channels=5, masked_input=False, audio_dim=7, hidden_size=32, num_heads=2, num_layers=LAYERS
+        geometry=CodecGeometry(5, time=4, space=8),
+        masked_input=False,
+        audio_dim=7,
+        linear_skip=True,
+        hidden_size=32,
+        num_heads=2,
+        num_layers=LAYERS,
     )
     model = VideoDiT(config).train()
     for parameter in model.parameters():  # zero-initialised layers would hide what they connect

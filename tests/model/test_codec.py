@@ -8,7 +8,7 @@ import torch
 
 from xdub.errors import UserError
 from xdub.fit.codec import fit_linear_codec
-from xdub.model.codec import LinearCodec, WanCodec, latent_frames
+from xdub.model.codec import LinearCodec, WanCodec
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,8 @@ def codec() -> LinearCodec:
 
 @pytest.mark.parametrize(("frames", "latents"), [(1, 1), (5, 2), (13, 4), (25, 7), (77, 20)])
 def test_four_frames_make_a_latent_after_the_first(frames, latents, codec):
-    assert latent_frames(frames) == latents
+    assert codec.geometry.latent_frames(frames) == latents
+    assert codec.geometry.frames(latents) == frames
     video = torch.rand(2, 3, frames, 16, 24) * 2 - 1
     z = codec.encode(video)
     assert z.shape == (2, 24, latents, 2, 3)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xdub.config.sections import LoraConfig
+from xdub.geometry import CodecGeometry
 from xdub.model.dit import DiTConfig, VideoDiT
 from xdub.model.lora import add_expert, set_expert
 
@@ -32,7 +33,7 @@ shapes = st.fixed_dictionaries(
 def build(shape: dict) -> VideoDiT:
     torch.manual_seed(shape["seed"])
     config = DiTConfig(
-        latent_channels=3,
+        geometry=CodecGeometry(3, time=4, space=8),
         masked_input=shape["masked"],
         audio_dim=7,
         hidden_size=8 * shape["heads"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from xdub.geometry import CodecGeometry
 from xdub.model.dit import DiTConfig, VideoDiT
 
 STARTS = torch.tensor([0, 2, 10])
@@ -13,7 +14,13 @@ STARTS = torch.tensor([0, 2, 10])
 def build(masked=False, seed=0, **changes) -> VideoDiT:
     torch.manual_seed(seed)
     base = dict(
-        latent_channels=5, masked_input=masked, audio_dim=7, hidden_size=32, num_heads=2, num_layers=2
+        geometry=CodecGeometry(5, time=4, space=8),
+        masked_input=masked,
+        audio_dim=7,
+        linear_skip=True,
+        hidden_size=32,
+        num_heads=2,
+        num_layers=2,
     )
     model = VideoDiT(DiTConfig(**{**base, **changes}), torch.linspace(1.0, 0.2, 5)).eval()
     for parameter in model.parameters():  # zero-initialised layers would hide what they connect
@@ -95,7 +102,13 @@ def test_without_training_the_output_is_the_best_linear_guess():
     torch.manual_seed(0)
     std = torch.tensor([1.0, 0.3, 0.1, 0.05, 0.01])
     config = DiTConfig(
-        latent_channels=5, masked_input=False, audio_dim=7, hidden_size=32, num_heads=2, num_layers=1
+        geometry=CodecGeometry(5, time=4, space=8),
+        masked_input=False,
+        audio_dim=7,
+        linear_skip=True,
+        hidden_size=32,
+        num_heads=2,
+        num_layers=1,
     )
     model = VideoDiT(config, std).eval()
     z0, eps = torch.randn(64, 5, 3, 4, 6) * std[None, :, None, None, None], torch.randn(64, 5, 3, 4, 6)

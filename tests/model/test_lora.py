@@ -7,6 +7,7 @@ import torch
 
 from xdub.config.sections import LoraConfig
 from xdub.errors import UserError
+from xdub.geometry import CodecGeometry
 from xdub.model.dit import DiTConfig, VideoDiT
 from xdub.model.lora import add_expert, load_expert, save_expert, set_expert
 
@@ -16,7 +17,13 @@ LORA = LoraConfig(rank=2, alpha=2, targets=("qkv", "out", "ffn.0"))
 def build() -> VideoDiT:
     torch.manual_seed(0)
     config = DiTConfig(
-        latent_channels=4, masked_input=False, audio_dim=7, hidden_size=32, num_heads=2, num_layers=2
+        geometry=CodecGeometry(4, time=4, space=8),
+        masked_input=False,
+        audio_dim=7,
+        linear_skip=True,
+        hidden_size=32,
+        num_heads=2,
+        num_layers=2,
     )
     model = VideoDiT(config).eval()
     model.proj_out.weight.data.normal_()

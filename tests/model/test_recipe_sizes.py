@@ -7,7 +7,6 @@ import torch
 
 from xdub.config import PHASES, load_recipe, shipped_recipes
 from xdub.model.build import build_dit
-from xdub.model.codec import latent_frames
 from xdub.model.lora import add_expert
 
 
@@ -17,7 +16,8 @@ def test_a_recipes_network_takes_what_the_data_stream_delivers(name, phase):
     """All blocks in shape only, on the meta device, at the true number of tokens and the recipe's micro batch."""
     recipe = load_recipe(name)
     batch, frames = recipe.for_phase(phase).micro_batch, recipe.phase(phase).window
-    f, side, channels = latent_frames(frames), recipe.video.size // 8, recipe.codec.channels
+    geometry = recipe.codec.geometry
+    f, side, channels = geometry.latent_frames(frames), recipe.video.size // geometry.space, geometry.channels
     with torch.device("meta"):
         model = build_dit(recipe, phase)
         if phase in ("lip", "texture"):

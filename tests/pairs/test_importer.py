@@ -13,12 +13,12 @@ import pytest
 from xdub.cli import app
 from xdub.cli.errors import run_app
 from xdub.config import Recipe, load_recipe
-from xdub.data.clip import SAMPLES_PER_FRAME
 from xdub.data.ledger import Ledger, LedgerRow
 from xdub.data.manifest import read_manifest
 from xdub.data.shards import iter_clips
 from xdub.demo.cases import write_wav
 from xdub.errors import UserError
+from xdub.geometry import SAMPLES_PER_FRAME
 from xdub.media import write_video
 from xdub.pairs.build import build_pairs
 from xdub.pairs.importer import import_pairs

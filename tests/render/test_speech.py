@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from xdub.geometry import FPS, SAMPLE_RATE
 from xdub.render.person import draw_identity
 from xdub.render.phones import PHONES, VOWELS
-from xdub.render.speech import FPS, RATE, draw_voice, speak
+from xdub.render.speech import draw_voice, speak
 from xdub.seeding import rng
 
 
@@ -94,6 +95,6 @@ def test_the_pitch_heard_is_the_voice_s():
     estimates = []
     for frame in loud:
         auto = np.fft.irfft(np.abs(np.fft.rfft(frame * np.hanning(1280), 4096)) ** 2)
-        lags = np.arange(RATE // 300, RATE // 70)
-        estimates.append(RATE / lags[np.argmax(auto[lags])])
+        lags = np.arange(SAMPLE_RATE // 300, SAMPLE_RATE // 70)
+        estimates.append(SAMPLE_RATE / lags[np.argmax(auto[lags])])
     assert abs(np.log2(np.median(estimates) / voice.pitch)) < 0.35

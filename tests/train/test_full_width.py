@@ -6,7 +6,7 @@ import torch
 
 from xdub.config import load_recipe
 from xdub.data.windows import audio_starts
-from xdub.model.codec import latent_frames, load_codec
+from xdub.model.codec import load_codec
 from xdub.plan.parameters import parameters
 from xdub.train.context import LocalContext
 from xdub.train.engine import Engine
@@ -48,14 +48,15 @@ def batch(recipe, codec, seed: int) -> dict:
     """One random pair of videos through the real codec."""
     draw = torch.Generator().manual_seed(seed)
     videos = torch.rand(2, 3, FRAMES, SIDE, SIDE, generator=draw) * 2 - 1
-    f = latent_frames(FRAMES)
+    geometry = codec.geometry
+    f, side = geometry.latent_frames(FRAMES), geometry.latent_side(SIDE)
     z = codec.encode(videos)
-    mask = torch.ones(1, 1, f, SIDE // 8, SIDE // 8)
+    mask = torch.ones(1, 1, f, side, side)
     return {
         "z0": z[:1],
         "z_ref": z[1:],
         "audio": torch.randn(1, 2 * FRAMES + 8, recipe.audio.dim, generator=draw),
-        "starts": torch.from_numpy(audio_starts(f)),
+        "starts": torch.from_numpy(audio_starts(f, geometry)),
         "face_mask": mask,
         "lip_mask": mask,
         "epochs": torch.zeros(1, dtype=torch.int64),

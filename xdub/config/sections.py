@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from xdub.errors import UserError
+from xdub.geometry import CodecGeometry
+
+CODEC_FACTORS = {"linear": (4, 8), "wan": (4, 8)}
+"""Kind of codec -> (frames, px) that one latent covers in time and in space."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +33,13 @@ class CodecConfig:
     kind: Literal["linear", "wan"]
     channels: int
     path: str | None = None
-    """Weights: a file or folder; none = what the package ships (linear) or random weights (never for training)."""
+    """Weights: a file or folder. None: the codec in the package (linear); the kind wan needs a path."""
+
+    @property
+    def geometry(self) -> CodecGeometry:
+        """The codec's division of time and space, known before its weights are loaded."""
+        time, space = CODEC_FACTORS[self.kind]
+        return CodecGeometry(channels=self.channels, time=time, space=space)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +65,12 @@ class ModelConfig:
     text_tokens: int = 1
     """Length of the learned null prompt."""
     text_dim: int | None = None
-    """Width of a text encoder's embedding, if one is given."""
+    """Width of text embeddings, e.g. UMT5's 4096. None: the network has the null prompt only."""
     order: Literal["target_first", "reference_first"] = "target_first"
     """Token order of the sequence; the public release has the reference first."""
     linear_skip: bool = False
-    """Add a linear map of the input latents to the output, which a small model needs to keep the picture sharp."""
+    """Add the best linear guess of v from z_t and the codec's channel statistics; the network learns the rest. A small
+    model needs it to keep the picture sharp."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xdub.errors import UserError
+from xdub.geometry import FPS, SAMPLES_PER_FRAME
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 SCHEMA_VERSION = 1
-FPS = 25.0
-SAMPLE_RATE = 16_000
-SAMPLES_PER_FRAME = 640  # SAMPLE_RATE / FPS
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,7 +30,7 @@ class Clip:
     clip_id: str  # content-addressed, see clip_id_of
     source: str  # provenance: "render:seed/idx" or file name and frame range
     speaker: str
-    fps: float = FPS
+    fps: float = float(FPS)
     frames: np.ndarray  # [F,H,W,3] uint8 RGB
     audio: np.ndarray  # [N] float32, 16 kHz mono in [-1,1]
     landmarks: np.ndarray  # [F,68,2] float32, crop px; nan rows where no face was found
@@ -46,7 +44,7 @@ class Clip:
 
     def __post_init__(self) -> None:
         if self.fps != FPS:
-            raise ValueError(f"clip {self.clip_id}: fps is {self.fps}, must be {FPS}")
+            raise ValueError(f"clip {self.clip_id}: fps is {self.fps}, must be {float(FPS)}")
         _check(self, "frames", np.uint8, (None, None, None, 3))
         f, h, w, _ = self.frames.shape
         _check(self, "audio", np.float32, (f * SAMPLES_PER_FRAME,))

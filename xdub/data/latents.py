@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xdub.data.windows import FEATURES_PER_FRAME, MARGIN
+from xdub.geometry import AUDIO_MARGIN, ROWS_PER_FRAME
 
 PIXELS = ("frames", "reference", "hidden")
 """Entries of a stream's batch that become latents."""
@@ -36,8 +36,8 @@ class EncodesAudio(Protocol):
 
 def audio_window(features: Tensor, start: int, num_frames: int) -> Tensor:
     """Rows [2 F + 8, d] for the frames start ... start + F - 1 of features [T50, d]; zero rows beyond their ends."""
-    low = FEATURES_PER_FRAME * start - MARGIN
-    high = FEATURES_PER_FRAME * (start + num_frames) + MARGIN
+    low = ROWS_PER_FRAME * start - AUDIO_MARGIN
+    high = ROWS_PER_FRAME * (start + num_frames) + AUDIO_MARGIN
     rows = features.new_zeros(high - low, features.shape[1])
     known = features[max(0, low) : max(0, high)]
     offset = max(0, -low)

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xdub.data.clip import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip, clip_id_of
+from xdub.data.clip import Clip, clip_id_of
 from xdub.data.ingest import Ingested, ingest
 from xdub.data.ledger import LedgerRow
 from xdub.data.transforms import crop, crop_boxes, crop_points
 from xdub.errors import UserError
+from xdub.geometry import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from xdub.media import probe, read_audio, read_video
 from xdub.perception.face_mesh import lip_masks, lower_face_masks
 from xdub.perception.faces import FaceTrack, FaceTracker

@@ -16,6 +16,7 @@ from xdub.data.sample_order import Place, Plan, make_plan
 from xdub.data.shards import ShardReader
 from xdub.data.windows import cut_window
 from xdub.errors import UserError
+from xdub.geometry import CodecGeometry
 from xdub.seeding import rng
 
 ATTEMPTS = 8
@@ -31,6 +32,8 @@ class StreamSpec:
     data: tuple[str, ...]
     phase: str
     window: int
+    geometry: CodecGeometry
+    """The codec's, which decides the size of masks and the rows of each latent."""
     seed: int
     global_batch: int
     micro_batch: int
@@ -50,6 +53,7 @@ class StreamSpec:
             "data": tuple(str(folder) for folder in folders),
             "phase": phase,
             "window": recipe.phase(phase).window,
+            "geometry": recipe.codec.geometry,
             "seed": train.seed,
             "global_batch": train.global_batch,
             "micro_batch": train.micro_batch_of(others.get("world_size", 1)),
@@ -98,7 +102,9 @@ class SampleMaker:
     def _make(self, place: Place, epoch: int) -> dict[str, Any]:
         clip = self._load(place)
         random = rng(self.spec.seed, "window", epoch, clip.clip_id)
-        return cut_window(clip, phase=self.spec.phase, window=self.spec.window, rng=random)
+        return cut_window(
+            clip, phase=self.spec.phase, window=self.spec.window, geometry=self.spec.geometry, rng=random
+        )
 
     def _load(self, place: Place) -> Clip:
         if place in self._cache:

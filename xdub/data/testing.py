@@ -9,7 +9,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from xdub.data.clip import SAMPLES_PER_FRAME, Clip, clip_id_of
+from xdub.data.clip import Clip, clip_id_of
+from xdub.geometry import SAMPLES_PER_FRAME, CodecGeometry
 
 
 def make_clip(seed: int, *, num_frames: int = 13, size: int = 32, pair: bool = False, **fields: Any) -> Clip:
@@ -42,12 +43,13 @@ def make_clip(seed: int, *, num_frames: int = 13, size: int = 32, pair: bool = F
 class PatchCodec:
     """A linear codec of the real geometry (time x4 causal, space x8): a fixed random projection of each patch."""
 
-    channels = 6
+    geometry = CodecGeometry(channels=6, time=4, space=8)
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(0)
-        self.first = torch.randn(3 * 64, self.channels, generator=generator) / 14
-        self.rest = torch.randn(3 * 4 * 64, self.channels, generator=generator) / 28
+        channels = self.geometry.channels
+        self.first = torch.randn(3 * 64, channels, generator=generator) / 14
+        self.rest = torch.randn(3 * 4 * 64, channels, generator=generator) / 28
 
     def encode(self, video: Tensor) -> Tensor:
         head = rearrange(video[:, :, :1], "b c t (h p) (w q) -> b t h w (c p q)", p=8, q=8) @ self.first

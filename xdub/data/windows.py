@@ -1,6 +1,6 @@
 """One training sample from one clip: a pure function of the clip and a random generator, pixels and sound as they are.
 
-Frame n of a clip owns the audio features 2n and 2n + 1 (50 Hz). A window of F frames that starts at n0 takes the rows
+Frame n of a clip owns the audio features 2n and 2n + 1 (50 Hz). A window of F frames that starts at n0 carries the rows
 2 n0 - 4 ... 2 (n0 + F) + 3, so that every latent finds the 16 features around its frames (paper B.2).
 """
 
@@ -14,15 +14,20 @@ from xdub.config import inpaints
 from xdub.data.clip import Clip
 from xdub.data.masks import to_latent_mask
 from xdub.errors import UserError
-
-FEATURES_PER_FRAME = 2
-MARGIN = 4  # feature rows before and after the window
+from xdub.geometry import AUDIO_MARGIN, AUDIO_WINDOW, ROWS_PER_FRAME, CodecGeometry
 
 
-def audio_starts(num_latents: int) -> np.ndarray:
-    """int64 [f]: first row of each latent's 16 features in what `latents.audio_window` cuts: 0, 2, 10, 18, ..."""
-    starts = 8 * np.arange(num_latents, dtype=np.int64) - 6
-    starts[0] = 0  # one frame only: the window keeps to the left edge of that frame
+def audio_starts(num_latents: int, geometry: CodecGeometry) -> np.ndarray:
+    """Return int64 [f], the first row of each latent's 16 features within the rows that `latents.audio_window` cuts.
+
+    The 16 rows are centred on the rows of the latent's own frames. With four frames a latent: 0, 2, 10, 18, ...
+    """
+    own = geometry.rows_per_latent
+    # Latent 1 begins at frame 1.
+    second = AUDIO_MARGIN + ROWS_PER_FRAME - (AUDIO_WINDOW - own) // 2
+    starts = own * (np.arange(num_latents, dtype=np.int64) - 1) + second
+    # The first latent has one frame only; its window begins at the first row.
+    starts[0] = 0
     return starts
 
 
@@ -32,7 +37,9 @@ def pick_reference(num_frames: int, start: int, window: int, rng: np.random.Gene
     return int(rng.choice(outside if len(outside) else np.arange(num_frames)))
 
 
-def cut_window(clip: Clip, *, phase: str, window: int, rng: np.random.Generator) -> dict[str, Any]:
+def cut_window(
+    clip: Clip, *, phase: str, window: int, geometry: CodecGeometry, rng: np.random.Generator
+) -> dict[str, Any]:
     """One sample, for `latents.encode_batch` to finish: F = window frames from a random start.
 
     frames uint8 [F,H,W,3] · reference uint8 [1,H,W,3] (generator: one true frame of the clip) or [F,H,W,3] (editor
@@ -57,12 +64,14 @@ def cut_window(clip: Clip, *, phase: str, window: int, rng: np.random.Generator)
         )
     else:
         sample["reference"] = clip.reference[frames]
-    masks = {name: to_latent_mask(getattr(clip, name)[frames]) for name in ("face_mask", "lip_mask")}
+    masks = {
+        name: to_latent_mask(getattr(clip, name)[frames], geometry) for name in ("face_mask", "lip_mask")
+    }
     return (
         sample
         | masks
         | {
-            "starts": audio_starts(masks["face_mask"].shape[1]),
+            "starts": audio_starts(masks["face_mask"].shape[1], geometry),
             "wave": clip.audio,
             "sample_id": clip.clip_id,
             "start": start,

@@ -21,12 +21,12 @@ import numpy as np
 from xdub.config import Recipe
 from xdub.evaluate.heldout import HeldOutClip
 from xdub.files.atomic import atomic_folder
+from xdub.geometry import SAMPLE_RATE
 from xdub.media import read_frames, write_video
 
 if TYPE_CHECKING:
     from xdub.render.clips import RenderedPair
 
-SAMPLE_RATE = 16_000
 CRF = 10
 """Near lossless: the codec of the file must not blur the truth."""
 

@@ -1,4 +1,4 @@
-"""Smooths the grid that a block codec leaves: each 8 x 8 px of the linear codec is decoded for itself."""
+"""Smoothing of the grid that a block codec leaves: the linear codec decodes each square of pixels by itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TRUE_EDGE = 24.0
 """Grey levels from which on a step is more likely the picture's own."""
 
 
-def deblock(frames: np.ndarray, block: int = 8) -> np.ndarray:
+def deblock(frames: np.ndarray, block: int) -> np.ndarray:
     """float32 [F,H,W,3] in 0..255 with the steps at multiples of ``block`` px spread over their neighbours."""
     out = frames.astype(np.float32, copy=True)
     for axis in (1, 2):

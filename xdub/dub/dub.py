@@ -11,13 +11,13 @@ from typing import Literal
 
 import numpy as np
 
-from xdub.data.clip import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from xdub.dub.face_runs import find_runs
 from xdub.dub.frame_stream import Dubber, OnCrops
 from xdub.dub.segments import mirror_index
 from xdub.dub.source import mirrored_frames
 from xdub.dub.window_sampler import WindowSampler, bands_of
 from xdub.errors import UserError
+from xdub.geometry import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from xdub.media import probe, read_audio, read_video, write_video
 from xdub.media.writer import SUFFIXES
 from xdub.model.bundle import Bundle, load_bundle

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FRAMES_PER_LATENT = 4  # the codec's causal compression in time
-
 
 @dataclass(frozen=True)
 class Segment:
@@ -55,19 +53,11 @@ def plan_segments(num_frames: int, window: int, motion: int) -> list[Segment]:
 
 
 def check_window(window: int, motion: int) -> None:
-    """ValueError unless both have the codec's length 4k + 1 and the window is the longer one."""
-    for name, value in (("window", window), ("motion_frames", motion)):
-        if value < 0 or (value % FRAMES_PER_LATENT != 1 and not (name == "motion_frames" and value == 0)):
-            raise ValueError(
-                f"{name}={value}: the codec needs 4k + 1 frames, e.g. {max(1, value // 4 * 4 + 1)}"
-            )
+    """Raise ValueError unless a window holds frames besides its motion frames. The codec checks that both fit it."""
+    if motion < 0:
+        raise ValueError(f"motion_frames={motion}: must be zero or more")
     if motion >= window:
         raise ValueError(f"motion_frames={motion} leaves nothing to generate in a window of {window}")
-
-
-def latent_frames(frames: int) -> int:
-    """Latents of ``frames`` = 4k + 1 frames."""
-    return 1 + (frames - 1) // FRAMES_PER_LATENT
 
 
 def mirror_index(count: int, length: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from xdub.dub.segments import mirror_index
+from xdub.geometry import FPS
 from xdub.media import read_video
 
 MEMORY = 512 << 20
@@ -16,7 +17,7 @@ MEMORY = 512 << 20
 
 
 def mirrored_frames(
-    path: str | Path, count: int, length: int, *, fps: float = 25.0, memory: int = MEMORY
+    path: str | Path, count: int, length: int, *, fps: float = FPS, memory: int = MEMORY
 ) -> Iterator[np.ndarray]:
     """``length`` frames uint8 [H,W,3] of the video's first ``count``: 0 .. count-1, back to 0, and so on.
 

@@ -10,6 +10,7 @@ import yaml
 from torch import Tensor, nn
 
 from xdub.config import EXPERTS, Recipe, load_recipe, recipe_from_dict
+from xdub.config.sections import CODEC_FACTORS
 from xdub.model.build import build_dit
 from xdub.model.bundle import save_dit
 from xdub.model.codec import LinearCodec
@@ -36,8 +37,10 @@ def small_recipe(*overrides: str) -> Recipe:
 def random_codec(channels: int) -> LinearCodec:
     """Orthonormal random bases: the geometry of the real codec; a random model's pictures are faint."""
     generator = torch.Generator().manual_seed(0)
-    first = torch.linalg.qr(torch.randn(192, channels, generator=generator))[0].T
-    rest = torch.linalg.qr(torch.randn(768, channels, generator=generator))[0].T
+    time, space = CODEC_FACTORS["linear"]
+    patch = 3 * space**2
+    first = torch.linalg.qr(torch.randn(patch, channels, generator=generator))[0].T
+    rest = torch.linalg.qr(torch.randn(time * patch, channels, generator=generator))[0].T
     std = torch.full((channels,), 0.03)
     return LinearCodec(first, rest, std, std.clone(), torch.zeros(3))
 

@@ -15,8 +15,7 @@ from xdub.data.latents import to_video
 from xdub.data.windows import audio_starts
 from xdub.diffusion import sample
 from xdub.dub.deblock import deblock
-from xdub.dub.segments import latent_frames
-from xdub.model.codec import SPACE_FACTOR, Codec, LinearCodec
+from xdub.model.codec import Codec, LinearCodec
 from xdub.model.conditions import Conditions
 from xdub.model.dit import VideoDiT
 from xdub.model.lora import set_expert
@@ -87,15 +86,12 @@ class WindowSampler:
         audio = torch.stack([window.audio for window in windows]).to(self.device)
         z_source, z_mask = self._conditions(windows, frames)
         z_motion = self._motion(windows)
-        num_latents = latent_frames(frames.shape[2])
-        shape = (
-            self.codec.channels,
-            num_latents,
-            frames.shape[3] // SPACE_FACTOR,
-            frames.shape[4] // SPACE_FACTOR,
-        )
+        geometry = self.codec.geometry
+        num_latents = geometry.latent_frames(frames.shape[2])
+        sides = (side // geometry.space for side in frames.shape[3:])
+        shape = (geometry.channels, num_latents, *sides)
         noise = torch.stack([torch.randn(shape, generator=torch_rng(*w.noise)) for w in windows])
-        starts = torch.from_numpy(audio_starts(num_latents)).to(self.device)
+        starts = torch.from_numpy(audio_starts(num_latents, geometry)).to(self.device)
         motion_latents = 0 if z_motion is None else z_motion.shape[2]
         ready: dict[
             str | None, Conditions
@@ -168,7 +164,7 @@ class WindowSampler:
         """Decoded latents, without the grid of a codec that decodes each block for itself."""
         video = to_pixels(self.codec.decode(z))
         if isinstance(self.codec, LinearCodec):
-            return np.stack([deblock(frames, SPACE_FACTOR) for frames in video])
+            return np.stack([deblock(frames, self.codec.geometry.space) for frames in video])
         return video
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from einops import rearrange
 
+from xdub.config.sections import CODEC_FACTORS
 from xdub.model.codec import LinearCodec
 
 
@@ -20,7 +21,10 @@ def fit_linear_codec(
     videos: Iterable[tuple[np.ndarray, np.ndarray]], channels: int = 48, mouth_weight: float = 4.0
 ) -> LinearCodec:
     """PCA over all patches of (frames [F, H, W, 3] uint8, lip mask [F, H, W] bool); lip patches count more."""
-    moments = {"first": _Moments(192), "rest": _Moments(768)}
+    time, space = CODEC_FACTORS["linear"]
+    sizes = dict(p=space, q=space)
+    patch = 3 * space**2
+    moments = {"first": _Moments(patch), "rest": _Moments(time * patch)}
     colour, pixels = torch.zeros(3, dtype=torch.float64), 0
     items = []
     for frames, lips in videos:
@@ -30,11 +34,13 @@ def fit_linear_codec(
         items.append((video, torch.from_numpy(lips.copy())))
     mean = (colour / pixels).float()
     for video, lips in items:
-        usable = (video.shape[1] // 4) * 4
+        usable = (video.shape[1] // time) * time
         centred = video[:, :usable] - mean[:, None, None, None]
-        single = rearrange(centred[:, ::4], "c t (h p) (w q) -> (t h w) (c p q)", p=8, q=8)
-        groups = rearrange(centred, "c (t s) (h p) (w q) -> (t h w) (c s p q)", s=4, p=8, q=8)
-        lip = rearrange(lips[:usable].float(), "(t s) (h p) (w q) -> (t h w) (s p q)", s=4, p=8, q=8).mean(1)
+        single = rearrange(centred[:, ::time], "c t (h p) (w q) -> (t h w) (c p q)", **sizes)
+        groups = rearrange(centred, "c (t s) (h p) (w q) -> (t h w) (c s p q)", s=time, **sizes)
+        lip = rearrange(lips[:usable].float(), "(t s) (h p) (w q) -> (t h w) (s p q)", s=time, **sizes).mean(
+            1
+        )
         weight = 1 + mouth_weight * (lip > 0.2).double()
         moments["first"].add(single, weight)
         moments["rest"].add(groups, weight)

@@ -19,7 +19,10 @@ from einops import rearrange
 from torch import Tensor
 
 from xdub.errors import UserError
-from xdub.perception.syncnet import FRAMES, MARGIN, SyncNet, SyncNetConfig
+from xdub.geometry import AUDIO_MARGIN
+from xdub.model.audio_encoder import AudioEncoder
+from xdub.model.codec import Codec
+from xdub.perception.syncnet import FRAMES, SyncNet, SyncNetConfig
 from xdub.seeding import rng, stable_seed
 
 WINDOW = 13  # frames drawn from a clip at a time: nine visual windows, as the lip phase decodes them
@@ -127,9 +130,9 @@ def score_syncnet(
     )
 
 
-def _prepare(net: SyncNet, clip: SpeakingClip, audio_encoder: Any, codec: Any) -> _Prepared:
+def _prepare(net: SyncNet, clip: SpeakingClip, audio_encoder: AudioEncoder, codec: Codec | None) -> _Prepared:
     """Cut the mouth once; a codec sees the longest prefix of 4 k + 1 frames."""
-    usable = len(clip.frames) if codec is None else len(clip.frames) - (len(clip.frames) - 1) % 4
+    usable = len(clip.frames) if codec is None else codec.geometry.longest(len(clip.frames))
     video = (
         torch.from_numpy(np.ascontiguousarray(clip.frames[:usable])).permute(3, 0, 1, 2).float() / 127.5 - 1
     )
@@ -139,7 +142,7 @@ def _prepare(net: SyncNet, clip: SpeakingClip, audio_encoder: Any, codec: Any) -
             versions.append(codec.decode(codec.encode(video[None]))[0])
     patches = torch.stack([net.mouth(rearrange(v, "c f h w -> f c h w")) for v in versions])
     audio = audio_encoder.encode(clip.audio)[: 2 * usable]
-    audio = F.pad(audio, (0, 0, MARGIN, MARGIN + 2 * usable - len(audio)))
+    audio = F.pad(audio, (0, 0, AUDIO_MARGIN, AUDIO_MARGIN + 2 * usable - len(audio)))
     return _Prepared(patches=((patches.clamp(-1, 1) + 1) * 127.5).round().byte(), audio=audio)
 
 
@@ -162,7 +165,7 @@ def _draw(prepared: Sequence[_Prepared], batch: int, random: np.random.Generator
         patch = patch[..., 2 + dx : 2 + dx + item.patches.shape[-1]]
         gain = torch.from_numpy(random.uniform(0.8, 1.2, size=(3, 1, 1))).float()
         patches.append(patch * gain + float(random.uniform(-0.1, 0.1)))
-        audio.append(item.audio[2 * start : 2 * (start + WINDOW) + 2 * MARGIN])
+        audio.append(item.audio[2 * start : 2 * (start + WINDOW) + 2 * AUDIO_MARGIN])
     return torch.stack(patches), torch.stack(audio)
 
 

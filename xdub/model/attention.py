@@ -6,11 +6,10 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from xdub.geometry import AUDIO_WINDOW
 from xdub.model.conditions import AudioKeys, TextKeys
 from xdub_kernels import Rope, frame_audio_attention, gate_disabled, shifted_rope_attention
 from xdub_kernels.attention import attention
-
-AUDIO_WINDOW = 16  # features at 50 Hz a latent frame attends to (B.2)
 
 
 class SelfAttention(nn.Module):

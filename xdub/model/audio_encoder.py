@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from xdub.errors import UserError, loading_pretrained
+from xdub.geometry import ROWS_PER_FRAME, SAMPLE_RATE, SAMPLES_PER_FRAME
 
-SAMPLE_RATE = 16_000
-HOP = 320  # 50 rows a second
+HOP = SAMPLES_PER_FRAME // ROWS_PER_FRAME
+"""Audio samples of one feature row: 320, 50 rows a second."""
 _FFT = 800
 _LOUDNESS = 0.05  # RMS of the speaking parts after normalisation
 

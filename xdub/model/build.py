@@ -12,20 +12,11 @@ from xdub.model.dit import DiTConfig, VideoDiT
 
 def dit_config(recipe, phase: str) -> DiTConfig:
     """Backbone configuration: a phase that inpaints has z_mask on its input channels (B.2)."""
-    m = recipe.model
     return DiTConfig(
-        latent_channels=recipe.codec.channels,
+        **vars(recipe.model),
+        geometry=recipe.codec.geometry,
         masked_input=inpaints(phase),
         audio_dim=recipe.audio.dim,
-        hidden_size=m.hidden_size,
-        num_heads=m.num_heads,
-        num_layers=m.num_layers,
-        ffn_ratio=m.ffn_ratio,
-        patch=tuple(m.patch),
-        text_tokens=m.text_tokens,
-        text_dim=m.text_dim,
-        order=m.order,
-        linear_skip=m.linear_skip,
     )
 
 

@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from xdub.config import ModelConfig
 from xdub.diffusion.flow_matching import motion_frame_mask
+from xdub.geometry import CodecGeometry
 from xdub.model.audio_adapter import AudioAdapter
 from xdub.model.block import Block, join_reference, split_reference
 from xdub.model.checkpointing import run_block
@@ -24,27 +26,15 @@ from xdub.model.precondition import Precondition
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiTConfig:
-    """Everything that fixes the backbone's parameters and shapes."""
+class DiTConfig(ModelConfig):
+    """A recipe's section `model`, and the facts of codec, audio encoder and phase that fix the network's shapes."""
 
-    latent_channels: int
-    """C of the codec."""
+    geometry: CodecGeometry
+    """The codec's: C latent channels, and the audio rows of a latent frame."""
     masked_input: bool
     """True for the generator: z_mask is concatenated to z_t on channels (B.2)."""
     audio_dim: int
     """Width of the audio encoder's features."""
-    hidden_size: int = 192
-    num_heads: int = 6
-    num_layers: int = 6
-    ffn_ratio: float = 4.0
-    patch: tuple[int, int, int] = (1, 2, 2)
-    text_tokens: int = 1
-    """Length of the learned null prompt."""
-    text_dim: int | None = None
-    """Width of given text embeddings, e.g. UMT5's 4096; None when only the null prompt is used."""
-    order: str = "target_first"
-    linear_skip: bool = True
-    """Add the best linear guess of v from z_t and the codec's channel statistics; the network learns the rest."""
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_heads:
@@ -53,8 +43,6 @@ class DiTConfig:
             raise ValueError(
                 f"patch={self.patch}: a patch spans one latent frame, the first number must be 1"
             )
-        if self.order not in ("target_first", "reference_first"):
-            raise ValueError(f"order={self.order!r}: use 'target_first' or 'reference_first'")
 
 
 class TimestepEmbedding(nn.Module):
@@ -82,7 +70,7 @@ class VideoDiT(nn.Module):
         self.cfg = cfg
         self.checkpointing = "none"
         """One of `xdub.model.checkpointing.POLICIES`; it acts in train mode only."""
-        size, (_, ph, pw), channels = cfg.hidden_size, cfg.patch, cfg.latent_channels
+        size, (_, ph, pw), channels = cfg.hidden_size, cfg.patch, cfg.geometry.channels
         self.precondition = Precondition(
             torch.ones(channels) if latent_std is None else latent_std, cfg.linear_skip
         )
@@ -92,7 +80,7 @@ class VideoDiT(nn.Module):
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(size, 9 * size))
         self.null_text = nn.Parameter(torch.randn(cfg.text_tokens, size) * 0.02)
         self.text_proj = nn.Linear(cfg.text_dim, size) if cfg.text_dim else None
-        self.audio_adapter = AudioAdapter(cfg.audio_dim, size)
+        self.audio_adapter = AudioAdapter(cfg.audio_dim, size, cfg.geometry.rows_per_latent)
         self.blocks = nn.ModuleList(Block(cfg) for _ in range(cfg.num_layers))
         self.norm_out = nn.LayerNorm(size, elementwise_affine=False)
         self.modulation_out = nn.Sequential(nn.SiLU(), nn.Linear(size, 2 * size))

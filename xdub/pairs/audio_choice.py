@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xdub.data.clip import SAMPLES_PER_FRAME
+from xdub.geometry import SAMPLES_PER_FRAME
 from xdub.seeding import rng
 
 SAME_SPEAKER = "same-speaker"

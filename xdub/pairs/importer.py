@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from xdub.config import PerceptionConfig, Recipe
-from xdub.data.clip import SAMPLE_RATE, Clip, clip_id_of
+from xdub.data.clip import Clip, clip_id_of
 from xdub.data.ingest import Ingested, ingest
 from xdub.data.ledger import LEDGER, LedgerRow
 from xdub.data.manifest import MANIFEST, read_manifest
 from xdub.data.prepare import Rejected, clip_of, cut_crops, find_clips, shortest_clip, unused_rows
 from xdub.errors import UserError
+from xdub.geometry import SAMPLE_RATE
 from xdub.media import probe
 from xdub.pairs.filter_plots import update_filter_plots
 from xdub.pairs.filters import judge

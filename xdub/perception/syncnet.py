@@ -1,7 +1,7 @@
 """Does the mouth match the sound? A small SyncNet: five frames and fourteen audio rows, embedded and compared.
 
 The embedded stand-in for the lip-sync expert of Eq. 12. Frame n of a video owns the 50 Hz audio rows 2n and
-2n + 1; the audio slice of a training window begins ``MARGIN`` rows before frame 0 (paper B.2).
+2n + 1; the audio slice of a training window begins ``AUDIO_MARGIN`` rows before frame 0 (paper B.2).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from xdub.errors import UserError
 from xdub.files.shipped import shipped_weights
+from xdub.geometry import AUDIO_MARGIN
 
 FRAMES = 5  # of one visual window
 ROWS = 14  # of one audio window: the ten rows of those frames and two on each side
 PACKAGED = "syncnet.safetensors"
-MARGIN = 4  # audio rows before frame 0 in a training window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ class SyncNet(nn.Module):
         patches = self.mouth(rearrange(frames, "b c f h w -> (b f) c h w"))
         return self.embed_patches(rearrange(patches, "(b f) c h w -> b f c h w", b=batch))
 
-    def embed_audio(self, audio: Tensor, num_frames: int, start: int = MARGIN) -> Tensor:
+    def embed_audio(self, audio: Tensor, num_frames: int, start: int = AUDIO_MARGIN) -> Tensor:
         """Audio rows [B, T, d] whose row ``start`` is the first of frame 0 -> [B, num_frames - 4, E].
 
         Rows beyond the slice's ends count as zeros, as in a clip's own padding.
@@ -97,7 +97,7 @@ class SyncNet(nn.Module):
             rearrange(self.audio_net(rearrange(rows, "b t d -> b d t")), "b e n -> b n e"), dim=-1
         )
 
-    def cosine(self, frames: Tensor, audio: Tensor, start: int = MARGIN) -> Tensor:
+    def cosine(self, frames: Tensor, audio: Tensor, start: int = AUDIO_MARGIN) -> Tensor:
         """Cosine of picture and sound for every window, [B, F - 4]; arguments as in ``sync_loss``."""
         _check(frames, audio, self.cfg)
         return (self.embed_video(frames) * self.embed_audio(audio, frames.shape[2], start)).sum(-1)
@@ -106,7 +106,7 @@ class SyncNet(nn.Module):
         """Log-odds that picture and sound belong together."""
         return self.scale * cosine + self.bias
 
-    def sync_loss(self, frames: Tensor, audio: Tensor, start: int = MARGIN) -> Tensor:
+    def sync_loss(self, frames: Tensor, audio: Tensor, start: int = AUDIO_MARGIN) -> Tensor:
         """BCE(cosine, 1) of every window, [B, F - 4]: low where the mouth matches the sound (Eq. 12 with the sign
         the field uses).
 

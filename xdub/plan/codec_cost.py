@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xdub.config import Recipe
-from xdub.model.codec import SPACE_FACTOR, TIME_FACTOR, latent_frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +41,17 @@ def encode_flops(recipe: Recipe, frames: int) -> float:
 
 def decode_flops(recipe: Recipe, latents: int) -> float:
     """FLOP to decode ``latents`` latents, once, without gradients."""
-    return _flops(recipe, 1 + TIME_FACTOR * (latents - 1), WAN.decode, rows=1)
+    return _flops(recipe, recipe.codec.geometry.frames(latents), WAN.decode, rows=1)
 
 
 def decode_backward_flops(recipe: Recipe, latents: int) -> float:
     """FLOP from the gradient of the decoded video to that of the latents."""
-    return _flops(recipe, 1 + TIME_FACTOR * (latents - 1), WAN.decode, rows=2)
+    return _flops(recipe, recipe.codec.geometry.frames(latents), WAN.decode, rows=2)
 
 
 def _flops(recipe: Recipe, frames: int, place: tuple[float, float], rows: int) -> float:
-    latents, pixels = latent_frames(frames), (recipe.video.size // SPACE_FACTOR) ** 2
+    geometry = recipe.codec.geometry
+    latents, pixels = geometry.latent_frames(frames), (recipe.video.size // geometry.space) ** 2
     if recipe.codec.kind == "linear":  # one matrix of 192 or 768 rows
         return 2.0 * recipe.codec.channels * pixels * (192 + 768 * (latents - 1))
     return pixels * (place[0] + place[1] * (latents - 1)) + rows * WAN.attention * pixels**2 * latents
@@ -64,8 +64,8 @@ def codec_bytes(recipe: Recipe) -> float:
 
 def decode_bytes(recipe: Recipe, latents: int) -> float:
     """Peak bytes of decoding one sample's ``latents`` latents and of the way back."""
-    pixels = (recipe.video.size // SPACE_FACTOR) ** 2
+    pixels = (recipe.video.size // recipe.codec.geometry.space) ** 2
     if recipe.codec.kind == "linear":  # nothing but the video and its gradient, in three layouts
-        frames = 1 + TIME_FACTOR * (latents - 1)
+        frames = recipe.codec.geometry.frames(latents)
         return 4.0 * BYTES * 3 * frames * recipe.video.size**2
     return pixels * (WAN.kept[0] + WAN.kept[1] * (latents - 1) + WAN.working[latents > 1])

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from xdub.config import Recipe, expert_of, inpaints
-from xdub.model.attention import AUDIO_WINDOW
+from xdub.geometry import AUDIO_WINDOW
 from xdub.plan.shapes import Shapes, shapes
 
 TIME_FREQUENCIES = 256

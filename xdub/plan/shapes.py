@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xdub.config import Recipe, inpaints
-from xdub.model.codec import SPACE_FACTOR, latent_frames
-
-AUDIO_MARGIN = 8
-"""A window of F frames carries 2F + 8 rows of audio features."""
+from xdub.geometry import AUDIO_MARGIN, ROWS_PER_FRAME
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +39,8 @@ class Shapes:
 def shapes(recipe: Recipe, phase: str) -> Shapes:
     """Shapes of one sample of a phase."""
     window = recipe.phase(phase).window
-    target, side = latent_frames(window), recipe.video.size // SPACE_FACTOR
+    geometry = recipe.codec.geometry
+    target, side = geometry.latent_frames(window), recipe.video.size // geometry.space
     _, rows, columns = recipe.model.patch
     return Shapes(
         frames=window,
@@ -50,5 +48,5 @@ def shapes(recipe: Recipe, phase: str) -> Shapes:
         reference=1 if inpaints(phase) else target,
         side=side,
         per_frame=(side // rows) * (side // columns),
-        audio=2 * window + AUDIO_MARGIN,
+        audio=ROWS_PER_FRAME * window + 2 * AUDIO_MARGIN,
     )

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xdub.config import Recipe, inpaints, phase_facts
+from xdub.geometry import FPS
 from xdub.plan.parameters import parameters
 
-FPS = 25
 BITS_PER_PIXEL = 3.0
 """ASSUMPTION: near-lossless H.264 (crf 6, full chroma) of a filmed face. `--data` replaces it."""
 MASK_BITS_PER_PIXEL = 0.1

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FPS = 25
+from xdub.geometry import FPS
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
+from xdub.geometry import FPS, SAMPLE_RATE
 from xdub.render.phones import CLUSTERS, CODAS, ONSETS, PHONES, VOWELS, Phone
 
-RATE = 16_000
-FPS = 25
 STEP = 80  # samples of a control step: 5 ms
 WINDOW = 320
 FFT = 512
@@ -171,13 +170,13 @@ def _sound(track: dict[str, np.ndarray], voice: Voice, rng: np.random.Generator)
     jitter = gaussian_filter1d(rng.normal(size=steps), 2)
     f0 = voice.pitch * np.exp2((1.6 * drift + 0.35 * jitter + 2.5 * (track["stress"] - 0.95) * 4) / 12)
     f0 = gaussian_filter1d(f0, 5)
-    phase = np.cumsum(np.repeat(f0, STEP) / RATE) % 1.0
+    phase = np.cumsum(np.repeat(f0, STEP) / SAMPLE_RATE) % 1.0
     opened = np.clip(phase / 0.62, 0, 1)
     pulse = np.where(phase < 0.62, 2 * opened - 3 * opened**2, 0.0)  # derivative of a smooth glottal flow
     hiss = rng.normal(size=count)
     source = pulse + voice.breath * 0.35 * hiss * (0.3 + 0.7 * opened)
 
-    bins = np.fft.rfftfreq(FFT, 1 / RATE)
+    bins = np.fft.rfftfreq(FFT, 1 / SAMPLE_RATE)
     smooth = {name: _blend(track[name], np.maximum(track["weight"], 0.3), 3.5) for name in ("f1", "f2", "f3")}
     formants = [smooth["f1"], smooth["f2"], smooth["f3"], np.full(steps, 3500.0), np.full(steps, 4500.0)]
     response = np.ones((steps, len(bins)))
@@ -211,7 +210,7 @@ def _sound(track: dict[str, np.ndarray], voice: Voice, rng: np.random.Generator)
 
 def _room(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A short weak reverberation, a quiet hum of noise and a level near -20 dB."""
-    tail = int(RATE * rng.uniform(0.03, 0.09))
+    tail = int(SAMPLE_RATE * rng.uniform(0.03, 0.09))
     echo = rng.normal(size=tail) * np.exp(-5 * np.arange(tail) / tail) * rng.uniform(0.0, 0.04)
     echo[0] = 1.0
     sound = np.convolve(sound, echo)[: len(sound)]
@@ -227,8 +226,8 @@ def speak(rng: np.random.Generator, voice: Voice, frames: int, *, pause_rate: fl
     steps = int(round(timed[-1].end * 200)) + 1
     track = _tracks(timed, steps)
     sound = _room(_sound(track, voice, rng), rng)
-    first = int(LEAD * RATE)
-    audio = np.clip(sound[first : first + frames * RATE // FPS], -1, 1).astype(np.float32)
+    first = int(LEAD * SAMPLE_RATE)
+    audio = np.clip(sound[first : first + frames * SAMPLE_RATE // FPS], -1, 1).astype(np.float32)
     middle = (LEAD + (np.arange(frames) + 0.5) / FPS) * 200
     grid = np.arange(steps) + 0.5
     curves = {

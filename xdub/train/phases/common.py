@@ -11,7 +11,7 @@ from torch import Tensor
 from xdub.diffusion.flow_matching import add_noise
 from xdub.diffusion.timesteps import sample_timesteps
 from xdub.losses.terms import LossTerm
-from xdub.model.codec import Codec, latent_frames
+from xdub.model.codec import Codec
 from xdub.seeding import torch_rng
 from xdub_kernels import weighted_flow_loss
 
@@ -50,7 +50,7 @@ def draw_noise(batch: dict[str, Any], ctx: PhaseContext) -> Noised:
     They do not depend on the sample's place in the batch, on the world size, or on what ran before.
     """
     z0, cfg = batch["z0"], ctx.phase
-    motion_latents = latent_frames(cfg.motion_frames)
+    motion_latents = ctx.codec.geometry.latent_frames(cfg.motion_frames)
     eps, t, coins = [], [], []
     for i, (epoch, sample_id) in enumerate(zip(batch["epochs"].tolist(), batch["sample_id"], strict=True)):
         generator = torch_rng(ctx.seed, epoch, sample_id, "noise")

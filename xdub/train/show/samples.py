@@ -15,7 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from xdub.config import Recipe, expert_of, inpaints
-from xdub.data.clip import FPS, Clip
+from xdub.data.clip import Clip
 from xdub.data.latents import encode_batch
 from xdub.data.sample_order import Plan, make_plan
 from xdub.data.samples import collate
@@ -23,6 +23,7 @@ from xdub.data.shards import ShardReader
 from xdub.data.windows import cut_window
 from xdub.diffusion.sampler import sample
 from xdub.errors import UserError
+from xdub.geometry import FPS
 from xdub.model.audio_encoder import load_audio_encoder
 from xdub.model.codec import Codec
 from xdub.model.lora import set_expert
@@ -92,7 +93,13 @@ class StripSampler:
             window = self._recipe.phase(self._phase).window
             plan = make_plan(self._data, phase=self._phase, window=window, seed=0)
             clip = _first_clip(plan)
-            cut = cut_window(clip, phase=self._phase, window=window, rng=rng("strip", clip.clip_id))
+            cut = cut_window(
+                clip,
+                phase=self._phase,
+                window=window,
+                geometry=codec.geometry,
+                rng=rng("strip", clip.clip_id),
+            )
             audio_encoder = load_audio_encoder(self._recipe.audio).to(device)
             batch = collate([cut | {"epoch": 0, "position": 0, "bad": {}}])
             self._batch = encode_batch(batch, codec, audio_encoder, device)
