@@ -40,7 +40,7 @@ ALLOWED = {
     "render": {"data", "media"},
     "losses": {"diffusion", "perception", "xdub_kernels"},
     "dub": {"model", "diffusion", "data", "perception", "media"},
-    "pairs": {"dub", "model", "data", "tracking", "perception", "media", "diffusion"},
+    "pairs": {"dub", "model", "data", "tracking", "report", "perception", "media", "diffusion"},
     "plan": {"model", "diffusion", "losses", "data", "xdub_kernels"},
     "train": {
         "plan",

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from perf import rows
+from xdub.report.palette import ACCENT
 
-OURS, THEIRS = "#3457d5", "#b8bfcc"
+OURS, THEIRS = ACCENT, "#b8bfcc"
 
 
 def figure(measured: list[dict[str, Any]]):

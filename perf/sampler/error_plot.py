@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-COLOURS = {"euler": "#3457d5", "heun": "#d9730d", "ab2": "#2b8a5f"}
+from xdub.report.palette import ACCENT, SECOND
+
+COLOURS = {"euler": ACCENT, "heun": SECOND, "ab2": "#2b8a5f"}
 PANELS = {
     "opening_corr": "opening correlation with the twin",
     "exact_psnr": "dB to 64 steps",

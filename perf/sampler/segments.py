@@ -18,6 +18,7 @@ import numpy as np
 
 from perf.environment import environment
 from xdub.config import Recipe
+from xdub.report.palette import ACCENT, SECOND
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -244,7 +245,7 @@ def figure(result: dict[str, Any], recipe: Recipe) -> Figure:
     joints = seams(frames, recipe.pairs.segment_frames, recipe.pairs.motion_frames)
     for axes, (name, title) in zip(panels, titles.items(), strict=True):
         for (way, curves), colour in zip(
-            result["by_frame"].items(), ("#8a8f98", "#3457d5", "#d9730d"), strict=True
+            result["by_frame"].items(), ("#8a8f98", ACCENT, SECOND), strict=True
         ):
             if way == TRUTH and name == "psnr":
                 continue  # nothing is nearer to the truth than itself
@@ -254,7 +255,7 @@ def figure(result: dict[str, Any], recipe: Recipe) -> Figure:
             )
             axes.plot(seeds.mean(0), color=colour, label=way, linewidth=1.6)
         for joint in joints:
-            axes.axvline(joint, color="#3457d5", linewidth=0.7, linestyle=":")
+            axes.axvline(joint, color=ACCENT, linewidth=0.7, linestyle=":")
         axes.set_title(title, fontsize=10, loc="left")
         axes.set_xlabel("frame (dotted: first frame of a segment)", fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)

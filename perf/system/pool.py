@@ -25,6 +25,7 @@ from typing import Any
 from perf.environment import environment
 from perf.system.fake_cloud import FakeCloud, terminate
 from perf.system.recovery import render, say
+from xdub.report.palette import ACCENT
 
 MOST = 3
 SETTINGS = ["pairs.batch=2", "pairs.render_twins=0.0"]
@@ -229,8 +230,8 @@ def figure(timeline: list[Any], row: dict[str, Any]):
     top.set_ylabel("units left")
     top.yaxis.set_major_locator(MaxNLocator(integer=True))
     bottom.step(seconds, machines, where="post", color="#1f2430", ls="--", label="machines")
-    bottom.step(seconds, workers, where="post", color="#3457d5", label="workers")
-    bottom.fill_between(seconds, busy, step="post", color="#3457d5", alpha=0.25, label="workers with a unit")
+    bottom.step(seconds, workers, where="post", color=ACCENT, label="workers")
+    bottom.fill_between(seconds, busy, step="post", color=ACCENT, alpha=0.25, label="workers with a unit")
     for axis in (top, bottom):
         axis.axvline(row["seconds"], color="#b8bfcc", lw=1)
     highest = max(*machines, *workers)

@@ -159,7 +159,7 @@ def test_the_learning_curve_reads_the_checkpoints_that_a_demo_kept(
     out, _ = finished
     points = measure_run(out, cases=1)
     assert [(p.model, p.step) for p in points] == [(m, s) for m in ("generator", "editor") for s in (3, 4)]
-    assert all(-1 <= p.opening_corr <= 1 for p in points)
+    assert all(-1 <= p.figures["opening_corr"] <= 1 for p in points)
     minutes = [p.journey_minutes for p in points]
     assert minutes == sorted(minutes) and points[0].minutes > 0
     save(points, out, tmp_path)

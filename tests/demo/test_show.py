@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import io
 
 from rich.console import Console
@@ -16,8 +17,8 @@ def shown(terminal: bool = False) -> tuple[Show, io.StringIO]:
 def test_a_stage_says_what_how_long_and_what_is_next() -> None:
     show, text = shown()
     show.already(1, 3, "Render", 61)
-    with show.stage(2, 3, "Train the generator", 90, "Make pairs"):
-        show.update(1, 2, "step 1")
+    with show.stage(2, 3, "Train the generator", 90, "Make pairs") as report:
+        report(1, 2, "step 1")
     lines = text.getvalue()
     assert "Render: done before, in 1 min 01 s" in lines
     assert "2/3  Train the generator about 1 min 30 s, then: Make pairs" in lines and "done in" in lines
@@ -25,18 +26,17 @@ def test_a_stage_says_what_how_long_and_what_is_next() -> None:
 
 def test_a_line_of_a_log_is_one_line_however_long() -> None:
     show, text = shown()
-    show.say("word " * 60)
+    show.line("word " * 60)
     assert len(text.getvalue().splitlines()) == 1
 
 
 def test_the_live_bar_of_a_terminal_is_gone_when_its_stage_fails() -> None:
-    show, _ = shown(terminal=True)
-    try:
-        with show.stage(1, 1, "Render", None, ""):
-            show.update(1, None, "clip")
-            raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        assert show._bar is None
+    show, text = shown(terminal=True)
+    with contextlib.suppress(KeyboardInterrupt), show.stage(1, 1, "Render", None, "") as report:
+        report(1, None, "clip")
+        raise KeyboardInterrupt
+    cursor_shown, line_erased = "\x1b[?25h", "\x1b[2K"
+    assert cursor_shown in text.getvalue() and text.getvalue().rstrip().endswith(line_erased)
 
 
 def test_the_figures_name_each_goal_that_was_missed() -> None:

@@ -2,22 +2,24 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import synthetic
 
-from xdub.evaluate.heldout import HeldOutClip, RawCrops, measure_dub, read_clip, summarise
+from xdub.evaluate.heldout import HeldOutClip, RawCrops, dub_inputs, read_clip, summarise
+from xdub.evaluate.metric import measure
+from xdub.evaluate.metrics import HELD_OUT
+from xdub.evaluate.testing import drawn_faces, drawn_landmarks, opening_curve
 
 SIZE = 128
 
 
 def clip(seed: int) -> HeldOutClip:
-    old, new = synthetic.opening(seed), synthetic.opening(seed + 100)
-    points = synthetic.landmarks(len(old), SIZE)
+    old, new = opening_curve(seed), opening_curve(seed + 100)
+    points = drawn_landmarks(len(old), SIZE)
     mask = np.zeros((len(old), 64, 64), bool)
     mask[:, 36:62, 10:54] = True
     return HeldOutClip(
         name=f"clip {seed}",
-        source=synthetic.faces(old, SIZE),
-        truth=synthetic.faces(new, SIZE),
+        source=drawn_faces(old, SIZE),
+        truth=drawn_faces(new, SIZE),
         boxes=np.tile(np.float32([SIZE / 2, SIZE / 2, SIZE]), (len(old), 1)),
         size=64,
         landmarks=points,
@@ -35,7 +37,7 @@ def read(crops: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
 
 
 def raw_crops(c: HeldOutClip, frames: np.ndarray) -> RawCrops:
-    return RawCrops(made=c.crops(frames), source=c.crops(c.source), face=c.face_mask)
+    return RawCrops(video=c.crops(frames), source=c.crops(c.source), face=c.face_mask)
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +47,12 @@ def clips() -> list[HeldOutClip]:
 
 def figures(clips: list[HeldOutClip], dub) -> dict:
     readings = [read_clip(c, read, lambda crops: crops) for c in clips]
-    dubs = {"editor": [measure_dub(c, dub(c), raw_crops(c, dub(c)), read) for c in clips]}
-    closed = [synthetic.faces(np.zeros(len(c.source)), SIZE) for c in clips]
-    silent = [read(c.crops(frames), c.crop_landmarks) for c, frames in zip(clips, closed, strict=True)]
-    return summarise(readings, dubs, {"editor": silent})
+    closed = [drawn_faces(np.zeros(len(c.source)), SIZE) for c in clips]
+    inputs = [
+        dub_inputs(c, dub(c), raw_crops(c, dub(c)), reading, read, silent)
+        for c, reading, silent in zip(clips, readings, closed, strict=True)
+    ]
+    return summarise(readings, {"editor": [measure(HELD_OUT, one) for one in inputs]})
 
 
 def test_the_truth_itself_reaches_every_ceiling(clips: list[HeldOutClip]) -> None:

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import synthetic
 
 from xdub.errors import UserError
+from xdub.evaluate.metrics import SCORED
 from xdub.evaluate.score import score
+from xdub.evaluate.testing import drawn_faces, drawn_landmarks, opening_curve
 from xdub.media import write_video
 
 
@@ -22,7 +23,7 @@ class DrawnFaces:
     def __exit__(self, *_: object) -> None: ...
 
     def track(self, frames: np.ndarray) -> DrawnFaces:
-        points = synthetic.landmarks(len(frames), frames.shape[1])
+        points = drawn_landmarks(len(frames), frames.shape[1])
         red = (frames[..., 0].astype(int) > 110) & (frames[..., 1] < 90)
         gap = red.sum(axis=1).max(axis=1)
         points[:, 36:42, 0], points[:, 42:48, 0] = 40, 80
@@ -41,31 +42,34 @@ def films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     monkeypatch.setattr(
         opening, "read_opening", lambda frames, points: frames[:, 80:100, 50:80, 1].mean(axis=(1, 2))
     )
-    curves = {"old": synthetic.opening(1), "new": synthetic.opening(101)}
+    curves = {"old": opening_curve(1), "new": opening_curve(101)}
     for name, curve in curves.items():
-        write_video(tmp_path / f"{name}.mp4", synthetic.faces(curve), crf=8)
+        write_video(tmp_path / f"{name}.mp4", drawn_faces(curve), crf=8)
     write_video(tmp_path / "blank.mp4", np.full((60, 128, 128, 3), 90, np.uint8))
-    write_video(tmp_path / "short.mp4", synthetic.faces(curves["new"][:20]))
-    write_video(tmp_path / "small.mp4", synthetic.faces(curves["new"], 64))
+    write_video(tmp_path / "short.mp4", drawn_faces(curves["new"][:20]))
+    write_video(tmp_path / "small.mp4", drawn_faces(curves["new"], 64))
     return {p.stem: p for p in tmp_path.glob("*.mp4")}
 
 
 def test_a_true_copy_scores_full_marks_and_no_leak(films: dict[str, Path]) -> None:
     result = score(films["new"], films["new"], source=films["old"])
     assert result.frames == 60 and result.faces == 1.0
-    assert result.psnr == result.lip_psnr == 100.0
-    assert result.opening_corr == pytest.approx(1) and result.opening_corr_readout == pytest.approx(1)
-    assert result.leak_corr is not None and abs(result.leak_corr) < 1e-6
+    figures = result.figures
+    assert figures["psnr"] == figures["lip_psnr"] == 100.0
+    assert figures["opening_corr"] == pytest.approx(1) and figures["opening_corr_readout"] == pytest.approx(1)
+    assert figures["leak_corr"] == pytest.approx(0, abs=1e-6)
 
 
 def test_the_source_itself_scores_low_on_lips_and_leaks(films: dict[str, Path]) -> None:
-    result = score(films["old"], films["new"], source=films["old"])
-    assert result.opening_corr < 0.6 and result.raw_leak_corr == pytest.approx(1)
-    assert result.lip_psnr < result.psnr < 60
+    figures = score(films["old"], films["new"], source=films["old"]).figures
+    assert figures["opening_corr"] < 0.6 and figures["raw_leak_corr"] == pytest.approx(1)
+    assert figures["lip_psnr"] < figures["psnr"] < 60
 
 
 def test_without_a_source_no_leak_is_claimed(films: dict[str, Path]) -> None:
-    assert score(films["old"], films["new"]).leak_corr is None
+    result = score(films["old"], films["new"])
+    assert result.figures["leak_corr"] is None and result.figures["raw_leak_corr"] is None
+    assert list(result.to_dict()) == ["frames", "faces", *(metric.name for metric in SCORED)]
 
 
 @pytest.mark.parametrize(

@@ -62,10 +62,13 @@ def test_folders_are_compared_phase_by_phase(folders: dict[str, Path], tmp_path:
 def test_the_page_and_the_picture_hold_both_curves(folders: dict[str, Path], tmp_path: Path) -> None:
     result = compare_runs([str(folders["slow"]), str(folders["fast"])], out=tmp_path / "c.html")
     html = result.html.read_text()
-    assert (
-        html.count('class="line c0"') == html.count('class="line c1"') == 6
-    )  # 2 phases x (2 losses + 1 by band)
+    charts = re.findall(r'<svg class="chart".*?</svg>', html)
+    phases, losses, losses_by_band = 2, 2, 1
+    assert len(charts) == phases * (losses + losses_by_band)
+    assert all("stroke: var(--accent)" in chart and "stroke: var(--generator)" in chart for chart in charts)
     assert "<script" not in html and "src=" not in html
+    ids = re.findall(r' id="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
     assert cv2.imread(str(result.png)).std() > 5
 
 

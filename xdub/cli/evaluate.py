@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -39,7 +38,7 @@ def score(
     from xdub.evaluate.score import score as score_video
 
     with progress("scoring") as report:
-        figures = dataclasses.asdict(score_video(video, reference, source=source, on_progress=report))
+        figures = score_video(video, reference, source=source, on_progress=report).to_dict()
     if as_json:
         # JSON knows neither NaN (a correlation over one frame) nor infinity (the PSNR of equal pictures).
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figures.items()}

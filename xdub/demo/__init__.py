@@ -1,4 +1,4 @@
-"""The whole journey with one command: render, train, make pairs, train again, dub, measure, report."""
+"""The whole demo with one command: render, train, make pairs, train again, dub, measure, report."""
 
 from __future__ import annotations
 

@@ -1,76 +1,82 @@
-"""From dubbed files to figures, and from figures to the report."""
+"""Measure the dubbed files, and write the summary and the report."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xdub.demo.cases import case_folders, load_case
-from xdub.demo.dubbing import dubbed_file, raw_crops, silent_file
-from xdub.demo.page import ClipView, ReportData, build_report
-from xdub.demo.stages import MODELS, Demo, Report, copy_whole
-from xdub.evaluate.heldout import DubFigures, HeldOutClip, Readings, measure_dub, read_clip, summarise
-from xdub.evaluate.metrics import pearson
+from xdub.demo.dubbing import raw_crops
+from xdub.demo.layout import MODELS, Demo, copy_whole
+from xdub.demo.page import build_report
+from xdub.demo.report_data import ClipView, ReportData
+from xdub.evaluate.heldout import HeldOutClip, Readings, dub_inputs, read_clip, summarise
+from xdub.evaluate.metric import measure
+from xdub.evaluate.metrics import HELD_OUT, pearson
 from xdub.files.atomic import atomic_path, write_text
 from xdub.media import read_frames
+from xdub.progress import Report
 from xdub.tracking.read import read_runs, ui_command
 
 SHOWN = 3
-"""Clips with pictures in the report: the first ones, not the best ones."""
+"""Number of clips with pictures in the report: the first ones, not the best ones."""
 
 
 def evaluate(demo: Demo, report: Report) -> dict[str, Any]:
-    """Figures of every dubbed case; arrays go to OUT/evaluation, the summary's fields are returned."""
+    """Measure every dubbed case; arrays go to OUT/evaluation, the summary's fields are returned."""
     from xdub.evaluate.opening import read_opening, round_trip
     from xdub.model.codec import load_codec
 
     codec = load_codec(demo.recipe.codec)
     folders = case_folders(demo.cases)
     readings: list[Readings] = []
-    dubs: dict[str, list[DubFigures]] = {model: [] for model in MODELS}
-    silent: dict[str, list[np.ndarray]] = {model: [] for model in MODELS}
+    dubs: dict[str, list[dict[str, Any]]] = {model: [] for model in MODELS}
+    arrays: dict[str, np.ndarray] = {}
     for number, folder in enumerate(folders):
         report(number, len(folders), "clips measured")
         clip = load_case(folder, f"Held-out clip {number + 1}")
         readings.append(read_clip(clip, read_opening, lambda crops: round_trip(crops, codec)))
+        arrays |= {f"{number}_{key}": value for key, value in vars(readings[-1]).items()}
         for model in MODELS:
-            frames = read_frames(dubbed_file(demo, model, folder))
-            dubs[model].append(measure_dub(clip, frames, raw_crops(demo, model, folder), read_opening))
-            quiet = silent_file(demo, model, folder)
-            if quiet.is_file():
-                silent[model].append(read_opening(clip.crops(read_frames(quiet)), clip.crop_landmarks))
+            video = read_frames(demo.dubbed(model, folder))
+            quiet = demo.silent(model, folder)
+            silent = read_frames(quiet) if quiet.is_file() else None
+            raw = raw_crops(demo, model, folder)
+            inputs = dub_inputs(clip, video, raw, readings[-1], read_opening, silent)
+            dubs[model].append(measure(HELD_OUT, inputs))
+            series = {key: value for key, value in dubs[model][-1].items() if isinstance(value, np.ndarray)}
+            series["read"] = inputs["reading"]
+            arrays |= {f"{number}_{model}_{key}": value for key, value in series.items()}
     demo.evaluation.mkdir(exist_ok=True)
-    arrays = {f"{n}_{key}": value for n, r in enumerate(readings) for key, value in vars(r).items()}
-    for model, figures in dubs.items():
-        for n, one in enumerate(figures):
-            arrays |= {f"{n}_{model}_{key}": value for key, value in vars(one).items()}
     with atomic_path(demo.evaluation / "arrays.npz") as temporary:
-        np.savez_compressed(temporary, **arrays)
+        np.savez_compressed(temporary, allow_pickle=False, **arrays)
     report(len(folders), len(folders), "clips measured")
-    summary = summarise(readings, dubs, silent)
+    summary = summarise(readings, dubs)
     _track(demo, summary)
-    frames = sum(len(r.new) for r in readings)
-    return {
-        **summary,
-        "evaluated": {"clips": len(readings), "frames": frames, "silent": len(silent["editor"])},
+    counts = {
+        "clips": len(readings),
+        "frames": sum(len(r.new) for r in readings),
+        "silent": sum(demo.silent("editor", folder).is_file() for folder in folders),
     }
+    return {**summary, "evaluated": counts}
 
 
 def write_report(demo: Demo, report: Report) -> dict[str, Any]:
-    """OUT/dubbed.mp4; the page itself needs the time of this stage too and is written by `finish`."""
-    copy_whole(dubbed_file(demo, "editor", case_folders(demo.cases)[0]), demo.out / "dubbed.mp4")
+    """Write OUT/dubbed.mp4; the page also shows the time of this stage, so `finish` writes it."""
+    copy_whole(demo.dubbed("editor", case_folders(demo.cases)[0]), demo.out / "dubbed.mp4")
     report(1, 1, "dubbed.mp4")
     return {}
 
 
 def finish(demo: Demo, summary: dict[str, Any]) -> str:
-    """summary.json and report.html; returns the command for MLflow's page."""
+    """Write summary.json and report.html; return the command that opens MLflow's page."""
     command = ui_command(read_runs([str(demo.run)]))
-    write_text(demo.out / "summary.json", json.dumps(_plain(summary), indent=1, allow_nan=False))
+    write_text(demo.out / "summary.json", json.dumps(_nan_to_null(summary), indent=1, allow_nan=False))
     folders = case_folders(demo.cases)
     with np.load(demo.evaluation / "arrays.npz") as arrays:
         views = [_view(demo, folder, n, arrays) for n, folder in enumerate(folders[:SHOWN])]
@@ -90,17 +96,17 @@ def finish(demo: Demo, summary: dict[str, Any]) -> str:
     return command
 
 
-def _plain(value: Any) -> Any:
-    """For JSON, which has no nan: what could not be measured is null."""
+def _nan_to_null(value: Any) -> Any:
+    """Replace numbers that JSON does not know by null."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _nan_to_null(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_nan_to_null(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_losses(run: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """phase -> steps, loss of every committed step."""
+    """Read phase -> (steps, loss of every committed step)."""
     from xdub.config import PHASES
     from xdub.files.lines import read_lines
 
@@ -112,10 +118,10 @@ def read_losses(run: Path) -> dict[str, tuple[list[int], list[float]]]:
     return losses
 
 
-def _view(demo: Demo, folder: Path, number: int, arrays: Any) -> ClipView:
+def _view(demo: Demo, folder: Path, number: int, arrays: Mapping[str, np.ndarray]) -> ClipView:
     clip = load_case(folder, f"Held-out clip {number + 1}")
     frames = {"source": clip.source}
-    frames |= {model: read_frames(dubbed_file(demo, model, folder)) for model in MODELS}
+    frames |= {model: read_frames(demo.dubbed(model, folder)) for model in MODELS}
     frames |= {"truth": clip.truth}
     x, y, side = close_up(clip)
     openings = {"truth": arrays[f"{number}_new"], "old": arrays[f"{number}_old"]}
@@ -123,14 +129,14 @@ def _view(demo: Demo, folder: Path, number: int, arrays: Any) -> ClipView:
     return ClipView(
         name=clip.name,
         frames={name: film[:, y : y + side, x : x + side] for name, film in frames.items()},
-        landmarks=clip.landmarks - np.float32([x, y]),
+        landmarks=clip.landmarks - np.array([x, y], np.float32),
         openings=openings,
-        opening_corr={model: pearson(openings[model], openings["truth"]) for model in MODELS},
+        correlations={model: pearson(openings[model], openings["truth"]) for model in MODELS},
     )
 
 
 def close_up(clip: HeldOutClip) -> tuple[int, int, int]:
-    """x, y, side of a still window around the head: faces in a strip must be large enough to be judged."""
+    """Return x, y, side in px of one square around the head in all frames, so that strips show faces large."""
     low = (clip.boxes[:, :2] - 0.8 * clip.boxes[:, 2:]).min(axis=0)
     high = (clip.boxes[:, :2] + 0.8 * clip.boxes[:, 2:]).max(axis=0)
     height, width = clip.source.shape[1:3]
@@ -140,8 +146,8 @@ def close_up(clip: HeldOutClip) -> tuple[int, int, int]:
     return x, y, side
 
 
-def _track(demo: Demo, summary: dict[str, Any]) -> None:
-    """The figures beside the training curves, under eval/."""
+def _track(demo: Demo, summary: Mapping[str, Any]) -> None:
+    """Log the figures beside the training curves, under eval/."""
     from xdub.tracking.tracked_run import TrackedRun
 
     for model in MODELS:

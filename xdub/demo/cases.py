@@ -64,8 +64,7 @@ def render_cases(
 
 
 def _render_case(folder: Path, seed: int, number: int, settings: dict) -> None:
-    from xdub.render import make_clips
-    from xdub.render.clips import HELD_OUT, TAKES
+    from xdub.render.clips import HELD_OUT, TAKES, make_clips
 
     _write_case(folder, next(make_clips(seed, [HELD_OUT + number * TAKES], **settings)))
 

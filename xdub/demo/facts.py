@@ -1,4 +1,4 @@
-"""On what and with what the demo ran."""
+"""Machine and package versions of a demo."""
 
 from __future__ import annotations
 
@@ -9,49 +9,45 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("torch", "ray", "deepspeed", "mlflow", "numpy", "mediapipe", "moderngl", "av")
+"""Packages whose versions can change the figures."""
 
 
 def versions() -> dict[str, str]:
-    """Of ours and of what matters to the figures."""
+    """Return the versions of xdub, Python and the installed `PACKAGES`."""
     import xdub
 
-    found = {"xdub": xdub.__version__, "python": platform.python_version()}
+    result = {"xdub": xdub.__version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            result[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return result
 
 
 def hardware() -> dict[str, Any]:
-    """Cores and memory that this process may use, and the GPU if there is one."""
+    """Return the cores and memory that this process may use, the processor, and the GPU if there is one."""
     import torch
+
+    from xdub.tracking.provenance import device_name
 
     cores = len(os.sched_getaffinity(0))
     memory = memory_limit() / 1e9
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    gpu = device_name(torch.device("cuda", 0)) if torch.cuda.is_available() else None
     return {
         "name": f"{cores} cores, {memory:.0f} GB, {gpu or 'no GPU'}",
         "cores": cores,
         "memory": f"{memory:.1f} GB",
-        "processor": _processor(),
+        "processor": device_name(torch.device("cpu")),
         "gpu": gpu or "none",
     }
 
 
 def memory_limit() -> int:
-    """Bytes: the machine's, or the control group's if that is less."""
+    """Return the bytes of memory of the machine, or of the control group if those are fewer."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         text = Path(path).read_text().strip() if Path(path).is_file() else ""
         if text.isdigit():
             total = min(total, int(text))
     return total
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

@@ -1,4 +1,4 @@
-"""`xdub demo`: the whole journey on this machine, restartable at any point."""
+"""Run the whole demo on this machine (`xdub demo`); it can be restarted at any point."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from xdub.config import load_recipe
+from xdub.demo.assess import finish
 from xdub.demo.facts import hardware, versions
+from xdub.demo.layout import MODELS, Demo
 from xdub.demo.meter import Meter
 from xdub.demo.show import Show
 from xdub.demo.sizes import DemoPlan, default_plan
-from xdub.demo.stages import Demo, demo_stages
+from xdub.demo.stages import demo_stages
 from xdub.demo.state import DemoState
+from xdub.evaluate.targets import CEILINGS
 
 
 def run_demo(
@@ -26,17 +29,21 @@ def run_demo(
     plan: DemoPlan | None = None,
     show: Show | None = None,
 ) -> dict[str, Any]:
-    """Render, train, pair, edit, dub, measure, report; returns what OUT/summary.json holds.
+    """Render, train, make pairs, train on them, dub, measure and report; return the content of OUT/summary.json.
 
-    Called again with the same arguments after a kill, it continues; finished, it shows the figures again.
+    The same call after a kill continues; after the end it shows the figures again.
 
-    Args: out: new or empty folder, or that of a demo to continue. Ends with report.html, summary.json,
-    dubbed.mp4 and mlflow.db. seed: of people, sentences, weights and noise. from_scratch: train from random
-    weights instead of going on from the shipped ones. minutes: about how long the journey may take on two
-    cores; none: 12, from scratch 20. plan: sizes and steps, instead of those that follow from ``minutes``.
+    Args:
+        out: new or empty folder, or that of a demo to continue. It ends with report.html, summary.json, dubbed.mp4 and
+            mlflow.db.
+        seed: seed of people, sentences, weights and noise.
+        from_scratch: train from random weights instead of the shipped ones.
+        minutes: about how long the demo may take on two cores; None: 12, from scratch 20.
+        plan: sizes and steps that replace those that follow from ``minutes``.
+        show: output of the stages and figures; None: the terminal.
 
-    Raises UserError: other arguments than the demo in OUT began with, a folder that holds something else, a
-    full disk.
+    Raises:
+        UserError: the demo in OUT began with other arguments, OUT holds something else, or the disk is full.
     """
     flags = {"seed": seed, "from_scratch": from_scratch, "minutes": minutes}
     plan = plan or default_plan(from_scratch=from_scratch, minutes=minutes)
@@ -48,11 +55,12 @@ def run_demo(
         with _own_tracking(state.out), _metered(state) as meter:
             _run_stages(demo, state, show)
             summary = _summary(demo, state, meter)
-            command = _finish(demo, state, summary)
+            command = finish(demo, summary)
     show.figures(summary)
-    show.say(f"  report  [bold]{state.out / 'report.html'}[/bold]")
-    show.say("  compare the training runs:")
-    print(command)  # as it is: a wrapped address cannot be copied
+    show.line(f"  report  [bold]{state.out / 'report.html'}[/bold]")
+    show.line("  compare the training runs:")
+    # Printed without wrapping because a wrapped address cannot be copied.
+    print(command)
     return summary
 
 
@@ -64,16 +72,16 @@ def _run_stages(demo: Demo, state: DemoState, show: Show) -> None:
             show.already(number, len(stages), stage.title, state.seconds()[stage.name])
             continue
         following = stages[number].title if number < len(stages) else ""
-        show_stage = show.stage(number, len(stages), stage.title, expected.get(stage.name), following)
-        with state.running(stage.name), show_stage:
-            result = stage.run(show.update)
+        shown = show.stage(number, len(stages), stage.title, expected.get(stage.name), following)
+        with state.running(stage.name), shown as report:
+            result = stage.run(report)
         state.finish(stage.name, result)
 
 
 def _summary(demo: Demo, state: DemoState, meter: Meter) -> dict[str, Any]:
-    """All fields of summary.json."""
+    """Collect all fields of summary.json."""
     measured = state.result("evaluate")
-    first = {name: measured[name] for name in ("truth", "codec", "generator", "editor")}
+    first = {name: measured[name] for name in (*CEILINGS, *MODELS)}
     return {
         **first,
         "seed": demo.seed,
@@ -89,15 +97,9 @@ def _summary(demo: Demo, state: DemoState, meter: Meter) -> dict[str, Any]:
     }
 
 
-def _finish(demo: Demo, state: DemoState, summary: dict[str, Any]) -> str:
-    from xdub.demo.assess import finish
-
-    return finish(demo, summary)
-
-
 @contextmanager
 def _metered(state: DemoState) -> Iterator[Meter]:
-    """Memory peak over all attempts."""
+    """Measure the memory peak; it counts all attempts."""
     before = (state.record.get("peak_gb", 0.0), state.record.get("peak_rss_gb", 0.0))
     with Meter(peak_gb=before[0], peak_rss_gb=before[1]) as meter:
         meter.on_peak = lambda: state.note(peak_gb=meter.peak_gb, peak_rss_gb=meter.peak_rss_gb)
@@ -106,7 +108,7 @@ def _metered(state: DemoState) -> Iterator[Meter]:
 
 @contextmanager
 def _own_tracking(out: Path) -> Iterator[None]:
-    """The demo's runs go to OUT/mlflow.db, wherever the user's other runs go."""
+    """Track the demo's runs in OUT/mlflow.db, wherever the user's other runs are tracked."""
     before = os.environ.get("MLFLOW_TRACKING_URI")
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{out / 'mlflow.db'}"
     try:

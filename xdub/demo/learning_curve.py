@@ -1,9 +1,9 @@
-"""How fast it learns from nothing: opening correlation of generator and editor against steps and minutes.
+"""Measure how fast training from nothing learns: figures of generator and editor against steps and minutes.
 
     python -m xdub.demo.learning_curve --demo curve --minutes 60 --out docs/results
 
-runs a demo from scratch that keeps its checkpoints (again to continue), reads the averaged weights of each,
-lets them dub the demo's held-out heads, and writes learning_curve.json and learning_curve.png.
+This runs a demo from scratch that keeps its checkpoints (the same command continues it), dubs the demo's held-out
+heads with the averaged weights of each checkpoint, and writes learning_curve.json, .png and .md.
 """
 
 from __future__ import annotations
@@ -11,51 +11,63 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from xdub.config import Recipe, load_recipe
 from xdub.demo.cases import case_folders, load_case
 from xdub.demo.facts import hardware, versions
+from xdub.demo.layout import MODELS
 from xdub.demo.sizes import DemoPlan, default_plan
 from xdub.demo.state import FILE
 from xdub.errors import UserError
 from xdub.evaluate.heldout import HeldOutClip
-from xdub.evaluate.metrics import leak_corr, opening_corr
-from xdub.files.atomic import atomic_path, write_json, write_text
+from xdub.evaluate.metric import combine, measure
+from xdub.evaluate.metrics import HELD_OUT
+from xdub.evaluate.metrics.opening_corr import OPENING_CORR
+from xdub.files.atomic import write_json, write_text
+from xdub.model.dit import VideoDiT
+from xdub.report.charts import Series, chart_style, draw_lines, new_figure, save_png
+from xdub.report.palette import ROLES
 
-MODELS = ("generator", "editor")
+METRICS = tuple(m for m in HELD_OUT if set(m.needs) <= {"opening", "new_opening", "old_opening"})
+"""Metrics of the curve: those that need no more than the mouth's opening."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One checkpoint."""
+    """Figures of one checkpoint."""
 
     model: str
     step: int
     minutes: float
-    """Of training in this phase."""
+    """Minutes of training in this phase."""
     journey_minutes: float
-    """Since the first step of the run, pair making included."""
-    opening_corr: float
-    leak_corr: float
+    """Minutes since the first step of the run, pair making included."""
+    figures: Mapping[str, float]
+    """Metric's name -> value."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields in one flat mapping, for JSON."""
+        fields = dataclasses.asdict(self)
+        return fields | fields.pop("figures")
 
 
 def keep_checkpoints(plan: DemoPlan, recipe_steps: dict[str, int], points: int) -> DemoPlan:
-    """The plan with ``points`` checkpoints in each of the two large phases, all of them kept."""
+    """Return the plan with ``points`` checkpoints in each of the two large phases, all of them kept."""
     settings = [f"phases.{m}.checkpoint_every={max(1, recipe_steps[m] // points)}" for m in MODELS]
     settings += [f"phases.{m}.keep_checkpoints={points + 2}" for m in MODELS]
     return dataclasses.replace(plan, overrides=(*plan.overrides, *settings))
 
 
 def measure_run(demo: Path, *, cases: int, sampler_steps: int | None = None) -> list[Point]:
-    """Every checkpoint of a demo's two large phases on its first ``cases`` held-out heads, on the model's own
-    crops.
+    """Measure every checkpoint of a demo's two large phases on its first ``cases`` held-out heads.
+
+    Openings are read from the model's own crops. UserError: the demo has no held-out clips yet.
     """
     record = json.loads((demo / FILE).read_text("utf-8"))
     plan = DemoPlan.from_dict(record["plan"])
@@ -73,24 +85,26 @@ def measure_run(demo: Path, *, cases: int, sampler_steps: int | None = None) -> 
             step = int(folder.name.removeprefix("step"))
             dit = load_checkpoint(folder, model, recipe)
             read = _dub_and_read(dit, recipe, clips, speech, sampler_steps or recipe.dub.sampler_steps)
-            new, old = [c.new_opening for c in clips], [c.old_opening for c in clips]
+            kept = [
+                measure(METRICS, {"opening": r, "new_opening": c.new_opening, "old_opening": c.old_opening})
+                for r, c in zip(read, clips, strict=True)
+            ]
             now = _time_at(clock, step)
             point = Point(
                 model=model,
                 step=step,
                 minutes=(now - clock[0][1]) / 60e3,
                 journey_minutes=(now - begin) / 60e3,
-                opening_corr=opening_corr(read, new).mean,
-                leak_corr=leak_corr(read, old, new).unique,
+                figures={name: figure.value for name, figure in combine(METRICS, kept).items()},
             )
-            what = f"{model:10s} step {step:6d}  {point.minutes:6.1f} min"
-            print(f"{what}  opening_corr {point.opening_corr:.3f}", flush=True)
+            values = "  ".join(f"{name} {value:.3f}" for name, value in point.figures.items())
+            print(f"{model:10s} step {step:6d}  {point.minutes:6.1f} min  {values}", flush=True)
             points.append(point)
     return points
 
 
-def load_checkpoint(folder: Path, model: str, recipe: Recipe) -> torch.nn.Module:
-    """The network with the averaged weights of a checkpoint."""
+def load_checkpoint(folder: Path, model: str, recipe: Recipe) -> VideoDiT:
+    """Load the network with the averaged weights of a checkpoint. UserError: the checkpoint has none."""
     from xdub.model.build import build_dit
     from xdub.model.codec import load_codec
     from xdub.train.state.pieces import ShardedState
@@ -105,9 +119,9 @@ def load_checkpoint(folder: Path, model: str, recipe: Recipe) -> torch.nn.Module
 
 
 def _dub_and_read(
-    dit: torch.nn.Module, recipe: Recipe, clips: Sequence[HeldOutClip], speech: Sequence[Path], steps: int
+    dit: VideoDiT, recipe: Recipe, clips: Sequence[HeldOutClip], speech: Sequence[Path], steps: int
 ) -> list[np.ndarray]:
-    """Readings [F] of each clip's face crop dubbed with its new speech."""
+    """Dub each clip's face crop with its new speech and read the mouth's opening [F]."""
     from xdub.dub.tracks import Track, generate
     from xdub.dub.window_sampler import WindowSampler
     from xdub.evaluate.opening import read_opening
@@ -125,8 +139,13 @@ def _dub_and_read(
         )
         for clip, path in zip(clips, speech, strict=True)
     ]
-    settings = {"shift": recipe.dub.sampler_shift, "solver": recipe.dub.solver}
-    sampler = WindowSampler(dit, load_codec(recipe.codec), num_steps=steps, **settings)
+    sampler = WindowSampler(
+        dit,
+        load_codec(recipe.codec),
+        num_steps=steps,
+        shift=recipe.dub.sampler_shift,
+        solver=recipe.dub.solver,
+    )
     dubbed = generate(
         tracks, sampler, window=recipe.dub.window, motion=recipe.dub.motion_frames, batch=len(tracks)
     )
@@ -135,13 +154,14 @@ def _dub_and_read(
 
 
 def _clock(phase: Path) -> list[tuple[int, float]]:
-    """(step, ms) of the journal, with an estimate of when step 0 was."""
+    """Read (step, ms) from the journal, with an estimate of the time of step 0."""
     from xdub.files.lines import read_lines
 
     marks = [
         (r["step"], float(r["time_ms"]))
         for r in read_lines(phase / "journal.jsonl")
-        if r["kind"] == "metrics" and "perf/step_seconds" in r["values"]  # not what was measured afterwards
+        # Figures that were measured after the training have no step time.
+        if r["kind"] == "metrics" and "perf/step_seconds" in r["values"]
     ]
     if len(marks) < 2:
         raise UserError(f"{phase}: too few logged steps for a curve")
@@ -155,56 +175,60 @@ def _time_at(clock: Sequence[tuple[int, float]], step: int) -> float:
 
 
 def save(points: Sequence[Point], demo: Path, out: Path) -> None:
-    """OUT/learning_curve.json, .png and .md."""
+    """Write OUT/learning_curve.json, .png and .md."""
     record = json.loads((demo / FILE).read_text("utf-8"))
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "command": "python -m xdub.demo.learning_curve",
-        "points": [dataclasses.asdict(p) for p in points],
+        "points": [point.to_dict() for point in points],
         "flags": record["flags"],
         "plan": record["plan"],
         "hardware": hardware(),
         "versions": versions(),
     }
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "learning_curve.json", told)
-    with atomic_path(out / "learning_curve.png") as temporary:
-        _plot(points, temporary)
+    write_json(out / "learning_curve.json", result)
+    _plot(points, out / "learning_curve.png")
     write_text(out / "learning_curve.md", markdown(points))
 
 
 def markdown(points: Sequence[Point]) -> str:
-    """The same figures as a table."""
-    lines = ["| model | step | minutes of training | since the first step | opening_corr | leak_corr |"]
-    lines.append("|---|---:|---:|---:|---:|---:|")
-    for p in points:
-        numbers = f"{p.minutes:.1f} | {p.journey_minutes:.1f} | {p.opening_corr:.3f} | {p.leak_corr:+.3f}"
-        lines.append(f"| {p.model} | {p.step} | {numbers} |")
+    """Return the figures as a Markdown table."""
+    head = ["model", "step", "minutes of training", "since the first step", *(m.name for m in METRICS)]
+    lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
+    for point in points:
+        times = [f"{point.minutes:.1f}", f"{point.journey_minutes:.1f}"]
+        values = [metric.signed(point.figures[metric.name]) for metric in METRICS]
+        lines.append(f"| {' | '.join([point.model, str(point.step), *times, *values])} |")
     return "\n".join(lines) + "\n"
 
 
 def _plot(points: Sequence[Point], path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.6), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 2, sharey=True)
-    for model, colour in zip(MODELS, ("#d9730d", "#3457d5"), strict=True):
-        mine = [p for p in points if p.model == model]
-        for one, x in zip(axes, ("step", "journey_minutes"), strict=True):
-            values = [p.opening_corr for p in mine]
-            one.plot([getattr(p, x) for p in mine], values, "o-", color=colour, label=model, markersize=4)
-    axes[0].set(xlabel="steps of the phase", ylabel="opening correlation, held-out heads", ylim=(-0.2, 1))
-    axes[1].set(xlabel="minutes since the first step (2 cores)")
-    for one in axes:
-        one.axhline(0, color="#999", linewidth=0.8)
-        one.spines[["top", "right"]].set_visible(False)
-        one.grid(alpha=0.2)
-    axes[0].legend(frameon=False)
-    figure.savefig(path)
+    """Draw the opening correlation over steps and over minutes."""
+    with chart_style():
+        figure = new_figure(9, 3.6, dpi=130)
+        left, right = figure.subplots(1, 2, sharey=True)
+        for axes, field, label in (
+            (left, "step", "steps of the phase"),
+            (right, "journey_minutes", "minutes since the first step (2 cores)"),
+        ):
+            lines = [
+                Series(
+                    name=model,
+                    x=[getattr(p, field) for p in points if p.model == model],
+                    y=[p.figures[OPENING_CORR.name] for p in points if p.model == model],
+                    colour=ROLES[model],
+                    points=True,
+                )
+                for model in MODELS
+            ]
+            draw_lines(axes, lines, x_label=label)
+        left.set(ylabel="opening correlation, held-out heads", ylim=(-0.2, 1))
+        left.legend()
+        save_png(figure, path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line of this module."""
     parser = argparse.ArgumentParser(
         prog="python -m xdub.demo.learning_curve", description=__doc__.split("\n")[0]
     )
@@ -216,16 +240,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--points", type=int, default=12, help="checkpoints in each of the two large phases")
     parser.add_argument("--cases", type=int, default=6, help="held-out heads to dub with each")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
-    told = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     from xdub.demo.journey import run_demo
     from xdub.runtime_env import prepare_environment
 
     prepare_environment()
-    plan = default_plan(from_scratch=True, minutes=told.minutes)
+    plan = default_plan(from_scratch=True, minutes=args.minutes)
     recipe = load_recipe(plan.recipe, plan.overrides)
-    plan = keep_checkpoints(plan, {m: recipe.for_phase(m).steps for m in MODELS}, told.points)
-    run_demo(told.demo, seed=told.seed, from_scratch=True, minutes=told.minutes, plan=plan)
-    save(measure_run(told.demo, cases=told.cases), told.demo, told.out)
+    plan = keep_checkpoints(plan, {m: recipe.for_phase(m).steps for m in MODELS}, args.points)
+    run_demo(args.demo, seed=args.seed, from_scratch=True, minutes=args.minutes, plan=plan)
+    save(measure_run(args.demo, cases=args.cases), args.demo, args.out)
 
 
 if __name__ == "__main__":

@@ -1,69 +1,35 @@
-"""The stages of the demo. Each leaves files in OUT and, called again after a kill, goes on from what is
-there.
+"""The stages of the demo in order.
+
+Each stage writes files in OUT. Called again after a kill, it only does what is missing.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from xdub.bootstrap import Stage, bootstrap_stages
-from xdub.config import SHIPPED_MODEL, Recipe
-from xdub.demo.sizes import DemoPlan
-from xdub.seeding import stable_seed
-
-Report = Callable[..., None]
-"""`report(done, total, text="")`"""
-MODELS = ("generator", "editor")
+from xdub.config import SHIPPED_MODEL
+from xdub.demo.layout import MODELS, Demo
+from xdub.progress import Report
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoStage:
-    """One line of the journey."""
+    """One stage of the demo."""
 
     name: str
+    """Key in demo.json and summary.json."""
     title: str
+    """Name on the terminal."""
     run: Callable[[Report], dict[str, Any] | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Demo:
-    """What every stage needs to know, and where everything lies."""
-
-    out: Path
-    plan: DemoPlan
-    recipe: Recipe
-    seed: int
-    from_scratch: bool
-
-    @property
-    def render_seed(self) -> int:
-        """Decides the demo's people and sentences: others than those the shipped weights were trained on."""
-        return stable_seed("demo", self.seed) % 2**31
-
-    @property
-    def data(self) -> Path:
-        return self.out / "data"
-
-    @property
-    def run(self) -> Path:
-        return self.out / "run"
-
-    @property
-    def cases(self) -> Path:
-        return self.out / "heldout"
-
-    @property
-    def evaluation(self) -> Path:
-        return self.out / "evaluation"
+    """Do what is missing; the returned values are kept in demo.json."""
 
 
 def demo_stages(demo: Demo) -> list[DemoStage]:
-    """All of them, in order."""
+    """Return all stages in order."""
     from xdub.demo.assess import evaluate, write_report
     from xdub.demo.dubbing import dub_cases
 
@@ -80,7 +46,7 @@ def demo_stages(demo: Demo) -> list[DemoStage]:
         local=demo.plan.local,
         pair_workers=min(demo.plan.pair_workers, len(os.sched_getaffinity(0))),
     ):
-        stages.append(DemoStage(name=stage.name, title=_capital(stage), run=_plain(stage)))
+        stages.append(DemoStage(name=stage.name, title=_capital(stage), run=stage.run))
     for model in MODELS:
         stages.append(
             DemoStage(
@@ -100,22 +66,18 @@ def _capital(stage: Stage) -> str:
     return stage.title[0].upper() + stage.title[1:]
 
 
-def _plain(stage: Stage) -> Callable[[Report], None]:
-    return lambda report: stage.run(report)
-
-
 def _render(demo: Demo, report: Report) -> dict[str, Any]:
     from xdub.render.dataset import render_dataset
 
-    made = render_dataset(
+    rendered = render_dataset(
         demo.recipe,
         demo.data,
         clips=demo.plan.clips,
         seed=demo.render_seed,
         full_size=demo.plan.full_size,
-        on_progress=lambda done, total, text="": report(done, total, text or "clips and their twins"),
+        on_progress=lambda done, total=None, text="": report(done, total, text or "clips and their twins"),
     )
-    return {"rows": made.kept}
+    return {"rows": rendered.kept}
 
 
 def _cases(demo: Demo, report: Report) -> dict[str, Any]:
@@ -132,11 +94,3 @@ def _cases(demo: Demo, report: Report) -> dict[str, Any]:
         report=report,
     )
     return {"cases": plan.heldout}
-
-
-def copy_whole(source: Path, target: Path) -> None:
-    """The target appears at once."""
-    from xdub.files.atomic import atomic_path
-
-    with atomic_path(target) as temporary:
-        shutil.copyfile(source, temporary)

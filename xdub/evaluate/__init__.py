@@ -1,3 +1,1 @@
-"""Evaluation: metrics (one file each), scoring of finished videos, reports, comparison of training runs
-(paper 4, D).
-"""
+"""Evaluation (paper 4, D): metrics, one file each, and the scores of dubbed clips; numbers only, no pages."""

@@ -1,41 +1,39 @@
-"""`xdub eval score`: a finished video against a reference of the same words, from the two files alone."""
+"""Score a finished video against a reference of the same words, from the files alone (`xdub eval score`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from xdub.errors import UserError
-from xdub.evaluate.metrics import leak_corr, lip_box, mean_psnr, opening_corr, psnr
+from xdub.evaluate.metric import combine, measure
+from xdub.evaluate.metrics import SCORED, lip_box
 from xdub.media import read_frames
+from xdub.progress import Report, ignore
 
-Report = Callable[..., None]
-"""`report(done, total, text="")`"""
 MIN_FACES = 0.5
 """Least share of frames with a face in both videos."""
+MAX_SURPLUS = 12
+"""Frames by which the videos may differ in length."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Figures of one video. Openings are read twice: from MediaPipe's landmarks and by our network (rendered
-    heads).
-    """
+    """Figures of one video. Openings come from MediaPipe's landmarks, those named readout from the mouth network."""
 
     frames: int
+    """Number of frames that were compared."""
     faces: float
     """Share of frames with a face in both videos."""
-    psnr: float
-    lip_psnr: float
-    opening_corr: float
-    """Landmarks' opening of video and reference over time."""
-    opening_corr_readout: float
-    """The same, read by the mouth network."""
-    leak_corr: float | None = None
-    """With the part of the source's opening that the reference does not explain; needs a source."""
-    raw_leak_corr: float | None = None
+    figures: Mapping[str, float | None]
+    """Metric's name -> value; None where its inputs are missing, such as the source."""
+
+    def to_dict(self) -> dict[str, float | None]:
+        """Return all fields in one flat mapping, as `xdub eval score` prints them."""
+        return {"frames": self.frames, "faces": self.faces, **self.figures}
 
 
 def score(
@@ -45,58 +43,67 @@ def score(
     source: str | Path | None = None,
     on_progress: Report | None = None,
 ) -> Score:
-    """Compare ``video`` with ``reference`` (the same head really saying it), optionally with the ``source``
-    it came from.
+    """Compare ``video`` with ``reference`` (the same head really saying the words).
 
-    All are read at 25 fps; a surplus frame or two at the end is ignored. UserError: a file that is no video,
-    other sizes, lengths that differ by more than half a second, or too few faces.
+    With the ``source`` of the dubbing, the leak of its speech is measured, too. All files are read at 25 fps; a surplus
+    of up to half a second at the end is ignored.
+
+    Raises:
+        UserError: a file is no video, the videos differ in size or by more than half a second in length, or too few
+            frames have a face.
     """
     from xdub.evaluate.opening import read_opening
     from xdub.perception.faces import FaceTracker
     from xdub.perception.mouth import mouth_opening
 
-    paths = [Path(p) for p in (video, reference, source) if p is not None]
-    tell = on_progress or (lambda *_: None)
-    films = _read(paths)
-    points = []
-    for number, film in enumerate(films):
-        tell(number, len(films), f"faces of {paths[number].name}")
+    report = on_progress or ignore
+    paths = {"video": Path(video), "reference": Path(reference)}
+    if source is not None:
+        paths["source"] = Path(source)
+    films = dict(zip(paths, _read(list(paths.values())), strict=True))
+    tracks = {}
+    for number, (role, film) in enumerate(films.items()):
+        report(number, len(films), f"faces of {paths[role].name}")
         with FaceTracker() as tracker:
-            points.append(tracker.track(film).landmarks68)
-    tell(len(films), len(films), "faces")
-    seen = np.isfinite(np.stack(points[:2])).all(axis=(0, 2, 3))
-    if seen.mean() < MIN_FACES:
+            tracks[role] = tracker.track(film).landmarks68
+    report(len(films), len(films), "faces")
+    both = [tracks["video"], tracks["reference"]]
+    has_faces = np.isfinite(np.stack(both)).all(axis=(0, 2, 3))
+    if has_faces.mean() < MIN_FACES:
         raise UserError(
-            f"{video}: a face in both videos in only {seen.mean():.0%} of the frames; need half of them"
+            f"{video}: a face in both videos in only {has_faces.mean():.0%} of the frames; need half of them"
         )
-    made, truth = films[:2]
-    openings = [mouth_opening(p) for p in points]
-    # One track for both readings: the network looks where the head is, wherever the lips are.
-    readings = [read_opening(film, points[1]) for film in (made, truth)]
-    lips = lip_box(points[:2], *made.shape[1:3])
-    leak = leak_corr(openings[:1], openings[2:], openings[1:2]) if source is not None else None
+    # One track serves both readings: the network looks where the head is, wherever the lips are.
+    head = tracks["reference"]
+    openings = {"video": "opening", "reference": "new_opening", "source": "old_opening"}
+    inputs = films | {openings[role]: mouth_opening(track) for role, track in tracks.items()}
+    inputs |= {
+        "landmarks": head,
+        "lips": lip_box(both, *films["video"].shape[1:3]),
+        "reading": read_opening(films["video"], head),
+        "reference_reading": read_opening(films["reference"], head),
+    }
+    figures = combine(SCORED, [measure(SCORED, inputs)])
     return Score(
-        frames=len(made),
-        faces=float(seen.mean()),
-        psnr=mean_psnr([psnr(made, truth)]),
-        lip_psnr=mean_psnr([psnr(made, truth, lips)]),
-        opening_corr=opening_corr(openings[:1], openings[1:2]).mean,
-        opening_corr_readout=opening_corr(readings[:1], readings[1:]).mean,
-        leak_corr=None if leak is None else leak.unique,
-        raw_leak_corr=None if leak is None else leak.raw,
+        frames=len(films["video"]),
+        faces=float(has_faces.mean()),
+        figures={
+            metric.name: figures[metric.name].value if metric.name in figures else None for metric in SCORED
+        },
     )
 
 
 def _read(paths: list[Path]) -> list[np.ndarray]:
+    """Read the frames of all videos, cut to the shortest."""
     films = [read_frames(path) for path in paths]
     shapes = {film.shape[1:] for film in films}
     if len(shapes) > 1:
         sizes = ", ".join(f"{p.name} {f.shape[2]}x{f.shape[1]}" for p, f in zip(paths, films, strict=True))
         raise UserError(f"the videos differ in size ({sizes}); score videos of one size")
     lengths = [len(film) for film in films]
-    if max(lengths) - min(lengths) > 12:
-        told = ", ".join(f"{p.name} {n}" for p, n in zip(paths, lengths, strict=True))
+    if max(lengths) - min(lengths) > MAX_SURPLUS:
+        counts = ", ".join(f"{p.name} {n}" for p, n in zip(paths, lengths, strict=True))
         raise UserError(
-            f"the videos differ in length ({told} frames at 25 fps); cut them to the same length first"
+            f"the videos differ in length ({counts} frames at 25 fps); cut them to the same length first"
         )
     return [film[: min(lengths)] for film in films]

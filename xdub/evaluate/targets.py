@@ -1,98 +1,66 @@
-"""What the tiny system is expected to reach on held-out rendered clips, and whether a summary does."""
+"""Goals of the tiny system on held-out rendered clips, and the check of a summary against them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+from xdub.evaluate.metrics import HELD_OUT
+from xdub.evaluate.metrics.leak_corr import LEAK_CORR
+from xdub.evaluate.metrics.opening_corr import OPENING_CORR
+from xdub.evaluate.metrics.psnr import LIP_PSNR, OUTSIDE_PSNR
+
+Model = Literal["generator", "editor"]
+"""Name of a model that dubs."""
+MODELS: tuple[Model, ...] = ("generator", "editor")
+"""Models that a summary has figures of, in the order of its table."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One figure of the generator-against-editor table."""
+class Goal:
+    """What one figure should reach."""
 
-    key: str
-    label: str
-    meaning: str
-    digits: int
-    unit: str = ""
-    goal: str = ""
-    """The goal in words, for the table."""
-    met: Callable[[float, str, Mapping[str, Any]], bool] | None = None
-    """(value, "generator" | "editor", summary) -> reached; None: a figure without a goal."""
+    text: str
+    """The goal in words, for tables."""
+    met: Callable[[float, str, Mapping[str, Any]], bool]
+    """(value, model, summary) -> whether the goal is reached; nan reaches none."""
 
 
 def _opening_met(value: float, model: str, summary: Mapping[str, Any]) -> bool:
     return value >= (0.85 if model == "editor" else 0.70)
 
 
-ROWS = (
-    Row(
-        key="opening_corr",
-        label="Lips follow the new speech",
-        meaning="correlation over time of the read mouth opening with the truth",
-        digits=3,
-        goal="editor ≥ 0.85, generator ≥ 0.70",
-        met=_opening_met,
-    ),
-    Row(
-        key="leak_corr",
-        label="Leak of the old speech",
-        meaning="correlation with the part of the source's own opening that the new speech does not explain",
-        digits=3,
-        goal="within ± 0.15",
-        met=lambda value, model, summary: abs(value) <= 0.15,
-    ),
-    Row(
-        key="lip_psnr",
-        label="Lips like the truth",
-        meaning="PSNR in the box around the lips, against the twin that really speaks the new words",
-        digits=2,
-        unit=" dB",
-        goal="editor ≥ generator",
-        met=lambda value, model, summary: model == "generator" or value >= summary["generator"]["lip_psnr"],
-    ),
-    Row(
-        key="outside_psnr",
-        label="Rest undisturbed",
-        meaning="PSNR outside the mouth region against the source, in the finished video",
-        digits=2,
-        unit=" dB",
-        goal="≥ 30 dB",
-        met=lambda value, model, summary: value >= 30,
-    ),
-    Row(
-        key="raw_outside_psnr",
-        label="Rest undisturbed, before paste-back",
-        meaning="the same on the model's raw face crop",
-        digits=2,
-        unit=" dB",
-    ),
-    Row(
-        key="silence_opening",
-        label="Mouth opening in silence",
-        meaning="read opening under silent audio minus that of closed mouths, in eye distances",
-        digits=3,
-    ),
-)
+def _lips_met(value: float, model: str, summary: Mapping[str, Any]) -> bool:
+    return model == "generator" or value >= summary["generator"][LIP_PSNR.name]
+
+
+GOALS = {
+    OPENING_CORR.name: Goal(text="editor ≥ 0.85, generator ≥ 0.70", met=_opening_met),
+    LEAK_CORR.name: Goal(text="within ± 0.15", met=lambda value, model, summary: abs(value) <= 0.15),
+    LIP_PSNR.name: Goal(text="editor ≥ generator", met=_lips_met),
+    OUTSIDE_PSNR.name: Goal(text="≥ 30 dB", met=lambda value, model, summary: value >= 30),
+}
+"""Metric's name -> goal; a metric without an entry has no goal."""
 
 CEILINGS = {
     "truth": ("Readout on true frames", 0.95),
     "codec": ("Readout after the codec's round trip", 0.90),
 }
-"""Summary field -> label and goal of the correlations that no model here can be expected to exceed."""
+"""Summary field -> label and goal of the correlations that no model can be expected to exceed."""
 
 
 def missed(summary: Mapping[str, Any]) -> list[str]:
-    """One line for every goal that the summary does not reach; empty if all are met."""
+    """Return one line for every goal that the summary does not reach; the list is empty if all are met."""
     lines = [
         f"{name}: {summary[name]:.3f} < {goal}"
         for name, (_, goal) in CEILINGS.items()
         if not summary[name] >= goal
     ]
-    for row in ROWS:
-        for model in ("generator", "editor"):
-            value = summary[model][row.key]
-            if row.met is not None and not row.met(value, model, summary):
-                lines.append(f"{model} {row.key}: {value:.{row.digits}f}{row.unit} (goal {row.goal})")
+    for metric in HELD_OUT:
+        if goal := GOALS.get(metric.name):
+            for model in MODELS:
+                value = summary[model][metric.name]
+                if not goal.met(value, model, summary):
+                    lines.append(f"{model} {metric.name}: {metric.text(value)} (goal {goal.text})")
     return lines

@@ -11,12 +11,13 @@ import numpy as np
 from xdub.config import Recipe
 from xdub.data.ledger import LEDGER, Ledger, LedgerRow
 from xdub.files.atomic import atomic_path
+from xdub.report.palette import ACCENT, SECOND
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-KEPT, REJECTED, FAILED, LINE = "#3457d5", "#d9730d", "#8a8f98", "#1d2430"
+KEPT, REJECTED, FAILED, LINE = ACCENT, SECOND, "#8a8f98", "#1d2430"
 """Colours of kept, rejected and failed rows, and of the threshold."""
 BINS = 30
 """Approximate number of bins of a histogram."""

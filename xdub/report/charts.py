@@ -1,130 +1,183 @@
-"""Small line and bar charts as inline SVG text: crisp at every size, coloured by the page (dark or light), no
-dependency.
-"""
+"""Line charts drawn by matplotlib: as SVG inside a page, coloured by the page (dark or light), or as a PNG file."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
-from math import floor, isfinite, log10
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 34  # margins in SVG units
+from xdub.report.palette import LIGHT
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.typing import RcKeyType
+
+UNUSED = (
+    r"<metadata>.*?</metadata>",
+    r"<style.*?</style>",
+    r"<!--.*?-->",
+    r"<defs>\s*</defs>",
+    r" font-family: [^;\"]+;",
+    r' transform="rotate\(-0 [^"]*"',
+)
+"""Parts of matplotlib's SVG that a page does not need: its fonts, its global style and rotations by nothing."""
+Values = Sequence[float] | np.ndarray
+"""Numbers of a series [N]; nan breaks the line."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One line. ``style`` is a CSS class of the page: truth, editor, generator, old, faint, or c0..c5."""
+    """One line of a chart."""
 
     name: str
-    y: Sequence[float]
-    x: Sequence[float] | None = None
-    style: str = "c0"
+    """Text in the legend; an empty name has none."""
+    y: Values
+    x: Values | None = None
+    """None counts 0, 1, 2, ..."""
+    colour: str = "accent"
+    """Name in `xdub.report.palette.LIGHT`."""
+    dashed: bool = False
+    """Whether the line stands back behind the others."""
+    faint: bool = False
+    """Whether the line is only the background of a smoothed one."""
+    points: bool = False
+    """Whether every value is marked."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no value is finite."""
+        return not np.isfinite(np.asarray(self.y, dtype=np.float64)).any()
+
+
+@contextmanager
+def chart_style() -> Iterator[None]:
+    """Apply the look of our charts to figures that are created and saved inside the block."""
+    import matplotlib
+
+    soft, line = LIGHT["soft"], LIGHT["line"]
+    settings: dict[RcKeyType, Any] = {
+        "font.size": 9, "axes.labelsize": 9, "axes.labelcolor": soft, "axes.titlecolor": LIGHT["ink"],
+        "text.color": soft, "xtick.color": soft, "ytick.color": soft, "axes.edgecolor": line,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False,
+        "axes.grid": True, "axes.grid.axis": "y", "grid.color": line, "grid.linewidth": 0.8,
+        "xtick.major.size": 0, "ytick.major.size": 0, "legend.frameon": False, "legend.fontsize": 8,
+        "lines.linewidth": 1.8, "lines.solid_joinstyle": "round", "lines.solid_capstyle": "round",
+        "svg.fonttype": "none",
+    }  # fmt: skip
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def new_figure(width: float, height: float, dpi: int = 100) -> Figure:
+    """Create an empty figure of ``width`` x ``height`` inches that needs no display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def draw_lines(axes: Axes, series: Sequence[Series], x_label: str = "", y_label: str = "") -> None:
+    """Draw the series into axes that were created in `chart_style`."""
+    for item in series:
+        x = np.arange(len(item.y)) if item.x is None else np.asarray(item.x)
+        axes.plot(
+            x,
+            np.asarray(item.y, dtype=np.float64),
+            label=item.name or "_nolegend_",
+            color=LIGHT[item.colour],
+            alpha=0.28 if item.faint else 1.0,
+            linewidth=1.2 if item.dashed or item.faint else 1.8,
+            linestyle="--" if item.dashed else "-",
+            marker="o" if item.points else "",
+            markersize=3.0,
+            clip_on=False,
+        )
+    axes.set(xlabel=x_label, ylabel=y_label)
 
 
 def line_chart(
+    key: str,
     series: Sequence[Series],
     *,
     x_label: str = "",
     y_label: str = "",
-    width: int = 560,
-    height: int = 210,
-    y_range: tuple[float, float] | None = None,
+    size: tuple[float, float] = (7.6, 2.8),
 ) -> str:
-    """SVG text of the lines; nan breaks a line; a series without x counts 0, 1, 2, ..."""
-    points = [(_array(s.x if s.x is not None else range(len(s.y))), _array(s.y)) for s in series]
-    xs = np.concatenate([x for x, _ in points]) if points else np.zeros(0)
-    ys = np.concatenate([y[np.isfinite(y)] for _, y in points]) if points else np.zeros(0)
-    if not len(xs) or not len(ys):
+    """Return the series as SVG for a page, or a note if no value is finite.
+
+    ``key`` is an identifier that no other chart of the page has; ``size`` is in inches and only sets the proportions
+    of lines and text to the whole, because the page scales the chart to its column.
+    """
+    if all(item.is_empty for item in series):
         return '<p class="note">No values were recorded.</p>'
-    x_low, x_high = _spread(float(xs.min()), float(xs.max()))
-    y_low, y_high = y_range or _pad(*_spread(float(ys.min()), float(ys.max())))
+    label = f"{y_label} over {x_label}: {', '.join(item.name for item in series if item.name)}"
+    with chart_style():
+        figure = new_figure(*size)
+        draw_lines(figure.subplots(), series, x_label, y_label)
+        return inline_svg(figure, key, label)
 
-    def px(x: float) -> float:
-        return LEFT + (x - x_low) / (x_high - x_low) * (width - LEFT - RIGHT)
 
-    def py(y: float) -> float:
-        return (
-            height
-            - BOTTOM
-            - (min(max(y, y_low), y_high) - y_low) / (y_high - y_low) * (height - TOP - BOTTOM)
-        )
+def inline_svg(figure: Figure, key: str, label: str) -> str:
+    """Return a figure as SVG markup to stand inside a page; call it in `chart_style`.
 
-    label = escape(f"{y_label} over {x_label}: {', '.join(s.name for s in series if s.name)}")
-    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">']
-    for y in ticks(y_low, y_high, 4):
-        parts.append(
-            f'<line class="grid" x1="{LEFT}" x2="{width - RIGHT}" y1="{py(y):.1f}" y2="{py(y):.1f}"/>'
-        )
-        parts.append(
-            f'<text class="tick" x="{LEFT - 6}" y="{py(y) + 3.5:.1f}" text-anchor="end">{_short(y)}</text>'
-        )
-    for x in ticks(x_low, x_high, 6):
-        parts.append(
-            f'<text class="tick" x="{px(x):.1f}" y="{height - BOTTOM + 15}" text-anchor="middle">'
-            f"{_short(x)}</text>"
-        )
-    middle = (LEFT + width - RIGHT) / 2
-    parts.append(
-        f'<text class="axis" x="{middle}" y="{height - 4}" text-anchor="middle">{escape(x_label)}</text>'
-    )
-    if y_label:
-        parts.append(
-            f'<text class="axis" transform="translate(11 {(TOP + height - BOTTOM) / 2}) rotate(-90)" '
-            f'text-anchor="middle">{escape(y_label)}</text>'
-        )
-    for one, (x, y) in zip(series, points, strict=True):
-        path, pen = [], "M"
-        for a, b in zip(x, y, strict=True):
-            if not isfinite(b):
-                pen = "M"
-                continue
-            path.append(f"{pen}{px(a):.1f} {py(b):.1f}")
-            pen = "L"
-        parts.append(
-            f'<path class="line {one.style}" d="{"".join(path)}"><title>{escape(one.name)}</title></path>'
-        )
-    return "".join([*parts, "</svg>"])
+    The same figure gives the same text. Colours of the palette become the page's variables, fonts are the page's, and
+    the identifiers begin with ``key``, so that several charts fit into one page. ``label`` describes the chart to
+    those who cannot see it.
+    """
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": key}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    body = text[text.index("<svg") :]
+    for pattern in UNUSED:
+        body = re.sub(pattern, "", body, flags=re.DOTALL)
+    body = re.sub(r"\s+", " ", body).replace("> <", "><")
+    references = set(re.findall(r'(?:url\(|href=")#([\w-]+)', body))
+    body = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in references else "", body)
+    for name in references:
+        body = body.replace(f'id="{name}"', f'id="{key}-{name}"').replace(f"#{name}", f"#{key}-{name}")
+    for name, colour in reversed(LIGHT.items()):
+        body = body.replace(f": {colour}", f": var(--{name})")
+    body = body.replace("<g/>", "")
+    box = re.search(r'viewBox="[^"]+"', body)
+    assert box is not None
+    start = f'<svg class="chart" xmlns:xlink="http://www.w3.org/1999/xlink" {box[0]} role="img"'
+    return re.sub(r"<svg[^>]*>", lambda _: f'{start} aria-label="{escape(label)}">', body, count=1).strip()
 
 
 def legend(series: Sequence[Series]) -> str:
-    """HTML legend of the named series."""
-    keys = (f'<span class="key {s.style}"><i></i>{escape(s.name)}</span>' for s in series if s.name)
+    """Return the HTML legend of the named series."""
+    keys = (
+        f'<span class="key{" dashed" if item.dashed else ""}" style="--k:var(--{item.colour})">'
+        f"<i></i>{escape(item.name)}</span>"
+        for item in series
+        if item.name
+    )
     return f'<div class="legend">{"".join(keys)}</div>'
 
 
-def smooth(values: Sequence[float], share: float = 0.06) -> np.ndarray:
-    """Running mean [N] over ``share`` of the series (at least 3 points), edges by what there is."""
-    data = _array(values)
+def save_png(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG file on white, which appears complete or not at all; call it in `chart_style`."""
+    from xdub.files.atomic import atomic_path
+
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", facecolor="white")
+
+
+def smooth(values: Values, share: float = 0.06) -> np.ndarray:
+    """Return the running mean [N] over ``share`` of the series (at least 3 points); windows shrink at both ends."""
+    data = np.asarray(values, dtype=np.float64)
     half = max(1, round(len(data) * share / 2))
     return np.array([np.nanmean(data[max(0, i - half) : i + half + 1]) for i in range(len(data))])
-
-
-def ticks(low: float, high: float, count: int) -> list[float]:
-    """About ``count`` round numbers inside [low, high]."""
-    raw = (high - low) / max(1, count)
-    unit = 10 ** floor(log10(raw))
-    step = next(unit * m for m in (1, 2, 2.5, 5, 10) if unit * m >= raw * 0.999)
-    first = np.ceil(low / step - 1e-9)
-    return [float(step * k) + 0.0 for k in np.arange(first, floor(high / step + 1e-9) + 1)]
-
-
-def _array(values: Sequence[float]) -> np.ndarray:
-    return np.asarray(list(values), dtype=np.float64)
-
-
-def _spread(low: float, high: float) -> tuple[float, float]:
-    return (low, high) if high > low else (low - 0.5, low + 0.5)
-
-
-def _pad(low: float, high: float) -> tuple[float, float]:
-    gap = 0.06 * (high - low)
-    return low - gap if low < 0 or low > 3 * gap else min(low, 0.0), high + gap
-
-
-def _short(value: float) -> str:
-    if value and abs(value) >= 10_000:
-        return f"{value / 1000:g}k"
-    return f"{value:.3g}"

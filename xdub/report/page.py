@@ -1,21 +1,15 @@
-"""The HTML shell of our reports: one self-contained page, no script, no outside asset, dark or light by
-preference.
-"""
+"""The HTML shell of our reports: one self-contained page without scripts or outside assets, dark or light."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
 
-STYLE = """
-:root { color-scheme: light dark;
-  --bg: #f6f7f9; --card: #ffffff; --ink: #15181d; --soft: #5c6572; --line: #e2e6eb; --accent: #3457d5;
-  --editor: #3457d5; --generator: #d9730d; --truth: #15181d; --old: #9aa3af; --good: #16794a; --bad: #b42318;
-  --c2: #0f8a7e; --c3: #9333a8; --c4: #b8860b; --c5: #64748b; --wash: #eef1fb; --code: #f0f2f5; }
-@media (prefers-color-scheme: dark) { :root {
-  --bg: #0f1216; --card: #171b21; --ink: #e8ebef; --soft: #99a3b0; --line: #2a3038; --accent: #8aa4ff;
-  --editor: #8aa4ff; --generator: #f5a04c; --truth: #f2f4f7; --old: #6b7480; --good: #4ac38a; --bad: #ff8a7a;
-  --c2: #4fd1c5; --c3: #d58be6; --c4: #e6c35c; --c5: #94a3b8; --wash: #1b2233; --code: #1f252d; } }
+from xdub.report.palette import css_variables
+
+STYLE = (
+    css_variables()
+    + """
 * { box-sizing: border-box; }
 html { scroll-behavior: smooth; }
 body { margin: 0; background: var(--bg); color: var(--ink);
@@ -59,7 +53,7 @@ video { width: 100%; display: block; border-radius: 8px; background: #000; }
 .film .gap { height: 14px; }
 .film .row > span { font-size: 13px; font-weight: 600; position: sticky; left: 0; background: var(--card);
   height: 100%; display: flex; align-items: center; }
-.film .row > span.editor { color: var(--editor); } .film .row > span.generator { color: var(--generator); }
+.film .row > span.editor { color: var(--accent); } .film .row > span.generator { color: var(--generator); }
 .film img { width: 100%; display: block; border-radius: 6px; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
@@ -69,21 +63,12 @@ td.n, th.n { text-align: right; white-space: nowrap; }
 tbody tr:last-child td { border-bottom: 0; }
 td small { display: block; color: var(--soft); font-size: 12.5px; }
 .good { color: var(--good); font-weight: 600; } .bad { color: var(--bad); font-weight: 600; }
-svg { width: 100%; height: auto; display: block; overflow: visible; }
-svg .grid { stroke: var(--line); stroke-width: 1; }
-svg .tick { font-size: 10.5px; fill: var(--soft); } svg .axis { font-size: 11px; fill: var(--soft); }
-svg .line { fill: none; stroke-width: 1.8; stroke-linejoin: round; stroke-linecap: round; }
-.truth { --k: var(--truth); } .editor { --k: var(--editor); } .generator { --k: var(--generator); }
-.old { --k: var(--old); } .faint { --k: color-mix(in srgb, var(--editor) 28%, var(--card)); }
-.c0 { --k: var(--editor); } .c1 { --k: var(--generator); }
-.c2 { --k: var(--c2); } .c3 { --k: var(--c3); } .c4 { --k: var(--c4); } .c5 { --k: var(--c5); }
-svg .line { stroke: var(--k); }
-svg .line.old { stroke-dasharray: 4 4; } svg .line.truth { stroke-width: 2.2; }
+svg.chart { width: 100%; height: auto; display: block; overflow: visible; font-variant-numeric: tabular-nums; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 16px; margin-top: 8px; font-size: 13px;
   color: var(--soft); }
 .key i { display: inline-block; width: 18px; height: 0; border-top: 3px solid var(--k); border-radius: 2px;
   vertical-align: middle; margin-right: 6px; }
-.key.old i { border-top-style: dashed; border-top-width: 2px; }
+.key.dashed i { border-top-style: dashed; border-top-width: 2px; }
 .bars { display: grid; grid-template-columns: max-content 1fr max-content; gap: 7px 14px; align-items: center;
   font-size: 14px; }
 .bars i { display: block; height: 12px; border-radius: 3px; background: var(--accent); min-width: 2px; }
@@ -98,10 +83,12 @@ footer { margin-top: 48px; color: var(--soft); font-size: 13px; border-top: 1px 
   .film .row { grid-template-columns: 72px minmax(520px, 1fr); } dl { grid-template-columns: 1fr; } }
 @media print { body { background: #fff; } .card { break-inside: avoid; } }
 """
+)
+"""Style sheet of every page."""
 
 
 def page(title: str, body: str) -> str:
-    """The whole HTML document."""
+    """Return the whole HTML document; ``body`` is HTML, ``title`` plain text."""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -110,12 +97,12 @@ def page(title: str, body: str) -> str:
 
 
 def section(title: str, lead: str, content: str) -> str:
-    """A titled part; ``lead`` is one plain sentence or two, ``content`` is HTML."""
+    """Return a titled part of a page; ``lead`` is one plain sentence or two, ``content`` is HTML."""
     return f'<section><h2>{escape(title)}</h2><p class="lead">{escape(lead)}</p>{content}</section>\n'
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """HTML table of ready cells; every column but the first is numeric."""
+    """Return an HTML table of cells that are HTML already; every column but the first is numeric."""
     top = "".join(f"<th{' class=n' if i else ''}>{cell}</th>" for i, cell in enumerate(head))
     lines = (
         "<tr>" + "".join(f"<td{' class=n' if i else ''}>{cell}</td>" for i, cell in enumerate(row)) + "</tr>"
@@ -126,6 +113,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def chips(items: Sequence[tuple[str, str]]) -> str:
-    """Small facts under the title."""
+    """Return a row of small facts (name, value) for the place below a page's title."""
     cells = "".join(f"<li>{escape(name)} <b>{escape(value)}</b></li>" for name, value in items)
     return f'<ul class="chips">{cells}</ul>'

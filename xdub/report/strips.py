@@ -11,10 +11,10 @@ from xdub.perception.mouth_readout import patch_boxes
 
 
 def pick_frames(opening: np.ndarray, count: int) -> np.ndarray:
-    """Indices [count] in time order: evenly spaced slots, in each the frame farthest from its clip's median
-    opening.
+    """Return indices [count] in time order: in each of equal slots, the frame farthest from the median opening.
 
     Evenly spaced frames alone often show a half-open mouth throughout; extremes show whether the lips follow.
+    ``opening`` is [F].
     """
     values = np.nan_to_num(np.abs(opening - np.nanmedian(opening)), nan=-1.0)
     edges = np.linspace(0, len(values), count + 1).round().astype(int)
@@ -22,9 +22,7 @@ def pick_frames(opening: np.ndarray, count: int) -> np.ndarray:
 
 
 def strip(frames: np.ndarray, cell: int, gap: int = 3) -> np.ndarray:
-    """[n,H,W,3] uint8 side by side, each ``cell`` px wide, parted by transparent gaps -> [h, w, 4] RGBA
-    uint8.
-    """
+    """Place frames [n,H,W,3] uint8 side by side, each ``cell`` px wide: RGBA uint8 [h,w,4] with transparent gaps."""
     n, height, width, _ = frames.shape
     high = max(1, round(cell * height / width))
     out = np.zeros((high, n * cell + (n - 1) * gap, 4), np.uint8)
@@ -37,18 +35,19 @@ def strip(frames: np.ndarray, cell: int, gap: int = 3) -> np.ndarray:
 
 
 def mouth_zoom(frames: np.ndarray, landmarks: np.ndarray, size: tuple[int, int] = (64, 96)) -> np.ndarray:
-    """Mouths [n,h,w,3] of frames [n,H,W,3] with landmarks [n,68,2]; nan rows show the frame's centre.
+    """Cut the enlarged mouths [n,h,w,3] out of frames [n,H,W,3] with landmarks [n,68,2].
 
-    Placed by eyes and nose alone, so that one video's landmarks show all its versions and lips move in a
-    still picture.
+    Eyes and nose alone decide where a mouth is, so one video's landmarks serve all its versions, and lips move in a
+    picture that stands still. Frames with nan landmarks show their centre. ``size`` is (h, w).
     """
     height, width = size
     centres, halves, _ = patch_boxes(landmarks)
-    known = np.isfinite(halves)
-    half = float(np.median(halves[known])) if known.any() else frames.shape[2] / 4  # one scale: no breathing
+    has_face = np.isfinite(halves)
+    # One scale for all frames keeps the picture from breathing.
+    half = float(np.median(halves[has_face])) if has_face.any() else frames.shape[2] / 4
     out = []
-    for frame, centre, found in zip(frames, centres, known, strict=True):
-        cx, cy = centre if found else (frame.shape[1] / 2, frame.shape[0] / 2)
+    for frame, centre, is_placed in zip(frames, centres, has_face, strict=True):
+        cx, cy = centre if is_placed else (frame.shape[1] / 2, frame.shape[0] / 2)
         scale = width / (2 * half)
         matrix = np.array([[scale, 0, width / 2 - scale * cx], [0, scale, height / 2 - scale * cy]])
         zoomed = cv2.warpAffine(
@@ -59,7 +58,7 @@ def mouth_zoom(frames: np.ndarray, landmarks: np.ndarray, size: tuple[int, int] 
 
 
 def png(image: np.ndarray) -> bytes:
-    """PNG file of RGB or RGBA uint8 [H,W,3|4]."""
+    """Encode RGB or RGBA uint8 [H,W,3|4] as a PNG file."""
     code = cv2.COLOR_RGBA2BGRA if image.shape[2] == 4 else cv2.COLOR_RGB2BGR
     ok, data = cv2.imencode(".png", cv2.cvtColor(image, code), [cv2.IMWRITE_PNG_COMPRESSION, 9])
     assert ok
@@ -67,5 +66,5 @@ def png(image: np.ndarray) -> bytes:
 
 
 def data_uri(data: bytes, kind: str = "image/png") -> str:
-    """``data:`` address that keeps the page in one file."""
+    """Return the ``data:`` address of a file's bytes, which keeps a page in one file."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,4 +1,4 @@
-"""`xdub runs compare`: what was set differently, what came out, and the loss curves over one another."""
+"""Compare training runs (`xdub runs compare`): settings that differ, last values, and all loss curves in one chart."""
 
 from __future__ import annotations
 
@@ -6,59 +6,82 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from xdub.errors import UserError
 from xdub.files.atomic import atomic_path
-from xdub.report.charts import Series, legend, line_chart, smooth
+from xdub.report.charts import (
+    Series,
+    Values,
+    chart_style,
+    draw_lines,
+    legend,
+    line_chart,
+    new_figure,
+    save_png,
+    smooth,
+)
 from xdub.report.page import page, section, table
+from xdub.report.palette import SERIES
 from xdub.tracking.read import BAND, TrackedRun, read_runs, ui_command
 
-COLOURS = ("c0", "c1", "c2", "c3", "c4", "c5")
 PLOT_COLUMNS = 3
-PLOT_COLOURS = ("#3457d5", "#d9730d", "#0f8a7e", "#9333a8", "#b8860b", "#64748b")
+"""Most charts in a row of the PNG."""
 
-
-Line = tuple[Sequence[float], Sequence[float]]
-"""x, y"""
+Line = tuple[Values, Values]
+"""x and y [N] of one run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """One quantity of all runs of a group, over one another."""
+    """One quantity of all runs of a group."""
 
     y_label: str
     x_label: str
     lines: Sequence[Line | None]
-    """Of each run; None where it has none."""
+    """Line of each run; None where a run lacks the quantity."""
     noisy: bool = False
-    """To be smoothed."""
+    """Whether the lines are smoothed, with the values themselves faint behind them."""
+
+    def series(self, names: Sequence[str]) -> list[Series]:
+        """Return the lines to draw, for runs with these names in this order."""
+        series: list[Series] = []
+        for number, (name, line) in enumerate(zip(names, self.lines, strict=True)):
+            if line is None:
+                continue
+            colour = SERIES[number % len(SERIES)]
+            if self.noisy:
+                series.append(Series(name="", x=line[0], y=line[1], colour=colour, faint=True))
+                series.append(Series(name=name, x=line[0], y=smooth(line[1]), colour=colour))
+            else:
+                series.append(Series(name=name, x=line[0], y=line[1], colour=colour, points=True))
+        return series
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Runs that stand side by side: the same phase of several folders, or the phases of one."""
+    """Runs that are compared with one another: the same phase of several folders, or the phases of one folder."""
 
     title: str
     runs: Sequence[TrackedRun]
 
     @property
     def names(self) -> list[str]:
+        """Names of the runs, as short as they can be told apart."""
         return short_names([run.name for run in self.runs])
 
     @property
     def params(self) -> dict[str, list[str]]:
-        """Those that differ: name -> value of each run, "-" where a run has none."""
+        """Settings that differ: name -> value of each run, "-" where a run has none."""
         return _rows([run.settings for run in self.runs], only_different=True)
 
     @property
     def metrics(self) -> dict[str, list[str]]:
-        """Last values of each run; those by noise band are for the charts."""
-        shown = [
+        """Last values: name -> value of each run. Losses by noise band are left to the charts."""
+        columns = [
             {name: f"{value:.4g}" for name, value in run.metrics.items() if BAND not in name}
             for run in self.runs
         ]
-        return _rows(shown, only_different=False)
+        return _rows(columns, only_different=False)
 
     @property
     def charts(self) -> list[Chart]:
@@ -80,13 +103,15 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What `compare_runs` found, and the files it wrote, if any."""
+    """Result of `compare_runs`: groups of runs, and the files that were written."""
 
     groups: Sequence[Group]
     ui: str
     """Shell lines that open MLflow's own comparison."""
     html: Path | None = None
+    """Page with tables and curves; None if none was written."""
     png: Path | None = None
+    """Picture of the curves beside the page."""
 
 
 def compare_runs(
@@ -95,8 +120,10 @@ def compare_runs(
     """Compare tracked runs: folders, FOLDER/PHASE, or MLflow ids with ``uri``.
 
     Several folders are compared phase by phase, a single folder's phases with one another. ``out`` is an HTML
-    file to write; a PNG of the loss curves goes beside it. Raises UserError for fewer than two runs or one
-    that is not there.
+    file to write; a PNG of the loss curves goes beside it.
+
+    Raises:
+        UserError: a run does not exist, or there are fewer than two.
     """
     runs = read_runs([str(name) for name in names], uri)
     if len(runs) < 2:
@@ -108,13 +135,12 @@ def compare_runs(
     result = replace(result, html=html, png=html.with_suffix(".png"))
     with atomic_path(html) as temporary:
         temporary.write_text(comparison_page(result), "utf-8")
-    with atomic_path(html.with_suffix(".png")) as temporary:
-        _plot(result.groups, temporary)
+    _plot(result.groups, html.with_suffix(".png"))
     return result
 
 
 def print_comparison(result: Comparison) -> None:
-    """Tables for the terminal, then the command for MLflow's page."""
+    """Print tables, then the command that opens MLflow's page."""
     from rich.console import Console
     from rich.table import Table
 
@@ -132,11 +158,12 @@ def print_comparison(result: Comparison) -> None:
     if result.html is not None:
         console.print(f"Plots: {result.html}, {result.png}", highlight=False)
     console.print("In MLflow:", highlight=False)
-    print(result.ui)  # as it is: a wrapped address cannot be copied
+    # Printed without wrapping because a wrapped address cannot be copied.
+    print(result.ui)
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Without the folders that all names share."""
+    """Return the names without the leading folders that all of them share."""
     parts = [Path(name).parts for name in names]
     shared = 0
     while all(len(p) > shared + 1 for p in parts) and len({p[shared] for p in parts}) == 1:
@@ -145,16 +172,15 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 
 def comparison_page(result: Comparison) -> str:
-    """Self-contained HTML."""
+    """Return the comparison as one self-contained HTML page."""
     body = ['<header><p class="eyebrow">X-Dub</p><h1>Runs side by side</h1></header>']
-    for group in result.groups:
+    for number, group in enumerate(result.groups):
         head = ["", *map(escape, group.names)]
         metrics = [[escape(name), *values] for name, values in group.metrics.items()]
         params = [[escape(name), *map(escape, values)] for name, values in group.params.items()]
-        content = f'<div class="card">{_charts(group)}</div>'
+        content = f'<div class="card">{_charts(group, f"group{number}")}</div>'
         content += f'<div class="card"><h3>Last values</h3>{table(head, metrics)}</div>'
-        same = '<p class="note">The settings are the same.</p>'
-        settings = table(head, params) if params else same
+        settings = table(head, params) if params else '<p class="note">The settings are the same.</p>'
         content += f'<div class="card"><h3>Settings that differ</h3>{settings}</div>'
         states = ", ".join(
             f"{n}: {run.status.lower()}" for n, run in zip(group.names, group.runs, strict=True)
@@ -172,7 +198,7 @@ def _groups(runs: Sequence[TrackedRun], *, one_folder: bool) -> list[Group]:
     phases = list(dict.fromkeys(run.phase for run in runs))
     grouped = [Group(title=p or "Runs", runs=[run for run in runs if run.phase == p]) for p in phases]
     several = [group for group in grouped if len(group.runs) > 1]
-    # No phase in common: still side by side, since that is what was asked for.
+    # Runs without a common phase are still compared, because the caller named them.
     return several or [Group(title="Runs", runs=runs)]
 
 
@@ -182,56 +208,35 @@ def _rows(columns: Sequence[Mapping[str, str]], *, only_different: bool) -> dict
     return {name: row for name, row in rows.items() if not only_different or len(set(row)) > 1}
 
 
-def _charts(group: Group) -> str:
-    styles = [COLOURS[i % len(COLOURS)] for i in range(len(group.runs))]
-    keys = [Series(name=name, y=[], style=style) for name, style in zip(group.names, styles, strict=True)]
-    charts = []
-    for chart in group.charts:
-        lines = [
-            Series(name=name, x=line[0], y=smooth(line[1]) if chart.noisy else line[1], style=style)
-            for name, style, line in zip(group.names, styles, chart.lines, strict=True)
-            if line is not None
-        ]
-        charts.append(line_chart(lines, x_label=chart.x_label, y_label=chart.y_label))
+def _charts(group: Group, key: str) -> str:
+    """Return all charts of a group as HTML with one legend; ``key`` begins their identifiers."""
+    charts = [
+        line_chart(f"{key}-{number}", chart.series(group.names), x_label=chart.x_label, y_label=chart.y_label)
+        for number, chart in enumerate(group.charts)
+    ]
+    colours = [SERIES[number % len(SERIES)] for number in range(len(group.runs))]
+    keys = [Series(name=name, y=[], colour=colour) for name, colour in zip(group.names, colours, strict=True)]
     return f'<div class="grid cols2">{"".join(f"<div>{chart}</div>" for chart in charts)}</div>{legend(keys)}'
 
 
 def _plot(groups: Sequence[Group], path: Path) -> None:
-    """Charts in rows of at most PLOT_COLUMNS; every group begins a row."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    """Draw the charts in rows of at most PLOT_COLUMNS; every group begins a row."""
     rows = [
         (group, group.charts[low : low + PLOT_COLUMNS], low == 0)
         for group in groups
         for low in range(0, max(1, len(group.charts)), PLOT_COLUMNS)
     ]
     columns = max(1, *(len(charts) for _, charts, _ in rows))
-    figure = Figure(figsize=(4.6 * columns, 3.3 * len(rows)), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(len(rows), columns, squeeze=False)
-    for axes, (group, charts, is_first) in zip(grid, rows, strict=True):
-        for place in axes[len(charts) :]:
-            place.set_axis_off()
-        for place, chart in zip(axes, charts, strict=False):
-            _draw(place, chart, group.names)
-        if is_first:
-            axes[0].set_title(group.title, loc="left", fontweight="bold")
-            if axes[0].lines:
-                axes[0].legend(frameon=False, fontsize=8)
-    figure.savefig(path)
-
-
-def _draw(axes: Any, chart: Chart, names: Sequence[str]) -> None:
-    for i, (name, line) in enumerate(zip(names, chart.lines, strict=True)):
-        if line is None:
-            continue
-        colour = PLOT_COLOURS[i % len(PLOT_COLOURS)]
-        if chart.noisy:
-            axes.plot(*line, color=colour, alpha=0.25, linewidth=1)
-            axes.plot(line[0], smooth(line[1]), color=colour, label=name)
-        else:
-            axes.plot(*line, color=colour, marker="o", markersize=3, label=name)
-    axes.set(xlabel=chart.x_label, ylabel=chart.y_label)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.2)
+    with chart_style():
+        figure = new_figure(4.6 * columns, 3.3 * len(rows), dpi=120)
+        grid = figure.subplots(len(rows), columns, squeeze=False)
+        for cells, (group, charts, is_first) in zip(grid, rows, strict=True):
+            for axes in cells[len(charts) :]:
+                axes.set_axis_off()
+            for axes, chart in zip(cells, charts, strict=False):
+                draw_lines(axes, chart.series(group.names), chart.x_label, chart.y_label)
+            if is_first:
+                cells[0].set_title(group.title, loc="left", fontweight="bold")
+                if cells[0].lines:
+                    cells[0].legend()
+        save_png(figure, path)

@@ -1,8 +1,7 @@
-"""Do the lips follow the speech? Pearson correlation over time of read mouth opening with the truth of the
-*new* speech.
+"""How well the lips follow the *new* speech: Pearson correlation over time of mouth opening with its truth.
 
-The correlation is taken inside each clip and then averaged (so that differences between faces, which any
-readout has, cannot help), and also once over all frames together ("pooled").
+The correlation is computed inside each clip and then averaged, so that differences between faces, which every readout
+has, cannot help; it is also computed once over all frames together ("pooled").
 """
 
 from __future__ import annotations
@@ -11,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from xdub.evaluate.metric import Figure, Metric, keep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +27,9 @@ class Correlation:
 
 
 def pearson(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's r of two [F] series over the frames where both are finite; nan if either is constant or fewer
-    than 3 remain.
+    """Return Pearson's r of two [F] series over the frames where both are finite.
+
+    It is nan if either series is constant or fewer than 3 frames remain. ValueError: the series differ in length.
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a.shape != b.shape or a.ndim != 1:
@@ -42,7 +44,7 @@ def pearson(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def opening_corr(read: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> Correlation:
-    """Per clip and pooled correlation of read openings with true openings, both lists of [F]."""
+    """Correlate read openings with true openings, both lists of [F], per clip and pooled."""
     per_clip = tuple(pearson(r, t) for r, t in zip(read, truth, strict=True))
     return Correlation(
         mean=finite_mean(per_clip),
@@ -52,6 +54,36 @@ def opening_corr(read: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> Cor
 
 
 def finite_mean(values: Sequence[float]) -> float:
-    """Mean of the finite values; nan if there are none."""
+    """Return the mean of the finite values; nan if there are none."""
     kept = [v for v in values if np.isfinite(v)]
     return float(np.mean(kept)) if kept else float("nan")
+
+
+def _figure(clips: Sequence[tuple[np.ndarray, ...]]) -> Figure:
+    read, truth = zip(*clips, strict=True)
+    result = opening_corr(read, truth)
+    details = {"pooled": result.pooled, "per_clip": result.per_clip}
+    return Figure(value=result.mean, details={OPENING_CORR.name: details})
+
+
+OPENING_CORR = Metric(
+    name="opening_corr",
+    label="Lips follow the new speech",
+    meaning="correlation over time of the read mouth opening with the truth",
+    better="higher",
+    needs=("opening", "new_opening"),
+    compute=keep,
+    combine=_figure,
+)
+"""Correlation of the mouth's opening with that of the new speech; 1 is perfect."""
+
+OPENING_CORR_READOUT = Metric(
+    name="opening_corr_readout",
+    label="Lips follow the new speech, read by the network",
+    meaning="correlation over time of the openings that the mouth network reads in video and reference",
+    better="higher",
+    needs=("reading", "reference_reading"),
+    compute=keep,
+    combine=lambda clips: Figure(value=_figure(clips).value),
+)
+"""The same correlation where the packaged network reads both videos."""
