@@ -43,6 +43,7 @@ from xdub.config import load_recipe
 from xdub.files.lines import read_lines
 from xdub.data.shards import ShardWriter
 from xdub.data.testing import make_clip
+from xdub.plan.network import count_network
 from xdub.plan.storage import data
 from xdub.plan.flops import step_parts
 from xdub.train.run import train_phase
@@ -53,7 +54,9 @@ with ShardWriter("pairs") as writer:
         writer.add(make_clip(seed, num_frames=13, size=64, pair=True))
 settings = ["model.num_layers=1", "train.global_batch=4", "train.num_threads=1", "phases.polish.steps=2"]
 recipe = load_recipe("polish.yaml", [*settings, "phases.polish.window=13", "train.log_every=1"])
-print(stage_names(recipe), data(recipe, "polish").paper_epochs, "pixel losses" in step_parts(recipe, "polish"))
+network = count_network(recipe, "polish")
+epochs = data(recipe, "polish", network.parameters).paper_epochs
+print(stage_names(recipe), epochs, "pixel losses" in step_parts(recipe, "polish", network))
 made = train_phase("polish", recipe, "pairs", "run", local=True)
 losses = set().union(*(line.get("values", {}) for line in read_lines(Path("run/polish/journal.jsonl"))))
 weights = made.export / "model.safetensors"

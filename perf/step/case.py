@@ -11,6 +11,7 @@ from xdub.config.recipe import MAX_SIZE
 from xdub.plan.flops import ENCODED, step_parts, train_step_flops
 from xdub.plan.gpus import Gpu
 from xdub.plan.memory import memory
+from xdub.plan.network import count_network
 from xdub.plan.phase_plan import planned_recipe
 from xdub.plan.rehearsal import activations
 from xdub.plan.shapes import shapes
@@ -110,9 +111,10 @@ def prediction(case: Case, gpu: Gpu | None, efficiency: float) -> dict[str, Any]
     Milliseconds follow from ``efficiency``, a share of the peak of ``gpu``; None without a GPU.
     """
     recipe, phase = case.recipe, case.phase
-    parts = memory(recipe, phase, activations(recipe, phase, case.policy, 1), gpus=1)
+    network = count_network(recipe, phase)
+    parts = memory(recipe, phase, network.parameters, activations(recipe, phase, case.policy, 1), gpus=1)
     allocated = parts.total - parts.reserve - (0 if expert_of(phase) else parts.frozen_networks)
-    flops = {part: value for part, value in step_parts(recipe, phase).items() if part != ENCODED}
+    flops = {part: value for part, value in step_parts(recipe, phase, network).items() if part != ENCODED}
     seconds = sum(flops.values()) / (gpu.tflops * 1e12 * efficiency) if gpu else None
     return {
         "gpu": gpu.name if gpu else None,
@@ -121,5 +123,5 @@ def prediction(case: Case, gpu: Gpu | None, efficiency: float) -> dict[str, Any]
         "allocated_bytes": allocated,
         "memory": asdict(parts),
         "flops": flops,
-        "model_flops": train_step_flops(recipe, phase),
+        "model_flops": train_step_flops(recipe, phase, network),
     }

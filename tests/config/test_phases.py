@@ -11,6 +11,7 @@ import pytest
 from xdub.bootstrap import stage_names
 from xdub.config import PHASES, load_recipe, phase_facts, phases, recipe_from_dict
 from xdub.errors import UserError
+from xdub.plan.network import count_parameters
 from xdub.plan.storage import data
 from xdub.train.phases import get_phase
 
@@ -42,7 +43,13 @@ def test_a_phase_starts_from_an_earlier_one_and_has_a_loss(name):
 
 def test_a_name_that_is_no_phase_is_refused_by_one_line_that_lists_them():
     recipe = load_recipe("tiny")
-    for asked in (phase_facts, recipe.phase, recipe.for_phase, get_phase, lambda name: data(recipe, name)):
+    for asked in (
+        phase_facts,
+        recipe.phase,
+        recipe.for_phase,
+        get_phase,
+        lambda name: count_parameters(recipe, name),
+    ):
         with pytest.raises(UserError, match="unknown phase 'polish'; choose one of: generator, editor, lip"):
             asked("polish")
 
@@ -74,5 +81,5 @@ def test_an_optional_phase_is_trained_where_a_recipe_has_its_section_and_nowhere
     assert stage_names(recipe)[-2:] == ("polish", "bundle")
     assert recipe_from_dict(recipe.to_dict()) == recipe
     # The planner measures it with the paper's pairs, and claims no epochs of the paper's.
-    planned = data(recipe, "polish")
+    planned = data(recipe, "polish", count_parameters(recipe, "polish"))
     assert (planned.paper_hours, planned.paper_epochs) == (400, None) and planned.epochs > 0

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from xdub.geometry import CodecGeometry
 from xdub.model.checkpointing import POLICIES, run_block
 from xdub.model.dit import DiTConfig, VideoDiT
-from xdub.plan.live_bytes import LiveBytes
+from xdub.plan.rehearsal import LiveBytes
 
 FUSED = "aten::_scaled_dot_product_flash_attention_for_cpu"
 LAYERS = 3

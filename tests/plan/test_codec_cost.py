@@ -1,4 +1,4 @@
-"""The numbers of Wan's VAE are those of the network itself."""
+"""Costs of the codecs agree with counts of the networks themselves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xdub.plan.codec_cost import (
     decode_flops,
     encode_flops,
 )
-from xdub.plan.live_bytes import LiveBytes
+from xdub.plan.rehearsal import LiveBytes
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""GPUs are found by the name a user gives and by the name a driver gives."""
+"""GPUs are looked up by a user's short name and by the name that a driver reports."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from xdub.plan.gpus import GPUS, known_gpu, peak_flops
         ("NVIDIA GeForce RTX 3090 Ti", 71),
     ],
 )
-def test_a_drivers_name_gives_the_dense_peak(device, tflops):
+def test_a_name_that_a_driver_reports_has_the_dense_peak(device, tflops):
     assert peak_flops(device) == tflops * 1e12
 
 
-def test_a_device_we_have_no_figure_of_has_no_peak():
+def test_a_device_that_is_not_in_the_table_has_no_peak():
     assert peak_flops("AMD Instinct MI300X") is None
     assert peak_flops("cpu") is None
 
@@ -37,7 +37,7 @@ def test_an_unknown_gpu_lists_the_known_ones():
     assert "\n" not in str(caught.value)
 
 
-def test_a_gpu_that_nobody_knows_can_be_described():
+def test_a_gpu_that_is_not_in_the_table_can_be_described():
     gpu = known_gpu("mi300x", memory_gb=192, tflops=1307)
     assert (gpu.name, gpu.memory, gpu.tflops) == ("mi300x", 192 * 2**30, 1307)
     assert known_gpu("h200", memory_gb=100).tflops == GPUS["h200"].tflops

@@ -1,4 +1,4 @@
-"""The plan of a phase is of the run that the trainer makes of the recipe."""
+"""The plan of a phase has the batches of the run that the trainer starts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xdub.train.engine import deepspeed_config
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_the_plan_has_the_micro_batch_and_accumulation_of_the_engine(workers: int) -> None:
     recipe = load_recipe("tiny", [f"train.workers={workers}", "train.micro_batch=5"])  # divides no part of 16
-    told = plan_phase(recipe, "generator", known_gpu("h100-80gb"), efficiency=0.4).settings
+    settings = plan_phase(recipe, "generator", known_gpu("h100-80gb"), efficiency=0.4).settings
     engine = deepspeed_config(recipe.for_phase("generator"), workers)
-    assert told["micro_batch"] == engine["train_micro_batch_size_per_gpu"]
-    assert told["accumulation"] == engine["gradient_accumulation_steps"]
+    assert settings["micro_batch"] == engine["train_micro_batch_size_per_gpu"]
+    assert settings["accumulation"] == engine["gradient_accumulation_steps"]

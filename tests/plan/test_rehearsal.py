@@ -1,4 +1,4 @@
-"""What the rehearsal predicts is what the allocator gives out."""
+"""Predicted bytes of activations agree with what an allocator records."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from xdub.config import load_recipe
 from xdub.model.checkpointing import POLICIES
 from xdub.plan.check import check
 from xdub.plan.flops import recomputed, sample_flops
-from xdub.plan.live_bytes import LiveBytes
-from xdub.plan.products import products
-from xdub.plan.rehearsal import activations, inputs, meta_model, rehearse
+from xdub.plan.network import count_network
+from xdub.plan.rehearsal import LiveBytes, activations, inputs, meta_model, rehearse
 
 SHAPES = (
     ("tiny", "generator", ("model.num_layers=2", "train.micro_batch=2", "train.precision=bf16")),
@@ -30,7 +29,7 @@ def test_predicted_peaks_are_within_15_percent_of_measured_ones(name, phase, ove
 
 
 @pytest.mark.parametrize(("phase", "policy"), [("editor", "attention"), ("lip", "none")])
-def test_a_deep_network_is_two_blocks_and_more_of_the_same(phase, policy):
+def test_every_block_after_the_second_keeps_as_much_as_the_second(phase, policy):
     recipe = load_recipe("small", ["model.num_layers=4"])
     whole, short = rehearse(recipe, phase, policy, 1), activations(recipe, phase, policy, 1)
     assert short.kept == pytest.approx(whole.kept, rel=0.01)
@@ -54,8 +53,8 @@ def test_each_policy_keeps_less_than_the_one_before_at_the_papers_size():
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_what_checkpointing_computes_again_is_what_torch_counts(policy):
-    """Attention on the meta device is spelled out by torch, so nothing is kept of it: `full` repeats it, too."""
+def test_the_flops_that_checkpointing_repeats_are_those_that_torch_counts(policy):
+    """On the meta device no attention is fused, so no policy can keep its result and all policies repeat it."""
     from torch.utils.flop_counter import FlopCounterMode
 
     recipe = load_recipe("small", ["model.num_layers=2"])
@@ -63,23 +62,19 @@ def test_what_checkpointing_computes_again_is_what_torch_counts(policy):
     model.checkpointing = policy
     with FlopCounterMode(display=False) as counter:
         model(**inputs(recipe, "editor", 1, "meta")).sum().backward()
-    again = sum(p.forward for p in products(recipe, "editor") if recomputed(p, policy))
-    if policy == "attention":
-        again += sum(
-            p.forward
-            for p in products(recipe, "editor")
-            if recomputed(p, "full") and not recomputed(p, policy)
-        )
-    assert sample_flops(recipe, "editor") + again == pytest.approx(counter.get_total_flops(), rel=0.01)
+    network = count_network(recipe, "editor")
+    on_meta = "full" if policy == "attention" else policy
+    repeated = sum(products.forward for products in network.products if recomputed(products, on_meta))
+    assert sample_flops(network) + repeated == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
-def test_live_bytes_follow_what_is_made_and_let_go_of():
+def test_live_bytes_follow_allocations_and_their_release():
     with LiveBytes() as live:
         a = torch.empty(1000, dtype=torch.uint8)
         view = a[10:]
         b = a + 1
         assert (live.now, live.peak) == (2000, 2000)
         del a, b
-        assert live.now == 1000  # the view holds on to it
+        assert live.now == 1000  # the view keeps the storage
         del view
         assert (live.now, live.peak) == (0, 2000)

@@ -7,7 +7,7 @@ import torch
 from xdub.config import load_recipe
 from xdub.data.windows import audio_starts
 from xdub.model.codec import load_codec
-from xdub.plan.parameters import parameters
+from xdub.plan.network import count_parameters
 from xdub.train.context import LocalContext
 from xdub.train.engine import Engine
 from xdub.train.networks import build_model
@@ -31,7 +31,7 @@ def test_one_block_of_the_papers_model_takes_a_real_step():
     assert train.activation_checkpointing == "attention"
     model = build_model(recipe, "editor", codec, base=None, init_from=None)
     assert model.blocks[0].attention_3d.qkv.weight.shape == (3 * 1536, 1536)
-    assert sum(p.numel() for p in model.parameters()) == parameters(recipe, "editor").trained
+    assert sum(p.numel() for p in model.parameters()) == count_parameters(recipe, "editor").trained
     engine = Engine.build(model, train, device=LocalContext().device, world_size=1)
     before = model.proj_out.weight.detach().clone()
 

@@ -1,1 +1,1 @@
-"""What a run will take before it is paid for: parameters, memory, FLOPs, hours, bytes. Nothing here needs a GPU."""
+"""Memory, FLOPs, hours, cost and bytes of a training run, computed from its recipe. Nothing here needs a GPU."""

@@ -1,4 +1,4 @@
-"""The plan of a phase: memory, FLOPs, time, money, bytes, from recipe, GPU and count."""
+"""The plan of a phase: memory, FLOPs, time, cost and bytes, from recipe, GPU type and number of GPUs."""
 
 from __future__ import annotations
 
@@ -11,64 +11,68 @@ from xdub.errors import UserError
 from xdub.plan.flops import step_parts, train_step_flops
 from xdub.plan.gpus import Gpu
 from xdub.plan.memory import Memory, memory
-from xdub.plan.parameters import Parameters, parameters
+from xdub.plan.network import Network, Parameters, count_network
 from xdub.plan.rehearsal import Activations, activations
 from xdub.plan.shapes import shapes
 from xdub.plan.storage import Data, data
 
 GPUS_PER_NODE = 8
+"""Largest number of GPUs whose traffic stays on the links inside one machine."""
 NETWORK = 25e9
-"""ASSUMPTION: bytes/s a GPU has between machines (200 Gbit/s each)."""
+"""ASSUMPTION: bytes/s of one GPU between machines (200 Gbit/s each)."""
 MAX_GPUS = 65_536
+"""Largest number of GPUs that a plan accepts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhasePlan:
-    """What one phase takes. Bytes, seconds, FLOP; money in US dollars."""
+    """Resources of one phase, in bytes, seconds, FLOPs and US dollars."""
 
     phase: str
     gpus: int
     gpu: Gpu
     parameters: Parameters
     tokens: int
-    """Of one sample."""
+    """Tokens of one sample."""
     settings: dict[str, object]
     """Micro batch, global batch, accumulation, ZeRO stage, checkpoint policy, precision."""
     memory: Memory
     fits: bool
     step_flops: dict[str, float]
-    """On all GPUs, by part."""
+    """FLOPs of one step on all GPUs, by part."""
     model_flops: float
-    """The numerator of MFU."""
+    """FLOPs of one step in the numerator of MFU."""
     compute_seconds: float
+    """Seconds of one step that all FLOPs take at the assumed efficiency."""
     communication_seconds: float
-    """Not hidden behind computation."""
+    """Seconds of one step for communication, as if none of it ran during computation."""
     steps: int
     hours: float
     cost: float
     mfu: float
-    """That follows from the stated efficiency."""
+    """Model FLOPs utilisation at the assumed efficiency."""
     read_bytes_per_second: float
     data: Data
 
     @property
     def step_seconds(self) -> float:
+        """Seconds of one optimizer step."""
         return self.compute_seconds + self.communication_seconds
 
 
 def planned_recipe(name: str | Path, overrides: Sequence[str], gpus: int) -> Recipe:
-    """The recipe with one worker a GPU. UserError if a batch does not divide."""
+    """Load the recipe with one worker for each GPU. UserError if a batch does not divide."""
     if not 0 < gpus <= MAX_GPUS:
-        raise UserError(f"--gpus {gpus}: give a number from 1 to {MAX_GPUS}")
+        raise UserError(f"--gpus {gpus}: use a number from 1 to {MAX_GPUS}")
     return load_recipe(name, [*overrides, f"train.workers={gpus}"])
 
 
 def checked_assumptions(efficiency: float, price: float | None) -> None:
-    """UserError for what cannot be a share or a price."""
+    """Raise UserError for an efficiency that is no share, or a price out of range."""
     if not 0 < efficiency <= 1:
-        raise UserError(f"--efficiency {efficiency:g}: a share of the peak, above 0 and at most 1")
+        raise UserError(f"--efficiency {efficiency:g}: use a share of the peak, above 0 and at most 1")
     if price is not None and not 0 <= price < 1e6:
-        raise UserError(f"--price {price:g}: US dollars an hour and GPU, zero or more")
+        raise UserError(f"--price {price:g}: use US dollars for one GPU and hour, zero or more")
 
 
 def plan(
@@ -80,9 +84,9 @@ def plan(
     price: float | None = None,
     folders: Sequence[Path] = (),
 ) -> list[PhasePlan]:
-    """Plans of ``phases``, or of all that the recipe trains.
+    """Plan ``phases``, or all that the recipe trains.
 
-    ``efficiency``: share of the GPU's peak that all its FLOPs, repeated ones too, run at.
+    ``efficiency``: share of the GPU's peak at which all FLOPs run, repeated ones too.
     """
     checked_assumptions(efficiency, price)
     return [
@@ -99,23 +103,27 @@ def plan_phase(
     efficiency: float,
     price: float | None = None,
     folders: Sequence[Path] = (),
+    network: Network | None = None,
     sample: Activations | None = None,
 ) -> PhasePlan:
-    """The plan of one phase on ``train.workers`` GPUs. ``sample``: one sample's activations, where they are known."""
-    train = recipe.for_phase(phase)
+    """Plan one phase on ``train.workers`` GPUs.
+
+    ``network`` and ``sample`` (activations of one sample) save counting them again.
+    """
+    train, network = recipe.for_phase(phase), network or count_network(recipe, phase)
     gpus, policy = train.workers, train.activation_checkpointing
-    needed = memory(recipe, phase, sample or activations(recipe, phase, policy, 1), gpus)
-    parts, model = step_parts(recipe, phase), train_step_flops(recipe, phase)
+    needed = memory(recipe, phase, network.parameters, sample or activations(recipe, phase, policy, 1), gpus)
+    parts, model = step_parts(recipe, phase, network), train_step_flops(recipe, phase, network)
     compute = sum(parts.values()) / (gpus * gpu.tflops * 1e12 * efficiency)
-    talk = communication_bytes(recipe, phase) / (gpu.link if gpus <= GPUS_PER_NODE else NETWORK)
-    seconds = compute + (talk if gpus > 1 else 0.0)
-    hours, facts = train.steps * seconds / 3600, data(recipe, phase, folders)
+    sent = communication_bytes(recipe, phase, network.parameters)
+    seconds = compute + (sent / (gpu.link if gpus <= GPUS_PER_NODE else NETWORK) if gpus > 1 else 0.0)
+    hours, sizes = train.steps * seconds / 3600, data(recipe, phase, network.parameters, folders)
     micro_batch = train.micro_batch_of(gpus)
     return PhasePlan(
         phase=phase,
         gpus=gpus,
         gpu=gpu,
-        parameters=parameters(recipe, phase),
+        parameters=network.parameters,
         tokens=shapes(recipe, phase).tokens,
         settings={
             "micro_batch": micro_batch,
@@ -135,19 +143,19 @@ def plan_phase(
         hours=hours,
         cost=hours * gpus * (gpu.price if price is None else price),
         mfu=model / (seconds * gpus * gpu.tflops * 1e12),
-        read_bytes_per_second=train.global_batch * facts.record_bytes / seconds,
-        data=facts,
+        read_bytes_per_second=train.global_batch * sizes.record_bytes / seconds,
+        data=sizes,
     )
 
 
-def communication_bytes(recipe: Recipe, phase: str) -> float:
-    """Bytes a GPU sends in one step: gradients reduced and weights gathered, as ZeRO's stages do it."""
-    train, count = recipe.for_phase(phase), parameters(recipe, phase)
+def communication_bytes(recipe: Recipe, phase: str, count: Parameters) -> float:
+    """Return the bytes that a GPU sends in one step to reduce gradients and gather weights, under the ZeRO stage."""
+    train = recipe.for_phase(phase)
     width = 2 if train.precision == "bf16" else 4
     micro_batches = train.global_batch // (train.micro_batch_of(train.workers) * train.workers)
     gradients, weights = width * count.trained, width * count.total
     if train.zero_stage <= 1:  # once a step: an all-reduce is a reduction and a gathering
         return 2.0 * gradients
-    if train.zero_stage == 2:  # gradients leave after every micro batch, for they are not kept whole
+    if train.zero_stage == 2:  # gradients are sent after every micro batch, because no rank keeps them whole
         return float(micro_batches * gradients + gradients)
     return float(micro_batches * (2 * weights + gradients))

@@ -1,58 +1,106 @@
-"""Activation memory by rehearsal: the real network runs forwards and backwards on the meta device, and the bytes that
-live at the peak are counted. No formula can fall behind the code, and a sequence of any length costs nothing.
+"""Activation memory, predicted by a rehearsal: the real network runs forwards and backwards on the meta device, and the
+bytes of live tensors are counted at the peak. The prediction follows the code of the network, and a sequence of any
+length costs no memory.
 
-Networks of one block and of two are rehearsed: what the second block keeps, every further block keeps, too, and the
-peak is reached while the last block runs backwards.
+Networks of one block and of two are rehearsed. Every further block keeps as much as the second one, and the peak is
+reached while the last block runs backwards.
 """
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
 
 from xdub.config import Recipe, expert_of, inpaints, phase_facts
 from xdub.model.build import build_dit
 from xdub.model.dit import VideoDiT
 from xdub.model.lora import add_expert
-from xdub.plan.live_bytes import LiveBytes
 from xdub.plan.shapes import shapes
 from xdub_kernels.dispatch import rehearsing_gpu
 
 PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""A recipe's `train.precision` -> type of weights and activations."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Activations:
-    """Bytes on one GPU for one micro batch, without weights and their gradients."""
+    """Bytes of activations on one GPU for one micro batch, without weights and their gradients."""
 
     kept: int
-    """What the forward pass leaves for backward."""
+    """Bytes that the forward pass keeps for the backward pass."""
     peak: int
-    """The most that lives at any moment of forward and backward."""
+    """Largest number of bytes alive at any moment of the forward and backward passes."""
 
     @property
     def working(self) -> int:
-        """Of the peak, what comes and goes: one block that is computed again, and gradients on their way."""
+        """Temporary bytes at the peak: one block that is computed again, and gradients between layers."""
         return self.peak - self.kept
+
+
+class LiveBytes(TorchDispatchMode):
+    """Context manager that counts the bytes of the storages that operators allocate in it and that are still alive.
+
+    It sees the results of operators, not what an operator allocates and frees inside.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0
+        """Bytes alive now."""
+        self.peak = 0
+        """Largest value of ``now`` so far."""
+        self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        before = {id(x.untyped_storage()) for x in tree_iter((args, kwargs)) if isinstance(x, Tensor)}
+        out = func(*args, **(kwargs or {}))
+        for x in tree_iter(out):
+            # A view, or a result in place, has the storage of an argument.
+            if isinstance(x, Tensor) and id(x.untyped_storage()) not in before:
+                self._add(x.untyped_storage())
+        return out
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key, size = id(storage), storage.nbytes()
+        if key in self._alive:
+            return
+
+        def freed(_: weakref.ref[torch.UntypedStorage]) -> None:
+            self.now -= size
+            self._alive.pop(key, None)
+
+        self._alive[key] = weakref.ref(storage, freed)
+        self.now += size
+        self.peak = max(self.peak, self.now)
 
 
 def activations(
     recipe: Recipe, phase: str, policy: str, micro_batch: int, layers: int | None = None
 ) -> Activations:
-    """Activations of ``micro_batch`` samples under a checkpoint policy, as on a GPU with our kernels."""
+    """Predict the activations of ``micro_batch`` samples under a checkpoint policy, on a GPU with our kernels."""
     count = layers or recipe.model.num_layers
     if count <= 2:
-        return rehearse(_with_layers(recipe, count), phase, policy, micro_batch)
-    one, two = (rehearse(_with_layers(recipe, n), phase, policy, micro_batch) for n in (1, 2))
+        return rehearse(with_layers(recipe, count), phase, policy, micro_batch)
+    one, two = (rehearse(with_layers(recipe, n), phase, policy, micro_batch) for n in (1, 2))
     kept = two.kept + (count - 2) * (two.kept - one.kept)
     return Activations(kept=kept, peak=kept + two.working)
 
 
 def rehearse(recipe: Recipe, phase: str, policy: str, micro_batch: int) -> Activations:
-    """One forward and backward pass on the meta device."""
+    """Run one forward and backward pass on the meta device and count its bytes."""
     dtype = PRECISION[recipe.for_phase(phase).precision]
     model, arguments = meta_model(recipe, phase, dtype), inputs(recipe, phase, micro_batch, "meta")
     model.checkpointing = policy
@@ -61,16 +109,16 @@ def rehearse(recipe: Recipe, phase: str, policy: str, micro_batch: int) -> Activ
 
 
 def measure(model: VideoDiT, arguments: dict[str, Any]) -> Activations:
-    """Bytes of one pass of ``model`` forwards and backwards, on whatever device it is."""
+    """Count the bytes of one pass of ``model`` forwards and backwards, on any device."""
     with LiveBytes() as live:
         kept = forward_backward(model, arguments, live)
     return Activations(kept=kept, peak=live.peak)
 
 
 def forward_backward(model: VideoDiT, arguments: dict[str, Any], live: LiveBytes | None = None) -> int:
-    """One pass; returns the bytes that live between forward and backward, if someone counts.
+    """Run one pass, and return the bytes of ``live`` between forward and backward (0 without a counter).
 
-    Gradients of the weights are let go of at once: they are counted elsewhere.
+    Gradients of the weights are dropped at once, because `xdub.plan.memory` counts them.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     hooks = [p.register_post_accumulate_grad_hook(_drop_gradient) for p in trained]
@@ -89,7 +137,7 @@ def _drop_gradient(parameter: Tensor) -> None:
 
 
 def meta_model(recipe: Recipe, phase: str, dtype: torch.dtype = torch.float32) -> VideoDiT:
-    """The network of a phase in train mode as `xdub.train.networks` builds it, without numbers."""
+    """Return the network of a phase in train mode as `xdub.train.networks` builds it, without values."""
     with torch.device("meta"):
         model = build_dit(recipe, phase)
         if (expert := expert_of(phase)) is not None:
@@ -98,7 +146,7 @@ def meta_model(recipe: Recipe, phase: str, dtype: torch.dtype = torch.float32) -
 
 
 def inputs(recipe: Recipe, phase: str, batch: int, device: str) -> dict[str, Any]:
-    """Arguments of VideoDiT with the shapes that the data stream delivers."""
+    """Return arguments of the backbone with the shapes that the data stream delivers."""
     s, channels = shapes(recipe, phase), recipe.codec.channels
     z_t = torch.zeros(batch, channels, s.target, s.side, s.side, device=device)
     arguments = dict(
@@ -115,5 +163,6 @@ def inputs(recipe: Recipe, phase: str, batch: int, device: str) -> dict[str, Any
     return arguments
 
 
-def _with_layers(recipe: Recipe, count: int) -> Recipe:
+def with_layers(recipe: Recipe, count: int) -> Recipe:
+    """Return the recipe with a backbone of ``count`` blocks."""
     return replace(recipe, model=replace(recipe.model, num_layers=count))

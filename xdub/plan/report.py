@@ -1,4 +1,4 @@
-"""A plan as tables for the terminal, and as JSON."""
+"""Print a plan as tables, and convert it to JSON."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ MEMORY_NAMES = {
     "activations_kept": "activations kept",
     "activations_working": "activations working",
 }
+"""Field of `Memory` -> row of the table, where the two differ."""
 
 
 def as_json(plans: Sequence[PhasePlan], *, efficiency: float) -> dict[str, Any]:
-    """Everything that is printed, and the numbers behind it."""
+    """Return everything that is printed, and the numbers behind it, by phase."""
     phases = {}
-    for found in plans:
-        raw = asdict(found)
-        raw["memory"]["total"] = found.memory.total
-        raw["step_seconds"], raw["set"] = found.step_seconds, settings_to_pass(found)
-        raw["data"]["epochs"] = found.data.epochs
-        phases[found.phase] = raw
+    for plan in plans:
+        raw = asdict(plan)
+        raw["memory"]["total"] = plan.memory.total
+        raw["step_seconds"], raw["set"] = plan.step_seconds, settings_to_pass(plan)
+        raw["data"]["epochs"] = plan.data.epochs
+        phases[plan.phase] = raw
     return {"efficiency": efficiency, "phases": phases}
 
 
 def show(
     plans: Sequence[PhasePlan], console: Console, *, recipe: str, efficiency: float, price: float
 ) -> None:
-    """Print the tables: one column a phase."""
+    """Print the tables with one column for each phase."""
     first = plans[0]
     console.print(
         f"[bold]{recipe}[/bold] on {first.gpus} x {first.gpu.name} "
@@ -47,15 +48,15 @@ def show(
     console.print(_table("memory of one GPU, GiB", plans, _memory(plans)))
     console.print(_table("one step, TFLOP on all GPUs", plans, _flops(plans)))
     console.print(_table("time, money, data", plans, _time(plans)))
-    for found in plans:
-        _remark(found, console)
+    for plan in plans:
+        _remark(plan, console)
 
 
 def _table(title: str, plans: Sequence[PhasePlan], rows: dict[str, list[str]]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("")
-    for found in plans:
-        table.add_column(found.phase, justify="right")
+    for plan in plans:
+        table.add_column(plan.phase, justify="right")
     for name, cells in rows.items():
         table.add_row(name, *cells, end_section=name == "total")
     return table
@@ -112,10 +113,10 @@ def _time(plans: Sequence[PhasePlan]) -> dict[str, list[str]]:
     }
 
 
-def _remark(found: PhasePlan, console: Console) -> None:
-    if not found.fits:
+def _remark(plan: PhasePlan, console: Console) -> None:
+    if not plan.fits:
         console.print(
-            f"{found.phase}: takes {found.memory.total / GIB:.1f} GiB, the GPU has {found.gpu.memory / GIB:.1f}: "
+            f"{plan.phase}: needs {plan.memory.total / GIB:.1f} GiB, the GPU has {plan.gpu.memory / GIB:.1f}: "
             "try --fit",
             style="red",
         )

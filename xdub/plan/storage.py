@@ -1,4 +1,4 @@
-"""What the readers must deliver and the disks must hold."""
+"""Bytes that the readers deliver and that the disks hold."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 
 from xdub.config import Recipe, inpaints, phase_facts
 from xdub.geometry import FPS
-from xdub.plan.parameters import parameters
+from xdub.plan.network import Parameters
 
 BITS_PER_PIXEL = 3.0
 """ASSUMPTION: near-lossless H.264 (crf 6, full chroma) of a filmed face. `--data` replaces it."""
 MASK_BITS_PER_PIXEL = 0.1
 """ASSUMPTION: three masks, compressed."""
 OTHER_BYTES = 640 * 4 + 68 * 2 * 4 + 4
-"""Of one frame: fp32 audio at 16 kHz, landmarks, opening."""
+"""Bytes of one frame's fp32 audio at 16 kHz, landmarks and mouth opening."""
 
 CLIP_HOURS, PAIR_HOURS = 600, 400
-"""Of the paper's data (B.6): its clips, and what the filters leave of their pairs."""
+"""Hours of the paper's data (B.6): its clips, and the pairs that pass its filters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,34 +26,36 @@ class Data:
     """Bytes and hours of a phase's data."""
 
     record_bytes: float
-    """Of one clip of ``video.clip_frames`` frames."""
+    """Bytes of one clip of ``video.clip_frames`` frames."""
     frame_bytes: float
+    """Bytes of one frame of a clip."""
     source: str
-    """Where the figure comes from."""
+    """Source of the figure: an assumption, or a data set's manifest."""
     hours_seen: float
-    """Of video, over all steps, counted again every epoch."""
+    """Hours of video over all steps; every epoch counts again."""
     paper_hours: float
+    """Hours of the paper's data for this phase."""
     paper_epochs: float | None
-    """None: not a phase of the paper."""
+    """Epochs of the paper; None for a phase that the paper does not have."""
     storage: float
     """Bytes of the paper's hours."""
     checkpoint: float
     """Bytes of one checkpoint."""
     checkpoints: float
-    """Bytes of all that are kept."""
+    """Bytes of all checkpoints that are kept."""
 
     @property
     def epochs(self) -> float:
-        """Of the paper's hours, in the recipe's steps."""
+        """Number of times that the recipe's steps see the paper's hours."""
         return self.hours_seen / self.paper_hours
 
 
-def data(recipe: Recipe, phase: str, folders: Sequence[Path] = ()) -> Data:
-    """The phase's data; ``folders`` are data sets whose manifests give the true size of a record."""
+def data(recipe: Recipe, phase: str, count: Parameters, folders: Sequence[Path] = ()) -> Data:
+    """Return the sizes of a phase's data; manifests of the data sets ``folders`` replace the assumed record size."""
     train = recipe.for_phase(phase)
     per_frame, source = _frame_bytes(recipe, phase, folders)
     hours = CLIP_HOURS if inpaints(phase) else PAIR_HOURS
-    checkpoint = checkpoint_bytes(recipe, phase)
+    checkpoint = checkpoint_bytes(recipe, phase, count)
     return Data(
         record_bytes=per_frame * recipe.video.clip_frames,
         frame_bytes=per_frame,
@@ -67,9 +69,9 @@ def data(recipe: Recipe, phase: str, folders: Sequence[Path] = ()) -> Data:
     )
 
 
-def checkpoint_bytes(recipe: Recipe, phase: str) -> float:
-    """fp32 masters, two moments and the average of what is trained (`xdub.train.state.pieces`)."""
-    return parameters(recipe, phase).trained * (12 + (4 if recipe.for_phase(phase).ema else 0))
+def checkpoint_bytes(recipe: Recipe, phase: str, count: Parameters) -> float:
+    """Return a checkpoint's bytes: fp32 masters, moments and average of what is trained (`xdub.train.state.pieces`)."""
+    return count.trained * (12 + (4 if recipe.for_phase(phase).ema else 0))
 
 
 def _frame_bytes(recipe: Recipe, phase: str, folders: Sequence[Path]) -> tuple[float, str]:

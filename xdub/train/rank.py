@@ -27,7 +27,6 @@ from xdub.files.atomic import write_json
 from xdub.files.lines import LineFile, read_lines
 from xdub.model.audio_encoder import load_audio_encoder
 from xdub.model.codec import load_codec
-from xdub.plan.flops import train_step_flops
 from xdub.plan.gpus import peak_flops
 from xdub.plan.shapes import shapes
 from xdub.seeding import stable_seed
@@ -74,6 +73,8 @@ class TrainJob:
     base: str | None = None
     init_from: str | None = None
     sampler: Sampler | None = None
+    step_flops: float | None = None
+    """Model FLOPs of one optimizer step, for MFU; None where no rank has a GPU."""
 
 
 def run_in_ray(config: dict[str, TrainJob]) -> None:
@@ -168,7 +169,7 @@ def train_rank(
         ),
         sampler=job.sampler or (StripSampler(recipe, job.phase, job.data) if train.sample_every else None),
         tokens_per_step=train.global_batch * shapes(recipe, job.phase).tokens,
-        busy_seconds=_busy_seconds(recipe, job.phase, context),
+        busy_seconds=_busy_seconds(job.step_flops, context),
         beat=beat,
         begun=begun,
     )
@@ -220,12 +221,12 @@ def _start_uploads(folder: Path, phase: str, train: TrainConfig, resumed: Path |
     return uploads
 
 
-def _busy_seconds(recipe: Recipe, phase: str, context: TrainContext) -> float | None:
-    """Seconds that a step's model FLOPs take at the peak of all ranks' devices."""
-    if context.device.type != "cuda":
+def _busy_seconds(step_flops: float | None, context: TrainContext) -> float | None:
+    """Return the seconds that ``step_flops`` take at the peak of all ranks' GPUs; None without known GPUs."""
+    if step_flops is None or context.device.type != "cuda":
         return None
     peak = peak_flops(torch.cuda.get_device_name(context.device))
-    return train_step_flops(recipe, phase) / (peak * context.world_size) if peak else None
+    return step_flops / (peak * context.world_size) if peak else None
 
 
 def run_facts(

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from xdub.config import Recipe, check_weights, phase_facts
 from xdub.files.atomic import write_json
 from xdub.files.lock import exclusive
+from xdub.plan.flops import train_step_flops
 from xdub.tracking.sink import read_state
 from xdub.tracking.tracked_run import TrackedRun
 from xdub.train.networks import weights_file
@@ -21,7 +24,7 @@ from xdub.train.remote.store import check as check_remote
 from xdub.train.show.progress import Show, watch
 from xdub.train.state.exported import exported_model
 from xdub.train.state.records import last_record
-from xdub.train.supervise.cluster import check_resources
+from xdub.train.supervise.cluster import check_resources, use_gpu
 from xdub.train.supervise.launch import run_job
 from xdub.train.supervise.preflight import check_data, check_disk, check_fresh, make_folder
 from xdub.train.trainer import Sampler
@@ -100,6 +103,7 @@ def train_phase(
             data=tuple(str(path.resolve()) for path in folders),
             folder=str(folder.resolve()),
             sampler=sampler,
+            step_flops=_step_flops(recipe, phase, local),
             **sources,
         )
         status = "FAILED"
@@ -116,6 +120,13 @@ def train_phase(
         return _result(
             phase, folder, out, "finished" if status == "FINISHED" else "stopped", attempts, started
         )
+
+
+def _step_flops(recipe: Recipe, phase: str, local: bool) -> float | None:
+    """Count the model FLOPs of a step once for all ranks; None where none has a GPU, so that MFU is not defined."""
+    if torch.cuda.is_available() if local else use_gpu():
+        return train_step_flops(recipe, phase)
+    return None
 
 
 def _weights(path: str | Path | None) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from xdub.config import Recipe
 from xdub.data.sample_order import make_plan
 from xdub.errors import UserError
+from xdub.plan.network import count_parameters
 from xdub.plan.storage import checkpoint_bytes
 from xdub.train.rank import RESULT, STEPS
 
@@ -41,7 +42,7 @@ def check_disk(folder: Path, recipe: Recipe) -> None:
     train = recipe.for_phase(folder.name)
     # One is being written, and one more may be kept alive by an upload.
     at_once = train.keep_checkpoints + (1 if train.upload_to is None else 2)
-    needed = checkpoint_bytes(recipe, folder.name) * at_once + 100e6
+    needed = checkpoint_bytes(recipe, folder.name, count_parameters(recipe, folder.name)) * at_once + 100e6
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
