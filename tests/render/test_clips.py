@@ -1,4 +1,4 @@
-"""Rendered clips: deterministic, truthful, and their twins differ by speech alone."""
+"""Tests of rendered clips: they are deterministic, their truth fits the pixels, and twins differ by speech alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from xdub.errors import UserError
 from xdub.render import make_clips, render_full_clip, truth
 from xdub.render.clips import HELD_OUT, TAKES
 from xdub.render.gl import Rasteriser
-from xdub.render.scene import draw_scene
+from xdub.render.scene import draw_surroundings
 from xdub.seeding import rng
 
 SMALL = {"size": 48, "frames": 9, "full_size": 128}
@@ -25,7 +25,7 @@ def long_pair():
     return next(make_clips(3, [8], size=80, frames=45, full_size=256))
 
 
-def test_shapes_are_those_of_the_clip_record(pairs):
+def test_arrays_of_a_rendered_clip_have_the_shapes_of_the_clip_record(pairs):
     for pair in pairs:
         for clip, full in ((pair.clip, pair.full), (pair.twin, pair.twin_full)):
             assert clip.frames.shape == (9, 48, 48, 3) and full.shape == (9, 128, 128, 3)
@@ -33,25 +33,25 @@ def test_shapes_are_those_of_the_clip_record(pairs):
             assert np.isfinite(clip.landmarks).all()
 
 
-def test_rendering_again_gives_the_same_bits(pairs):
+def test_rendering_a_clip_again_gives_the_same_bits(pairs):
     again = next(make_clips(0, [0], **SMALL))
     assert np.array_equal(again.full, pairs[0].full) and np.array_equal(again.twin_full, pairs[0].twin_full)
     assert np.array_equal(again.clip.audio, pairs[0].clip.audio)
     assert again.clip.clip_id == pairs[0].clip.clip_id
 
 
-def test_sizes_may_be_mixed(pairs):
+def test_a_clip_stays_the_same_after_another_size_was_rendered(pairs):
     other = next(make_clips(0, [0], size=48, frames=9, full_size=96))
     assert other.full.shape == (9, 96, 96, 3)
     assert np.array_equal(next(make_clips(0, [0], **SMALL)).full, pairs[0].full)
 
 
-def test_a_clip_does_not_depend_on_those_before_it(pairs):
+def test_a_clip_does_not_depend_on_the_clips_before_it(pairs):
     alone = next(make_clips(0, [TAKES], **SMALL))
     assert np.array_equal(alone.full, pairs[1].full)
 
 
-def test_identity_is_shared_by_takes_and_new_after_them():
+def test_two_takes_of_a_person_share_the_identity_and_differ_in_pixels_and_sound():
     first, second = list(make_clips(0, [0, 1], **SMALL))
     assert first.identity == second.identity and first.clip.speaker == second.clip.speaker
     assert not np.array_equal(first.full, second.full)
@@ -76,18 +76,18 @@ def test_twins_are_bit_equal_from_the_eyes_up(long_pair):
         assert not changed[frame, : int(lids) - 1].any(), frame
 
 
-def test_a_twin_drawn_where_it_differs_equals_one_drawn_whole(monkeypatch, pairs):
-    whole = Rasteriser.draw
+def test_a_twin_drawn_within_the_changed_boxes_equals_a_twin_drawn_whole(monkeypatch, pairs):
+    draw = Rasteriser.draw
 
     def draw_all(self, moving, box):
         x0, y0, x1, y1 = box
-        return whole(self, moving)[y0:y1, x0:x1]
+        return draw(self, moving)[y0:y1, x0:x1]
 
-    def everywhere(avatar, one, other, motion, camera, size):
+    def whole_frames(avatar, one, other, motion, camera, size):
         return [(0, 0, size, size)] * len(one)
 
     monkeypatch.setattr(Rasteriser, "draw", draw_all)
-    monkeypatch.setattr(truth, "changed_boxes", everywhere)
+    monkeypatch.setattr(truth, "changed_boxes", whole_frames)
     for pair, index in zip(pairs, (0, TAKES), strict=True):
         again = next(make_clips(0, [index], **SMALL))
         assert np.array_equal(again.twin_full, pair.twin_full)
@@ -117,22 +117,22 @@ def test_the_mouth_is_dark_when_wide_open(long_pair):
     assert middle(wide) < 0.7 * middle(shut)
 
 
-def test_the_mouth_takes_about_a_third_of_the_crop(long_pair):
+def test_the_mouth_fills_about_a_third_of_the_crop_s_width(long_pair):
     mouth = long_pair.clip.landmarks[:, 54] - long_pair.clip.landmarks[:, 48]
     assert 0.2 < np.linalg.norm(mouth, axis=1).mean() / 80 < 0.42
     assert long_pair.clip.landmarks[:, 17:].min() > -4 and long_pair.clip.landmarks[:, 17:].max() < 84
 
 
-def test_some_clips_are_occluded_and_their_masks_say_where():
+def test_about_15_percent_of_the_clips_are_occluded_and_have_an_occluder_mask():
     grey = np.full(3, 0.4)
-    scenes = [draw_scene(rng("render", 1, "scene", index), 8, 45, grey) for index in range(150)]
+    scenes = [draw_surroundings(rng("render", 1, "scene", index), 8, 45, grey) for index in range(150)]
     covered = [index for index, scene in enumerate(scenes) if scene.occluder is not None]
-    assert 10 <= len(covered) <= 38  # about 15 %
-    seen = []
+    assert 10 <= len(covered) <= 38
+    shares = []
     for pair in make_clips(1, covered[:3], size=32, frames=45, full_size=64):
         assert np.array_equal(pair.clip.occluder_mask, pair.twin.occluder_mask)
-        seen.append((pair.clip.occluder_mask & pair.clip.face_mask).any((1, 2)).mean())
-    assert max(seen) > 0.2
+        shares.append((pair.clip.occluder_mask & pair.clip.face_mask).any((1, 2)).mean())
+    assert max(shares) > 0.2
     clear = next(index for index in range(150) if index not in covered)
     assert not next(make_clips(1, [clear], size=32, frames=3, full_size=64)).clip.occluder_mask.any()
 
@@ -144,7 +144,7 @@ def test_a_held_out_clip_comes_from_the_reserved_range():
     assert pair.clip.source == f"render:0/{HELD_OUT + 2}"
 
 
-def test_bad_numbers_are_told_in_one_line():
+def test_numbers_out_of_range_are_user_errors_that_name_the_argument():
     for arguments in ({"size": 2}, {"frames": 0}, {"full_size": 8}):
         with pytest.raises(UserError, match=next(iter(arguments))):
             next(make_clips(0, [0], **{**SMALL, **arguments}))

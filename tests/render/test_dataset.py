@@ -1,9 +1,8 @@
-"""The data set of rendered clips: complete, resumable, the same at any number of workers."""
+"""Tests of the data set of rendered clips: complete, resumable, and the same at any number of workers."""
 
 from __future__ import annotations
 
 import io
-import os
 import subprocess
 import sys
 
@@ -27,15 +26,15 @@ def _render(recipe, out, **more):
 
 
 @pytest.fixture(scope="module")
-def made(recipe, tmp_path_factory):
+def dataset(recipe, tmp_path_factory):
     out = tmp_path_factory.mktemp("heads")
     calls = []
     report = _render(recipe, out, on_progress=lambda done, total: calls.append((done, total)))
     return out, report, calls
 
 
-def test_every_clip_comes_with_its_twin_truth_and_ledger_rows(made):
-    out, report, calls = made
+def test_every_clip_has_a_twin_a_truth_file_and_a_ledger_row(dataset):
+    out, report, calls = dataset
     clips = list(iter_clips(out))
     assert report.rendered == 3 and report.kept == len(clips) == 6
     assert calls[0] == (0, 3) and calls[-1] == (3, 3)
@@ -48,8 +47,8 @@ def test_every_clip_comes_with_its_twin_truth_and_ledger_rows(made):
     assert Ledger(out).counts()["kept"] == 6
 
 
-def test_running_again_renders_nothing_and_more_clips_only_what_is_missing(made, recipe):
-    out, _, _ = made
+def test_a_second_call_renders_only_the_clips_that_are_missing(dataset, recipe):
+    out, _, _ = dataset
     before = read_manifest(out).ids
     assert _render(recipe, out).rendered == 0
     assert read_manifest(out).ids == before
@@ -57,7 +56,7 @@ def test_running_again_renders_nothing_and_more_clips_only_what_is_missing(made,
     assert read_manifest(out).ids[:6] == before
 
 
-def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(recipe, tmp_path, made):
+def test_an_interrupted_run_resumes_and_ends_with_the_same_clips_as_a_whole_run(recipe, tmp_path, dataset):
     class Stop(Exception):
         pass
 
@@ -68,27 +67,27 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(recipe, tmp_p
     with pytest.raises(Stop):
         _render(recipe, tmp_path, on_progress=stop)
     _render(recipe, tmp_path)
-    assert set(read_manifest(tmp_path).ids) == set(read_manifest(made[0]).ids[:6])
+    assert set(read_manifest(tmp_path).ids) == set(read_manifest(dataset[0]).ids[:6])
 
 
-def test_two_workers_write_the_same_clips_as_one(recipe, tmp_path, made):
+def test_two_workers_write_the_same_clips_as_one(recipe, tmp_path, dataset):
     _render(recipe, tmp_path, workers=2)
-    assert read_manifest(tmp_path).ids == read_manifest(made[0]).ids[:6]
+    assert read_manifest(tmp_path).ids == read_manifest(dataset[0]).ids[:6]
 
 
-def test_other_settings_in_the_same_folder_are_refused(made, recipe):
+def test_a_folder_of_other_settings_is_a_user_error(dataset, recipe):
     with pytest.raises(UserError, match="another recipe"):
-        _render(recipe, made[0], seed=6)
+        _render(recipe, dataset[0], seed=6)
 
 
-def test_held_out_clips_cannot_slip_into_a_training_set(recipe, tmp_path):
+def test_a_training_set_cannot_hold_held_out_clips(recipe, tmp_path):
     with pytest.raises(UserError, match=str(HELD_OUT)):
         _render(recipe, tmp_path, first=HELD_OUT - 1)
     with pytest.raises(UserError, match="clips is 0"):
         _render(recipe, tmp_path, clips=0)
 
 
-def test_without_egl_the_message_names_the_packages():
+def test_without_egl_the_message_names_the_system_packages():
     code = (
         "import moderngl\n"
         "def broken(**k): raise Exception('libEGL.so not loaded')\n"
@@ -97,21 +96,17 @@ def test_without_egl_the_message_names_the_packages():
         "try: open_context()\n"
         "except ValueError as e: print(type(e).__name__, e)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True
-    )
-    assert "UserError" in done.stdout and "libegl1 libgl1-mesa-dri" in done.stdout
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "UserError" in process.stdout and "libegl1 libgl1-mesa-dri" in process.stdout
 
 
-def test_importing_the_package_loads_no_renderer():
-    code = (
-        "import sys, xdub.render, xdub.render.clips; print('moderngl' in sys.modules, 'anny' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "False"]
+def test_importing_the_package_loads_neither_opengl_nor_the_avatar():
+    code = "import sys, xdub.render.clips; print('moderngl' in sys.modules, 'anny' in sys.modules)"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.split() == ["False", "False"]
 
 
-def test_truth_is_readable_without_pickle(made):
-    data = next((made[0] / "truth").glob("*.npz")).read_bytes()
+def test_truth_files_load_without_pickle(dataset):
+    data = next((dataset[0] / "truth").glob("*.npz")).read_bytes()
     with np.load(io.BytesIO(data), allow_pickle=False) as truth:
         assert truth["phones"].dtype.kind == "U"

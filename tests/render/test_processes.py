@@ -1,4 +1,4 @@
-"""The processes that render."""
+"""Tests of the worker processes that render."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ if __name__ == "__main__":
 """
 
 
-def test_they_have_one_thread_each_and_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
+def test_workers_have_one_thread_each_and_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "render_something.py"
     script.write_text(SCRIPT)
-    parent = subprocess.Popen(
-        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    pipe = subprocess.PIPE
+    parent = subprocess.Popen([sys.executable, str(script)], stdin=pipe, stdout=pipe, text=True)
     pid, threads = parent.stdout.readline().split(maxsplit=1)
     assert threads.strip() == "['1', '1', '1']"
     parent.kill()
     parent.wait()
     end = time.monotonic() + 30
     while _runs(int(pid)):
-        assert time.monotonic() < end, "it outlives its parent"
+        assert time.monotonic() < end, "the worker outlives its parent"
         time.sleep(0.05)
 
 

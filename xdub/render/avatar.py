@@ -1,4 +1,4 @@
-"""The head as geometry: regions, identities as shapes, and curves to vertices and normals for a whole clip at once."""
+"""The head's geometry: regions, the shape of a person, and vertices and normals of a whole clip from ARKit curves."""
 
 from __future__ import annotations
 
@@ -11,30 +11,37 @@ from scipy.sparse import csgraph
 
 from xdub.render.assets import AXES, BUILD, MACRO, PARTS, SHAPES, Assets, load_assets
 
-# base.obj vertex numbers of the iBUG-68 points. Found once by running MediaPipe's landmarker on a frontal rendering and
-# snapping its points to the nearest visible vertices; the lips' points are the mesh's own border and contact vertices.
 LANDMARKS = (
     5426, 5763, 5246, 5241, 737, 892, 916, 5292, 5296, 11898, 7618, 7594, 7457, 11850, 11854, 12360, 12025,
     3743, 3744, 3745, 896, 236, 7008, 7598, 10413, 10412, 10411, 132, 5063, 291, 5054, 354, 313, 317, 7076, 7115,
     4854, 4849, 4865, 4871, 4862, 1067, 11489, 11483, 11467, 11472, 7759, 11480,
     402, 448, 458, 455, 7217, 7208, 7162, 7235, 7241, 492, 486, 480, 3705, 471, 474, 7227, 10373, 7243, 493, 488,
 )  # fmt: skip
+"""Vertex numbers in base.obj of the iBUG-68 points.
+
+The lips' points are the mesh's own border and contact vertices. The others were computed once: MediaPipe's landmarker
+ran on a frontal rendering, and its points were snapped to the nearest visible vertices.
+"""
 PART = {name: number for number, name in enumerate(PARTS, start=1)}
-EYES_AT = np.array([0.0, 7.284, 1.245])  # every identity is moved so that its eyeballs lie around this point
-PIVOT = np.array([0.0, 6.25, 0.15])  # where the head turns on the neck
-CAVITY = np.array([0.0, 6.391, 1.028])  # a point of the mouth, well behind the lips
+"""Number of each part besides the body (0), as in `Assets.part`."""
+EYES_CENTRE = np.array([0.0, 7.284, 1.245])
+"""Middle between the eyeballs, the same for every person."""
+PIVOT = np.array([0.0, 6.25, 0.15])
+"""Point of the neck about which the head turns."""
+CAVITY = np.array([0.0, 6.391, 1.028])
+"""A point of the mouth, well behind the lips."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One identity's geometry at rest: vertices [V,3], eyeball centres [2,3] (its right eye first)."""
+    """One person's geometry at rest: vertices [V,3] and eyeball centres [2,3], the right eye first."""
 
     vertices: np.ndarray
     eyes: np.ndarray
 
 
 class Avatar:
-    """Regions and precomputed tables of the cut head. All arrays are read-only."""
+    """The cut head with its regions and precomputed tables. All arrays are read-only."""
 
     def __init__(self, assets: Assets) -> None:
         self.assets = assets
@@ -72,26 +79,26 @@ class Avatar:
         box = (self.part == 0) & ((self.base > low) & (self.base < high)).all(1)
         for index in np.flatnonzero(box):
             point = self.base[index]
-            a, b, c = (corners[:, k, :2] - point[:2] - 1e-4 for k in range(3))  # not along an edge
+            # The offset keeps the ray off the triangles' edges.
+            a, b, c = (corners[:, k, :2] - point[:2] - 1e-4 for k in range(3))
             areas = np.stack([_cross(b, c), _cross(c, a), _cross(a, b)], 1)
             hit = (areas > 0).all(1) | (areas < 0).all(1)
             if hit.any():
                 weights = areas[hit] / areas[hit].sum(1, keepdims=True)
                 depth[index] = max(0.0, float(((weights * corners[hit][..., 2]).sum(1)).max() - point[2]))
-        # Skin behind the chin lies behind too: the cavity is what hangs together with its depth.
+        # The skin behind the chin lies behind a surface, too, so only the vertices connected to the cavity count.
         behind = depth > 0.012
         edges = np.concatenate([body[:, [0, 1]], body[:, [1, 2]], body[:, [2, 0]]])
         edges = edges[behind[edges].all(1)]
         links = sparse.csr_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), (len(depth),) * 2)
         _, group = csgraph.connected_components(links, directed=False)
         seed = np.flatnonzero(box)[np.argmin(((self.base[box] - CAVITY) ** 2).sum(1))]
-        return np.where((group == group[seed]) & behind, np.clip((depth - 0.012) / 0.05, 0, 1), 0).astype(
-            np.float32
-        )
+        share = np.clip((depth - 0.012) / 0.05, 0, 1)
+        return np.where((group == group[seed]) & behind, share, 0).astype(np.float32)
 
     @cached_property
     def _gather(self) -> sparse.csr_matrix:
-        """[V, T] sums the normals of the triangles around a vertex."""
+        """Matrix [V,T] that sums the normals of the triangles around each vertex."""
         triangles = self.solid
         rows = triangles.ravel()
         columns = np.repeat(np.arange(len(triangles)), 3)
@@ -99,7 +106,7 @@ class Avatar:
         return sparse.csr_matrix((ones, (rows, columns)), (len(self.base), len(triangles)))
 
     def shape(self, macro: np.ndarray, build: np.ndarray, axes: np.ndarray, shapes: np.ndarray) -> Shape:
-        """Vertices of one identity from a weight per target of MACRO, BUILD, AXES (signed) and SHAPES."""
+        """Compute a person's shape from a weight per target of MACRO, BUILD, AXES (signed) and SHAPES."""
         a = self.assets
         assert len(macro) == len(MACRO) and len(build) == len(BUILD) and len(axes) == len(AXES)
         assert len(shapes) == len(SHAPES)
@@ -111,11 +118,10 @@ class Avatar:
                 vertices += weights[index] * targets[index].astype(np.float64)
         eyes = np.stack([_middle(vertices[self.part == PART[name]]) for name in ("eye_r", "eye_l")])
         scale = np.linalg.norm(self.eye_base[0] - self.eye_base[1]) / np.linalg.norm(eyes[0] - eyes[1])
-        scale = 1 + 0.7 * (
-            scale - 1
-        )  # stature is no matter here: heads of about one size, some of the variety kept
-        vertices = vertices * scale + (EYES_AT - scale * eyes.mean(0))
-        # The targets carry skin and eyeballs apart by a millimetre or two: seat each ball behind its own lids.
+        # Stature does not matter for a crop, so heads are brought to about one size; some of the variety stays.
+        scale = 1 + 0.7 * (scale - 1)
+        vertices = vertices * scale + (EYES_CENTRE - scale * eyes.mean(0))
+        # The targets move skin and eyeballs apart by a millimetre or two, so each ball is seated behind its own lids.
         seats = []
         for name, lids, centre in zip(
             ("eye_r", "eye_l"), (slice(36, 42), slice(42, 48)), self.eye_base, strict=True
@@ -135,7 +141,7 @@ class Avatar:
         return np.stack([_middle(self.base[self.part == PART[name]]) for name in ("eye_r", "eye_l")])
 
     def positions(self, shape: Shape, curves: np.ndarray) -> np.ndarray:
-        """Vertices [F,V,3] float32 for ARKit curves [F,52], before head motion. Eyeballs stay where they are."""
+        """Compute vertices [F,V,3] float32 for ARKit curves [F,52], before head motion. Eyeballs do not move."""
         used = np.flatnonzero(np.abs(curves).max(0) > 0)
         out = np.repeat(shape.vertices[None], len(curves), 0)
         if not len(used):
@@ -149,9 +155,9 @@ class Avatar:
         return out
 
     def moving(self, shape: Shape, curves: np.ndarray) -> np.ndarray:
-        """[F,V,6] float32: position and smooth normal of every vertex in every frame (eyeballs: radial normals).
+        """Compute position and smooth normal [F,V,6] float32 of every vertex; eyeballs get radial normals.
 
-        Only triangles that some curve moves are computed per frame.
+        Only triangles that a curve moves are computed per frame.
         """
         positions = self.positions(shape, curves)
         frames, count, _ = positions.shape
@@ -170,9 +176,9 @@ class Avatar:
         return np.concatenate([positions, normals], 2)
 
     def _normals(self, positions: np.ndarray, triangles: np.ndarray, vertices: np.ndarray) -> np.ndarray:
-        """Area-weighted normals [F,len(vertices),3] from a subset of triangles."""
+        """Compute area-weighted normals [F,len(vertices),3] from a subset of the triangles."""
         a, b, c = (positions[:, self.solid[triangles, k]] for k in range(3))
-        facing = np.cross(b - a, c - a)  # [F,T,3]
+        facing = np.cross(b - a, c - a)
         flat = facing.transpose(1, 0, 2).reshape(len(triangles), -1)
         total = self._gather[vertices][:, triangles] @ flat
         total = total.reshape(len(vertices), len(positions), 3).transpose(1, 0, 2)
@@ -180,12 +186,16 @@ class Avatar:
 
 
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Compute the cross product [N] of vectors [N,2]."""
     return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
 
 
 def _refit(assets: Assets) -> np.ndarray:
-    """The base mesh with two repairs: lashes (broad bands meant for a transparent picture) are drawn in to a
-    line on the lid, and the teeth are lowered so that the upper ones, not the lower ones, show in speech."""
+    """Return the base mesh [V,3] with two repairs.
+
+    Lashes (broad bands meant for a transparent picture) shrink to a line on the lid. The teeth are lowered, so the
+    upper teeth and not the lower ones show in speech.
+    """
     from scipy.spatial import KDTree
 
     base = assets.base.copy()
@@ -201,9 +211,10 @@ def _refit(assets: Assets) -> np.ndarray:
 
 
 def _speak_below_the_eyes(assets: Assets) -> np.ndarray:
-    """ARKit displacements [52,V,3] whose jaw and mouth units fade out at the lower lids.
+    """Return ARKit displacements [52,V,3] whose jaw and mouth units fade out at the lower lids.
 
-    Then speech moves nothing from the eyes up, to the bit, and the face mask covers all that it moves in front.
+    Speech then moves no vertex from the eyes up, so twins are equal there to the bit, and the face mask covers every
+    front vertex that speech moves.
     """
     units = assets.units.copy()
     fade = np.clip((7.17 - assets.base[:, 1]) / 0.15, 0, 1)[:, None]
@@ -214,10 +225,11 @@ def _speak_below_the_eyes(assets: Assets) -> np.ndarray:
 
 
 def _middle(points: np.ndarray) -> np.ndarray:
+    """Return the centre [3] of the bounding box of points [N,3]."""
     return (points.min(0) + points.max(0)) / 2
 
 
 @lru_cache(maxsize=1)
 def load_avatar() -> Avatar:
-    """The avatar, parsed at most once per process."""
+    """Load the avatar, at most once per process."""
     return Avatar(load_assets())

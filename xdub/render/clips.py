@@ -1,8 +1,7 @@
-"""Rendered clips and their twins: numbers in, pixels with speech and ground truth out.
+"""Rendered clips and their twins: pixels, speech and ground truth, computed from a seed and a clip's index alone.
 
-Clip `index` shows identity `index // TAKES` (its take `index % TAKES`). Everything is decided by (seed, index).
-Indices from HELD_OUT on are reserved for evaluation: no training set may contain them, so their people, voices and
-sentences are unseen by construction.
+Clip `index` shows person `index // TAKES` in take `index % TAKES`. Indices from HELD_OUT on are reserved for
+evaluation: no training set may contain them, so their people, voices and sentences are unseen by construction.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from xdub.render.gl import Mesh, Rasteriser
 from xdub.render.hair import hair_pieces
 from xdub.render.head import build_mesh
 from xdub.render.motion import Motion, draw_motion
-from xdub.render.person import Identity, draw_identity
-from xdub.render.scene import Scene, draw_scene, strands
+from xdub.render.person import Person, draw_person
+from xdub.render.scene import Surroundings, draw_surroundings, strands
 from xdub.render.skin import paint
 from xdub.render.speech import Speech, speak
 from xdub.render.surfaces import Piece, ambient
@@ -32,61 +31,66 @@ from xdub.render.wear import worn_pieces
 from xdub.seeding import rng as seeded
 
 TAKES = 4
+"""Clips of one person."""
 HELD_OUT = 1_000_000
+"""Index of the first clip that is reserved for evaluation."""
 
 
 @dataclass(frozen=True, eq=False)
 class RenderedPair:
-    """A clip and its twin: same person, motion, blinks, scene; other speech. Full frames are [F,S,S,3] uint8."""
+    """A clip and its twin: the same person, motion, blinks and surroundings with other speech."""
 
     clip: Clip
     twin: Clip
-    full: np.ndarray
+    full: np.ndarray  # [F,S,S,3] uint8, the whole picture
     twin_full: np.ndarray
     boxes: np.ndarray  # [F,3] face crop in the full frames, the same for both
-    full_landmarks: np.ndarray  # [F,68,2] px of the full frames, of `clip`
+    full_landmarks: np.ndarray  # [F,68,2] px of the full frames
     twin_landmarks: np.ndarray
-    curves: dict[str, np.ndarray]  # ARKit curves of `clip`, [F]
+    curves: dict[str, np.ndarray]  # [F] of each ARKit unit
     twin_curves: dict[str, np.ndarray]
-    phones: tuple[tuple[str, float], ...]
+    phones: tuple[tuple[str, float], ...]  # name and start in seconds
     twin_phones: tuple[tuple[str, float], ...]
-    identity: int
+    identity: int  # the person's number
 
 
 @dataclass(frozen=True, eq=False)
-class _Person:
-    identity: Identity
+class _Model:
+    """One person with geometry and painted texture."""
+
+    person: Person
     shape: Shape
     pieces: list[Piece]
-    picture: np.ndarray
+    texture: np.ndarray
     hair_flow: np.ndarray
 
 
 @lru_cache(maxsize=1)
-def _open() -> np.ndarray:
+def _ambient() -> np.ndarray:
     return ambient(load_avatar())
 
 
 @lru_cache(maxsize=4)
 def _rasteriser(size: int, thread: int) -> Rasteriser:
+    """Return this thread's rasteriser for one size: an OpenGL context belongs to a thread."""
     return Rasteriser(size)
 
 
 @lru_cache(maxsize=2)
-def _person(seed: int, number: int) -> _Person:
+def _model(seed: int, number: int) -> _Model:
     avatar = load_avatar()
-    identity = draw_identity(seed, number)
+    person = draw_person(seed, number)
     rng = seeded("render", seed, "looks", number)
-    shape = avatar.shape(identity.macro, identity.build, identity.axes, identity.shapes)
+    shape = avatar.shape(person.macro, person.build, person.axes, person.shapes)
     normal = avatar.moving(shape, np.zeros((1, 52), np.float32))[0, :, 3:]
-    pieces = hair_pieces(avatar, shape, normal, identity, rng)
-    pieces += worn_pieces(avatar, shape, normal, identity, rng)
+    pieces = hair_pieces(avatar, shape, normal, person, rng)
+    pieces += worn_pieces(avatar, shape, normal, person, rng)
     flow = np.array([rng.uniform(1.5, 3.5), rng.uniform(0.6, 1.2)])
-    return _Person(identity, shape, pieces, paint(identity, rng), flow)
+    return _Model(person, shape, pieces, paint(person, rng), flow)
 
 
 def curve_matrix(avatar: Avatar, *groups: dict[str, np.ndarray]) -> np.ndarray:
-    """Sum of named curves [F] as [F,52] float32 in the avatar's order, kept within 0..1."""
+    """Sum named curves [F] into [F,52] float32 in the avatar's order, clipped to 0..1."""
     frames = len(next(iter(groups[0].values())))
     matrix = np.zeros((frames, len(avatar.unit)), np.float32)
     for group in groups:
@@ -96,37 +100,38 @@ def curve_matrix(avatar: Avatar, *groups: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _draw(
-    person: _Person,
-    scene: Scene,
+    model: _Model,
+    scene: Surroundings,
     motion: Motion,
     moving: np.ndarray,
     target: Rasteriser,
-    like: np.ndarray | None = None,
+    base: np.ndarray | None = None,
     boxes: list[tuple[int, int, int, int]] | None = None,
 ) -> np.ndarray:
-    """[F,S,S,4] uint8 of one loaded mesh; `moving` [F,V,6] covers the avatar's own vertices.
+    """Draw [F,S,S,4] uint8 of the loaded mesh; `moving` [F,V,6] covers the avatar's own vertices.
 
-    Given frames `like` that differ within `boxes` only, no more than the boxes is drawn.
+    With frames `base` that differ from the result within `boxes` only, just the boxes are drawn.
     """
-    extra = [np.concatenate([p.position, p.normal], 1).astype(np.float32) for p in person.pieces]
+    extra = [np.concatenate([p.position, p.normal], 1).astype(np.float32) for p in model.pieces]
     tail = np.concatenate(extra) if extra else np.zeros((0, 6), np.float32)
     whole = (0, 0, target.size, target.size)
-    images = np.empty((len(moving), target.size, target.size, 4), np.uint8) if like is None else like.copy()
+    images = np.empty((len(moving), target.size, target.size, 4), np.uint8) if base is None else base.copy()
     for frame, vertices in enumerate(moving):
         parts = [vertices, tail]
         if scene.occluder is not None and scene.path is not None:
-            here = scene.occluder.position + scene.path[frame]
-            parts.append(np.concatenate([here, scene.occluder.normal], 1).astype(np.float32))
+            position = scene.occluder.position + scene.path[frame]
+            parts.append(np.concatenate([position, scene.occluder.normal], 1).astype(np.float32))
         target.uniforms(turn=motion.turn[frame], shift=motion.shift[frame], gaze=motion.gaze[frame])
         x0, y0, x1, y1 = boxes[frame] if boxes is not None else whole
         images[frame, y0:y1, x0:x1] = target.draw(np.concatenate(parts), (x0, y0, x1, y1))
     return images
 
 
-def _load(avatar: Avatar, person: _Person, scene: Scene, target: Rasteriser) -> None:
-    pieces = person.pieces + ([scene.occluder] if scene.occluder is not None else [])
-    mesh: Mesh = build_mesh(avatar, person.identity, _open(), pieces)
-    target.load(mesh, scene.backdrop, paint=person.picture, strands=strands())
+def _load(avatar: Avatar, model: _Model, scene: Surroundings, target: Rasteriser) -> None:
+    """Load a take's mesh, textures, camera and lights into the rasteriser."""
+    pieces = model.pieces + ([scene.occluder] if scene.occluder is not None else [])
+    mesh: Mesh = build_mesh(avatar, model.person, _ambient(), pieces)
+    target.load(mesh, scene.backdrop, paint=model.texture, strands=strands())
     light = scene.light
     target.uniforms(
         camera=scene.camera,
@@ -139,40 +144,39 @@ def _load(avatar: Avatar, person: _Person, scene: Scene, target: Rasteriser) -> 
         sky=light.sky,
         ground=light.ground,
         exposure=light.exposure,
-        iris_color=person.identity.iris,
-        hair_color=person.identity.hair,
-        hair_flow=person.hair_flow,
+        iris_color=model.person.iris,
+        hair_color=model.person.hair,
+        hair_flow=model.hair_flow,
     )
 
 
 def _render(
     seed: int, index: int, *, size: int, frames: int, full_size: int, crop_scale: float
 ) -> RenderedPair:
-    avatar, person = load_avatar(), _person(seed, index // TAKES)
+    avatar, model = load_avatar(), _model(seed, index // TAKES)
     target = _rasteriser(full_size, threading.get_ident())
-    who = person.identity
-    motion = draw_motion(seeded("render", seed, "motion", index), frames, who.smile)
-    scene = draw_scene(seeded("render", seed, "scene", index), full_size, frames, who.skin)
-    said = [
-        speak(seeded("render", seed, "speech", index, take), who.voice, frames) for take in ("clip", "twin")
+    person, shape = model.person, model.shape
+    motion = draw_motion(seeded("render", seed, "motion", index), frames, person.smile)
+    scene = draw_surroundings(seeded("render", seed, "scene", index), full_size, frames, person.skin)
+    speeches = [
+        speak(seeded("render", seed, "speech", index, role), person.voice, frames)
+        for role in ("clip", "twin")
     ]
-    _load(avatar, person, scene, target)
+    _load(avatar, model, scene, target)
 
-    silent = avatar.positions(person.shape, curve_matrix(avatar, motion.curves))
-    # The box follows the resting face: lips and jaw cannot move it, and twins share it.
+    silent = avatar.positions(shape, curve_matrix(avatar, motion.curves))
+    # The box follows the resting face, so lips and jaw cannot move it, and twins share it.
     boxes = crop_boxes(truth.landmarks(avatar, silent, motion, scene.camera, full_size), scale=crop_scale)
-    outline = truth.face_outline(avatar, person.shape, motion, scene.camera, full_size)
+    outline = truth.face_outline(avatar, shape, motion, scene.camera, full_size)
     face_mask = truth.hull_masks(crop_points(outline, boxes, size), size, 1.05)
 
-    takes = [
-        avatar.moving(person.shape, curve_matrix(avatar, motion.curves, speech.curves)) for speech in said
-    ]
-    first = _draw(person, scene, motion, takes[0], target)
-    differ = truth.changed_boxes(avatar, takes[0], takes[1], motion, scene.camera, full_size)
-    second = _draw(person, scene, motion, takes[1], target, like=first, boxes=differ)
+    meshes = [avatar.moving(shape, curve_matrix(avatar, motion.curves, speech.curves)) for speech in speeches]
+    first = _draw(model, scene, motion, meshes[0], target)
+    changed = truth.changed_boxes(avatar, meshes[0], meshes[1], motion, scene.camera, full_size)
+    second = _draw(model, scene, motion, meshes[1], target, base=first, boxes=changed)
 
-    made: list[tuple[Clip, np.ndarray, np.ndarray]] = []
-    for role, speech, moving, images in zip(("clip", "twin"), said, takes, (first, second), strict=True):
+    rendered: list[tuple[Clip, np.ndarray, np.ndarray]] = []
+    for role, speech, moving, images in zip(("clip", "twin"), speeches, meshes, (first, second), strict=True):
         points = truth.landmarks(avatar, moving[..., :3], motion, scene.camera, full_size)
         pixels = np.ascontiguousarray(images[..., :3])
         cropped = crop(pixels, boxes, size)
@@ -184,18 +188,18 @@ def _render(
         clip = Clip(
             clip_id=clip_id_of(source, cropped, speech.audio),
             source=source,
-            speaker=f"render:{seed}/identity-{who.number}",
+            speaker=f"render:{seed}/identity-{person.number}",
             frames=cropped,
             audio=speech.audio,
             landmarks=inside,
             face_mask=face_mask,
             lip_mask=truth.hull_masks(inside[:, 48:60], size, 1.3),
             occluder_mask=hidden,
-            opening=truth.opening(avatar, moving[..., :3], person.shape),
-            twin_of=made[0][0].clip_id if made else None,
+            opening=truth.opening(avatar, moving[..., :3], shape),
+            twin_of=rendered[0][0].clip_id if rendered else None,
         )
-        made.append((clip, pixels, points))
-    (clip, full, points), (twin, twin_full, twin_points) = made
+        rendered.append((clip, pixels, points))
+    (clip, full, points), (twin, twin_full, twin_points) = rendered
     return RenderedPair(
         clip=clip,
         twin=twin,
@@ -204,15 +208,16 @@ def _render(
         boxes=boxes,
         full_landmarks=points,
         twin_landmarks=twin_points,
-        curves=_record(motion, said[0]),
-        twin_curves=_record(motion, said[1]),
-        phones=said[0].phones,
-        twin_phones=said[1].phones,
-        identity=who.number,
+        curves=_all_curves(motion, speeches[0]),
+        twin_curves=_all_curves(motion, speeches[1]),
+        phones=speeches[0].phones,
+        twin_phones=speeches[1].phones,
+        identity=person.number,
     )
 
 
-def _record(motion: Motion, speech: Speech) -> dict[str, np.ndarray]:
+def _all_curves(motion: Motion, speech: Speech) -> dict[str, np.ndarray]:
+    """Return the curves [F] of motion and speech together, by ARKit unit."""
     names = sorted({*motion.curves, *speech.curves})
     zero = np.zeros(len(motion.turn), np.float32)
     return {
@@ -233,13 +238,15 @@ def make_clips(
     """Render clips and their twins, one by one.
 
     Args:
-        seed: decides everything together with each index.
-        indices: clip numbers; those from HELD_OUT on are for evaluation only.
-        size: px of the square face crop. frames: video frames at 25 per second. full_size: px of the full picture.
-        crop_scale: widens (above 1) or tightens the face crop.
+        seed: seed of all random choices, together with a clip's index.
+        indices: clip numbers; numbers from HELD_OUT on are for evaluation only.
+        size: side of the square face crop in px.
+        frames: video frames, 25 per second.
+        full_size: side of the full picture in px.
+        crop_scale: factor on the side of the face crop: above 1 shows more of the picture.
 
     Raises:
-        UserError: sizes out of range, no OpenGL, or avatar data missing.
+        UserError: a size is out of range, OpenGL or the avatar's data is missing.
     """
     for name, value, low in (("size", size, 16), ("frames", frames, 1), ("full_size", full_size, 64)):
         if value < low:
@@ -253,13 +260,15 @@ def make_clips(
 def render_full_clip(
     seed: int, index: int, seconds: float, *, size: int = 80, full_size: int = 256
 ) -> RenderedPair:
-    """One longer held-out clip with its full frames, sound and twin: take `index` of the reserved range.
+    """Render one longer held-out clip of round(25 * seconds) frames with full frames, sound and twin.
 
-    `index` counts from 0 within the reserved range, or is given absolutely (>= HELD_OUT). It has
-    round(25 * seconds) frames.
+    `index` counts from 0 within the reserved range, or is absolute (HELD_OUT and above).
+
+    Raises:
+        UserError: as `make_clips`, or `seconds` is not above 0.
     """
     if seconds <= 0:
-        raise UserError(f"seconds is {seconds}: give a length above 0")
+        raise UserError(f"seconds is {seconds}: a clip needs a length above 0")
     absolute = index if index >= HELD_OUT else HELD_OUT + index
     return next(
         make_clips(seed, [absolute], size=size, frames=max(1, round(25 * seconds)), full_size=full_size)

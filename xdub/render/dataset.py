@@ -1,4 +1,4 @@
-"""A data set of rendered heads: clip shards with twins, exact truth beside them, a ledger. Resumes where it stopped."""
+"""A data set of rendered heads: clip shards with twins, ground truth beside the shards, and a ledger for resuming."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -22,22 +22,33 @@ from xdub.render.assets import load_assets
 from xdub.render.clips import HELD_OUT, RenderedPair, make_clips
 from xdub.render.processes import renderers
 
-VERSION = 1  # of what is drawn and said: raise it when the same numbers give other clips
+VERSION = 1
+"""Version of pictures and speech; raise it when the same seed and index give other clips."""
 TRUTH = "truth"
+"""Folder of the ground truth, one npz file a clip."""
 
 
 @dataclass(frozen=True)
 class RenderReport:
-    """What a call made. `rendered` counts clips made now, `kept` all rows of the data set (twins included)."""
+    """Counts of one call: clips rendered now, and all rows of the data set with twins."""
 
     rendered: int
     kept: int
     seconds: float
 
 
+class _Video(TypedDict):
+    """Sizes of a clip: the arguments of `make_clips`."""
+
+    size: int
+    frames: int
+    crop_scale: float
+    full_size: int
+
+
 @dataclass(frozen=True)
-class _Made:
-    """One clip and its twin as a worker hands them back: encoded rows and truth files."""
+class _EncodedPair:
+    """One clip and its twin as a worker returns them: encoded rows and truth files."""
 
     source: str
     rows: tuple[dict[str, Any], dict[str, Any]]
@@ -47,7 +58,7 @@ class _Made:
 
 
 def truth_bytes(pair: RenderedPair, *, twin: bool) -> bytes:
-    """npz of what the renderer knows and a clip row has no column for.
+    """Encode as npz the ground truth that a clip's row has no column for.
 
     `curves` [F,C] with `curve_names` [C], `boxes` [F,3] and `landmarks_full` [F,68,2] in px of the full frames,
     `phones` and their `phone_starts` in seconds, `identity`.
@@ -67,10 +78,10 @@ def truth_bytes(pair: RenderedPair, *, twin: bool) -> bytes:
     return out.getvalue()
 
 
-def _make(seed: int, index: int, video: dict[str, Any]) -> _Made:
+def _render_pair(seed: int, index: int, video: _Video) -> _EncodedPair:
     begin = time.monotonic()
     pair = next(make_clips(seed, [index], **video))
-    return _Made(
+    return _EncodedPair(
         source=pair.clip.source,
         rows=(to_row(pair.clip), to_row(pair.twin)),
         truth=(truth_bytes(pair, twin=False), truth_bytes(pair, twin=True)),
@@ -79,15 +90,16 @@ def _make(seed: int, index: int, video: dict[str, Any]) -> _Made:
     )
 
 
-def _made(seed: int, indices: list[int], video: dict[str, Any], workers: int) -> Iterator[_Made]:
-    """Results in the order of `indices`, so that shards do not depend on the number of workers."""
+def _render_pairs(seed: int, indices: list[int], video: _Video, workers: int) -> Iterator[_EncodedPair]:
+    """Yield results in the order of `indices`, so shards do not depend on the number of workers."""
     if workers == 1:
         for index in indices:
-            yield _make(seed, index, video)
+            yield _render_pair(seed, index, video)
         return
-    load_assets()  # parse once, before everybody does
+    # The workers then read the cache instead of parsing the avatar at the same time.
+    load_assets()
     with renderers(workers) as pool:
-        waiting = [pool.submit(_make, seed, index, video) for index in indices]
+        waiting = [pool.submit(_render_pair, seed, index, video) for index in indices]
         for future in waiting:
             yield future.result()
 
@@ -105,17 +117,17 @@ def render_dataset(
 ) -> RenderReport:
     """Render clips `first .. first + clips - 1` and a twin of each into the data set OUT.
 
-    OUT gets shards and manifest.json, ledger.parquet, and truth/<clip_id>.npz. Called again, or with more clips, it
-    goes on from what is there. Rows are the same at any number of workers.
+    OUT gets shards and manifest.json, ledger.parquet, and truth/<clip_id>.npz. A further call with the same or more
+    clips renders only the missing ones. Rows are the same at any number of workers.
 
     Args:
-        recipe: gives `video.size`, `video.clip_frames`, `video.crop_scale`.
-        first: index of the first clip; HELD_OUT (1,000,000) and above is kept for evaluation.
-        workers: processes; default: one per core.
-        on_progress: called with (clips done, clips in all).
+        recipe: recipe whose `video.size`, `video.clip_frames` and `video.crop_scale` are used.
+        first: index of the first clip; HELD_OUT (1,000,000) and above is reserved for evaluation.
+        workers: number of processes; by default one per core.
+        on_progress: callback that receives (clips done, all clips).
 
     Raises:
-        UserError: no offscreen OpenGL, avatar data missing, OUT holds something else, or the disk is full.
+        UserError: OpenGL or the avatar's data is missing, OUT holds another data set, or the disk is full.
     """
     begin = time.monotonic()
     if clips < 1:
@@ -125,14 +137,14 @@ def render_dataset(
             f"clips {first} to {first + clips - 1}: stay within 0..{HELD_OUT - 1}, or start at {HELD_OUT}"
         )
     workers = workers or len(os.sched_getaffinity(0))
-    video = {
-        "size": recipe.video.size,
-        "frames": recipe.video.clip_frames,
-        "crop_scale": recipe.video.crop_scale,
-        "full_size": full_size,
-    }
-    made_by = {"renderer": VERSION, "seed": seed, "first": first, **video}
-    with ShardWriter(out, kind="clips", recipe=made_by) as writer:
+    video = _Video(
+        size=recipe.video.size,
+        frames=recipe.video.clip_frames,
+        crop_scale=recipe.video.crop_scale,
+        full_size=full_size,
+    )
+    settings = {"renderer": VERSION, "seed": seed, "first": first, **video}
+    with ShardWriter(out, kind="clips", recipe=settings) as writer:
         ledger = Ledger(out)
         folder = writer.folder / TRUTH
         folder.mkdir(exist_ok=True)
@@ -141,18 +153,18 @@ def render_dataset(
         if on_progress is not None:
             on_progress(done, clips)
         waiting: list[LedgerRow] = []
-        for made in _made(seed, indices, video, min(workers, max(1, len(indices)))):
-            for row, truth in zip(made.rows, made.truth, strict=True):
+        for pair in _render_pairs(seed, indices, video, min(workers, max(1, len(indices)))):
+            for row, truth in zip(pair.rows, pair.truth, strict=True):
                 with atomic_path(folder / f"{row['clip_id']}.npz") as path:
                     path.write_bytes(truth)
                 writer.add_row(row)
                 waiting.append(
                     LedgerRow(
-                        input=made.source,
+                        input=pair.source,
                         clip_id=row["clip_id"],
                         status="kept",
-                        worker=made.worker,
-                        seconds=made.seconds / 2,
+                        worker=pair.worker,
+                        seconds=pair.seconds / 2,
                     )
                 )
             if len(waiting) >= writer.rows_per_shard:
@@ -166,7 +178,7 @@ def render_dataset(
 
 
 def _settle(writer: ShardWriter, ledger: Ledger, waiting: list[LedgerRow]) -> None:
-    """Shards first, then the ledger: a row that says "kept" always has its clip."""
+    """Write shards first and the ledger second, so every ledger row "kept" has its clip."""
     writer.flush()
     for row in waiting:
         ledger.add(row)

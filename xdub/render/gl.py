@@ -4,50 +4,61 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xdub.errors import UserError
 from xdub.render import shaders
 
+if TYPE_CHECKING:
+    import moderngl
+
 
 @dataclass(frozen=True)
 class Mesh:
-    """What is drawn, fixed for a clip: V vertices and the triangles [.,3] of each material."""
+    """The static geometry of one clip: V vertices and the triangles [.,3] of each material."""
 
-    cut: np.ndarray  # [V] negative: not drawn there
+    cut: np.ndarray  # [V] distance from the cut edge; not drawn where negative
     uv: np.ndarray  # [V,2]
     tint: np.ndarray  # [V,4] linear rgb, ambient visibility (-1: occluder)
     mark: np.ndarray  # [V,4] skin, skull weight, gloss, mouth cavity
-    surface: np.ndarray  # nearest first: what lies behind is then never shaded
+    surface: np.ndarray  # nearest first, so hidden fragments are never shaded
     cloth: np.ndarray  # surface that ends at its cut
     eyes: np.ndarray
     hair: np.ndarray
 
 
-def open_context() -> Any:
-    """A standalone EGL context. `UserError` naming the system packages when there is none."""
+def open_context() -> moderngl.Context:
+    """Open a standalone EGL context.
+
+    Raises:
+        UserError: offscreen OpenGL is missing; the message names the system packages.
+    """
     import moderngl
 
     try:
-        return moderngl.create_context(standalone=True, backend="egl", require=330)
+        # moderngl's annotation takes every keyword argument for a dict.
+        return moderngl.create_context(standalone=True, backend="egl", require=330)  # ty: ignore[invalid-argument-type]
     except Exception as error:
         raise UserError(f"no offscreen OpenGL ({error}): apt-get install libegl1 libgl1-mesa-dri") from error
 
 
-_mine = threading.local()
+_thread = threading.local()
 
 
-def shared_context() -> Any:
-    """This thread's one context: with two, each would draw with whichever was made current last."""
-    if not hasattr(_mine, "context"):
-        _mine.context = open_context()
-    return _mine.context
+def shared_context() -> moderngl.Context:
+    """Return this thread's only context. Two contexts would both draw with the one last made current."""
+    if not hasattr(_thread, "context"):
+        _thread.context = open_context()
+    return _thread.context
 
 
-def look(centre: np.ndarray, distance: float, extent: float) -> np.ndarray:
-    """Square perspective camera on +z that shows `extent` units at the plane of `centre`: world to clip, [4,4]."""
+def camera_matrix(centre: np.ndarray, distance: float, extent: float) -> np.ndarray:
+    """Compute the matrix [4,4] from world to clip space of a square perspective camera on +z.
+
+    The camera shows `extent` units in the plane of `centre`.
+    """
     focal = 2.0 * distance / extent
     near, far = distance - 5.0, distance + 5.0
     view = np.eye(4)
@@ -60,14 +71,14 @@ def look(centre: np.ndarray, distance: float, extent: float) -> np.ndarray:
 
 
 def project(points: np.ndarray, camera: np.ndarray, size: int) -> np.ndarray:
-    """World points [...,3] to picture px [...,2]: x right, y down, the picture's corner is (0, 0)."""
+    """Project world points [...,3] to picture px [...,2]: x right, y down, the picture's corner is (0, 0)."""
     clip = points @ camera[:, :3].T + camera[:, 3]
     ndc = clip[..., :2] / clip[..., 3:]
     return np.stack([(1 + ndc[..., 0]) * size / 2, (1 - ndc[..., 1]) * size / 2], -1)
 
 
 class Rasteriser:
-    """Draws one mesh over one backdrop, in the thread that made it."""
+    """A program that draws one mesh over one backdrop, in the thread that created it."""
 
     def __init__(self, size: int, samples: int = 4) -> None:
         import moderngl
@@ -95,14 +106,14 @@ class Rasteriser:
         )
         self.single = self.ctx.framebuffer([self.ctx.renderbuffer((size, size), 4)])
         self.picture = self.ctx.texture((size, size), 3)
-        self.textures: dict[str, Any] = {}
-        self.arrays: dict[str, Any] = {}
-        self.owned: list[Any] = []
+        self.textures: dict[str, moderngl.Texture] = {}
+        self.arrays: dict[str, moderngl.VertexArray] = {}
+        self.owned: list[moderngl.Buffer] = []
 
     def load(self, mesh: Mesh, picture: np.ndarray, **textures: np.ndarray) -> None:
-        """Take a clip's geometry, backdrop [size,size,3] uint8 and textures `paint` (RGBA), `strands` (RG), uint8."""
-        for thing in [*self.arrays.values(), *self.owned]:
-            thing.release()
+        """Load a clip's mesh, backdrop [size,size,3] uint8 and uint8 textures `paint` (RGBA) and `strands` (RG)."""
+        for resource in [*self.arrays.values(), *self.owned]:
+            resource.release()
         static = np.concatenate([mesh.cut[:, None], mesh.uv, mesh.tint, mesh.mark], 1).astype("f4")
         fixed = self.ctx.buffer(static.tobytes())
         self.moving = self.ctx.buffer(reserve=len(static) * 24, dynamic=True)
@@ -122,22 +133,26 @@ class Rasteriser:
                 self.textures[name] = self.ctx.texture(image.shape[1::-1], image.shape[2])
             self.textures[name].write(np.ascontiguousarray(image).tobytes())
 
-    def uniforms(self, **values: Any) -> None:
-        """Set values in every program that has them; matrices are given row-major."""
+    def uniforms(self, **values: np.ndarray | float) -> None:
+        """Set values in every program that has a uniform of the name; matrices are row-major."""
+        import moderngl
+
         for name, value in values.items():
             array = np.asarray(value, "f4")
             data = (array.T if array.ndim == 2 else array).tobytes()
             for program in self.programs.values():
-                if name in program:
-                    program[name].write(data)
+                uniform = program.get(name, None)
+                if isinstance(uniform, moderngl.Uniform):
+                    uniform.write(data)
 
     def draw(self, moving: np.ndarray, box: tuple[int, int, int, int] | None = None) -> np.ndarray:
-        """One frame: `moving` [V,6] float32 (position, normal) -> [size,size,4] uint8, alpha 0 on occluders.
+        """Draw one frame [size,size,4] uint8 of `moving` [V,6] float32 (position, normal); alpha is 0 on occluders.
 
-        With `box` (x0, y0, x1, y1) only that part is drawn, and returned: the same pixels, sooner.
+        With `box` (x0, y0, x1, y1) only that part is drawn and returned, with the same pixels in less time.
         """
         x0, y0, x1, y1 = box or (0, 0, self.size, self.size)
-        corner = (x0, self.size - y1, x1 - x0, y1 - y0)  # OpenGL counts rows from below
+        # OpenGL counts rows from below.
+        corner = (x0, self.size - y1, x1 - x0, y1 - y0)
         self.multi.scissor = self.single.scissor = corner
         self.moving.write(np.ascontiguousarray(moving, "f4"))
         self.multi.use()
@@ -156,7 +171,9 @@ class Rasteriser:
         return pixels.reshape(y1 - y0, x1 - x0, 4)[::-1]
 
 
-def _layout(program: Any, buffer: Any, fields: list[tuple[str, int]]) -> tuple[Any, ...]:
-    """Attributes the compiler has optimised away are skipped as padding."""
+def _layout(
+    program: moderngl.Program, buffer: moderngl.Buffer, fields: list[tuple[str, int]]
+) -> tuple[Any, ...]:
+    """Describe a buffer for `vertex_array`; attributes that the compiler optimised away become padding."""
     formats = [f"{n}f" if name in program else f"{4 * n}x" for name, n in fields]
     return (buffer, " ".join(formats), *(name for name, _ in fields if name in program))

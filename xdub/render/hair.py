@@ -1,34 +1,36 @@
-"""Hair: the scalp lifted along its normals up to a ragged line, and a long-hair sheet for the longer styles."""
+"""Hair as geometry: the scalp lifted along its normals up to a ragged line, and a sheet for the longer styles."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from xdub.render.avatar import PART, Avatar, Shape
-from xdub.render.person import Identity
-from xdub.render.surfaces import Piece, shell, smooth_normals, step
+from xdub.render.person import Person
+from xdub.render.surfaces import Piece, shell, smooth_normals, smooth_step
 
 
 def hairline(rest: np.ndarray, fringe: float, sweep: float, recede: float) -> np.ndarray:
-    """[V]: signed distance above the hairline in canonical units (positive: scalp).
+    """Compute the signed distance [V] above the hairline in canonical units; it is positive on the scalp.
 
-    `fringe` lowers it over the brow, `sweep` (-1..1) more on one side, `recede` raises the temples.
+    `fringe` lowers the hairline over the brow, `sweep` (-1..1) lowers one side more, `recede` raises the temples.
     """
     angle = np.degrees(np.arctan2(np.abs(rest[:, 0]), rest[:, 2] - 0.25))
     degrees = [0, 20, 38, 48, 54, 57, 61, 65, 70, 86, 91, 98, 126, 180]
     heights = [7.97, 7.99, 7.93, 7.74, 7.46, 7.20, 7.18, 7.40, 7.47, 7.47, 7.15, 6.95, 6.76, 6.70]
     line = np.interp(angle, degrees, heights)
-    front = step(50, 36, angle)
-    line -= fringe * front * (1 + 0.6 * sweep * np.sign(rest[:, 0]) * step(0.0, 0.25, np.abs(rest[:, 0])))
+    front = smooth_step(50, 36, angle)
+    line -= (
+        fringe * front * (1 + 0.6 * sweep * np.sign(rest[:, 0]) * smooth_step(0.0, 0.25, np.abs(rest[:, 0])))
+    )
     line += recede * np.exp(-(((angle - 30) / 12) ** 2)) + 0.6 * recede * front
     ear = (np.abs(rest[:, 0]) > 0.715) & (rest[:, 1] < 7.46) & (rest[:, 2] > 0.28)
     return np.where(ear, -1.0, rest[:, 1] - line)
 
 
 def hair_pieces(
-    avatar: Avatar, shape: Shape, normal: np.ndarray, person: Identity, rng: np.random.Generator
+    avatar: Avatar, shape: Shape, normal: np.ndarray, person: Person, rng: np.random.Generator
 ) -> list[Piece]:
-    """The hair of this person, as much of it as a hat leaves."""
+    """Build this person's hair; under a hat only the visible part."""
     style, rest = person.hair_style, avatar.base
     pieces: list[Piece] = []
     covered = style in ("beanie", "cap")
@@ -42,17 +44,15 @@ def hair_pieces(
     thick = {"shaved": 0.012, "crop": 0.045, "short": 0.11, "volume": 0.26, "long": 0.13, "bob": 0.15,
              "beanie": 0.03, "cap": 0.05}[style]  # fmt: skip
     soft = {"shaved": 0.10, "crop": 0.10, "short": 0.14, "volume": 0.20}.get(style, 0.14)
-    grown = step(0.0, soft, line) * on_head
+    grown = smooth_step(0.0, soft, line) * on_head
     near = (line > -0.25) & on_head
-    lumps = 1 + 0.25 * np.sin(rest[:, 0] * rng.uniform(3, 7) + rng.uniform(0, 6)) * np.sin(
-        rest[:, 2] * 4 + rng.uniform(0, 6)
-    )
-    top = 1 + rng.uniform(0.0, 0.8) * step(7.9, 8.4, rest[:, 1])
+    waves = np.sin(rest[:, 0] * rng.uniform(3, 7) + rng.uniform(0, 6))
+    lumps = 1 + 0.25 * waves * np.sin(rest[:, 2] * 4 + rng.uniform(0, 6))
+    top = 1 + rng.uniform(0.0, 0.8) * smooth_step(7.9, 8.4, rest[:, 1])
     if style in ("short", "volume"):
         lumps = lumps * top
-    offset = (
-        0.008 + thick * np.maximum(grown, 0.6 * (fringe > 0) * (line > -0.05) * (rest[:, 2] > 0.8)) * lumps
-    )
+    over_brow = 0.6 * (fringe > 0) * (line > -0.05) * (rest[:, 2] > 0.8)
+    offset = 0.008 + thick * np.maximum(grown, over_brow) * lumps
     ids, position, triangles = shell(avatar, shape, normal, near, offset)
     pieces.append(_hair_piece(avatar, ids, position, triangles, line[ids], 0.55 + 0.45 * grown[ids]))
     pieces[0].hides = near & (line > 0.12)
@@ -62,7 +62,8 @@ def hair_pieces(
         number = np.full(len(rest), -1)
         number[proxy] = np.arange(len(proxy))
         faces = number[avatar.triangles[avatar.part[avatar.triangles[:, 0]] == PART["hair"]]]
-        ends = np.maximum(0.55 - rest[proxy, 2], rest[proxy, 1] - 8.0)  # no curtain over the face
+        # The sheet is cut in front, so it does not hang over the face.
+        ends = np.maximum(0.55 - rest[proxy, 2], rest[proxy, 1] - 8.0)
         if style == "bob":
             ends = np.minimum(ends, rest[proxy, 1] - rng.uniform(6.0, 6.5))
         pieces.append(_hair_piece(avatar, proxy, position, faces, ends, np.ones(len(proxy))))
@@ -85,7 +86,7 @@ def _hair_piece(
         position,
         smooth_normals(position, triangles),
         cut,
-        head_uv_hair(rest),
+        strand_uv(rest),
         tint,
         mark,
         triangles,
@@ -93,8 +94,8 @@ def _hair_piece(
     )
 
 
-def head_uv_hair(rest: np.ndarray) -> np.ndarray:
-    """Strand coordinates: around the head, and along it from the crown down."""
+def strand_uv(rest: np.ndarray) -> np.ndarray:
+    """Compute strand coordinates [n,2]: around the head, and from the crown down."""
     around = np.arctan2(rest[:, 0], rest[:, 2] - 0.1) / np.pi
     crown = np.linalg.norm(rest - np.array([0.0, 8.45, -0.05]), axis=1)
     return np.stack([np.abs(around), crown * 0.35], 1)

@@ -1,4 +1,4 @@
-"""One person's mesh: skin, eyes, teeth and tongue with colours per vertex, and the pieces worn on them."""
+"""One person's mesh: skin, eyes, teeth and tongue with colours per vertex, and the pieces on top."""
 
 from __future__ import annotations
 
@@ -6,22 +6,26 @@ import numpy as np
 
 from xdub.render.avatar import PART, Avatar
 from xdub.render.gl import Mesh
-from xdub.render.person import Identity
+from xdub.render.person import Person
 from xdub.render.skin import WHITE, skin_uv
-from xdub.render.surfaces import Piece, step
+from xdub.render.surfaces import Piece, smooth_step
 
+# Colours are linear RGB.
 TEETH = np.array([0.62, 0.56, 0.47])
 TONGUE = np.array([0.20, 0.042, 0.042])
 LASH = np.array([0.012, 0.010, 0.010])
 
 
-def build_mesh(avatar: Avatar, person: Identity, open_: np.ndarray, pieces: list[Piece]) -> Mesh:
-    """Static arrays of skin and organs followed by the pieces, in order."""
+def build_mesh(avatar: Avatar, person: Person, visibility: np.ndarray, pieces: list[Piece]) -> Mesh:
+    """Build the static arrays of skin and organs, followed by the pieces in order.
+
+    `visibility` [V] is how open the surface is around each vertex, as `surfaces.ambient` computes it.
+    """
     part, rest = avatar.part, avatar.base
     n = len(rest)
     tint = np.ones((n, 4))
     tint[:, :3] = person.skin
-    tint[:, 3] = open_
+    tint[:, 3] = visibility
     mark = np.zeros((n, 4))
     mark[:, 0], mark[:, 1], mark[:, 2] = 1.0, avatar.head_weight, 1.0
     mark[:, 3] = avatar.inside
@@ -32,12 +36,13 @@ def build_mesh(avatar: Avatar, person: Identity, open_: np.ndarray, pieces: list
         ("lashes", LASH, 0.0, 0.0, 0.1),
     )
     for name, colour, gloss, back, front in organs:
-        of = part == PART[name]
-        depth = step(back, front, rest[of, 2])  # the mouth's depth is dark
-        tint[of, :3] = colour * (0.06 + 0.94 * depth[:, None])
-        tint[of, 3] = 0.04 + (0.55 if name != "tongue" else 0.25) * depth
-        mark[of] = [0.3, 1.0, gloss, 0.0]
-        uv[of] = WHITE
+        organ = part == PART[name]
+        # The depth of the mouth is dark.
+        depth = smooth_step(back, front, rest[organ, 2])
+        tint[organ, :3] = colour * (0.06 + 0.94 * depth[:, None])
+        tint[organ, 3] = 0.04 + (0.55 if name != "tongue" else 0.25) * depth
+        mark[organ] = [0.3, 1.0, gloss, 0.0]
+        uv[organ] = WHITE
     shift = np.cumsum([n] + [len(p.position) for p in pieces])
     hidden = np.zeros(n, bool)
     for piece in pieces:

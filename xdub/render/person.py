@@ -1,4 +1,4 @@
-"""Who is seen and heard: shape, colours, hair, clothes and voice, all decided by (seed, identity number)."""
+"""The traits of a rendered person: shape, colours, hair, clothes and voice, drawn from a seed and a number."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xdub.render.assets import AGES, ANCESTRIES, AXES, BUILD, MACRO, SEXES, SHAPES, WEIGHTS
+from xdub.render.assets import AGES, ANCESTRIES, AXES, BODY_WEIGHTS, BUILD, MACRO, SEXES, SHAPES
 from xdub.render.speech import Voice, draw_voice
 from xdub.seeding import rng as seeded
 
@@ -14,11 +14,11 @@ HAIR_STYLES = ("shaved", "crop", "short", "volume", "long", "bob", "beanie", "ca
 
 
 @dataclass(frozen=True)
-class Identity:
-    """One person. Colours are linear RGB."""
+class Person:
+    """One person's traits. Colours are linear RGB, shares are 0..1."""
 
     number: int
-    macro: np.ndarray
+    macro: np.ndarray  # weight of each target of MACRO
     build: np.ndarray
     axes: np.ndarray
     shapes: np.ndarray
@@ -47,6 +47,7 @@ class Identity:
 
 
 def _srgb(*rgb: float) -> np.ndarray:
+    """Convert display values 0..255 to linear RGB."""
     return (np.asarray(rgb) / 255.0) ** 2.2
 
 
@@ -58,8 +59,8 @@ EYE_TONES = [_srgb(72, 44, 26), _srgb(96, 62, 34), _srgb(120, 96, 52), _srgb(86,
              _srgb(112, 124, 134)]  # fmt: skip
 
 
-def draw_identity(seed: int, number: int) -> Identity:
-    """The person with this number."""
+def draw_person(seed: int, number: int) -> Person:
+    """Draw the traits of the person with this number."""
     rng = seeded("render", seed, "identity", number)
     feminine = float(np.clip(rng.choice([0.12, 0.88]) + rng.normal(0, 0.08), 0, 1))
     age = float(rng.beta(1.1, 2.2) * 0.75)
@@ -79,7 +80,7 @@ def draw_identity(seed: int, number: int) -> Identity:
             sex * years * weight[w]
             for sex in (feminine, 1 - feminine)
             for years in (1 - age, age)
-            for w in WEIGHTS
+            for w in BODY_WEIGHTS
         ]
     )
     assert len(macro) == len(MACRO) and len(build) == len(BUILD) and len(SEXES) == len(AGES) == 2
@@ -102,7 +103,7 @@ def draw_identity(seed: int, number: int) -> Identity:
     else:
         odds = [0.13, 0.20, 0.30, 0.10, 0.03, 0.02, 0.09, 0.07, 0.06]
     eye = int(rng.integers(0, 2 if dark else 6))
-    return Identity(
+    return Person(
         number=number,
         macro=macro,
         build=build,
@@ -133,14 +134,14 @@ def draw_identity(seed: int, number: int) -> Identity:
     )
 
 
-def _palette(tones: list[np.ndarray], at: float) -> np.ndarray:
-    """Between neighbouring tones, in proportion of light rather than of numbers. `at` 0..1."""
-    place = at * (len(tones) - 1)
-    low = min(int(place), len(tones) - 2)
-    return np.exp(np.log(tones[low]) * (1 - (place - low)) + np.log(tones[low + 1]) * (place - low))
+def _palette(tones: list[np.ndarray], position: float) -> np.ndarray:
+    """Interpolate between neighbouring tones on a logarithmic scale; `position` is 0 at the first, 1 at the last."""
+    index = position * (len(tones) - 1)
+    low = min(int(index), len(tones) - 2)
+    return np.exp(np.log(tones[low]) * (1 - (index - low)) + np.log(tones[low + 1]) * (index - low))
 
 
 def _hue(rng: np.random.Generator) -> np.ndarray:
-    """A not too gaudy colour, brightest channel 1."""
+    """Draw a moderately saturated colour whose brightest channel is 1."""
     colour = rng.uniform(0.25, 1.0, 3) ** 1.3
     return colour / colour.max()

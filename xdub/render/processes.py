@@ -1,4 +1,4 @@
-"""Processes that render, one GL context and one thread each."""
+"""Worker processes for rendering, with one GL context and one thread each."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LP_NUM_THREADS")
-"""The last one is llvmpipe's, which would otherwise take every core in every process."""
+"""Variables that limit threads. The last is llvmpipe's, which would otherwise use every core in every process."""
 
 
 @contextmanager
 def renderers(workers: int) -> Generator[ProcessPoolExecutor]:
-    """So many processes. They end with the block, whatever is left to do, and with this process, however it ends."""
-    context = multiprocessing.get_context("spawn")  # a GL context does not survive a fork
+    """Start a pool of `workers` processes.
+
+    The processes end with the block, which cancels tasks that have not started, and with this process, even if this
+    process is killed.
+    """
+    # A GL context does not survive a fork.
+    context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin) as pool:
         try:
             yield pool
@@ -32,7 +37,10 @@ def _begin() -> None:
 
 
 def _end_with_parent() -> None:
-    """A pool's processes keep one another's pipe open: after a kill of their parent they would wait for ever."""
+    """End this process once its parent has ended.
+
+    The processes of a pool keep one another's pipes open, so they would wait for ever after a kill of their parent.
+    """
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])

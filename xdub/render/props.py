@@ -1,4 +1,4 @@
-"""What may pass in front of a face: a microphone, or a hand made of capsules."""
+"""Occluders that pass in front of a face: a microphone, or a hand of capsules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from xdub.render.surfaces import Piece, smooth_normals
 
 
 def _lathe(profile: np.ndarray, sides: int = 14) -> tuple[np.ndarray, np.ndarray]:
-    """Turn (radius, height) rows about the y axis: vertices [n*sides,3], triangles."""
+    """Turn a profile of (radius, height) rows about the y axis into vertices [n*sides,3] and triangles."""
     angle = np.arange(sides) * 2 * np.pi / sides
     ring = np.stack([np.cos(angle), np.zeros(sides), np.sin(angle)], 1)
     vertices = profile[:, None, 0, None] * ring + np.stack([0 * angle] * 3, 1)[None]
@@ -23,7 +23,7 @@ def _lathe(profile: np.ndarray, sides: int = 14) -> tuple[np.ndarray, np.ndarray
 
 
 def _capsule(start: np.ndarray, end: np.ndarray, thick: float, thin: float) -> tuple[np.ndarray, np.ndarray]:
-    """A finger-like rod with round ends."""
+    """Build a finger-like rod with round ends."""
     length = np.linalg.norm(end - start)
     bow = np.linspace(0, np.pi / 2, 5)
     low = np.stack([thick * np.sin(bow), -thick * np.cos(bow)], 1)
@@ -46,14 +46,15 @@ def _occluder(parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, float, float
         tint.append(np.concatenate([np.tile(colour, (n, 1)), np.full((n, 1), -1.0)], 1))
         mark.append(np.tile([skin, 0.0, gloss, 0.0], (n, 1)))
         shift += n
-    where, faces = np.concatenate(position), np.concatenate(triangles)
-    normal = smooth_normals(where, faces)
-    uv = np.tile(np.array(WHITE), (len(where), 1))
-    return Piece(where, normal, np.ones(len(where)), uv, np.concatenate(tint), np.concatenate(mark), faces)
+    vertices, faces = np.concatenate(position), np.concatenate(triangles)
+    n = len(vertices)
+    uv = np.tile(np.array(WHITE), (n, 1))
+    normal = smooth_normals(vertices, faces)
+    return Piece(vertices, normal, np.ones(n), uv, np.concatenate(tint), np.concatenate(mark), faces)
 
 
 def draw_occluder(rng: np.random.Generator, skin: np.ndarray, frames: int) -> tuple[Piece, np.ndarray]:
-    """A microphone or a hand, and its path [F,3] across the lower face."""
+    """Draw a microphone or a hand, and its path [F,3] across the lower face."""
     time = (np.arange(frames) + 0.5) / 25
     if rng.uniform() < 0.5:
         grey, dark = rng.uniform(0.03, 0.25) * np.ones(3), rng.uniform(0.01, 0.06) * np.ones(3)
@@ -62,12 +63,9 @@ def draw_occluder(rng: np.random.Generator, skin: np.ndarray, frames: int) -> tu
         handle = _lathe(np.array([[0.001, -2.6], [0.12, -2.6], [0.16, -0.3], [0.16, -0.12], [0.001, -0.12]]))
         tilt = np.radians(rng.uniform(-35, 35))
         turn = np.array([[np.cos(tilt), -np.sin(tilt), 0], [np.sin(tilt), np.cos(tilt), 0], [0, 0, 1]])
-        piece = _occluder(
-            [
-                (ball[0] @ turn.T, ball[1][:, ::-1], grey, 0.0, 0.6),
-                (handle[0] @ turn.T, handle[1][:, ::-1], dark, 0.0, 0.8),
-            ]
-        )
+        top = (ball[0] @ turn.T, ball[1][:, ::-1], grey, 0.0, 0.6)
+        stick = (handle[0] @ turn.T, handle[1][:, ::-1], dark, 0.0, 0.8)
+        piece = _occluder([top, stick])
         rest = np.array([rng.uniform(-0.35, 0.35), rng.uniform(5.75, 6.35), 2.25])
         rates, phases = rng.uniform(0.1, 0.5, 2), rng.uniform(0, 6, 2)
         sway = np.zeros((frames, 3))
@@ -79,17 +77,16 @@ def draw_occluder(rng: np.random.Generator, skin: np.ndarray, frames: int) -> tu
     parts = []
     for k in range(4):
         base = np.array([side * 0.9, (k - 1.5) * spread * 1.1, 0.0])
-        tip = np.array(
-            [-side * (0.12 * np.sin(k * 1.1 + 0.8)), (k - 1.5) * spread * 1.25 + 0.25, -0.05 + 0.03 * k]
-        )
+        bend = -side * (0.12 * np.sin(k * 1.1 + 0.8))
+        tip = np.array([bend, (k - 1.5) * spread * 1.25 + 0.25, -0.05 + 0.03 * k])
         vertices, faces = _capsule(base, tip, 0.115, 0.085)
         parts.append((vertices, faces[:, ::-1], colour, 1.0, 0.5))
     palm, faces = _capsule(np.array([side * 2.0, -0.9, 0.0]), np.array([side * 1.0, -0.05, 0.0]), 0.34, 0.42)
     parts.append((palm * [1, 1, 0.6], faces[:, ::-1], colour, 1.0, 0.4))
     piece = _occluder(parts)
     start = np.array([side * rng.uniform(1.6, 2.6), rng.uniform(-0.8, 0.2), 0.0])
-    place = np.array([side * rng.uniform(-0.1, 0.25), rng.uniform(6.1, 6.6), 2.1])
+    goal = np.array([side * rng.uniform(-0.1, 0.25), rng.uniform(6.1, 6.6), 2.1])
     begin, stay = rng.uniform(0.0, max(0.1, time[-1] - 0.8)), rng.uniform(0.4, 1.2)
     t = np.clip((time - begin) / 0.5, 0, 1) - np.clip((time - begin - 0.5 - stay) / 0.5, 0, 1)
     t = t * t * (3 - 2 * t)
-    return piece, place + start * (1 - t)[:, None]
+    return piece, goal + start * (1 - t)[:, None]

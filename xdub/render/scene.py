@@ -1,4 +1,4 @@
-"""Where the head is: background, lights, camera, and what may pass in front of the face."""
+"""A head's surroundings: background, lights, camera, and an occluder in some clips."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from functools import lru_cache
 import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
 
-from xdub.render.gl import look
+from xdub.render.gl import camera_matrix
 from xdub.render.props import draw_occluder
 from xdub.render.surfaces import Piece
 
-DISTANCE = 14.0  # decimetres from camera to head
-OCCLUDED = 0.15  # share of clips with something in front of the face
+DISTANCE = 14.0
+"""Decimetres from the camera to the head."""
+OCCLUDED = 0.15
+"""Share of clips with an occluder in front of the face."""
 
 
 @dataclass(frozen=True)
-class Light:
+class Lighting:
     """Two directional lights over a hemisphere; linear RGB."""
 
     key_dir: np.ndarray
@@ -30,19 +32,19 @@ class Light:
 
     @property
     def half_dir(self) -> np.ndarray:
-        """Between the key and a camera far away on +z: where surfaces shine."""
+        """Direction [3] between the key light and a distant camera on +z; surfaces that face it shine."""
         return _unit(*(self.key_dir + np.array([0.0, 0.0, 1.0])))
 
 
 @dataclass(frozen=True)
-class Scene:
-    """One take's surroundings."""
+class Surroundings:
+    """The surroundings of one take."""
 
-    light: Light
+    light: Lighting
     camera: np.ndarray  # [4,4]
     backdrop: np.ndarray  # [size,size,3] uint8
     occluder: Piece | None
-    path: np.ndarray | None  # [F,3] its place in every frame
+    path: np.ndarray | None  # [F,3] position of the occluder in every frame
 
 
 def _unit(*values: float) -> np.ndarray:
@@ -51,19 +53,19 @@ def _unit(*values: float) -> np.ndarray:
 
 
 def _warmth(amount: float) -> np.ndarray:
-    """Colour of white light, cold (-1) to warm (1)."""
+    """Return the linear RGB of white light from cold (-1) to warm (1)."""
     return np.array([1 + 0.16 * amount, 1.0, 1 - 0.22 * amount])
 
 
-def draw_light(rng: np.random.Generator) -> Light:
-    """A key from the front, the side or above, a fainter one from the other side."""
+def draw_lighting(rng: np.random.Generator) -> Lighting:
+    """Draw a key light from the front, the side or above, and a fainter light from the other side."""
     side = rng.choice([-1.0, 1.0])
     warm = rng.normal(0, 0.5)
     contrast = rng.uniform(0, 1)
     key = _unit(side * rng.uniform(0.1, 0.95), rng.uniform(0.15, 0.8), rng.uniform(0.55, 1.0))
     rim = _unit(-side * rng.uniform(0.6, 1.2), rng.uniform(-0.1, 0.6), rng.uniform(-0.7, 0.5))
     sky = (0.56 - 0.30 * contrast) * _warmth(rng.normal(-0.2, 0.4))
-    return Light(
+    return Lighting(
         key_dir=key,
         key_color=(0.68 + 0.62 * contrast) * _warmth(warm),
         rim_dir=rim,
@@ -85,7 +87,7 @@ def _colour(rng: np.random.Generator, low: float = 0.04, high: float = 0.75) -> 
 
 
 def draw_backdrop(rng: np.random.Generator, size: int) -> np.ndarray:
-    """[size,size,3] uint8: wall, blurred shapes, shelves, window light or bokeh, out of focus."""
+    """Draw a background [size,size,3] uint8 out of focus: wall, shapes, shelves, window light or bokeh."""
     y, x = np.mgrid[0:size, 0:size] / size
     a, b = _colour(rng), _colour(rng)
     angle = rng.uniform(0, 2 * np.pi)
@@ -97,12 +99,8 @@ def draw_backdrop(rng: np.random.Generator, size: int) -> np.ndarray:
         image = image * (1 + 0.05 * _blotches(rng, size, size / 5)[..., None])
     elif kind == "shapes":
         for _ in range(int(rng.integers(4, 12))):
-            cx, cy, w, h = (
-                rng.uniform(0, 1),
-                rng.uniform(0, 1),
-                rng.uniform(0.05, 0.35),
-                rng.uniform(0.05, 0.5),
-            )
+            cx, cy = rng.uniform(0, 1), rng.uniform(0, 1)
+            w, h = rng.uniform(0.05, 0.35), rng.uniform(0.05, 0.5)
             inside = (np.abs(x - cx) < w / 2) & (np.abs(y - cy) < h / 2)
             if rng.uniform() < 0.4:
                 inside = ((x - cx) / w) ** 2 + ((y - cy) / h) ** 2 < 0.25
@@ -113,13 +111,13 @@ def draw_backdrop(rng: np.random.Generator, size: int) -> np.ndarray:
         image = np.broadcast_to(_colour(rng, 0.02, 0.2), (size, size, 3)).copy()
         for row in range(boards):
             top, bottom = int(row / boards * size), int((row + 0.92) / boards * size)
-            at = 0.0
-            while at < size:
+            edge = 0.0
+            while edge < size:
                 wide = rng.uniform(0.015, 0.06) * size
                 if rng.uniform() < 0.88:
                     tall = int((bottom - top) * rng.uniform(0.6, 0.95))
-                    image[bottom - tall : bottom, int(at) : int(at + wide)] = _colour(rng, 0.03, 0.6)
-                at += wide
+                    image[bottom - tall : bottom, int(edge) : int(edge + wide)] = _colour(rng, 0.03, 0.6)
+                edge += wide
             image[bottom : int((row + 1) / boards * size)] = a * 0.5
         blur = rng.uniform(1.5, 5) * size / 256
     elif kind == "bokeh":
@@ -144,7 +142,7 @@ def draw_backdrop(rng: np.random.Generator, size: int) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def strands() -> np.ndarray:
-    """[256,256,2] uint8: hair strands along the rows' direction, fine and coarse; tiles in both directions."""
+    """Return a texture [256,256,2] uint8 of fine and coarse hair strands along the rows; it tiles both ways."""
     from xdub.seeding import rng as seeded
 
     rng = seeded("render", "strands")
@@ -155,13 +153,14 @@ def strands() -> np.ndarray:
     return np.rint(255 * np.clip(np.stack([fine, coarse], 2), 0, 1)).astype(np.uint8)
 
 
-def draw_scene(rng: np.random.Generator, size: int, frames: int, skin: np.ndarray) -> Scene:
-    """Random surroundings of one take."""
-    light = draw_light(rng)
+def draw_surroundings(rng: np.random.Generator, size: int, frames: int, skin: np.ndarray) -> Surroundings:
+    """Draw the surroundings of one take; a hand in front of the face gets about the colour `skin`."""
+    light = draw_lighting(rng)
     centre = np.array([rng.uniform(-0.25, 0.25), 6.95 + rng.uniform(-0.15, 0.15), 0.9])
-    camera = look(centre, DISTANCE, rng.uniform(3.9, 4.5))
+    camera = camera_matrix(centre, DISTANCE, rng.uniform(3.9, 4.5))
     occluder = path = None
     if rng.uniform() < OCCLUDED:
         occluder, path = draw_occluder(rng, skin, frames)
-    backdrop = draw_backdrop(rng, size)  # last: how much it draws depends on `size`, nothing else shall
-    return Scene(light, camera, backdrop, occluder, path)
+    # The backdrop is drawn last, because only the number of its random values depends on `size`.
+    backdrop = draw_backdrop(rng, size)
+    return Surroundings(light, camera, backdrop, occluder, path)

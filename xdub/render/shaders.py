@@ -1,7 +1,7 @@
 """GLSL: one vertex program and small fragment programs (surface, surface with a cut edge, eyeball, hair).
 
-Everything that does not move is painted beforehand (see skin.py); with many small triangles on a software rasteriser
-the fragment program decides the frame rate.
+Everything static is painted once per person (see skin.py), because the fragment program decides the frame rate of a
+software rasteriser with many small triangles.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ VERTEX = """
 uniform mat4 camera;
 uniform mat3 turn; uniform vec3 pivot; uniform vec3 shift;
 in vec3 position; in vec3 normal;       // this frame, before head motion
-in float cut; in vec2 uv;               // cloth and hair end where this is negative; place in the painted picture
+in float cut; in vec2 uv;               // cloth and hair end where cut is negative; position in the texture
 in vec4 tint; in vec4 mark;             // rgb, ambient visibility (-1: occluder); skin, skull weight, gloss, cavity
 out vec3 v_normal; out float v_cut; out vec2 v_uv; out vec4 v_tint; out vec4 v_mark;
-out vec3 v_local; flat out float v_clear;   // flat: a sliver's sample may lie far outside what it interpolates
+out vec3 v_local; flat out float v_clear;   // flat: a sample of a sliver may lie far outside the triangle
 void main() {
     vec3 moved = turn * (position - pivot) + pivot + shift;
     v_normal = mix(normal, turn * normal, mark.y);
@@ -66,7 +66,7 @@ void main() {
 }
 """
 )
-# A program that may discard cannot test depth early: only what needs a cut edge pays for one.
+# A program that may discard cannot test depth early, so only surfaces with a cut edge use that program.
 SURFACE = _SURFACE.replace("CUT", "")
 CUT_SURFACE = _SURFACE.replace("CUT", "if (v_cut < 0.0) discard;")
 

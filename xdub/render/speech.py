@@ -1,7 +1,7 @@
-"""Speech and lips from one phone sequence: a formant synthesiser and the ARKit curves that belong to it.
+"""Speech and lips from one phone sequence: a formant synthesiser and matching ARKit curves.
 
-Why a synthesiser: sound and lips then agree exactly, any amount of it costs nothing, and it is entirely this project's
-own code (no recordings, no third party's voice or licence). It is recognisably speech-like, not intelligible English.
+With a synthesiser, sound and lips agree exactly, any amount of speech is free, and all code is this project's own (no
+recordings, no third party's voice or licence). The result is recognisably speech-like, not intelligible English.
 """
 
 from __future__ import annotations
@@ -14,19 +14,24 @@ from scipy.ndimage import gaussian_filter1d
 from xdub.geometry import FPS, SAMPLE_RATE
 from xdub.render.phones import CLUSTERS, CODAS, ONSETS, PHONES, VOWELS, Phone
 
-STEP = 80  # samples of a control step: 5 ms
+STEP = 80
+"""Samples of a control step: 5 ms."""
 WINDOW = 320
+"""Samples of an analysis window: 20 ms."""
 FFT = 512
-LEAD = 1.0  # seconds of speech before and after the clip, so that it may begin in mid-word
+"""Samples of a Fourier transform."""
+LEAD = 1.0
+"""Seconds of speech before and after the clip, so that a clip may begin in mid-word."""
 CHANNELS = ("jaw", "funnel", "pucker", "stretch", "close", "bite", "tongue")
+"""Fields of `Phone` that move the lips and the jaw."""
 
 
 @dataclass(frozen=True)
 class Voice:
-    """One speaker: drawn once per identity."""
+    """The voice of one person."""
 
     pitch: float  # Hz
-    tract: float  # scales all formants; short tracts (women) above 1
+    tract: float  # factor on all formants; above 1 for short tracts (women)
     breath: float  # 0..1
     pace: float  # syllables per second
     reach: float  # size of lip movement, about 1
@@ -35,11 +40,11 @@ class Voice:
 
 @dataclass(frozen=True)
 class Speech:
-    """F frames: audio [640 F] float32 and curves by ARKit unit, [F] float32 each in 0..1."""
+    """Speech of F frames: audio [640 F] float32, and curves [F] float32 in 0..1 by ARKit unit."""
 
     audio: np.ndarray
     curves: dict[str, np.ndarray]
-    phones: tuple[tuple[str, float], ...]  # name and start in seconds, from the clip's beginning
+    phones: tuple[tuple[str, float], ...]  # name and start in seconds from the beginning of the clip
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class _Timed:
 
 
 def draw_voice(rng: np.random.Generator, feminine: float) -> Voice:
-    """A speaker whose pitch and tract suit the face (`feminine` 0..1)."""
+    """Draw a voice whose pitch and tract suit the face (`feminine` 0..1)."""
     pitch = np.exp(np.log(105) + np.log(200 / 105) * feminine + rng.normal(0, 0.13))
     return Voice(
         pitch=float(np.clip(pitch, 85, 255)),
@@ -64,11 +69,11 @@ def draw_voice(rng: np.random.Generator, feminine: float) -> Voice:
 
 
 def _sequence(rng: np.random.Generator, voice: Voice, seconds: float, pause_rate: float) -> list[_Timed]:
-    """Syllables (onset, vowel, coda) and pauses until `seconds` are filled."""
+    """Draw syllables (onset, vowel, coda) and pauses until `seconds` are filled."""
     timed: list[_Timed] = []
     now = 0.0
 
-    def say(name: str, stretch: float, stress: float) -> None:
+    def append(name: str, stretch: float, stress: float) -> None:
         nonlocal now
         while name:
             phone = PHONES[name]
@@ -77,7 +82,7 @@ def _sequence(rng: np.random.Generator, voice: Voice, seconds: float, pause_rate
             now += length
             name = phone.then
 
-    left = int(rng.integers(2, 8))
+    until_pause = int(rng.integers(2, 8))
     while now < seconds:
         stress = float(rng.uniform(0.8, 1.1))
         begin = now
@@ -87,18 +92,19 @@ def _sequence(rng: np.random.Generator, voice: Voice, seconds: float, pause_rate
         natural = sum(_natural_ms(name) for name in (*onset, vowel, coda)) / 1000
         pace = np.clip(1.0 / (voice.pace * natural), 0.8, 1.6)
         for name in onset:
-            say(name, 0.5 + 0.5 * pace, stress)
-        say(vowel, pace * rng.uniform(0.9, 1.15), stress)
-        say(coda, 0.5 + 0.5 * pace, stress)
-        left -= 1
-        if left <= 0 or rng.uniform() < 0.03:
-            say("sil", rng.uniform(0.8, 2.6) * pause_rate, 1.0)
-            left = int(rng.integers(3, 10))
+            append(name, 0.5 + 0.5 * pace, stress)
+        append(vowel, pace * rng.uniform(0.9, 1.15), stress)
+        append(coda, 0.5 + 0.5 * pace, stress)
+        until_pause -= 1
+        if until_pause <= 0 or rng.uniform() < 0.03:
+            append("sil", rng.uniform(0.8, 2.6) * pause_rate, 1.0)
+            until_pause = int(rng.integers(3, 10))
         assert now > begin
     return timed
 
 
 def _natural_ms(name: str) -> float:
+    """Return the length in ms of a phone with its second half."""
     total = 0.0
     while name:
         total += PHONES[name].ms
@@ -107,7 +113,7 @@ def _natural_ms(name: str) -> float:
 
 
 def _tracks(timed: list[_Timed], steps: int) -> dict[str, np.ndarray]:
-    """Piecewise constant targets [steps] at 200 Hz."""
+    """Compute piecewise constant targets [steps] at 200 Hz."""
     names = (*CHANNELS, "weight", "f1", "f2", "f3", "voice", "noise", "centre", "width", "nasal", "stress")
     track = {name: np.zeros(steps) for name in names}
     track["centre"] += PHONES["sil"].band[0]
@@ -126,12 +132,15 @@ def _tracks(timed: list[_Timed], steps: int) -> dict[str, np.ndarray]:
 
 
 def _blend(values: np.ndarray, weight: np.ndarray, sigma: float) -> np.ndarray:
-    """Coarticulation: neighbours share in proportion to how much they insist. `sigma` in control steps."""
+    """Blend neighbours in proportion to their weights (coarticulation). `sigma` is in control steps."""
     return gaussian_filter1d(values * weight, sigma) / np.maximum(gaussian_filter1d(weight, sigma), 1e-6)
 
 
 def _lips(track: dict[str, np.ndarray], voice: Voice) -> dict[str, np.ndarray]:
-    """ARKit curves at 200 Hz. Lips meet for p, b, m and in silence; everything else blends over about 100 ms."""
+    """Compute ARKit curves at 200 Hz.
+
+    Lips meet for p, b, m and in silence; everything else blends over about 100 ms.
+    """
     weight = track["weight"]
     jaw = _blend(track["jaw"] * track["stress"] * voice.reach, weight, 7.0)
     wide = {name: _blend(track[name], weight, 8.0) for name in ("funnel", "pucker", "stretch", "tongue")}
@@ -163,7 +172,7 @@ def _lips(track: dict[str, np.ndarray], voice: Voice) -> dict[str, np.ndarray]:
 
 
 def _sound(track: dict[str, np.ndarray], voice: Voice, rng: np.random.Generator) -> np.ndarray:
-    """Source and filter in the short-time spectrum: [steps] controls -> [steps * STEP] samples."""
+    """Synthesise [steps * STEP] samples from [steps] controls: source and filter in the short-time spectrum."""
     steps = len(track["f1"])
     count = steps * STEP
     drift = gaussian_filter1d(rng.normal(size=steps), 40) * np.sqrt(2 * np.sqrt(np.pi) * 40)
@@ -172,7 +181,8 @@ def _sound(track: dict[str, np.ndarray], voice: Voice, rng: np.random.Generator)
     f0 = gaussian_filter1d(f0, 5)
     phase = np.cumsum(np.repeat(f0, STEP) / SAMPLE_RATE) % 1.0
     opened = np.clip(phase / 0.62, 0, 1)
-    pulse = np.where(phase < 0.62, 2 * opened - 3 * opened**2, 0.0)  # derivative of a smooth glottal flow
+    # The derivative of a smooth glottal flow.
+    pulse = np.where(phase < 0.62, 2 * opened - 3 * opened**2, 0.0)
     hiss = rng.normal(size=count)
     source = pulse + voice.breath * 0.35 * hiss * (0.3 + 0.7 * opened)
 
@@ -193,14 +203,15 @@ def _sound(track: dict[str, np.ndarray], voice: Voice, rng: np.random.Generator)
     rough = gaussian_filter1d(track["noise"] * track["stress"], 1.2)[:, None]
 
     starts = np.arange(steps) * STEP
-    at = starts[:, None] + np.arange(WINDOW)[None]
+    samples = starts[:, None] + np.arange(WINDOW)[None]
     window = np.hanning(WINDOW + 1)[:-1]
     pad = (0, WINDOW)
-    voiced = np.fft.rfft(np.pad(source, pad)[at] * window, FFT)
-    rustle = np.fft.rfft(np.pad(rng.normal(size=count), pad)[at] * window, FFT)
+    voiced = np.fft.rfft(np.pad(source, pad)[samples] * window, FFT)
+    rustle = np.fft.rfft(np.pad(rng.normal(size=count), pad)[samples] * window, FFT)
     pieces = np.fft.irfft(voiced * response * loud + 1.6 * rustle * colour * rough, FFT)
     out = np.zeros(count + FFT)
-    for first in range(0, FFT, STEP):  # overlap-add, one residue of the window at a time
+    # Overlap-add, one residue of the window at a time.
+    for first in range(0, FFT, STEP):
         piece = np.zeros((steps, STEP))
         part = pieces[:, first : first + STEP]
         piece[:, : part.shape[1]] = part
@@ -209,7 +220,7 @@ def _sound(track: dict[str, np.ndarray], voice: Voice, rng: np.random.Generator)
 
 
 def _room(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A short weak reverberation, a quiet hum of noise and a level near -20 dB."""
+    """Add a short weak reverberation and quiet noise, and set the level near -20 dB."""
     tail = int(SAMPLE_RATE * rng.uniform(0.03, 0.09))
     echo = rng.normal(size=tail) * np.exp(-5 * np.arange(tail) / tail) * rng.uniform(0.0, 0.04)
     echo[0] = 1.0
@@ -220,7 +231,7 @@ def _room(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def speak(rng: np.random.Generator, voice: Voice, frames: int, *, pause_rate: float = 1.0) -> Speech:
-    """Random speech of `frames` video frames. Frame n shows the lips at the middle of its 40 ms of sound."""
+    """Draw random speech of `frames` video frames. Frame n shows the lips at the middle of its 40 ms of sound."""
     seconds = frames / FPS
     timed = _sequence(rng, voice, seconds + 2 * LEAD, pause_rate)
     steps = int(round(timed[-1].end * 200)) + 1
@@ -234,5 +245,5 @@ def speak(rng: np.random.Generator, voice: Voice, frames: int, *, pause_rate: fl
         name: np.interp(middle, grid, values).astype(np.float32)
         for name, values in _lips(track, voice).items()
     }
-    heard = tuple((t.phone.name, t.start - LEAD) for t in timed if t.end > LEAD and t.start < LEAD + seconds)
-    return Speech(audio, curves, heard)
+    phones = tuple((t.phone.name, t.start - LEAD) for t in timed if t.end > LEAD and t.start < LEAD + seconds)
+    return Speech(audio, curves, phones)

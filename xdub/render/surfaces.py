@@ -1,4 +1,4 @@
-"""Pieces of geometry that ride on the head or the body, and how surfaces are lifted, smoothed and shaded."""
+"""Pieces of geometry fixed to the head or the body, and tools that lift, smooth and shade surfaces."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from xdub.render.avatar import Avatar, Shape
 
 @dataclass
 class Piece:
-    """Extra geometry that rides along: n vertices, fixed in the head's or the body's frame."""
+    """Extra geometry of n vertices, fixed in the head's or the body's frame. Fields are those of `gl.Mesh`."""
 
     position: np.ndarray  # [n,3]
     normal: np.ndarray  # [n,3]
-    cut: np.ndarray  # [n] negative where it ends
+    cut: np.ndarray  # [n]
     uv: np.ndarray  # [n,2]
     tint: np.ndarray  # [n,4]
     mark: np.ndarray  # [n,4]
-    triangles: np.ndarray  # [t,3] local
+    triangles: np.ndarray  # [t,3] numbers within the piece
     hair: bool = False
-    hides: np.ndarray | None = None  # [V] bool: the body's vertices that nobody sees under it
+    hides: np.ndarray | None = None  # [V] bool: vertices of the body that the piece covers
 
 
-def step(low: float, high: float, value: np.ndarray) -> np.ndarray:
-    """Smooth step from 0 at `low` to 1 at `high`."""
+def smooth_step(low: float, high: float, value: np.ndarray) -> np.ndarray:
+    """Compute a smooth step from 0 at `low` to 1 at `high`."""
     t = np.clip((value - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
@@ -34,7 +34,11 @@ def step(low: float, high: float, value: np.ndarray) -> np.ndarray:
 def shell(
     avatar: Avatar, shape: Shape, normal: np.ndarray, cover: np.ndarray, offset: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Body triangles under `cover`, lifted along their normals: vertex ids [n], positions [n,3], local triangles."""
+    """Lift the body's triangles under `cover` [V] along their normals by `offset` [V].
+
+    Returns:
+        Vertex numbers [n], positions [n,3], and triangles [t,3] within these vertices.
+    """
     body = avatar.triangles[avatar.part[avatar.triangles[:, 0]] == 0]
     chosen = body[(cover[body] > 0).all(1)]
     ids, local = np.unique(chosen, return_inverse=True)
@@ -42,7 +46,7 @@ def shell(
 
 
 def smooth_normals(position: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Area-weighted vertex normals [n,3]."""
+    """Compute area-weighted vertex normals [n,3]."""
     a, b, c = (position[triangles[:, k]] for k in range(3))
     facing = np.cross(b - a, c - a)
     total = np.zeros_like(position)
@@ -52,7 +56,7 @@ def smooth_normals(position: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 
 
 def ambient(avatar: Avatar) -> np.ndarray:
-    """[V] 0..1: how open the surface is around each vertex, from its curvature at three scales."""
+    """Compute ambient visibility [V] in 0..1 of each vertex from the surface's curvature at three scales."""
     triangles = avatar.solid
     count = len(avatar.base)
     edges = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
@@ -71,5 +75,6 @@ def ambient(avatar: Avatar) -> np.ndarray:
         total += weight * np.maximum(((smooth - avatar.base) * normal).sum(1), 0)
     for _ in range(2):
         total = mean @ total
-    total *= 0.3 + 0.7 * step(5.6, 6.4, avatar.base[:, 1])  # throat and shoulders are flat enough
+    # The throat and the shoulders are nearly flat.
+    total *= 0.3 + 0.7 * smooth_step(5.6, 6.4, avatar.base[:, 1])
     return np.clip(1 - total, 0.12, 1)

@@ -1,19 +1,19 @@
-"""What a person wears: a shirt, perhaps a hat and glasses."""
+"""Clothes of a rendered person: a shirt, and sometimes a hat and glasses."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from xdub.render.avatar import Avatar, Shape
-from xdub.render.person import Identity
+from xdub.render.person import Person
 from xdub.render.skin import WHITE, cloth_uv
-from xdub.render.surfaces import Piece, shell, smooth_normals, step
+from xdub.render.surfaces import Piece, shell, smooth_normals, smooth_step
 
 
 def worn_pieces(
-    avatar: Avatar, shape: Shape, normal: np.ndarray, person: Identity, rng: np.random.Generator
+    avatar: Avatar, shape: Shape, normal: np.ndarray, person: Person, rng: np.random.Generator
 ) -> list[Piece]:
-    """All that this person wears."""
+    """Build all clothes of this person."""
     pieces = [cloth_piece(avatar, shape, normal, person, rng)]
     if person.hair_style in ("beanie", "cap"):
         pieces.append(hat_piece(avatar, shape, normal, person))
@@ -25,24 +25,24 @@ def worn_pieces(
 
 
 def cloth_piece(
-    avatar: Avatar, shape: Shape, normal: np.ndarray, person: Identity, rng: np.random.Generator
+    avatar: Avatar, shape: Shape, normal: np.ndarray, person: Person, rng: np.random.Generator
 ) -> Piece:
-    """A shirt: the body below a neckline, a little wider than the skin."""
+    """Build a shirt: the body below a neckline, a little wider than the skin."""
     rest = avatar.base
     neck = rng.uniform(5.50, 5.80)
     dip = rng.uniform(0.0, 0.55)
     line = (
         neck
-        + 0.7 * step(0.45, 1.1, np.abs(rest[:, 0]))
-        - dip * np.exp(-((rest[:, 0] / 0.45) ** 2)) * step(0.2, 0.8, rest[:, 2])
-        + 0.10 * step(0.5, -0.2, rest[:, 2])
+        + 0.7 * smooth_step(0.45, 1.1, np.abs(rest[:, 0]))
+        - dip * np.exp(-((rest[:, 0] / 0.45) ** 2)) * smooth_step(0.2, 0.8, rest[:, 2])
+        + 0.10 * smooth_step(0.5, -0.2, rest[:, 2])
     )
     below = np.where(avatar.part == 0, line - rest[:, 1], -1.0)
     cover = below > -0.3
-    offset = 0.045 + 0.05 * step(0.0, 0.5, below)
+    offset = 0.045 + 0.05 * smooth_step(0.0, 0.5, below)
     ids, position, triangles = shell(avatar, shape, normal, cover, offset)
     n = len(ids)
-    shade = 0.72 + 0.28 * step(0.0, 0.05, below[ids])
+    shade = 0.72 + 0.28 * smooth_step(0.0, 0.05, below[ids])
     tint = np.concatenate([person.cloth[None] * shade[:, None], np.ones((n, 1))], 1)
     mark = np.stack([np.zeros(n), avatar.head_weight[ids], np.zeros(n), np.zeros(n)], 1)
     return Piece(
@@ -57,15 +57,20 @@ def cloth_piece(
     )
 
 
-def hat_piece(avatar: Avatar, shape: Shape, normal: np.ndarray, person: Identity) -> Piece:
+def hat_piece(avatar: Avatar, shape: Shape, normal: np.ndarray, person: Person) -> Piece:
+    """Build a beanie or the crown of a cap: the scalp above a tilted rim, lifted along its normals."""
     rest = avatar.base
     on_head = (avatar.part == 0) & (avatar.head_weight > 0.6)
     angle = np.degrees(np.arctan2(np.abs(rest[:, 0]), rest[:, 2] - 0.25))
-    tilt = 7.80 - 0.26 * step(25, 75, angle) - 0.5 * step(95, 165, angle)
+    tilt = 7.80 - 0.26 * smooth_step(25, 75, angle) - 0.5 * smooth_step(95, 165, angle)
     above = np.where(on_head, rest[:, 1] - tilt, -1.0)
     cover = (above > -0.2) & ~((np.abs(rest[:, 0]) > 0.715) & (rest[:, 1] < 7.44) & (rest[:, 2] > 0.28))
-    roll = step(0.0, 0.04, above) * step(0.34, 0.28, above) if person.hair_style == "beanie" else 0.0
-    offset = 0.10 + 0.06 * roll + 0.16 * step(7.9, 8.5, rest[:, 1])
+    roll = (
+        smooth_step(0.0, 0.04, above) * smooth_step(0.34, 0.28, above)
+        if person.hair_style == "beanie"
+        else 0.0
+    )
+    offset = 0.10 + 0.06 * roll + 0.16 * smooth_step(7.9, 8.5, rest[:, 1])
     ids, position, triangles = shell(avatar, shape, normal, cover, offset)
     n = len(ids)
     rib = 0.85 + 0.15 * np.sin(np.arctan2(rest[ids, 0], rest[ids, 2] - 0.1) * 40)
@@ -84,8 +89,8 @@ def hat_piece(avatar: Avatar, shape: Shape, normal: np.ndarray, person: Identity
     )
 
 
-def visor_piece(avatar: Avatar, shape: Shape, person: Identity) -> Piece:
-    """The peak of a cap, seen from both sides."""
+def visor_piece(avatar: Avatar, shape: Shape, person: Person) -> Piece:
+    """Build the peak of a cap, visible from both sides."""
     brow = shape.vertices[avatar.landmark_ids[[19, 24]]].mean(0)
     angle, out = np.meshgrid(np.radians(np.linspace(-62, 62, 13)), np.linspace(0, 1, 5))
     reach = 0.62 * out * np.cos(angle) ** 0.7
@@ -108,7 +113,7 @@ def visor_piece(avatar: Avatar, shape: Shape, person: Identity) -> Piece:
 
 
 def _tube(path: np.ndarray, radius: float, closed: bool) -> tuple[np.ndarray, np.ndarray]:
-    """A tube of six sides along points [n,3]: vertices and triangles."""
+    """Build a tube of six sides along points [n,3]: vertices and triangles."""
     ahead = np.roll(path, -1, 0) - np.roll(path, 1, 0) if closed else np.gradient(path, axis=0)
     ahead = ahead / np.linalg.norm(ahead, axis=1, keepdims=True)
     side = np.cross(ahead, [0.13, 0.29, 0.95])
@@ -126,7 +131,7 @@ def _tube(path: np.ndarray, radius: float, closed: bool) -> tuple[np.ndarray, np
 
 
 def glasses_piece(avatar: Avatar, shape: Shape, rng: np.random.Generator) -> Piece:
-    """Spectacles without lenses: two rims, a bridge, and sides to the ears."""
+    """Build spectacles without lenses: two rims, a bridge, and sides to the ears."""
     points = shape.vertices[avatar.landmark_ids]
     width, height = rng.uniform(0.23, 0.27), rng.uniform(0.15, 0.21)
     squareness = rng.uniform(0.5, 1.0)
@@ -144,13 +149,8 @@ def glasses_piece(avatar: Avatar, shape: Shape, rng: np.random.Generator) -> Pie
         hinge = np.array([eye[0] + side * (0.01 + width), eye[1] + 0.03, z[np.argmax(side * x)]])
         ear = np.array([points[0 if side < 0 else 16][0] + side * 0.03, eye[1] + 0.02, 0.45])
         t = np.linspace(0, 1, 8)[:, None]
-        parts.append(
-            _tube(
-                hinge * (1 - t) + ear * t + [side * 0.06, 0, 0] * np.sin(np.pi * t) ** 0.5,
-                thick,
-                closed=False,
-            )
-        )
+        path = hinge * (1 - t) + ear * t + [side * 0.06, 0, 0] * np.sin(np.pi * t) ** 0.5
+        parts.append(_tube(path, thick, closed=False))
     inner = shape.eyes[:, 0] + np.array([1.0, -1.0]) * (width - 0.01)
     x = np.linspace(inner[0], inner[1], 7)
     arch = 0.04 * np.cos(np.linspace(-np.pi / 2, np.pi / 2, 7))
@@ -159,11 +159,11 @@ def glasses_piece(avatar: Avatar, shape: Shape, rng: np.random.Generator) -> Pie
     shift = np.cumsum([0] + [len(vertices) for vertices, _ in parts])
     position = np.concatenate([vertices for vertices, _ in parts])
     triangles = np.concatenate([t + s for (_, t), s in zip(parts, shift, strict=False)])
-    triangles = np.concatenate([triangles, triangles[:, ::-1]])  # thin: seen from both sides
+    # The rims are thin, so both sides of their surface are drawn.
+    triangles = np.concatenate([triangles, triangles[:, ::-1]])
     normal = smooth_normals(position, triangles[: len(triangles) // 2])
     n = len(position)
-    tint = np.concatenate(
-        [np.tile(rng.uniform(0.01, 0.25) * rng.uniform(0.5, 1.0, 3), (n, 1)), np.ones((n, 1))], 1
-    )
+    colour = rng.uniform(0.01, 0.25) * rng.uniform(0.5, 1.0, 3)
+    tint = np.concatenate([np.tile(colour, (n, 1)), np.ones((n, 1))], 1)
     mark = np.tile([0.0, 1.0, 0.0, 0.0], (n, 1))
     return Piece(position, normal, np.ones(n), np.tile(np.array(WHITE), (n, 1)), tint, mark, triangles)
