@@ -12,6 +12,7 @@ import torch
 from xdub.errors import UserError
 from xdub.evaluate.opening import round_trip, score_readout
 from xdub.fit.readout import train_readout
+from xdub.geometry import CodecGeometry
 from xdub.perception.mouth_readout import PATCH, MouthReadout, mouth_patches, patch_boxes, shake
 
 
@@ -44,7 +45,9 @@ def drawn(seed: int, num_frames: int = 21, size: int = 80) -> SimpleNamespace:
 
 
 class Blur:
-    """A codec of its own: averages blocks of two pixels."""
+    """A codec that averages blocks of two pixels."""
+
+    geometry = CodecGeometry(channels=3, time=1, space=2)
 
     def encode(self, video):
         return torch.nn.functional.avg_pool3d(video, (1, 2, 2))
@@ -103,8 +106,8 @@ def test_the_patch_lies_upright_below_the_nose():
     np.testing.assert_allclose(along[0], (0, 1), atol=1e-6)
     frames = np.zeros((1, 80, 100, 3), np.uint8)
     frames[0, :, :8] = 255  # towards the chin
-    patches, known = mouth_patches(frames, landmarks)
-    assert known.all() and patches.shape == (1, PATCH, PATCH, 3)
+    patches, has_face = mouth_patches(frames, landmarks)
+    assert has_face.all() and patches.shape == (1, PATCH, PATCH, 3)
     assert patches[0, -6:].min() > 200 and patches[0, :16].max() == 0
 
 
@@ -126,6 +129,8 @@ def test_shaking_keeps_pictures_in_range_and_is_decided_by_its_generator():
 @pytest.mark.parametrize("count", [1, 4, 5, 6])
 def test_a_round_trip_keeps_the_number_of_frames(count):
     class Causal:
+        geometry = CodecGeometry(channels=3, time=4, space=1)
+
         def encode(self, video):
             assert video.shape[2] % 4 == 1
             return video

@@ -1,20 +1,18 @@
-"""Held-out cases on disk: videos and speech as a user would have them, and beside them the truth for
-measuring.
+"""Held-out cases on disk: videos and speech as a user would have them, and the truth to measure against.
 
     CASE/source.mp4  the head with its own (old) speech      CASE/speech.wav   the new speech
     CASE/truth.mp4   the same head rendered with the new     CASE/silence.wav
     CASE/truth.npz   boxes, landmarks, masks, true openings
 
-Identities, poses and speech come from the index range that no training set may contain.
+Identities, poses and speech come from the range of indices that no training set may contain.
 """
 
 from __future__ import annotations
 
 import os
 import wave
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,12 +21,13 @@ from xdub.evaluate.heldout import HeldOutClip
 from xdub.files.atomic import atomic_folder
 from xdub.geometry import SAMPLE_RATE
 from xdub.media import read_frames, write_video
+from xdub.progress import Report
 
 if TYPE_CHECKING:
     from xdub.render.clips import RenderedPair
 
 CRF = 10
-"""Near lossless: the codec of the file must not blur the truth."""
+"""Quality of the videos, near lossless, because the file's compression must not blur the truth."""
 
 
 def render_cases(
@@ -39,22 +38,30 @@ def render_cases(
     count: int,
     frames: int,
     full_size: int,
-    report: Callable[..., None],
+    report: Report,
 ) -> None:
-    """What is missing of ``count`` cases OUT/case00 ..., each of another identity; a case appears whole."""
+    """Render the missing ones of ``count`` cases OUT/case00 ..., each of another identity.
+
+    A case folder appears complete or not at all. ``frames`` is the length of a video, ``full_size`` its side in px.
+    """
     from concurrent.futures import as_completed
 
     from xdub.render.assets import load_assets
     from xdub.render.processes import renderers
 
-    size = {"size": recipe.video.size, "crop_scale": recipe.video.crop_scale}
-    settings = {"frames": frames, "full_size": full_size, **size}
+    settings = {
+        "frames": frames,
+        "full_size": full_size,
+        "size": recipe.video.size,
+        "crop_scale": recipe.video.crop_scale,
+    }
     missing = [number for number in range(count) if not _folder(out, number).is_dir()]
     report(count - len(missing), count, "held-out clips")
     if not missing:
         return
     out.mkdir(parents=True, exist_ok=True)
-    load_assets()  # parse once, before everybody does
+    # The assets are parsed before the processes start, so that they are parsed once.
+    load_assets()
     workers = min(len(missing), len(os.sched_getaffinity(0)))
     with renderers(workers) as pool:
         jobs = [pool.submit(_render_case, _folder(out, number), seed, number, settings) for number in missing]
@@ -63,7 +70,7 @@ def render_cases(
             report(done, count, "held-out clips")
 
 
-def _render_case(folder: Path, seed: int, number: int, settings: dict) -> None:
+def _render_case(folder: Path, seed: int, number: int, settings: dict[str, Any]) -> None:
     from xdub.render.clips import HELD_OUT, TAKES, make_clips
 
     _write_case(folder, next(make_clips(seed, [HELD_OUT + number * TAKES], **settings)))
@@ -74,11 +81,12 @@ def _folder(out: Path, number: int) -> Path:
 
 
 def case_folders(out: Path) -> list[Path]:
+    """List the finished cases in order."""
     return sorted(out.glob("case[0-9]*"))
 
 
 def load_case(folder: Path, name: str) -> HeldOutClip:
-    """What `measure` needs, with the frames as a player decodes them."""
+    """Load a case, with the frames as a player decodes them."""
     with np.load(folder / "truth.npz") as data:
         truth = dict(data)
     shape = truth["mask_shape"]
@@ -98,6 +106,8 @@ def load_case(folder: Path, name: str) -> HeldOutClip:
 
 
 def _write_case(folder: Path, pair: RenderedPair) -> None:
+    old, new = pair.clip.opening, pair.twin.opening
+    assert old is not None and new is not None, "the opening of a rendered mouth is known"
     with atomic_folder(folder) as temporary:
         write_video(temporary / "source.mp4", pair.full, audio=pair.clip.audio, crf=CRF)
         write_video(temporary / "truth.mp4", pair.twin_full, audio=pair.twin.audio, crf=CRF)
@@ -110,13 +120,13 @@ def _write_case(folder: Path, pair: RenderedPair) -> None:
             truth_landmarks=pair.twin_landmarks,
             face_mask=np.packbits(pair.clip.face_mask),
             mask_shape=np.array(pair.clip.face_mask.shape),
-            old_opening=pair.clip.opening,
-            new_opening=pair.twin.opening,
+            old_opening=old,
+            new_opening=new,
         )
 
 
 def write_wav(path: Path, audio: np.ndarray) -> None:
-    """16 kHz mono PCM of float samples [N] in [-1, 1]."""
+    """Write float samples [N] in [-1, 1] as 16 kHz mono PCM."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)

@@ -1,4 +1,4 @@
-"""How much memory the demo really takes: all of its processes together, sampled while it runs."""
+"""Memory use of the demo, sampled over all of its processes while it runs."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ import time
 from collections.abc import Callable
 
 GB = 1e9
+"""Bytes of a gigabyte."""
 
 
 class Meter(threading.Thread):
-    """Samples the memory of this process and all below it until stopped; use as a context manager.
+    """Thread that samples the memory of this process and its descendants; use it as a context manager.
 
-    ``peak_gb`` adds up proportional set sizes (a page shared by k processes counts once), which is what a
-    machine must have; ``peak_rss_gb`` adds up resident sizes, in which Ray's workers count the same libraries
-    again and again.
+    ``peak_gb`` is the largest sum of proportional set sizes (a page shared by k processes counts once): the memory that
+    a machine must have. ``peak_rss_gb`` is the largest sum of resident sizes, in which the libraries of Ray's workers
+    count once per worker.
     """
 
     def __init__(self, interval: float = 1.0, peak_gb: float = 0.0, peak_rss_gb: float = 0.0) -> None:
         super().__init__(daemon=True, name="memory meter")
         self.on_peak: Callable[[], None] | None = None
+        """Function that is called after a sample that raised the peak by more than 2 %."""
         self.interval, self.peak_gb, self.peak_rss_gb = interval, peak_gb, peak_rss_gb
-        self._stop_asked = threading.Event()
+        self._stop_event = threading.Event()
 
     def __enter__(self) -> Meter:
         self.sample()
@@ -29,19 +31,20 @@ class Meter(threading.Thread):
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._stop_asked.set()
+        self._stop_event.set()
         self.join()
 
     def run(self) -> None:
+        """Sample until the context ends."""
         cost = 0.0
-        # Reading page tables takes time in proportion to memory: at most a fiftieth of a core goes there.
-        while not self._stop_asked.wait(max(self.interval, 50 * cost)):
+        # Reading page tables takes time in proportion to memory, so sampling is limited to a fiftieth of a core.
+        while not self._stop_event.wait(max(self.interval, 50 * cost)):
             start = time.thread_time()
             self.sample()
             cost = time.thread_time() - start
 
     def sample(self) -> None:
-        """Take one reading now."""
+        """Sample once, now."""
         import psutil
 
         me = psutil.Process()
@@ -50,13 +53,14 @@ class Meter(threading.Thread):
             try:
                 info = process.memory_full_info()
             except (psutil.NoSuchProcess, psutil.ZombieProcess):
-                continue  # ended between the listing and the reading
+                # The process ended between the listing and the reading.
+                continue
             except psutil.AccessDenied:
                 info = process.memory_info()
             pss += getattr(info, "pss", info.rss)
             rss += info.rss
-        higher = pss / GB > 1.02 * self.peak_gb  # worth telling
+        is_higher = pss / GB > 1.02 * self.peak_gb
         self.peak_gb = max(self.peak_gb, pss / GB)
         self.peak_rss_gb = max(self.peak_rss_gb, rss / GB)
-        if higher and self.on_peak is not None:
+        if is_higher and self.on_peak is not None:
             self.on_peak()

@@ -29,10 +29,10 @@ def headline(summary: Mapping[str, Any]) -> str:
     for metric in HELD_OUT:
         if goal := GOALS.get(metric.name):
             value = metric.text(summary["editor"][metric.name])
-            below = f"generator {metric.text(summary['generator'][metric.name])}; goal: {goal.text}"
+            generator = metric.text(summary["generator"][metric.name])
             cards.append(
                 f'<div class="card kpi"><b>{value}</b><span>{escape(metric.label)}</span>'
-                f"<em>{escape(below)}</em></div>"
+                f"<em>generator {generator}<br>goal: {escape(goal.text)}</em></div>"
             )
     return f'<section><div class="grid cols4">{"".join(cards)}</div></section>'
 
@@ -81,7 +81,7 @@ def losses_section(data: ReportData) -> str:
             Series(name="loss", y=smooth(values), x=steps),
         ]
         title = escape(PHASE_NAMES.get(phase, phase))
-        chart = line_chart(f"loss-{phase}", lines, x_label="step", y_label="loss", size=(7.6, 2.5))
+        chart = line_chart(f"loss-{phase}", lines, x_label="step", y_label="loss", size=(6.0, 2.2))
         cards.append(f'<div class="card"><h3>{title}</h3>{chart}</div>')
     lead = "Training loss of each phase in the order they ran: every step, and the running mean."
     if data.summary["warm_start"]:

@@ -1,4 +1,4 @@
-"""How much the demo does: sizes and steps that fit a quarter of an hour on two cores."""
+"""Sizes and steps of the demo that fit a quarter of an hour on two cores."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 WARM_MINUTES = 12.0
+"""Minutes of a demo that trains on from the shipped weights."""
 SCRATCH_MINUTES = 20.0
+"""Minutes of a demo that trains from random weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoPlan:
-    """Written into the demo's record when it begins; a restart reads it from there."""
+    """Sizes of one demo, written to its record when it begins; a restart reads them from the record."""
 
     recipe: str = "tiny"
+    """Name of the recipe that the overrides change."""
     overrides: tuple[str, ...] = ()
     """Recipe settings `section.key=value`, steps of the phases among them."""
     clips: int = 40
@@ -22,43 +25,49 @@ class DemoPlan:
     heldout: int = 10
     """Cases that are dubbed and measured."""
     heldout_frames: int = 57
+    """Length of a case."""
     silent: int = 4
-    """How many of them are also dubbed with silence."""
+    """Number of cases that are also dubbed with silence."""
     full_size: int = 256
-    """px of the held-out videos."""
+    """Side of the held-out videos in px."""
     pair_workers: int = 2
-    """Processes that make pairs."""
+    """Processes that generate pairs."""
     local: bool = False
-    """Train and make pairs in this process, without Ray."""
+    """Whether this process trains and generates pairs itself, without Ray."""
     expected: Mapping[str, float] = field(default_factory=dict)
-    """Stage -> seconds on two cores, for what is shown."""
+    """Stage -> expected seconds on two cores, for the display."""
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the plan as it is written to demo.json."""
         return {**asdict(self), "overrides": list(self.overrides)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DemoPlan:
-        return cls(**{**values, "overrides": tuple(values["overrides"])})
+        """Return the plan of a `to_dict`."""
+        fields: dict[str, Any] = {**values, "overrides": tuple(values["overrides"])}
+        return cls(**fields)
 
 
 STEP_SECONDS = {"generator": 1.3, "editor": 1.8, "lip": 1.9, "texture": 3.1}
-"""Of the tiny recipe on two cores."""
+"""Phase -> seconds of a training step of the tiny recipe on two cores."""
 START_SECONDS = 40.0
-"""Of a phase: processes, networks, the first batch."""
+"""Seconds that a phase needs to start: processes, networks, the first batch."""
 CLIP_SECONDS, PAIR_SECONDS = 1.4, 0.38
-"""A clip with its twin rendered by two processes; a pair made and judged by two workers."""
+"""Seconds to render a clip with its twin in two processes, and to generate and judge a pair with two workers."""
 PAIRS_PER_CLIP = 2.9
-"""Clip and twin dubbed by the generator, and exact pairs beside them."""
+"""Pairs of a clip: clip and twin dubbed by the generator, and exact pairs beside them."""
 SHARES = {"generator": 0.45, "editor": 0.39, "lip": 0.08, "texture": 0.08}
-"""Of the training time. From nothing, the generator has to learn first what a face is."""
+"""Phase -> share of the training time of a demo from scratch; its generator first has to learn what a face is."""
 WARM_STEPS = {"generator": 100, "editor": 100, "lip": 30, "texture": 30}
+"""Phase -> steps of a demo that starts from the shipped weights."""
 WARM_LR = {"generator": 1e-4, "editor": 1e-4, "lip": 5e-5, "texture": 5e-5}
-"""A trained model goes on gently: at the recipe's rate it would first forget."""
+"""Phase -> learning rate from the shipped weights; at the recipe's rate a trained model would first forget."""
 WARM_CLIPS, SCRATCH_CLIPS = 40, 72
+"""Rendered training clips from the shipped weights, and from scratch."""
 
 
 def default_plan(*, from_scratch: bool, minutes: float | None = None) -> DemoPlan:
-    """The plan of `xdub demo`. ``minutes`` on two cores bounds the whole journey; None: the usual time."""
+    """Return the plan of `xdub demo`. ``minutes`` on two cores bound the whole demo; None: the usual time."""
     clips = SCRATCH_CLIPS if from_scratch else WARM_CLIPS
     plan = DemoPlan(clips=clips)
     fixed = _fixed_seconds(plan)
@@ -73,7 +82,7 @@ def default_plan(*, from_scratch: bool, minutes: float | None = None) -> DemoPla
         rates = [f"phases.{phase}.lr={rate}" for phase, rate in WARM_LR.items()]
     settings = [f"phases.{phase}.steps={count}" for phase, count in steps.items()]
     settings += [f"phases.{phase}.warmup={min(50, count // 5)}" for phase, count in steps.items()]
-    # A kill may cost half a minute, not more.
+    # A checkpoint every 30 s, so that a kill costs half a minute.
     settings += [
         f"phases.{phase}.checkpoint_every={max(5, round(30 / STEP_SECONDS[phase]))}" for phase in steps
     ]
@@ -82,7 +91,7 @@ def default_plan(*, from_scratch: bool, minutes: float | None = None) -> DemoPla
 
 
 def _fixed_seconds(plan: DemoPlan) -> dict[str, float]:
-    """Each stage on two cores, training steps apart."""
+    """Return stage -> seconds on two cores, without the training steps."""
     dubbed = plan.heldout + plan.silent
     return {
         "render": 9 + plan.clips * CLIP_SECONDS,

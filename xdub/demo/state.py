@@ -1,8 +1,7 @@
-"""OUT/demo.json: with which flags a demo began, which stages are done, how long each took. It makes the demo
-restartable.
+"""The record of a demo, OUT/demo.json: its flags, its finished stages and their times. It makes the demo restartable.
 
-A stage is done once its entry says so; the entry is written after everything the stage left on disk. Time is
-kept while a stage runs, so that attempts that were killed count too.
+A stage is done once its entry is marked done, which happens after all files of the stage are written. Time is recorded
+while a stage runs, so killed attempts count, too.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from xdub.files.atomic import write_json
 from xdub.files.lock import exclusive
 
 FILE = "demo.json"
+"""Name of the record in OUT."""
 
 
 class DemoState:
@@ -32,9 +32,10 @@ class DemoState:
     @classmethod
     @contextmanager
     def open(cls, out: Path, *, flags: Mapping[str, Any], plan: Mapping[str, Any]) -> Iterator[DemoState]:
-        """Begin in an empty or new folder, or continue what was begun there with the same flags.
+        """Begin in an empty or new folder, or continue the demo that began there with the same flags.
 
-        Raises UserError: the folder holds something else, other flags, a damaged record, or a running demo.
+        Raises:
+            UserError: the folder holds something else, a demo with other flags, a damaged record, or a running demo.
         """
         out = Path(out)
         _refuse_foreign(out)
@@ -51,22 +52,24 @@ class DemoState:
 
     @property
     def plan(self) -> dict[str, Any]:
+        """Sizes and steps that the demo began with."""
         return self.record["plan"]
 
     def done(self, stage: str) -> bool:
+        """Return whether a stage is finished."""
         return bool(self.record["stages"].get(stage, {}).get("done"))
 
     def result(self, stage: str) -> dict[str, Any]:
-        """What the stage returned when it finished."""
+        """Return the values that a finished stage returned."""
         return self.record["stages"][stage]["result"]
 
     def seconds(self) -> dict[str, float]:
-        """Wall time of every stage so far, all attempts together."""
+        """Return the wall time of every stage so far, all attempts together."""
         return {name: entry["seconds"] for name, entry in self.record["stages"].items()}
 
     @contextmanager
     def running(self, stage: str, beat: float = 2.0) -> Iterator[None]:
-        """Counts the time of a stage, and writes it down every ``beat`` seconds."""
+        """Count the time of a stage, and record it every ``beat`` seconds."""
         entry = self.record["stages"].setdefault(stage, {"seconds": 0.0, "done": False, "result": {}})
         before, start, stop = entry["seconds"], time.monotonic(), threading.Event()
 
@@ -89,12 +92,13 @@ class DemoState:
             note()
 
     def finish(self, stage: str, result: Mapping[str, Any] | None) -> None:
+        """Mark a stage as done and record the values that it returned."""
         with self._lock:
             self.record["stages"][stage] |= {"done": True, "result": dict(result or {})}
             self._write()
 
     def note(self, **values: Any) -> None:
-        """Keep values beside the stages, e.g. the memory peak."""
+        """Record values beside the stages, e.g. the memory peak."""
         with self._lock:
             self.record.update(values)
             self._write()
@@ -104,7 +108,7 @@ class DemoState:
 
 
 def _refuse_foreign(out: Path) -> None:
-    """A folder that holds other things is not ours to write in, not even a lock."""
+    """Raise UserError if a folder without a record holds other files; not even a lock is written into it."""
     if not out.is_dir() or (out / FILE).is_file():
         return
     others = sorted(p.name for p in out.iterdir() if not p.name.startswith("."))

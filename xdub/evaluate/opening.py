@@ -1,72 +1,88 @@
-"""The demo's yardstick: mouth opening read from finished videos, and how far that reading can be trusted."""
+"""Read the mouth's opening from finished videos with the packaged network, and score that reading."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from xdub.evaluate.metrics.opening_corr import opening_corr
+from xdub.model.codec import Codec
 from xdub.perception.mouth_readout import MouthReadout
 
 
 class KnownClip(Protocol):
-    """What is read of a clip whose true opening is known."""
+    """The parts that are used of a clip whose true opening is known."""
 
-    frames: np.ndarray
-    """[F,H,W,3] uint8"""
-    landmarks: np.ndarray
-    """[F,68,2] px"""
-    opening: np.ndarray | None
-    """[F]"""
+    @property
+    def frames(self) -> np.ndarray:
+        """Pictures [F,H,W,3] uint8."""
+
+    @property
+    def landmarks(self) -> np.ndarray:
+        """Points of the face [F,68,2] in px."""
+
+    @property
+    def opening(self) -> np.ndarray | None:
+        """True mouth opening [F] in eye distances; None if unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadoutScores:
-    """Correlation over time of reading and truth: mean over clips, smallest of them, and the readings' mean
-    error.
-    """
+    """Agreement of readings with true openings over a set of clips."""
 
     mean: float
+    """Correlation over time, mean over clips."""
     worst: float
+    """Smallest correlation of a clip."""
     mean_error: float
+    """Mean absolute error of a reading, in eye distances."""
     clips: int
+    """Number of clips."""
 
 
 @lru_cache(maxsize=1)
 def packaged_readout() -> MouthReadout:
-    """The network in the package."""
+    """Load the network that ships with the package; it is loaded once."""
     return MouthReadout.shipped()
 
 
 def read_opening(frames: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """Mouth opening [F] float32 in eye distances, of frames [F,H,W,3] uint8 with landmarks [F,68,2] in their
-    px.
+    """Read the mouth opening [F] float32, in eye distances, of frames [F,H,W,3] uint8.
 
-    Of the landmarks only eyes and nose are used: those of the source video do for all of its dubbed
-    versions. Crops of about 80 px and full frames do alike. nan where the landmarks are.
+    Only eyes and nose of the landmarks [F,68,2] (px of the frames) are used, so the landmarks of a source video serve
+    all of its dubbed versions. Crops of about 80 px and full frames give the same reading. Frames with nan landmarks
+    are nan.
     """
     return packaged_readout().read(frames, landmarks)
 
 
-def round_trip(frames: np.ndarray, codec: Any) -> np.ndarray:
-    """Frames [F,H,W,3] uint8 after the codec; the last frame is repeated up to 4 k + 1 and dropped again."""
+def round_trip(frames: np.ndarray, codec: Codec) -> np.ndarray:
+    """Encode and decode frames [F,H,W,3] uint8; the last frame is repeated to a length that fits, and dropped again."""
     count = len(frames)
-    padded = np.concatenate([frames, np.repeat(frames[-1:], -(count - 1) % 4, axis=0)])
+    padded = np.concatenate([frames, np.repeat(frames[-1:], -(count - 1) % codec.geometry.time, axis=0)])
     video = torch.from_numpy(padded).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
     with torch.no_grad():
         decoded = codec.decode(codec.encode(video))[0, :, :count]
     return ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 3, 0).numpy()
 
 
-def score_readout(readout: MouthReadout, clips: Iterable[KnownClip], codec: Any = None) -> ReadoutScores:
-    """How well the readings of clips follow their true openings; with a codec, of their round trips."""
-    read, truth = [], []
+def score_readout(
+    readout: MouthReadout, clips: Iterable[KnownClip], codec: Codec | None = None
+) -> ReadoutScores:
+    """Compare the readings of clips with their true openings; with a codec, the readings of its round trips.
+
+    Clips without a true opening are not allowed: ValueError.
+    """
+    read: list[np.ndarray] = []
+    truth: list[np.ndarray] = []
     for clip in clips:
+        if clip.opening is None:
+            raise ValueError("a readout is scored on clips whose opening is known")
         frames = clip.frames if codec is None else round_trip(clip.frames, codec)
         read.append(readout.read(frames, clip.landmarks))
         truth.append(clip.opening)

@@ -1,1 +1,1 @@
-"""Training of the small networks that the package ships: codec, mouth readout, SyncNet."""
+"""Command lines that fit the small networks that ship with the package: codec, mouth readout, SyncNet."""

@@ -1,6 +1,6 @@
 """Fit the embedded linear codec: ``python -m xdub.fit.codec --data DS --out codec.safetensors``.
 
-Half of the patches are drawn from the mouth region, so that the few channels go where dubbing needs them.
+Patches of lips count more than others, so that the few channels describe what dubbing needs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from xdub.model.codec import LinearCodec
 def fit_linear_codec(
     videos: Iterable[tuple[np.ndarray, np.ndarray]], channels: int = 48, mouth_weight: float = 4.0
 ) -> LinearCodec:
-    """PCA over all patches of (frames [F, H, W, 3] uint8, lip mask [F, H, W] bool); lip patches count more."""
+    """Fit the principal components of all patches of videos: (frames [F, H, W, 3] uint8, lip mask [F, H, W] bool).
+
+    A patch with lips counts ``1 + mouth_weight`` times.
+    """
     time, space = CODEC_FACTORS["linear"]
     sizes = dict(p=space, q=space)
     patch = 3 * space**2
@@ -38,9 +41,8 @@ def fit_linear_codec(
         centred = video[:, :usable] - mean[:, None, None, None]
         single = rearrange(centred[:, ::time], "c t (h p) (w q) -> (t h w) (c p q)", **sizes)
         groups = rearrange(centred, "c (t s) (h p) (w q) -> (t h w) (c s p q)", s=time, **sizes)
-        lip = rearrange(lips[:usable].float(), "(t s) (h p) (w q) -> (t h w) (s p q)", s=time, **sizes).mean(
-            1
-        )
+        in_patches = rearrange(lips[:usable].float(), "(t s) (h p) (w q) -> (t h w) (s p q)", s=time, **sizes)
+        lip = in_patches.mean(1)
         weight = 1 + mouth_weight * (lip > 0.2).double()
         moments["first"].add(single, weight)
         moments["rest"].add(groups, weight)
@@ -68,7 +70,7 @@ class _Moments:
 
 
 def main() -> None:
-    """Command line of this module."""
+    """Run the command line of this module."""
     from xdub.data.shards import iter_clips
 
     parser = argparse.ArgumentParser(

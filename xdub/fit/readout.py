@@ -1,7 +1,7 @@
 """Train the packaged readout: ``python -m xdub.fit.readout --data DS --held-out DS2 --out FILE``.
 
-DS and DS2 are clip shards of ``xdub render``; the speakers of DS2 must not be in DS (its held-out range).
-Prints the correlations on DS2, of true frames and of the codec's round trip.
+DS and DS2 are clip shards of ``xdub render``; no speaker of DS2 (its held-out range) may be in DS. The command prints
+the correlations on DS2, of true frames and of the codec's round trip.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import argparse
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,36 +18,47 @@ from torch import Tensor
 
 from xdub.errors import UserError
 from xdub.evaluate.opening import KnownClip, round_trip, score_readout
+from xdub.model.codec import Codec
 from xdub.perception.mouth_readout import PATCH, MouthReadout, mouth_patches, shake
 from xdub.seeding import rng, stable_seed, torch_rng
 
-WIDE = 1.25  # margin around patches, room for shaking
+WIDE = 1.25
+"""Side of the patches that are cut, in patches: room for shaking them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Prepared:
-    """Wide patches of a clip, uint8 [V, F, 3, S, S] (V = 1, or 2 with the codec's round trip), and its
-    opening [F].
-    """
+    """A clip ready for training."""
 
     patches: Tensor
+    """Wide patches, uint8 [V, F, 3, S, S]: V = 1, or 2 with the codec's round trip."""
     opening: Tensor
+    """True opening [F]."""
 
 
 def train_readout(
     clips: Iterable[KnownClip],
     *,
-    codec: Any = None,
+    codec: Codec | None = None,
     steps: int = 2500,
     seed: int = 0,
     batch: tuple[int, int] = (8, 16),
     progress: Callable[[int, float], None] | None = None,
 ) -> MouthReadout:
-    """A readout in eval mode, frozen; batch: (clips, frames of each).
+    """Train a readout; it is returned frozen, in eval mode.
 
-    ``progress(step, loss)`` is called every 100 steps.
-    ``codec`` adds round-tripped pictures. Deterministic for a given seed, thread count and machine.
-    UserError if no clip has a known opening.
+    The result is deterministic for one seed, thread count and machine.
+
+    Args:
+        clips: clips with landmarks and true openings; others are ignored.
+        codec: adds round-tripped pictures.
+        steps: number of optimizer steps.
+        seed: seed of weights, batches and shaking.
+        batch: (clips, frames of each) in a step.
+        progress: called as ``progress(step, loss)`` every 100 steps.
+
+    Raises:
+        UserError: no clip has a known opening.
     """
     prepared = [item for clip in clips if (item := _prepare(clip, codec)) is not None]
     if not prepared:
@@ -74,24 +84,24 @@ def train_readout(
     return net.eval().requires_grad_(False)
 
 
-def _prepare(clip: KnownClip, codec: Any) -> _Prepared | None:
+def _prepare(clip: KnownClip, codec: Codec | None) -> _Prepared | None:
     if clip.opening is None:
         return None
     versions = [clip.frames] if codec is None else [clip.frames, round_trip(clip.frames, codec)]
     cut = [mouth_patches(frames, clip.landmarks, round(PATCH * WIDE), WIDE) for frames in versions]
-    known = cut[0][1]
-    if not known.any():
+    has_face = cut[0][1]
+    if not has_face.any():
         return None
-    patches = torch.from_numpy(np.stack([patches[known] for patches, _ in cut]))
+    patches = torch.from_numpy(np.stack([patches[has_face] for patches, _ in cut]))
     return _Prepared(
-        patches=patches.permute(0, 1, 4, 2, 3).contiguous(), opening=torch.from_numpy(clip.opening[known])
+        patches=patches.permute(0, 1, 4, 2, 3).contiguous(), opening=torch.from_numpy(clip.opening[has_face])
     )
 
 
 def _draw(
     prepared: list[_Prepared], random: np.random.Generator, clips: int, frames_of_each: int
 ) -> tuple[Tensor, Tensor]:
-    """Patches [clips * frames, 3, S, S] uint8 and their opening [clips, frames]."""
+    """Draw patches [clips * frames, 3, S, S] uint8 and their opening [clips, frames]."""
     patches, opening = [], []
     for i in random.integers(len(prepared), size=clips):
         item = prepared[i]
@@ -102,7 +112,7 @@ def _draw(
 
 
 def _loss(read: Tensor, opening: Tensor) -> Tensor:
-    """The value itself, and that it moves with the truth inside each clip; [clips, frames] both."""
+    """Add the error of the value and its lack of correlation inside each clip; both arguments are [clips, frames]."""
     value = F.smooth_l1_loss(read, opening, beta=0.05) / 0.05
     a, b = read - read.mean(1, keepdim=True), opening - opening.mean(1, keepdim=True)
     correlation = (a * b).sum(1) / ((a.square().sum(1) + 1e-4) * (b.square().sum(1) + 1e-4)).sqrt()
@@ -110,7 +120,7 @@ def _loss(read: Tensor, opening: Tensor) -> Tensor:
 
 
 def main() -> None:
-    """Command line of this module."""
+    """Run the command line of this module."""
     from xdub.config import load_recipe
     from xdub.data.shards import iter_clips
     from xdub.model.codec import load_codec
@@ -121,7 +131,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--held-out", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--recipe", default="tiny", help="its codec is the one of the round trips")
+    parser.add_argument("--recipe", default="tiny", help="recipe whose codec makes the round trips")
     parser.add_argument("--steps", type=int, default=2500)
     args = parser.parse_args()
     recipe = load_recipe(args.recipe)

@@ -1,7 +1,7 @@
 """Train and score the small SyncNet (command line: ``python -m xdub.fit.syncnet --data DS --out FILE``).
 
-Aligned pairs are positives; the same clip at another time, and other clips, are negatives. Half of the
-pictures have been through the codec, so that codec blur does not look like bad lips.
+Aligned pairs are positives; the same clip at another time, and other clips, are negatives. Half of the pictures have
+passed through the codec, so that its blur does not count as bad lips.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,56 +25,73 @@ from xdub.model.codec import Codec
 from xdub.perception.syncnet import FRAMES, SyncNet, SyncNetConfig
 from xdub.seeding import rng, stable_seed
 
-WINDOW = 13  # frames drawn from a clip at a time: nine visual windows, as the lip phase decodes them
-MIN_SHIFT = 4  # frames between windows that count as out of sync; closer ones share most of their sound
+WINDOW = 13
+"""Frames drawn from a clip at a time: nine visual windows, as many as the lip phase decodes."""
+MIN_SHIFT = 4
+"""Least distance, in frames, of windows that count as out of sync; closer ones share most of their sound."""
+MAX_LAG = 8
+"""Largest lag, in frames, at which speech and lips are compared."""
 
 
 class SpeakingClip(Protocol):
-    """What is read of a clip."""
+    """The parts that are used of a clip."""
 
-    frames: np.ndarray  # [F, H, W, 3] uint8 face crops
-    audio: np.ndarray  # [640 F] float32
+    @property
+    def frames(self) -> np.ndarray:
+        """Face crops [F, H, W, 3] uint8."""
+
+    @property
+    def audio(self) -> np.ndarray:
+        """Samples [640 F] float32, 16 kHz."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SyncScores:
-    """On clips: share of right answers on equally many aligned and misaligned pairs; share with the best lag at 0."""
+    """Scores of a SyncNet on a set of clips."""
 
     accuracy: float
+    """Share of right answers on equally many aligned and misaligned pairs."""
     lag_accuracy: float
-    """Of the lags -8 ... 8 frames, the cosine averaged over the clip is largest within one frame of 0."""
+    """Share of clips whose mean cosine over the lags -8 ... 8 frames is largest within one frame of 0."""
     aligned_cosine: float
+    """Mean cosine of aligned pairs."""
     misaligned_cosine: float
+    """Mean cosine of misaligned pairs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Prepared:
-    """Mouth patches uint8 [V, F, 3, p, p] (V = 1, or 2 with the codec's round trip) and padded audio rows [T, d]."""
+    """A clip ready for training."""
 
     patches: Tensor
+    """Mouth patches uint8 [V, F, 3, p, p]: V = 1, or 2 with the codec's round trip."""
     audio: Tensor
+    """Padded audio rows [T, d]."""
 
     @property
     def num_frames(self) -> int:
+        """Length F of the clip."""
         return self.patches.shape[1]
 
 
 def train_syncnet(
     clips: Sequence[SpeakingClip],
-    audio_encoder: Any,
+    audio_encoder: AudioEncoder,
     *,
-    codec: Any = None,
+    codec: Codec | None = None,
     steps: int = 600,
     seed: int = 0,
     batch: int = 24,
     cfg: SyncNetConfig | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> SyncNet:
-    """A SyncNet in eval mode, frozen, trained on clips of at least 13 frames.
+    """Train a SyncNet on clips of at least 13 frames; it is returned frozen, in eval mode.
 
-    ``codec`` (``encode``, ``decode``) adds round-tripped pictures. ``progress(step, loss)`` is called every
-    20 steps. Deterministic for a given seed, thread count and machine. UserError if there are fewer than
-    two usable clips.
+    The result is deterministic for one seed, thread count and machine. ``codec`` adds round-tripped pictures;
+    ``progress(step, loss)`` is called every 20 steps; ``batch`` is the number of clips in a step.
+
+    Raises:
+        UserError: there are fewer than two usable clips.
     """
     cfg = cfg or SyncNetConfig(audio_dim=audio_encoder.dim)
     with torch.random.fork_rng(devices=[]):
@@ -101,9 +118,13 @@ def train_syncnet(
 
 @torch.no_grad()
 def score_syncnet(
-    net: SyncNet, clips: Sequence[SpeakingClip], audio_encoder: Any, *, codec: Any = None
+    net: SyncNet,
+    clips: Sequence[SpeakingClip],
+    audio_encoder: AudioEncoder,
+    *,
+    codec: Codec | None = None,
 ) -> SyncScores:
-    """Scores on clips that were not trained on; with a codec, on its round trips."""
+    """Score a SyncNet on clips that it was not trained on; with a codec, on its round trips."""
     prepared = [_prepare(net, clip, audio_encoder, codec) for clip in clips]
     aligned, misaligned, best = [], [], []
     for i, item in enumerate(prepared):
@@ -118,7 +139,9 @@ def score_syncnet(
         if other is not item:
             shared = min(count, len(foreign))
             misaligned.append((picture[:shared] * foreign[:shared]).sum(-1))
-        by_lag = {lag: cosine.diagonal(lag).mean() for lag in range(-8, 9) if abs(lag) < count - 4}
+        by_lag = {
+            lag: cosine.diagonal(lag).mean() for lag in range(-MAX_LAG, MAX_LAG + 1) if abs(lag) < count - 4
+        }
         best.append(max(by_lag, key=by_lag.__getitem__))
     right, wrong = torch.cat(aligned), torch.cat(misaligned)
     hits = ((net.logits(right) > 0).float().mean() + (net.logits(wrong) <= 0).float().mean()) / 2
@@ -131,7 +154,7 @@ def score_syncnet(
 
 
 def _prepare(net: SyncNet, clip: SpeakingClip, audio_encoder: AudioEncoder, codec: Codec | None) -> _Prepared:
-    """Cut the mouth once; a codec sees the longest prefix of 4 k + 1 frames."""
+    """Cut the mouths of a clip; with a codec, of the longest prefix of the clip that fits it."""
     usable = len(clip.frames) if codec is None else codec.geometry.longest(len(clip.frames))
     video = (
         torch.from_numpy(np.ascontiguousarray(clip.frames[:usable])).permute(3, 0, 1, 2).float() / 127.5 - 1
@@ -151,7 +174,7 @@ def _unit(patches: Tensor) -> Tensor:
 
 
 def _draw(prepared: Sequence[_Prepared], batch: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Patches [B, 13, 3, p, p] of different clips, shaken and mirrored, with their audio [B, 34, d]."""
+    """Draw patches [B, 13, 3, p, p] of different clips, shaken and mirrored, with their audio rows [B, 34, d]."""
     patches, audio = [], []
     for i in random.choice(len(prepared), size=min(batch, len(prepared)), replace=False):
         item = prepared[i]
@@ -170,7 +193,7 @@ def _draw(prepared: Sequence[_Prepared], batch: int, random: np.random.Generator
 
 
 def _loss(net: SyncNet, patches: Tensor, audio: Tensor) -> Tensor:
-    """Pick the right sound among all of the batch, and say yes or no to single pairs."""
+    """Add the loss of picking the right sound from the batch and the loss of judging single pairs."""
     picture = rearrange(net.embed_patches(patches), "b n e -> (b n) e")
     sound = rearrange(net.embed_audio(audio, WINDOW), "b n e -> (b n) e")
     cosine = picture @ sound.T
@@ -178,18 +201,19 @@ def _loss(net: SyncNet, patches: Tensor, audio: Tensor) -> Tensor:
     index = torch.arange(len(cosine))
     distance = (index[:, None] - index[None]).abs()
     same_clip = (index[:, None] // windows) == (index[None] // windows)
-    too_close = same_clip & (distance > 0) & (distance < MIN_SHIFT)  # neither in sync nor out of it
+    # Windows this close are neither in sync nor out of it.
+    too_close = same_clip & (distance > 0) & (distance < MIN_SHIFT)
     logits = (10.0 * cosine).masked_fill(too_close, -1e4)
     contrast = (F.cross_entropy(logits, index) + F.cross_entropy(logits.T, index)) / 2
     answers = net.logits(cosine)
-    yes = F.softplus(-answers.diagonal()).mean()
-    no = F.softplus(answers[~(too_close | (distance == 0))]).mean()
-    hard = F.softplus(answers[same_clip & (distance >= MIN_SHIFT)]).mean()
-    return contrast + yes + (no + hard) / 2
+    aligned = F.softplus(-answers.diagonal()).mean()
+    misaligned = F.softplus(answers[~(too_close | (distance == 0))]).mean()
+    same_voice = F.softplus(answers[same_clip & (distance >= MIN_SHIFT)]).mean()
+    return contrast + aligned + (misaligned + same_voice) / 2
 
 
 def main() -> None:
-    """Command line of this module."""
+    """Run the command line of this module."""
     from xdub.config import load_recipe
     from xdub.data.shards import iter_clips
     from xdub.model.audio_encoder import load_audio_encoder

@@ -111,7 +111,7 @@ def line_chart(
     *,
     x_label: str = "",
     y_label: str = "",
-    size: tuple[float, float] = (7.6, 2.8),
+    size: tuple[float, float] = (6.0, 2.5),
 ) -> str:
     """Return the series as SVG for a page, or a note if no value is finite.
 
