@@ -42,7 +42,7 @@ def test_any_number_of_channels_is_averaged(media, tmp_path, channels):
 def test_samples_that_are_no_numbers_are_refused(media, tmp_path, value):
     samples = media.tone(0.5, 16000)
     samples[100] = value
-    with pytest.raises(UserError, match="a.wav: its sound holds samples that are no numbers"):
+    with pytest.raises(UserError, match="a.wav: its sound holds samples that are not numbers"):
         read_audio(media.wav("a.wav", samples, 16000))
 
 

@@ -1,6 +1,6 @@
-"""Video and audio files: the only place that opens, decodes, resamples, encodes or muxes them (PyAV inside).
+"""Video and audio files: the only package that opens, decodes, resamples, encodes or muxes them (with PyAV).
 
-Nothing here loads PyAV until a function is called.
+PyAV is imported by the first call, not by the import of this package.
 """
 
 from __future__ import annotations

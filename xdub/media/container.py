@@ -1,4 +1,4 @@
-"""Opening media files, with one clear line for everything that a user can get wrong."""
+"""Open media files, with a one-line error for every mistake that a user can make."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 STILL_FORMATS = ("image2", "_pipe")
+"""Parts of the names of FFmpeg's formats for still images."""
 
 
 @contextmanager
 def open_media(path: str | Path) -> Iterator[InputContainer]:
-    """Open a media file for reading; decoder errors inside the block become ``UserError`` naming the file.
+    """Open a media file for reading; decoder errors inside the block become a ``UserError`` that names the file.
 
     Raises:
-        UserError: missing, a directory, unreadable, empty, not media, or corrupt while reading.
+        UserError: the file is missing, a directory, unreadable, empty, not media, or corrupt.
     """
     import av
 
@@ -49,11 +50,10 @@ def open_media(path: str | Path) -> Iterator[InputContainer]:
 
 
 def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
-    """The first real video stream (cover art does not count).
+    """Return the first video stream; cover art does not count.
 
     Raises:
-        UserError: there is none (an audio file, an mp4 without video), a still image, or the file is cut
-            short.
+        UserError: the file has no video stream, is a still image, or is truncated.
     """
     from av.stream import Disposition
 
@@ -71,13 +71,20 @@ def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
 
 
 def has_audio(container: InputContainer) -> bool:
-    """Whether an audio stream that can be decoded exists."""
+    """Return True if the file has an audio stream that can be decoded."""
     return any(s.codec_context is not None for s in container.streams.audio)
 
 
+def seconds(ticks: int, stream: av.stream.Stream) -> float:
+    """Convert a timestamp of a stream to seconds."""
+    return float(ticks * stream.time_base) if stream.time_base is not None else 0.0
+
+
 def _check_whole(stream: av.stream.Stream, path: str | Path) -> None:
-    # A truncated file whose index comes first decodes to a clean early end: FFmpeg reports nothing. Its index
-    # does.
+    """Raise UserError if frames of the index lie behind the end of the file.
+
+    FFmpeg reports no error for a truncated file whose index comes first; decoding just ends early.
+    """
     size = Path(path).stat().st_size
     entries = stream.index_entries
     missing = sum(1 for entry in entries if entry.pos + entry.size > size)

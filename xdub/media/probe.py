@@ -1,4 +1,4 @@
-"""What a video file says about itself."""
+"""The facts of a video file, from its header and first frame."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xdub.media.container import has_audio, open_media, video_stream
+from xdub.errors import UserError
+from xdub.media.container import has_audio, open_media, seconds, video_stream
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -20,10 +21,14 @@ class VideoInfo:
     path: Path
     width: int
     height: int
-    fps: float  # average rate of the file; frames are read at a constant rate whatever it is
-    frames: int  # stored frames; counted from the duration where the container does not say
-    duration: float  # seconds
-    rotation: int  # degrees, counter-clockwise, already undone by the reader
+    fps: float
+    """Average rate of the file; the reader resamples to a constant rate."""
+    frames: int
+    """Number of stored frames, computed from the duration if the container has no count."""
+    duration: float
+    """Seconds."""
+    rotation: int
+    """Degrees, counter-clockwise; the reader undoes the rotation."""
     codec: str
     pixel_format: str
     has_audio: bool
@@ -35,10 +40,8 @@ def probe(path: str | Path) -> VideoInfo:
     """Read the header and the first frame of a video.
 
     Raises:
-        UserError: not a readable video (see ``xdub.media.container``), or no frame in it can be decoded.
+        UserError: the file is no readable video (see ``xdub.media.container``), or no frame can be decoded.
     """
-    from xdub.errors import UserError
-
     with open_media(path) as container:
         stream = video_stream(container, path)
         first = next(container.decode(stream), None)
@@ -47,7 +50,7 @@ def probe(path: str | Path) -> VideoInfo:
         width, height = display_size(first, stream.sample_aspect_ratio)
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         if stream.duration:
-            duration = float(stream.duration * stream.time_base)
+            duration = seconds(stream.duration, stream)
         elif container.duration:
             duration = container.duration / 1e6
         else:
@@ -70,7 +73,7 @@ def probe(path: str | Path) -> VideoInfo:
 
 
 def upright_size(frame: VideoFrame, pixel_aspect: Fraction | None) -> tuple[int, int]:
-    """(width, height) with square pixels, before rotation."""
+    """Return (width, height) with square pixels, before rotation."""
     if not pixel_aspect or pixel_aspect == 1:
         return frame.width, frame.height
     if pixel_aspect > 1:
@@ -79,6 +82,6 @@ def upright_size(frame: VideoFrame, pixel_aspect: Fraction | None) -> tuple[int,
 
 
 def display_size(frame: VideoFrame, pixel_aspect: Fraction | None) -> tuple[int, int]:
-    """(width, height) as a player shows the frame."""
+    """Return (width, height) as a player shows the frame."""
     width, height = upright_size(frame, pixel_aspect)
     return (height, width) if frame.rotation % 180 else (width, height)

@@ -1,4 +1,4 @@
-"""Video files to RGB frames at a constant rate."""
+"""Read video files as RGB frames at a constant rate."""
 
 from __future__ import annotations
 
@@ -17,51 +17,53 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-T = TypeVar("T")
-TIE = 1e-6  # seconds; absorbs rounding of timestamps that fall half-way between two frames
+Item = TypeVar("Item")
+TIE = 1e-6
+"""Seconds; absorbs rounding of timestamps that fall half-way between two frames."""
 
 
 def read_video(
     path: str | Path, *, fps: float = 25.0, max_frames: int | None = None, exact: bool = True
 ) -> Iterator[np.ndarray]:
-    """Frames of a video, upright, resampled to a constant rate by their timestamps (nearest frame in time).
+    """Yield the frames of a video, upright, resampled to a constant rate (nearest frame in time).
 
-    A generator that holds two decoded frames at a time, whatever the length. A repeated frame is yielded as
-    the same array, so treat arrays as read-only.
+    The generator holds two decoded frames at a time, whatever the length. A repeated frame is yielded as the same
+    array, so treat arrays as read-only.
 
     Args:
-        exact: False converts colours several times faster, one level too dark (46 dB): for detection only.
+        exact: False converts colours several times faster, one level too dark (46 dB), for detection only.
 
     Yields:
         uint8 RGB [H, W, 3].
 
     Raises:
-        UserError: at once for a file that cannot be opened as video; while iterating where its data are
-            corrupt.
+        UserError: the file cannot be opened as video (raised at the call), or its data are corrupt (while iterating).
     """
     if fps <= 0:
         raise UserError(f"fps must be positive, got {fps}")
-    probe(path)  # fail at the call, not at the first `next`
+    # Raise at the call, not at the first `next`.
+    probe(path)
     return _frames(Path(path), fps, max_frames, exact)
 
 
 def read_frames(path: str | Path, *, fps: float = 25.0, max_frames: int | None = None) -> np.ndarray:
-    """``read_video`` as one array uint8 [F, H, W, 3] (6 MB a frame at 1080p: meant for short clips)."""
+    """Read a short video as one array uint8 [F, H, W, 3]; a frame at 1080p takes 6 MB."""
     return np.stack(list(read_video(path, fps=fps, max_frames=max_frames)))
 
 
-def resample(timed: Iterable[tuple[float, float, T]], fps: float) -> Iterator[T]:
-    """Constant-rate sequence from (time, duration, item); output n is the item nearest to n / fps.
+def resample(timed: Iterable[tuple[float, float, Item]], fps: float) -> Iterator[Item]:
+    """Yield a constant-rate sequence from (time, duration, item); output n is the item nearest to n / fps.
 
-    Time counts from the first item; the output lasts ``round(total duration * fps)`` items, at least one.
+    Time counts from the first item. The output has ``round(total duration * fps)`` items, at least one.
     """
-    previous: tuple[float, float, T] | None = None
+    previous: tuple[float, float, Item] | None = None
     start, n = 0.0, 0
     for time, duration, item in timed:
         if previous is None:
             start = time
         else:
-            time = max(time, previous[0] + start)  # broken files step back: never go back in time
+            # Timestamps of broken files may decrease.
+            time = max(time, previous[0] + start)
             middle = (previous[0] + time - start) / 2
             while n / fps <= middle + TIE:
                 yield previous[2]
@@ -88,19 +90,21 @@ def _frames(path: Path, fps: float, max_frames: int | None, exact: bool) -> Iter
 
 
 def _timed(frames: Iterable[VideoFrame], stream: VideoStream) -> Iterator[tuple[float, float, VideoFrame]]:
+    """Yield (time, duration, frame), both in seconds; missing timestamps are extrapolated."""
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
     step = float(1 / rate)
     time = -step
     for n, frame in enumerate(frames):
         before, time = time, frame.time if frame.pts is not None else time + step
         if n and time > before:
-            step = time - before  # truer than the header's rate where a frame does not tell how long it lasts
-        duration = float(frame.duration * frame.time_base) if frame.duration else step
+            # The measured step is more accurate than the header's rate for frames without a duration.
+            step = time - before
+        duration = float(frame.duration * (frame.time_base or 0)) if frame.duration else step
         yield time, duration, frame
 
 
 def to_rgb(frame: VideoFrame, pixel_aspect: Fraction | None = None, *, exact: bool = True) -> np.ndarray:
-    """uint8 [H, W, 3], square pixels, rotation applied, colours by the frame's own matrix and range."""
+    """Convert to uint8 [H, W, 3] with square pixels, upright, by the frame's own colour matrix and range."""
     from av.video.reformatter import Interpolation
 
     width, height = upright_size(frame, pixel_aspect)
@@ -116,11 +120,15 @@ def to_rgb(frame: VideoFrame, pixel_aspect: Fraction | None = None, *, exact: bo
         threads=1,
     ).to_ndarray()
     turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(rgb, turns))  # narrow frames come with padded rows
+    # Rows of narrow frames are padded, so copy.
+    return np.ascontiguousarray(np.rot90(rgb, turns))
 
 
 def _matrix(frame: VideoFrame) -> str:
-    # AVCOL_SPC_*: 1 is BT.709, 5 and 6 are BT.601, 9 and 10 are BT.2020. Untagged: as players guess, by size.
-    known = {1: "ITU709", 4: "FCC", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M", 9: "BT2020", 10: "BT2020"}
+    """Return the colour matrix of a frame; an untagged frame gets the one that players assume for its size.
+
+    The keys are AVCOL_SPC_*: 1 is BT.709, 5 and 6 are BT.601, 9 and 10 are BT.2020.
+    """
+    matrices = {1: "ITU709", 4: "FCC", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M", 9: "BT2020", 10: "BT2020"}
     guess = "ITU709" if frame.width >= 1280 or frame.height > 576 else "ITU601"
-    return known.get(int(frame.colorspace), guess)
+    return matrices.get(int(frame.colorspace), guess)

@@ -1,4 +1,4 @@
-"""RGB frames and sound to a video file that any player opens."""
+"""Write RGB frames and sound to a video file that any player opens."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import OutputContainer
     from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
 
 SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv")
+"""File types that can be written."""
 AAC_FRAME = 1024
-# x264's macroblock tree reads memory that it never wrote: equal frames then give unequal files.
+"""Samples of one AAC frame."""
 REPEATABLE = {"x264-params": "mbtree=0"}
+"""x264's macroblock tree reads uninitialised memory; without it equal frames give equal files."""
 
 
 def write_video(
@@ -32,21 +35,21 @@ def write_video(
     crf: int = 18,
     preset: str = "veryfast",
 ) -> int:
-    """H.264 (yuv420p, BT.709) with AAC, whole or not at all; returns the frame count.
+    """Write H.264 (yuv420p, BT.709) with AAC atomically; return the frame count.
 
-    Frames are taken one by one, so a generator of any length does. Sound is cut, or filled with silence, to
-    the exact length of the picture. An odd width or height grows by one pixel (edge repeated): 4:2:0 needs
-    even sizes.
+    Frames are read one by one, so a generator of any length works. Sound is cut, or filled with silence, to the exact
+    length of the picture. An odd width or height grows by one pixel (the edge is repeated), because 4:2:0 needs even
+    sizes.
 
     Args:
         frames: uint8 RGB [H, W, 3], all of one size.
-        audio: float32 mono [N] in [-1, 1] at ``audio_rate`` Hz, or None for a silent film.
+        audio: float32 mono [N] in [-1, 1] at ``audio_rate`` Hz, or None for no sound track.
         crf: x264 quality, 0 (lossless) to 51.
         preset: x264 speed; "veryfast" writes 1080p at about the rate it plays on two cores.
 
     Raises:
-        UserError: no frames, unknown file type, folder missing or not writable, disk full.
-        ValueError: a frame of another size or dtype.
+        UserError: there is no frame, the file type is unknown, the folder is missing or read-only, or the disk is full.
+        ValueError: a frame has another size or dtype.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
@@ -65,24 +68,25 @@ def write_video(
         _setup(video, first, "yuv420p")
         sound = container.add_stream("aac", rate=audio_rate, layout="mono") if audio is not None else None
         track = _samples(audio)
-        count, placed = 0, 0
+        count, written = 0, 0
         for frame in _checked(first, frames):
             picture = to_yuv(_even(frame), "yuv420p")
             picture.pts, picture.time_base = count, 1 / rate
             container.mux(video.encode(picture))
             count += 1
-            if sound is not None:  # keeps sound and picture side by side in the file
+            # Sound and picture lie side by side in the file.
+            if sound is not None:
                 whole = int(count / rate * audio_rate) // AAC_FRAME * AAC_FRAME
-                placed = _encode_audio(container, sound, track, placed, whole)
+                written = _encode_audio(container, sound, track, written, whole)
         if sound is not None:
-            _encode_audio(container, sound, track, placed, round(count / rate * audio_rate))
+            _encode_audio(container, sound, track, written, round(count / rate * audio_rate))
             container.mux(sound.encode(None))
         container.mux(video.encode(None))
     return count
 
 
 def to_yuv(frame: np.ndarray, pixel_format: str) -> VideoFrame:
-    """RGB [H, W, 3] to a BT.709 limited-range frame, rounded accurately."""
+    """Convert RGB [H, W, 3] to a BT.709 limited-range frame, rounded accurately."""
     import av
     from av.video.reformatter import Interpolation
 
@@ -98,7 +102,8 @@ def to_yuv(frame: np.ndarray, pixel_format: str) -> VideoFrame:
     )
 
 
-def _setup(video, first: np.ndarray, pixel_format: str) -> None:
+def _setup(video: VideoStream, first: np.ndarray, pixel_format: str) -> None:
+    """Set size, pixel format and colour tags (BT.709) of a stream."""
     video.height, video.width = (side + side % 2 for side in first.shape[:2])
     video.pix_fmt = pixel_format
     context = video.codec_context
@@ -106,6 +111,8 @@ def _setup(video, first: np.ndarray, pixel_format: str) -> None:
 
 
 def _checked(first: np.ndarray, rest: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield all frames; ValueError for one that differs from the first in size or dtype."""
+
     def check(n: int, frame: np.ndarray) -> np.ndarray:
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.shape != first.shape:
             raise ValueError(f"frame {n}: expected uint8 {first.shape}, got {frame.dtype} {frame.shape}")
@@ -117,6 +124,7 @@ def _checked(first: np.ndarray, rest: Iterator[np.ndarray]) -> Iterator[np.ndarr
 
 
 def _even(frame: np.ndarray) -> np.ndarray:
+    """Repeat the last row or column of an odd-sized frame."""
     height, width = frame.shape[:2]
     if height % 2 == 0 and width % 2 == 0:
         return frame
@@ -124,6 +132,7 @@ def _even(frame: np.ndarray) -> np.ndarray:
 
 
 def _samples(audio: np.ndarray | None) -> np.ndarray:
+    """Return the samples in [-1, 1]; ValueError if they are not mono."""
     if audio is None:
         return np.zeros(0, np.float32)
     audio = np.asarray(audio, np.float32)
@@ -135,7 +144,7 @@ def _samples(audio: np.ndarray | None) -> np.ndarray:
 def _encode_audio(
     container: OutputContainer, sound: AudioStream, track: np.ndarray, begin: int, end: int
 ) -> int:
-    """Encode samples [begin, end) of the track, silence behind its end; returns ``end``."""
+    """Encode samples [begin, end) of the track, with silence behind its end; return ``end``."""
     import av
 
     for start in range(begin, end, AAC_FRAME):
