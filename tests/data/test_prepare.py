@@ -153,7 +153,7 @@ def track(known: np.ndarray, side: float = 100.0, cuts: tuple[int, ...] = ()) ->
     return FaceTrack(
         landmarks68=points,
         landmarks478=None,
-        found=known,
+        detected=known,
         faces=known.astype(int),
         cuts=starts,
         height=400,

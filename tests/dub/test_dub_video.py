@@ -49,7 +49,7 @@ def one_face(monkeypatch: pytest.MonkeyPatch) -> None:
         return FaceTrack(
             landmarks68=landmarks,
             landmarks478=np.full((count, 478, 3), np.nan, np.float32),
-            found=known,
+            detected=known,
             faces=known.astype(int),
             cuts=np.zeros(count, bool),
             height=height,
@@ -141,7 +141,7 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(tmp_path, bundle_
         return FaceTrack(
             landmarks68=np.full((5, 68, 2), np.nan, np.float32),
             landmarks478=np.full((5, 478, 3), np.nan, np.float32),
-            found=np.zeros(5, bool),
+            detected=np.zeros(5, bool),
             faces=np.zeros(5, int),
             cuts=np.zeros(5, bool),
             height=80,

@@ -27,7 +27,7 @@ def _track(landmarks: np.ndarray, cuts: tuple[int, ...] = ()) -> FaceTrack:
     return FaceTrack(
         landmarks68=landmarks,
         landmarks478=mesh,
-        found=known,
+        detected=known,
         faces=known.astype(int),
         cuts=marks,
         height=400,

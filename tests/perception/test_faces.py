@@ -38,7 +38,7 @@ def put(background: np.ndarray, head: np.ndarray, x: int, y: int, size: int) -> 
 def test_landmarks_lie_on_the_rendered_truth_and_the_lips_are_read(tracker, heads):
     for pair in heads:
         track = tracker.track(pair.full)
-        assert track.found.all() and not track.cuts.any() and (track.height, track.width) == (256, 256)
+        assert track.detected.all() and not track.cuts.any() and (track.height, track.width) == (256, 256)
         unit = eye_distance(pair.full_landmarks).mean()
         off = np.linalg.norm(track.landmarks68 - pair.full_landmarks, axis=-1) / unit
         assert off[:, 36:48].mean() < 0.05 and off[:, 48:].mean() < 0.08
@@ -47,7 +47,7 @@ def test_landmarks_lie_on_the_rendered_truth_and_the_lips_are_read(tracker, head
 
 def test_a_tight_crop_of_80_px_is_enough(tracker, heads):
     track = tracker.track(heads[0].clip.frames)
-    assert track.found.all()
+    assert track.detected.all()
     assert np.corrcoef(mouth_opening(track.landmarks68), heads[0].clip.opening)[0, 1] > 0.85
 
 
@@ -56,7 +56,7 @@ def test_a_small_face_in_a_tall_full_hd_picture_is_found_and_followed(tracker, h
     pair, size = heads[0], 240  # the face itself is half of that
     frames = (put(background, head, 600 + 4 * n, 1300, size) for n, head in enumerate(pair.full[:8]))
     track = tracker.track(frames)
-    assert track.found.all()
+    assert track.detected.all()
     expected = pair.full_landmarks[:8] * (size / 256) + (600, 1300)
     expected[..., 0] += 4 * np.arange(8)[:, None]
     assert np.abs(track.landmarks68 - expected)[:, 36:48].mean() < 4
@@ -67,7 +67,7 @@ def test_where_no_face_is_none_is_found(tracker):
     noise = [rng.integers(0, 255, (240, 320, 3), dtype=np.uint8) for _ in range(2)]
     for frames in ([wall(540, 960)] * 3, noise):
         track = tracker.track(frames)
-        assert not track.found.any() and not track.known.any() and np.isnan(track.landmarks68).all()
+        assert not track.detected.any() and not track.has_face.any() and np.isnan(track.landmarks68).all()
     assert len(tracker.track([])) == 0
 
 
@@ -77,8 +77,8 @@ def test_short_gaps_are_bridged_long_ones_are_not(tracker, heads):
     frames[5:8], frames[12:20] = blurred, blurred
     track = tracker.track(frames)
     assert not track.cuts.any()
-    assert not track.found[5:8].any() and track.known[5:8].all()
-    assert not track.known[12:20].any() and track.found[20:].all()
+    assert not track.detected[5:8].any() and track.has_face[5:8].all()
+    assert not track.has_face[12:20].any() and track.detected[20:].all()
 
 
 def test_of_two_faces_the_larger_is_followed_even_when_the_other_comes_close(tracker, heads):
@@ -89,7 +89,7 @@ def test_of_two_faces_the_larger_is_followed_even_when_the_other_comes_close(tra
         frames.append(put(frame, heads[1].full[n], 720 - 20 * n if n < 5 else 640, 200, 180))
     track = tracker.track(frames)
     centre = track.landmarks68[:, 36:48].mean(axis=1)
-    assert track.found.all() and (np.abs(centre[:, 0] - 480) < 60).all()
+    assert track.detected.all() and (np.abs(centre[:, 0] - 480) < 60).all()
 
 
 def test_after_a_cut_the_next_shot_is_searched_anew(tracker, heads):
@@ -97,7 +97,7 @@ def test_after_a_cut_the_next_shot_is_searched_anew(tracker, heads):
     shots = [put(dark, head, 20, 20, 256) for head in heads[0].full[:6]]
     shots += [put(light, head, 320, 120, 256) for head in heads[1].full[:6]]
     track = tracker.track(shots)
-    assert np.flatnonzero(track.cuts).tolist() == [6] and track.found.all()
+    assert np.flatnonzero(track.cuts).tolist() == [6] and track.detected.all()
     assert (track.landmarks68[:6, 30, 0] < 280).all() and (track.landmarks68[6:, 30, 0] > 320).all()
 
 
@@ -118,7 +118,7 @@ def test_a_drawn_face_is_a_face(tracker):
         cv2.ellipse(picture, (x, 96), (20, 6), 0, 180, 360, (70, 40, 20), 4, cv2.LINE_AA)
     cv2.line(picture, (128, 128), (122, 156), (200, 160, 130), 3, cv2.LINE_AA)
     cv2.ellipse(picture, (128, 183), (24, 8), 0, 0, 360, (200, 80, 80), -1, cv2.LINE_AA)
-    assert tracker.track([picture]).found.all()
+    assert tracker.track([picture]).detected.all()
 
 
 def test_bridging_is_linear_within_a_shot_only():

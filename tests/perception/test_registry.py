@@ -66,7 +66,7 @@ def make_weight(wheels: Path, content: bytes = CONTENT, pinned: bytes = CONTENT)
         size=len(pinned),
         sha256=sha(pinned),
         licence="MIT",
-        what="a test",
+        purpose="a test",
         sources=(source,),
     )
 

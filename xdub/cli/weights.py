@@ -64,6 +64,6 @@ def _print(statuses: Iterable[WeightStatus]) -> None:
     for status in statuses:
         weight = status.weight
         print(f"{weight.role}: {status.state}" + (f", {status.path}" if status.path else ""))
-        print(f"    {weight.what}")
+        print(f"    {weight.purpose}")
         print(f"    {weight.file}, {weight.size / 1e6:.1f} MB, {weight.licence}")
         print(f"    source: {', or '.join(str(source) for source in weight.sources)}")

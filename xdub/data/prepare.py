@@ -146,7 +146,7 @@ def find_spans(track: FaceTrack, recipe: Recipe) -> list[Span]:
     Raises:
         Rejected: there is no such run; the check is the last one that no run passed.
     """
-    has_face = track.known
+    has_face = track.has_face
     if not has_face.any():
         raise Rejected("face", 0.0, 1.0, "no face in any frame")
     needed, least = shortest_clip(recipe), MIN_SIDE * recipe.video.size
@@ -202,7 +202,7 @@ def find_clips(
         raise Rejected("sound", loudness, MIN_SOUND, "the sound is silent")
     with FaceTracker() as tracker:
         track = tracker.track(read_video(path, fps=FPS, exact=False))
-    return find_spans(track, recipe), track.known, audio
+    return find_spans(track, recipe), track.has_face, audio
 
 
 def cut_crops(path: Path, recipe: Recipe, spans: Sequence[Span]) -> Iterator[tuple[int, Span, np.ndarray]]:

@@ -39,7 +39,7 @@ class FaceRun:
 
 def find_runs(track: FaceTrack, index: np.ndarray, crop_scale: float) -> list[FaceRun]:
     """Runs on the time line of the output, whose frame n shows frame ``index[n]`` of the tracked video."""
-    known = track.known[index]
+    known = track.has_face[index]
     starts_shot = _breaks(track, index)
     runs = []
     begin = None
@@ -62,7 +62,7 @@ def _breaks(track: FaceTrack, index: np.ndarray) -> np.ndarray:
     before, after = index[:-1], index[1:]
     # A cut marks the first frame of a shot; played backwards it lies on its other side.
     breaks[1:] = track.cuts[np.maximum(before, after)] & (before != after)
-    known = track.known
+    known = track.has_face
     if known.any():
         boxes = np.full((len(track), 3), np.nan)
         boxes[known] = crop_boxes(track.landmarks68, smooth=0)[known]

@@ -1,7 +1,7 @@
-"""Finding faces in one picture with MediaPipe's face landmarker, however small they are in it.
+"""Search for faces of any size in one picture with MediaPipe's face landmarker.
 
-The detector inside sees 128 px and short range, so a face must fill a fair part of what it is shown: pictures are
-searched whole, then with a border (faces that fill the picture), then in overlapping tiles (faces far away).
+Its detector reads 128 px at short range, so a face must fill a fair part of its input. A picture is therefore searched
+as a whole, then with a border (for faces that fill the picture), then in overlapping tiles (for distant faces).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -17,16 +17,24 @@ from xdub.errors import UserError
 from xdub.perception.quiet import without_chatter
 from xdub.perception.registry import fetch
 
-INPUT = 256  # px; the landmark network sees 256, so a crop of a face needs no more
+if TYPE_CHECKING:
+    from mediapipe.tasks.python.vision import FaceLandmarker
+
+INPUT = 256
+"""Side of the landmarker's input, px; the landmark network reads no more."""
 MAX_FACES = 5
-MIN_FACE = 16  # px from ear to ear; less is noise
-TILE_PARTS = (2, 3.5)  # tiles as fractions of the shorter side of the picture
-MIN_TILE = 96  # px
+"""Largest number of faces in one window."""
+MIN_FACE = 16
+"""Smallest width of a face, px; below it detections are noise."""
+TILE_PARTS = (2, 3.5)
+"""Shorter side of the picture over the side of a tile, for two passes."""
+MIN_TILE = 96
+"""Smallest side of a tile, px."""
 
 
 @dataclass(frozen=True)
-class Window:
-    """A square of the picture: top left corner and side in px; may stick out."""
+class SearchWindow:
+    """A square of the picture, top left corner and side in px; it may extend beyond the picture."""
 
     x: int
     y: int
@@ -39,7 +47,7 @@ class FaceSearch:
     Use as a context manager, or call ``close``.
 
     Raises:
-        UserError: the weights (role ``face_landmarker``) or the package mediapipe cannot be had.
+        UserError: the weights (role ``face_landmarker``) or the package mediapipe are missing.
     """
 
     def __init__(self, confidence: float = 0.5) -> None:
@@ -47,12 +55,11 @@ class FaceSearch:
         with without_chatter():
             self._task = _create_task(model, confidence)
             self._close = weakref.finalize(self, _shut, self._task)
-            self.in_window(
-                np.zeros((INPUT, INPUT, 3), np.uint8), Window(0, 0, INPUT)
-            )  # it starts at its first use
+            # The landmarker starts at its first use, and prints then.
+            self.in_window(np.zeros((INPUT, INPUT, 3), np.uint8), SearchWindow(0, 0, INPUT))
 
-    def in_window(self, picture: np.ndarray, window: Window) -> list[np.ndarray]:
-        """Meshes [478, 3] (px of the picture) of the faces in a window of a picture uint8 [H, W, 3]."""
+    def in_window(self, picture: np.ndarray, window: SearchWindow) -> list[np.ndarray]:
+        """Find faces in a window of a picture uint8 [H, W, 3]; return their meshes [478, 3] in px of the picture."""
         from mediapipe import Image, ImageFormat
 
         image = Image(image_format=ImageFormat.SRGB, data=_cut(picture, window))
@@ -65,27 +72,29 @@ class FaceSearch:
         return faces
 
     def in_picture(self, picture: np.ndarray, *, thorough: bool = True) -> list[np.ndarray]:
-        """All faces of a picture, largest first; ``thorough`` goes on to tiles where the whole shows none."""
+        """Find all faces of a picture, largest first; ``thorough`` searches tiles if the whole picture shows none."""
         height, width = picture.shape[:2]
-        looks = [[window] for window in _whole(height, width)]
+        passes = [[window] for window in _whole(height, width)]
         if thorough:
             sides = [int(min(height, width) / part) for part in TILE_PARTS]
-            looks += [_tiles(height, width, side) for side in sides if side >= MIN_TILE]
-        for windows in looks:
-            seen = [face for window in windows for face in self.in_window(picture, window)]
-            faces = [self.confirm(picture, face, strict=len(windows) > 1) for face in _distinct(seen)]
-            if found := _distinct([face for face in faces if face is not None]):
-                return found
+            passes += [_tiles(height, width, side) for side in sides if side >= MIN_TILE]
+        for windows in passes:
+            detected = [face for window in windows for face in self.in_window(picture, window)]
+            faces = [self.confirm(picture, face, strict=len(windows) > 1) for face in _distinct(detected)]
+            if confirmed := _distinct([face for face in faces if face is not None]):
+                return confirmed
         return []
 
     def confirm(self, picture: np.ndarray, mesh: np.ndarray, *, strict: bool = False) -> np.ndarray | None:
-        """The face as its own window shows it; None if it is not there again when framed closer or wider (strict: and).
+        """Measure a face again in its own window; None if a closer or wider window (strict: both) does not show it.
 
-        Patterns that look like a face in one framing do not in another, and a small face is only then measured well.
+        A pattern that looks like a face in one window does not in another. A small face is measured well only in its
+        own window.
         """
-        for least in (0.05, 0.5):  # twice: from far away, the first measure may be far off
-            again = self.in_window(picture, face_window(mesh))
-            best = max(again, key=lambda other: overlap(other, mesh), default=None)
+        # The first measurement of a distant face may be far off, so repeat it.
+        for least in (0.05, 0.5):
+            faces = self.in_window(picture, face_window(mesh))
+            best = max(faces, key=lambda other: overlap(other, mesh), default=None)
             if best is None or overlap(best, mesh) < least:
                 return None
             mesh = best
@@ -94,6 +103,7 @@ class FaceSearch:
         return mesh if (min if strict else max)(same) > 0.6 else None
 
     def close(self) -> None:
+        """Free the landmarker."""
         self._close()
 
     def __enter__(self) -> Self:
@@ -103,16 +113,16 @@ class FaceSearch:
         self.close()
 
 
-def face_window(mesh: np.ndarray, margin: float = 2.0) -> Window:
-    """The square around a face, ``margin`` times its larger extent: what the detector likes to see."""
+def face_window(mesh: np.ndarray, margin: float = 2.0) -> SearchWindow:
+    """Return the square around a face, ``margin`` times its larger extent; the detector works best at 2."""
     low, high = mesh[:, :2].min(axis=0), mesh[:, :2].max(axis=0)
     side = max(8, round(float((high - low).max()) * margin))
     x, y = (low + high) / 2 - side / 2
-    return Window(round(float(x)), round(float(y)), side)
+    return SearchWindow(round(float(x)), round(float(y)), side)
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of the boxes around two meshes."""
+    """Return the intersection over union of the boxes around two meshes."""
     low = np.maximum(a[:, :2].min(axis=0), b[:, :2].min(axis=0))
     high = np.minimum(a[:, :2].max(axis=0), b[:, :2].max(axis=0))
     common = float(np.prod(np.clip(high - low, 0, None)))
@@ -120,26 +130,28 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
     return common / max(total - common, 1e-6)
 
 
-def _whole(height: int, width: int) -> list[Window]:
+def _whole(height: int, width: int) -> list[SearchWindow]:
+    """Return a square around the whole picture, and a larger one."""
     long = max(height, width)
     wide = round(1.5 * long)
     return [
-        Window((width - long) // 2, (height - long) // 2, long),
-        Window((width - wide) // 2, (height - wide) // 2, wide),
+        SearchWindow((width - long) // 2, (height - long) // 2, long),
+        SearchWindow((width - wide) // 2, (height - wide) // 2, wide),
     ]
 
 
-def _tiles(height: int, width: int, side: int) -> list[Window]:
-    # Half a tile of overlap: a face of up to half a tile is whole in one of them.
+def _tiles(height: int, width: int, side: int) -> list[SearchWindow]:
+    """Return tiles that overlap by half, so that one of them contains any face of up to half a tile."""
+
     def starts(length: int) -> np.ndarray:
         count = max(1, int(np.ceil((length - side) / (side / 2))) + 1)
         return np.linspace(0, length - side, count).round().astype(int)
 
-    return [Window(int(x), int(y), side) for y in starts(height) for x in starts(width)]
+    return [SearchWindow(int(x), int(y), side) for y in starts(height) for x in starts(width)]
 
 
 def _distinct(faces: list[np.ndarray]) -> list[np.ndarray]:
-    """Largest first, each face once."""
+    """Sort faces by size, largest first, and drop duplicates."""
     kept: list[np.ndarray] = []
     for face in sorted(faces, key=lambda mesh: -float(np.ptp(mesh[:, 1]))):
         if all(overlap(face, other) < 0.3 for other in kept):
@@ -147,17 +159,16 @@ def _distinct(faces: list[np.ndarray]) -> list[np.ndarray]:
     return kept
 
 
-def _cut(picture: np.ndarray, window: Window) -> np.ndarray:
-    """The window as [INPUT, INPUT, 3], shrunk by area or enlarged; grey outside the picture."""
+def _cut(picture: np.ndarray, window: SearchWindow) -> np.ndarray:
+    """Return the window as [INPUT, INPUT, 3], shrunk by area or enlarged; grey outside the picture."""
     import cv2
 
-    if (
-        window.side > 4 * INPUT
-    ):  # a border around a large picture costs a copy: shrink by a whole number first
+    # A border around a large picture costs a copy, so shrink it by a whole number first.
+    if window.side > 4 * INPUT:
         step = window.side // (2 * INPUT)
         height, width = (length // step for length in picture.shape[:2])
         picture = _resize(picture[: height * step, : width * step], (width, height))
-        window = Window(round(window.x / step), round(window.y / step), round(window.side / step))
+        window = SearchWindow(round(window.x / step), round(window.y / step), round(window.side / step))
     height, width = picture.shape[:2]
     left, top = max(0, window.x), max(0, window.y)
     right, bottom = min(width, window.x + window.side), min(height, window.y + window.side)
@@ -182,14 +193,16 @@ def _resize(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC)
 
 
-def _shut(task) -> None:
+def _shut(task: FaceLandmarker) -> None:
     try:
         task.close()
-    except RuntimeError:  # the interpreter is ending and the thread that could close it is gone
-        task._handle = None  # else MediaPipe's destructor tries again and prints a traceback
+    except RuntimeError:
+        # The interpreter is ending, and the thread that could close the task is gone. Without this MediaPipe's
+        # destructor tries again and prints a traceback.
+        task._handle = None
 
 
-def _create_task(model: Path, confidence: float):
+def _create_task(model: Path, confidence: float) -> FaceLandmarker:
     try:
         from mediapipe.tasks.python import BaseOptions
         from mediapipe.tasks.python.vision import FaceLandmarker, FaceLandmarkerOptions

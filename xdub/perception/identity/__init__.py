@@ -1,1 +1,1 @@
-"""Face embedders behind one interface."""
+"""Face embedders with one interface (`base.Identity`)."""

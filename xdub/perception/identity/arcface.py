@@ -1,7 +1,7 @@
-"""ArcFace's residual network (Deng et al. 2019), for a checkpoint that the user brings: 512-d, 112 px.
+"""ArcFace's residual network (Deng et al. 2019) for a user's checkpoint: 512-d, 112 px.
 
-Reads the ``backbone.pth`` layout of the public ArcFace training code at any depth (r18 to r200). Those weights are for
-non-commercial research only, so none are fetched.
+The loader reads the ``backbone.pth`` layout of the public ArcFace training code at any depth (r18 to r200). The public
+weights are for non-commercial research only, so they are not downloaded.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from xdub.perception.landmarks import eye_centres
 from xdub.perception.mouth import ARCFACE_112
 
 WIDTHS = (64, 128, 256, 512)
+"""Channels of the four stages."""
 
 
-class Block(nn.Module):
-    """Normalise first, two convolutions, add the input."""
+class ArcFaceBlock(nn.Module):
+    """Residual block: normalisation, two convolutions, sum with the input."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -37,12 +38,13 @@ class Block(nn.Module):
             self.downsample = nn.Sequential(shrink, nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map [N, C, H, W] to [N, outputs, H / stride, W / stride]."""
         y = self.prelu(self.bn2(self.conv1(self.bn1(x))))
         return self.bn3(self.conv2(y)) + (x if self.downsample is None else self.downsample(x))
 
 
 class ArcFaceIdentity(Identity):
-    """``depths`` are the numbers of blocks of the four stages: (3, 4, 14, 3) for r50, (3, 13, 30, 3) for r100."""
+    """512-d embedding; ``depths`` are the blocks of the four stages, (3, 4, 14, 3) for r50, (3, 13, 30, 3) for r100."""
 
     name = "arcface"
     chip_size = 112
@@ -56,7 +58,10 @@ class ArcFaceIdentity(Identity):
         self.prelu = nn.PReLU(64)
         inputs = 64
         for number, (width, depth) in enumerate(zip(WIDTHS, depths, strict=True), start=1):
-            blocks = [Block(inputs, width, 2), *(Block(width, width, 1) for _ in range(depth - 1))]
+            blocks = [
+                ArcFaceBlock(inputs, width, 2),
+                *(ArcFaceBlock(width, width, 1) for _ in range(depth - 1)),
+            ]
             self.add_module(f"layer{number}", nn.Sequential(*blocks))
             inputs = width
         self.bn2 = nn.BatchNorm2d(512)
@@ -65,11 +70,12 @@ class ArcFaceIdentity(Identity):
 
     @staticmethod
     def anchors(landmarks68: np.ndarray) -> np.ndarray:
-        """Eyes, tip of the nose, corners of the mouth."""
+        """Return eyes, tip of the nose and corners of the mouth, [N, 5, 2]."""
         left, right = eye_centres(landmarks68)
         return np.stack([left, right, landmarks68[:, 30], landmarks68[:, 48], landmarks68[:, 54]], axis=1)
 
     def embed_chips(self, chips: Tensor) -> Tensor:
+        """Map aligned faces [N, 3, 112, 112] in [0, 1] to [N, 512]."""
         x = self.prelu(self.bn1(self.conv1(chips * 2 - 1)))
         for number in range(1, 5):
             x = self.get_submodule(f"layer{number}")(x)
@@ -77,10 +83,10 @@ class ArcFaceIdentity(Identity):
 
     @classmethod
     def load(cls, path: Path) -> ArcFaceIdentity:
-        """From a state dict (.pth, .pt, read without running its code; or .safetensors).
+        """Load a state dict: .safetensors, or .pth and .pt, which are read without executing code in them.
 
         Raises:
-            UserError: missing, unreadable, or another network's weights.
+            UserError: the file is missing, unreadable, or has another network's weights.
         """
         state = _read(path)
         blocks = [
@@ -107,5 +113,6 @@ def _read(path: Path) -> dict[str, Tensor]:
 
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the two readers say of a damaged or foreign file
+    # The two readers raise many types of errors for damaged or foreign files.
+    except Exception as error:
         raise UserError(f"{path}: cannot be read as weights ({str(error).splitlines()[0]})") from error

@@ -10,13 +10,13 @@ from xdub.perception.identity.base import Identity
 
 
 def load_identity(config: PerceptionConfig, crop_scale: float = 1.0) -> Identity:
-    """The embedder that a recipe names, in eval mode, on the CPU.
+    """Load the embedder that a recipe names, in eval mode, on the CPU.
 
     Args:
         crop_scale: the recipe's ``video.crop_scale``, for faces that are embedded without landmarks.
 
     Raises:
-        UserError: its weights cannot be had, or are of another network.
+        UserError: its weights are missing or of another network.
     """
     if config.identity == "dlib":
         from xdub.perception.identity.dlib import DlibIdentity
