@@ -1,4 +1,4 @@
-"""The Ray that everything here runs on: the cluster we are in, the one that RAY_ADDRESS names, or one of our own."""
+"""The Ray that everything here runs on: the cluster of this job, the one that RAY_ADDRESS names, or one of our own."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ import os
 import secrets
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from xdub.runtime_env import on_a_cluster, prepare_environment
 
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
 OBJECT_STORE_BYTES = 400_000_000
+"""Shared memory of a Ray of our own."""
 STARTS = 3
+"""Attempts to start it."""
 
 
 def ensure_ray(cpus: int = 1) -> bool:
-    """Connect, unless Ray is connected already: True if this call did it.
+    """Connect to Ray; return False if this process is connected already.
 
     A Ray of our own has at least ``cpus`` logical CPUs, and two more than the machine: training workers must leave
     some for the data actors, or both wait for ever. ``XDUB_WORKER_LOGS=1`` shows what workers print, here and in a job.
@@ -43,7 +48,7 @@ def ensure_ray(cpus: int = 1) -> bool:
             )
             return True
         except Exception as error:
-            # On a busy machine Ray's processes may need longer than the 30 s it gives them.
+            # On a busy machine Ray's processes may need longer than the 30 s that Ray waits for them.
             if attempt == STARTS or "timed out during startup" not in str(error):
                 raise
             ray.shutdown()
@@ -51,14 +56,15 @@ def ensure_ray(cpus: int = 1) -> bool:
 
 
 def _worker_logs() -> bool:
+    """Whether this process prints what workers print."""
     return bool(os.environ.get("XDUB_WORKER_LOGS"))
 
 
 def ensure_token() -> None:
-    """A token for what Ray starts here: made once for this user, and read by nobody else.
+    """Create the token that protects the Rays of this user, unless it exists; only this user can read it.
 
-    Ray would make one, for others to read, and two that start at once on a new machine would each make their own and
-    then refuse themselves.
+    Ray would create a token that others can read. Two Rays that start at once on a new machine would each create their
+    own and then refuse each other.
     """
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
         return
@@ -69,23 +75,40 @@ def ensure_token() -> None:
     descriptor, name = tempfile.mkstemp(dir=path.parent)
     with os.fdopen(descriptor, "w") as file:
         file.write(secrets.token_hex(32))
-    with contextlib.suppress(FileExistsError):  # another process was first: its token is the one
+    with contextlib.suppress(FileExistsError):  # another process was first, so its token counts
         os.link(name, path)
     os.unlink(name)
 
 
-def hush(data: Any) -> None:
-    """A Ray Data set that tells of its start, end and settings in Ray's log files alone; errors are still shown."""
+def hush(data: Dataset) -> None:
+    """Send notices about the start, end and settings of a data set to Ray's log files only; errors are still shown."""
     data.context.enable_progress_bars = False
     for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(
-            handler, logging.StreamHandler
-        ):  # the terminal's; the session's file has a handler of its own
+        # The stream handler prints to the terminal; the session's file has a handler of its own.
+        if isinstance(handler, logging.StreamHandler):
             handler.setLevel(logging.ERROR)
 
 
 def draining_nodes() -> set[str]:
-    """Ids of machines that have been told to go, such as reclaimed spot instances."""
+    """Return the ids of machines that are about to leave, such as reclaimed spot instances."""
+    import ray
+    from ray.autoscaler.v2.sdk import get_cluster_status
+
+    status = get_cluster_status(ray.get_runtime_context().gcs_address)
+    nodes = [*status.active_nodes, *status.idle_nodes]
+    return {node.node_id for node in nodes if node.node_id and node.node_status == "DRAINING"}
+
+
+def autoscaler_limits() -> dict[str, float]:
+    """Return the most of each resource that the cluster's autoscaler may start; {} without an autoscaler.
+
+    Ray has no public access to these limits, so this one place uses a private function of Ray 2.56 to 2.60.
+    """
     import ray
 
-    return set(ray._private.state.state.get_draining_nodes() or ())
+    try:
+        return ray._private.state.state.get_max_resources_from_cluster_config() or {}
+    except AttributeError as error:
+        raise RuntimeError(
+            f"Ray {ray.__version__} keeps its autoscaler's limits elsewhere than Ray 2.56 to 2.60; install one of those"
+        ) from error

@@ -7,6 +7,7 @@ from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -23,7 +24,6 @@ from xdub.train.engine import Engine
 from xdub.train.meters import GlobalStep, RankStep
 from xdub.train.networks import build_loss_context, build_model
 from xdub.train.phases import get_phase
-from xdub.train.quick_start import replaced
 from xdub_kernels import dispatch
 from xdub_kernels.attention import cores
 
@@ -163,7 +163,7 @@ def obstacle(impl: str, case: Case, device: torch.device) -> str | None:
 def chosen(impl: str, device: torch.device) -> AbstractContextManager[object]:
     """Within it, `auto` in the model means this implementation."""
     if impl == "reference":
-        return replaced(dispatch, "HAVE_TRITON", False)
+        return patch.object(dispatch, "HAVE_TRITON", False)
     return nullcontext() if device.type == "cuda" else dispatch.rehearsing_gpu()  # the latter: interpreted
 
 

@@ -111,43 +111,6 @@ def test_a_killed_worker_costs_an_attempt_and_changes_nothing(small, clips, whol
     assert [r["attempt"] for r in read_lines(result.folder / "steps.jsonl")] == [1, 1, 2, 2, 2, 2]
 
 
-def test_a_killed_workers_place_is_taken_by_a_process_that_was_kept_for_it(
-    small, clips, whole, tmp_path: Path
-) -> None:
-    log = str(tmp_path / "log")
-
-    def kill_once(model, context):
-        import json
-        import os
-        import signal
-        import time
-
-        import numpy as np
-        import torch.distributed as dist
-
-        from xdub.train.supervise.spares import running
-
-        first, end = not os.path.exists(log), time.monotonic() + 240
-        dist.barrier()
-        if dist.get_rank() == 1 and first:
-            while len(running()) < 2 and time.monotonic() < end:
-                time.sleep(0.1)
-            with open(log, "w") as file:
-                print(json.dumps(running()), file=file)
-            os.kill(os.getpid(), signal.SIGKILL)
-        if not first:
-            with open(log, "a") as file:
-                print(json.dumps([os.getpid()]), file=file)
-        return np.zeros((2, 2, 3), np.uint8)
-
-    recipe = small(*TWO_WORKERS, "train.sample_every=3")
-    result = train_phase("generator", recipe, clips, tmp_path, sampler=kill_once, progress=quiet)
-    assert (result.status, result.attempts) == ("finished", 2)
-    assert curve(result.folder) == curve(whole.folder)
-    spares, *ranks = [json.loads(line) for line in Path(log).read_text().splitlines()]
-    assert len(spares) == 2 and sorted(pid for line in ranks[:2] for pid in line) == spares
-
-
 def test_a_users_mistake_in_a_worker_is_told_once_and_not_tried_again(small, clips, tmp_path: Path) -> None:
     def mistaken(model, context):
         from xdub.errors import UserError

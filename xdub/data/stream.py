@@ -136,14 +136,11 @@ class RayStream(Stream):
         actors: tuple[int, int] = (1, 2),
         actor_cpus: float = 0.25,
         actor_gpus: float = 0.0,
-        actor_environment: dict[str, str] | None = None,
         prefetch: int = 2,
         chunk_batches: int = 4096,
         cache_bytes: int = ACTOR_CACHE_BYTES,
     ) -> None:
-        """``actor_environment``: variables of the actors' processes; the others are this process's."""
         super().__init__(spec, cursor=cursor, steps=steps)
-        self._environment = actor_environment or {}
         self.actors, self.actor_cpus, self.actor_gpus = actors, actor_cpus, actor_gpus
         self.prefetch, self.chunk_batches, self.cache_bytes = prefetch, chunk_batches, cache_bytes
 
@@ -190,7 +187,6 @@ class RayStream(Stream):
                 compute=ActorPoolStrategy(min_size=self.actors[0], max_size=self.actors[1]),
                 num_cpus=self.actor_cpus,
                 num_gpus=self.actor_gpus,
-                runtime_env={"env_vars": self._environment},
             )
             batches = data.iter_batches(batch_size=size, batch_format="numpy", prefetch_batches=self.prefetch)
             try:

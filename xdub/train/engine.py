@@ -19,9 +19,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from xdub.errors import UserError
-from xdub.train.quick_start import AdamW, leave_dynamo_out, replaced, without
 from xdub.train.schedule import lr_at
-from xdub.train.state.fragments import MOMENTS, find_fragments, refresh_weights, set_adam_step
+from xdub.train.state.fragments import MOMENTS, find_fragments, full_shape, refresh_weights, set_adam_step
 from xdub.train.state.pieces import ShardedState, write_shard
 
 if TYPE_CHECKING:
@@ -80,15 +79,13 @@ class Engine:
             raise UserError(f"train.optimizer={train.optimizer!r}: only 'adamw' is available")
         if train.compile:
             model.compile()
-        else:
-            leave_dynamo_out()
         trained = [p for p in model.parameters() if p.requires_grad]
         decayed, free = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
         groups = [
             {"params": decayed, "weight_decay": train.weight_decay},
             {"params": free, "weight_decay": 0.0},
         ]
-        optimizer = AdamW([g for g in groups if g["params"]], lr=train.lr, fused=True)
+        optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=train.lr, fused=True)
         buffers = {name: value.clone() for name, value in model.named_buffers()}
         exact = {}
         if train.precision != "fp32":
@@ -137,13 +134,14 @@ class Engine:
         else:
             self._ds.step()
             self.grad_norm = float(self._ds.get_global_grad_norm())
-            if self._ds.optimizer.overflow:  # the same on all ranks
+            if not self._ds.was_step_applied():  # the same on all ranks
                 return False
         self.global_step += 1
         if self._ema:
             # A young average forgets its start.
             decay = min(self._train.ema, self.global_step / (self.global_step + 10))
-            torch._foreach_lerp_(self._ema, [f.master[f.share] for f in self._fragments], 1 - decay)
+            for f, average in zip(self._fragments, self._ema, strict=True):
+                average.lerp_(f.master[f.share], 1 - decay)
         return True
 
     def save(self, folder: Path) -> None:
@@ -178,7 +176,7 @@ class Engine:
         full = {}
         for name, value in self._gathered(ema=ema and bool(self._ema)):
             if self.rank == 0:
-                full[name] = value.cpu().view(_shape(self._trained[name]))
+                full[name] = value.cpu().view(full_shape(self._trained[name]))
         return full
 
     @contextmanager
@@ -208,7 +206,7 @@ class Engine:
         mine = {f.name: (f.share_start, value) for f, value in zip(self._fragments, values, strict=True)}
         device = self._ds.device
         for name, p in self._trained.items():
-            whole = torch.zeros(math.prod(_shape(p)), device=device)
+            whole = torch.zeros(math.prod(full_shape(p)), device=device)
             if name in mine:
                 start, value = mine[name]
                 whole[start : start + value.numel()] = value
@@ -222,30 +220,26 @@ def _plain(train: TrainConfig) -> bool:
     return train.zero_stage == 0 and train.precision == "fp32"
 
 
-def _shape(p: nn.Parameter) -> torch.Size:
-    """Of the whole parameter: under ZeRO-3, `p` itself is empty."""
-    return getattr(p, "ds_shape", p.shape)
-
-
 def import_deepspeed(device: torch.device) -> Any:
-    """The package, without what we do not use."""
+    """Return the package, quiet, and on a CPU without the one extension that it would compile."""
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    with without("mlflow"):
-        import deepspeed
-    from deepspeed.ops.op_builder.all_ops import ALL_OPS
-    from deepspeed.runtime import compiler
-    from deepspeed.runtime.zero.utils import ZERO_SUPPORTED_OPTIMIZERS
+    import deepspeed
 
-    if AdamW not in ZERO_SUPPORTED_OPTIMIZERS:
-        ZERO_SUPPORTED_OPTIMIZERS.append(AdamW)
-    with replaced(compiler, "compile", lambda *_, **__: lambda function: function):
-        import deepspeed.runtime.zero.muon.original_muon  # ZeRO 1-3 do, and it compiles itself
-    import deepspeed.module_inject.auto_ep_layer  # `initialize` does: spares do it before
-
-    # None of its compiled ops is used. Unless told so, it probes for all of them with the compiler (seconds, and noise
-    # on stderr), and on a CPU builds deepspeed_shm_comm for 45 s where plain gloo does the same.
-    deepspeed.ops.__compatible_ops__ = dict.fromkeys([*ALL_OPS, "deepspeed_not_implemented"], False)
-    deepspeed.utils.logging.logger.setLevel(logging.WARNING)
+    if device.type == "cpu":
+        _compile_nothing()
+    deepspeed.utils.logger.setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     return deepspeed
+
+
+def _compile_nothing() -> None:
+    """Keep DeepSpeed from compiling its collectives over shared memory, for a minute where plain gloo does the same."""
+    from deepspeed.accelerator import set_accelerator
+    from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
+
+    class Accelerator(CPU_Accelerator):
+        def create_op_builder(self, op_name: str) -> Any:
+            return None if op_name == "ShareMemCommBuilder" else super().create_op_builder(op_name)
+
+    set_accelerator(Accelerator())

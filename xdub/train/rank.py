@@ -42,7 +42,6 @@ from xdub.train.show.samples import StripSampler
 from xdub.train.state.checkpoint import Checkpoints
 from xdub.train.state.export import export
 from xdub.train.state.records import SKIPPED, CommittedSteps, SkippedBatches
-from xdub.train.supervise.spares import OTHER_ENVIRONMENT, Spares
 from xdub.train.supervise.watchdog import Watchdog
 from xdub.train.trainer import Sampler, Trainer
 
@@ -77,23 +76,15 @@ class TrainJob:
     """Model FLOPs of one optimizer step, for MFU; None where no rank has a GPU."""
 
 
-def run_in_ray(config: dict[str, TrainJob]) -> None:
-    """Train function of Ray's TorchTrainer."""
-    job, context = config["job"], RayContext()
+def run_in_ray(job: TrainJob) -> None:
+    """Run one worker of a Ray ``TorchTrainer``; a watchdog ends it when it makes no progress."""
+    context = RayContext()
     spare = ((os.cpu_count() or 1) - context.local_world_size) // context.local_world_size
-    make_stream = functools.partial(
-        RayStream, actors=(1, max(1, spare // 2)), actor_environment=OTHER_ENVIRONMENT
-    )
+    make_stream = functools.partial(RayStream, actors=(1, max(1, spare // 2)))
     seconds = recipe_from_dict(job.recipe).for_phase(job.phase).hang_seconds
     report = Path(job.folder) / f"hang-{time.strftime('%Y%m%dT%H%M%S')}-rank{context.rank}.txt"
-    spares = Spares(context.local_world_size, context.device.type, first=context.local_rank == 0)
-    with spares, Watchdog(seconds, report) as watchdog:
-
-        def beat() -> None:
-            watchdog.beat()
-            spares.beat()
-
-        train_rank(job, context, make_stream, beat)
+    with Watchdog(seconds, report) as watchdog:
+        train_rank(job, context, make_stream, watchdog.beat)
 
 
 def run_here(job: TrainJob) -> None:

@@ -1,4 +1,4 @@
-"""How many workers a run gets, and when it is better to start anew."""
+"""How many workers a run gets, and when a restart is better."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_fixed_run_takes_all_or_nothing() -> None:
     ("leaving", "capacity", "expected"),
     [
         (set(), 2, None),
-        ({"b"}, 1, "1 of its machines will be taken away"),
+        ({"b"}, 1, "1 of its machines will be reclaimed"),
         ({"elsewhere"}, 2, None),
         (set(), 4, "there is room for 4 workers now, not 2"),
         (set(), 3, None),  # three do not divide the batch

@@ -58,6 +58,11 @@ def set_adam_step(fragments: list[Fragment], step: int) -> None:
         adam_state(fragment.optimizer, fragment.flat)["step"].fill_(step)
 
 
+def full_shape(p: nn.Parameter) -> torch.Size:
+    """Return the shape of the whole parameter: under ZeRO-3, `p` itself is empty."""
+    return getattr(p, "ds_shape", p.shape)
+
+
 def find_fragments(ds: Any, trained: dict[str, nn.Parameter], rank: int, world_size: int) -> list[Fragment]:
     """The fragments of this rank, in the order of ``trained`` (name -> parameter of the DeepSpeed engine ``ds``)."""
     optimizer = ds.optimizer

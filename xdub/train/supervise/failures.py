@@ -1,77 +1,108 @@
-"""What ended a worker group, whether another one may help, and how often that was so without getting on."""
+"""Judge what ended a worker group, and count how often that happened without progress."""
 
 from __future__ import annotations
 
+import json
+import re
 import time
+import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from xdub.errors import UserError
 from xdub.files.lines import LineFile, read_lines
 from xdub.train.state.checkpoint import newest_step
 
+if TYPE_CHECKING:
+    from ray.train import TrainingFailedError
+
 FAILURES = "failures.jsonl"
-"""{time, step (of the newest checkpoint), failure} of every lost worker group."""
+"""One line for every lost worker group: {time, step (of the newest checkpoint), failure}."""
+
+USER, NO_BATCH, MACHINERY, CONNECTION, DEFECT = "user", "no batch", "machinery", "connection", "defect"
+"""Kinds of a rank's exception."""
 
 
 class Failures:
-    """The failures of a phase since a driver began to look; shared with Ray's controller through their file."""
+    """The failures of a phase since this object was created."""
 
-    def __init__(self, folder: Path, since: int | None = None) -> None:
-        """``since``: so many older records don't count; all that are there if not given."""
-        self.path, self._checkpoints = folder / FAILURES, folder / "checkpoints"
-        self.since = self.count() if since is None else since
+    def __init__(self, folder: Path) -> None:
+        """``folder``: OUT/<phase>. Failures of earlier drivers stay in the file but do not count."""
+        self._path, self._checkpoints = folder / FAILURES, folder / "checkpoints"
+        self._earlier = sum(1 for _ in read_lines(self._path))
 
-    def count(self) -> int:
-        """Records there are."""
-        return sum(1 for _ in read_lines(self.path))
-
-    def note(self, failure: str) -> None:
-        """One more."""
-        file = LineFile(self.path)
+    def record(self, failure: str) -> None:
+        """Append one failure, with the newest checkpoint's step."""
+        file = LineFile(self._path)
         file.append({"time": time.time(), "step": newest_step(self._checkpoints), "failure": failure})
         file.close()
 
     def in_a_row(self) -> int:
-        """Failures at the newest checkpoint: a run that gets on between them is not in trouble."""
+        """Count the failures since the newest checkpoint: a run that writes checkpoints between them is healthy."""
         step = newest_step(self._checkpoints)
-        return sum(record["step"] == step for record in list(read_lines(self.path))[self.since :])
-
-    def texts(self) -> list[str]:
-        """In order."""
-        return [record["failure"] for record in list(read_lines(self.path))[self.since :]]
+        return sum(record["step"] == step for record in list(read_lines(self._path))[self._earlier :])
 
 
-def judge(error: Exception) -> str:
-    """A line about lost machinery, or UserError (RuntimeError: a defect) for what another attempt would only repeat.
+class RankError(Exception):
+    """A rank's exception as one line of JSON {kind, message, traceback}.
 
-    ``error``: Ray Train's, with the failures of its workers or of its controller.
+    Some versions of Ray pass on an exception of a train function as the text of its traceback, so the facts must be in
+    that text.
     """
-    from ray.data.exceptions import ExecutionTimeoutError
 
-    failures = getattr(error, "worker_failures", None) or {0: getattr(error, "controller_failure", error)}
-    causes = {rank: getattr(failure, "_base_exc", failure) for rank, failure in sorted(failures.items())}
-    for cause in causes.values():
-        if isinstance(cause, UserError):
-            raise cause from None
-    if any(isinstance(cause, ExecutionTimeoutError) for cause in causes.values()):
+
+def rank_failure(error: Exception) -> RankError:
+    """Return what a rank raises in place of ``error``; call it in the handler of ``error``."""
+    facts = {"kind": _kind(error), "message": str(error), "traceback": traceback.format_exc()}
+    return RankError(json.dumps(facts))
+
+
+def judge(error: TrainingFailedError) -> str:
+    """Return one line about lost machinery. UserError or RuntimeError (a defect) where a retry would only repeat it."""
+    failures = getattr(error, "worker_failures", None)
+    if not failures:
+        cause = getattr(error, "controller_failure", error)
+        return f"the worker group could not be run ({type(cause).__name__}: {_first_line(cause)})"
+    facts = {rank: _facts(failure) for rank, failure in sorted(failures.items())}
+    for fact in facts.values():
+        if fact["kind"] == USER:
+            raise UserError(fact["message"])
+    if any(fact["kind"] == NO_BATCH for fact in facts.values()):
         return "no batch was made for minutes, the machine may be overloaded"
-    for rank, cause in causes.items():
-        if not _is_machinery(cause):
-            traceback = getattr(failures[rank], "_traceback_str", str(cause))
-            raise RuntimeError(f"worker {rank} failed:\n{traceback}") from None
-    lost = [rank for rank, cause in causes.items() if not _is_broken_connection(cause)]
-    return f"lost worker {', '.join(map(str, lost or causes))}"
+    for rank, fact in facts.items():
+        if fact["kind"] == DEFECT:
+            raise RuntimeError(f"worker {rank} failed:\n{fact['traceback']}")
+    lost = [rank for rank, fact in facts.items() if fact["kind"] != CONNECTION]
+    return f"lost worker {', '.join(map(str, lost or facts))}"
 
 
-def _is_machinery(cause: BaseException) -> bool:
-    """Dead processes and nodes, and what their peers see of it."""
+def _facts(failure: Exception) -> dict[str, str]:
+    """Return what a rank reported of its exception. Without a report its process died, or Ray lost contact with it."""
+    if isinstance(failure, RankError):
+        return json.loads(str(failure))
+    reports = re.findall(rf"^{__name__}\.RankError: (.+)$", str(failure), flags=re.MULTILINE)
+    return json.loads(reports[-1]) if reports else {"kind": MACHINERY}
+
+
+def _kind(error: Exception) -> str:
+    """Classify a rank's exception."""
     from ray.exceptions import RayError
-    from ray.train.v2._internal.exceptions import RayTrainError
 
-    return isinstance(cause, (RayError, RayTrainError, ConnectionError)) or _is_broken_connection(cause)
+    if isinstance(error, UserError):
+        return USER
+    if type(error).__name__ == "ExecutionTimeoutError":  # Ray Data's; older versions have none
+        return NO_BATCH
+    if isinstance(error, RuntimeError) and _is_broken_connection(error):
+        return CONNECTION
+    return MACHINERY if isinstance(error, (RayError, ConnectionError)) else DEFECT
 
 
-def _is_broken_connection(cause: BaseException) -> bool:
-    text = f"{type(cause).__name__}: {cause}"
+def _is_broken_connection(error: Exception) -> bool:
+    """Whether this is what a rank sees of a dead peer."""
+    text = f"{type(error).__name__}: {error}"
     signs = ("gloo", "NCCL", "Connection", "closed by", "Broken pipe", "DistBackendError")
-    return isinstance(cause, RuntimeError) and any(sign in text for sign in signs)
+    return any(sign in text for sign in signs)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "")

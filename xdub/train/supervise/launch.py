@@ -1,8 +1,8 @@
-"""The supervisor: runs a job's workers with Ray Train, or in this process, and again after whatever is not the user's.
+"""Supervise a job: run its workers with Ray Train, or in this process, and restart them after lost machinery.
 
-One worker group is one *attempt*. It ends with the phase, with a failure, or because it was asked to stop: by the user
-(SIGTERM, SIGINT), or by the watch over the cluster, when a machine is about to be taken away or more are there. After a
-first failure Ray's controller replaces it (worker_group.py); everything else is decided here.
+One worker group is one *attempt*. An attempt ends with the phase, with a failure, or after a stop request. A stop is
+requested by the user (SIGTERM, SIGINT), or by the watch over the cluster, when a machine is about to be reclaimed or
+more machines have arrived.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import TypeAlias
 
 from xdub.config import TrainConfig, recipe_from_dict
 from xdub.errors import UserError
@@ -29,14 +30,18 @@ from xdub.train.supervise.worker_group import fit
 from xdub.train.trainer import STOP_FILE
 
 MAX_FAILURES = 4
-"""Failures in a row without a new checkpoint after which a run is given up. Failures that cost less are survived."""
+"""Failures in a row without a new checkpoint after which a run fails; with checkpoints between them it never does."""
 
 BACK_OFF_SECONDS = (0.0, 2.0, 10.0)
+"""Pause before the next attempt, after the first, second and third failure in a row."""
 USER = "the user asked for it"
+"""Content of the stop file when the user requests the stop."""
+
+SignalHandler: TypeAlias = Callable[[int, FrameType | None], object] | int | None
 
 
 def run_job(job: TrainJob, *, local: bool) -> int:
-    """Run to the end or to a stop request; the number of attempts it took. UserError when going on makes no sense."""
+    """Run to the end or to a stop request; return the number of attempts. UserError where a retry cannot help."""
     folder = Path(job.folder)
     before = attempts_so_far(folder)
     with _stop_on_signal(folder):
@@ -52,50 +57,52 @@ def run_job(job: TrainJob, *, local: bool) -> int:
 
 
 def _supervise(job: TrainJob, train: TrainConfig, folder: Path) -> None:
+    """Run attempts until the phase ends, the user stops it, or it fails for good."""
     failures = Failures(folder)
     while workers := wait_for_workers(train, lambda: _stop_reason(folder) == USER):
-        with _watch(folder, job.phase, train, workers, failures):
-            failure = _fit(job, train, workers, failures)
+        with _watch_cluster(folder, train, workers):
+            failure = _fit(job, train, workers)
         reason = _stop_reason(folder)
         if failure is None:
             if (folder / RESULT).is_file() or reason is None or reason == USER:
                 return
-            print(f"{job.phase}: starting anew, {reason}", file=sys.stderr)
+            print(f"{job.phase}: restarting, {reason}", file=sys.stderr)
             (folder / STOP_FILE).unlink(missing_ok=True)
             continue
         if reason == USER:
             raise UserError(
                 f"{job.phase}: {failure} while stopping; --resume continues from the last checkpoint"
             )
-        failures.note(failure)
+        failures.record(failure)
         in_a_row = failures.in_a_row()
         if in_a_row >= MAX_FAILURES:
             raise UserError(
-                f"{job.phase} failed {in_a_row} times without getting on, last: {failure}; run again with --resume"
+                f"{job.phase} failed {in_a_row} times in a row without a new checkpoint; last failure: {failure}; "
+                "run again with --resume"
             )
-        _tell_failure(job.phase, failure)
+        print(f"{job.phase}: {failure}; continuing from the last checkpoint", file=sys.stderr)
         (folder / STOP_FILE).unlink(missing_ok=True)
         time.sleep(BACK_OFF_SECONDS[in_a_row - 1])
 
 
-def _fit(job: TrainJob, train: TrainConfig, workers: int, failures: Failures) -> str | None:
-    """One controller from start to end: None, or what went wrong if another one may help."""
+def _fit(job: TrainJob, train: TrainConfig, workers: int) -> str | None:
+    """Run one attempt; return None at its orderly end, or the failure that another attempt may survive."""
     ensure_ray(workers + 2)
     import ray.exceptions
 
     try:
-        return _in_thread(lambda: fit(job, train, workers, failures))
+        return _in_thread(lambda: fit(job, train, workers))
     except ray.exceptions.RayError as error:
-        # What the controller had reserved stays reserved for as long as we are connected, and the next attempt would
-        # wait for it without end: a new connection (a new Ray, if it is ours) frees it.
+        # The lost controller's resources stay reserved for as long as this process is connected, and the next attempt
+        # would wait for them without end. A new connection (a new Ray, if it is ours) frees them.
         ray.shutdown()
         return f"the training controller was lost ({type(error).__name__})"
 
 
 def _in_thread(function: Callable[[], str | None]) -> str | None:
-    """Call and wait. In the main thread Ray would take SIGINT for itself, and ours would wait for it to return.
+    """Call and wait. In the main thread Ray would replace our SIGINT handler, and ours would run after Ray returns.
 
-    The thread is a daemon: a second SIGINT must not wait for it either.
+    The thread is a daemon, so a second SIGINT does not wait for it either.
     """
     result: Future[str | None] = Future()
 
@@ -111,34 +118,23 @@ def _in_thread(function: Callable[[], str | None]) -> str | None:
     return result.result()
 
 
-def _tell_failure(phase: str, failure: str) -> None:
-    print(f"{phase}: {failure}; continuing from the last checkpoint", file=sys.stderr)
-
-
 def _stop_reason(folder: Path) -> str | None:
-    """None while nobody asked; a file without a word in it is the user's."""
+    """Return why a stop is requested, None without a request. An empty file is a request of the user."""
     path = folder / STOP_FILE
     return (path.read_text("utf-8") or USER) if path.is_file() else None
 
 
 @contextmanager
-def _watch(folder: Path, phase: str, train: TrainConfig, workers: int, failures: Failures) -> Generator[None]:
-    """Tells of groups that were replaced, and asks for a checkpoint and an end where another cluster is better."""
-    done, told = threading.Event(), len(failures.texts())
-
-    def tell() -> None:
-        nonlocal told
-        for failure in failures.texts()[told:]:
-            _tell_failure(phase, failure)
-            told += 1
+def _watch_cluster(folder: Path, train: TrainConfig, workers: int) -> Generator[None]:
+    """Request a checkpoint and a stop as soon as another set of machines is better."""
+    done = threading.Event()
 
     def watch() -> None:
         before = None
         while not done.wait(POLL_SECONDS):
-            tell()
             try:
-                running = json.loads((folder / WORKERS).read_text("utf-8"))["nodes"]
-                reason = reason_to_restart(train, workers, running)
+                nodes = json.loads((folder / WORKERS).read_text("utf-8"))["nodes"]
+                reason = reason_to_restart(train, workers, nodes)
             except Exception:  # no attempt is running yet, or Ray is restarting: look again later
                 continue
             if reason is not None and reason == before and _stop_reason(folder) is None:
@@ -153,23 +149,21 @@ def _watch(folder: Path, phase: str, train: TrainConfig, workers: int, failures:
     finally:
         done.set()
         thread.join()
-        tell()
 
 
 @contextmanager
 def _stop_on_signal(folder: Path) -> Generator[None]:
-    """SIGTERM and SIGINT ask the workers to checkpoint and end; a second one ends at once."""
+    """Turn SIGTERM and SIGINT into a stop request with a checkpoint; a second signal ends the process at once."""
     stop_file = folder / STOP_FILE
     stop_file.unlink(missing_ok=True)
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before: dict[int, Any] = {}
+    before: dict[int, SignalHandler] = {}
 
-    def request(number: int, frame: Any) -> None:
+    def request(number: int, frame: FrameType | None) -> None:
         if _stop_reason(folder) == USER:
-            handler: Callable | int = before[number]
-            signal.signal(number, handler)
+            signal.signal(number, before[number])
             os.kill(os.getpid(), number)
         print("stopping after this step, with a checkpoint", file=sys.stderr)
         stop_file.write_text(USER, "utf-8")

@@ -1,8 +1,8 @@
-"""A rank that hangs ends itself, so that the run goes on without anybody looking.
+"""A rank that hangs ends itself, so that the run continues without an operator.
 
-A collective whose partner has stopped waits for ever, or for half an hour. Every rank watches its own progress from a
-thread. When there was none for too long it writes where each of its threads stands, and leaves; the launcher sees a
-lost worker and starts again from the last checkpoint.
+A collective waits for a stopped partner without end, or for half an hour. Every rank watches its own progress from a
+thread. After too long without progress it writes the stacks of all its threads to a file and exits; the supervisor sees
+a lost worker and restarts from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import time
 from pathlib import Path
 
 EXIT_CODE = 75
-"""EX_TEMPFAIL: trying again may help."""
+"""EX_TEMPFAIL: a retry may help."""
 START_FACTOR = 3
-"""What comes before the first step (loading, compiling, the first batch) may take so many times longer."""
+"""How many times longer the first step may take: it includes loading, compiling and the first batch."""
 
 
 class Watchdog:
-    """Ends the process when :meth:`beat` was not called for ``seconds``; use as a context manager."""
+    """Context manager that ends the process when :meth:`beat` was not called for ``seconds``."""
 
     def __init__(self, seconds: float, report: Path) -> None:
         """``report``: file for the stacks of all threads."""
@@ -30,7 +30,7 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def beat(self) -> None:
-        """Something has been achieved."""
+        """Note progress: the time starts again."""
         self._deadline = time.monotonic() + self._seconds
 
     def __enter__(self) -> Watchdog:
@@ -41,6 +41,7 @@ class Watchdog:
         self._done.set()
 
     def _watch(self) -> None:
+        """End the process at the deadline; runs in a thread."""
         while not self._done.wait(min(1.0, self._seconds / 10)):
             if time.monotonic() > self._deadline:
                 with self._report.open("w") as file:
