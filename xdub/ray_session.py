@@ -33,7 +33,7 @@ def ensure_ray(cpus: int = 1) -> bool:
     if ray.is_initialized():
         return False
     if on_a_cluster():
-        ray.init(logging_level="ERROR", log_to_driver=_worker_logs())
+        ray.init(logging_level=logging.ERROR, log_to_driver=_worker_logs())
         return True
     ensure_token()
     for attempt in range(1, STARTS + 1):
@@ -43,7 +43,7 @@ def ensure_ray(cpus: int = 1) -> bool:
                 num_cpus=max(cpus, (os.cpu_count() or 1) + 2),
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
                 log_to_driver=_worker_logs(),
             )
             return True
