@@ -1,4 +1,4 @@
-# Every target makes its own virtual environment from the pins in constraints.txt; a second call starts at once.
+# Every target installs the pins of constraints.txt into a virtual environment first; a second call reuses it.
 VENV ?= .venv
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3,$(shell \
 	$(p) -c 'import sys; print(sys.executable) if sys.version_info[:2] in ((3, 11), (3, 12)) else None' 2>/dev/null)))
@@ -7,11 +7,11 @@ INSTALL = $(VENV)/bin/pip install --quiet --disable-pip-version-check --no-compi
 
 .PHONY: demo test lint format lock clean venv system-packages
 
-demo: venv  ## the whole journey on this machine: ARGS="--out demo --seed 0"
+demo: venv  ## every stage on this machine: ARGS="--out demo --seed 0"
 	$(VENV)/bin/xdub demo $(ARGS)
 
-# Two processes; the tests of a file stay together, because they share what the file has started, and tests/conftest.py
-# says which files come first.
+# Two processes. The tests of a file stay together because they share what the file has started; tests/conftest.py
+# orders the files.
 test: venv  ## all tests: ARGS="tests/config -k strict"
 	$(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
@@ -35,8 +35,8 @@ venv: system-packages $(VENV)/.ready
 system-packages:
 	@scripts/system-packages
 
-# torch first and with its own requirements, because they differ by machine (CUDA libraries or none); the rest exactly
-# as pinned, without the requirements that packages ask for and we do not use (see setup.py on mediapipe).
+# torch comes first, with its own requirements, because these differ by machine (CUDA libraries or none). The rest is
+# installed exactly as pinned, without requirements of packages that xdub does not use (see setup.py on mediapipe).
 $(VENV)/.ready: constraints.txt setup.py pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: install it, or name it with make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "Installing into $(VENV): 160 packages, a few minutes"
@@ -44,6 +44,6 @@ $(VENV)/.ready: constraints.txt setup.py pyproject.toml
 	@$(INSTALL) -c constraints.txt torch setuptools
 	@$(INSTALL) --no-deps --no-build-isolation --use-pep517 -r constraints.txt
 	@$(INSTALL) --no-deps --no-build-isolation -e .
-	@# pip would compile on one core; files that are templates and no Python do not matter.
+	@# pip would compile on one core. Errors are ignored: some packages ship templates that are not Python.
 	@$(VENV)/bin/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
 	@touch $@

@@ -1,4 +1,4 @@
-"""Cluster entry point of `xdub eval`, on the Ray that the job was submitted to.
+"""Cluster entry point of `xdub eval` on the Ray cluster that the job was submitted to.
 
 ray job submit --working-dir . -- python ray_jobs/evaluate.py --help
 """

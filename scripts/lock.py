@@ -1,20 +1,20 @@
-"""Print exact pins of all that is installed in this environment, fit for any machine (`make lock`)."""
+"""Print exact pins of all packages installed in this environment, valid on any machine (`make lock`)."""
 
 from __future__ import annotations
 
 from importlib.metadata import distributions
 
 OWN = {"xdub", "pip"}
-# Chosen by torch for the machine: its requirements name the exact versions.
+"""Packages that are not pinned."""
 BY_TORCH = ("nvidia-", "cuda-")
+"""Prefixes of packages whose exact versions torch's own requirements pin, by machine."""
 
 pins = {}
 for distribution in distributions():
     name = distribution.metadata["Name"].lower().replace("_", "-")
     if name not in OWN and not name.startswith(BY_TORCH):
-        pins[name] = distribution.version.split("+")[
-            0
-        ]  # a local suffix such as +cpu says which build, not which version
+        # A local suffix such as +cpu names the build, not the version.
+        pins[name] = distribution.version.split("+")[0]
 
 print("# Exact versions of every package that `make` installs. Written by `make lock`.")
 for name, version in sorted(pins.items()):

@@ -1,13 +1,13 @@
-"""The three fused operations of an X-Dub training step, usable without the rest. Depends on torch only.
+"""The fused operations of an X-Dub training step, usable without the rest of the project. Depends on torch only.
 
-Every function takes ``impl="auto" | "reference" | "triton"``: plain torch, fp32 inside; or Triton kernels for A100,
-H100 and H200. An explicit request never falls back to something else.
+Every function accepts ``impl="auto" | "reference" | "triton"``: plain torch, fp32 inside; or Triton kernels for A100,
+H100 and H200. An explicit request never falls back to another implementation.
 """
 
 from __future__ import annotations
 
 from xdub_kernels.attention import attention
-from xdub_kernels.audio_attention import audio_output_projection, frame_audio_attention, gate_disabled
+from xdub_kernels.audio_attention import frame_audio_attention, gate_disabled
 from xdub_kernels.dispatch import UnavailableError
 from xdub_kernels.flow_loss import add_noise, weighted_flow_loss
 from xdub_kernels.qknorm_rope import qk_norm_rope
@@ -19,7 +19,6 @@ __all__ = [
     "UnavailableError",
     "add_noise",
     "attention",
-    "audio_output_projection",
     "frame_audio_attention",
     "gate_disabled",
     "qk_norm_rope",

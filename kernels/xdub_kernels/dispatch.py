@@ -1,4 +1,4 @@
-"""Which implementation runs, and the argument checks all operations share."""
+"""Choice of the implementation, and the argument checks that all operations share."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ import torch
 from torch import Tensor
 
 IMPLEMENTATIONS = ("auto", "reference", "triton")
+"""Values of every operation's ``impl``."""
 TRITON_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+"""Dtypes that the Triton kernels support."""
 CAPABILITIES = ((8, 0), (9, 0))
-"""GPUs that the Triton kernels are built and judged for: A100; H100, H200. Others have less shared memory, or another
-instruction set.
-"""
+"""Compute capabilities that the Triton kernels are built and checked for: A100; H100, H200. Other GPUs have less shared
+memory, or another instruction set."""
 HAVE_TRITON = importlib.util.find_spec("triton") is not None
-"""Triton is installed. It is imported only when a kernel runs."""
+"""True if Triton is installed. Triton is imported only when a kernel runs."""
 INTERPRETING = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
-"""Triton's interpreter runs the kernels, on CPU tensors: for tests, thousands of times slower than the reference."""
+"""True if Triton's interpreter runs the kernels on CPU tensors: for tests, thousands of times slower."""
 
-_rehearsing = False  # a plain global, which torch.compile can read without a graph break
+# A plain global, which torch.compile can read without a graph break.
+_rehearsing = False
 
 
 @contextmanager
 def rehearsing_gpu() -> Iterator[None]:
-    """Within it, ``"auto"`` chooses as on a GPU: on the meta device to learn what a run would take, and on the CPU
+    """Make ``"auto"`` choose as on a GPU: on the meta device, to measure the memory and FLOPs of a run, and on the CPU
     where Triton is interpreted.
     """
     global _rehearsing
@@ -38,19 +40,19 @@ def rehearsing_gpu() -> Iterator[None]:
 
 
 def like_gpu(*tensors: Tensor) -> bool:
-    """These tensors are on a GPU, or are treated so."""
+    """Return whether these tensors are on a GPU, or are treated so by `rehearsing_gpu`."""
     return _rehearsing or all(x.device.type == "cuda" for x in tensors)
 
 
 class UnavailableError(ValueError):
-    """An implementation was asked for by name and cannot run here."""
+    """Raised when an implementation was requested by name and cannot run on these tensors."""
 
 
 def choose(impl: str, op: str, *tensors: Tensor) -> str:
-    """``"reference"`` or ``"triton"``: what runs for these tensors.
+    """Return ``"reference"`` or ``"triton"``, the implementation that runs for these tensors.
 
     ``"auto"`` is Triton on a GPU that has it, for fp32, bf16 and fp16; the reference everywhere else. Raises
-    ``ValueError`` for an unknown name, and ``UnavailableError`` with the reason when Triton was asked for by
+    ``ValueError`` for an unknown name, and ``UnavailableError`` with the reason when Triton was requested by
     name and cannot run: an explicit request never falls back.
     """
     if impl not in IMPLEMENTATIONS:
@@ -66,7 +68,7 @@ def choose(impl: str, op: str, *tensors: Tensor) -> str:
 
 
 def triton_obstacle(*tensors: Tensor) -> str | None:
-    """Why Triton kernels cannot run on these tensors; None if they can."""
+    """Return why Triton kernels cannot run on these tensors; None if they can."""
     if not HAVE_TRITON:
         return "needs the package triton, which is not installed"
     for x in tensors:
@@ -74,37 +76,39 @@ def triton_obstacle(*tensors: Tensor) -> str | None:
             return f"has no kernel for {x.dtype}"
         if x.device.type == "cuda":
             if torch.version.hip or capability(x.device.index) not in CAPABILITIES:
-                return f"is built for A100, H100 and H200, {x.device} is none of them"
+                return f"is built for A100, H100 and H200; {x.device} is another GPU"
+        # A rehearsal needs shapes only.
         elif x.device.type == "meta" and _rehearsing:
-            continue  # shapes are all it needs
+            continue
         elif x.device.type != "cpu" or not INTERPRETING:
             return f"needs tensors on a CUDA device, got {x.device} (TRITON_INTERPRET=1 interprets it on the CPU)"
     return None
 
 
 def capability(index: int | None) -> tuple[int, int]:
-    """Compute capability of CUDA device ``index`` (None: the current one)."""
+    """Return the compute capability of CUDA device ``index`` (None: the current device)."""
     return torch.cuda.get_device_capability(index)
 
 
-# What torch.compiler.assume_constant_result would set; calling that imports the whole compiler, which takes seconds.
+# torch.compiler.assume_constant_result sets this attribute, but calling it imports the whole compiler for seconds.
 setattr(capability, "_dynamo_marked_constant", True)  # noqa: B010
 
 
 def compute_dtype(*tensors: Tensor) -> torch.dtype:
-    """Precision inside a reference: float64 if any input has it, float32 for everything narrower."""
+    """Return the precision inside a reference: float64 if any input has it, float32 for everything narrower."""
     return torch.float64 if any(x.dtype == torch.float64 for x in tensors) else torch.float32
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """Context in which autocast does not narrow a reference's arithmetic."""
-    if x.device.type == "meta":  # has shapes only, and no autocast
+    """Return a context in which autocast does not narrow a reference's arithmetic."""
+    # The meta device has no autocast.
+    if x.device.type == "meta":
         return nullcontext()
     return torch.autocast(device_type=x.device.type, enabled=False)
 
 
 def check_floating(name: str, x: Tensor, shape: str) -> None:
-    """``x`` is a floating point tensor with a dimension for each letter of ``shape``, e.g. ``"B L H D"``."""
+    """Raise ``ValueError`` unless ``x`` is floating point with one axis per letter of ``shape``, e.g. ``"B L H"``."""
     if not isinstance(x, Tensor):
         raise ValueError(f"{name} must be a tensor [{shape}], got {type(x).__name__}")
     if x.dim() != len(shape.split()):
@@ -114,7 +118,7 @@ def check_floating(name: str, x: Tensor, shape: str) -> None:
 
 
 def check_like(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
-    """``x`` has the shape, dtype and device of ``other``."""
+    """Raise ``ValueError`` unless ``x`` has the shape, dtype and device of ``other``."""
     if not isinstance(x, Tensor):
         raise ValueError(f"{name} must be a tensor, got {type(x).__name__}")
     if x.shape != other.shape:
@@ -125,13 +129,13 @@ def check_like(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
 
 
 def check_device(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
-    """``x`` lies on the device of ``other``."""
+    """Raise ``ValueError`` unless ``x`` is on the device of ``other``."""
     if x.device != other.device:
         raise ValueError(f"{name} must be on {other_name}'s device {other.device}, got {x.device}")
 
 
 def check_integers(name: str, x: Tensor) -> None:
-    """``x`` is an integer tensor (bool is not one)."""
+    """Raise ``ValueError`` unless ``x`` is an integer tensor (bool is not an integer)."""
     if not isinstance(x, Tensor):
         raise ValueError(f"{name} must be an integer tensor, got {type(x).__name__}")
     if x.dtype.is_floating_point or x.dtype.is_complex or x.dtype == torch.bool:

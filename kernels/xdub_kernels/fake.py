@@ -1,4 +1,4 @@
-"""Results without values: what the operators tell torch.compile about shapes, dtypes and layout."""
+"""Results without values: shapes, dtypes and layouts of the operators' outputs for torch.compile."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 def contiguous_like(x: Tensor) -> Tensor:
-    """Shape, dtype and device of ``x``; contiguous, whatever the strides of ``x``."""
+    """Return a contiguous tensor with the shape, dtype and device of ``x``."""
     return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
 
 def attention_like(q: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention's output [B, L, H, D] and log-sum-exp [B, H, L] fp32 for queries ``q``."""
+    """Return attention's output [B, L, H, D] and log-sum-exp [B, H, L] fp32 for queries ``q``."""
     batch, length, heads, _ = q.shape
     return contiguous_like(q), torch.empty(batch, heads, length, dtype=torch.float32, device=q.device)

@@ -69,6 +69,20 @@ class Rope:
         """Return the fields in order, for an operator's schema, which knows no classes."""
         return self.grid, self.reference_frames, self.order, self.theta, self.axes_dim
 
+    @classmethod
+    def unflatten(
+        cls,
+        grid: Sequence[int],
+        reference_frames: int,
+        order: str,
+        theta: float,
+        axes_dim: Sequence[int] | None,
+    ) -> Rope:
+        """Return the Rope that `flat` took apart."""
+        frames, height, width = grid
+        axes = None if axes_dim is None else (axes_dim[0], axes_dim[1], axes_dim[2])
+        return cls((frames, height, width), reference_frames, order, theta, axes)
+
 
 def split_head_dim(head_dim: int) -> tuple[int, int, int]:
     """Return the default channels for (frame, row, column): D - 4*(D//6), 2*(D//6), 2*(D//6)."""

@@ -18,7 +18,7 @@ def attention_inputs(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normal q, k, v ``[B, L, H, D]`` for ``shifted_rope_attention``."""
+    """Return normal q, k, v ``[B, L, H, D]`` for ``shifted_rope_attention``."""
     q, k, v = (normal((batch, rope.tokens, heads, dim), seed + i, dtype, device) for i in range(3))
     return q, k, v
 
@@ -35,7 +35,7 @@ def audio_inputs(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normal q ``[B, F, N, H, D]`` and k, v ``[B, T, H, D]`` for ``frame_audio_attention``."""
+    """Return normal q ``[B, F, N, H, D]`` and k, v ``[B, T, H, D]`` for ``frame_audio_attention``."""
     q = normal((batch, frames, tokens, heads, dim), seed, dtype, device)
     k, v = (normal((batch, rows, heads, dim), seed + i, dtype, device) for i in (1, 2))
     return q, k, v
@@ -48,7 +48,7 @@ def flow_inputs(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
 ) -> dict[str, Tensor]:
-    """v_hat, z0, eps ``[B, C, f, h, w]`` and the two masks ``[B, 1, f, h, w]`` for ``weighted_flow_loss``."""
+    """Return v_hat, z0, eps ``[B, C, f, h, w]`` and the two masks ``[B, 1, f, h, w]`` for ``weighted_flow_loss``."""
     names = ("v_hat", "z0", "eps")
     tensors = {name: normal(shape, seed + i, dtype, device) for i, name in enumerate(names)}
     for i, name in enumerate(("face_mask", "lip_mask")):
@@ -57,32 +57,32 @@ def flow_inputs(
 
 
 def normal(shape: tuple[int, ...], seed: int, dtype: torch.dtype, device: str = "cpu") -> Tensor:
-    """Standard normal values that depend on shape and seed alone, rounded to ``dtype``."""
+    """Return standard normal values that depend on shape and seed alone, rounded to ``dtype``."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=generator, dtype=torch.float64).to(device, dtype)
 
 
 def relative_error(actual: Tensor, exact: Tensor) -> float:
-    """||actual - exact|| / ||exact|| in float64; 0 for two empty or two zero tensors."""
+    """Return ||actual - exact|| / ||exact|| in float64; 0 for two empty or two zero tensors."""
     actual, exact = actual.detach().double(), exact.detach().double()
     difference = (actual - exact).norm().item()
     return difference / scale if (scale := exact.norm().item()) else difference
 
 
 def error_budget(dtype: torch.dtype, depth: int) -> float:
-    """Relative error an implementation may have against float64.
+    """Return the relative error that an implementation may have against float64.
 
     Inputs are exact in ``dtype``; inside, sums of ``depth`` terms run in fp32 (errors add like a random
     walk), and the result is rounded once to ``dtype``. A factor of 4 covers the handful of steps in between.
     """
-    inside = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
-    return 4 * (torch.finfo(dtype).eps / 2 + inside * max(depth, 1) ** 0.5)
+    internal_eps = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
+    return 4 * (torch.finfo(dtype).eps / 2 + internal_eps * max(depth, 1) ** 0.5)
 
 
 def embedded(x: Tensor) -> Tensor:
-    """The same values inside a larger block of NaN: strided, the last axis contiguous, as slices of a qkv tensor are.
+    """Return the values of ``x`` inside a larger block of NaN, strided like slices of a qkv tensor.
 
-    Whoever reads beside the values gets NaN.
+    An out-of-bounds read returns NaN.
     """
     block = torch.full(
         [n + 1 for n in x.shape[:-1]] + [x.shape[-1] + 8], float("nan"), dtype=x.dtype, device=x.device
@@ -92,7 +92,7 @@ def embedded(x: Tensor) -> Tensor:
 
 
 def assert_within_budget(actual: Tensor, exact: Tensor, *, depth: int, slack: float = 1.0) -> None:
-    """``actual`` (any dtype) is as close to the float64 ``exact`` as ``error_budget`` allows, and finite.
+    """Assert that ``actual`` (any dtype) is finite and as close to the float64 ``exact`` as ``error_budget`` allows.
 
     ``slack`` widens the budget where more than one step rounds to the dtype.
     """

@@ -1,7 +1,8 @@
 """Helpers shared by all Triton kernels, imported only where kernels run or are built.
 
-Names inside kernels: capitals are pointers to whole tensors and constants, ``i_`` the number of a program or block,
-``o_`` offsets, ``p_`` pointers to a block, ``b_`` a loaded block, ``m_`` a mask; ``x_b`` is the stride of axis b of X.
+Names inside kernels: capitals are pointers to whole tensors and sizes, ``i_`` is the number of a program or block,
+``o_`` an offset, ``p_`` a pointer to a block, ``m_`` a mask; a name without prefix is a block in registers. ``x_b`` is
+the stride of axis b of X.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from torch import Tensor
 from xdub_kernels import dispatch
 
 INTERPRETING = tl.constexpr(dispatch.INTERPRETING)
+"""`dispatch.INTERPRETING` as a constant inside kernels."""
 
 
 @triton.jit
 def dot(a, b, acc):
-    """acc + a @ b, accumulated in fp32.
+    """Return acc + a @ b, accumulated in fp32.
 
-    The interpreter multiplies the bit patterns of bf16, so there both sides are widened first. fp32 inputs are
+    Both sides are widened in the interpreter, because it multiplies the bit patterns of bf16. fp32 inputs are
     multiplied as three TF32 products, which keeps the precision of fp32 on the tensor cores.
     """
     if INTERPRETING:
@@ -32,7 +34,7 @@ def dot(a, b, acc):
 
 @triton.jit
 def narrow(x, dtype: tl.constexpr):
-    """x in ``dtype``, rounded to the nearest; by hand in the interpreter, which would cut fp32 off to bf16."""
+    """Round x to the nearest ``dtype``; by hand in the interpreter, which would truncate fp32 to bf16."""
     if INTERPRETING and dtype == tl.bfloat16:
         bits = x.to(tl.float32).to(tl.int32, bitcast=True)
         bits = bits + 0x7FFF + ((bits >> 16) & 1)
@@ -41,14 +43,14 @@ def narrow(x, dtype: tl.constexpr):
 
 
 def padded(n: int, least: int = 16) -> int:
-    """The next power of two; Triton's tiles have no other sizes, and matrix products none below 16."""
+    """Return the next power of two: Triton's tiles have no other sizes, and matrix products none below 16."""
     return max(least, triton.next_power_of_2(n))
 
 
 def rows_last_contiguous(x: Tensor) -> Tensor:
-    """``x`` itself if its last axis is contiguous and every offset inside a sample fits 32 bits, else a copy.
+    """Return ``x`` if its last axis is contiguous and every offset inside a sample fits 32 bits, else a copy.
 
-    ValueError where a sample is so large that a copy does not help.
+    Raises ``ValueError`` where a sample is so large that a copy does not help.
     """
     if x.stride(-1) == 1 and all(stride >= 0 for stride in x.stride()) and _fits(x):
         return x
@@ -65,13 +67,14 @@ def strides(x: Tensor, names: str) -> dict[str, int]:
 
 
 def _fits(x: Tensor) -> bool:
+    """Return whether every offset inside a sample of ``x`` fits 32 bits."""
     return sum((size - 1) * stride for size, stride in zip(x.shape[1:], x.stride()[1:], strict=True)) < 2**31
 
 
 def architecture(x: Tensor) -> int:
-    """10 x compute capability of the device of ``x``, e.g. 80 or 90; 0 in the interpreter.
+    """Return 10 x the compute capability of the device of ``x``, e.g. 80 or 90; 0 in the interpreter.
 
-    Tensors without memory are for building kernels only: then it is what the active driver says.
+    Tensors on the meta device are for building kernels only: their architecture is that of the active driver.
     """
     if x.device.type == "meta":
         return triton.runtime.driver.active.get_current_target().arch
@@ -81,13 +84,13 @@ def architecture(x: Tensor) -> int:
     return 10 * major + minor
 
 
-def device_context(x: Tensor):
-    """Launches go to the device of ``x``, whichever is current."""
+def device_context(x: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Return a context in which launches go to the device of ``x``."""
     return torch.cuda.device(x.device) if x.device.type == "cuda" else contextlib.nullcontext()
 
 
 def processors(x: Tensor) -> int:
-    """Streaming multiprocessors of the device of ``x``; 1 in the interpreter, which makes programs loop."""
+    """Return the streaming multiprocessors of the device of ``x``; 1 in the interpreter, so that programs loop."""
     if x.device.type == "meta":
         return 108
     if x.device.type != "cuda":

@@ -13,7 +13,7 @@ BACKENDS = ("auto", "reference", "math", "sdpa", "flash", "cudnn", "flash_attn",
 
 
 def check_backend(backend: str) -> None:
-    """ValueError for a core that does not exist."""
+    """Raise ``ValueError`` for an unknown core."""
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
 
@@ -23,7 +23,7 @@ def run_backend(q: Tensor, k: Tensor, v: Tensor, backend: str) -> Tensor:
 
     - ``"reference"``: fp32 inside, fused by torch. ``"math"``: the printed formula with its L x L matrix.
     - ``"sdpa"``: torch's own choice in the input dtype. ``"flash"``, ``"cudnn"``: that kernel of torch, or an error.
-    - ``"triton"``: our own kernels. ``"flash_attn"``: the package of that name.
+    - ``"triton"``: this package's kernels. ``"flash_attn"``: the package of that name.
     - ``"auto"``: the reference on the CPU, ``"sdpa"`` elsewhere.
 
     An explicit request that cannot run raises ``UnavailableError`` with the reason.
@@ -32,9 +32,8 @@ def run_backend(q: Tensor, k: Tensor, v: Tensor, backend: str) -> Tensor:
     if backend == "auto":
         backend = "reference" if q.device.type == "cpu" else "sdpa"
         if q.device.type == "meta" and like_gpu(q):
-            backend = (
-                "triton"  # keeps what torch's fused kernels keep; on meta torch would spell the scores out
-            )
+            # It keeps for backward what torch's fused kernels keep; on meta torch would materialise the scores.
+            backend = "triton"
     if backend == "reference":
         return reference.attention_fused(q, k, v)
     if backend == "math":
@@ -50,11 +49,11 @@ def run_backend(q: Tensor, k: Tensor, v: Tensor, backend: str) -> Tensor:
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, *, backend: str = "auto", impl: str = "auto") -> Tensor:
-    """softmax(q k^T / sqrt(D)) v.
+    """Return softmax(q k^T / sqrt(D)) v.
 
-    q ``[B, L, H, D]``, k and v ``[B, M, H, D]`` of one dtype and device. Returns ``[B, L, H, D]`` in that
-    dtype. ``backend`` as in ``run_backend``. ``impl="reference"`` with ``backend="auto"`` is fp32 inside on
-    every device, ``impl="triton"`` the backend of that name; ``impl="auto"`` lets the backend decide. Raises
+    q is ``[B, L, H, D]``, k and v are ``[B, M, H, D]``, of one dtype and device; the result is ``[B, L, H, D]`` in
+    that dtype. ``backend`` as in ``run_backend``. ``impl="reference"`` with ``backend="auto"`` is fp32 inside on
+    every device, ``impl="triton"`` is the backend of that name; with ``impl="auto"`` the backend decides. Raises
     ``ValueError`` naming the argument that does not fit.
     """
     check_floating("q", q, "B L H D")

@@ -1,4 +1,4 @@
-"""Attention cores with an explicit backward: out and log-sum-exp are all that a caller has to keep.
+"""Attention cores with an explicit backward: a caller keeps only out and log-sum-exp.
 
 q ``[B, L, H, D]``, k, v ``[B, M, H, D]`` -> out ``[B, L, H, D]``, log-sum-exp ``[B, H, L]`` fp32.
 """
@@ -17,17 +17,20 @@ from xdub_kernels.attention.configs import largest_head_dim
 from xdub_kernels.dispatch import UnavailableError, capability, triton_obstacle
 
 CORES = ("triton", "flash", "cudnn", "flash_attn")
+"""Cores that the fused operator can run."""
 HALF = (torch.bfloat16, torch.float16)
+"""Dtypes of the cores other than our own."""
 FLASH_ATTN = (2, 7)
-"""First version whose functions have the arguments that are passed here."""
+"""First version of the package whose functions have the arguments that `forward` passes."""
 CUDNN_TOKENS = 64
+"""Shortest sequence that cuDNN has a kernel for."""
 PREFERRED = {9: ("cudnn", "flash", "triton"), 8: ("flash", "triton")}
-"""By major compute capability, fastest first, from published figures (FlashAttention-3, cudnn-frontend): cuDNN leads on
-Hopper and trails FlashAttention-2 on A100. To be replaced by what `python -m perf run` measures."""
+"""Cores by major compute capability, fastest first, from published figures (FlashAttention-3, cudnn-frontend): cuDNN
+leads on Hopper and trails FlashAttention-2 on A100. Measurements of `python -m perf run` will replace them."""
 
 
 def obstacle(core: str, q: Tensor) -> str | None:
-    """Why ``core`` cannot run on inputs like ``q``; None if it can."""
+    """Return why ``core`` cannot run on inputs like ``q``; None if it can."""
     if core == "triton":
         if q.shape[-1] > (largest := largest_head_dim(q.dtype)):
             return f"needs a head dim of at most {largest} for {q.dtype}, got {q.shape[-1]}"
@@ -48,7 +51,7 @@ def obstacle(core: str, q: Tensor) -> str | None:
 
 
 def pick_core(q: Tensor, *, deterministic: bool) -> str:
-    """The fastest core that can run on inputs like ``q``."""
+    """Return the fastest core that can run on inputs like ``q``."""
     order = ("triton", "flash")
     if q.device.type == "cuda":
         order = PREFERRED.get(capability(q.device.index)[0], ("cudnn", "flash", "triton"))
@@ -60,7 +63,7 @@ def pick_core(q: Tensor, *, deterministic: bool) -> str:
 
 
 def forward(core: str, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Run one core by name. UnavailableError if it cannot run here."""
+    """Run one core by name; return out and log-sum-exp. Raises ``UnavailableError`` if the core cannot run on q."""
     reason = obstacle(core, q)
     if reason is not None:
         raise UnavailableError(f"backend={core!r} {reason}")
@@ -90,7 +93,7 @@ def forward(core: str, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]
 def backward(
     core: str, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, *, deterministic: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k, v in the same layout; dq may be wider than q."""
+    """Return the gradients of q, k, v in the same layout; dq may be wider than q."""
     if q.numel() == 0:
         return torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
     if core == "triton":
@@ -107,7 +110,7 @@ def backward(
         )  # fmt: skip
         return dq, dk, dv
     grad, q, k, v, out = (x.transpose(1, 2) for x in (grad, q, k, v, out))
-    # There is no dropout, so nobody reads the state of a random generator.
+    # Without dropout the state of a random generator is never read.
     unused = torch.zeros((), dtype=torch.int64, device=q.device)
     if core == "cudnn":
         gradients = torch.ops.aten._scaled_dot_product_cudnn_attention_backward(
@@ -127,7 +130,7 @@ def backward(
 
 
 def _flash_attn():
-    """The package's own functions with explicit log-sum-exp; they are there where `obstacle` says so."""
+    """Import the package's own functions with explicit log-sum-exp; `obstacle` has checked that they exist."""
     return importlib.import_module("flash_attn.flash_attn_interface")
 
 
@@ -139,8 +142,9 @@ def _flash_attn_version() -> tuple[int, ...]:
 
 
 def _readable(x: Tensor) -> Tensor:
-    """``x`` itself if rows are contiguous and begin at multiples of 16 bytes, else a copy: torch's dispatcher would see
-    to that, its kernels alone do not.
+    """Return ``x`` if rows are contiguous and begin at multiples of 16 bytes, else a copy.
+
+    torch's dispatcher makes such copies; its kernels, which are called directly, do not.
     """
     size = x.element_size()
     rows = all(stride > 0 and stride * size % 16 == 0 for stride in x.stride()[:-1])
@@ -148,9 +152,9 @@ def _readable(x: Tensor) -> Tensor:
 
 
 @contextmanager
-def _deterministic(wanted: bool) -> Iterator[None]:
-    """torch's flash backward asks the global switch only, and takes a warning for leave to add up in any order."""
-    if not wanted:
+def _deterministic(enabled: bool) -> Iterator[None]:
+    """Turn on torch's global switch, the only one that its flash backward reads, without warn-only mode."""
+    if not enabled:
         yield
         return
     before, warns = (

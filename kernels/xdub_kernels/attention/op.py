@@ -1,4 +1,4 @@
-"""The attention core alone as an operator that autograd and torch.compile know."""
+"""The attention core alone as an operator that autograd and torch.compile support."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xdub_kernels.fake import attention_like, contiguous_like
 
 @torch.library.custom_op("xdub_kernels::attention", mutates_args=())
 def attention_op(q: Tensor, k: Tensor, v: Tensor, core: str, deterministic: bool) -> tuple[Tensor, Tensor]:
-    """out [B, L, H, D] and its log-sum-exp [B, H, L] fp32."""
+    """Return out [B, L, H, D] and its log-sum-exp [B, H, L] fp32."""
     return cores.forward(core, q, k, v)
 
 
@@ -24,7 +24,7 @@ def _(q, *_):
 def attention_backward_op(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, core: str, deterministic: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k, v in their dtype."""
+    """Return the gradients of q, k, v in their dtype."""
     dq, dk, dv = cores.backward(core, grad, q, k, v, out, lse, deterministic=deterministic)
     return dq.to(q.dtype), dk, dv
 

@@ -8,11 +8,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from xdub_kernels.dispatch import compute_dtype, full_precision
 
-SMALL = 64  # keys; up to here two plain matrix products beat the fused kernel on a CPU about twofold
+SMALL = 64
+"""Number of keys up to which two plain matrix products beat the fused kernel on a CPU, about twofold."""
 
 
 def attention_math(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(D)) v for q, k, v [B, L, H, D], every step spelled out, at least fp32 inside."""
+    """Return softmax(q k^T / sqrt(D)) v for q, k, v [B, L, H, D], step by step, at least fp32 inside."""
     dtype = compute_dtype(q, k, v)
     with full_precision(q):
         q, k, v = (x.to(dtype).transpose(1, 2) for x in (q, k, v))
@@ -21,7 +22,7 @@ def attention_math(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def attention_fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The same numbers in fp32 (or fp64) by torch's fused kernel: no L x L matrix is kept for backward."""
+    """Return the same numbers in fp32 (or fp64) by torch's fused kernel, which keeps no L x L matrix for backward."""
     if k.shape[1] <= SMALL:
         return attention_math(q, k, v)
     dtype = compute_dtype(q, k, v)
@@ -30,7 +31,7 @@ def attention_fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def attention_sdpa(q: Tensor, k: Tensor, v: Tensor, kernel: SDPBackend | None = None) -> Tensor:
-    """``scaled_dot_product_attention`` in the inputs' own dtype; ``kernel`` forces one of torch's kernels."""
+    """Run ``scaled_dot_product_attention`` in the inputs' own dtype; ``kernel`` forces one of torch's kernels."""
     if kernel is None:
         return _sdpa(q, k, v)
     with sdpa_kernel(kernel):

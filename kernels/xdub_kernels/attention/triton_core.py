@@ -1,4 +1,4 @@
-"""Launches of the project's own attention kernels."""
+"""Launches of the package's attention kernels."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from torch import Tensor
 
 from xdub_kernels.attention import triton_kernels as kernels
 from xdub_kernels.attention.configs import Config, choices
-from xdub_kernels.triton_common import architecture, device_context, padded, rows_last_contiguous
+from xdub_kernels.triton_common import architecture, device_context, padded, rows_last_contiguous, strides
 
 DELTA_ROWS = 64
+"""Rows of a program of `attention_delta`."""
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, config: Config | None = None) -> tuple[Tensor, Tensor]:
-    """q [B, L, H, D], k, v [B, M, H, D] -> out [B, L, H, D] contiguous, log-sum-exp [B, H, L] fp32."""
+    """Return attention of q [B, L, H, D] to k, v [B, M, H, D], contiguous, and its log-sum-exp [B, H, L] fp32."""
     q, k, v = (rows_last_contiguous(x) for x in (q, k, v))
     batch, length, heads, dim = q.shape
     keys = k.shape[1]
@@ -31,7 +32,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, config: Config | None = None) -> tu
         if c.tma:
             triton.set_allocator(_scratch)
         kernels.attention_fwd[(triton.cdiv(length, c.queries) * batch * heads,)](
-            q, k, v, out, lse, *_strides(q, k, v), heads, length, keys, dim**-0.5,
+            Q=q, K=k, V=v, OUT=out, LSE=lse, **_qkv_strides(q, k, v), H=heads, L=length, M=keys, scale=dim**-0.5,
             D=dim, BD=padded(dim), **_tiles(c, length, keys), TMA=c.tma, SPECIALISE=c.specialise,
             num_warps=c.warps, num_stages=c.stages,
         )  # fmt: skip
@@ -49,11 +50,11 @@ def backward(
     deterministic: bool,
     configs: Mapping[str, Config] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k, v [B, L | M, H, D], contiguous.
+    """Return the gradients of q, k, v [B, L | M, H, D], contiguous.
 
-    ``deterministic``: the same bits on every run, 7 matrix products. Otherwise 5 where a configuration for that
-    exists, and dq, summed by atomics, is fp32; dk and dv have the inputs' dtype. ``configs``: by kernel, instead
-    of what `pick` chooses.
+    With ``deterministic`` they have the same bits on every run and cost 7 matrix products. Otherwise they cost 5 where
+    a configuration for that exists, and dq, summed by atomics, is fp32; dk and dv have the inputs' dtype. ``configs``,
+    by kernel, replaces the choice of `pick`.
     """
     grad, q, k, v = (rows_last_contiguous(x) for x in (grad, q, k, v))
     batch, length, heads, dim = q.shape
@@ -63,27 +64,30 @@ def backward(
         return torch.zeros_like(q), dk.zero_(), dv.zero_()
     split = deterministic or not choices("bwd_kv_add", architecture(q), padded(dim), q.dtype)
     delta = torch.empty_like(lse)
-    kinds = dict(D=dim, BD=padded(dim))
-    common = (*_strides(q, k, v, grad), heads, length, keys, dim**-0.5)
+    sizes = {"D": dim, "BD": padded(dim)}
+    shared = dict(
+        Q=q, K=k, V=v, DO=grad, LSE=lse, DELTA=delta, **_qkv_strides(q, k, v), **strides(grad, "g_b g_l g_h"),
+        H=heads, L=length, M=keys, scale=dim**-0.5,
+    )  # fmt: skip
     with device_context(q):
         kernels.attention_delta[(triton.cdiv(length, DELTA_ROWS) * batch * heads,)](
-            out, grad, delta, *grad.stride()[:3], heads, length, **kinds, BQ=DELTA_ROWS
-        )
+            OUT=out, DO=grad, DELTA=delta, **strides(grad, "g_b g_l g_h"), H=heads, L=length, **sizes,
+            BQ=DELTA_ROWS,
+        )  # fmt: skip
         if split:
             dq = torch.empty(q.shape, dtype=q.dtype, device=q.device)
             c = _chosen("bwd_q", q, configs)
             kernels.attention_bwd_q[(triton.cdiv(length, c.queries) * batch * heads,)](
-                q, k, v, grad, lse, delta, dq, *common, **kinds, **_tiles(c, length, keys),
-                num_warps=c.warps, num_stages=c.stages,
-            )  # fmt: skip
+                **shared, DQ=dq, **sizes, **_tiles(c, length, keys), num_warps=c.warps, num_stages=c.stages
+            )
         else:
             dq = torch.zeros(q.shape, dtype=torch.float32, device=q.device)
         c = _chosen("bwd_kv" if split else "bwd_kv_add", q, configs, grad)
         if c.tma:
             triton.set_allocator(_scratch)
         kernels.attention_bwd_kv[(triton.cdiv(keys, c.keys) * batch * heads,)](
-            q, k, v, grad, lse, delta, dq, dk, dv, *common, **kinds, **_tiles(c, length, keys),
-            ADD_DQ=not split, TMA=c.tma, num_warps=c.warps, num_stages=c.stages,
+            **shared, DQ=dq, DK=dk, DV=dv, **sizes, **_tiles(c, length, keys), ADD_DQ=not split, TMA=c.tma,
+            num_warps=c.warps, num_stages=c.stages,
         )  # fmt: skip
     return dq, dk, dv
 
@@ -93,7 +97,7 @@ def _chosen(kernel: str, q: Tensor, configs: Mapping[str, Config] | None, *loade
 
 
 def pick(kernel: str, q: Tensor, *loaded: Tensor) -> Config:
-    """The first configuration that these tensors, which the kernel loads, allow."""
+    """Return the first configuration that the tensors loaded by the kernel allow."""
     dim = q.shape[-1]
     for config in choices(kernel, architecture(q), padded(dim), q.dtype):
         if not config.tma or (padded(dim) == dim and all(_tma_fits(x) for x in (q, *loaded))):
@@ -102,21 +106,21 @@ def pick(kernel: str, q: Tensor, *loaded: Tensor) -> Config:
 
 
 def _tma_fits(x: Tensor) -> bool:
-    """Rows begin at multiples of 16 bytes, and are not one row repeated."""
+    """Return whether rows begin at multiples of 16 bytes and are not one row repeated."""
     size = x.element_size()
     return x.data_ptr() % 16 == 0 and all(
         stride > 0 and stride * size % 16 == 0 for stride in x.stride()[:-1]
     )
 
 
-def _tiles(c: Config, length: int, keys: int) -> dict[str, object]:
+def _tiles(c: Config, length: int, keys: int) -> dict[str, int]:
     return dict(BQ=c.queries, BK=c.keys, EVEN_Q=length % c.queries == 0, EVEN_K=keys % c.keys == 0)
 
 
-def _strides(*tensors: Tensor) -> tuple[int, ...]:
-    return tuple(stride for x in tensors for stride in x.stride()[:3])
+def _qkv_strides(q: Tensor, k: Tensor, v: Tensor) -> dict[str, int]:
+    return strides(q, "q_b q_l q_h") | strides(k, "k_b k_l k_h") | strides(v, "v_b v_l v_h")
 
 
 def _scratch(size: int, alignment: int, stream: int | None) -> Tensor:
-    """Memory for descriptors made on the device."""
+    """Allocate memory for descriptors that are built on the device."""
     return torch.empty(size, device="cuda", dtype=torch.int8)

@@ -1,9 +1,8 @@
-"""Audio cross-attention over per-frame windows, and an output projection that stays silent where disabled."""
+"""Audio cross-attention over per-frame windows; disabled samples stay exactly silent (paper B.2)."""
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from xdub_kernels.audio_attention import op, reference
@@ -17,16 +16,16 @@ from xdub_kernels.dispatch import (
 )
 
 LARGEST_HEAD_DIM, LARGEST_WINDOW = 128, 64
-"""What the Triton kernels keep in shared memory."""
-__all__ = ["audio_output_projection", "frame_audio_attention", "gate_disabled"]
+"""Largest sizes that the Triton kernels keep in shared memory."""
+__all__ = ["frame_audio_attention", "gate_disabled"]
 
 
 def _check_enabled(enabled: Tensor | None, x: Tensor) -> None:
     if enabled is None:
         return
     if not isinstance(enabled, Tensor) or enabled.dtype != torch.bool:
-        found = getattr(enabled, "dtype", type(enabled).__name__)
-        raise ValueError(f"enabled must be a bool tensor, got {found}")
+        kind = enabled.dtype if isinstance(enabled, Tensor) else type(enabled).__name__
+        raise ValueError(f"enabled must be a bool tensor, got {kind}")
     if enabled.shape != x.shape[:1]:
         raise ValueError(f"enabled must be [B] = [{x.shape[0]}], got {tuple(enabled.shape)}")
     check_device("enabled", enabled, "the input", x)
@@ -42,17 +41,16 @@ def frame_audio_attention(
     enabled: Tensor | None = None,
     impl: str = "auto",
 ) -> Tensor:
-    """Every frame's tokens attend to that frame's own window of audio rows (paper B.2).
+    """Return attention of every frame's tokens to that frame's own window of audio rows (paper B.2).
 
     Args:
         q: ``[B, F, N, H, D]``: N tokens in each of F frames.
         k, v: ``[B, T, H, D]``, q's dtype and device.
         starts: ``[F]`` or ``[B, F]`` ints, first row of each frame's window; may lie outside 0..T-1.
         window: rows per window. Rows outside 0..T-1 are masked; a window wholly outside gives zeros.
-        enabled: ``[B]`` bool. False: output exactly zero, gradients exactly zero. None: all enabled. Project
-            the result with ``audio_output_projection`` (or ``gate_disabled``), or a bias makes a disabled
-            sample audible.
-        impl: ``"auto"`` is Triton on a GPU that has it, else the reference.
+        enabled: ``[B]`` bool. False: output exactly zero, gradients exactly zero. None: all enabled. Apply
+            ``gate_disabled`` after an output projection, because its bias would make a disabled sample audible.
+        impl: ``"auto"`` runs Triton on a GPU that has it, else the reference.
 
     Returns:
         ``[B, F, N, H, D]`` in q's dtype; scores are scaled by 1/sqrt(D).
@@ -77,33 +75,22 @@ def frame_audio_attention(
         raise ValueError(f"window must be at least 1, got {window}")
     _check_enabled(enabled, q)
     starts = starts.to(torch.int64).expand(q.shape[0], q.shape[1])
-    which = choose(impl, "frame_audio_attention", q)
-    if which == "triton" and (q.shape[-1] > LARGEST_HEAD_DIM or window > LARGEST_WINDOW):
+    implementation = choose(impl, "frame_audio_attention", q)
+    if implementation == "triton" and (q.shape[-1] > LARGEST_HEAD_DIM or window > LARGEST_WINDOW):
         if impl == "triton":
             limits = f"at most {LARGEST_HEAD_DIM} channels a head and windows of {LARGEST_WINDOW} rows"
             raise UnavailableError(
-                f"impl='triton': frame_audio_attention takes {limits}; use 'reference' or 'auto'"
+                f"impl='triton': frame_audio_attention supports {limits}; use 'reference' or 'auto'"
             )
-        which = "reference"
-    if which == "triton":
+        implementation = "reference"
+    if implementation == "triton":
         return op.audio_attention_op(q, k, v, starts, window, enabled)
     return reference.frame_audio_attention(q, k, v, starts, window=window, enabled=enabled)
 
 
 def gate_disabled(y: Tensor, enabled: Tensor | None) -> Tensor:
-    """y ``[B, ...]`` with disabled samples exactly zero, in value and in gradient; None = all enabled."""
+    """Return y ``[B, ...]`` with disabled samples exactly zero, in value and in gradient; None = all enabled."""
     _check_enabled(enabled, y)
     if enabled is None:
         return y
     return torch.where(enabled.view(-1, *(1,) * (y.dim() - 1)), y, 0.0)
-
-
-def audio_output_projection(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, enabled: Tensor | None = None
-) -> Tensor:
-    """x W^T + bias, with the bias dropped where ``enabled`` is False: a disabled sample adds exactly nothing.
-
-    x ``[B, ..., in]``, weight ``[out, in]``, bias ``[out]``, enabled ``[B]`` bool. Returns ``[B, ..., out]``.
-    Raises ``ValueError`` when ``enabled`` does not fit x.
-    """
-    return gate_disabled(F.linear(x, weight, bias), enabled)

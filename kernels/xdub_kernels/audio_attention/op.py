@@ -1,4 +1,4 @@
-"""``frame_audio_attention`` as one operator that autograd and torch.compile know."""
+"""``frame_audio_attention`` as one operator that autograd and torch.compile support."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xdub_kernels.fake import contiguous_like
 def audio_attention_op(
     q: Tensor, k: Tensor, v: Tensor, starts: Tensor, window: int, enabled: Tensor | None
 ) -> Tensor:
-    """[B, F, N, H, D]; starts int64 [B, F]."""
+    """Return [B, F, N, H, D] for starts int64 [B, F]."""
     from xdub_kernels.audio_attention import triton_kernels
 
     return triton_kernels.forward(q, k, v, starts, window, enabled)
@@ -27,7 +27,7 @@ def _(q, *_):
 def audio_attention_backward_op(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, starts: Tensor, window: int, enabled: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k, v."""
+    """Return the gradients of q, k, v."""
     from xdub_kernels.audio_attention import triton_kernels
 
     return triton_kernels.backward(grad, q, k, v, starts, window, enabled)

@@ -12,16 +12,19 @@ __all__ = ["add_noise", "weighted_flow_loss"]
 
 
 def _motion_frames(motion_frames: int | Tensor, z: Tensor) -> Tensor:
-    """``motion_frames`` as int64 [B] on z's device."""
+    """Return ``motion_frames`` as int64 [B] on z's device."""
     batch = z.shape[0]
     if isinstance(motion_frames, int) and not isinstance(motion_frames, bool):
         if not 0 <= motion_frames <= z.shape[2]:
             raise ValueError(f"motion_frames must be between 0 and f = {z.shape[2]}, got {motion_frames}")
         return torch.full((batch,), motion_frames, dtype=torch.int64, device=z.device)
+    if isinstance(motion_frames, bool):
+        raise ValueError("motion_frames must be an integer tensor, got bool")
     check_integers("motion_frames", motion_frames)
     if motion_frames.shape != (batch,):
-        found = tuple(motion_frames.shape)
-        raise ValueError(f"motion_frames must be an int or [B] = [{batch}], got shape {found}")
+        raise ValueError(
+            f"motion_frames must be an int or [B] = [{batch}], got shape {tuple(motion_frames.shape)}"
+        )
     return motion_frames.to(z.device, torch.int64).clamp(0, z.shape[2]).contiguous()
 
 
@@ -46,16 +49,21 @@ def _check_latents(name: str, x: Tensor, other_name: str, other: Tensor) -> None
 def add_noise(
     z0: Tensor, eps: Tensor, t: Tensor, *, motion_frames: int | Tensor, impl: str = "auto"
 ) -> Tensor:
-    """z_t = (1 - t) z_0 + t eps (Eq. 4), with the first ``motion_frames`` frames kept clean.
+    """Return z_t = (1 - t) z_0 + t eps (Eq. 4), with the first ``motion_frames`` frames kept clean.
+
+    fp32 and fp64 inputs are blended in their own precision, bf16 and fp16 inputs in fp32 with one rounding at the end.
 
     Args:
         z0, eps: ``[B, C, f, h, w]``, one dtype and device.
         t: ``[B]`` in [0, 1], floating point.
         motion_frames: int, or ``[B]`` ints: latent frames at the start that stay z_0.
-        impl: ``"auto"`` is Triton on a GPU that has it, else the reference.
+        impl: ``"auto"`` runs Triton on a GPU that has it, else the reference.
 
     Returns:
-        z_t in z0's dtype. Raises ``ValueError`` naming the argument that does not fit.
+        ``[B, C, f, h, w]`` in z0's dtype.
+
+    Raises:
+        ValueError: naming the argument whose shape, dtype, device or value does not fit.
     """
     check_floating("z0", z0, "B C f h w")
     check_like("eps", eps, "z0", z0)
@@ -80,20 +88,20 @@ def weighted_flow_loss(
     per_sample: bool = False,
     impl: str = "auto",
 ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
-    """Mean over samples of sum (1 + face_weight M + lip_weight M_lip) (v_hat - (eps - z_0))^2 / number (Eq. 1, 13).
+    """Return the mean over samples of sum (1 + w M + w_lip M_lip) (v_hat - (eps - z_0))^2 / number (Eq. 1, 13).
 
-    Sum and number run over a sample's elements behind its motion frames; one with none left has the loss 0. Every
-    sample weighs the same, however many motion frames it has: the mean over a batch is that over its micro batches.
+    Sum and number run over a sample's elements behind its motion frames; a sample without such elements has the loss 0.
+    Every sample weighs the same, however many motion frames it has, so a batch's mean is that of its micro batches.
 
     Args:
         v_hat, z0, eps: ``[B, C, f, h, w]``; v_hat may be narrower than z0 and eps (bf16 model, fp32 latents).
         face_mask, lip_mask: ``[B, 1, f, h, w]``, floating point or bool.
         face_weight, lip_weight: w and w_lip, 0.3 in the paper.
-        motion_frames: int, or ``[B]`` ints: latent frames at the start that are left out; in a tensor, numbers below 0
-            mean 0 and above f mean f (looking would make the host wait for the device).
+        motion_frames: int, or ``[B]`` ints: latent frames at the start that are left out. Numbers of a tensor are
+            clamped to 0..f, because checking them would make the host wait for the device.
         per_sample: also return the weighted sum and the number of elements of every sample, both ``[B]`` and
             detached: ``sums / numbers`` is the loss of each sample, for curves by noise band.
-        impl: ``"triton"`` makes value and gradient in one pass and needs masks without a gradient; ``"auto"`` is
+        impl: ``"triton"`` computes value and gradient in one pass and needs masks without a gradient; ``"auto"`` runs
             Triton on a GPU that has it, else the reference.
 
     Returns:
@@ -108,12 +116,12 @@ def weighted_flow_loss(
     _check_mask("face_mask", face_mask, v_hat)
     _check_mask("lip_mask", lip_mask, v_hat)
     motion = _motion_frames(motion_frames, v_hat)
-    which = choose(impl, "weighted_flow_loss", v_hat, z0, eps)
-    if which == "triton" and (name := _trained_mask(face_mask, lip_mask)):
+    implementation = choose(impl, "weighted_flow_loss", v_hat, z0, eps)
+    if implementation == "triton" and (name := _trained_mask(face_mask, lip_mask)):
         if impl == "triton":
             raise ValueError(f"{name} must not require a gradient with impl='triton'; use impl='reference'")
-        which = "reference"
-    if which == "triton":
+        implementation = "reference"
+    if implementation == "triton":
         loss, sums, numbers, *_ = op.flow_loss_op(
             v_hat, z0, eps, face_mask, lip_mask, motion, face_weight, lip_weight
         )
@@ -132,6 +140,6 @@ def weighted_flow_loss(
 
 
 def _trained_mask(face_mask: Tensor, lip_mask: Tensor) -> str | None:
-    """Name of the first mask that wants a gradient."""
+    """Return the name of the first mask that requires a gradient."""
     masks = dict(face_mask=face_mask, lip_mask=lip_mask)
     return next((name for name, x in masks.items() if torch.is_grad_enabled() and x.requires_grad), None)

@@ -1,4 +1,4 @@
-"""``weighted_flow_loss`` and ``add_noise`` as operators that autograd and torch.compile know."""
+"""``weighted_flow_loss`` and ``add_noise`` as operators that autograd and torch.compile support."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def flow_loss_op(
     face_weight: float,
     lip_weight: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Loss [], sums [B], numbers [B]; and for backward weight x difference and its factor [B] to the gradient."""
+    """Return the loss [], sums [B], numbers [B], and for backward weight x difference with its factor [B]."""
     from xdub_kernels.flow_loss import triton_kernels
 
     return triton_kernels.flow_loss(
@@ -43,9 +43,8 @@ def _(v_hat, *_):
 def _setup_loss(ctx, inputs, output) -> None:
     _, sums, numbers, weighted, per_element = output
     ctx.mark_non_differentiable(sums, numbers, weighted, per_element)
-    ctx.set_materialize_grads(
-        False
-    )  # zeros for the four outputs that have no gradient would cost a pass over memory
+    # Zeros for the four outputs that have no gradient would cost a pass over memory.
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(weighted, per_element)
     ctx.dtypes = [x.dtype for x in inputs[:3]]
 
@@ -57,11 +56,11 @@ def _backward_loss(ctx, grad: Tensor | None, *_):
     scaled = weighted * (grad.to(torch.float32) * per_element)[:, None, None, None, None]
     # v_hat - (eps - z0) is squared, so z0 has v_hat's gradient and eps its negative.
     signs = (1, 1, -1)
-    found = [
-        (scaled if sign > 0 else -scaled).to(dtype) if wanted else None
-        for sign, dtype, wanted in zip(signs, ctx.dtypes, ctx.needs_input_grad, strict=False)
+    gradients = [
+        (scaled if sign > 0 else -scaled).to(dtype) if is_needed else None
+        for sign, dtype, is_needed in zip(signs, ctx.dtypes, ctx.needs_input_grad, strict=False)
     ]
-    return (*found, None, None, None, None, None)
+    return (*gradients, None, None, None, None, None)
 
 
 flow_loss_op.register_autograd(_backward_loss, setup_context=_setup_loss)
@@ -69,7 +68,7 @@ flow_loss_op.register_autograd(_backward_loss, setup_context=_setup_loss)
 
 @torch.library.custom_op("xdub_kernels::add_noise", mutates_args=())
 def add_noise_op(z0: Tensor, eps: Tensor, t: Tensor, motion_frames: Tensor) -> Tensor:
-    """z_t [B, C, f, h, w]."""
+    """Return z_t [B, C, f, h, w]."""
     from xdub_kernels.flow_loss import triton_kernels
 
     return triton_kernels.add_noise(z0, eps, t, motion_frames)

@@ -9,13 +9,13 @@ from xdub_kernels.dispatch import compute_dtype, full_precision
 
 
 def counted_frames(motion_frames: Tensor, frames: int) -> Tensor:
-    """[B, 1, f, 1, 1] bool, True for the frames behind each sample's motion frames (int64 [B])."""
+    """Return [B, 1, f, 1, 1] bool, True for the frames behind each sample's motion frames (int64 [B])."""
     index = torch.arange(frames, device=motion_frames.device)
     return (index >= motion_frames[:, None])[:, None, :, None, None]
 
 
 def add_noise(z0: Tensor, eps: Tensor, t: Tensor, motion_frames: Tensor) -> Tensor:
-    """z_t = (1 - t) z_0 + t eps (Eq. 4); motion frames stay clean, their t is 0."""
+    """Return z_t = (1 - t) z_0 + t eps (Eq. 4); motion frames stay clean, as their t is 0."""
     dtype = compute_dtype(z0)
     with full_precision(z0):
         t = t.to(dtype)[:, None, None, None, None]
@@ -34,10 +34,10 @@ def weighted_flow_loss(
     lip_weight: float,
     motion_frames: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss, and per sample the weighted sum [B] and the number of elements that count [B].
+    """Return the loss, and per sample the weighted sum [B] and the number of counted elements [B].
 
     loss = mean over samples of sum (1 + face_weight M + lip_weight M_lip) (v_hat - (eps - z_0))^2 / number, over a
-    sample's elements behind its motion frames (Eq. 1, 13). No element counts -> 0.
+    sample's elements behind its motion frames (Eq. 1, 13). A sample without such elements has the loss 0.
     """
     dtype = compute_dtype(v_hat)
     with full_precision(v_hat):

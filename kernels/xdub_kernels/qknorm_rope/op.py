@@ -28,7 +28,7 @@ def qk_norm_rope_op(
     """Return normed and rotated q and k, contiguous [B, L, H, D]. The last five arguments are `Rope.flat`."""
     from xdub_kernels.qknorm_rope import triton_kernels
 
-    rope = Rope(grid, reference_frames, order, theta, axes_dim)
+    rope = Rope.unflatten(grid, reference_frames, order, theta, axes_dim)
     return triton_kernels.forward(q, k, q_weight, k_weight, rope, norm=norm, eps=eps)
 
 
@@ -56,7 +56,7 @@ def qk_norm_rope_backward_op(
     """Return the gradients of q, k and of their weights (empty where there is no weight)."""
     from xdub_kernels.qknorm_rope import triton_kernels
 
-    rope = Rope(grid, reference_frames, order, theta, axes_dim)
+    rope = Rope.unflatten(grid, reference_frames, order, theta, axes_dim)
     dq, dq_weight = triton_kernels.backward_one(grad_q, q, q_weight, rope, norm=norm, eps=eps)
     dk, dk_weight = triton_kernels.backward_one(grad_k, k, k_weight, rope, norm=norm, eps=eps)
     return dq, dk, _or_empty(dq_weight, q), _or_empty(dk_weight, k)

@@ -83,15 +83,15 @@ def _forward_one(X, W, Y, x_b, x_l, x_h, o_token, o_b, o_l, m_token, cos, sin, e
     o_h = tl.arange(0, HP)[None, :, None]
     o_d = tl.arange(0, DP)[None, None, :]
     m_x = m_token & (o_h < H) & (o_d < D)
-    b_x = tl.load(X + o_b * x_b + o_l * x_l + o_h * x_h + o_d, mask=m_x, other=0.0).to(tl.float32)
+    x = tl.load(X + o_b * x_b + o_l * x_l + o_h * x_h + o_d, mask=m_x, other=0.0).to(tl.float32)
     if NORM != 0:
-        b_x = b_x * _rms(b_x, NORM, H, D, eps)
+        x = x * _rms(x, NORM, H, D, eps)
         if WEIGHTED:
-            b_x = b_x * _weight(W, o_h, o_d, NORM, H, D)
-    b_x0, b_x1 = tl.split(tl.reshape(b_x, (T, HP, DP // 2, 2)))
-    b_y = tl.join(b_x0 * cos - b_x1 * sin, b_x1 * cos + b_x0 * sin)
-    b_y = tl.reshape(b_y, (T, HP, DP))
-    tl.store(Y + o_token * (H * D) + o_h * D + o_d, narrow(b_y, Y.dtype.element_ty), mask=m_x)
+            x = x * _weight(W, o_h, o_d, NORM, H, D)
+    x0, x1 = tl.split(tl.reshape(x, (T, HP, DP // 2, 2)))
+    y = tl.join(x0 * cos - x1 * sin, x1 * cos + x0 * sin)
+    y = tl.reshape(y, (T, HP, DP))
+    tl.store(Y + o_token * (H * D) + o_h * D + o_d, narrow(y, Y.dtype.element_ty), mask=m_x)
 
 
 @triton.jit
@@ -143,25 +143,25 @@ def qk_norm_rope_bwd(
         o_token = flat.to(tl.int64)[:, None, None]
         m_x = (o_token < tokens) & (o_h < H) & (o_d < D)
         o_x = o_token * (H * D) + o_h * D + o_d
-        b_dy = tl.load(DY + o_x, mask=m_x, other=0.0).to(tl.float32)
-        b_dy0, b_dy1 = tl.split(tl.reshape(b_dy, (T, HP, DP // 2, 2)))
-        b_dx = tl.reshape(tl.join(b_dy0 * cos + b_dy1 * sin, b_dy1 * cos - b_dy0 * sin), (T, HP, DP))
+        dy = tl.load(DY + o_x, mask=m_x, other=0.0).to(tl.float32)
+        dy0, dy1 = tl.split(tl.reshape(dy, (T, HP, DP // 2, 2)))
+        dx = tl.reshape(tl.join(dy0 * cos + dy1 * sin, dy1 * cos - dy0 * sin), (T, HP, DP))
         if NORM != 0:
             o_b, o_l = o_token // L, o_token % L
-            b_x = tl.load(X + o_b * x_b + o_l * x_l + o_h * x_h + o_d, mask=m_x, other=0.0)
-            b_x = b_x.to(tl.float32)
-            rms = _rms(b_x, NORM, H, D, eps)
-            normed = b_x * rms
+            x = tl.load(X + o_b * x_b + o_l * x_l + o_h * x_h + o_d, mask=m_x, other=0.0)
+            x = x.to(tl.float32)
+            rms = _rms(x, NORM, H, D, eps)
+            normed = x * rms
             if WEIGHTED:
-                total += tl.sum(b_dx * normed, axis=0)
-                b_dx = b_dx * weight
-            inner = tl.sum(b_dx * normed, axis=2, keep_dims=True)
+                total += tl.sum(dx * normed, axis=0)
+                dx = dx * weight
+            inner = tl.sum(dx * normed, axis=2, keep_dims=True)
             if NORM == 2:
                 inner = tl.sum(inner, axis=1, keep_dims=True) / (H * D)
             else:
                 inner = inner / D
-            b_dx = rms * (b_dx - normed * inner)
-        tl.store(DX + o_x, narrow(b_dx, DX.dtype.element_ty), mask=m_x)
+            dx = rms * (dx - normed * inner)
+        tl.store(DX + o_x, narrow(dx, DX.dtype.element_ty), mask=m_x)
     if WEIGHTED:
         o_row, o_column = tl.arange(0, HP)[:, None], tl.arange(0, DP)[None, :]
         tl.store(DW + (tl.program_id(0) * HP + o_row) * DP + o_column, total)
