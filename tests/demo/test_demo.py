@@ -163,8 +163,8 @@ def test_the_learning_curve_reads_the_checkpoints_that_a_demo_kept(
     minutes = [p.journey_minutes for p in points]
     assert minutes == sorted(minutes) and points[0].minutes > 0
     save(points, out, tmp_path)
-    told = json.loads((tmp_path / "learning_curve.json").read_text())
-    assert len(told["points"]) == 4 and told["flags"]["from_scratch"] is True
+    result = json.loads((tmp_path / "learning_curve.json").read_text())
+    assert len(result["points"]) == 4 and result["flags"]["from_scratch"] is True
     assert (tmp_path / "learning_curve.png").stat().st_size > 10_000
 
 

@@ -1,4 +1,4 @@
-"""What every metric promises to the tables, pages and logs that loop over it."""
+"""Promises of every metric to the tables, pages and logs that loop over it."""
 
 from __future__ import annotations
 

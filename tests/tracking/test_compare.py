@@ -19,7 +19,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     losses.
     """
     root = tmp_path_factory.mktemp("runs")
-    made = {}
+    folders = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
         for name, lr in (("slow", 1e-4), ("fast", 1e-3)):
@@ -46,8 +46,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
                     "phases": {"lip": {"alpha": lr}, phase: {"alpha": 4.0, "lr": lr}},
                 }
                 sink([{"kind": "params", "values": params}, *records])
-            made[name] = out
-    return made
+            folders[name] = out
+    return folders
 
 
 def test_folders_are_compared_phase_by_phase(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ class Demo:
     recipe: Recipe
     seed: int
     from_scratch: bool
-    """Whether training starts from random weights."""
+    """True: training starts from random weights instead of the shipped ones."""
 
     @property
     def render_seed(self) -> int:

@@ -33,12 +33,12 @@ class DemoPlan:
     pair_workers: int = 2
     """Processes that generate pairs."""
     local: bool = False
-    """Whether this process trains and generates pairs itself, without Ray."""
+    """True: this process trains and generates pairs itself, without Ray."""
     expected: Mapping[str, float] = field(default_factory=dict)
     """Stage -> expected seconds on two cores, for the display."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the plan as it is written to demo.json."""
+        """Return the plan in the form of demo.json."""
         return {**asdict(self), "overrides": list(self.overrides)}
 
     @classmethod

@@ -19,7 +19,7 @@ MODELS: tuple[Model, ...] = ("generator", "editor")
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """What one figure should reach."""
+    """The value that one figure should reach."""
 
     text: str
     """The goal in words, for tables."""

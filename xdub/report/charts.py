@@ -41,19 +41,19 @@ class Series:
     """Text in the legend; an empty name has none."""
     y: Values
     x: Values | None = None
-    """None counts 0, 1, 2, ..."""
+    """Positions of the values; None stands for 0, 1, 2, ..."""
     colour: str = "accent"
     """Name in `xdub.report.palette.LIGHT`."""
     dashed: bool = False
-    """Whether the line stands back behind the others."""
+    """True: the line is thin and dashed, because it is there for comparison."""
     faint: bool = False
-    """Whether the line is only the background of a smoothed one."""
+    """True: the line is pale, because a smoothed one is drawn over it."""
     points: bool = False
-    """Whether every value is marked."""
+    """True: every value is marked."""
 
     @property
     def is_empty(self) -> bool:
-        """Whether no value is finite."""
+        """True if no value is finite."""
         return not np.isfinite(np.asarray(self.y, dtype=np.float64)).any()
 
 

@@ -40,7 +40,7 @@ class Chart:
     lines: Sequence[Line | None]
     """Line of each run; None where a run lacks the quantity."""
     noisy: bool = False
-    """Whether the lines are smoothed, with the values themselves faint behind them."""
+    """True: draw the running mean, with the values themselves faint behind it."""
 
     def series(self, names: Sequence[str]) -> list[Series]:
         """Return the lines to draw, for runs with these names in this order."""
@@ -66,7 +66,7 @@ class Group:
 
     @property
     def names(self) -> list[str]:
-        """Names of the runs, as short as they can be told apart."""
+        """Names of the runs without the folders that all of them share."""
         return short_names([run.name for run in self.runs])
 
     @property

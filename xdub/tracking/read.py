@@ -1,4 +1,4 @@
-"""Tracked runs read back from MLflow, by output folder or by run id."""
+"""Read tracked runs back from MLflow, by output folder or by run id."""
 
 from __future__ import annotations
 
@@ -8,33 +8,42 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from xdub.errors import UserError
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 STATE = "run_state.json"
 TOTAL, LOSSES, BAND = "train/loss", "loss/", "/t_bin_"
+"""Names of metrics: the loss that is minimised, the prefix of single losses, and the infix of losses by noise band."""
 BANDS = 10
+"""Number of noise bands between t = 0 and t = 1."""
 LAST_SHARE = 0.25
-"""A loss by noise band is the mean over this last part of the run: a single value is of a few samples."""
+"""Last part of a run over which a loss by noise band is averaged, because one logged value comes from few samples."""
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-"""MLflow's own would wait minutes for a server that is not there."""
+"""Environment that makes MLflow give up within seconds; its defaults wait minutes for a server that is not there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrackedRun:
-    """One phase of one training run."""
+    """One phase of one training run, as MLflow has it."""
 
     name: str
+    """Name that the caller gave, with the phase where it means several."""
     phase: str
+    """Name of the phase; empty if the run has none."""
     run_id: str
     experiment_id: str
     uri: str
+    """Address of the MLflow store."""
     status: str
+    """State in MLflow, such as FINISHED."""
     params: Mapping[str, str]
     metrics: Mapping[str, float]
-    """Last value of each."""
+    """Metric's name -> its last value."""
     curves: Mapping[str, tuple[Sequence[int], Sequence[float]]]
     """loss -> steps, values."""
     bands: Mapping[str, tuple[Sequence[float], Sequence[float]]]
@@ -42,7 +51,7 @@ class TrackedRun:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The params that counted for this phase: those of `train` as it used them, not other phases' own."""
+        """Params that counted for this phase: `train` as the phase used it, without other phases' own."""
         resolved = {
             k.removeprefix("resolved."): v for k, v in self.params.items() if k.startswith("resolved.")
         }
@@ -60,30 +69,32 @@ class TrackedRun:
 
 
 def read_runs(names: Sequence[str], uri: str | None = None) -> list[TrackedRun]:
-    """Runs by name: an output folder (all its phases), FOLDER/PHASE, or an MLflow run id (a parent's means all its
-    phases).
+    """Read runs by name: an output folder (all its phases), FOLDER/PHASE, or an MLflow run id.
 
-    ``uri`` is where MLflow is, MLFLOW_TRACKING_URI if not given; folders know it themselves, and are read there only if
-    it is given. Raises UserError naming what was not found and what may be given.
+    The id of a parent run means all its phases. ``uri`` is the address of MLflow; None means the folder's own address,
+    or MLFLOW_TRACKING_URI for an id.
+
+    Raises:
+        UserError: a run does not exist, or MLflow does not answer; the message names the valid choices.
     """
-    found = []
+    runs = []
     for name in names:
-        places = _places(name, uri)
-        several = len(places) > 1
-        for run_uri, run_id, phase in places:
+        entries = _locate(name, uri)
+        several = len(entries) > 1
+        for run_uri, run_id, phase in entries:
             label = f"{name.rstrip('/')}/{phase}" if several and phase else name.rstrip("/")
-            found.append(_read(label, phase, run_uri, run_id))
-    return found
+            runs.append(_read(label, phase, run_uri, run_id))
+    return runs
 
 
 def ui_command(runs: Sequence[TrackedRun], port: int = 5000) -> str:
-    """MLflow's own comparison of the runs: its address on a running server, else shell lines that open it."""
+    """Return the address of MLflow's own comparison of the runs, or shell lines that open it if no server runs."""
     lines = []
     stores = list(dict.fromkeys(run.uri for run in runs))
     for number, uri in enumerate(stores):
-        here = [run for run in runs if run.uri == uri]
-        query = f"runs={_json([r.run_id for r in here])}"
-        query += f"&experiments={_json(sorted({r.experiment_id for r in here}))}"
+        stored = [run for run in runs if run.uri == uri]
+        query = f"runs={_json([r.run_id for r in stored])}"
+        query += f"&experiments={_json(sorted({r.experiment_id for r in stored}))}"
         if uri.startswith(("http://", "https://")):
             lines.append(f"{uri.rstrip('/')}/#/compare-runs?{query}")
         else:
@@ -91,7 +102,7 @@ def ui_command(runs: Sequence[TrackedRun], port: int = 5000) -> str:
             lines.append(f"# then open http://127.0.0.1:{port + number}/#/compare-runs?{query}")
     if len(stores) > 1:
         lines.append(
-            "# MLflow compares what lies in one place: train with one MLFLOW_TRACKING_URI to see all at once"
+            "# MLflow compares runs of one store: train with one MLFLOW_TRACKING_URI to see all runs at once"
         )
     return "\n".join(lines)
 
@@ -100,8 +111,8 @@ def _json(values: list[str]) -> str:
     return quote(json.dumps(values, separators=(",", ":")), safe="[],")
 
 
-def _places(name: str, uri: str | None) -> list[tuple[str, str, str]]:
-    """(tracking uri, run id, phase) of what a name means."""
+def _locate(name: str, uri: str | None) -> list[tuple[str, str, str]]:
+    """Return (tracking uri, run id, phase) of every run that a name means."""
     folder = Path(name)
     if (folder / STATE).is_file():
         state = _state(folder)
@@ -110,8 +121,8 @@ def _places(name: str, uri: str | None) -> list[tuple[str, str, str]]:
         state = _state(folder.parent)
         if folder.name in state["phases"]:
             return [(uri or state["tracking_uri"], state["phases"][folder.name], folder.name)]
-        known = ", ".join(state["phases"]) or "none yet"
-        raise UserError(f"{folder.parent} has no tracked phase {folder.name!r}; it has {known}")
+        phases = ", ".join(state["phases"]) or "none yet"
+        raise UserError(f"{folder.parent} has no tracked phase {folder.name!r}; it has {phases}")
     if uri := uri or os.environ.get("MLFLOW_TRACKING_URI"):
         return _phases_of(uri, name)
     raise UserError(
@@ -129,49 +140,52 @@ def _state(folder: Path) -> dict[str, Any]:
 
 
 def _phases_of(uri: str, run_id: str) -> list[tuple[str, str, str]]:
-    """The children of a parent run; the run itself if it has none."""
-    with _asking(run_id, uri) as client:
+    """Return the children of a parent run, or the run itself if it has none."""
+    with _client(run_id, uri) as client:
         experiment = client.get_run(run_id).info.experiment_id
-        found = client.search_runs(
+        children = client.search_runs(
             [experiment], f"tags.`mlflow.parentRunId` = '{run_id}'", order_by=["start_time"]
         )
-        return [(uri, run.info.run_id, run.data.tags.get("phase", "")) for run in found] or [
+        return [(uri, run.info.run_id, run.data.tags.get("phase", "")) for run in children] or [
             (uri, run_id, "")
         ]
 
 
 @contextmanager
-def _asking(name: str, uri: str) -> Iterator[Any]:
-    """A client whose failures are told in one line."""
+def _client(name: str, uri: str) -> Iterator[MlflowClient]:
+    """Yield a client of the store; its failures become UserErrors of one line."""
+    # MLflow would create an empty database.
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-        raise UserError(f"run {name}: its tracking database {uri} is gone")  # MLflow would make an empty one
+        raise UserError(f"run {name}: its tracking database {uri} is gone")
     for variable, value in PATIENCE.items():
         os.environ.setdefault(variable, value)
     from mlflow import MlflowClient
 
     try:
         yield MlflowClient(tracking_uri=uri)
-    except Exception as error:  # MLflow's, or that of the database or network under it
+    # The error may be MLflow's, or that of the database or network below it.
+    except Exception as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"run {name}: MLflow at {uri} does not give it ({reason})") from error
 
 
 def _read(name: str, phase: str, uri: str, run_id: str) -> TrackedRun:
-    with _asking(name, uri) as client:
+    with _client(name, uri) as client:
         run = client.get_run(run_id)
-        wanted = [metric for metric in sorted(run.data.metrics) if metric.startswith((TOTAL, LOSSES))]
+        losses = [metric for metric in sorted(run.data.metrics) if metric.startswith((TOTAL, LOSSES))]
         history = {
             metric: sorted(
                 {point.step: point.value for point in client.get_metric_history(run_id, metric)}.items()
             )
-            for metric in wanted
+            for metric in losses
         }
     curves = {
         metric: ([step for step, _ in points], [value for _, value in points])
         for metric, points in history.items()
         if BAND not in metric
     }
-    if curves.get(TOTAL) == curves.get("loss/flow"):  # a phase with a single loss
+    # A phase with a single loss needs no curve of the total.
+    if curves.get(TOTAL) == curves.get("loss/flow"):
         curves.pop(TOTAL, None)
     return TrackedRun(
         name=name,
@@ -190,9 +204,11 @@ def _read(name: str, phase: str, uri: str, run_id: str) -> TrackedRun:
 def _bands(
     history: Mapping[str, Sequence[tuple[int, float]]],
 ) -> dict[str, tuple[list[float], list[float]]]:
+    """Return loss -> (centres of its noise bands, mean of each over the last part of the run)."""
     last_step = max((step for points in history.values() for step, _ in points), default=0)
     bands: dict[str, tuple[list[float], list[float]]] = {}
-    for metric, points in history.items():  # by name, so bands come in order
+    # The history is sorted by name, so the bands are in order.
+    for metric, points in history.items():
         loss, is_band, number = metric.partition(BAND)
         late = [value for step, value in points if step > (1 - LAST_SHARE) * last_step]
         if is_band and late:

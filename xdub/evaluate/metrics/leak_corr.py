@@ -1,4 +1,4 @@
-"""How much the lips still follow the *old* speech: correlation of the read opening with the source's own opening.
+"""Leak of the *old* speech: correlation of the read mouth opening with the source's own opening.
 
 Old and new speech correlate by chance in a short clip (both open and close a few times in two seconds), so a
 perfect dub shows a raw correlation with the old speech too. ``unique`` therefore correlates the readout with
@@ -84,7 +84,7 @@ def _figure(clips: Sequence[tuple[np.ndarray, ...]]) -> Figure:
 
 
 def _remark(details: Mapping[str, Mapping[str, Any]]) -> str:
-    """Show the plain correlations with the old speech beside the one that a perfect dub of these clips has."""
+    """Format the plain correlations with the old speech, and that of a perfect dub of these clips."""
     leaks = [model[LEAK_CORR.name] for model in details.values()]
     plain = " and ".join(f"{leak['raw']:+.3f}" for leak in leaks)
     return f"plain correlation {plain}; the two true speeches have {leaks[-1]['chance']:+.3f} by chance"

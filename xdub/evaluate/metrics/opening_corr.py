@@ -1,4 +1,4 @@
-"""How well the lips follow the *new* speech: Pearson correlation over time of mouth opening with its truth.
+"""Agreement of the lips with the *new* speech: Pearson correlation over time of mouth opening with its truth.
 
 The correlation is computed inside each clip and then averaged, so that differences between faces, which every readout
 has, cannot help; it is also computed once over all frames together ("pooled").
