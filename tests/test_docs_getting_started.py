@@ -1,4 +1,4 @@
-"""docs/getting-started.md is followed: its cheap commands here, all of them by scripts/newcomer."""
+"""Tests that run the cheap commands of docs/getting-started.md, and tests of scripts/newcomer, which runs all."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "getting-started.md"
 SCRIPT = ROOT / "scripts" / "newcomer"
 BLOCKS = re.findall(r"^(?:(<!-- not run[^\n]*-->)\n)?```sh\n(.*?)^```$", PAGE.read_text("utf-8"), re.M | re.S)
-"""(why not, or "", commands)"""
+"""Pairs of the comment that excludes a block (or "") and its commands."""
 
 
-def test_the_cheap_commands_of_the_page_do_what_it_says(tmp_path: Path) -> None:
+def test_the_cheap_commands_of_the_page_run_and_write_a_data_set(tmp_path: Path) -> None:
     (tmp_path / ".venv").symlink_to(sys.prefix)
     for reason, text in BLOCKS:
         if not reason:
-            told = subprocess.run(
+            process = subprocess.run(
                 ["bash", "-ec", text],
                 cwd=tmp_path,
                 env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])},
                 capture_output=True,
                 text=True,
             )
-            assert told.returncode == 0, text + told.stderr[-3000:]
+            assert process.returncode == 0, text + process.stderr[-3000:]
     names = {path.name for path in (tmp_path / "heads").iterdir()}
     assert {"manifest.json", "ledger.parquet"} <= names
-    assert "generator" in told.stdout  # the last block ends with the plan
+    # The last block ends with the plan.
+    assert "generator" in process.stdout
 
 
-def test_the_newcomer_runs_all_but_what_is_not_to_be_run_anywhere() -> None:
-    listed = subprocess.run(
-        [SCRIPT, "--list"], capture_output=True, text=True, check=True
-    ).stdout.splitlines()
+def test_the_newcomer_script_runs_every_command_that_is_not_marked_not_run() -> None:
+    process = subprocess.run([SCRIPT, "--list"], capture_output=True, text=True, check=True)
+    listed = process.stdout.splitlines()
     texts = [text for reason, text in BLOCKS if not reason.startswith("<!-- not run: ")]
     assert listed == "".join(texts).splitlines()
     assert "make venv" in listed and "scripts/newcomer" not in listed
 
 
-def test_the_newcomer_times_commands_in_a_clone_and_stops_at_the_first_that_fails(tmp_path: Path) -> None:
+def test_the_newcomer_script_times_commands_in_a_clone_and_stops_at_the_first_failure(tmp_path: Path) -> None:
     page = (
         "<!-- not run: x -->\n```sh\nexit 7\n```\n\n```sh\necho made > made\ntest -f made\n```\n\n"
         "<!-- not run in tests: y -->\n```sh\ntest -f \\\n  nothing\ntouch never\n```\n"
@@ -56,8 +56,8 @@ def test_the_newcomer_times_commands_in_a_clone_and_stops_at_the_first_that_fail
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.com"]
     for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "first"]):
         subprocess.run([*git, *words], check=True)
-    told = subprocess.run([tmp_path / "scripts" / "newcomer"], capture_output=True, text=True)
-    assert told.returncode == 1, told.stderr
+    process = subprocess.run([tmp_path / "scripts" / "newcomer"], capture_output=True, text=True)
+    assert process.returncode == 1, process.stderr
     result = json.loads((tmp_path / "docs" / "results" / "newcomer.json").read_text())
     rows = [(row["command"], row["exit"]) for row in result["commands"]]
     assert rows == [("echo made > made", 0), ("test -f made", 0), ("test -f    nothing", 1)]

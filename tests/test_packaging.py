@@ -1,4 +1,4 @@
-"""What is installed is what the code needs: both packages and all data files, no stray module; and the pins agree."""
+"""Tests of the installation: the wheel has both packages and all data files, and the pins fit the requirements."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def pins() -> dict[str, str]:
+    """Read the pinned version of every package from constraints.txt."""
     lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     return dict(line.split("==") for line in lines if line and not line.startswith("#"))
 
@@ -45,7 +46,7 @@ def test_the_wheel_has_every_file_of_the_packages(wheel_names):
         assert files - wheel_names == set()
 
 
-def test_every_requirement_is_pinned_to_a_version_it_allows():
+def test_every_pin_is_a_version_that_its_requirement_allows():
     pinned = pins()
     for line in requires("xdub") or []:
         requirement = Requirement(line)
@@ -56,12 +57,12 @@ def test_every_requirement_is_pinned_to_a_version_it_allows():
         assert requirement.specifier.contains(pinned[requirement.name.lower()]), line
 
 
-def test_pins_are_exact_and_name_no_build_of_one_machine():
+def test_pins_are_exact_versions_without_a_build_of_one_machine():
     for name, pin in pins().items():
         assert re.fullmatch(r"[a-z0-9.-]+", name) and re.fullmatch(r"[0-9][0-9a-z.]*", pin), f"{name}=={pin}"
 
 
-def test_this_environment_is_the_pinned_one():
+def test_installed_versions_are_the_pinned_ones():
     different = {}
     for name, pin in pins().items():
         try:
