@@ -1,8 +1,7 @@
-"""The clip: one row of a shard, and the only definition of its fields, shapes and dtypes.
+"""The clip: one row of a shard. This module is the only definition of its fields, shapes and dtypes.
 
-Pixels are the truth. Latents are made per training window by the codec, so a shard outlives its codec.
-Point coordinates are continuous: the top left corner of a picture is (0, 0), the centre of its first pixel
-(0.5, 0.5).
+A clip stores pixels. The codec computes latents for each training window, so a shard does not depend on a codec. Point
+coordinates are continuous: the top left corner of a picture is (0, 0), the centre of its first pixel (0.5, 0.5).
 """
 
 from __future__ import annotations
@@ -21,26 +20,39 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SCHEMA_VERSION = 1
+"""Version of the row format; every row and manifest carries it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Clip:
     """A face crop with its speech. F frames of H x W, N = 640 F audio samples. ValueError for wrong shapes."""
 
-    clip_id: str  # content-addressed, see clip_id_of
-    source: str  # provenance: "render:seed/idx" or file name and frame range
+    clip_id: str
+    """Hash of the content, see `clip_id_of`."""
+    source: str
+    """Provenance: "render:seed/idx", or file name and frame range."""
     speaker: str
     fps: float = float(FPS)
-    frames: np.ndarray  # [F,H,W,3] uint8 RGB
-    audio: np.ndarray  # [N] float32, 16 kHz mono in [-1,1]
-    landmarks: np.ndarray  # [F,68,2] float32, crop px; nan rows where no face was found
-    face_mask: np.ndarray  # [F,H,W] bool: lower face with the jaw fixed open, free of lip motion
-    lip_mask: np.ndarray  # [F,H,W] bool: weights the loss, never hides pixels
-    occluder_mask: np.ndarray  # [F,H,W] bool: what covers the face
-    opening: np.ndarray | None = None  # [F] float32: inner-lip gap / eye distance, where known exactly
-    reference: np.ndarray | None = None  # [F,H,W,3] uint8: V' of a pair; all else belongs to V (frames)
-    scores: dict[str, float] = field(default_factory=dict)  # pairs: identity, mouth_distance, ...
-    twin_of: str | None = None  # clip_id of the rendered twin: same motion and identity, other speech
+    frames: np.ndarray
+    """[F,H,W,3] uint8 RGB; V of a pair"""
+    audio: np.ndarray
+    """[N] float32, 16 kHz mono in [-1,1]"""
+    landmarks: np.ndarray
+    """[F,68,2] float32, crop px; rows without a face are nan"""
+    face_mask: np.ndarray
+    """[F,H,W] bool, lower face with the jaw fixed open, independent of lip motion"""
+    lip_mask: np.ndarray
+    """[F,H,W] bool, weights the loss and never hides pixels"""
+    occluder_mask: np.ndarray
+    """[F,H,W] bool, objects in front of the face"""
+    opening: np.ndarray | None = None
+    """[F] float32, inner-lip gap over eye distance, if known exactly"""
+    reference: np.ndarray | None = None
+    """[F,H,W,3] uint8, V' of a pair; all other fields belong to V"""
+    scores: dict[str, float] = field(default_factory=dict)
+    """Scores of a pair by name: identity, mouth_distance, ..."""
+    twin_of: str | None = None
+    """Clip id of the rendered twin with the same motion and identity and other speech."""
 
     def __post_init__(self) -> None:
         if self.fps != FPS:
@@ -58,26 +70,27 @@ class Clip:
 
     @property
     def num_frames(self) -> int:
+        """Number of frames F."""
         return len(self.frames)
 
     @property
     def visible_mask(self) -> np.ndarray:
-        """M_vis [F,H,W]: the seen part of the face, which the generator inpaints (paper B.2)."""
+        """M_vis [F,H,W], the visible part of the face, which the generator inpaints (paper B.2)."""
         return self.face_mask & ~self.occluder_mask
 
 
 def clip_id_of(source: str, frames: np.ndarray, *more: np.ndarray | None) -> str:
-    """16 hex digits decided by the provenance and the pixels (and `more`, e.g. the reference)."""
+    """Hash the provenance, the pixels and `more` arrays, e.g. the reference, to 16 hex digits."""
     digest = hashlib.sha256(source.encode())
     for array in (frames, *more):
         if array is not None:
             digest.update(f"|{array.dtype.str}{array.shape}|".encode())
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:16]
 
 
 def schema() -> pa.Schema:
-    """Columns of a clip shard. Videos are mp4 bytes, masks packed bits, arrays bytes and shape."""
+    """Return the columns of a clip shard. Videos are mp4 bytes, masks packed bits, arrays bytes and shape."""
     import pyarrow as pa
 
     array = pa.struct([("data", pa.binary()), ("shape", pa.list_(pa.int32()))])
@@ -104,7 +117,7 @@ def schema() -> pa.Schema:
 
 
 def to_row(clip: Clip) -> dict[str, Any]:
-    """Row for `schema()`. The two videos are encoded, near lossless; everything else is exact."""
+    """Encode a clip as a row of `schema()`. The two videos are nearly lossless; all other fields are exact."""
     from xdub.media import encode_clip_bytes
 
     return {
@@ -128,13 +141,13 @@ def to_row(clip: Clip) -> dict[str, Any]:
 
 
 def from_row(row: Mapping[str, Any]) -> Clip:
-    """Inverse of to_row. UserError names the clip when its row is of another version or damaged."""
+    """Decode a row of `to_row`. UserError names the clip if its row has another version or is damaged."""
     from xdub.media import decode_clip_bytes
 
     clip_id, version = row.get("clip_id"), row.get("schema_version")
     if version != SCHEMA_VERSION:
         raise UserError(
-            f"clip {clip_id}: schema_version {version}, this xdub reads {SCHEMA_VERSION}: make it again"
+            f"clip {clip_id}: schema_version {version}, this xdub reads {SCHEMA_VERSION}: create it again"
         )
     try:
         return Clip(
@@ -158,6 +171,7 @@ def from_row(row: Mapping[str, Any]) -> Clip:
 
 
 def _pack(array: np.ndarray) -> dict[str, Any]:
+    """Return an array's shape and its bytes, little-endian, or as bits if it is bool."""
     little_endian = array.dtype.newbyteorder("<")
     data = np.packbits(array) if array.dtype == np.bool_ else array.astype(little_endian, copy=False)
     return {"data": data.tobytes(), "shape": list(array.shape)}
@@ -172,9 +186,10 @@ def _unpack(value: Mapping[str, Any], dtype: type) -> np.ndarray:
 
 
 def _check(clip: Clip, name: str, dtype: type, shape: tuple[int | None, ...]) -> None:
+    """Raise ValueError unless a field has the dtype and the shape, where None is any size."""
     array = getattr(clip, name)
     fits = len(array.shape) == len(shape) and all(
-        want in (None, got) for want, got in zip(shape, array.shape, strict=True)
+        expected in (None, size) for expected, size in zip(shape, array.shape, strict=True)
     )
     if array.dtype != dtype or not fits:
         raise ValueError(

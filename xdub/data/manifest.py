@@ -21,7 +21,9 @@ from xdub.errors import UserError
 from xdub.files.atomic import write_text
 
 MANIFEST = "manifest.json"
-SHARD_NAME = re.compile(r"shard-\d{5,}\.parquet")  # nothing else is ever opened: no path leaves the folder
+"""Name of the file in a data set."""
+SHARD_NAME = re.compile(r"shard-\d{5,}\.parquet")
+"""Only files of such names are opened, so no path leaves the folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,7 @@ class Shard:
     """One Parquet file of a data set."""
 
     file: str
+    """Name inside the folder."""
     rows: int
     bytes: int
     sha256: str
@@ -36,31 +39,36 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """A data set's table of contents. Row i of the set is row i - first_row of its shard."""
+    """The table of contents of a data set; rows are numbered over all shards in order."""
 
     folder: Path
     kind: str
+    """Either "clips" or "pairs"."""
     recipe: Any
+    """JSON value of the settings that all rows share."""
     shards: tuple[Shard, ...]
     ids: tuple[str, ...]
+    """Clip id of every row."""
     num_frames: tuple[int, ...]
+    """Number of frames of every row."""
 
     @cached_property
     def digest(self) -> str:
-        """16 hex digits that change with the content: a data cursor is valid for one digest only."""
+        """16 hex digits that change with the content; a data cursor is valid for one digest only."""
         text = json.dumps([self.kind, [shard.sha256 for shard in self.shards], self.ids])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @cached_property
     def places(self) -> tuple[tuple[int, int], ...]:
-        """(shard, row within it) of every row."""
+        """(shard, row within the shard) of every row."""
         return tuple((i, row) for i, shard in enumerate(self.shards) for row in range(shard.rows))
 
     def path(self, shard: int) -> Path:
+        """Return the path of a shard by its index."""
         return self.folder / self.shards[shard].file
 
     def save(self) -> None:
-        """Replaces manifest.json at once."""
+        """Replace manifest.json atomically."""
         raw = {"schema_version": SCHEMA_VERSION, "kind": self.kind, "recipe": self.recipe}
         raw |= {"shards": [asdict(shard) for shard in self.shards]}
         raw |= {"ids": list(self.ids), "num_frames": list(self.num_frames)}
@@ -68,7 +76,7 @@ class Manifest:
 
 
 def read_manifest(folder: str | Path, verify: bool = False) -> Manifest:
-    """Reads and checks a data set's manifest: versions, file names, sizes; with `verify` also every sha256.
+    """Read a data set's manifest and check version, file names and sizes; with `verify` also every sha256.
 
     UserError names the file that is missing, truncated or changed.
     """
@@ -76,14 +84,14 @@ def read_manifest(folder: str | Path, verify: bool = False) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise UserError(
-            f"{folder}: no {MANIFEST}, so not a data set; make one with `xdub render` or `xdub prepare`"
+            f"{folder}: no {MANIFEST}, so not a data set; create one with `xdub render` or `xdub prepare`"
         )
     try:
         raw = json.loads(path.read_text())
         version = raw["schema_version"]
         if version != SCHEMA_VERSION:
             raise UserError(
-                f"{path}: schema_version {version}, this xdub reads {SCHEMA_VERSION}: make it again"
+                f"{path}: schema_version {version}, this xdub reads {SCHEMA_VERSION}: create it again"
             )
         manifest = Manifest(
             folder=folder,
@@ -102,7 +110,8 @@ def read_manifest(folder: str | Path, verify: bool = False) -> Manifest:
         raise UserError(f"{path}: kind {manifest.kind!r} is not one of: clips, pairs")
     if not rows == len(manifest.ids) == len(manifest.num_frames):
         raise UserError(f"{path}: damaged, {rows} rows in shards but {len(manifest.ids)} ids; make it again")
-    if verify:  # hashing lets other threads run, and one rarely keeps up with a disk
+    if verify:
+        # Hashing releases the interpreter's lock, and one thread is slower than most disks.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(lambda shard: check_shard(folder, shard, verify=True), manifest.shards))
     else:
@@ -112,7 +121,7 @@ def read_manifest(folder: str | Path, verify: bool = False) -> Manifest:
 
 
 def check_shard(folder: Path, shard: Shard, verify: bool) -> None:
-    """UserError unless the shard's file is there with the size (and sha256) that the manifest promises."""
+    """Raise UserError unless the shard's file has the size, and with ``verify`` the sha256, of the manifest."""
     if not SHARD_NAME.fullmatch(shard.file):
         raise UserError(f"{folder / MANIFEST}: {shard.file!r} is not a shard name (shard-NNNNN.parquet)")
     path = folder / shard.file
@@ -126,6 +135,6 @@ def check_shard(folder: Path, shard: Shard, verify: bool) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """Hex digest of a file of any size."""
+    """Return the hex digest of a file of any size."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from einops import rearrange
+from einops import reduce
 
 from xdub.errors import UserError
 from xdub.geometry import CodecGeometry
@@ -22,6 +22,6 @@ def to_latent_mask(mask: np.ndarray, geometry: CodecGeometry) -> np.ndarray:
             f"a mask of {frames} frames, {width}x{height} px has no latents: use {geometry.time}k + 1 frames, "
             f"sides divisible by {space}"
         )
-    blocks = rearrange(mask, "f (h p) (w q) -> f h w (p q)", p=space, q=space).any(-1)
-    rest = rearrange(blocks[1:], "(f t) h w -> f t h w", t=geometry.time).any(1)
+    blocks = reduce(mask, "f (h p) (w q) -> f h w", "max", p=space, q=space)
+    rest = reduce(blocks[1:], "(f t) h w -> f h w", "max", t=geometry.time)
     return np.concatenate([blocks[:1], rest])[None].astype(np.float32)

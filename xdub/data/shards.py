@@ -1,7 +1,7 @@
-"""Shards: Parquet files of clips with one row a group, so that any clip is read alone.
+"""Shards: Parquet files of clips with one row per row group, so that a clip is read without its neighbours.
 
-A shard is written beside its name and renamed, the manifest last. Whenever the writer is killed, what the manifest
-names is whole; finished shards that it does not name yet are adopted when writing goes on.
+Shards are written atomically, the manifest last. If the writer is killed, every shard of the manifest is complete; the
+next writer adds complete shards that the manifest lacks.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ __all__ = [
     "read_manifest",
 ]
 OPEN_FILES = 8
+"""Largest number of files that a reader keeps open."""
 
 
 class ShardWriter:
-    """Adds clips to the data set DIR (one writer at a time), resuming what is there.
+    """Adds clips to the data set DIR, new or existing; only one writer at a time.
 
-    `kind` ("clips" or "pairs") is told by the first clip if not given. `recipe` is noted in the manifest. UserError if
-    DIR holds the other kind or was made with another recipe, and if the disk is full.
+    `kind` ("clips" or "pairs") is by default that of the first clip. `recipe` is stored in the manifest. UserError if
+    DIR holds the other kind or has another recipe, and if the disk is full.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class ShardWriter:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
-                f"{folder}: cannot be made a folder ({error.strerror}); choose another"
+                f"{folder}: cannot be created ({error.strerror}); choose another folder"
             ) from error
         self.rows_per_shard, self.kind, self.recipe = rows_per_shard, kind, recipe
         self._shards: list[Shard] = []
@@ -66,21 +67,21 @@ class ShardWriter:
         if (self.folder / MANIFEST).exists():
             self._resume(read_manifest(self.folder))
         self._adopt()
-        self._known = set(self._ids)
+        self._known_ids = set(self._ids)
 
     def __contains__(self, clip_id: str) -> bool:
-        return clip_id in self._known
+        return clip_id in self._known_ids
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._known_ids)
 
     def add(self, clip: Clip) -> bool:
-        """Adds a clip; False if its id is there already."""
-        return clip.clip_id not in self._known and self.add_row(to_row(clip))
+        """Add a clip; return False if its id exists already."""
+        return clip.clip_id not in self._known_ids and self.add_row(to_row(clip))
 
     def add_row(self, row: dict[str, Any]) -> bool:
-        """Adds what `to_row` made, perhaps in another process; False if its id is there already."""
-        if row["clip_id"] in self._known:
+        """Add a row of `to_row`, perhaps of another process; return False if its id exists already."""
+        if row["clip_id"] in self._known_ids:
             return False
         kind = "clips" if row["reference"] is None else "pairs"
         self.kind = self.kind or kind
@@ -89,21 +90,21 @@ class ShardWriter:
                 f"{self.folder} holds {self.kind}; {kind} such as {row['clip_id']} need another folder"
             )
         self._rows.append(row)
-        self._known.add(row["clip_id"])
+        self._known_ids.add(row["clip_id"])
         if len(self._rows) >= self.rows_per_shard:
             self.flush()
         return True
 
     def flush(self) -> None:
-        """Writes the rows that wait as a shard; the manifest follows now, or with a later shard if it is large."""
+        """Write buffered rows as a shard; a large manifest follows only with a later shard."""
         if self._rows:
             self._write_shard()
-        # A manifest of 10^5 rows costs a second: spend at most a twentieth of the time on it.
+        # A manifest of 10^5 rows costs a second, so spend at most a twentieth of the time on it.
         if time.monotonic() - self._saved_at >= 20 * self._save_cost:
             self._save()
 
     def close(self) -> None:
-        """Writes all that is left, the manifest last."""
+        """Write buffered rows and the manifest."""
         if self._rows:
             self._write_shard()
         self._save()
@@ -112,7 +113,7 @@ class ShardWriter:
         return self
 
     def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
-        # Whole rows are kept when the caller fails, unless it is the disk that failed.
+        # Keep complete rows if the caller fails, unless the disk failed.
         if error_type is None or not issubclass(error_type, (OSError, UserError)):
             self.close()
 
@@ -170,7 +171,7 @@ class ShardWriter:
         self._num_frames = list(manifest.num_frames)
 
     def _adopt(self) -> None:
-        """Takes in shards that were finished after the last manifest, and removes unfinished ones."""
+        """Add shards that were completed after the last manifest, and remove incomplete ones."""
         named = {shard.file for shard in self._shards}
         for leftover in self.folder.glob(".shard-*.parquet"):
             leftover.unlink()
@@ -185,20 +186,20 @@ class ShardWriter:
 
 
 class ShardReader:
-    """Random access to the rows of a data set; keeps a few files open. Not for sharing between threads."""
+    """Random access to the rows of a data set; keeps a few files open. Not safe for several threads."""
 
     def __init__(self, manifest: Manifest, *, verify: bool = False) -> None:
-        """With `verify`, a shard whose sha256 is not the manifest's is as good as unreadable (see verify.py)."""
+        """With `verify`, a shard whose sha256 differs from the manifest counts as unreadable (see verify.py)."""
         self.manifest, self.verify = manifest, verify
         self._files: OrderedDict[int, pq.ParquetFile] = OrderedDict()
         self._wrong: dict[int, UserError] = {}
 
     def path(self, index: int) -> Path:
-        """File of row `index`."""
+        """Return the file of row `index`."""
         return self.manifest.path(self.manifest.places[index][0])
 
     def row(self, index: int) -> dict[str, Any]:
-        """Row `index` of the data set, still encoded. UserError names the file if it cannot be read."""
+        """Read row `index` of the data set, still encoded. UserError names the file if it cannot be read."""
         import pyarrow as pa
 
         shard, row = self.manifest.places[index]
@@ -224,12 +225,12 @@ class ShardReader:
                 raise
 
     def clip(self, index: int) -> Clip:
-        """Row `index`, decoded."""
+        """Read and decode row `index`."""
         return from_row(self.row(index))
 
 
 def iter_clips(folder: str | Path) -> Iterator[Clip]:
-    """All clips of a data set in the order of its manifest."""
+    """Yield all clips of a data set in the order of its manifest."""
     manifest = read_manifest(folder)
     reader = ShardReader(manifest)
     for index in range(len(manifest.ids)):
@@ -237,7 +238,7 @@ def iter_clips(folder: str | Path) -> Iterator[Clip]:
 
 
 def read_clip(folder: str | Path, clip_id: str) -> Clip:
-    """One clip by id. UserError if the data set does not hold it."""
+    """Read one clip by its id. UserError if the data set does not hold the clip."""
     manifest = read_manifest(folder)
     if clip_id not in manifest.ids:
         raise UserError(f"{folder} has no clip {clip_id!r} among its {len(manifest.ids)}")

@@ -1,4 +1,4 @@
-"""Synthetic clips, decided by a seed, for tests of everything that reads clips."""
+"""Synthetic clips and small networks for tests of code that reads clips."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xdub.geometry import SAMPLES_PER_FRAME, CodecGeometry
 
 
 def make_clip(seed: int, *, num_frames: int = 13, size: int = 32, pair: bool = False, **fields: Any) -> Clip:
-    """A clip of moving waves, decided by its seed."""
+    """Build a clip of moving waves from a seed; ``fields`` replace fields of the clip."""
     rng = np.random.default_rng(seed)
     t, y, x = np.meshgrid(np.arange(num_frames), np.arange(size), np.arange(size), indexing="ij")
     phase = rng.uniform(0, 6, 3)
@@ -41,7 +41,7 @@ def make_clip(seed: int, *, num_frames: int = 13, size: int = 32, pair: bool = F
 
 
 class PatchCodec:
-    """A linear codec of the real geometry (time x4 causal, space x8): a fixed random projection of each patch."""
+    """A linear codec with the geometry of real ones (causal, time x4, space x8): a random projection of each patch."""
 
     geometry = CodecGeometry(channels=6, time=4, space=8)
 
@@ -52,6 +52,7 @@ class PatchCodec:
         self.rest = torch.randn(3 * 4 * 64, channels, generator=generator) / 28
 
     def encode(self, video: Tensor) -> Tensor:
+        """Encode [B,3,F,H,W] as [B,6,f,h,w]."""
         head = rearrange(video[:, :, :1], "b c t (h p) (w q) -> b t h w (c p q)", p=8, q=8) @ self.first
         tail = (
             rearrange(video[:, :, 1:], "b c (t s) (h p) (w q) -> b t h w (c s p q)", s=4, p=8, q=8)
@@ -61,10 +62,11 @@ class PatchCodec:
 
 
 class FrameIndexAudio:
-    """Feature row n is (n, mean of its samples): shows at once where a window was cut."""
+    """An encoder whose row n is (n, mean of its samples), which shows where a window was cut."""
 
     dim = 2
 
     def encode(self, wav: np.ndarray) -> Tensor:
+        """Encode [N] at 16 kHz as rows [N / 320, 2]."""
         rows = torch.from_numpy(wav).view(-1, SAMPLES_PER_FRAME // 2)
         return torch.stack([torch.arange(len(rows)).float(), rows.mean(1)], 1)

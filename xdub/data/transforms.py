@@ -1,4 +1,4 @@
-"""The face crop: one box per frame from landmarks that stay still in speech, and its way back into the picture.
+"""The face crop: a box per frame from landmarks that are still in speech, the crop, and its paste into the picture.
 
 A box is (cx, cy, side) in picture px. Coordinates are continuous (see clip.py): pixel i spans [i, i + 1].
 The box ignores lips and jaw, because a box that followed them would leak the old speech (paper B.2, mask setting).
@@ -11,54 +11,57 @@ import numpy as np
 from xdub.errors import UserError
 from xdub.perception.landmarks import EYE_CORNERS, NOSE_BASE
 
-# Adult proportions in units of the distance between the eye centres (about 63 mm): nose base 0.76 below the
-# eyes, mouth 1.15, chin 1.85, open chin 2.2; brows to 0.45 above; face 2.2 wide, mouth 0.8 wide.
+# Proportions of adults in units of the distance between the eye centres (about 63 mm): nose base 0.76 below the eyes,
+# mouth 1.15, chin 1.85, open chin 2.2; brows up to 0.45 above; face 2.2 wide, mouth 0.8 wide.
 EYE_TO_NOSE = 0.76
-SIDE = 2.75  # 1.25 face widths; the mouth is 0.3 of it
-DROP = 0.87  # from the eyes down to the box centre: spans 0.5 above to 2.25 below the eyes
+"""Distance from the eyes down to the base of the nose, in eye distances."""
+SIDE = 2.75
+"""Side of the box in eye distances: 1.25 face widths; the mouth is 0.3 of it."""
+DROP = 0.87
+"""Distance from the eyes down to the box's centre; the box spans 0.5 above to 2.25 below the eyes."""
 
 
 def crop_boxes(landmarks68: np.ndarray, *, scale: float = 1.0, smooth: float = 5.0) -> np.ndarray:
-    """Boxes [F,3] float32 (cx, cy, side) for landmarks [F,68,2] in px (iBUG-68; nan where no face is).
+    """Compute boxes [F,3] float32 (cx, cy, side) from landmarks [F,68,2] in px (iBUG-68; nan without a face).
 
-    Only eye corners and nose base are read. Missing frames are interpolated, then all is smoothed by a Gaussian
-    of `smooth` frames. UserError if no frame has a face.
+    Only eye corners and nose base are read. Missing frames are interpolated, then a Gaussian of `smooth` frames
+    smooths the boxes. UserError if no frame has a face.
     """
     points = np.asarray(landmarks68, np.float64)[:, [*EYE_CORNERS, NOSE_BASE]]
-    known = np.isfinite(points).all(axis=(1, 2))
-    if not known.any():
+    valid = np.asarray(np.isfinite(points).all(axis=(1, 2)))
+    if not valid.any():
         raise UserError("no face in any frame: the crop needs at least one frame with landmarks")
-    points = points[known]
+    points = points[valid]
     right, left, nose = points[:, 0:2].mean(1), points[:, 2:4].mean(1), points[:, 4]
     eyes = (right + left) / 2
-    # Turning the head shortens one of the two distances and leaves the other: the longer one tells the size.
+    # A turn of the head shortens one of the two distances only, so the longer one determines the size.
     unit = np.maximum(np.linalg.norm(left - right, axis=1), np.linalg.norm(nose - eyes, axis=1) / EYE_TO_NOSE)
     centre = eyes + (DROP / EYE_TO_NOSE) * (nose - eyes)
     boxes = np.concatenate([centre, SIDE * scale * unit[:, None]], axis=1)
-    frame = np.arange(len(known))
-    boxes = np.stack([np.interp(frame, frame[known], column) for column in boxes.T], axis=1)
+    frame = np.arange(len(valid))
+    boxes = np.stack([np.interp(frame, frame[valid], column) for column in boxes.T], axis=1)
     return _gaussian(boxes, smooth).astype(np.float32)
 
 
 def crop(frames: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarray:
-    """Crops [F,size,size(,C)] of pictures [F,H,W(,C)], uint8 or float32; beyond them their edge is repeated.
+    """Cut crops [F,size,size(,C)] of pictures [F,H,W(,C)], uint8 or float32; outside, the picture's edge is repeated.
 
-    Shrinking averages over the whole area of each new pixel (no aliasing), enlarging is bicubic.
+    A smaller crop averages the area of each pixel, which avoids aliasing; a larger one is bicubic.
     """
     return np.stack([_crop_one(frame, box, size) for frame, box in zip(frames, boxes, strict=True)])
 
 
 def crop_points(points: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarray:
-    """Points [F,N,2] in picture px -> crop px of the same boxes."""
+    """Convert points [F,N,2] from picture px to crop px of the same boxes."""
     corner = boxes[:, None, :2] - boxes[:, None, 2:] / 2
     return ((points - corner) * (size / boxes[:, None, 2:])).astype(np.float32)
 
 
 def full_alpha(mask: np.ndarray, box: np.ndarray, shape: tuple[int, int], feather: float) -> np.ndarray:
-    """Blend weights [H,W] float32 for `paste`: a crop mask [s,s] (bool or 0..1) in the picture, then feathered.
+    """Compute blend weights [H,W] float32 for `paste`: a crop mask [s,s] (bool or 0..1), in the picture and feathered.
 
-    `feather` is the Gaussian's sigma in picture px, so that the seam is equally soft at every face size. The weight
-    falls to zero inside the box, whatever the mask: no picture shows the crop's border.
+    `feather` is the Gaussian's sigma in picture px, so the seam is equally soft at every face size. The weight falls
+    to zero inside the box for any mask, so the crop's border is never visible.
     """
     import cv2
 
@@ -71,9 +74,10 @@ def full_alpha(mask: np.ndarray, box: np.ndarray, shape: tuple[int, int], feathe
     matrix = _to_crop(box, len(mask), offset=(x0 - pad, y0 - pad))
     area = (x1 - x0 + 2 * pad, y1 - y0 + 2 * pad)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    warped = cv2.warpAffine(mask.astype(np.float32), matrix, area, flags=flags)  # 0 outside
+    # The weight outside of the crop is 0.
+    warped = cv2.warpAffine(mask.astype(np.float32), matrix, area, flags=flags)
     if feather > 0:
-        # Distance to the box border, 1 from 3 sigma inwards: keeps the blur from leaking over the edge.
+        # The distance to the box's border, 1 from 3 sigma inwards, prevents a blur across the border.
         warped = cv2.GaussianBlur(warped, (2 * pad + 1, 2 * pad + 1), feather)
         corner, side = box[:2] - box[2] / 2, float(box[2])
         xs = np.arange(x0 - pad, x1 + pad) + 0.5 - corner[0]
@@ -86,9 +90,9 @@ def full_alpha(mask: np.ndarray, box: np.ndarray, shape: tuple[int, int], feathe
 
 
 def paste(full: np.ndarray, crop: np.ndarray, box: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """The picture [H,W,3] uint8 with the crop [s,s,3] put back at its box, weighted by alpha [H,W].
+    """Paste a crop [s,s,3] at its box into a picture [H,W,3] uint8, weighted by alpha [H,W].
 
-    Sub-pixel inverse of `crop`. Pixels with weight 0 are returned bit for bit.
+    This is the sub-pixel inverse of `crop`. Pixels with weight 0 are returned bit for bit.
     """
     import cv2
 
@@ -98,7 +102,8 @@ def paste(full: np.ndarray, crop: np.ndarray, box: np.ndarray, alpha: np.ndarray
         return out
     matrix = _to_crop(box, len(crop), offset=(x0, y0))
     size = (x1 - x0, y1 - y0)
-    if box[2] < len(crop):  # the way back shrinks: average, do not skip pixels
+    # If the paste shrinks the crop, average its pixels.
+    if box[2] < len(crop):
         matrix, size, times = _finer(matrix, size, len(crop) / float(box[2]))
     else:
         times = 1
@@ -116,25 +121,28 @@ def _crop_one(frame: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
     import cv2
 
     step = float(box[2]) / size
-    times = max(1, int(np.ceil(step)))  # picture pixels per crop pixel: sample each of them, then average
-    matrix = np.linalg.inv(np.vstack([_to_crop(box, size * times), [0, 0, 1]]))[:2]  # crop -> picture
+    # Sample each picture pixel of a crop pixel, then average.
+    times = max(1, int(np.ceil(step)))
+    # The matrix maps the crop to the picture.
+    matrix = np.linalg.inv(np.vstack([_to_crop(box, size * times), [0, 0, 1]]))[:2]
     flags = (cv2.INTER_LINEAR if times > 1 else cv2.INTER_CUBIC) | cv2.WARP_INVERSE_MAP
     fine = cv2.warpAffine(frame, matrix, (size * times,) * 2, flags=flags, borderMode=cv2.BORDER_REPLICATE)
     return cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA) if times > 1 else fine
 
 
 def _to_crop(box: np.ndarray, size: int, offset: tuple[int, int] = (0, 0)) -> np.ndarray:
-    """Affine [2,3]: pixel index in the picture (from `offset` on) -> pixel index in a crop of `size`."""
+    """Return the affine map [2,3] from pixel indices of the picture, starting at `offset`, to those of a crop."""
     ratio = size / float(box[2])
     corner = np.asarray(box[:2], np.float64) - float(box[2]) / 2
-    shift = ratio * (0.5 + np.asarray(offset, np.float64) - corner) - 0.5  # indices count pixel centres
+    # Indices count pixel centres.
+    shift = ratio * (0.5 + np.asarray(offset, np.float64) - corner) - 0.5
     return np.array([[ratio, 0, shift[0]], [0, ratio, shift[1]]])
 
 
 def _finer(
     matrix: np.ndarray, size: tuple[int, int], ratio: float
 ) -> tuple[np.ndarray, tuple[int, int], int]:
-    """The same map sampled `times` as densely."""
+    """Return the map at a finer sampling, with the larger size and the whole factor between both."""
     times = int(np.ceil(ratio))
     fine = matrix.copy()
     fine[:, :2] /= times
@@ -143,7 +151,7 @@ def _finer(
 
 
 def _roi(box: np.ndarray, shape: tuple[int, int]) -> tuple[int, int, int, int]:
-    """x0, y0, x1, y1 of the picture pixels that the box touches."""
+    """Return x0, y0, x1, y1 of the picture pixels that the box touches."""
     low = np.floor(np.asarray(box[:2]) - box[2] / 2)
     high = np.ceil(np.asarray(box[:2]) + box[2] / 2)
     height, width = shape
@@ -151,7 +159,7 @@ def _roi(box: np.ndarray, shape: tuple[int, int]) -> tuple[int, int, int, int]:
 
 
 def _gaussian(values: np.ndarray, sigma: float) -> np.ndarray:
-    """Smooths [F,K] along F; the kernel is renormalised at the ends, so nothing drifts towards zero there."""
+    """Smooth [F,K] along F; the kernel is renormalised at the ends, so values do not decay towards zero."""
     from scipy.ndimage import gaussian_filter1d
 
     if sigma <= 0:

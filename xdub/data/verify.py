@@ -1,10 +1,10 @@
-"""Shards are hashed once on every machine that reads them, when it first opens them.
+"""Verification of shards: every machine hashes a shard once, when it first opens the shard.
 
-So a set of any size starts at once, and what counts is checked: the bytes that this machine gets, copied, mounted or
-rotten. That a shard was right is remembered outside of the data set, which may be read-only and serves many machines:
-in ~/.cache/xdub/shards (XDG_CACHE_HOME), one small file a shard. It holds for the same file only (device, inode, size,
-times of content and of inode), so copying over it, even with its old time, means hashing again. Decay after
-that is caught by the checksum of every Parquet page, which each read compares (`shards.py`).
+Training therefore starts immediately on a set of any size, and the check covers the bytes that this machine reads,
+whether copied, mounted or damaged. The result is stored outside of the data set, which may be read-only and shared:
+in ~/.cache/xdub/shards (or below XDG_CACHE_HOME), one small file per shard. The result holds for the same file only
+(device, inode, size, times of content and inode), so an overwritten file is hashed again even if its time is unchanged.
+Later damage is detected by the checksum of every Parquet page, which each read verifies (`shards.py`).
 """
 
 from __future__ import annotations
@@ -22,40 +22,42 @@ from xdub.data.manifest import Shard, check_shard
 from xdub.files.lock import exclusive
 
 SETTLED_SECONDS = 2.0
-"""A file that changed just now may change again without showing it: clocks of file systems are coarse."""
+"""Age of a change before its hash is stored. A newer file could change again within the same clock tick."""
 
 
 def verify_shard(path: Path, shard: Shard) -> None:
-    """UserError unless the file has the size and the sha256 of the manifest. Hashes unless this machine remembers.
+    """Raise UserError unless the file has the manifest's size and sha256; hash it unless the cache has the result.
 
-    Of many processes that open a shard at the same time, one reads it and the others wait for its word.
+    If several processes open a shard at the same time, one hashes it and the others wait for the result.
     """
     check_shard(path.parent, shard, verify=False)
     with _record(path) as record:
-        now = _identity(path) | {"sha256": shard.sha256}
-        if _read(record) == now:
+        identity = _identity(path)
+        expected = identity | {"sha256": shard.sha256}
+        if _read(record) == expected:
             return
         check_shard(path.parent, shard, verify=True)
-        settled = time.time_ns() - now["ctime_ns"] > SETTLED_SECONDS * 1e9
-        if record is not None and settled and _identity(path) | {"sha256": shard.sha256} == now:
+        settled = time.time_ns() - identity["ctime_ns"] > SETTLED_SECONDS * 1e9
+        if record is not None and settled and _identity(path) == identity:
             record.truncate(0)
-            record.write(json.dumps(now))
+            record.write(json.dumps(expected))
 
 
-def _identity(path: Path) -> dict[str, Any]:
-    told = path.stat()
+def _identity(path: Path) -> dict[str, int]:
+    """Return the numbers that change with the file."""
+    stat = path.stat()
     return {
-        "bytes": told.st_size,
-        "mtime_ns": told.st_mtime_ns,
-        "ctime_ns": told.st_ctime_ns,
-        "inode": told.st_ino,
-        "device": told.st_dev,
+        "bytes": stat.st_size,
+        "mtime_ns": stat.st_mtime_ns,
+        "ctime_ns": stat.st_ctime_ns,
+        "inode": stat.st_ino,
+        "device": stat.st_dev,
     }
 
 
 @contextlib.contextmanager
 def _record(path: Path) -> Iterator[IO[str] | None]:
-    """The shard's file in the cache, locked; None where there can be no cache."""
+    """Yield the shard's file in the cache, locked; None if the cache cannot be written."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xdub" / "shards"
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
     with contextlib.ExitStack() as stack:
@@ -68,10 +70,11 @@ def _record(path: Path) -> Iterator[IO[str] | None]:
 
 
 def _read(record: IO[str] | None) -> dict[str, Any] | None:
+    """Read a stored result; None if the file is empty, or incomplete because its writer was killed."""
     if record is None:
         return None
     record.seek(0)
     try:
         return json.load(record)
-    except ValueError:  # empty, or its writer was killed
+    except ValueError:
         return None

@@ -1,7 +1,7 @@
-"""Does the mouth match the sound? A small SyncNet: five frames and fourteen audio rows, embedded and compared.
+"""A small SyncNet that measures whether a mouth matches the sound, from five frames and fourteen audio rows.
 
-The embedded stand-in for the lip-sync expert of Eq. 12. Frame n of a video owns the 50 Hz audio rows 2n and
-2n + 1; the audio slice of a training window begins ``AUDIO_MARGIN`` rows before frame 0 (paper B.2).
+The shipped network replaces the lip-sync expert of Eq. 12 in the tiny recipe. Frame n of a video has the 50 Hz audio
+rows 2n and 2n + 1; the audio slice of a training window begins ``AUDIO_MARGIN`` rows before frame 0 (paper B.2).
 """
 
 from __future__ import annotations
@@ -9,25 +9,28 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from xdub.config import PerceptionConfig
 from xdub.errors import UserError
 from xdub.files.shipped import shipped_weights
 from xdub.geometry import AUDIO_MARGIN
 
-FRAMES = 5  # of one visual window
-ROWS = 14  # of one audio window: the ten rows of those frames and two on each side
+FRAMES = 5
+"""Frames of one visual window."""
+ROWS = 14
+"""Rows of one audio window: the ten rows of those frames and two on each side."""
 PACKAGED = "syncnet.safetensors"
+"""File of the shipped network."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SyncNetConfig:
-    """Sizes of the network. ``mouth_box`` is (left, top, right, bottom) in units of the face crop's side."""
+    """Sizes of the network; ``mouth_box`` is (left, top, right, bottom) in units of the face crop's side."""
 
     audio_dim: int = 80
     patch: int = 32
@@ -37,7 +40,7 @@ class SyncNetConfig:
 
 
 class SyncNet(nn.Module):
-    """Unit-length embeddings of mouth and sound, one per visual window; their cosine says whether they match."""
+    """Embeds mouth and sound with unit length, one embedding per visual window; their cosine measures the match."""
 
     name = "tiny-syncnet"
 
@@ -46,14 +49,16 @@ class SyncNet(nn.Module):
         self.cfg = cfg
         width, hidden = cfg.width, 4 * cfg.width
         side = cfg.patch // 8
-        self.frame_net = nn.Sequential(  # each frame alone, so that overlapping windows share the work
+        # Each frame is embedded alone, so that overlapping windows share the work.
+        self.frame_net = nn.Sequential(
             *_conv_block(3, width), *_conv_block(width, 2 * width), *_conv_block(2 * width, 2 * width),
             nn.Flatten(), nn.Linear(2 * width * side * side, hidden), nn.GELU(),
         )  # fmt: skip
         self.window_net = nn.Sequential(
             nn.Conv1d(hidden, hidden, FRAMES), nn.GELU(), nn.Conv1d(hidden, cfg.embed_dim, 1)
         )
-        self.audio_net = nn.Sequential(  # receptive field: 5, then 8, then 14 rows; one step is two rows, one frame
+        # The receptive field is 5, then 8, then 14 rows; one step is two rows, which is one frame.
+        self.audio_net = nn.Sequential(
             nn.Conv1d(cfg.audio_dim, hidden, 5), nn.GELU(), nn.Conv1d(hidden, hidden, 4, stride=2), nn.GELU(),
             nn.Conv1d(hidden, hidden, 4), nn.GELU(), nn.Conv1d(hidden, cfg.embed_dim, 1),
         )  # fmt: skip
@@ -61,7 +66,7 @@ class SyncNet(nn.Module):
         self.bias = nn.Parameter(torch.tensor(-2.0))
 
     def mouth(self, frames: Tensor) -> Tensor:
-        """The mouth box of face crops [N, 3, H, W], resized to [N, 3, patch, patch]."""
+        """Cut the mouth box of face crops [N, 3, H, W], resized to [N, 3, patch, patch]."""
         height, width = frames.shape[-2:]
         left, top, right, bottom = self.cfg.mouth_box
         box = frames[
@@ -71,23 +76,24 @@ class SyncNet(nn.Module):
         return F.interpolate(box, size, mode="bilinear", antialias=True, align_corners=False)
 
     def embed_patches(self, patches: Tensor) -> Tensor:
-        """Mouth patches [B, F, 3, p, p] in [-1, 1] -> [B, F - 4, E]; entry n belongs to the frames n ... n + 4."""
+        """Embed mouth patches [B, F, 3, p, p] in [-1, 1] as [B, F - 4, E]; entry n is of the frames n ... n + 4."""
         batch = patches.shape[0]
-        level = patches.mean((1, 3, 4), keepdim=True)  # skin tone and light of the whole window say nothing
+        # Skin tone and light of the whole window carry no information about the match.
+        level = patches.mean((1, 3, 4), keepdim=True)
         frames = self.frame_net(rearrange(patches - level, "b f c h w -> (b f) c h w"))
         windows = self.window_net(rearrange(frames, "(b f) d -> b d f", b=batch))
         return F.normalize(rearrange(windows, "b e n -> b n e"), dim=-1)
 
     def embed_video(self, frames: Tensor) -> Tensor:
-        """Face crops [B, 3, F, H, W] in [-1, 1], F >= 5 -> [B, F - 4, E]."""
+        """Embed face crops [B, 3, F, H, W] in [-1, 1], F >= 5, as [B, F - 4, E]."""
         batch = frames.shape[0]
         patches = self.mouth(rearrange(frames, "b c f h w -> (b f) c h w"))
         return self.embed_patches(rearrange(patches, "(b f) c h w -> b f c h w", b=batch))
 
     def embed_audio(self, audio: Tensor, num_frames: int, start: int = AUDIO_MARGIN) -> Tensor:
-        """Audio rows [B, T, d] whose row ``start`` is the first of frame 0 -> [B, num_frames - 4, E].
+        """Embed audio rows [B, T, d], whose row ``start`` is the first of frame 0, as [B, num_frames - 4, E].
 
-        Rows beyond the slice's ends count as zeros, as in a clip's own padding.
+        Rows beyond the slice's ends are zeros, like the padding of a clip.
         """
         before = (ROWS - 2 * FRAMES) // 2
         low, high = start - before, start + 2 * num_frames + before
@@ -98,17 +104,18 @@ class SyncNet(nn.Module):
         )
 
     def cosine(self, frames: Tensor, audio: Tensor, start: int = AUDIO_MARGIN) -> Tensor:
-        """Cosine of picture and sound for every window, [B, F - 4]; arguments as in ``sync_loss``."""
+        """Compute the cosine of picture and sound for every window, [B, F - 4]; arguments as in ``sync_loss``."""
         _check(frames, audio, self.cfg)
         return (self.embed_video(frames) * self.embed_audio(audio, frames.shape[2], start)).sum(-1)
 
     def logits(self, cosine: Tensor) -> Tensor:
-        """Log-odds that picture and sound belong together."""
+        """Compute the log-odds that picture and sound match."""
         return self.scale * cosine + self.bias
 
     def sync_loss(self, frames: Tensor, audio: Tensor, start: int = AUDIO_MARGIN) -> Tensor:
-        """BCE(cosine, 1) of every window, [B, F - 4]: low where the mouth matches the sound (Eq. 12 with the sign
-        the field uses).
+        """Compute BCE(cosine, 1) of every window, [B, F - 4], low where the mouth matches the sound.
+
+        This is Eq. 12 with the usual sign.
 
         Args:
             frames: ``[B, 3, F, H, W]`` face crops in [-1, 1], F >= 5; gradients reach the pixels.
@@ -116,12 +123,12 @@ class SyncNet(nn.Module):
             start: index of the first row of frame 0 in ``audio``.
 
         Raises:
-            ValueError: naming the argument that does not fit.
+            ValueError: an argument has a wrong shape; the message names it.
         """
         return F.softplus(-self.logits(self.cosine(frames, audio, start)))
 
     def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
-        """One safetensors file with the configuration in its header; float16 halves its size and costs nothing."""
+        """Write one safetensors file with the configuration in its header; float16 halves its size without a loss."""
         from safetensors.torch import save_file
 
         state = {
@@ -131,7 +138,7 @@ class SyncNet(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path) -> SyncNet:
-        """The network of ``save``, frozen and in eval mode. UserError if the file is missing or of another kind."""
+        """Load a file of ``save``, frozen, in eval mode. UserError if the file is missing or holds another network."""
         from safetensors import SafetensorError, safe_open
 
         if not Path(path).is_file():
@@ -153,11 +160,11 @@ class SyncNet(nn.Module):
         return net.eval().requires_grad_(False)
 
 
-def load_sync(cfg: Any) -> SyncNet:
-    """The network of a recipe's ``perception`` section (``sync``, ``sync_path``).
+def load_sync(cfg: PerceptionConfig) -> SyncNet:
+    """Load the network of a recipe's ``perception`` section (``sync``, ``sync_path``).
 
-    ``tiny`` is the packaged one, for log-mel rows of rendered speakers. ``syncnet`` is a file of ``SyncNet.save``,
-    trained on one's own data and audio features, of any size.
+    ``tiny`` is the shipped one, for log-mel rows of rendered speakers. ``syncnet`` is a file of ``SyncNet.save`` of any
+    size, trained on a user's data and audio features.
     """
     if cfg.sync == "tiny":
         return SyncNet.load(shipped_weights(PACKAGED))
@@ -169,12 +176,13 @@ def load_sync(cfg: Any) -> SyncNet:
 
 
 def _conv_block(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
-    """Halves the picture."""
+    """Return layers that halve the picture."""
     conv = nn.Conv2d(channels_in, channels_out, 4, stride=2, padding=1)
     return conv, nn.GroupNorm(4, channels_out), nn.GELU()
 
 
 def _check(frames: Tensor, audio: Tensor, cfg: SyncNetConfig) -> None:
+    """Raise ValueError for arguments of a wrong shape."""
     if frames.dim() != 5 or frames.shape[1] != 3 or frames.shape[2] < FRAMES:
         raise ValueError(f"frames must be [B, 3, F >= {FRAMES}, H, W], got {tuple(frames.shape)}")
     if audio.dim() != 3 or audio.shape[0] != frames.shape[0] or audio.shape[2] != cfg.audio_dim:
