@@ -54,7 +54,7 @@ ALLOWED = {
         "media",
         "xdub_kernels",
     },
-    "evaluate": {"dub", "model", "data", "perception", "media"},
+    "evaluate": {"model", "data", "perception", "media"},
     "fit": {"evaluate", "model", "data", "perception", "media"},
     "submit": set(),
     "bootstrap": {"train", "pairs", "dub", "model", "data", "media"},
