@@ -51,7 +51,7 @@ def test_fit_says_what_to_pass_to_train(capsys):
         ([], "unknown GPU None"),
         (["--gpu", "h200", "--gpus", "0"], "--gpus 0"),
         (["--gpu", "h200", "--gpus", "7"], "train.global_batch=16 (phase generator) is not divisible"),
-        (["--gpu", "h200", "--efficiency", "1.5"], "--efficiency 1.5: a share of the peak"),
+        (["--gpu", "h200", "--efficiency", "1.5"], "--efficiency 1.5: use a share of the peak"),
         (["--gpu", "h200", "--price", "-1"], "--price -1"),
         (["--gpu", "h200", "--memory-gb", "0"], "--memory-gb 0 must be a positive number"),
         (["--gpu", "h200", "--set", "train.activation_checkpointing=true"], "none, full, attention"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from xdub.files.lines import read_lines
 from xdub.train.state.records import last_record
 
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
 XDUB = str(Path(sys.executable).with_name("xdub"))
 SMALL = "train.steps=60 train.checkpoint_every=2 train.global_batch=2 train.micro_batch=2 train.sample_every=0".split()
 
@@ -47,9 +49,9 @@ def run(cluster: LocalCluster):
 def heads(run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Clips that a job has rendered."""
     out = tmp_path_factory.mktemp("heads") / "ds"
-    made = run("submit", "render", "--out", str(out), "--clips", "2", "--workers", "1")
-    assert made.returncode == 0, made.stderr
-    assert "submitted render-ds-1" in made.stderr and f"4 rows in {out}" in made.stdout
+    result = run("submit", "render", "--out", str(out), "--clips", "2", "--workers", "1")
+    assert result.returncode == 0, result.stderr
+    assert "submitted render-ds-1" in result.stderr and f"4 rows in {out}" in result.stdout
     return out
 
 
@@ -62,11 +64,27 @@ def test_a_job_runs_the_code_that_was_sent_and_its_output_is_followed(run, heads
     status, body = cluster.get("/api/jobs/", cluster.headers)  # what the dashboard's page shows
     (job,) = [job for job in json.loads(body) if job["submission_id"] == "render-ds-1"]
     assert status == 200 and job["entrypoint"].startswith("python -m xdub.cli.job render")
-    modules = json.dumps(job["runtime_env"]["py_modules"])
-    assert "xdub" in modules and "xdub_kernels" in modules
+    assert len(job["runtime_env"]["py_modules"]) == 2
 
 
-def test_what_fails_there_is_one_line_here_and_the_same_exit_code(run, tmp_path) -> None:
+def test_changed_code_is_sent(run, tmp_path) -> None:
+    """Submit from a copy of the package in which one line differs."""
+    shutil.copytree(ROOT / "xdub", tmp_path / "xdub")
+    entry = tmp_path / "xdub" / "cli" / "job.py"
+    entry.write_text(
+        entry.read_text().replace(
+            "    reason = objection()", '    print("changed code")\n    reason = objection()'
+        )
+    )
+    out = run(
+        *("submit", "render", "--out", str(tmp_path / "ds"), "--clips", "1"),
+        PYTHONPATH=f"{tmp_path}:{ROOT}/kernels",
+    )
+    assert out.returncode == 0, out.stderr
+    assert "changed code" in out.stdout
+
+
+def test_a_failed_job_reports_one_line_and_its_exit_code(run, tmp_path) -> None:
     failed = run(
         *("submit", "train", "generator", "--recipe", "tiny", "--data", str(tmp_path / "none")),
         *("--out", str(tmp_path / "broken")),
@@ -90,7 +108,7 @@ def test_an_image_with_other_versions_is_refused_before_anything_begins(run, tmp
     assert not (tmp_path / "x").exists()
 
 
-def test_without_the_token_nothing_is_told_or_done(run, cluster) -> None:
+def test_a_wrong_token_is_refused_and_the_right_one_is_not_shown(run, cluster) -> None:
     refused = run("jobs", "list", RAY_AUTH_TOKEN="0" * 64)
     assert refused.returncode == 2 and "refuses our token" in refused.stderr
     assert "Traceback" not in refused.stderr
@@ -98,9 +116,9 @@ def test_without_the_token_nothing_is_told_or_done(run, cluster) -> None:
     assert cluster.get("/api/jobs/")[0] in (401, 403)
 
 
-def test_nobody_at_an_address_and_unknown_jobs_are_one_line(run) -> None:
-    gone = run("jobs", "list", XDUB_ADDRESS="http://127.0.0.1:1")
-    assert gone.returncode == 2 and "no Ray dashboard answers" in gone.stderr
+def test_a_dead_address_and_an_unknown_job_are_reported_in_one_line(run) -> None:
+    refused = run("jobs", "list", XDUB_ADDRESS="http://127.0.0.1:1")
+    assert refused.returncode == 2 and "no Ray dashboard answers" in refused.stderr
     unknown = run("jobs", "status", "nothing-7")
     assert unknown.returncode == 2 and "has no job nothing-7; the latest are: " in unknown.stderr
 

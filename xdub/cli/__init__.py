@@ -1,4 +1,4 @@
-"""The command line: `xdub VERB ...`. Thin: each verb calls one function of its package with plain arguments."""
+"""The command line `xdub VERB ...`: each verb calls one function of its package with plain arguments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xdub.runtime_env import prepare_environment
 
 app = typer.Typer(
     name="xdub",
-    help="Mask-free visual dubbing: render or prepare clips, train, make pairs, dub, evaluate.",
+    help="Mask-free visual dubbing: prepare clips, train, generate pairs, dub, evaluate. Begin with `xdub demo`.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -22,8 +22,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(show: bool) -> None:
+    if show:
         typer.echo(f"xdub {__version__}")
         raise typer.Exit
 
@@ -31,7 +31,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass
@@ -46,6 +46,6 @@ app.add_typer(weights.app, name="weights")
 
 
 def main() -> None:
-    """Entry point of the `xdub` script: exit code 0, 2 for what the user can mend, 130 when interrupted."""
+    """Run the `xdub` script; exit code 0, 2 for an error that the user can correct, 130 when interrupted."""
     prepare_environment()
     sys.exit(run_app(app))

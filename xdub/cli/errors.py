@@ -1,4 +1,4 @@
-"""From an exception to one line and an exit code. What is not the user's to mend keeps its traceback."""
+"""Convert an exception to one line and an exit code; an error that the user cannot correct keeps its traceback."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from typer.exceptions import TyperException
 from xdub.errors import UserError
 
 BAD_INPUT = 2
+"""Exit code of an error that the user can correct."""
 INTERRUPTED = 130
-
+"""Exit code after Ctrl-C or a request to stop."""
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+"""Errors of a full disk or quota."""
 FILE_TROUBLE = {
     errno.ENOENT,
     errno.EACCES,
@@ -24,6 +26,7 @@ FILE_TROUBLE = {
     errno.EROFS,
     errno.ENAMETOOLONG,
 }
+"""Errors of a path that the user chose."""
 
 
 def run_app(app: typer.Typer, args: list[str] | None = None) -> int:
@@ -47,22 +50,22 @@ def run_app(app: typer.Typer, args: list[str] | None = None) -> int:
 
 
 def user_line(error: BaseException) -> str | None:
-    """What to tell the user in one line, or None if the error is ours. Looks through wrappers, e.g. Ray's."""
+    """Return the line to print for an error of the user, or None for any other. Wrappers such as Ray's are opened."""
     causes = list(_causes(error))
-    for cause in causes:  # first, for it often comes of an OSError and says more
+    for cause in causes:  # first, because a UserError is often raised from an OSError and explains more
         if isinstance(cause, UserError):
             return str(cause)
     for cause in causes:
         if isinstance(cause, OSError) and cause.errno in DISK_FULL:
-            place = f" at {cause.filename}" if cause.filename else ""
-            return f"no space left on the disk{place}: free some, or write elsewhere with --out"
+            path = f" at {cause.filename}" if cause.filename else ""
+            return f"no space left on the disk{path}: free some, or write elsewhere with --out"
         if isinstance(cause, OSError) and cause.errno in FILE_TROUBLE and cause.filename:
             return f"{cause.filename}: {cause.strerror}"
     return None
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it was raised from. Innermost first: a wrapper's text may hold a whole traceback."""
+    """Return the error and its causes, innermost first, because a wrapper's text may hold a whole traceback."""
     chain: list[BaseException] = []
     queue: list[BaseException | None] = [error]
     while queue:
@@ -70,8 +73,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         if current is None or current in chain:
             continue
         chain.append(current)
-        queue += [getattr(current, "cause", None), current.__cause__]  # Ray's name for it, and Python's
-        # Ray Train collects what happened on each worker.
+        queue += [getattr(current, "cause", None), current.__cause__]  # Ray's attribute and Python's
+        # Ray Train collects the error of each worker.
         failures = getattr(current, "worker_failures", None)
         queue += failures.values() if isinstance(failures, dict) else []
     return reversed(chain)

@@ -1,4 +1,4 @@
-"""`xdub eval`: measure dubbed videos."""
+"""Verbs of `xdub eval`, which measure dubbed videos."""
 
 from __future__ import annotations
 
@@ -23,15 +23,19 @@ def _root() -> None:
 def score(
     video: Annotated[Path, typer.Option(help="The dubbed video.", exists=True, dir_okay=False)],
     reference: Annotated[
-        Path, typer.Option(help="The same head really saying it.", exists=True, dir_okay=False)
+        Path, typer.Option(help="A real recording of the same speech.", exists=True, dir_okay=False)
     ],
     source: Annotated[
         Path | None,
-        typer.Option(help="What was dubbed: shows what leaks from it.", exists=True, dir_okay=False),
+        typer.Option(
+            help="The video before dubbing, to measure how much of its lips remains.",
+            exists=True,
+            dir_okay=False,
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare a dubbed video with the truth: lip opening over time, picture, leak of the old lips.
+    """Compare a dubbed video with a real recording: lip opening over time, picture quality, leak of the old lips.
 
     Example: xdub eval score --video dubbed.mp4 --reference truth.mp4 --source original.mp4
     """
@@ -40,7 +44,7 @@ def score(
     with progress("scoring") as report:
         figures = score_video(video, reference, source=source, on_progress=report).to_dict()
     if as_json:
-        # JSON knows neither NaN (a correlation over one frame) nor infinity (the PSNR of equal pictures).
+        # JSON has neither NaN (a correlation over one frame) nor infinity (the PSNR of equal pictures).
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figures.items()}
         typer.echo(json.dumps(finite, allow_nan=False))
         return

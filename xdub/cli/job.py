@@ -1,4 +1,4 @@
-"""What a job runs: `python -m xdub.cli.job VERB ...`, the verb itself after a look at where it has landed."""
+"""Entry point of a job on the cluster: `python -m xdub.cli.job VERB ...` runs the verb if the versions agree."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from xdub.submit.versions import SUBMITTED, differences, versions
 
 
 def objection() -> str | None:
-    """Why the job had better not begin."""
-    told = os.environ.get(SUBMITTED)
-    apart = differences(json.loads(told), versions()) if told else []
-    if not apart:
+    """Return why this cluster cannot run the job, or None if it can."""
+    submitted = os.environ.get(SUBMITTED)
+    differing = differences(json.loads(submitted), versions()) if submitted else []
+    if not differing:
         return None
-    what = "; ".join(apart)
     return (
-        f"the cluster's image does not fit: {what}; use an image with the same versions, or submit from one"
+        f"the cluster's image does not fit: {'; '.join(differing)}; use an image with the same versions, "
+        "or submit from one"
     )
 
 
 def main() -> None:
+    """Run the verb; exit code 2 if the versions do not agree."""
     from xdub.cli import main as run
 
     reason = objection()

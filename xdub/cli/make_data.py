@@ -1,4 +1,4 @@
-"""Verbs that make data: render, prepare, pairs, import-pairs."""
+"""Verbs that produce data: render, prepare, pairs, import-pairs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from xdub.progress import progress
 
 
 def register(app: typer.Typer) -> None:
+    """Add the verbs of this module to the command line."""
     app.command()(render)
     app.command()(prepare)
     app.command()(pairs)
@@ -20,15 +21,15 @@ def register(app: typer.Typer) -> None:
 
 
 def render(
-    out: Annotated[Path, typer.Option(help="Folder for the shards; the same folder is continued.")],
-    clips: Annotated[
-        int, typer.Option(min=1, help="How many clips; each comes with a twin that says something else.")
+    out: Annotated[
+        Path, typer.Option(help="Folder for the shards; the same folder continues an earlier run.")
     ],
+    clips: Annotated[int, typer.Option(min=1, help="Number of clips; each has a twin with other speech.")],
     seed: options.Seed = 0,
     first: Annotated[
-        int, typer.Option(min=0, help="Number of the first clip; from 1000000 on they are for evaluation.")
+        int, typer.Option(min=0, help="Index of the first clip; from 1000000 on clips are for evaluation.")
     ] = 0,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one per core if not given.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one for each core.")] = None,
     recipe: options.Recipe = "tiny",
     set_: options.Set = None,
 ) -> None:
@@ -41,10 +42,10 @@ def render(
 
     loaded = load_recipe(recipe, set_ or ())
     with progress("rendering clips") as report:
-        made = render_dataset(
+        result = render_dataset(
             loaded, out, clips=clips, seed=seed, first=first, workers=workers, on_progress=report
         )
-    typer.echo(f"{made.kept} rows in {out}, {made.rendered} of {clips} clips rendered now")
+    typer.echo(f"{result.kept} rows in {out}, {result.rendered} of {clips} clips rendered now")
 
 
 def prepare(
@@ -54,7 +55,7 @@ def prepare(
     recipe: options.Recipe = "tiny",
     set_: options.Set = None,
 ) -> None:
-    """Turn real videos into clip shards; the ledger says what became of every input.
+    """Turn real videos into clip shards; the ledger records the result of every input.
 
     Example: xdub prepare talks/*.mp4 --out ds
     """
@@ -63,10 +64,10 @@ def prepare(
 
     loaded = load_recipe(recipe, set_ or ())
     with progress("preparing videos") as report:
-        made = prepare_videos(sources, out, loaded, workers=workers, on_progress=report)
+        result = prepare_videos(sources, out, loaded, workers=workers, on_progress=report)
     typer.echo(
-        f"{made.clips} clips added to {out} from {made.sources} videos ({made.counts} in all); "
-        f"{out}/ledger.parquet says why"
+        f"{result.clips} clips added to {out} from {result.sources} videos ({result.counts} in all); "
+        f"reasons: {out}/ledger.parquet"
     )
 
 
@@ -74,7 +75,9 @@ def pairs(
     recipe: options.Recipe,
     generator: Annotated[
         str,
-        typer.Option(help="A trained generator: its run, its export, or a model; tiny is the shipped one."),
+        typer.Option(
+            help="A trained generator: its run folder, its export, or a model folder; tiny is shipped."
+        ),
         ModelFolder,
     ],
     data: options.Data,
@@ -82,28 +85,26 @@ def pairs(
     workers: Annotated[
         str,
         typer.Option(
-            help="How many at once, each with a GPU where there are any; MIN:MAX, such as 0:8, follows the queue.",
+            help="Number of workers, each with a GPU if the cluster has any; MIN:MAX, such as 0:8, follows the queue.",
             metavar="N|MIN:MAX",
         ),
     ] = "1",
     resource: Annotated[
         list[str] | None,
         typer.Option(
-            help="A Ray resource that each worker takes, such as pairgen=1: where they may run. Repeatable.",
+            help="A Ray resource that each worker occupies, such as pairgen=1, to select machines. Repeatable.",
             metavar="NAME=N",
         ),
     ] = None,
     price: Annotated[
         float | None,
-        typer.Option(
-            min=0, help="Dollars an hour of a worker: the cost of a kept pair is then tracked, too."
-        ),
+        typer.Option(min=0, help="US dollars for one worker and hour, to track the cost of a kept pair."),
     ] = None,
     set_: options.Set = None,
 ) -> None:
-    """Let a generator make the training pairs of the editor: the same video with other lips, filtered.
+    """Generate the editor's training pairs: each is the same video with other lips; filters reject bad ones.
 
-    The same command continues what was killed, with any number of workers, and adds nothing when all is done.
+    The same command continues a killed run, with any number of workers, and adds nothing to a finished one.
 
     Example: xdub pairs --recipe tiny --generator run/generator --data ds --out pairs --workers 0:8
     """
@@ -113,16 +114,14 @@ def pairs(
     from xdub.tracking.sink import STATE
 
     loaded = load_recipe(recipe, set_ or ())
-    staff = Workers.parse(workers, resources=options.resources(resource or ()))
+    pool = Workers.parse(workers, resources=options.resources(resource or ()))
     # In a run's folder the pairs are one of its stages.
     run = out.parent if (out.parent / STATE).is_file() else out
     with progress("making pairs") as report:
-        made = build_pairs(
-            loaded, generator, data, out, workers=staff, on_progress=report, tracked_in=run, price=price
+        result = build_pairs(
+            loaded, generator, data, out, workers=pool, on_progress=report, tracked_in=run, price=price
         )
-    typer.echo(
-        f"{made.inputs} inputs: {made.counts}; {out}/ledger.parquet says why, {out}/filters.png shows it"
-    )
+    typer.echo(f"{result.inputs} inputs: {result.counts}; reasons: {out}/ledger.parquet, {out}/filters.png")
 
 
 def import_pairs(
@@ -135,10 +134,10 @@ def import_pairs(
     recipe: options.Recipe = "tiny",
     set_: options.Set = None,
 ) -> None:
-    """Take in pairs that you rendered yourself, cut and judged like generated ones.
+    """Import pairs that you rendered yourself; they are cut and filtered like generated ones.
 
-    SRC/scene/original.mp4 is the target, SRC/scene/dubbed.mp4 the same with other lips, SRC/scene/audio.wav the
-    original's speech (its own sound track, if there is no such file).
+    SRC/scene/original.mp4 is the target, SRC/scene/dubbed.mp4 the same video with other lips, and
+    SRC/scene/audio.wav the original's speech (default: the sound track of original.mp4).
 
     Example: xdub import-pairs unreal --out pairs --recipe tiny
     """
@@ -147,8 +146,8 @@ def import_pairs(
 
     loaded = load_recipe(recipe, set_ or ())
     with progress("importing pairs") as report:
-        made = import_pairs(sources, out, loaded, workers=workers, on_progress=report)
+        result = import_pairs(sources, out, loaded, workers=workers, on_progress=report)
     typer.echo(
-        f"{made.clips} pairs added to {out} from {made.sources} scenes ({made.counts} in all); "
-        f"{out}/ledger.parquet says why, {out}/filters.png shows it"
+        f"{result.clips} pairs added to {out} from {result.sources} scenes ({result.counts} in all); "
+        f"reasons: {out}/ledger.parquet, {out}/filters.png"
     )

@@ -1,4 +1,4 @@
-"""Options that several verbs share."""
+"""Options that several verbs share, as annotations of their parameters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Recipe = Annotated[
 Set = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", help="Change a number of the recipe: section.key=value. Repeatable.", metavar="A.B=C"
+        "--set", help="Override a value of the recipe: section.key=value. Repeatable.", metavar="A.B=C"
     ),
 ]
 Data = Annotated[
@@ -24,21 +24,23 @@ Data = Annotated[
 ]
 Shards = Annotated[
     Path,
-    typer.Option("--out", help="Folder for the shards and the ledger; the same folder is continued."),
+    typer.Option(
+        "--out", help="Folder for the shards and the ledger; the same folder continues an earlier run."
+    ),
 ]
 Parallel = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Parallel workers; as many as cores if not given.")
+    int | None, typer.Option("--workers", min=1, help="Parallel workers; default: one for each core.")
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same result.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed; the same seed repeats the result.")]
 
 
-def resources(told: Sequence[str]) -> dict[str, float]:
-    """``pairgen=1`` -> {"pairgen": 1.0}."""
-    found = {}
-    for text in told:
+def resources(assignments: Sequence[str]) -> dict[str, float]:
+    """Parse Ray resources such as ``pairgen=1``. UserError for a text that is no NAME=NUMBER."""
+    amounts = {}
+    for text in assignments:
         name, _, amount = text.partition("=")
         try:
-            found[name] = float(amount)
+            amounts[name] = float(amount)
         except ValueError:
-            raise UserError(f"--resource {text}: give NAME=NUMBER, such as pairgen=1") from None
-    return found
+            raise UserError(f"--resource {text}: use NAME=NUMBER, such as pairgen=1") from None
+    return amounts

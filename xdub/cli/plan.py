@@ -1,4 +1,4 @@
-"""`xdub plan`: what a run will take."""
+"""The verb plan: memory, FLOPs, hours and cost of a run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from xdub.cli.training import Phase
 
 
 def register(app: typer.Typer) -> None:
+    """Add the verbs of this module to the command line."""
     app.command()(plan)
 
 
@@ -20,9 +21,9 @@ def plan(
     recipe: options.Recipe,
     gpus: Annotated[int, typer.Option(help="Number of GPUs; one worker each.")],
     gpu: Annotated[
-        str | None, typer.Option(help="Type, e.g. a100-80gb, h200; an unknown one lists the known ones.")
+        str | None, typer.Option(help="GPU type, e.g. a100-80gb, h200; an unknown one lists the types.")
     ] = None,
-    phase: Annotated[Phase | None, typer.Option(help="One phase; all four if not given.")] = None,
+    phase: Annotated[Phase | None, typer.Option(help="One phase; default: all.")] = None,
     data: Annotated[
         list[Path] | None,
         typer.Option(help="A data set, for the true size of its records. Repeatable.", exists=True),
@@ -31,15 +32,17 @@ def plan(
         bool, typer.Option("--fit", help="Propose micro batch, ZeRO stage and checkpoint policy.")
     ] = False,
     efficiency: Annotated[
-        float, typer.Option(help="Share of the peak at which the GPU computes: your assumption.")
+        float, typer.Option(help="Assumed share of the peak at which the GPU computes.")
     ] = 0.4,
     price: Annotated[float | None, typer.Option(help="US dollars for one GPU and hour.")] = None,
     memory_gb: Annotated[float | None, typer.Option(help="Memory of the GPU, GiB.")] = None,
     tflops: Annotated[float | None, typer.Option(help="Dense bf16 peak of the GPU, TFLOP/s.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything here.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write all figures to this JSON file.")
+    ] = None,
     set_: options.Set = None,
 ) -> None:
-    """Parameters, memory, FLOPs, hours, cost and bytes of training, before it is paid for. Needs no GPU.
+    """Predict parameters, memory, FLOPs, hours, cost and bytes of a training run. Needs no GPU.
 
     Example: xdub plan --recipe xdub-1b --gpus 32 --gpu a100-80gb --fit
     """
@@ -57,11 +60,14 @@ def plan(
     chosen = ["train.micro_batch=1"] if fit else []
     loaded = planned_recipe(recipe, [*(set_ or ()), *chosen], gpus)
     phases = [phase.value] if phase else loaded.phase_names
-    common = dict(efficiency=efficiency, price=price, folders=data or ())
+    folders = data or ()
     if fit:
-        plans = [fit_phase(loaded, name, card, **common) for name in phases]
+        plans = [
+            fit_phase(loaded, name, card, efficiency=efficiency, price=price, folders=folders)
+            for name in phases
+        ]
     else:
-        plans = plan_phases(loaded, card, phases=phases, **common)
+        plans = plan_phases(loaded, card, phases=phases, efficiency=efficiency, price=price, folders=folders)
     console = Console(width=None if Console().is_terminal else 160)
     show(
         plans,
@@ -72,7 +78,7 @@ def plan(
     )
     if fit:
         typer.echo("pass to xdub train:")
-        for found in plans:
-            typer.echo(f"  {found.phase}: " + " ".join(f"--set {text}" for text in settings_to_pass(found)))
+        for each in plans:
+            typer.echo(f"  {each.phase}: " + " ".join(f"--set {text}" for text in settings_to_pass(each)))
     if json_file is not None:
         json_file.write_text(json.dumps(as_json(plans, efficiency=efficiency), indent=1) + "\n")

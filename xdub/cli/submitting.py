@@ -1,38 +1,42 @@
-"""Verbs for a Ray cluster: submit, and jobs list, status, logs, stop."""
+"""Verbs for a Ray cluster: submit, and jobs list, status, logs and stop."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+import typing
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from xdub.cli import evaluate, make_data, training
+from xdub.config import ModelFolder
 from xdub.errors import UserError
+from xdub.submit.command import Kind, check_command, check_environment
 
-VERBS: dict[tuple[str, ...], Callable[..., Any]] = {
-    ("render",): make_data.render,
-    ("prepare",): make_data.prepare,
-    ("train",): training.train,
-    ("pairs",): make_data.pairs,
-    ("bootstrap",): training.bootstrap,
-    ("eval", "score"): evaluate.score,
-}
-"""What makes sense on a cluster."""
+if TYPE_CHECKING:
+    from xdub.submit.jobs import Jobs
 
-jobs = typer.Typer(help="Jobs that were submitted to a Ray cluster.", no_args_is_help=True)
+VERBS = (("render",), ("prepare",), ("train",), ("pairs",), ("bootstrap",), ("eval", "score"))
+"""Verbs that can run as jobs."""
+
+jobs = typer.Typer(help="Manage jobs that were submitted to a Ray cluster.", no_args_is_help=True)
 Address = Annotated[
     str,
     typer.Option(
         "--address", envvar="XDUB_ADDRESS", help="The cluster's dashboard, such as http://127.0.0.1:8265."
     ),
 ]
-JobId = Annotated[str, typer.Argument(help="As `xdub submit` and `xdub jobs list` show it.", metavar="JOB")]
+"""Option of every verb of this module."""
+JobId = Annotated[
+    str, typer.Argument(help="Id that `xdub submit` and `xdub jobs list` print.", metavar="JOB")
+]
+"""Argument of the verbs for one job."""
 
 
 def register(app: typer.Typer) -> None:
+    """Add the verbs of this module to the command line."""
     app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(submit)
 
 
@@ -44,31 +48,31 @@ def submit(
     address: Address,
     name: Annotated[
         str | None,
-        typer.Option(help="Of the run; the job is NAME-ATTEMPT. VERB and OUT's name if not given."),
+        typer.Option(help="Name of the run; the job is NAME-ATTEMPT. Default: VERB and OUT's name."),
     ] = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job's output.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not print the job's output.")] = False,
     env: Annotated[
         list[str] | None,
         typer.Option(
-            help="A variable of the job, such as MLFLOW_TRACKING_URI=... Repeatable.", metavar="A=B"
+            help="An environment variable of the job, such as MLFLOW_TRACKING_URI=... Repeatable.",
+            metavar="A=B",
         ),
     ] = None,
     file: Annotated[
         list[Path] | None,
-        typer.Option(help="A small file that goes along. Repeatable.", exists=True, dir_okay=False),
+        typer.Option(help="A small local file to send. Repeatable.", exists=True, dir_okay=False),
     ] = None,
 ) -> None:
-    """Run a verb on a Ray cluster, with this very code: pack it, send it, follow it. Again, it continues.
+    """Run a verb on a Ray cluster with this code, and print its output. The same command continues a stopped job.
 
-    Paths are the cluster's, absolute, on storage that its machines share; a recipe file here goes along.
+    Paths are absolute paths of the cluster, on storage that its machines share; a local recipe file is sent.
 
     Example: xdub submit bootstrap --recipe tiny --data /shared/ds --out /shared/run --address http://127.0.0.1:8265
     """
-    from xdub.submit.command import check_command, check_environment
     from xdub.submit.jobs import Jobs, job_name
 
     words, rest = _verb(verb, context.args)
-    command = check_command(words, VERBS[words], rest, file or ())
+    command = check_command(words, option_kinds(context.find_root().command, words), rest, file or ())
     environment = check_environment(env or ())
     cluster = Jobs(address)
     job = cluster.submit(command, name=name or job_name(command), environment=environment)
@@ -79,7 +83,7 @@ def submit(
 
 @jobs.command("list")
 def list_(address: Address) -> None:
-    """All jobs of the cluster, newest first.
+    """List all jobs of the cluster, newest first.
 
     Example: xdub jobs list --address http://127.0.0.1:8265
     """
@@ -88,7 +92,7 @@ def list_(address: Address) -> None:
 
     from xdub.submit.jobs import Jobs
 
-    table = Table("job", "status", "begun", "command")
+    table = Table("job", "status", "started", "command")
     for job in Jobs(address).all():
         table.add_row(job.id, job.status, f"{_age(job.seconds)} ago", job.command)
     Console().print(table)
@@ -96,23 +100,23 @@ def list_(address: Address) -> None:
 
 @jobs.command()
 def status(job: JobId, address: Address) -> None:
-    """One job: status, age, and what Ray says of it.
+    """Print a job's status, age and Ray's message.
 
     Example: xdub jobs status bootstrap-run-1 --address http://127.0.0.1:8265
     """
     from xdub.submit.jobs import Jobs
 
-    found = Jobs(address).status(job)
-    typer.echo(f"{found.id} {found.status}, begun {_age(found.seconds)} ago: {found.message}")
+    state = Jobs(address).status(job)
+    typer.echo(f"{state.id} {state.status}, started {_age(state.seconds)} ago: {state.message}")
 
 
 @jobs.command()
 def logs(
     job: JobId,
     address: Address,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the job ends.")] = False,
 ) -> None:
-    """What a job has printed.
+    """Print the output of a job.
 
     Example: xdub jobs logs bootstrap-run-1 --follow --address http://127.0.0.1:8265
     """
@@ -127,9 +131,9 @@ def logs(
 
 @jobs.command()
 def stop(job: JobId, address: Address) -> None:
-    """End a job. A training writes a last checkpoint; submit the same again to continue there.
+    """Stop a job and wait for its end. A training run writes a last checkpoint; the same `xdub submit` continues there.
 
-    After three minutes it is killed; `xdub submit --env RAY_JOB_STOP_WAIT_TIME_S=SECONDS` gives it more or less.
+    Ray kills the job after three minutes; `xdub submit --env RAY_JOB_STOP_WAIT_TIME_S=SECONDS` sets another time.
 
     Example: xdub jobs stop bootstrap-run-1 --address http://127.0.0.1:8265
     """
@@ -145,11 +149,40 @@ def _verb(first: str, rest: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
     raise UserError(f"{first} cannot be submitted; one of: {', '.join(' '.join(words) for words in VERBS)}")
 
 
-def _follow(cluster: Any, job: str) -> None:
+def option_kinds(root: object, verb: Sequence[str]) -> dict[str, Kind]:
+    """Return the kind of every option of a verb; the key "" has that of the positional arguments.
+
+    ``root``: the command of the whole command line.
+    """
+    command = root
+    for word in verb:
+        assert isinstance(command, TyperGroup)
+        command = command.commands[word]
+    assert isinstance(command, TyperCommand) and command.callback is not None
+    hints = typing.get_type_hints(command.callback, include_extras=True)
+    kinds = {}
+    for parameter in command.params:
+        hint = hints.get(str(parameter.name))
+        if getattr(parameter, "is_flag", False):
+            kind = Kind.FLAG
+        elif ModelFolder in typing.get_args(hint):
+            kind = Kind.MODEL
+        else:
+            kind = Kind.PATH if Path in _types(hint) else Kind.TEXT
+        kinds |= dict.fromkeys([""] if parameter.param_type_name == "argument" else parameter.opts, kind)
+    return kinds
+
+
+def _types(hint: object) -> set[object]:
+    """Return the types inside an annotation such as ``Annotated[list[Path] | None, ...]``."""
+    return {hint}.union(*(_types(part) for part in typing.get_args(hint)))
+
+
+def _follow(cluster: Jobs, job: str) -> None:
     try:
         code = cluster.follow(job)
     except KeyboardInterrupt:
-        typer.echo(f"no longer following; {job} goes on (xdub jobs stop {job} ends it)", err=True)
+        typer.echo(f"output ends here; {job} still runs (xdub jobs stop {job} ends it)", err=True)
         raise
     if code:
         sys.exit(code)

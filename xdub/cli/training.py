@@ -1,4 +1,4 @@
-"""Verbs that train: train, bootstrap; and runs compare."""
+"""Verbs that train: train and bootstrap; and the verb runs compare."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from xdub.config import PHASES, ModelFolder
 from xdub.progress import stage_progress
 
 Phase = StrEnum("Phase", {name: name for name in PHASES})
+"""The phases as choices of an option."""
 
-runs = typer.Typer(help="Training runs.", no_args_is_help=True)
+runs = typer.Typer(help="Compare training runs.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
+    """Add the verbs of this module to the command line."""
     app.command()(train)
     app.command()(bootstrap)
 
 
 def train(
-    phase: Annotated[Phase, typer.Argument(help="What to train.")],
+    phase: Annotated[Phase, typer.Argument(help="The phase to train.")],
     recipe: options.Recipe,
     data: options.Data,
-    out: Annotated[Path, typer.Option(help="The run's folder: checkpoints, export, tracking.")],
+    out: Annotated[Path, typer.Option(help="The run's folder, for checkpoints, export and tracking.")],
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in --out from its last checkpoint.")
     ] = False,
@@ -36,12 +38,12 @@ def train(
     base: Annotated[
         Path | None,
         typer.Option(
-            help="For lip and texture: the editor under them; OUT/editor/export if not given.", exists=True
+            help="For lip and texture: the editor under the adapter; default: OUT/editor/export.", exists=True
         ),
     ] = None,
     set_: options.Set = None,
 ) -> None:
-    """Train one phase: generator, editor, lip or texture. The weights end up in OUT/PHASE/export.
+    """Train one phase: generator, editor, lip or texture. The weights are written to OUT/PHASE/export.
 
     Example: xdub train generator --recipe tiny --data ds --out run --set train.steps=200
     """
@@ -56,7 +58,7 @@ def train(
 def bootstrap(
     recipe: options.Recipe,
     data: options.Data,
-    out: Annotated[Path, typer.Option(help="Folder of the whole journey; the model ends up in OUT/bundle.")],
+    out: Annotated[Path, typer.Option(help="Folder of all stages; the model is written to OUT/bundle.")],
     init: Annotated[
         str | None,
         typer.Option(help="Start every phase from this model's weights: tiny (shipped) or a model folder."),
@@ -64,7 +66,9 @@ def bootstrap(
     ] = None,
     set_: options.Set = None,
 ) -> None:
-    """All phases in order: generator, pairs, editor, lip expert, texture expert. Killed, it continues where it was.
+    """Train a model: generator, its pairs, editor, lip expert, texture expert.
+
+    The same command continues a killed run.
 
     Example: xdub bootstrap --recipe tiny --data ds --out run
     """
@@ -73,8 +77,8 @@ def bootstrap(
 
     loaded = load_recipe(recipe, set_ or ())
     with stage_progress() as on_stage:
-        bundle = run_all(loaded, data, out, init=init, on_stage=on_stage)
-    typer.echo(f"model: {bundle}")
+        model = run_all(loaded, data, out, init=init, on_stage=on_stage)
+    typer.echo(f"model: {model}")
 
 
 @runs.callback()
@@ -92,7 +96,7 @@ def compare(
     ] = None,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow's address, for run ids.")] = None,
 ) -> None:
-    """Put tracked runs side by side: settings that differ, last metrics, loss curves.
+    """Compare tracked runs: settings that differ, last metrics, loss curves.
 
     Example: xdub runs compare run-a run-b --out compare.html
     """

@@ -1,4 +1,4 @@
-"""Verbs that use a model: demo, dub."""
+"""Verbs that use a model: demo and dub."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from xdub.progress import progress
 
 
 def register(app: typer.Typer) -> None:
+    """Add the verbs of this module to the command line."""
     app.command()(demo)
     app.command()(dub)
 
@@ -23,14 +24,16 @@ def demo(
     ] = Path("demo"),
     seed: options.Seed = 0,
     from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="Train from random weights, not on from the shipped ones.")
+        bool, typer.Option("--from-scratch", help="Train from random weights instead of the shipped ones.")
     ] = False,
     minutes: Annotated[
         float | None,
-        typer.Option(min=1, max=10_000, help="About how long it may take on two cores; 12, from scratch 20."),
+        typer.Option(
+            min=1, max=10_000, help="Approximate duration on two cores; default: 12, from scratch 20."
+        ),
     ] = None,
 ) -> None:
-    """The whole journey on this machine, from rendered heads to a dubbed clip and a report with the proof.
+    """Run every stage on this machine, from rendered heads to a dubbed clip and a report that measures the clip.
 
     Example: xdub demo --out demo --seed 3
     """
@@ -44,19 +47,21 @@ def dub(
     audio: Annotated[
         Path, typer.Option(help="The new speech: audio, or a video with sound.", exists=True, dir_okay=False)
     ],
-    out: Annotated[Path, typer.Option(help="The dubbed video, .mp4.")],
+    out: Annotated[Path, typer.Option(help="The dubbed video to write, .mp4.")],
     model: Annotated[
         str, typer.Option(help="`tiny` (shipped) or a model folder, e.g. RUN/bundle."), ModelFolder
     ] = SHIPPED_MODEL,
     seed: options.Seed = 0,
 ) -> None:
-    """Give a video new speech: the same video, as long as the speech, with lips that say it.
+    """Dub a video with new speech: the result is as long as the speech, and its lips match the speech.
 
     Example: xdub dub --video talk.mp4 --audio german.wav --out german.mp4
     """
-    from xdub.dub import dub_video
+    from xdub.dub.dub import dub_video
 
     with progress("dubbing") as report:
-        made = dub_video(video, audio, out, model=model, seed=seed, on_progress=report)
-    looped = "; the video was shorter than the speech and was played back and forth" if made.mirrored else ""
-    typer.echo(f"{out}: {made.frames} frames, {made.dubbed} with a face{looped}")
+        result = dub_video(video, audio, out, model=model, seed=seed, on_progress=report)
+    looped = (
+        "; the video was shorter than the speech and was played back and forth" if result.mirrored else ""
+    )
+    typer.echo(f"{out}: {result.frames} frames, {result.dubbed} with a face{looped}")

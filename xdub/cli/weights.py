@@ -1,4 +1,4 @@
-"""`xdub weights`: the registry of third-party networks."""
+"""Verbs of `xdub weights`, the registry of third-party networks."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from xdub.errors import UserError
 if TYPE_CHECKING:
     from xdub.perception.registry import WeightStatus
 
-app = typer.Typer(
-    help="Third-party weights: what for, from where, under which licence.", no_args_is_help=True
-)
+app = typer.Typer(help="List, download and verify third-party weights.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_() -> None:
-    """Every file: its role, size, licence, source, and whether this machine has it.
+    """List every file with role, size, licence and source, and whether this machine has it.
 
     Example: xdub weights list
     """
@@ -31,10 +29,11 @@ def list_() -> None:
 @app.command()
 def fetch(
     roles: Annotated[
-        list[str] | None, typer.Argument(help="Roles of the list; none means all.", metavar="[ROLE...]")
+        list[str] | None,
+        typer.Argument(help="Roles, as `xdub weights list` shows them; default: all.", metavar="[ROLE...]"),
     ] = None,
 ) -> None:
-    """Download what is missing, check its sha256, and keep it in the cache.
+    """Download missing files into the cache and check their sha256.
 
     Example: xdub weights fetch face_landmarker
     """
@@ -47,7 +46,7 @@ def fetch(
 
 @app.command()
 def verify() -> None:
-    """Hash every file again; exit code 2 if one is not what it should be.
+    """Hash every file again; exit code 2 if one is damaged.
 
     Example: xdub weights verify
     """
@@ -57,7 +56,7 @@ def verify() -> None:
     _print(statuses)
     damaged = [str(status.path) for status in statuses if status.state == "damaged"]
     if damaged:
-        raise UserError(f"damaged: {', '.join(damaged)}; delete what is damaged and run `xdub weights fetch`")
+        raise UserError(f"damaged: {', '.join(damaged)}; delete the file and run `xdub weights fetch`")
 
 
 def _print(statuses: Iterable[WeightStatus]) -> None:

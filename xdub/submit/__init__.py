@@ -1,1 +1,1 @@
-"""The same verbs on a Ray cluster: pack this code, send it as a job, follow it."""
+"""Run the command line's verbs as jobs of a Ray cluster: send this code, and list, follow and stop jobs."""

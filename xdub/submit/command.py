@@ -1,62 +1,77 @@
-"""What is submitted: a verb's own arguments, looked at here so that a mistake does not travel to the cluster."""
+"""A verb with its arguments, checked before it is sent so that a mistake costs no job on the cluster."""
 
 from __future__ import annotations
 
-import inspect
 import re
-import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from xdub.config import SHIPPED_MODEL, ModelFolder, load_recipe, shipped_recipes
+from xdub.config import SHIPPED_MODEL, load_recipe, shipped_recipes
 from xdub.errors import UserError
 
 SECRET = re.compile(r"token|secret|password|passwd|credential|api_?key|access_?key|private", re.IGNORECASE)
+"""Names of environment variables that hold secrets."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """A verb with arguments that mean the same there as here."""
+    """A verb with arguments that mean the same on the cluster as on this machine."""
 
     verb: tuple[str, ...]
     arguments: tuple[str, ...]
     files: tuple[Path, ...]
-    """Local files that go along; the job finds them by name in its working folder."""
+    """Local files that are sent too; the job finds them by name in its working folder."""
     out: str | None
-    """Where it writes."""
+    """Value of ``--out``: the path that the job writes."""
+
+
+class Kind(Enum):
+    """Kind of an option's value."""
+
+    FLAG = "flag"
+    """No value."""
+    TEXT = "text"
+    """A value that means the same on every machine."""
+    PATH = "path"
+    """A path on the cluster, or the name of a file that is sent."""
+    MODEL = "model"
+    """`SHIPPED_MODEL`, or the path of a model folder on the cluster."""
 
 
 def check_command(
-    verb: Sequence[str], function: Callable[..., Any], arguments: Sequence[str], files: Sequence[Path] = ()
+    verb: Sequence[str], kinds: Mapping[str, Kind], arguments: Sequence[str], files: Sequence[Path] = ()
 ) -> Command:
-    """UserError for a recipe that does not load, an unknown option, and paths that mean nothing on another machine.
+    """Check a verb's arguments, and rename those that name a local file which is sent.
 
     Args:
-        function: of the verb; its signature tells which arguments are paths.
-        files: local files that go along; an argument that names one becomes its plain name.
+        verb: words that select the verb, such as ``eval score``.
+        kinds: kind of every option of the verb; the key "" has that of the positional arguments.
+        files: local files to send.
+
+    Raises UserError for a recipe that does not load, an unknown option, and a path that means nothing on another
+    machine.
     """
-    kinds = _kinds(function)
     values = list(arguments)
     sent = {path.name: path for path in files}
     if len(sent) != len(files):
-        raise UserError("two files of the same name cannot go along; rename one")
+        raise UserError("two files of the same name cannot be sent; rename one")
     recipe, settings, out = None, [], None
-    for place, option, value in _options(values, kinds):
+    for index, option, value in _options(values, kinds):
         kind = kinds[option]
-        if option == "--recipe":
+        if option in ("--recipe", "-r"):
             recipe = value
             if value not in shipped_recipes() and Path(value).is_file():
                 sent.setdefault(Path(value).name, Path(value))
-                values[place] = values[place].replace(value, Path(value).name)
+                values[index] = values[index].replace(value, Path(value).name)
         elif option == "--set":
             settings.append(value)
-        elif kind is Path:
-            values[place] = values[place].replace(value, _there(option, value, sent))
-        elif kind is ModelFolder and value != SHIPPED_MODEL and not PurePosixPath(value).is_absolute():
+        elif kind is Kind.PATH:
+            values[index] = values[index].replace(value, _path_on_cluster(option, value, sent))
+        elif kind is Kind.MODEL and value != SHIPPED_MODEL and not PurePosixPath(value).is_absolute():
             raise UserError(
-                f"{option} {value}: a relative path means nothing on the cluster; give an absolute one on storage "
+                f"{option} {value}: a relative path means nothing on the cluster; use an absolute one on storage "
                 f"that all its machines share, or {SHIPPED_MODEL}, the shipped model"
             )
         if option == "--out":
@@ -66,87 +81,55 @@ def check_command(
     return Command(tuple(verb), tuple(values), tuple(sent.values()), out)
 
 
-def check_environment(told: Sequence[str]) -> dict[str, str]:
-    """``NAME=VALUE`` -> dict. UserError for secrets: whoever sees the dashboard sees a job's environment."""
-    found = {}
-    for text in told:
+def check_environment(assignments: Sequence[str]) -> dict[str, str]:
+    """Parse ``NAME=VALUE`` texts. UserError for secrets, because the dashboard shows a job's environment."""
+    environment = {}
+    for text in assignments:
         name, equals, value = text.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z_]\w*", name):
-            raise UserError(f"--env {name}: give NAME=VALUE")
+            raise UserError(f"--env {name}: use NAME=VALUE")
         if SECRET.search(name) or re.search(r"://[^/@]+:[^/@]+@", value):
             raise UserError(
                 f"--env {name} looks like a secret, and a job's environment can be read in the dashboard: set it on "
                 "the cluster's machines (a Kubernetes secret, the container's environment)"
             )
-        found[name] = value
-    return found
+        environment[name] = value
+    return environment
 
 
-def _there(option: str, value: str, sent: dict[str, Path]) -> str:
-    """The path as the job will see it."""
-    known = next((name for name, path in sent.items() if Path(value).resolve() == path.resolve()), None)
-    if known is not None:
-        return known
+def _path_on_cluster(option: str, value: str, sent: Mapping[str, Path]) -> str:
+    """Return the path by which the job finds a file or folder."""
+    name = next((name for name, path in sent.items() if Path(value).resolve() == path.resolve()), None)
+    if name is not None:
+        return name
     if not PurePosixPath(value).is_absolute():
         raise UserError(
-            f"{option} {value}: a relative path means nothing on the cluster; give an absolute one on storage that all "
-            "its machines share, or send a small file along with --file"
+            f"{option} {value}: a relative path means nothing on the cluster; use an absolute one on storage that all "
+            "its machines share, or send a small file with --file"
         )
     return value
 
 
-def _kinds(function: Callable[..., Any]) -> dict[str, Any]:
-    """Option -> its plain type; "" is that of the positional arguments."""
-    kinds: dict[str, Any] = {}
-    hints = typing.get_type_hints(function, include_extras=True)
-    for name in inspect.signature(function).parameters:
-        kind, *extras = typing.get_args(hints[name])
-        # typer takes the first name for a default, until it looks at the signature.
-        told = (
-            [getattr(extras[0], "default", None), *(getattr(extras[0], "param_decls", None) or ())]
-            if extras
-            else []
-        )
-        names = [n for n in told if isinstance(n, str) and n.startswith("--")]
-        names = names or [f"--{name.strip('_').replace('_', '-')}"]
-        if extras and type(extras[0]).__name__ == "ArgumentInfo":
-            names = [""]
-        if ModelFolder in extras:
-            kinds |= dict.fromkeys(names, ModelFolder)
-            continue
-        plain = next((k for k in (Path, bool) if k is kind or k in typing.get_args(kind)), None)
-        if plain is None and any(Path in typing.get_args(part) for part in typing.get_args(kind)):
-            plain = Path
-        for each in names:
-            kinds[each] = plain or str
-    return kinds
-
-
-ALIASES = {"-r": "--recipe"}
-
-
-def _options(values: list[str], kinds: dict[str, Any]) -> Iterator[tuple[int, str, str]]:
-    """(place of the value, option, value); positional ones as option ""."""
-    place = 0
-    while place < len(values):
-        text = values[place]
+def _options(values: Sequence[str], kinds: Mapping[str, Kind]) -> Iterator[tuple[int, str, str]]:
+    """Yield index of the value, option and value; positional arguments have the option ""."""
+    index = 0
+    while index < len(values):
+        text = values[index]
+        index += 1
         if not text.startswith("-") or text == "-":
             if "" in kinds:
-                yield place, "", text
-            place += 1
+                yield index - 1, "", text
             continue
         option, equals, value = text.partition("=")
-        option = ALIASES.get(option, option)
         if option not in kinds:
-            known = ", ".join(sorted(name for name in kinds if name.startswith("--")))
-            raise UserError(f"{option} is no option of this verb; it has {known}")
-        if kinds[option] is bool:
-            place += 1
-        elif equals:
-            yield place, option, value
-            place += 1
-        elif place + 1 == len(values):
+            names = ", ".join(sorted(name for name in kinds if name.startswith("--")))
+            raise UserError(f"{option} is no option of this verb; it has {names}")
+        if kinds[option] is Kind.FLAG:
+            continue
+        if equals:
+            yield index - 1, option, value
+        elif index == len(values):
             raise UserError(f"{option} needs a value")
         else:
-            yield place + 1, option, values[place + 1]
-            place += 2
+            yield index, option, values[index]
+            index += 1

@@ -1,4 +1,4 @@
-"""Jobs of a Ray cluster: submit, list, follow, stop. The only user of Ray's job client."""
+"""Submit, list, follow and stop jobs of a Ray cluster. No other module uses Ray's job client."""
 
 from __future__ import annotations
 
@@ -14,67 +14,88 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 from xdub.errors import UserError
 from xdub.runtime_env import prepare_environment
 from xdub.submit.command import Command
+from xdub.submit.packages import EXCLUDED, package_folders
 from xdub.submit.versions import SUBMITTED, versions
-from xdub.submit.wheels import build_wheels
 
 ENDED = {"SUCCEEDED", "FAILED", "STOPPED"}
+"""States of a job that no longer change."""
 INTERRUPTED = 130
+"""Exit code of following a job that was stopped."""
 PATIENCE_SECONDS = 60.0
-TALKATIVE = (
-    "ray.dashboard.modules.dashboard_sdk",
-    "ray.dashboard.modules.job.sdk",
-    "ray._private.runtime_env.packaging",
-)
-"""Loggers of Ray that tell of every file that is packed and sent."""
+"""Time for a cluster that has just started to accept a job."""
+STOP_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
+"""Environment variable from which Ray reads how many seconds a stopped job has before Ray kills it."""
 STOP_SECONDS = 180
-"""What a job has from the request to stop until it is killed: for a step of the largest recipe and a checkpoint."""
+"""Default of STOP_VARIABLE: enough for one step of the largest recipe and a checkpoint."""
+LOGGERS = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
+"""Loggers of Ray that report every file that is packed and sent."""
+ENTRY = "python -m xdub.cli.job "
+"""Command line of a job, before the verb."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One line of `xdub jobs list`."""
+    """One job of the cluster."""
 
     id: str
+    """NAME-ATTEMPT."""
     status: str
+    """Ray's word for its state, such as RUNNING; see ENDED."""
     command: str
+    """Verb and arguments."""
     seconds: float
+    """Time since its start."""
     message: str
+    """Ray's remark on the state, in one line."""
+    stop_seconds: float
+    """Time that the job has to end after a request to stop."""
+
+
+class _Details(Protocol):
+    """Fields of Ray's JobDetails, whose own annotation includes None for an installation without pydantic."""
+
+    submission_id: str | None
+    status: Any
+    """An enumeration of texts, so its members equal texts."""
+    entrypoint: str
+    message: str | None
+    start_time: int | None
+    """Milliseconds since 1970."""
+    runtime_env: dict[str, Any] | None
+    driver_exit_code: int | None
 
 
 class Jobs:
     """The jobs of the cluster whose dashboard answers at ``address``."""
 
     def __init__(self, address: str) -> None:
-        """UserError when it does not answer, refuses our token, or runs another Ray."""
+        """Connect. UserError when the dashboard does not answer or refuses our token."""
         if not address.startswith(("http://", "https://")):
             raise UserError(
-                f"--address {address}: give the dashboard's address, such as http://127.0.0.1:8265 (through a tunnel: "
+                f"--address {address}: use the dashboard's address, such as http://127.0.0.1:8265 (through a tunnel: "
                 "`ray dashboard cluster.yaml`, or `kubectl port-forward`)"
             )
         prepare_environment()
         from ray.job_submission import JobSubmissionClient
 
-        for name in TALKATIVE:
+        for name in LOGGERS:
             logging.getLogger(name).setLevel(logging.WARNING)
         self.address = address
         try:
             self._client = JobSubmissionClient(address)
-            # Its get_version() tells the version of the interface, the answer behind it Ray's as well.
-            there = self._client._do_request("GET", "/api/version").json()["ray_version"]
         except Exception as error:
-            raise _told(error, address) from error
-        if there != versions()["ray"]:
-            raise UserError(
-                f"{address}: ray {there} there, {versions()['ray']} here; submit with the cluster's version"
-            )
+            raise _user_error(error, address) from error
 
     def submit(self, command: Command, *, name: str, environment: Mapping[str, str]) -> str:
-        """Send code and command; the job's id, ``name-ATTEMPT``. UserError while an earlier attempt still runs."""
+        """Send code and command, and return the job's id ``name-ATTEMPT``.
+
+        UserError while an earlier attempt still runs.
+        """
         earlier = self._attempts(name)
         running = [job.id for job in earlier.values() if job.status not in ENDED]
         if running:
@@ -83,23 +104,21 @@ class Jobs:
                 "another --name starts one beside it"
             )
         job_id = f"{name}-{max(earlier, default=0) + 1}"
-        # Ray's supervisor of the job lives in the job's environment, and would wait 3 seconds.
-        variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), **environment}
+        # Ray reads the variable in the job's environment; its own default is 3 seconds.
+        variables = {STOP_VARIABLE: str(STOP_SECONDS), **environment}
         variables[SUBMITTED] = json.dumps(versions())
         with tempfile.TemporaryDirectory(prefix="xdub-submit-") as scratch:
-            folder = Path(scratch)
-            working = folder / "working"
-            working.mkdir()
+            working = Path(scratch)
             for path in command.files:
                 shutil.copy(path, working / path.name)
             (working / "command.txt").write_text(shlex.join([*command.verb, *command.arguments]) + "\n")
-            wheels = build_wheels(folder)
             self._send(
-                entrypoint=shlex.join(["python", "-m", "xdub.cli.job", *command.verb, *command.arguments]),
+                entrypoint=ENTRY + shlex.join([*command.verb, *command.arguments]),
                 submission_id=job_id,
                 runtime_env={
                     "working_dir": str(working),
-                    "py_modules": [str(wheel) for wheel in wheels],
+                    "py_modules": [str(folder) for folder in package_folders()],
+                    "excludes": list(EXCLUDED),
                     "env_vars": variables,
                 },
                 metadata={"name": name, "verb": " ".join(command.verb), "out": command.out or ""},
@@ -107,7 +126,7 @@ class Jobs:
         return job_id
 
     def _send(self, **job: Any) -> None:
-        """A cluster that has just come up may need a moment until it takes jobs."""
+        """Submit the job; retry while a cluster that has just started has no agent for it."""
         end = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
@@ -115,23 +134,26 @@ class Jobs:
                 return
             except Exception as error:
                 if "No available agent" not in str(error) or time.monotonic() > end:
-                    raise _told(error, self.address) from error
+                    raise _user_error(error, self.address) from error
                 time.sleep(1.0)
 
     def all(self) -> list[Job]:
-        """All jobs, newest first."""
-        found = [self._job(details) for details in self._client.list_jobs() if details.submission_id]
-        return sorted(found, key=lambda job: job.seconds)
+        """Return all jobs, newest first."""
+        listed = cast("list[_Details]", self._client.list_jobs())
+        jobs = [self._job(details) for details in listed if details.submission_id]
+        return sorted(jobs, key=lambda job: job.seconds)
 
     def status(self, job_id: str) -> Job:
-        return self._job(self._client.get_job_info(self._known(job_id)))
+        """Return one job. UserError for an unknown one."""
+        return self._job(self._details(job_id))
 
     def logs(self, job_id: str) -> str:
-        """What it has printed so far."""
-        return self._client.get_job_logs(self._known(job_id))
+        """Return what a job has printed so far. UserError for an unknown one."""
+        self._details(job_id)
+        return self._client.get_job_logs(job_id)
 
     def follow(self, job_id: str) -> int:
-        """Print what the job prints until it ends; its exit code (130 if it was stopped)."""
+        """Print what the job prints until it ends, and return its exit code (130 if it was stopped)."""
 
         async def copy() -> None:
             async for text in self._client.tail_job_logs(job_id):
@@ -139,7 +161,7 @@ class Jobs:
                 sys.stdout.flush()
 
         asyncio.run(copy())
-        while (details := self._client.get_job_info(self._known(job_id))).status not in ENDED:
+        while (details := self._details(job_id)).status not in ENDED:
             time.sleep(0.5)  # the log ends a moment before the job does
         if details.status == "SUCCEEDED":
             return 0
@@ -148,49 +170,57 @@ class Jobs:
         return details.driver_exit_code or 1
 
     def stop(self, job_id: str) -> Job:
-        """Ask it to end with a checkpoint, wait for it. The same submission continues there."""
-        self._client.stop_job(self._known(job_id))
-        end = time.monotonic() + STOP_SECONDS + 30.0
+        """Request that the job ends with a checkpoint, and wait until it has ended or Ray has killed it."""
+        job = self.status(job_id)
+        self._client.stop_job(job_id)
+        end = time.monotonic() + job.stop_seconds + 30.0
         while (job := self.status(job_id)).status not in ENDED and time.monotonic() < end:
             time.sleep(0.5)
         return job
 
-    def _known(self, job_id: str) -> str:
+    def _details(self, job_id: str) -> _Details:
         try:
-            self._client.get_job_info(job_id)
+            details = self._client.get_job_info(job_id)
         except Exception as error:
             if "does not exist" in str(error) or "404" in str(error):
                 ids = ", ".join(job.id for job in self.all()[:5]) or "none"
                 raise UserError(f"{self.address} has no job {job_id}; the latest are: {ids}") from error
-            raise _told(error, self.address) from error
-        return job_id
+            raise _user_error(error, self.address) from error
+        return cast("_Details", details)
 
     def _attempts(self, name: str) -> dict[int, Job]:
         pattern = re.compile(rf"{re.escape(name)}-(\d+)")
         return {int(m[1]): job for job in self.all() if (m := pattern.fullmatch(job.id))}
 
-    def _job(self, details: Any) -> Job:
-        begun = (details.start_time or 0) / 1000
-        command = details.entrypoint.removeprefix("python -m xdub.cli.job ")
-        message = " ".join((details.message or "").split())
+    def _job(self, details: _Details) -> Job:
+        variables = (details.runtime_env or {}).get("env_vars", {})
         return Job(
-            id=details.submission_id,
+            id=str(details.submission_id),
             status=str(details.status.value),
-            command=command,
-            seconds=time.time() - begun,
-            message=message,
+            command=details.entrypoint.removeprefix(ENTRY),
+            seconds=time.time() - (details.start_time or 0) / 1000,
+            message=" ".join((details.message or "").split()),
+            stop_seconds=_seconds(variables.get(STOP_VARIABLE)),
         )
 
 
+def _seconds(text: str | None) -> float:
+    """Parse the value of STOP_VARIABLE; STOP_SECONDS where there is no number."""
+    try:
+        return STOP_SECONDS if text is None else float(text)
+    except ValueError:
+        return STOP_SECONDS
+
+
 def job_name(command: Command) -> str:
-    """``train-lip-myrun``: what is continued by the same submission has the same name."""
+    """Return a name such as ``train-lip-myrun``; a submission that continues a job has the same name."""
     phase = command.arguments[:1] if command.verb == ("train",) else ()
     words = [*command.verb, *phase, *([Path(command.out).name] if command.out else [])]
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", "-".join(words))
 
 
-def _told(error: Exception, address: str) -> Exception:
-    """Ray's errors as one line where the user can do something."""
+def _user_error(error: Exception, address: str) -> Exception:
+    """Turn an error of Ray into a line with a remedy where the user has one."""
     text = " ".join(str(error).split())[:300]
     if isinstance(error, ConnectionError) or "Failed to connect" in text:
         return UserError(

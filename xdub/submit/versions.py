@@ -1,4 +1,4 @@
-"""Versions that must be the same here and on the cluster: what one side writes, the other reads."""
+"""Versions that must agree between the submitting machine and the cluster, because each reads what the other writes."""
 
 from __future__ import annotations
 
@@ -8,30 +8,34 @@ import platform
 SUBMITTED = "XDUB_SUBMITTED"
 """Environment variable that holds the versions on the submitting machine, as JSON."""
 EXACT = ("ray",)
+"""Packages whose whole version must agree."""
 MINOR = ("python", "torch", "deepspeed")
-"""A patch release apart is fine."""
+"""Packages whose patch release may differ."""
 
 
 def versions() -> dict[str, str]:
-    """Of this Python."""
-    found = {"python": platform.python_version()}
+    """Return the versions in this Python environment; ``none`` for a package that is not installed."""
+    installed = {"python": platform.python_version()}
     for package in (*EXACT, *MINOR[1:]):
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "none"
-    return found
+            installed[package] = "none"
+    return installed
 
 
-def differences(here: dict[str, str], there: dict[str, str]) -> list[str]:
-    """``torch 2.13.0 here, 2.11.0 there``, for every package that matters."""
-    apart = [name for name in EXACT if _public(here.get(name)) != _public(there.get(name))]
-    apart += [name for name in MINOR if _minor(here.get(name)) != _minor(there.get(name))]
-    return [f"{name} {here.get(name)} here, {there.get(name)} there" for name in apart]
+def differences(submitted: dict[str, str], cluster: dict[str, str]) -> list[str]:
+    """Return a text such as ``torch 2.13.0 here, 2.11.0 there`` for every package whose versions do not agree.
+
+    ``here`` is the machine that submits; ``there`` is the cluster.
+    """
+    names = [name for name in EXACT if _public(submitted.get(name)) != _public(cluster.get(name))]
+    names += [name for name in MINOR if _minor(submitted.get(name)) != _minor(cluster.get(name))]
+    return [f"{name} {submitted.get(name)} here, {cluster.get(name)} there" for name in names]
 
 
 def _public(version: str | None) -> str:
-    """Without the local part: 2.13.0+cpu and 2.13.0+cu130 are the same release."""
+    """Drop the local part: 2.13.0+cpu and 2.13.0+cu130 are the same release."""
     return (version or "").partition("+")[0]
 
 
