@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from xdub import progress as module
-from xdub.progress import Rate, display, duration, progress, stage_progress
+from xdub.progress import Rate, count, display, duration, progress, stage_progress
 
 
 @dataclass
@@ -89,6 +89,14 @@ def test_the_speed_is_that_of_the_last_minute(clock):
         clock(10)
     assert rate.per_second == pytest.approx(0.1) and rate.seconds_left(7, 10) == pytest.approx(30)
     assert rate.seconds_left(7, None) is None and Rate().seconds_left(0, 10) is None
+
+
+def test_counts_are_written_out():
+    assert [count(3, 10), count(2.5, None), count(1_234_567, 2_000_000)] == [
+        "3 of 10",
+        "2.5",
+        "1234567 of 2000000",
+    ]
 
 
 def test_durations_read_well():

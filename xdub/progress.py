@@ -137,11 +137,16 @@ def _lines(console: Console, title: str, indent: str) -> Report:
         rate.add(done)
         if time.monotonic() - last > LINE_SECONDS:
             last = time.monotonic()
-            count = f"{done:g}" if total is None else f"{done:g} of {total:g}"
-            line = ", ".join(part for part in (f"{count} {text}".rstrip(), _left(rate, done, total)) if part)
-            console.print(head + line, soft_wrap=True, highlight=False)
+            parts = (f"{count(done, total)} {text}".rstrip(), _left(rate, done, total))
+            console.print(head + ", ".join(part for part in parts if part), soft_wrap=True, highlight=False)
 
     return report
+
+
+def count(done: float, total: float | None) -> str:
+    """Format "3 of 10", or "3" without a total."""
+    numbers = [done] if total is None else [done, total]
+    return " of ".join(f"{n:.0f}" if float(n).is_integer() else f"{n:g}" for n in numbers)
 
 
 def _left(rate: Rate, done: float, total: float | None) -> str:

@@ -1,4 +1,4 @@
-"""What is shown of a running phase."""
+"""The display of a running phase."""
 
 from __future__ import annotations
 
@@ -30,3 +30,11 @@ def test_the_time_that_starting_takes_is_no_part_of_the_speed(tmp_path: Path) ->
     rates = {now.step: now.steps_per_second for now in shown}
     assert rates[0] is None and rates[1] is None, "nothing is known after the first step"
     assert rates[2] > 0 and rates[3] > 0
+
+
+def test_without_a_terminal_the_last_step_and_its_loss_are_printed(tmp_path: Path, capsys) -> None:
+    record = tmp_path / "steps.jsonl"
+    record.write_text(json.dumps({"step": 3, "loss": (0.5).hex()}) + "\n")
+    with watch("generator", record, 9, None, poll_seconds=0.001):
+        pass
+    assert capsys.readouterr().err == "generator: 3 of 9 loss 0.5000\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from xdub.progress import Rate, Report, display
+from xdub.progress import Rate, Report, count, display
 from xdub.train.state.records import last_record
 
 
@@ -30,12 +30,17 @@ class PhaseProgress:
     eta_seconds: float | None
     """Seconds until the last step at that speed."""
 
-    def send(self, report: Report) -> None:
-        """Report the steps, with loss and speed as the text."""
+    @property
+    def text(self) -> str:
+        """Loss and speed, for a line."""
         parts = [] if self.loss is None else [f"loss {self.loss:.4f}"]
         if self.steps_per_second:
             parts.append(f"{self.steps_per_second:.2f} steps/s")
-        report(self.step, self.steps, ", ".join(parts))
+        return ", ".join(parts)
+
+    def send(self, report: Report) -> None:
+        """Report the steps, with loss and speed as the text."""
+        report(self.step, self.steps, self.text)
 
 
 Show = Callable[[PhaseProgress], None]
@@ -58,19 +63,17 @@ def watch(
 @contextmanager
 def _phase_display(phase: str) -> Generator[Show]:
     """Draw the phase on stderr; the last line holds the step at which training ended."""
-    console = Console(stderr=True, highlight=False)
-    last: list[PhaseProgress] = []
+    console, last = Console(stderr=True, highlight=False), None
     with display(console, phase) as report:
 
         def show(now: PhaseProgress) -> None:
-            last[:] = [now]
+            nonlocal last
+            last = now
             now.send(report)
 
         yield show
-    if last:
-        last[0].send(
-            lambda done, total=None, text="": console.print(f"{phase}: {done:g} of {total:g} {text}")
-        )
+    if last is not None:
+        console.print(f"{phase}: {count(last.step, last.steps)} {last.text}".rstrip(), soft_wrap=True)
 
 
 @contextmanager
