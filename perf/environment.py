@@ -14,10 +14,11 @@ import torch
 from xdub.tracking.provenance import device_name
 
 ROOT = Path(__file__).parents[1]
+"""Folder of the checkout."""
 
 
 def environment() -> dict[str, Any]:
-    """GPU (None without one), driver, processor, versions, commit, and whether the tree had uncommitted changes."""
+    """Return GPU (None without one), driver, processor, versions, commit, and whether the tree is dirty."""
     gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
     return {
         "gpu": gpu.name if gpu else None,
@@ -50,14 +51,14 @@ def _version(package: str) -> str | None:
 def _smi(query: str) -> str | None:
     if not torch.cuda.is_available():
         return None
-    which = f"GPU-{torch.cuda.get_device_properties(0).uuid}"
-    return _output("nvidia-smi", f"--id={which}", f"--query-gpu={query}", "--format=csv,noheader,nounits")
+    device = f"GPU-{torch.cuda.get_device_properties(0).uuid}"
+    return _output("nvidia-smi", f"--id={device}", f"--query-gpu={query}", "--format=csv,noheader,nounits")
 
 
 def clock_mhz() -> int | None:
-    """The clock of the streaming multiprocessors right now."""
-    told = _smi("clocks.sm")
-    return int(told) if told and told.isdigit() else None
+    """Return the current clock of the streaming multiprocessors; None without a GPU."""
+    clock = _smi("clocks.sm")
+    return int(clock) if clock and clock.isdigit() else None
 
 
 def _git(*arguments: str) -> str | None:

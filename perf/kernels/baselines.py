@@ -1,4 +1,4 @@
-"""What our kernels are measured against: the code people run today, written as they write it."""
+"""Competitors of the kernels: the code that is commonly run today, written in its usual form."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from xdub_kernels import Rope
 from xdub_kernels.qknorm_rope.reference import cached_rope_tables, rms_norm, rotation_angles
 
 KERNELS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
+"""torch's attention kernels by name."""
 
 
 @lru_cache(maxsize=16)
 def compiled(function: Callable) -> Callable:
-    """``function`` through torch.compile for fixed shapes; on first use, as importing the compiler takes seconds."""
+    """Compile ``function`` for fixed shapes, on first use, because importing the compiler takes seconds."""
     return torch.compile(function, dynamic=False)
 
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor, kernel: str | None = None) -> Tensor:
-    """torch's attention on [B, L, H, D]; ``kernel``: "flash" or "cudnn", None: torch's own choice."""
+    """Run torch's attention on [B, L, H, D]; ``kernel``: "flash" or "cudnn", None: torch's own choice."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     if kernel is None:
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
@@ -55,7 +56,7 @@ def eager_prologue(
 def plain_prologue(
     q: Tensor, k: Tensor, q_weight: Tensor, k_weight: Tensor, cos: Tensor, sin: Tensor, norm: str
 ):
-    """RMSNorm and rotation in fp32, in the form that torch.compile fuses best."""
+    """Norm and rotate in fp32, in the form that torch.compile fuses best."""
 
     def one(x: Tensor, weight: Tensor) -> Tensor:
         x0, x1 = rms_norm(x.float(), weight, norm, 1e-6).unflatten(-1, (-1, 2)).unbind(-1)
@@ -73,7 +74,7 @@ def compiled_tables_prologue(
 
 
 def flex(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """FlexAttention without a score function on [B, L, H, D]."""
+    """Run FlexAttention without a score function on [B, L, H, D]."""
     from torch.nn.attention.flex_attention import flex_attention
 
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
@@ -81,27 +82,27 @@ def flex(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def eager_loss(v_hat, z0, eps, face_mask, lip_mask, motion: int) -> Tensor:
-    """The formula, operator by operator, in fp32."""
+    """Compute the flow loss operator by operator, in fp32."""
     keep = slice(motion, None)
     v_hat, z0, eps, face, lip = (x[:, :, keep].float() for x in (v_hat, z0, eps, face_mask, lip_mask))
     weight = 1 + 0.3 * face + 0.3 * lip
     return (weight * (v_hat - (eps - z0)).square()).mean()
 
 
-def compiled_loss(*arguments) -> Tensor:
-    """`eager_loss` through torch.compile."""
-    return compiled(eager_loss)(*arguments)
+def compiled_loss(*args) -> Tensor:
+    """Run `eager_loss` compiled."""
+    return compiled(eager_loss)(*args)
 
 
 def gather_audio(q: Tensor, k: Tensor, v: Tensor, starts: Tensor) -> Tensor:
-    """Windows gathered to memory, then SDPA over frames folded into the batch; windows inside 0..T-1."""
+    """Gather windows to memory, then run SDPA over frames folded into the batch; windows lie inside 0..T-1."""
     batch, frames, tokens, heads, dim = q.shape
     index = starts[:, None] + torch.arange(16, device=q.device)
-    windows = [x[:, index].flatten(0, 1).transpose(1, 2) for x in (k, v)]
-    out = F.scaled_dot_product_attention(q.flatten(0, 1).transpose(1, 2), *windows)
+    k, v = (x[:, index].flatten(0, 1).transpose(1, 2) for x in (k, v))
+    out = F.scaled_dot_product_attention(q.flatten(0, 1).transpose(1, 2), k, v)
     return out.transpose(1, 2).reshape(batch, frames, tokens, heads, dim)
 
 
-def compiled_gather_audio(*arguments) -> Tensor:
-    """`gather_audio` through torch.compile."""
-    return compiled(gather_audio)(*arguments)
+def compiled_gather_audio(*args) -> Tensor:
+    """Run `gather_audio` compiled."""
+    return compiled(gather_audio)(*args)

@@ -1,4 +1,4 @@
-"""What this device can do at best, measured: every figure is judged against it, not against a data sheet."""
+"""Measured ceilings of this device: every figure is compared with them, not with a data sheet."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import torch
 from perf.kernels.timing import interleaved
 
 COPY_BYTES = 1 << 30
+"""Size of the copied tensor."""
 MATMUL_SIDE = 8192
+"""Rows and columns of the multiplied matrices."""
 
 
 def ceilings() -> dict[str, float]:
-    """``copy_gbs``: read + write of a large copy; ``matmul_tflops``: bf16 product of random matrices."""
+    """Measure ``copy_gbs``, read + write of a large copy, and ``matmul_tflops``, bf16 product of random matrices."""
     source = torch.empty(COPY_BYTES // 2, dtype=torch.bfloat16, device="cuda").normal_()
     target = torch.empty_like(source)
     a, b = (torch.randn(MATMUL_SIDE, MATMUL_SIDE, dtype=torch.bfloat16, device="cuda") for _ in range(2))

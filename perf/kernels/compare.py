@@ -1,4 +1,4 @@
-"""`python -m perf compare OLD NEW`: is the new result file slower, beyond the noise, on the same kind of machine?"""
+"""`python -m perf compare OLD NEW`: find rows that are slower beyond the noise, on the same kind of machine."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from typing import Any
 from perf import rows
 
 SLOWER = 0.03
+"""Smallest relative slowdown that counts."""
 CEILING_DRIFT = 0.03
+"""Largest relative change of a ceiling between two comparable files."""
 
 
 def obstacle(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> str | None:
-    """Why the two files can't be compared; None if they can."""
-    for name, found in (("old", old), ("new", new)):
-        if not found:
+    """Return why the two files can't be compared; None if they can."""
+    for name, measured in (("old", old), ("new", new)):
+        if not measured:
             return f"the {name} file has no measured rows"
-    gpus = [found[0]["environment"]["gpu"] for found in (old, new)]
+    gpus = [measured[0]["environment"]["gpu"] for measured in (old, new)]
     if gpus[0] != gpus[1]:
         return f"different GPUs: {gpus[0]} and {gpus[1]}"
     for name, before in old[0]["ceilings"].items():
@@ -29,28 +31,30 @@ def obstacle(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> str | None
 
 
 def changes(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[tuple[dict[str, Any], float, bool]]:
-    """(new row, ratio of medians new / old, slower beyond max(3 %, 3 x noise)) for rows that both have."""
+    """Return (new row, ratio of medians new / old, slower beyond max(3 %, 3 x noise)) for rows in both files."""
     before = {rows.key(row): row for row in old}
-    found = []
+    pairs = []
     for row in new:
-        known = before.get(rows.key(row))
-        if known is not None:
-            ratio = row["p50_ms"] / known["p50_ms"]
-            allowed = max(SLOWER, 3 * max(row["noise"], known["noise"]))
-            found.append((row, ratio, ratio > 1 + allowed))
-    return found
+        earlier = before.get(rows.key(row))
+        if earlier is not None:
+            ratio = row["p50_ms"] / earlier["p50_ms"]
+            allowed = max(SLOWER, 3 * max(row["noise"], earlier["noise"]))
+            pairs.append((row, ratio, ratio > 1 + allowed))
+    return pairs
 
 
-def add_parser(commands) -> None:
+def add_parser(commands: Any) -> None:
+    """Add the command `compare` and its options."""
     parser = commands.add_parser("compare", help="find regressions between two result files of one GPU")
     parser.add_argument("old", type=Path)
     parser.add_argument("new", type=Path)
     parser.set_defaults(main=main)
 
 
-def main(arguments: argparse.Namespace) -> int:
+def main(args: argparse.Namespace) -> int:
+    """Run the command; return its exit code."""
     try:
-        old, new = (rows.measured(rows.read(path)) for path in (arguments.old, arguments.new))
+        old, new = (rows.measured(rows.read(path)) for path in (args.old, args.new))
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2

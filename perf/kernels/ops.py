@@ -1,8 +1,8 @@
-"""What is measured: operations at the sizes of the 1B recipe, our kernels and their competitors on the same inputs.
+"""Benchmarks of operations at the sizes of the 1B recipe: our kernels and their competitors on the same inputs.
 
-A `Bench` knows how to make one set of inputs, the exact result on a few rows, and who competes. ``flops`` counts a
-multiply-add as two, backward of attention as five products whatever the implementation does; ``bytes`` is what must
-be read and written once.
+A `Bench` builds sets of inputs, computes the exact result on a few rows, and lists the competitors. ``flops`` counts a
+multiply-add as two, and backward of attention as five products whatever the implementation does; ``bytes`` counts every
+input and output once.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from xdub_kernels import (
 from xdub_kernels.testing import normal
 
 Provider = Callable[..., Tensor | tuple[Tensor, ...]]
+"""One implementation of an operation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,45 +34,49 @@ class Bench:
     """One operation at one size."""
 
     kernel: str
+    """Name of the operation."""
     shape: str
+    """Name of the size."""
     make: Callable[[int, torch.dtype, str], list[Tensor]]
-    """(seed, dtype, device) -> inputs."""
+    """Function (seed, dtype, device) -> inputs."""
     trained: int
-    """The first so many inputs get a gradient."""
+    """Number of leading inputs that get a gradient."""
     exact: Provider
     """Reference implementation; runs in the dtype of its inputs."""
     providers: Mapping[str, Provider]
-    """Ours first."""
+    """Competitors by name, ours first."""
     flops: Mapping[str, float] = field(default_factory=dict)
-    """By mode: fwd, bwd."""
+    """FLOPs by mode: fwd, bwd."""
     bytes: Mapping[str, float] = field(default_factory=dict)
-    """By mode; a bench is timed in the modes that it has bytes for. full: forward and backward together."""
+    """Bytes by mode; a bench is timed in these modes. "full" is forward and backward together."""
     small: bool = False
-    """Too short for single launches to be timed: recorded as a CUDA graph."""
+    """True if single launches are too short to be timed, so that they are recorded as a CUDA graph."""
     exact_rows: Callable[[list[Tensor], Tensor], Tensor] | None = None
-    """(inputs in fp32, row numbers) -> those rows of the output, for sizes whose whole result is out of reach."""
+    """Function (inputs in fp32, row numbers) -> those rows of the output, for sizes that are too large as a whole."""
 
     @property
     def name(self) -> str:
+        """Operation and size."""
         return f"{self.kernel} {self.shape}"
 
 
 HEADS, DIM = 12, 128
+"""Attention heads and channels per head of the 1B recipe."""
 EXACT_TOKENS = 2048
+"""Longest sequence whose whole result is computed exactly."""
 GRIDS = {
-    # name -> rotation: L = 40,960 (editor), 8,192 (generator), 10,240; one that fits no tile and
-    # is small enough for all gradients to be checked; and one for the CPU
     "editor-40960": Rope((20, 32, 32), 20),
     "tokens-10240": Rope((5, 32, 32), 5),
     "generator-8192": Rope((7, 32, 32), 1),
     "ragged-1885": Rope((4, 13, 29), 1),
     "tiny": Rope((2, 3, 5), 2),
 }
+"""Sizes by name. "ragged" fits no tile and is small enough to check all gradients; "tiny" is for the CPU."""
 
 
 def benches(shapes: Sequence[str]) -> list[Bench]:
-    """All operations at ``"real"``, ``"sweep"`` or ``"tiny"`` sizes."""
-    found: list[Bench] = []
+    """Return all operations at ``"real"``, ``"sweep"`` or ``"tiny"`` sizes."""
+    selected: list[Bench] = []
     for kind in shapes:
         tiny = kind == "tiny"
         heads, dim = (2, 16) if tiny else (HEADS, DIM)
@@ -81,20 +86,22 @@ def benches(shapes: Sequence[str]) -> list[Bench]:
             "tiny": ["tiny"],
         }[kind]
         for name in grids:
-            found += [_prologue(name, heads, dim), _rope_attention(name, heads, dim)]
+            selected += [_prologue(name, heads, dim), _rope_attention(name, heads, dim)]
             length = GRIDS[name].tokens
-            found.append(_attention(f"3d-{name}", 1, length, heads, dim))
+            selected.append(_attention(f"3d-{name}", 1, length, heads, dim))
         if kind != "sweep":
-            found.append(
+            selected.append(
                 _attention(
                     "2d-tiny" if tiny else "2d-40x1024", 3 if tiny else 40, 15 if tiny else 1024, heads, dim
                 )
             )
-            found.append(
+            selected.append(
                 _audio("tiny", 2, 7, 20, heads, dim) if tiny else _audio("20x1024", 20, 1024, 162, heads, dim)
             )
-            found += [_flow(n, batch, tiny) for n, batch in (("batch1", 1), ("batch64", 2 if tiny else 64))]
-    return found
+            selected += [
+                _flow(n, batch, tiny) for n, batch in (("batch1", 1), ("batch64", 2 if tiny else 64))
+            ]
+    return selected
 
 
 def _qkv(shape: tuple[int, ...], seed: int, dtype: torch.dtype, device: str, count: int) -> list[Tensor]:
@@ -105,7 +112,7 @@ def _qkv(shape: tuple[int, ...], seed: int, dtype: torch.dtype, device: str, cou
 
 
 def _weighted(shape: tuple[int, ...], count: int) -> Callable[[int, torch.dtype, str], list[Tensor]]:
-    """Maker of ``count`` tensors [B, L, H, D] and the two norm weights [D]."""
+    """Return a function that builds ``count`` tensors [B, L, H, D] and the two norm weights [D]."""
 
     def make(seed: int, dtype: torch.dtype, device: str) -> list[Tensor]:
         weights = [1 + 0.1 * w for w in _qkv(shape[-1:], seed + 9, torch.float32, device, 2)]
@@ -121,7 +128,7 @@ def _prologue(name: str, heads: int, dim: int) -> Bench:
     def own(q, k, q_weight, k_weight, impl="triton"):
         return qk_norm_rope(q, k, rope, q_weight=q_weight, k_weight=k_weight, norm="head", impl=impl)
 
-    size = 2 * torch.Size(shape).numel()  # q and k
+    qk_elements = 2 * torch.Size(shape).numel()
     return Bench(
         kernel="qk_norm_rope",
         shape=name,
@@ -133,7 +140,7 @@ def _prologue(name: str, heads: int, dim: int) -> Bench:
             "eager-official": lambda *x: baselines.eager_prologue(*x, rope, "head"),
             "compiled": lambda *x: baselines.compiled_tables_prologue(*x, rope, "head"),
         },
-        bytes={"fwd": 2 * size * 2, "bwd": 3 * size * 2},
+        bytes={"fwd": 2 * qk_elements * 2, "bwd": 3 * qk_elements * 2},
     )
 
 
@@ -252,7 +259,7 @@ def _flow(name: str, batch: int, tiny: bool) -> Bench:
             "eager": lambda *x: baselines.eager_loss(*x, 2),
             "compiled": lambda *x: baselines.compiled_loss(*x, 2),
         },
-        # Ours writes the gradient in its forward, others in backward: only both together compare.
+        # Ours writes the gradient in forward, others in backward, so only both together are comparable.
         bytes={"full": elements * 8.25},
         small=True,
     )

@@ -14,7 +14,7 @@ OURS, THEIRS = ACCENT, "#b8bfcc"
 
 
 def figure(measured: list[dict[str, Any]]):
-    """Share of the measured ceiling, ours in colour."""
+    """Draw the share of the measured ceiling, ours in colour."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -23,45 +23,47 @@ def figure(measured: list[dict[str, Any]]):
         panels.setdefault(f"{row['kernel']} {row['shape']}, {row['mode']}", []).append(row)
     columns = 2
     lines = -(-len(panels) // columns)
-    made = Figure(figsize=(11, 0.6 + 1.9 * lines), dpi=130, layout="constrained")
-    FigureCanvasAgg(made)
-    axes = made.subplots(lines, columns, squeeze=False).flatten()
-    for one, (title, group) in zip(axes, panels.items(), strict=False):
+    chart = Figure(figsize=(11, 0.6 + 1.9 * lines), dpi=130, layout="constrained")
+    FigureCanvasAgg(chart)
+    axes = chart.subplots(lines, columns, squeeze=False).flatten()
+    for axis, (title, group) in zip(axes, panels.items(), strict=False):
         names = [row["provider"] for row in group]
-        bars = one.barh(
+        bars = axis.barh(
             names,
             [100 * row["of_ceiling"] for row in group],
             color=[OURS if name.startswith("xdub") else THEIRS for name in names],
         )
-        one.bar_label(bars, labels=[f"{row['p50_ms']:.3g} ms" for row in group], padding=3, fontsize=8)
-        one.set_title(title, fontsize=9, loc="left")
-        one.set_xlim(0, 118)
-        one.invert_yaxis()
-        one.spines[["top", "right"]].set_visible(False)
-        one.tick_params(labelsize=8)
-    for one in axes[len(panels) :]:
-        one.set_visible(False)
-    made.supxlabel("% of the measured ceiling", fontsize=9)
-    return made
+        axis.bar_label(bars, labels=[f"{row['p50_ms']:.3g} ms" for row in group], padding=3, fontsize=8)
+        axis.set_title(title, fontsize=9, loc="left")
+        axis.set_xlim(0, 118)
+        axis.invert_yaxis()
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=8)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    chart.supxlabel("% of the measured ceiling", fontsize=9)
+    return chart
 
 
-def add_parser(commands) -> None:
+def add_parser(commands: Any) -> None:
+    """Add the command `plot` and its options."""
     parser = commands.add_parser("plot", help="draw a result file")
     parser.add_argument("file", type=Path)
     parser.add_argument("--out", type=Path, default=None, help="picture (default: beside the file)")
     parser.set_defaults(main=main)
 
 
-def main(arguments: argparse.Namespace) -> int:
+def main(args: argparse.Namespace) -> int:
+    """Run the command; return its exit code."""
     try:
-        measured = rows.measured(rows.read(arguments.file))
+        measured = rows.measured(rows.read(args.file))
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     if not measured:
-        print(f"{arguments.file} has no measured rows to draw", file=sys.stderr)
+        print(f"{args.file} has no measured rows to draw", file=sys.stderr)
         return 2
-    out = arguments.out or arguments.file.with_suffix(".png")
+    out = args.out or args.file.with_suffix(".png")
     figure(measured).savefig(out)
     print(f"wrote {out}")
     return 0

@@ -1,7 +1,7 @@
-"""`python -m perf run`: first right, then fast. Writes one row for every kernel, size, mode and competitor.
+"""`python -m perf run`: check, then time kernels; write one row for every kernel, size, mode and competitor.
 
-Without a GPU every row says "not-measured" and why; with TRITON_INTERPRET=1 tiny sizes are checked on the CPU, still
-without a time.
+Without a GPU every row has the status "not-measured" and the reason; with TRITON_INTERPRET=1 tiny
+sizes are checked on the CPU, still without a time.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from xdub_kernels import dispatch
 from xdub_kernels.dispatch import UnavailableError
 
 SETS_BEYOND_L2 = 2.5
-"""Inputs rotate among sets that together are so many times larger than the L2 cache."""
+"""Size of all input sets together, relative to the L2 cache."""
 MOST_SETS = 16
+"""Largest number of input sets."""
 
 
 def run(
@@ -38,9 +39,9 @@ def run(
     only_checks: bool = False,
     path: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """All rows of the chosen benches; prints each as it goes, and keeps ``path`` up to date."""
-    told = environment()
-    common = {"schema": rows.SCHEMA, "environment": told, "dtype": str(dtype).removeprefix("torch.")}
+    """Return all rows of the chosen benches; print each at once, and update ``path`` after every bench."""
+    machine = environment()
+    common = {"schema": rows.SCHEMA, "environment": machine, "dtype": str(dtype).removeprefix("torch.")}
     device = "cuda" if torch.cuda.is_available() else "cpu"
     reason = None
     if device == "cpu" and not dispatch.INTERPRETING:
@@ -54,22 +55,22 @@ def run(
             f"ceilings: copy {ceilings['copy_gbs']:.0f} GB/s, matmul {ceilings['matmul_tflops']:.0f} TFLOP/s"
         )
     common["ceilings"] = ceilings
-    found: list[dict[str, Any]] = []
+    measured: list[dict[str, Any]] = []
     for bench in chosen:
         for row in _bench(bench, device, dtype, reason, seconds, only_checks):
             row = {**common, "time": _now(), "kernel": bench.kernel, "shape": bench.shape, **row}
             row.update(_judged(bench, row, ceilings))
-            found.append(row)
+            measured.append(row)
             print(line(row), flush=True)
         if path is not None:
-            rows.write(path, found)
-    return found
+            rows.write(path, measured)
+    return measured
 
 
 def _bench(
     bench: Bench, device: str, dtype: torch.dtype, reason: str | None, seconds: float, only_checks: bool
 ) -> list[dict[str, Any]]:
-    """Rows of one bench, without what all rows share."""
+    """Return the rows of one bench, without the fields that all rows share."""
     if reason is not None:
         return [
             {"provider": name, "mode": mode, "status": "not-measured", "reason": reason}
@@ -77,31 +78,32 @@ def _bench(
             for mode in bench.bytes
         ]
     inputs = bench.make(0, dtype, device)
-    told: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     right: dict[str, dict[str, Any]] = {}
     for name, provider in bench.providers.items():
         try:
             error = gate.check(bench, provider, inputs)
-        except Exception as problem:  # compilers, drivers and kernels fail in many ways; each is a row
+        # Compilers, drivers and kernels fail in many ways, and each is a row.
+        except Exception as problem:
             excused = isinstance(problem, UnavailableError) or not name.startswith("xdub")
-            told += _failed(bench, [name], problem, "unavailable" if excused else "wrong")
+            results += _failed(bench, [name], problem, "unavailable" if excused else "wrong")
             continue
         right[name] = {"provider": name, "error": error}
     if device == "cpu" or only_checks:
         why = "checked only" if only_checks else "no CUDA device; checked in the interpreter"
-        return told + [
+        return results + [
             {**row, "mode": m, "status": "not-measured", "reason": why}
             for row in right.values()
             for m in bench.bytes
         ]
     try:
-        return told + _time(bench, inputs, right, dtype, seconds)
+        return results + _time(bench, inputs, right, dtype, seconds)
     except Exception as problem:
-        return told + _failed(bench, list(right), problem, "failed")
+        return results + _failed(bench, list(right), problem, "failed")
 
 
 def _failed(bench: Bench, names: list[str], problem: Exception, status: str) -> list[dict[str, Any]]:
-    """Rows that say why there is no time."""
+    """Return rows with the reason instead of a time."""
     if isinstance(problem, gate.Wrong):
         status = "wrong"
     why = rows.reason(problem)
@@ -111,7 +113,7 @@ def _failed(bench: Bench, names: list[str], problem: Exception, status: str) -> 
 def _time(
     bench: Bench, inputs: list[Tensor], right: dict[str, dict[str, Any]], dtype: torch.dtype, seconds: float
 ) -> list[dict[str, Any]]:
-    """Timed rows of the providers that are right, in turns on the same inputs."""
+    """Time the correct providers in turns on the same inputs; return their rows."""
     from perf.kernels.timing import interleaved, peak_bytes
 
     size = sum(x.numel() * x.element_size() for x in inputs)
@@ -120,7 +122,7 @@ def _time(
         bench.make(100 * i, dtype, "cuda")
         for i in range(1, min(MOST_SETS, max(1, math.ceil(SETS_BEYOND_L2 * l2 / size))))
     ]
-    told = []
+    timed = []
     for mode in bench.bytes:
         calls = {name: _call(bench, bench.providers[name], sets, mode) for name in right}
         peaks = {name: peak_bytes(call) for name, call in calls.items()}
@@ -131,7 +133,7 @@ def _time(
             calls, recorded = _graphs(calls, len(sets))
         times = interleaved(calls, seconds=seconds)
         for name, t in times.items():
-            told.append(
+            timed.append(
                 {
                     **right[name],
                     "mode": mode,
@@ -146,11 +148,11 @@ def _time(
                     "sm_mhz": clock_mhz(),
                 }
             )
-    return told
+    return timed
 
 
 def _call(bench: Bench, provider: Provider, sets: list[list[Tensor]], mode: str) -> Callable[[int], object]:
-    """One call of the mode on input set number n (modulo their count)."""
+    """Return a function that runs the mode on input set number n (modulo their count)."""
     if mode == "fwd":
 
         def forward(n: int) -> object:
@@ -177,8 +179,8 @@ def _call(bench: Bench, provider: Provider, sets: list[list[Tensor]], mode: str)
     torch.cuda.synchronize()
 
     def backward(n: int) -> object:
-        outs, leaves, flowing = prepared[n % len(prepared)]
-        return torch.autograd.grad(outs, leaves, flowing, retain_graph=True)
+        outs, leaves, gradients = prepared[n % len(prepared)]
+        return torch.autograd.grad(outs, leaves, gradients, retain_graph=True)
 
     return backward
 
@@ -186,24 +188,24 @@ def _call(bench: Bench, provider: Provider, sets: list[list[Tensor]], mode: str)
 def _graphs(
     calls: dict[str, Callable[[int], object]], sets: int
 ) -> tuple[dict[str, Callable[[int], object]], dict[str, str]]:
-    """Every call as a CUDA graph over all sets; one that cannot be recorded runs the sets one after the other."""
+    """Record every call as a CUDA graph over all sets; a call that cannot be recorded runs the sets one by one."""
     from perf.kernels.timing import graphed
 
     def in_turn(call: Callable[[int], object]) -> Callable[[int], object]:
         return lambda _: [call(n) for n in range(sets)]
 
-    made: dict[str, Callable[[int], object]] = {}
-    how: dict[str, str] = {}
+    replays: dict[str, Callable[[int], object]] = {}
+    recorded: dict[str, str] = {}
     for name, call in calls.items():
         try:
-            made[name], how[name] = graphed(call, sets), "graph"
+            replays[name], recorded[name] = graphed(call, sets), "graph"
         except RuntimeError:
-            made[name], how[name] = in_turn(call), "events"
-    return made, how
+            replays[name], recorded[name] = in_turn(call), "events"
+    return replays, recorded
 
 
 def _judged(bench: Bench, row: dict[str, Any], ceilings: dict[str, float]) -> dict[str, Any]:
-    """TFLOP/s, GB/s and the share of the measured ceiling, for a timed row."""
+    """Return TFLOP/s, GB/s and the share of the measured ceiling for a timed row."""
     if row["status"] != "ok":
         return {}
     mode = row["mode"]
@@ -211,7 +213,7 @@ def _judged(bench: Bench, row: dict[str, Any], ceilings: dict[str, float]) -> di
 
 
 def rates(flops: float, size: float, ms: float, ceilings: dict[str, float]) -> dict[str, Any]:
-    """What ``flops`` and ``size`` bytes in ``ms`` milliseconds are, and what the device could do at best."""
+    """Return the rates of ``flops`` and ``size`` bytes in ``ms`` milliseconds, and the floor of this device."""
     multiply, move = flops / ceilings["matmul_tflops"] / 1e9, size / ceilings["copy_gbs"] / 1e6
     floor = max(multiply, move)
     return {
@@ -224,36 +226,37 @@ def rates(flops: float, size: float, ms: float, ceilings: dict[str, float]) -> d
 
 
 def rate(row: dict[str, Any]) -> str:
-    """The rate that counts for a timed row: TFLOP/s where multiplication is the floor, else GB/s."""
+    """Return the limiting rate of a timed row: TFLOP/s where multiplication is the floor, else GB/s."""
     return f"{row['tflops']:.0f} TFLOP/s" if row["bound"] == "compute" else f"{row['gbs']:.0f} GB/s"
 
 
 def line(row: dict[str, Any]) -> str:
-    """One row for people."""
-    what = f"{row['kernel']:24s}{row['shape']:18s}{row['mode']:5s}{row['provider']:28s}"
+    """Return one row as text."""
+    labels = f"{row['kernel']:24s}{row['shape']:18s}{row['mode']:5s}{row['provider']:28s}"
     if row["status"] != "ok":
         error = f"error {row['error']:.1e}  " if "error" in row else ""
-        return f"{what}{row['status']}: {error}{row['reason'][:90]}"
+        return f"{labels}{row['status']}: {error}{row['reason'][:90]}"
     share = f"{row['of_ceiling']:6.1%} of ceiling  error {row['error']:.1e}"
-    return f"{what}{row['p50_ms']:9.4f} ms {rate(row):>13s} {share}"
+    return f"{labels}{row['p50_ms']:9.4f} ms {rate(row):>13s} {share}"
 
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def default_path(told: dict[str, Any]) -> Path:
-    """perf/results/<gpu>/<date>-<time>-<commit>.jsonl."""
-    gpu = (told["gpu"] or "no-gpu").lower().replace(" ", "-")
-    return rows.RESULTS / gpu / f"{datetime.datetime.now():%Y-%m-%d-%H%M%S}-{told['commit']}.jsonl"
+def default_path(machine: dict[str, Any]) -> Path:
+    """Return perf/results/<gpu>/<date>-<time>-<commit>.jsonl."""
+    gpu = (machine["gpu"] or "no-gpu").lower().replace(" ", "-")
+    return rows.RESULTS / gpu / f"{datetime.datetime.now():%Y-%m-%d-%H%M%S}-{machine['commit']}.jsonl"
 
 
-def add_parser(commands) -> None:
+def add_parser(commands: Any) -> None:
+    """Add the command `run` and its options."""
     parser = commands.add_parser("run", help="check, then time kernels and their competitors on this GPU")
     parser.add_argument(
         "--all", action="store_true", help="every kernel at real sizes and the sweep (under 8 minutes)"
     )
-    parser.add_argument("--kernel", default="", help="only kernels whose name contains this")
+    parser.add_argument("--kernel", default="", help="only kernels whose name contains this text")
     parser.add_argument(
         "--shape",
         default="real",
@@ -270,27 +273,28 @@ def add_parser(commands) -> None:
     parser.set_defaults(main=main)
 
 
-def main(arguments: argparse.Namespace) -> int:
+def main(args: argparse.Namespace) -> int:
+    """Run the command; return its exit code."""
     interpreted = not torch.cuda.is_available() and dispatch.INTERPRETING
-    if interpreted and arguments.shape != "tiny":
+    if interpreted and args.shape != "tiny":
         print("the interpreter is for --shape tiny; larger sizes would take hours", file=sys.stderr)
         return 2
-    shapes = ["real", "sweep"] if arguments.all and arguments.shape != "tiny" else [arguments.shape]
-    chosen = [bench for bench in benches(shapes) if arguments.kernel in bench.kernel]
+    shapes = ["real", "sweep"] if args.all and args.shape != "tiny" else [args.shape]
+    chosen = [bench for bench in benches(shapes) if args.kernel in bench.kernel]
     if not chosen:
         names = ", ".join(sorted({bench.kernel for bench in benches(shapes)}))
-        print(f"--kernel {arguments.kernel!r}: none of {names}", file=sys.stderr)
+        print(f"--kernel {args.kernel!r}: none of {names}", file=sys.stderr)
         return 2
     started = time.monotonic()
-    path = arguments.json or (None if arguments.check else default_path(environment()))
-    # Every size is a compilation of its own. In the interpreter competitors are checked, too; compiling them for the
-    # CPU proves nothing.
+    path = args.json or (None if args.check else default_path(environment()))
+    # Every size is compiled separately. In the interpreter competitors are checked, too, without compiling, because
+    # compiling them for the CPU proves nothing.
     compiler = torch._dynamo.config.patch(recompile_limit=64, disable=interpreted)
-    # A backward that frees its buffers could not be timed again and again.
+    # A backward that frees its buffers could not be timed repeatedly.
     with compiler, torch._functorch.config.patch(donated_buffer=False):
-        found = run(chosen, seconds=arguments.seconds, only_checks=arguments.check, path=path)
+        measured = run(chosen, seconds=args.seconds, only_checks=args.check, path=path)
     count = {
-        s: sum(row["status"] == s for row in found)
+        s: sum(row["status"] == s for row in measured)
         for s in ("ok", "not-measured", "unavailable", "failed", "wrong")
     }
     summary = ", ".join(f"{n} {status}" for status, n in count.items() if n)

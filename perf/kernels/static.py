@@ -1,8 +1,8 @@
-"""`python -m perf static`: every kernel that may be launched on an A100 or H100/H200, built and judged without a GPU.
+"""`python -m perf static`: build and check every kernel for A100 and H100/H200 without a GPU.
 
-Hard rules: it compiles, fits shared memory, spills nothing inside a loop, uses the tensor cores and asynchronous copies
-of its architecture where it multiplies, and 16-byte accesses where it is bound by memory. Against the stored
-baseline of the same Triton version, an innermost loop must not have grown by more than 5 %.
+A kernel must compile, fit shared memory, spill nothing inside a loop, use the tensor cores and asynchronous copies of
+its architecture where it multiplies, and 16-byte accesses where it is bound by memory. Its innermost loop must not be
+more than 5 % longer than in the stored baseline of the same Triton version.
 """
 
 from __future__ import annotations
@@ -25,14 +25,16 @@ from perf.kernels.static_cases import Case, cases
 from xdub_kernels import dispatch
 
 BASELINE = Path(__file__).parent / "static_baseline.json"
+"""Figures of every case, by Triton version."""
 GROWTH = 1.05
+"""Largest length of a loop, relative to the baseline's."""
 STACK_LIMIT = 512
-"""Bytes: a few registers saved outside of loops are harmless."""
+"""Largest stack in bytes: a few registers saved outside of loops are harmless."""
 
 
 def judge(case: Case, architecture: int, built: Built) -> list[str]:
-    """What is wrong with a build; empty if nothing is."""
-    seen = built.instructions
+    """Return the rules that a build breaks."""
+    counts = built.instructions
     wrong = []
     if built.shared > SHARED_LIMIT[architecture]:
         wrong.append(f"{built.shared} B of shared memory, {SHARED_LIMIT[architecture]} fit")
@@ -42,41 +44,42 @@ def judge(case: Case, architecture: int, built: Built) -> list[str]:
         wrong.append(f"{built.stack} B of stack, at most {STACK_LIMIT}")
     if case.matmul:
         wide = architecture >= 90 and case.wide
-        if wide and not seen.get("wgmma"):
+        if wide and not counts.get("wgmma"):
             wrong.append("no wgmma")
-        if not wide and not (seen.get("mma") or seen.get("wgmma")):
+        if not wide and not (counts.get("mma") or counts.get("wgmma")):
             wrong.append("no mma.sync")
-        if case.pipelined and architecture < 90 and not seen.get("cp.async"):
+        if case.pipelined and architecture < 90 and not counts.get("cp.async"):
             wrong.append("no cp.async")
-    if case.tma and not seen.get("tma"):
+    if case.tma and not counts.get("tma"):
         wrong.append("no TMA load")
-    if case.specialised and not seen.get("setmaxnreg"):
+    if case.specialised and not counts.get("setmaxnreg"):
         wrong.append("no warp specialisation")
     if case.memory_bound:
-        narrow = seen.get("load16", 0) + seen.get("store16", 0)
+        narrow = counts.get("load16", 0) + counts.get("store16", 0)
         if narrow:
             wrong.append(f"{narrow} accesses of 2 bytes")
-        if not (seen.get("load128") or seen.get("cp.async")) or not seen.get("store128"):
+        if not (counts.get("load128") or counts.get("cp.async")) or not counts.get("store128"):
             wrong.append("no accesses of 16 bytes")
     return wrong
 
 
-def against_baseline(row: dict[str, Any], known: dict[str, Any] | None) -> list[str]:
-    """What got worse since the baseline's row for the same case and architecture."""
-    if known is None:
+def against_baseline(row: dict[str, Any], earlier: dict[str, Any] | None) -> list[str]:
+    """Return what got worse since the baseline's row of the same case and architecture."""
+    if earlier is None:
         return ["not in the baseline; run with --update"]
-    limit = known["loop_instructions"] * GROWTH
+    limit = earlier["loop_instructions"] * GROWTH
     if row["loop_instructions"] > limit:
-        return [f"loop grew from {known['loop_instructions']} to {row['loop_instructions']} instructions"]
+        return [f"loop grew from {earlier['loop_instructions']} to {row['loop_instructions']} instructions"]
     return []
 
 
 def build_one(architecture: int, index: int) -> dict[str, Any] | str:
-    """What was built of case number ``index``, or why it could not be. Runs in a process of its own."""
+    """Build case number ``index``, in a process of its own; return its figures, or why it does not compile."""
     case = list(cases(architecture))[index]
     try:
         return build(architecture, case.launch)[case.kernel].to_dict()
-    except Exception as error:  # a compiler fails in many ways, and each is a row
+    # A compiler fails in many ways, and each is a row.
+    except Exception as error:
         reason = str(error).strip().splitlines() or [""]
         return f"{type(error).__name__} {reason[0]}"
 
@@ -89,11 +92,11 @@ def run(
     jobs: int = 1,
     baseline: Path = BASELINE,
 ) -> int:
-    """Build, print the table, return the number of failures."""
+    """Build the selected cases and print their table; return the number of failures."""
     import triton
 
     stored = json.loads(baseline.read_text("utf-8")) if baseline.is_file() else {}
-    known = stored.get(triton.__version__)
+    earlier = stored.get(triton.__version__)
     rows: dict[str, dict[str, Any]] = {}
     failures = 0
     started = time.monotonic()
@@ -109,17 +112,17 @@ def run(
     ]
     with _builders(jobs) as build_all:
         results = build_all(build_one, [c[0] for c in chosen], [c[1] for c in chosen])
-        for (architecture, _, case), found in zip(chosen, results, strict=True):
+        for (architecture, _, case), result in zip(chosen, results, strict=True):
             name = f"sm_{architecture} {case.name}"
-            if isinstance(found, str):
+            if isinstance(result, str):
                 failures += 1
-                print(f"{name:70s}\n  FAIL {case.name}: does not compile: {found}", flush=True)
+                print(f"{name:70s}\n  FAIL {case.name}: does not compile: {result}", flush=True)
                 continue
-            built = Built(**found)
+            built = Built(**result)
             wrong = judge(case, architecture, built)
-            if known is not None and not update:
-                wrong += against_baseline(found, known.get(name))
-            rows[name] = found
+            if earlier is not None and not update:
+                wrong += against_baseline(result, earlier.get(name))
+            rows[name] = result
             print(line(name, built), flush=True)
             if wrong:
                 failures += 1
@@ -128,22 +131,22 @@ def run(
         stored[triton.__version__] = rows
         baseline.write_text(json.dumps(stored, indent=1, sort_keys=True) + "\n", "utf-8")
         print(f"wrote {len(rows)} rows to {baseline}")
-    elif known is None:
+    elif earlier is None:
         print(f"no baseline for triton {triton.__version__}: only the hard rules were checked")
     print(f"{len(chosen)} kernels, {failures} failures, {time.monotonic() - started:.0f} s")
     return failures
 
 
 def line(name: str, built: Built) -> str:
-    """One row of the table."""
-    counts = " ".join(f"{what}:{n}" for what, n in built.instructions.items())
+    """Return one line of the table."""
+    counts = " ".join(f"{instruction}:{n}" for instruction, n in built.instructions.items())
     numbers = f"{built.registers:4d}{built.stack:6d}{built.shared / 1024:6.0f}{built.loop_instructions:6d}"
     return f"{name:70s}{numbers}{built.loop_spills:6d}  {counts}"
 
 
 @contextmanager
 def _builders(jobs: int) -> Iterator[Callable[..., Iterable[Any]]]:
-    """`map`, in this process or over several."""
+    """Yield `map`, in this process or over several."""
     if jobs == 1:
         yield map
         return
@@ -151,7 +154,8 @@ def _builders(jobs: int) -> Iterator[Callable[..., Iterable[Any]]]:
         yield pool.map
 
 
-def add_parser(commands) -> None:
+def add_parser(commands: Any) -> None:
+    """Add the command `static` and its options."""
     parser = commands.add_parser(
         "static", help="build every kernel for A100 and H100/H200 and judge the machine code"
     )
@@ -166,8 +170,9 @@ def add_parser(commands) -> None:
     parser.set_defaults(main=main)
 
 
-def main(arguments: argparse.Namespace) -> int:
-    architectures = [int(text) for text in arguments.arch.split(",")]
+def main(args: argparse.Namespace) -> int:
+    """Run the command; return its exit code."""
+    architectures = [int(text) for text in args.arch.split(",")]
     unknown = [a for a in architectures if a not in SHARED_LIMIT]
     if unknown:
         print(
@@ -178,5 +183,5 @@ def main(arguments: argparse.Namespace) -> int:
     if dispatch.INTERPRETING:
         print("TRITON_INTERPRET is set, so nothing would be compiled: unset it", file=sys.stderr)
         return 2
-    failures = run(architectures, only=arguments.only, update=arguments.update, jobs=arguments.jobs)
+    failures = run(architectures, only=args.only, update=args.update, jobs=args.jobs)
     return 1 if failures else 0

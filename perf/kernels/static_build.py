@@ -1,8 +1,8 @@
-"""Build Triton kernels for a GPU that is not here, and read off the machine code what a run would suffer from.
+"""Build Triton kernels without their GPU, and read spills, memory use and instructions off the machine code.
 
-The product's own launch functions run on tensors without memory (device "meta"); a driver that only names its
-architecture and a `JITFunction.run` that stops after compiling make of each launch a build, with exactly the types,
-alignments and constants that the launch would have.
+The product's own launch functions run on tensors without memory (device "meta"). A driver that only names its
+architecture and a `JITFunction.run` that stops after compiling turn each launch into a build with exactly the types,
+alignments and constants of a real launch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 SHARED_LIMIT = {80: 166_912, 90: 232_448}
@@ -25,20 +25,23 @@ SHARED_LIMIT = {80: 166_912, 90: 232_448}
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """What the machine code of one kernel tells."""
+    """Figures of one kernel's machine code."""
 
     registers: int
+    """Registers of a thread."""
     stack: int
-    """Bytes of local memory a thread has, spilled registers among them."""
+    """Bytes of local memory of a thread, spilled registers among them."""
     shared: int
+    """Bytes of shared memory of a block."""
     loop_instructions: int
     """Length of the longest innermost loop."""
     loop_spills: int
     """Loads and stores of local memory inside innermost loops."""
     instructions: dict[str, int] = field(default_factory=dict)
-    """How often the instructions that matter occur: see `WATCHED`."""
+    """Counts of the instructions in `WATCHED`."""
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the figures for JSON."""
         return asdict(self)
 
 
@@ -53,27 +56,31 @@ WATCHED = {
     "store128": r"\bSTG\.E\S*\.128",
     "store16": r"\bSTG\.E\S*\.[US]16",
 }
-"""Name -> pattern in SASS."""
+"""Watched instructions: name -> pattern in SASS."""
 
 
 class BuildOnlyDriver:
-    """Says which GPU to build for; nothing can be launched on it."""
+    """Driver that names the GPU to build for and cannot launch."""
 
     def __init__(self, architecture: int) -> None:
         self.architecture = architecture
 
     def get_current_target(self):
+        """Return Triton's description of the GPU."""
         from triton.backends.compiler import GPUTarget
 
         return GPUTarget("cuda", self.architecture, 32)
 
     def get_current_device(self) -> int:
-        return self.architecture  # kernels are cached by device: one cache for each architecture
+        """Return the architecture as the device, because kernels are cached by device."""
+        return self.architecture
 
     def get_current_stream(self, device: int) -> int:
+        """Return 0: nothing is launched on a stream."""
         return 0
 
     def get_active_torch_device(self):
+        """Return the meta device."""
         import torch
 
         return torch.device("meta")
@@ -81,7 +88,7 @@ class BuildOnlyDriver:
 
 @contextmanager
 def building(architecture: int) -> Iterator[list[tuple[str, Any]]]:
-    """Inside, every launch of a kernel compiles it for ``architecture`` and appends (name, compiled kernel)."""
+    """Turn every launch into a build for ``architecture``; yield the list of (name, compiled kernel) that grows."""
     import triton
     from triton.runtime.jit import JITFunction
 
@@ -94,7 +101,8 @@ def building(architecture: int) -> Iterator[list[tuple[str, Any]]]:
         return kernel
 
     before = triton.runtime.driver._active
-    triton.runtime.driver.set_active(BuildOnlyDriver(architecture))
+    # A driver has more methods than a build calls.
+    triton.runtime.driver.set_active(cast(Any, BuildOnlyDriver(architecture)))
     try:
         with mock.patch.object(JITFunction, "run", compile_only):
             yield compiled
@@ -103,7 +111,7 @@ def building(architecture: int) -> Iterator[list[tuple[str, Any]]]:
 
 
 def build(architecture: int, launch: Callable[[], object]) -> dict[str, Built]:
-    """Kernel name -> what was built, for all kernels that ``launch`` would launch."""
+    """Return kernel name -> figures, for all kernels that ``launch`` would launch."""
     with building(architecture) as compiled, _quiet():
         launch()
     return {name: inspect(kernel) for name, kernel in compiled}
@@ -111,11 +119,11 @@ def build(architecture: int, launch: Callable[[], object]) -> dict[str, Built]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """A compiler that fails prints its whole program to stderr, from C++: the exception says what is needed."""
+    """Silence stderr: a failing compiler prints its whole program from C++, and the exception has the reason."""
     sys.stderr.flush()
     kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
+    with open(os.devnull, "wb") as sink:
+        os.dup2(sink.fileno(), 2)
     try:
         yield
     finally:
@@ -129,17 +137,17 @@ def inspect(kernel: Any) -> Built:
         file.write(kernel.asm["cubin"])
         file.flush()
         usage, code = (_cuobjdump(flag, file.name) for flag in ("-res-usage", "-sass"))
-    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
-    assert found, usage
+    sizes = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    assert sizes, usage
     lines = [(int(address, 16), text) for address, text in re.findall(r"/\*([0-9a-f]{4,})\*/\s+(.*?);", code)]
     loops = innermost_loops(lines)
-    inside = [[text for address, text in lines if low <= address <= high] for low, high in loops]
+    bodies = [[text for address, text in lines if low <= address <= high] for low, high in loops]
     return Built(
-        registers=int(found[1]),
-        stack=int(found[2]),
+        registers=int(sizes[1]),
+        stack=int(sizes[2]),
         shared=kernel.metadata.shared,
-        loop_instructions=max(map(len, inside), default=0),
-        loop_spills=sum(bool(re.search(r"\b(LDL|STL)\b", text)) for loop in inside for text in loop),
+        loop_instructions=max(map(len, bodies), default=0),
+        loop_spills=sum(bool(re.search(r"\b(LDL|STL)\b", text)) for body in bodies for text in body),
         instructions={
             name: count
             for name, pattern in WATCHED.items()
@@ -149,9 +157,9 @@ def inspect(kernel: Any) -> Built:
 
 
 def innermost_loops(lines: list[tuple[int, str]]) -> list[tuple[int, int]]:
-    """(first, last address) of the loops that hold no other loop; a loop is a branch to an earlier address.
+    """Return (first, last address) of the loops that hold no other loop; a loop is a branch to an earlier address.
 
-    The branch to itself with which every kernel ends is none.
+    The branch to itself that ends every kernel is not a loop.
     """
     backward = []
     for address, text in lines:
@@ -159,9 +167,9 @@ def innermost_loops(lines: list[tuple[int, str]]) -> list[tuple[int, int]]:
         if target and int(target[1], 16) < address:
             backward.append((int(target[1], 16), address))
     return [
-        one
-        for one in backward
-        if not any(other != one and one[0] <= other[0] and other[1] <= one[1] for other in backward)
+        loop
+        for loop in backward
+        if not any(other != loop and loop[0] <= other[0] and other[1] <= loop[1] for other in backward)
     ]
 
 

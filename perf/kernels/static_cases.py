@@ -1,4 +1,4 @@
-"""Everything that may be launched on a GPU, at the sizes of the 1B recipe: what `python -m perf static` builds."""
+"""Every launch that may happen on a GPU, at the sizes of the 1B recipe; `python -m perf static` builds them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from xdub_kernels import Rope
 from xdub_kernels.attention.configs import KERNELS, Config, choices
 
 HEADS, DIM = 12, 128
+"""Attention heads and channels per head of the 1B recipe."""
 EDITOR = (20, 32, 32)
 """Latent frames, rows and columns of patches: 77 frames of 512 x 512 px."""
 
@@ -21,23 +22,27 @@ class Case:
     """One launch to build."""
 
     name: str
+    """Key of the case in the baseline."""
     kernel: str
-    """Function that is looked at; the launch may build others beside it."""
+    """Function that is checked; the launch may build others beside it."""
     launch: Callable[[], object]
+    """Call of the product's launch function on meta tensors."""
     matmul: bool = False
-    """Must use the tensor cores."""
+    """True if the kernel must use the tensor cores."""
     wide: bool = False
-    """Has tiles of the 64 rows that a wgmma of sm_90 takes, and must use it."""
+    """True if tiles have the 64 rows of a wgmma of sm_90, which the kernel must use."""
     pipelined: bool = False
-    """Must load ahead of the products: asynchronous copies on sm_80."""
+    """True if the kernel must load ahead of the products: asynchronous copies on sm_80."""
     memory_bound: bool = False
-    """Must read and write 16 bytes at a time."""
+    """True if the kernel must read and write 16 bytes at a time."""
     tma: bool = False
+    """True if the kernel must load through the tensor memory accelerator."""
     specialised: bool = False
+    """True if the kernel must specialise its warps."""
 
 
 def cases(architecture: int) -> Iterator[Case]:
-    """All launches for one architecture: every configuration, on full tiles and on ragged ones."""
+    """Yield all launches for one architecture: every configuration, on full tiles and on ragged ones."""
     yield from _attention(architecture)
     yield from _prologue()
     yield from _audio()
@@ -90,16 +95,19 @@ def _prologue() -> Iterator[Case]:
     from xdub_kernels.qknorm_rope import triton_kernels
 
     frames, height, width = EDITOR
+    rope = Rope(EDITOR, frames, axes_dim=(44, 42, 42))
     qkv = _meta(1, 2 * frames * height * width, 3, HEADS, DIM)
     for norm, size in (("none", None), ("head", DIM), ("hidden", HEADS * DIM)):
-        options = dict(rope=Rope(EDITOR, frames, axes_dim=(44, 42, 42)), norm=norm, eps=1e-6)
         weight = None if size is None else _meta(size)
 
-        def forward(weight=weight, options=options):
-            return triton_kernels.forward(qkv[:, :, 0], qkv[:, :, 1], weight, weight, **options)
+        def forward(weight: Tensor | None = weight, norm: str = norm):
+            return triton_kernels.forward(
+                qkv[:, :, 0], qkv[:, :, 1], weight, weight, rope, norm=norm, eps=1e-6
+            )
 
-        def backward(weight=weight, options=options):
-            return triton_kernels.backward_one(_meta(*qkv[:, :, 0].shape), qkv[:, :, 0], weight, **options)
+        def backward(weight: Tensor | None = weight, norm: str = norm):
+            grad, q = _meta(*qkv[:, :, 0].shape), qkv[:, :, 0]
+            return triton_kernels.backward_one(grad, q, weight, rope, norm=norm, eps=1e-6)
 
         yield Case(f"qk_norm_rope_fwd {norm}", "qk_norm_rope_fwd", forward, memory_bound=True)
         yield Case(f"qk_norm_rope_bwd {norm}", "qk_norm_rope_bwd", backward, memory_bound=True)
@@ -151,6 +159,6 @@ def _flow() -> Iterator[Case]:
 
 
 def label(config: Config) -> str:
-    """Short name of a configuration, e.g. 128x64 w8 s3."""
+    """Return the short name of a configuration, e.g. 128x64 w8 s3."""
     kind = " tma" * config.tma + " ws" * config.specialise
     return f"{config.queries}x{config.keys} w{config.warps} s{config.stages}{kind}"

@@ -1,4 +1,4 @@
-"""Times on the device: competitors take turns in one process, so that clocks and neighbours hit all alike."""
+"""Times on the device: competitors take turns in one process, so that clocks and other load affect all alike."""
 
 from __future__ import annotations
 
@@ -12,25 +12,32 @@ import numpy as np
 import torch
 
 HEAD_START = 2_000_000
-"""Clock cycles, about a millisecond."""
+"""Clock cycles that the device waits before a timed call, about a millisecond."""
 
 
 @lru_cache(maxsize=1)
 def recording_stream() -> torch.cuda.Stream:
-    """Where small operations run and are recorded: autograd runs backward on the stream of its forward."""
+    """Return the stream on which small operations run and are recorded.
+
+    Forward and backward share it, because autograd runs backward on the stream of its forward.
+    """
     return torch.cuda.Stream()
 
 
 @dataclass(frozen=True)
 class Times:
-    """Milliseconds a call."""
+    """Milliseconds of a call."""
 
     p20: float
+    """20th percentile."""
     p50: float
+    """50th percentile."""
     p80: float
+    """80th percentile."""
     noise: float
     """Relative difference of the medians of the first and the second half of the samples."""
     samples: int
+    """Number of timed calls."""
 
 
 def interleaved(
@@ -38,7 +45,7 @@ def interleaved(
 ) -> dict[str, Times]:
     """Time every call in turn until each has ``least`` samples, or ``seconds`` are over for all of them together.
 
-    A call gets the number of the round, to choose among its input sets. Two samples of each are always taken.
+    A call receives the number of the round, to choose among its input sets. Every call has at least two samples.
     """
     for call in calls.values():
         for round_index in range(warmup):
@@ -52,7 +59,7 @@ def interleaved(
         for name in order[turn:] + order[:turn]:
             call = calls[name]
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            # The device waits while the host launches: what is timed is the kernels, not Python.
+            # The device waits while the host launches, so that the time is that of the kernels and not of Python.
             torch.cuda._sleep(HEAD_START)
             begin.record()
             call(round_index)
@@ -64,9 +71,9 @@ def interleaved(
 
 
 def graphed(call: Callable[[int], object], sets: int) -> Callable[[int], object]:
-    """``call`` once for every input set, recorded as a CUDA graph: launches cost the host nothing.
+    """Record ``call`` once for every input set as a CUDA graph, so that launches cost the host nothing.
 
-    One replay runs ``sets`` calls; divide the time by that.
+    One replay runs ``sets`` calls, so its time must be divided by ``sets``.
     """
     side = recording_stream()
     side.wait_stream(torch.cuda.current_stream())
@@ -82,7 +89,7 @@ def graphed(call: Callable[[int], object], sets: int) -> Callable[[int], object]
 
 
 def peak_bytes(call: Callable[[int], object]) -> int:
-    """Memory that one call has allocated at once, beyond what was there."""
+    """Return the peak memory of one call, beyond the memory allocated before."""
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -92,7 +99,7 @@ def peak_bytes(call: Callable[[int], object]) -> int:
 
 
 class Marks:
-    """Points of one run through, on the device's clock (CUDA events), or the host's where the device is a CPU."""
+    """Points in time of one run, on the device's clock (CUDA events), or the host's for a CPU."""
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
@@ -101,7 +108,7 @@ class Marks:
             torch.cuda.synchronize()
 
     def mark(self) -> None:
-        """Here and now, in the order of the device's work."""
+        """Add the current point, in the order of the device's work."""
         if not self._cuda:
             self._marks.append(time.perf_counter())
             return
@@ -110,7 +117,7 @@ class Marks:
         self._marks.append(event)
 
     def spans(self) -> list[float]:
-        """Milliseconds from mark to mark, when the device has come to the last."""
+        """Wait for the device; return the milliseconds from mark to mark."""
         if self._cuda:
             torch.cuda.synchronize()
         pairs = zip(self._marks, self._marks[1:], strict=False)
@@ -118,7 +125,7 @@ class Marks:
 
 
 def summary(samples: Sequence[float]) -> Times:
-    """Percentiles of milliseconds, in the order in which they were taken."""
+    """Return percentiles and noise of milliseconds in the order of their measurement."""
     values = np.array(samples)
     half = len(values) // 2
     first, second = np.median(values[:half] if half else values), np.median(values[half:])

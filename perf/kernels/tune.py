@@ -1,7 +1,7 @@
-"""`python -m perf tune`: time every configuration of the attention kernels on this GPU, so that the best leads.
+"""`python -m perf tune`: time every configuration of the attention kernels on this GPU, to find the best.
 
-Right before fast, here too: a configuration whose result differs from the reference on sampled rows, or whose gradients
-differ from the first configuration's, is told and not timed.
+A configuration whose result differs from the reference on sampled rows, or whose gradients differ from the first
+configuration's, is reported as wrong and not timed.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ from xdub_kernels.attention.configs import KERNELS, Config, choices
 from xdub_kernels.testing import relative_error
 
 DIMS = {128: (40_960, 12), 64: (40_960, 12)}
-"""Head dim -> (tokens, heads)."""
+"""Sizes: head dim -> (tokens, heads)."""
 TOLERANCE = 0.02
+"""Largest relative error of a correct configuration."""
 SAFE = Config(128, 64, 8, 3)
-"""For the forward that a backward needs: builds everywhere."""
+"""Configuration of the forward that a backward needs; it builds for every architecture."""
 
 
 def tune(kernels: list[str], seconds: float) -> list[dict[str, Any]]:
-    """A row for every configuration of ``kernels`` on this GPU."""
+    """Time every configuration of ``kernels`` on this GPU; return their rows."""
     from perf.kernels.ceilings import ceilings as measure
     from perf.kernels.timing import interleaved
 
-    told, ceilings = environment(), measure()
+    machine, ceilings = environment(), measure()
     major, minor = torch.cuda.get_device_capability()
-    found = []
+    measured = []
     for dim, (length, heads) in DIMS.items():
         q, k, v, grad = (
             torch.randn(1, length, heads, dim, device="cuda", dtype=torch.bfloat16) for _ in range(4)
@@ -51,11 +52,11 @@ def tune(kernels: list[str], seconds: float) -> list[dict[str, Any]]:
             times = interleaved({n: lambda _, c=c: c() for n, c in right.items()}, seconds=seconds)
             flops = 4 * length**2 * heads * dim * (1.0 if kernel == "fwd" else 2.5)
             shared = {
-                "schema": rows.SCHEMA, "environment": told, "ceilings": ceilings, "dtype": "bfloat16",
+                "schema": rows.SCHEMA, "environment": machine, "ceilings": ceilings, "dtype": "bfloat16",
                 "kernel": f"attention_{kernel}", "shape": f"{length} d{dim}", "mode": "tune",
             }  # fmt: skip
             for name, why in wrong.items():
-                found.append({**shared, "provider": name, "status": "wrong", "reason": why})
+                measured.append({**shared, "provider": name, "status": "wrong", "reason": why})
             for name, t in times.items():
                 timed = {
                     "p20_ms": t.p20,
@@ -65,14 +66,14 @@ def tune(kernels: list[str], seconds: float) -> list[dict[str, Any]]:
                     "samples": t.samples,
                 }
                 row = {**shared, "provider": name, "status": "ok", "error": 0.0, **timed}
-                found.append({**row, **rates(flops, 0.0, t.p50, ceilings)})
-            for row in found[-len(launches) :]:
+                measured.append({**row, **rates(flops, 0.0, t.p50, ceilings)})
+            for row in measured[-len(launches) :]:
                 print(line(row), flush=True)
-    return found
+    return measured
 
 
 def launch(kernel: str, config: Config, q: Tensor, k: Tensor, v: Tensor, grad: Tensor) -> Callable[[], Any]:
-    """A call with one kernel's configuration chosen; for the backward ones that is a whole backward."""
+    """Return a call with one kernel's configuration; for a backward kernel the call is a whole backward."""
     from xdub_kernels.attention import triton_core
 
     if kernel == "fwd":
@@ -86,7 +87,7 @@ def launch(kernel: str, config: Config, q: Tensor, k: Tensor, v: Tensor, grad: T
 def failures(
     kernel: str, launches: dict[str, Callable[[], Any]], q: Tensor, k: Tensor, v: Tensor
 ) -> dict[str, str]:
-    """Configuration -> what is wrong with its result."""
+    """Return configuration -> what is wrong with its result."""
     from xdub_kernels import attention
 
     wrong: dict[str, str] = {}
@@ -96,7 +97,8 @@ def failures(
     for name, call in launches.items():
         try:
             result = list(call())
-        except Exception as error:  # too large, or does not compile: a row
+        # A configuration may be too large or fail to compile, and each is a row.
+        except Exception as error:
             wrong[name] = f"{type(error).__name__}: {error}".splitlines()[0]
             continue
         if kernel == "fwd":
@@ -109,7 +111,8 @@ def failures(
     return wrong
 
 
-def add_parser(commands) -> None:
+def add_parser(commands: Any) -> None:
+    """Add the command `tune` and its options."""
     parser = commands.add_parser("tune", help="time every configuration of the attention kernels on this GPU")
     parser.add_argument("--kernel", default="", help=f"one of {', '.join(KERNELS)} (default: all)")
     parser.add_argument(
@@ -121,15 +124,16 @@ def add_parser(commands) -> None:
     parser.set_defaults(main=main)
 
 
-def main(arguments: argparse.Namespace) -> int:
-    if arguments.kernel and arguments.kernel not in KERNELS:
-        print(f"--kernel {arguments.kernel!r}: none of {', '.join(KERNELS)}", file=sys.stderr)
+def main(args: argparse.Namespace) -> int:
+    """Run the command; return its exit code."""
+    if args.kernel and args.kernel not in KERNELS:
+        print(f"--kernel {args.kernel!r}: none of {', '.join(KERNELS)}", file=sys.stderr)
         return 2
     if not torch.cuda.is_available():
         print("tune needs a CUDA device: nothing was measured", file=sys.stderr)
         return 2
-    found = tune([arguments.kernel] if arguments.kernel else list(KERNELS), arguments.seconds)
-    path = arguments.json or default_path(found[0]["environment"]).with_suffix(".tune.jsonl")
-    rows.write(path, found)
+    measured = tune([args.kernel] if args.kernel else list(KERNELS), args.seconds)
+    path = args.json or default_path(measured[0]["environment"]).with_suffix(".tune.jsonl")
+    rows.write(path, measured)
     print(path)
     return 0

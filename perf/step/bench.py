@@ -1,4 +1,4 @@
-"""One real training step on latents made up: the phase's loss, DeepSpeed, AdamW, the average; timed by its parts."""
+"""One real training step on latents of noise: the phase's loss, DeepSpeed, AdamW, the average; timed by its parts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from perf.kernels.timing import Marks
 from perf.step.case import Case
 from xdub.config import expert_of
 from xdub.data.windows import audio_starts
-from xdub.model.codec import load_codec
+from xdub.geometry import CodecGeometry
+from xdub.model.codec import Codec, load_codec
 from xdub.plan.rehearsal import PRECISION, inputs
 from xdub.train.context import LocalContext
 from xdub.train.engine import Engine
@@ -28,24 +29,47 @@ from xdub_kernels import dispatch
 from xdub_kernels.attention import cores
 
 IMPLEMENTATIONS = ("reference", "triton")
-"""torch's operators and its scaled_dot_product_attention, as where Triton is not installed; our kernels."""
+"""Implementations: torch's operators and its scaled_dot_product_attention, as without Triton; our kernels."""
 PARTS = ("forward", "backward", "optimizer")
+"""Timed parts of a step."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One step that was taken."""
+    """Measurements of one step."""
 
     ms: tuple[float, float, float]
-    """Of each of PARTS."""
+    """Milliseconds of each of PARTS."""
     peak_bytes: int | None
-    """The most that torch's allocator had handed out at once; None on a CPU, where nobody counts."""
+    """Peak of torch's allocator in bytes; None on a CPU, where torch does not count."""
     loss: float
+    """Value of the phase's loss."""
     grad_norm: float
+    """Norm of the whole gradient."""
+
+
+class LatentCodec:
+    """Codec of a loss on latents: a geometry and channels of unit variance, without networks."""
+
+    def __init__(self, geometry: CodecGeometry) -> None:
+        self.geometry = geometry
+        self.channel_std = torch.ones(geometry.channels)
+
+    def to(self, device: str | torch.device, /) -> LatentCodec:
+        """Return the codec itself: nothing lies on a device."""
+        return self
+
+    def encode(self, video: torch.Tensor) -> torch.Tensor:
+        """Raise ``NotImplementedError``: a loss on latents encodes no pixels."""
+        raise NotImplementedError
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        """Raise ``NotImplementedError``: a loss on latents decodes no pixels."""
+        raise NotImplementedError
 
 
 class Bench:
-    """The engine of a phase, built when it is needed. Token counts and checkpoint policies share it."""
+    """Engine of a phase, built when a case needs it. Token counts and checkpoint policies share it."""
 
     def __init__(self, context: LocalContext) -> None:
         self.context, self.device = context, context.device
@@ -56,34 +80,33 @@ class Bench:
         self._case: Case | None = None
 
     def prepare(self, case: Case) -> None:
-        """The next steps are those of ``case``."""
+        """Make ``case`` the problem of the next steps; build another engine if it needs one."""
         if case == self._case and self._engine is not None:
             return
-        wanted = (case.compiled, case.phase)
-        if self._engine is None or self._built_for != wanted:
+        key = (case.compiled, case.phase)
+        if self._engine is None or self._built_for != key:
             self.discard()
-            self._engine, self._built_for = self._build(case), wanted
+            self._engine, self._built_for = self._build(case), key
         network: Any = self._engine.model.module
         network.checkpointing = case.policy
         if case.compiled:
-            torch.compiler.reset()  # a real run has one shape only, and compiles for it
+            # A real run has one shape only, and compiles for it.
+            torch.compiler.reset()
         self._batch = batch(case, self.device)
         self._case = case
 
     def _build(self, case: Case) -> Engine:
         recipe, phase = case.recipe, case.phase
-        # A loss on latents needs no codec, and its preconditioning takes channels of unit variance then.
-        codec: Any = load_codec(recipe.codec) if expert_of(phase) else None
+        codec: Codec = load_codec(recipe.codec) if expert_of(phase) else LatentCodec(recipe.codec.geometry)
         model = build_model(recipe, phase, codec, base=None, init_from=None)
         wake(model)
         train = recipe.for_phase(phase)
         engine = Engine.build(model, train, device=self.device)
-        codec = codec.to(self.device) if codec else None
-        self._loss = build_loss_context(recipe, phase, codec, self.device)
+        self._loss = build_loss_context(recipe, phase, codec.to(self.device), self.device)
         return engine
 
     def step(self) -> Step:
-        """Forward, backward, update, as the trainer does them."""
+        """Run forward, backward and update as the trainer does; return their measurements."""
         assert self._engine is not None and self._case is not None
         cuda = self.device.type == "cuda"
         if cuda:
@@ -91,8 +114,9 @@ class Bench:
         marks, mine = Marks(self.device), RankStep()
         marks.mark()
         terms = get_phase(self._case.phase).loss(self._engine.model, self._batch, self._loss)
-        mine.add(terms, self._batch)  # the host waits for the loss here, in training too
-        told = GlobalStep.merge(self.context.gather(mine))
+        # The host waits for the loss here, as in training.
+        mine.add(terms, self._batch)
+        merged = GlobalStep.merge(self.context.gather(mine))
         marks.mark()
         self._engine.backward(terms.total, last=True)
         marks.mark()
@@ -103,14 +127,15 @@ class Bench:
         return Step(
             ms=(forward, backward, optimizer),
             peak_bytes=torch.cuda.max_memory_allocated(self.device) if cuda else None,
-            loss=told.loss,
+            loss=merged.loss,
             grad_norm=self._engine.grad_norm,
         )
 
     def discard(self) -> None:
-        """Let go of the engine and its memory: after a failure, what is left in it is anyone's guess."""
+        """Release the engine and its memory; after a failure its state is undefined."""
         if self._engine is not None:
-            self._engine.model.destroy()
+            engine: Any = self._engine.model
+            engine.destroy()
         self._engine = self._loss = None
         self._batch = {}
         gc.collect()
@@ -119,7 +144,7 @@ class Bench:
 
 
 def batch(case: Case, device: torch.device) -> dict[str, Any]:
-    """Samples of a phase as its loss takes them, of the shapes that the planner rehearses with, filled with noise."""
+    """Return a batch of noise for a phase's loss, in the shapes of the plan's rehearsal."""
     draw = torch.Generator().manual_seed(0)
 
     def noise(like: torch.Tensor) -> torch.Tensor:
@@ -128,7 +153,7 @@ def batch(case: Case, device: torch.device) -> dict[str, Any]:
     shaped = inputs(case.recipe, case.phase, case.batch, "meta")
     frames = shaped["z_t"].shape[2]
     mask = torch.ones(case.batch, 1, frames, *shaped["z_t"].shape[3:], device=device)
-    made: dict[str, Any] = {
+    samples: dict[str, Any] = {
         "z0": noise(shaped["z_t"]),
         "z_ref": noise(shaped["z_ref"]),
         "audio": noise(shaped["audio"]),
@@ -140,12 +165,12 @@ def batch(case: Case, device: torch.device) -> dict[str, Any]:
         "bad": {},
     }
     if "z_mask" in shaped:
-        made["z_mask"] = noise(shaped["z_mask"])
-    return made
+        samples["z_mask"] = noise(shaped["z_mask"])
+    return samples
 
 
 def wake(model: nn.Module) -> None:
-    """Noise for matrices that begin as zeros: behind them there would be no gradient, and zeros multiply faster."""
+    """Fill matrices that begin as zeros with noise: zeros block the gradient and multiply faster."""
     draw = torch.Generator().manual_seed(0)
     for p in model.parameters():
         if p.requires_grad and p.ndim > 1 and not p.detach().any():
@@ -153,7 +178,7 @@ def wake(model: nn.Module) -> None:
 
 
 def obstacle(impl: str, case: Case, device: torch.device) -> str | None:
-    """Why an implementation cannot run here; None if it can."""
+    """Return why an implementation cannot run on this device; None if it can."""
     if impl == "reference":
         return None
     dtype = PRECISION[case.recipe.for_phase(case.phase).precision]
@@ -161,14 +186,15 @@ def obstacle(impl: str, case: Case, device: torch.device) -> str | None:
 
 
 def chosen(impl: str, device: torch.device) -> AbstractContextManager[object]:
-    """Within it, `auto` in the model means this implementation."""
+    """Return a context in which `auto` in the model selects this implementation."""
     if impl == "reference":
         return patch.object(dispatch, "HAVE_TRITON", False)
-    return nullcontext() if device.type == "cuda" else dispatch.rehearsing_gpu()  # the latter: interpreted
+    # Without a GPU the kernels are interpreted.
+    return nullcontext() if device.type == "cuda" else dispatch.rehearsing_gpu()
 
 
 def attention_core(impl: str, case: Case, device: torch.device) -> str:
-    """Which kernel does softmax(q k^T) v."""
+    """Return the name of the kernel that computes softmax(q k^T) v."""
     if impl == "reference":
         return "sdpa"
     model, dtype = case.recipe.model, PRECISION[case.recipe.for_phase(case.phase).precision]
@@ -179,7 +205,7 @@ def attention_core(impl: str, case: Case, device: torch.device) -> str:
 
 @contextmanager
 def one_rank() -> Generator[LocalContext]:
-    """A process group of one, ended as DeepSpeed wants it: behind its back, the next engine would use a dead one."""
+    """Yield a process group of one rank; destroy it through DeepSpeed, whose next engine would reuse a dead group."""
     ours = not dist.is_initialized()
     context = LocalContext()
     try:

@@ -1,4 +1,4 @@
-"""What a step is measured at, and what the planner says of it beforehand."""
+"""Problems at which a step is measured, and the plan's prediction for each."""
 
 from __future__ import annotations
 
@@ -17,29 +17,33 @@ from xdub.plan.rehearsal import activations
 from xdub.plan.shapes import shapes
 
 STILL = ("train.lr=1e-12", "train.warmup=0")
-"""Weights that stay where they are: every step of every implementation is the same problem, and can be compared."""
+"""Settings that keep the weights unchanged, so that every step of every implementation is the same problem."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One step's problem; implementations compete at it."""
+    """One step's problem, at which implementations compete."""
 
     recipe: Recipe
+    """Recipe with picture size and training settings of the case."""
     phase: str
+    """Phase whose loss is computed."""
     overrides: tuple[str, ...]
-    """What the user changed of the recipe."""
+    """The user's changes of the recipe, as SECTION.KEY=VALUE."""
 
     @property
     def policy(self) -> str:
+        """Policy of activation checkpointing."""
         return self.recipe.for_phase(self.phase).activation_checkpointing
 
     @property
     def compiled(self) -> bool:
+        """True if the model is compiled."""
         return self.recipe.for_phase(self.phase).compile
 
     @property
     def tokens(self) -> int:
-        """Of one sample."""
+        """Tokens of one sample."""
         return shapes(self.recipe, self.phase).tokens
 
     @property
@@ -48,7 +52,7 @@ class Case:
         return self.recipe.for_phase(self.phase).global_batch
 
     def facts(self) -> dict[str, Any]:
-        """What its rows say of it, and the key by which `perf compare` finds them again."""
+        """Return the fields that describe the case in its rows, with the key of `perf compare`."""
         train = self.recipe.for_phase(self.phase)
         return {
             "kernel": "step",
@@ -80,9 +84,9 @@ def cases(
     zero_stage: int,
     overrides: Sequence[str],
 ) -> Iterator[Case]:
-    """All combinations; those that share an engine one after the other. UserError for a recipe that does not fit."""
+    """Yield all combinations; cases that share an engine follow each other. Raises ``UserError`` for a wrong recipe."""
     for on in compiled:
-        for wanted in tokens:
+        for target in tokens:
             for policy in policies:
                 settings = {
                     "micro_batch": micro_batch,
@@ -93,20 +97,20 @@ def cases(
                 }
                 ours = [*STILL, *(f"train.{key}={value}" for key, value in settings.items())]
                 recipe = planned_recipe(name, [*overrides, *ours], 1)
-                yield Case(recipe=at_tokens(recipe, phase, wanted), phase=phase, overrides=tuple(overrides))
+                yield Case(recipe=at_tokens(recipe, phase, target), phase=phase, overrides=tuple(overrides))
 
 
-def at_tokens(recipe: Recipe, phase: str, wanted: int) -> Recipe:
-    """The recipe with its own window, at the side of the picture that brings a sample nearest to ``wanted`` tokens."""
+def at_tokens(recipe: Recipe, phase: str, target: int) -> Recipe:
+    """Return the recipe at the picture size whose samples are nearest to ``target`` tokens."""
     step = recipe.codec.geometry.space * max(recipe.model.patch[1:])
     sized = [
         replace(recipe, video=replace(recipe.video, size=side)) for side in range(step, MAX_SIZE + 1, step)
     ]
-    return min(sized, key=lambda candidate: abs(shapes(candidate, phase).tokens - wanted))
+    return min(sized, key=lambda candidate: abs(shapes(candidate, phase).tokens - target))
 
 
 def prediction(case: Case, gpu: Gpu | None, efficiency: float) -> dict[str, Any]:
-    """What `xdub plan` says of a step on latents: no codec runs, and an allocator does not see the plan's reserve.
+    """Return the plan of a step on latents, without the codec and without the plan's reserve, which no allocator sees.
 
     Milliseconds follow from ``efficiency``, a share of the peak of ``gpu``; None without a GPU.
     """

@@ -1,7 +1,7 @@
-"""`python -m perf step`: one real training step, timed, weighed and set beside what the planner said.
+"""`python -m perf step`: time and memory of one real training step, beside the plan.
 
-Implementations take turns in one process, on the same weights and the same batch of noise; what does not fit or does
-not compile is a row with its reason, and the others go on.
+Implementations take turns in one process, on the same weights and the same batch of noise. An implementation that does
+not fit or does not compile becomes a row with the reason, and the others continue.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ TOLERANCE = {"bfloat16": 2e-2, "float32": 1e-3}
 
 
 class OutOfTime(Exception):
-    """`--minutes` are over."""
+    """Raised when `--minutes` are over."""
 
 
 def measure(
@@ -57,8 +57,8 @@ def measure(
     efficiency: float,
     path: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """All rows; printed and written as they come. None is begun when ``seconds`` are over."""
-    deadline, found = time.monotonic() + seconds, list[dict[str, Any]]()
+    """Measure all cases; print and write every row at once. No step begins after ``seconds``."""
+    deadline, measured_rows = time.monotonic() + seconds, list[dict[str, Any]]()
     with one_rank() as context:
         bench = Bench(context)
         shared = _shared(bench.device)
@@ -66,12 +66,12 @@ def measure(
             planned = prediction(case, gpu, efficiency)
             common = {**shared, **case.facts(), "planned": planned}
             for row in _rows(bench, case, implementations, steps, warmup, deadline, planned):
-                found.append({**common, "time": _now(), **row})
-                print(line(found[-1]), flush=True)
+                measured_rows.append({**common, "time": _now(), **row})
+                print(line(measured_rows[-1]), flush=True)
             if path is not None:
-                rows.write(path, found)
+                rows.write(path, measured_rows)
         bench.discard()
-    return found
+    return measured_rows
 
 
 def _rows(
@@ -83,11 +83,11 @@ def _rows(
     deadline: float,
     planned: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    """One row for every implementation of a case, without what all of them share."""
+    """Return a row for every implementation of a case, without the fields that all share."""
     reasons = {impl: obstacle(impl, case, bench.device) for impl in implementations}
     able = [impl for impl, reason in reasons.items() if reason is None]
     taken, first, failed = compete(bench, case, able, steps=steps, warmup=warmup, deadline=deadline)
-    told = []
+    rows_of_case = []
     for impl, reason in reasons.items():
         row: dict[str, Any] = {"provider": impl}
         if reason is not None:
@@ -97,17 +97,18 @@ def _rows(
         else:
             row |= {"status": "ok", "attention_core": attention_core(impl, case, bench.device)}
             row |= {"first_ms": first[impl]} | _figures(case, taken[impl], planned, bench.device)
-        told.append(row)
-    _compare(told, TOLERANCE[case.facts()["dtype"]])
-    return told
+        rows_of_case.append(row)
+    _compare(rows_of_case, TOLERANCE[case.facts()["dtype"]])
+    return rows_of_case
 
 
 def compete(
     bench: Bench, case: Case, able: Sequence[str], *, steps: int, warmup: int, deadline: float
 ) -> tuple[dict[str, list[Step]], dict[str, float], dict[str, dict[str, str]]]:
-    """Steps of every implementation, in turns; ms of its very first; status and reason of those that failed.
+    """Run the steps of all implementations in turns.
 
-    One that fails is out, and the others begin anew with another engine.
+    Returns the steps, the ms of each implementation's very first step, and status and reason of those that failed. An
+    implementation that fails is dropped, and the others restart with another engine.
     """
     alive, failed = list(able), dict[str, dict[str, str]]()
     while alive:
@@ -130,28 +131,31 @@ def compete(
             return taken, first, failed
         except OutOfTime:
             late = {"status": "not-measured", "reason": "--minutes were over"}
-            failed |= {name: late for name, some in taken.items() if not some}
+            failed |= {name: late for name, steps_of_impl in taken.items() if not steps_of_impl}
             return taken, first, failed
-        except Exception as problem:  # memory, compilers, drivers, kernels: each is a row
+        # Memory, compilers, drivers and kernels may fail, and each failure is a row.
+        except Exception as problem:
             failed[impl] = {"status": "failed", "reason": rows.reason(problem)}
-        # Only here is the exception gone, and with it the frames that hold what did not fit.
+        # The exception and the frames that hold the tensors are gone only after the except block.
         alive.remove(impl)
         bench.discard()
     return {}, {}, failed
 
 
 def _in_time(deadline: float) -> None:
+    """Raise `OutOfTime` after the deadline."""
     if time.monotonic() > deadline:
         raise OutOfTime
 
 
 def _figures(case: Case, taken: list[Step], planned: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """What the steps of one implementation come to."""
+    """Return the figures of one implementation's steps."""
     times = summary([sum(step.ms) for step in taken])
     seconds = times.p50 / 1e3
-    here = gpu_called(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
-    peak = here.tflops * 1e12 * seconds if here else None  # FLOP of a step's time
-    every = sum(planned["flops"].values())
+    peak_gpu = gpu_called(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    # FLOP that the GPU could do in the time of a step.
+    peak = peak_gpu.tflops * 1e12 * seconds if peak_gpu else None
+    total_flops = sum(planned["flops"].values())
     return {
         "p20_ms": times.p20,
         "p50_ms": times.p50,
@@ -162,8 +166,8 @@ def _figures(case: Case, taken: list[Step], planned: dict[str, Any], device: tor
         "tokens_per_s": case.batch * case.tokens / seconds,
         "tflops": planned["model_flops"] / seconds / 1e12,
         "mfu": planned["model_flops"] / peak if peak else None,
-        # What `xdub plan --efficiency` assumes.
-        "efficiency": every / peak if peak else None,
+        # `xdub plan --efficiency` assumes this share.
+        "efficiency": total_flops / peak if peak else None,
         "peak_bytes": max((step.peak_bytes for step in taken if step.peak_bytes is not None), default=None),
         "sm_mhz": clock_mhz(),
         "loss": taken[-1].loss,
@@ -171,10 +175,12 @@ def _figures(case: Case, taken: list[Step], planned: dict[str, Any], device: tor
     }
 
 
-def _compare(told: list[dict[str, Any]], tolerance: float) -> None:
-    """Against the reference: how far off, how many times faster. One that computes something else is no competitor."""
-    base = next((row for row in told if row["provider"] == "reference" and row["status"] == "ok"), None)
-    for row in told:
+def _compare(rows_of_case: list[dict[str, Any]], tolerance: float) -> None:
+    """Add error and speed-up against the reference; a row that computes something else gets the status "wrong"."""
+    base = next(
+        (row for row in rows_of_case if row["provider"] == "reference" and row["status"] == "ok"), None
+    )
+    for row in rows_of_case:
         if base is None or row["status"] != "ok":
             continue
         row["error"] = max(abs(row[name] / base[name] - 1) for name in ("loss", "grad_norm"))
@@ -187,17 +193,17 @@ def _compare(told: list[dict[str, Any]], tolerance: float) -> None:
 
 
 def line(row: dict[str, Any]) -> str:
-    """One row for people, as it comes."""
-    what = f"{row['shape']:34s}{row['mode']:20s}{row['provider']:11s}"
+    """Return one row as text."""
+    labels = f"{row['shape']:34s}{row['mode']:20s}{row['provider']:11s}"
     if row["status"] != "ok":
-        return f"{what}{row['status']}: {row['reason'][:110]}"
+        return f"{labels}{row['status']}: {row['reason'][:110]}"
     parts = " + ".join(f"{name} {row['parts_ms'][name]:.1f}" for name in PARTS)
     share = "" if row["mfu"] is None else f"  MFU {row['mfu']:.1%}"
-    return f"{what}{row['p50_ms']:10.1f} ms ({parts}){share}"
+    return f"{labels}{row['p50_ms']:10.1f} ms ({parts}){share}"
 
 
 def _shared(device: torch.device) -> dict[str, Any]:
-    """What all rows say of machine and code."""
+    """Return the fields of all rows: machine, code and ceilings."""
     ceilings: dict[str, float] = {}
     if device.type == "cuda":
         from perf.kernels.ceilings import ceilings as measured
@@ -224,6 +230,7 @@ def _positive(text: str) -> int:
 
 
 def add_parser(commands: Any) -> None:
+    """Add the command `step` and its options."""
     parser = commands.add_parser(
         "step", help="one training step: time, memory, MFU, and the plan beside it", description=__doc__
     )
@@ -235,59 +242,68 @@ def add_parser(commands: Any) -> None:
         type=_positive,
         nargs="+",
         default=[40_960, 10_240],
-        help="of one sample, about: the recipe's window at the picture size that comes nearest",
+        help="approximate tokens of a sample: the recipe's window at the nearest picture size",
     )
     parser.add_argument("--checkpointing", nargs="+", choices=POLICIES, default=["attention", "none", "full"])
     parser.add_argument("--impl", nargs="+", choices=IMPLEMENTATIONS, default=list(IMPLEMENTATIONS))
     parser.add_argument("--compile", choices=("off", "on", "both"), default="off", help="torch.compile")
     parser.add_argument("--micro-batch", type=_positive, default=1, help="samples of the step")
-    parser.add_argument("--zero-stage", type=int, choices=(0, 1, 2, 3), default=0, help="of one rank")
-    parser.add_argument("--steps", type=_positive, default=5, help="timed, of each (default 5)")
-    parser.add_argument("--warmup", type=_positive, default=2, help="before them (default 2)")
+    parser.add_argument(
+        "--zero-stage", type=int, choices=(0, 1, 2, 3), default=0, help="ZeRO stage of the one rank"
+    )
+    parser.add_argument(
+        "--steps", type=_positive, default=5, help="timed steps of each implementation (default 5)"
+    )
+    parser.add_argument("--warmup", type=_positive, default=2, help="steps before the timed ones (default 2)")
     parser.add_argument("--minutes", type=float, default=8.0, help="begin no step later than this")
-    parser.add_argument("--gpu", help="whose peak the plan's time follows from (default: this machine's)")
-    parser.add_argument("--efficiency", type=float, default=0.4, help="that the plan assumes (default 0.4)")
+    parser.add_argument("--gpu", help="GPU whose peak the plan uses (default: this machine's)")
+    parser.add_argument(
+        "--efficiency", type=float, default=0.4, help="share of the peak that the plan assumes (default 0.4)"
+    )
     parser.add_argument(
         "--json", type=Path, help="result file (default perf/results/GPU/DATE-COMMIT.step.jsonl)"
     )
     parser.set_defaults(main=main)
 
 
-def main(told: argparse.Namespace) -> int:
+def main(args: argparse.Namespace) -> int:
+    """Run the command; return its exit code."""
     from rich.console import Console
 
     from perf.kernels.run import default_path
 
     try:
-        gpu = known_gpu(told.gpu) if told.gpu else None
+        gpu = known_gpu(args.gpu) if args.gpu else None
         if gpu is None and torch.cuda.is_available():
             gpu = gpu_called(torch.cuda.get_device_name())
-        every = list(
+        chosen_cases = list(
             cases(
-                told.recipe,
-                told.phase,
-                tokens=told.tokens,
-                policies=told.checkpointing,
-                compiled={"off": [False], "on": [True], "both": [False, True]}[told.compile],
-                micro_batch=told.micro_batch,
-                zero_stage=told.zero_stage,
-                overrides=told.set,
+                args.recipe,
+                args.phase,
+                tokens=args.tokens,
+                policies=args.checkpointing,
+                compiled={"off": [False], "on": [True], "both": [False, True]}[args.compile],
+                micro_batch=args.micro_batch,
+                zero_stage=args.zero_stage,
+                overrides=args.set,
             )
         )
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    path = told.json or default_path(environment()).with_suffix(".step.jsonl")
-    found = measure(
-        every,
-        told.impl,
-        steps=told.steps,
-        warmup=told.warmup,
-        seconds=60 * told.minutes,
+    path = args.json or default_path(environment()).with_suffix(".step.jsonl")
+    measured_rows = measure(
+        chosen_cases,
+        args.impl,
+        steps=args.steps,
+        warmup=args.warmup,
+        seconds=60 * args.minutes,
         gpu=gpu,
-        efficiency=told.efficiency,
+        efficiency=args.efficiency,
         path=path,
     )
-    Console(width=140 if not sys.stdout.isatty() else None).print(table(found))
+    Console(width=140 if not sys.stdout.isatty() else None).print(table(measured_rows))
     print(path)
-    return 1 if any(row["status"] == "wrong" for row in found) or not rows.measured(found) else 0
+    return (
+        1 if any(row["status"] == "wrong" for row in measured_rows) or not rows.measured(measured_rows) else 0
+    )
