@@ -1,4 +1,4 @@
-"""The Ray that everything here runs on: the cluster of this job, the one that RAY_ADDRESS names, or one of our own."""
+"""Connection to Ray: the cluster of this job, the cluster that RAY_ADDRESS names, or a Ray that this process starts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def ensure_ray(cpus: int = 1) -> bool:
     """Connect to Ray; return False if this process is connected already.
 
     A Ray of our own has at least ``cpus`` logical CPUs, and two more than the machine: training workers must leave
-    some for the data actors, or both wait for ever. ``XDUB_WORKER_LOGS=1`` shows what workers print, here and in a job.
+    some for the data actors, or both wait for ever. ``XDUB_WORKER_LOGS=1`` shows the workers' output, also in a job.
     """
     prepare_environment()
     import ray
@@ -56,7 +56,7 @@ def ensure_ray(cpus: int = 1) -> bool:
 
 
 def _worker_logs() -> bool:
-    """Whether this process prints what workers print."""
+    """Return True if this process prints the output of its workers."""
     return bool(os.environ.get("XDUB_WORKER_LOGS"))
 
 

@@ -1,7 +1,7 @@
 """Environment of a run: no package reports usage, Ray and MLflow are quick and quiet on one machine.
 
-Called by the CLI and by jobs before Ray, MLflow or the hub libraries are imported, never at import. What the user has
-set stays.
+The CLI and jobs set it before they import Ray, MLflow or the hub libraries; importing this module sets nothing.
+Variables that the user has set keep their values.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ SETTINGS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     # Ray's jobs and sessions are protected by a token; its client reads the mode once, at the first call.
     "RAY_AUTH_MODE": "token",
-    # Nothing starts a Ray by accident: what Ray Data's threads still call after a shutdown would otherwise start one,
-    # which dies with its thread and takes the process along a minute later.
+    # Disable auto-connect: after a shutdown, Ray Data's threads would otherwise start a new Ray, which dies with its
+    # thread and kills the process a minute later.
     "RAY_ENABLE_AUTO_CONNECT": "0",
-    # A worker group's end and a reported checkpoint are noticed at the next poll (default 2 s).
+    # Ray Train notices a worker group's end and a reported checkpoint at its next poll (default 2 s).
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    # Machines that will be taken are watched for by our own supervisor, and metrics go to MLflow: two actors less to
-    # start with every attempt.
+    # Our supervisor watches for machines that will be reclaimed, and metrics go to MLflow, so every attempt starts two
+    # actors less.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
-    # A group that asked for a machine which has just died tries again with those that are left.
+    # A group that waits for a machine which has just died restarts on the remaining machines.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "40",
-    # Ray's workers would step back behind everything else on the machine; training is what the machine is for.
+    # Ray would lower its workers' priority below all other processes; training is the purpose of the machine.
     "RAY_worker_niceness": "0",
-    # OpenMP's threads spin while they wait for one another. With any other load that costs a training step a factor of
-    # three, and only a few per cent less without.
+    # OpenMP's threads spin while they wait for one another. With any other load spinning makes a training step three
+    # times longer; without, sleeping costs a few per cent.
     "OMP_WAIT_POLICY": "PASSIVE",
-    # Each line once, and no bars beside our own.
+    # Print each line once, and no progress bars beside ours.
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_DEDUP_LOGS": "1",
@@ -45,11 +45,11 @@ SETTINGS = {
 
 
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""At 0 Ray takes 127.0.0.1 for its machine's address, so that nothing of it listens to other machines."""
+"""Variable that, at 0, makes Ray use 127.0.0.1 as its machine's address, so Ray listens to no other machine."""
 
 
 def prepare_environment() -> None:
-    """Set what is not set yet."""
+    """Set every variable that is not set yet."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     if not on_a_cluster():
@@ -57,5 +57,5 @@ def prepare_environment() -> None:
 
 
 def on_a_cluster() -> bool:
-    """Whether the Ray to be used is not one of our own: we are a job, or RAY_ADDRESS names one."""
+    """Return True in a job of a Ray cluster, and where RAY_ADDRESS names a cluster; False: Ray will be our own."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ or bool(os.environ.get("RAY_ADDRESS"))

@@ -1,4 +1,4 @@
-"""Where a rank runs: under Ray Train, or alone in this process. The loop sees only :class:`TrainContext`.
+"""Surroundings of a rank: Ray Train, or this process alone. The training loop sees only :class:`TrainContext`.
 
 Ray is imported inside the functions that need it.
 """

@@ -1,6 +1,6 @@
 """The optimizer engine: ZeRO 0-3, precision, accumulation, clipping, EMA. The only import of deepspeed.
 
-Everything DeepSpeed is told comes from one dict that :func:`deepspeed_config` derives from the train section.
+All settings of DeepSpeed come from one dict, which :func:`deepspeed_config` derives from the train section.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,11 +25,14 @@ from xdub.train.state.fragments import MOMENTS, find_fragments, full_shape, refr
 from xdub.train.state.pieces import ShardedState, write_shard
 
 if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine
+    from deepspeed.ops.op_builder.builder import OpBuilder
+
     from xdub.config import TrainConfig
 
 
 def deepspeed_config(train: TrainConfig, world_size: int) -> dict[str, Any]:
-    """The one DeepSpeed dict."""
+    """Return DeepSpeed's settings for ``world_size`` ranks. UserError for a stage or precision that does not exist."""
     if train.zero_stage not in (0, 1, 2, 3):
         raise UserError(f"train.zero_stage={train.zero_stage}: use 0, 1, 2 or 3")
     if train.precision not in ("fp32", "bf16"):
@@ -40,39 +44,40 @@ def deepspeed_config(train: TrainConfig, world_size: int) -> dict[str, Any]:
         "gradient_accumulation_steps": train.global_batch // (micro_batch * world_size),
         "bf16": {"enabled": train.precision == "bf16"},
         "zero_optimization": {"stage": train.zero_stage},
-        "gradient_clipping": 0.0 if _plain(train) else float(train.grad_clip),
+        "gradient_clipping": 0.0 if _clips_here(train) else float(train.grad_clip),
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
     }
     if train.precision == "bf16" and train.zero_stage >= 2:
-        # Micro batches are summed up in fp32: in bf16, the eighth of them would lose its last three bits.
+        # Sum micro batches in fp32: in bf16, the eighth of them would lose its last three bits.
         config["data_types"] = {"grad_accum_dtype": "fp32"}
     return config
 
 
 class Engine:
-    """A model with its optimizer. ``engine.model`` is what a phase calls; ZeRO-3 gathers weights under that call."""
+    """A model with its optimizer. A phase calls ``engine.model``, and ZeRO-3 gathers weights under that call."""
 
-    def __init__(self, ds: Any, train: TrainConfig, *, rank: int, world_size: int) -> None:
-        self._ds, self._train = ds, train
+    def __init__(self, ds: DeepSpeedEngine, train: TrainConfig, *, rank: int, world_size: int) -> None:
+        assert ds.optimizer is not None
+        self._ds, self._optimizer, self._train = ds, ds.optimizer, train
         self.rank, self.world_size = rank, world_size
         self.global_step = 0
-        """Optimizer steps that were applied."""
+        """Number of applied optimizer steps."""
         self.grad_norm = float("nan")
-        """Norm of the whole gradient before clipping, of the last step."""
+        """Norm of the whole gradient of the last step, before clipping."""
         self.applied_lr = 0.0
-        """Rate of the last step."""
+        """Learning rate of the last step."""
         self._trained = {name: p for name, p in ds.module.named_parameters() if p.requires_grad}
         self._fragments = find_fragments(ds, self._trained, rank, world_size)
-        set_adam_step(self._fragments, 0)  # DeepSpeed counts a step of its own where it tries one with zeros
-        # The average is kept in shares, like the optimizer's states: 4 bytes a parameter over all ranks, not on each.
+        set_adam_step(self._fragments, 0)  # DeepSpeed counts a trial step with zero gradients
+        # Each rank keeps a share of the average, as of the optimizer's states: 4 bytes a parameter over all ranks.
         self._ema = [f.master[f.share].clone() for f in self._fragments] if train.ema else []
 
     @classmethod
     def build(
         cls, model: nn.Module, train: TrainConfig, *, device: torch.device, rank: int = 0, world_size: int = 1
     ) -> Engine:
-        """Wrap ``model``: its parameters with requires_grad are trained. A process group must exist already."""
+        """Wrap ``model``, whose parameters with requires_grad are trained. A process group must exist already."""
         deepspeed = import_deepspeed(device)
         deepspeed.init_distributed(dist_backend="nccl" if device.type == "cuda" else "gloo", verbose=False)
         if train.optimizer != "adamw":
@@ -92,7 +97,10 @@ class Engine:
             exact = {name: p.detach().cpu().flatten() for name, p in model.named_parameters()}
         config = deepspeed_config(train, world_size)
         ds, *_ = deepspeed.initialize(model=model.to(device), optimizer=optimizer, config=config)
-        for name, value in ds.module.named_buffers():  # bf16 is for weights; statistics keep their precision
+        for (
+            name,
+            value,
+        ) in ds.module.named_buffers():  # only weights become bf16; statistics keep their precision
             value.data = buffers[name].to(device)
         engine = cls(ds, train, rank=rank, world_size=world_size)
         if exact:
@@ -101,51 +109,56 @@ class Engine:
 
     @property
     def model(self) -> nn.Module:
+        """The model to call."""
         return self._ds
 
     @property
     def micro_batches(self) -> int:
-        """Forward and backward passes a rank runs per step."""
+        """Number of forward and backward passes that a rank runs per step."""
         return self._ds.gradient_accumulation_steps()
 
     @property
     def lr(self) -> float:
-        """Rate of the step that comes next."""
+        """Learning rate of the next step."""
         t = self._train
         return lr_at(self.global_step, peak=t.lr, warmup=t.warmup, total=t.steps, schedule=t.lr_schedule)
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
-        """Gradients of one micro batch; ``last`` marks the one before :meth:`step`, where ranks exchange them."""
+        """Add the gradients of one micro batch. ``last``: ranks exchange gradients now, before :meth:`step`."""
         self._ds.set_gradient_accumulation_boundary(last)
         self._ds.backward(loss)
 
     def step(self) -> bool:
-        """Clip, AdamW, EMA; gradients are zero afterwards. False, and nothing has changed, if they were not finite."""
+        """Clip, apply AdamW, update the EMA, and set gradients to zero.
+
+        Return False, with unchanged weights, if a gradient was not finite.
+        """
         self.applied_lr = self.lr
-        for group in self._ds.optimizer.param_groups:
+        for group in self._optimizer.param_groups:
             group["lr"] = self.applied_lr
-        if _plain(self._train):
+        if _clips_here(self._train):
             limit = self._train.grad_clip or float("inf")
             self.grad_norm = float(nn.utils.clip_grad_norm_(self._trained.values(), limit))
             if not math.isfinite(self.grad_norm):
-                self._ds.optimizer.zero_grad()
+                self._optimizer.zero_grad()
                 return False
             self._ds.step()
         else:
             self._ds.step()
-            self.grad_norm = float(self._ds.get_global_grad_norm())
+            norm = self._ds.get_global_grad_norm()
+            self.grad_norm = float("nan") if norm is None else float(norm)
             if not self._ds.was_step_applied():  # the same on all ranks
                 return False
         self.global_step += 1
         if self._ema:
-            # A young average forgets its start.
+            # A young average has a smaller decay, so that it forgets its start.
             decay = min(self._train.ema, self.global_step / (self.global_step + 10))
             for f, average in zip(self._fragments, self._ema, strict=True):
                 average.lerp_(f.master[f.share], 1 - decay)
         return True
 
     def save(self, folder: Path) -> None:
-        """Write this rank's share of weights, moments and average (see `state.pieces`) without frozen weights."""
+        """Write this rank's share of trained weights, moments and average (see `state.pieces`)."""
         pieces = {"master": {f.name: f.master[f.share] for f in self._fragments}}
         for key in MOMENTS:
             pieces[key] = {f.name: f.moment(key)[f.share] for f in self._fragments}
@@ -154,7 +167,7 @@ class Engine:
         write_shard(folder, self.rank, pieces, {f.name: f.share_start for f in self._fragments})
 
     def load(self, folder: Path, step: int) -> None:
-        """Inverse of :meth:`save`, written at any world size and stage. Collective."""
+        """Read what :meth:`save` wrote at any world size and stage. Collective."""
         state = ShardedState(folder)
         for f in self._fragments:
             state.fill(f.master, "master", f.name, f.start)
@@ -167,12 +180,12 @@ class Engine:
         self.global_step = step
 
     def buffers(self) -> list[tuple[str, Tensor]]:
-        """Persistent buffers that belong to the state dict."""
+        """Return the persistent buffers, those of the state dict."""
         saved = self._ds.module.state_dict().keys() if self._train.zero_stage < 3 else None
         return [(name, b) for name, b in self._ds.module.named_buffers() if saved is None or name in saved]
 
     def trained_state(self, *, ema: bool = True) -> dict[str, Tensor]:
-        """Trained parameters (or their average), fp32, on the CPU of rank 0; {} on the others. Collective."""
+        """Return the trained parameters (or their average), fp32, on the CPU of rank 0; {} on others. Collective."""
         full = {}
         for name, value in self._gathered(ema=ema and bool(self._ema)):
             if self.rank == 0:
@@ -181,46 +194,46 @@ class Engine:
 
     @contextmanager
     def averaged(self, *, enabled: bool = True) -> Generator[None]:
-        """Within this context the model computes with its averaged weights (for samples and export). Collective."""
+        """Let the model compute with its averaged weights within this context. Collective."""
         if not (enabled and self._ema):
             yield
             return
-        kept = [f.master.clone() for f in self._fragments]
+        masters = [f.master.clone() for f in self._fragments]
         self._set_masters(dict(self._gathered(ema=True)))
         try:
             yield
         finally:
-            for f, value in zip(self._fragments, kept, strict=True):
+            for f, value in zip(self._fragments, masters, strict=True):
                 f.master.copy_(value)
             refresh_weights(self._ds, self._trained, self._fragments)
 
     def _set_masters(self, values: Mapping[str, Tensor]) -> None:
-        """``values``: name -> the whole parameter, flat."""
+        """Set the fp32 weights. ``values``: name -> the whole parameter, flat."""
         for f in self._fragments:
             f.master.copy_(values[f.name][f.start : f.start + f.master.numel()])
         refresh_weights(self._ds, self._trained, self._fragments)
 
     def _gathered(self, *, ema: bool) -> Iterator[tuple[str, Tensor]]:
-        """Every trained parameter (or its average) as a whole, flat, fp32, put together from all ranks' shares."""
+        """Yield every trained parameter (or its average), whole, flat, fp32. Collective: each rank adds its share."""
         values = self._ema if ema else [f.master[f.share] for f in self._fragments]
-        mine = {f.name: (f.share_start, value) for f, value in zip(self._fragments, values, strict=True)}
+        shares = {f.name: (f.share_start, value) for f, value in zip(self._fragments, values, strict=True)}
         device = self._ds.device
         for name, p in self._trained.items():
             whole = torch.zeros(math.prod(full_shape(p)), device=device)
-            if name in mine:
-                start, value = mine[name]
+            if name in shares:
+                start, value = shares[name]
                 whole[start : start + value.numel()] = value
             if self.world_size > 1:
                 dist.all_reduce(whole)  # the shares do not overlap: all but one term are zero
             yield name, whole
 
 
-def _plain(train: TrainConfig) -> bool:
-    """Stage 0 in fp32: DeepSpeed only averages gradients, and reports no norm; we clip."""
+def _clips_here(train: TrainConfig) -> bool:
+    """Return True for stage 0 in fp32: there DeepSpeed only averages gradients and reports no norm."""
     return train.zero_stage == 0 and train.precision == "fp32"
 
 
-def import_deepspeed(device: torch.device) -> Any:
+def import_deepspeed(device: torch.device) -> ModuleType:
     """Return the package, quiet, and on a CPU without the one extension that it would compile."""
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -239,7 +252,7 @@ def _compile_nothing() -> None:
     from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
 
     class Accelerator(CPU_Accelerator):
-        def create_op_builder(self, op_name: str) -> Any:
+        def create_op_builder(self, op_name: str) -> OpBuilder | None:
             return None if op_name == "ShareMemCommBuilder" else super().create_op_builder(op_name)
 
     set_accelerator(Accelerator())

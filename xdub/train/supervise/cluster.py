@@ -1,4 +1,4 @@
-"""How many workers the Ray cluster has room for, which of its machines are leaving, and waiting for more machines."""
+"""Count the workers that fit into the Ray cluster, find machines that are leaving, and wait for more machines."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 POLL_SECONDS = 2.0
 """Pause between two looks at the cluster."""
 WAIT_SECONDS = 1800.0
-"""How long a run that lost machines waits for replacements: the time that an autoscaler or a repair needs."""
+"""Longest wait of a run that lost machines: an autoscaler or a repair needs that time to replace them."""
 
 
 def use_gpu() -> bool:
-    """Whether every worker gets a GPU. The cluster decides, because the driver's own machine may have none."""
+    """Return True if every worker gets a GPU. The cluster decides, because the driver's own machine may have none."""
     import ray
 
     if ray.is_initialized():
@@ -32,8 +32,8 @@ def use_gpu() -> bool:
 
 def per_worker(train: TrainConfig) -> dict[str, float]:
     """Return the resources that Ray reserves for each worker."""
-    wanted = {"CPU": 1.0} | ({"GPU": 1.0} if use_gpu() else {})
-    return wanted | ({train.resource: 1.0} if train.resource else {})
+    resources = {"CPU": 1.0} | ({"GPU": 1.0} if use_gpu() else {})
+    return resources | ({train.resource: 1.0} if train.resource else {})
 
 
 def capacity(train: TrainConfig) -> int:
@@ -51,9 +51,9 @@ def _fit_into(machines: Sequence[Mapping[str, float]], train: TrainConfig) -> in
     A worker takes one GPU, or else one CPU, where one more CPU is kept for the data. With `train.resource` it takes one
     of that resource, too.
     """
-    wanted = per_worker(train)
-    scarce = "GPU" if "GPU" in wanted else "CPU"
-    names = {scarce, *(name for name in wanted if name not in ("CPU", "GPU"))}
+    resources = per_worker(train)
+    scarce = "GPU" if "GPU" in resources else "CPU"
+    names = {scarce, *(name for name in resources if name not in ("CPU", "GPU"))}
     total = sum(int(min(machine.get(name, 0) for name in names)) for machine in machines)
     return total if scarce == "GPU" or train.resource else max(0, total - 1)
 

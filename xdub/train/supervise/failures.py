@@ -98,7 +98,7 @@ def _kind(error: Exception) -> str:
 
 
 def _is_broken_connection(error: Exception) -> bool:
-    """Whether this is what a rank sees of a dead peer."""
+    """Return True for the error that a rank gets when a peer has died."""
     text = f"{type(error).__name__}: {error}"
     signs = ("gloo", "NCCL", "Connection", "closed by", "Broken pipe", "DistBackendError")
     return any(sign in text for sign in signs)

@@ -1,4 +1,4 @@
-"""What can be found out before machines are paid for: data, disk, and whether the folder is free."""
+"""Checks before machines are paid for: usable data, enough disk, and a folder without a run."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from xdub.train.rank import RESULT, STEPS
 
 
 def check_data(folders: list[Path], phase: str, recipe: Recipe) -> None:
-    """UserError for data that the phase cannot use."""
+    """UserError for data that the phase cannot use; warn on stderr when a batch repeats clips."""
     train = recipe.for_phase(phase)
     plan = make_plan(folders, phase=phase, window=recipe.phase(phase).window, seed=train.seed or 0)
     if len(plan) < train.global_batch:  # each repetition has its own window and noise
-        what = f"{len(plan)} usable clips for batches of {train.global_batch}"
-        print(f"{phase}: {what}: clips repeat within a batch, more data would be better", file=sys.stderr)
+        size = f"{len(plan)} usable clips for batches of {train.global_batch}"
+        print(f"{phase}: {size}: clips repeat within a batch, more data would be better", file=sys.stderr)
 
 
 def make_folder(folder: Path) -> None:
+    """Create the folder of a run. UserError where the file system refuses."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -33,14 +34,15 @@ def make_folder(folder: Path) -> None:
 
 
 def check_fresh(folder: Path, resume: bool) -> None:
+    """UserError when the folder holds a run and ``resume`` is not set."""
     if not resume and ((folder / STEPS).exists() or (folder / RESULT).exists()):
         raise UserError(f"{folder} already holds a run: add --resume to continue it, or choose another --out")
 
 
 def check_disk(folder: Path, recipe: Recipe) -> None:
-    """Room for the checkpoints that are kept at once."""
+    """UserError when the disk has no room for all checkpoints that exist at one time."""
     train = recipe.for_phase(folder.name)
-    # One is being written, and one more may be kept alive by an upload.
+    # One more is being written, and an upload may keep another one alive.
     at_once = train.keep_checkpoints + (1 if train.upload_to is None else 2)
     needed = checkpoint_bytes(recipe, folder.name, count_parameters(recipe, folder.name)) * at_once + 100e6
     free = shutil.disk_usage(folder).free

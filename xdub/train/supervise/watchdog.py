@@ -16,7 +16,7 @@ from pathlib import Path
 EXIT_CODE = 75
 """EX_TEMPFAIL: a retry may help."""
 START_FACTOR = 3
-"""How many times longer the first step may take: it includes loading, compiling and the first batch."""
+"""Factor by which the first step may take longer, because it includes loading, compiling and the first batch."""
 
 
 class Watchdog:
