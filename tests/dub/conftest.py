@@ -10,8 +10,9 @@ import pytest
 from hypothesis import settings
 
 from xdub.config import Recipe
-from xdub.dub.testing import random_codec, random_dit, small_recipe, write_random_bundle
+from xdub.dub.testing import small_recipe, write_random_bundle
 from xdub.dub.window_sampler import WindowSampler
+from xdub.model.testing import random_backbone, random_codec
 
 settings.register_profile("unhurried", deadline=None, max_examples=30)
 settings.load_profile("unhurried")
@@ -26,7 +27,7 @@ def recipe() -> Recipe:
 def make_sampler(recipe: Recipe) -> Callable[..., WindowSampler]:
     def make(phase: str, **options) -> WindowSampler:
         codec = random_codec(recipe.codec.channels)
-        return WindowSampler(random_dit(recipe, phase, codec), codec, **({"num_steps": 2} | options))
+        return WindowSampler(random_backbone(recipe, phase, codec), codec, **({"num_steps": 2} | options))
 
     return make
 

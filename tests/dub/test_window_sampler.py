@@ -11,10 +11,10 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from xdub.diffusion.sampler import SOLVERS
-from xdub.dub.testing import Uncached, add_experts, random_codec, random_dit, small_recipe
+from xdub.dub.testing import Uncached, small_recipe
 from xdub.dub.tracks import Joiner, Track, generate
 from xdub.dub.window_sampler import Window, WindowSampler, bands_of, expert_at, reference_frame
-from xdub.model.dit import VideoDiT
+from xdub.model.testing import add_experts, random_backbone, random_codec
 
 
 def _track(crops, num_frames: int, seed: int, dim: int, masked: bool) -> Track:
@@ -101,14 +101,14 @@ def test_conditions_are_made_when_an_expert_comes_or_goes_and_only_then(
 ) -> None:
     options = {"num_steps": 20, "bands": (("lip", (0.4, 0.6)), ("texture", (0.0, 0.3))), "solver": solver}
     sampler = make_sampler("editor", **options)
-    add_experts(sampler.dit, recipe)
+    add_experts(sampler.backbone, recipe)
     (window,) = _windows(crops, recipe, "editor", 1)
-    made, times, prepare = [], [], VideoDiT.prepare
-    monkeypatch.setattr(VideoDiT, "prepare", lambda *a, **k: made.append(1) or prepare(*a, **k))
+    made, times, conditions = [], [], sampler.backbone.conditions
+    monkeypatch.setattr(sampler.backbone, "conditions", lambda *a, **k: made.append(1) or conditions(*a, **k))
     found = sampler([window], times.append)[0]
     experts = [expert_at(t, sampler.bands) for t in times]
     assert len(made) == 1 + sum(a != b for a, b in pairwise(experts)) >= 4
-    wanted = WindowSampler(Uncached(sampler.dit), sampler.codec, **options)([window])[0]
+    wanted = WindowSampler(Uncached(sampler.backbone), sampler.codec, **options)([window])[0]
     np.testing.assert_allclose(found, wanted, atol=0.02)  # of 255
     sampler.bands = ()
     assert np.abs(found - sampler([window])[0]).max() > 0.2
@@ -139,10 +139,12 @@ def test_the_whole_step_is_one_graph_for_the_compiler_whatever_the_conditions(cr
     """A break, or another graph for each window or time, would cost more than compiling saves."""
     recipe, graphs = small_recipe("model.num_layers=1"), CompileCounter()
     codec = random_codec(recipe.codec.channels)
-    sampler = WindowSampler(random_dit(recipe, phase, codec), codec, num_steps=2)
+    sampler = WindowSampler(random_backbone(recipe, phase, codec), codec, num_steps=2)
     windows = _windows(crops, recipe, phase, 2)
     eager = sampler(windows)
-    sampler._denoise = torch.compile(sampler.dit.denoise, dynamic=False, fullgraph=True, backend=graphs)
+    sampler._velocity = torch.compile(
+        sampler.backbone.velocity, dynamic=False, fullgraph=True, backend=graphs
+    )
     for _ in range(2):
         np.testing.assert_allclose(sampler(windows), eager, atol=0.05)
     sampler([replace(window, motion=eager[0][-5:]) for window in windows])

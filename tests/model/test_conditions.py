@@ -70,7 +70,7 @@ def inputs(shape: dict) -> tuple[dict, dict]:
 
 def compare(model: VideoDiT, shape: dict, level: dict, constant: dict) -> None:
     wanted = model(**level, **constant)
-    found = model.denoise(**level, given=model.prepare(**constant))
+    found = model.velocity(**level, conditions=model.conditions(**constant))
     if not shape["masked"] and (shape["given_text"] or shape["text_tokens"]) > 1:
         assert torch.equal(found, wanted)  # the same operations
     else:  # split products: fp32 rounding
@@ -84,10 +84,12 @@ def test_a_step_from_prepared_conditions_is_the_step_from_all_inputs(shape):
     level, constant = inputs(shape)
     compare(model, shape, level, constant)
     other = {"z_t": level["z_t"] + 1, "t": level["t"] / 2}
-    given = model.prepare(**constant)
-    first = model.denoise(**level, given=given)
-    model.denoise(**other, given=given)
-    assert torch.equal(model.denoise(**level, given=given), first)  # a step leaves nothing behind in them
+    conditions = model.conditions(**constant)
+    first = model.velocity(**level, conditions=conditions)
+    model.velocity(**other, conditions=conditions)
+    assert torch.equal(
+        model.velocity(**level, conditions=conditions), first
+    )  # a step leaves nothing behind in them
 
 
 def test_every_expert_has_conditions_of_its_own():
@@ -103,12 +105,12 @@ def test_every_expert_has_conditions_of_its_own():
             parameter.data += torch.randn_like(parameter)
     level, constant = inputs(shape)
     set_expert(model, None)
-    stale = model.prepare(**constant)
+    stale = model.conditions(**constant)
     for name in ("lip", "texture", None):
         set_expert(model, name)
         compare(model, shape, level, constant)
-        fresh = model.denoise(**level, given=model.prepare(**constant))
-        assert torch.equal(model.denoise(**level, given=stale), fresh) == (name is None)
+        fresh = model.velocity(**level, conditions=model.conditions(**constant))
+        assert torch.equal(model.velocity(**level, conditions=stale), fresh) == (name is None)
 
 
 @pytest.mark.parametrize("tokens", [1, 3])
@@ -131,7 +133,7 @@ def test_in_bf16_the_difference_is_rounding_too():
     model, (level, constant) = build(shape), inputs(shape)
     exact = model(**level, **constant)
     model.bfloat16()
-    found = model.denoise(**level, given=model.prepare(**constant))
+    found = model.velocity(**level, conditions=model.conditions(**constant))
     uncached = model(**level, **constant)
     assert (found - exact).abs().mean() < 1.5 * (uncached - exact).abs().mean()
 
@@ -143,4 +145,4 @@ def test_conditions_that_do_not_fit_the_model_are_named():
     )  # fmt: skip
     _, constant = inputs(shape)
     with pytest.raises(ValueError, match="z_mask"):
-        build(shape).prepare(**constant | {"z_mask": None})
+        build(shape).conditions(**constant | {"z_mask": None})

@@ -114,7 +114,7 @@ def test_without_training_the_output_is_the_best_linear_guess():
     z0, eps = torch.randn(64, 5, 3, 4, 6) * std[None, :, None, None, None], torch.randn(64, 5, 3, 4, 6)
     for t in (0.05, 0.5, 0.95):
         z_t = (1 - t) * z0 + t * eps
-        v_hat = model(z_t, z0, torch.full((64,), t), torch.zeros(64, 26, 7), STARTS)
+        v_hat = model(z_t, torch.full((64,), t), z0, torch.zeros(64, 26, 7), STARTS)
         error = (v_hat - (eps - z0)).square().mean((0, 2, 3, 4))
         expected = std**2 / ((1 - t) ** 2 * std**2 + t**2)
         torch.testing.assert_close(error, expected, rtol=0.06, atol=1e-6)

@@ -34,7 +34,7 @@ def run(model):
     generator = torch.Generator().manual_seed(1)
     z_t, z_ref = torch.randn(2, 1, 4, 2, 4, 4, generator=generator)
     audio = torch.randn(1, 18, 7, generator=generator)
-    return model(z_t, z_ref, torch.tensor([0.5]), audio, torch.tensor([0, 2]))
+    return model(z_t, torch.tensor([0.5]), z_ref, audio, torch.tensor([0, 2]))
 
 
 def train_a_bit(model, name):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from xdub.config import PHASES, load_recipe, shipped_recipes
-from xdub.model.build import build_dit
+from xdub.model.build import build_backbone
 from xdub.model.lora import add_expert
 
 
@@ -19,7 +19,7 @@ def test_a_recipes_network_takes_what_the_data_stream_delivers(name, phase):
     geometry = recipe.codec.geometry
     f, side, channels = geometry.latent_frames(frames), recipe.video.size // geometry.space, geometry.channels
     with torch.device("meta"):
-        model = build_dit(recipe, phase)
+        model = build_backbone(recipe, phase)
         if phase in ("lip", "texture"):
             add_expert(model, phase, recipe.lora)
         z = torch.empty(batch, channels, f, side, side)
@@ -30,7 +30,7 @@ def test_a_recipes_network_takes_what_the_data_stream_delivers(name, phase):
     seen = []
     model.blocks[-1].register_forward_hook(lambda _, arguments, out: seen.append(out.shape))
     with torch.no_grad():
-        v_hat = model(z, reference, t, audio, starts, **conditions)
+        v_hat = model(z, t, reference, audio, starts, **conditions)
     assert v_hat.shape == z.shape
     tokens = seen[0][1] * seen[0][2]
     expected = {
@@ -46,5 +46,5 @@ def test_a_recipes_network_takes_what_the_data_stream_delivers(name, phase):
 
 def test_the_papers_model_has_about_a_billion_parameters():
     with torch.device("meta"):
-        model = build_dit(load_recipe("xdub-1b"), "editor")
+        model = build_backbone(load_recipe("xdub-1b"), "editor")
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(1.0e9, rel=0.1)

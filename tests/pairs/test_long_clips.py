@@ -12,12 +12,13 @@ import torch
 from xdub.config import load_recipe, recipe_from_dict
 from xdub.data.shards import Ledger, ShardWriter, iter_clips, read_manifest
 from xdub.data.testing import make_clip
-from xdub.dub.testing import random_codec, random_dit, small_recipe
+from xdub.dub.testing import small_recipe
 from xdub.dub.tracks import Track, generate
 from xdub.dub.window_sampler import Window, WindowSampler
 from xdub.errors import UserError
 from xdub.files.lines import read_lines
 from xdub.model.bundle import bundle_path
+from xdub.model.testing import random_backbone, random_codec
 from xdub.pairs.build import build_pairs
 from xdub.pairs.testing import plain_judges
 from xdub.train.run import train_phase
@@ -30,7 +31,7 @@ class _Spy:
 
     def __init__(self) -> None:
         codec = random_codec(RECIPE.codec.channels)
-        self.sampler = WindowSampler(random_dit(RECIPE, "generator", codec), codec, num_steps=1)
+        self.sampler = WindowSampler(random_backbone(RECIPE, "generator", codec), codec, num_steps=1)
         self.seen: list[tuple[int, int]] = []
 
     def __call__(self, windows: Sequence[Window]) -> list[np.ndarray]:

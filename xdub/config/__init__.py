@@ -15,6 +15,8 @@ from xdub.config.sections import (
     PairsConfig,
     PerceptionConfig,
     PhaseConfig,
+    Policy,
+    TokenOrder,
     TrainConfig,
     VideoConfig,
 )
@@ -34,7 +36,9 @@ __all__ = [
     "PerceptionConfig",
     "Phase",
     "PhaseConfig",
+    "Policy",
     "Recipe",
+    "TokenOrder",
     "TrainConfig",
     "VideoConfig",
     "check_weights",

@@ -9,6 +9,10 @@ from typing import Any, Literal
 from xdub.errors import UserError
 from xdub.geometry import CodecGeometry
 
+TokenOrder = Literal["target_first", "reference_first"]
+"""Segment of the token sequence that comes first."""
+Policy = Literal["none", "full", "attention"]
+"""What backward recomputes: nothing, whole blocks, or blocks without their self-attention."""
 CODEC_FACTORS = {"linear": (4, 8), "wan": (4, 8)}
 """Kind of codec -> (frames, px) that one latent covers in time and in space."""
 
@@ -66,7 +70,7 @@ class ModelConfig:
     """Length of the learned null prompt."""
     text_dim: int | None = None
     """Width of text embeddings, e.g. UMT5's 4096. None: the network has the null prompt only."""
-    order: Literal["target_first", "reference_first"] = "target_first"
+    order: TokenOrder = "target_first"
     """Token order of the sequence; the public release has the reference first."""
     linear_skip: bool = False
     """Add the best linear guess of v from z_t and the codec's channel statistics; the network learns the rest. A small
@@ -108,8 +112,7 @@ class TrainConfig:
     log_every: int = 10
     sample_every: int = 0
     """Steps between sample strips in the tracker; 0 makes none."""
-    activation_checkpointing: Literal["none", "full", "attention"] = "none"
-    """What backward computes again: nothing, whole blocks, or blocks without their self-attention."""
+    activation_checkpointing: Policy = "none"
     compile: bool = False
     seed: int | None = None
     """Noise, windows and order; none = the recipe's seed."""

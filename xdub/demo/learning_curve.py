@@ -30,7 +30,7 @@ from xdub.evaluate.metric import combine, measure
 from xdub.evaluate.metrics import HELD_OUT
 from xdub.evaluate.metrics.opening_corr import OPENING_CORR
 from xdub.files.atomic import write_json, write_text
-from xdub.model.dit import VideoDiT
+from xdub.model.backbone import Backbone
 from xdub.report.charts import Series, chart_style, draw_lines, new_figure, save_png
 from xdub.report.palette import ROLES
 
@@ -103,23 +103,23 @@ def measure_run(demo: Path, *, cases: int, sampler_steps: int | None = None) -> 
     return points
 
 
-def load_checkpoint(folder: Path, model: str, recipe: Recipe) -> VideoDiT:
+def load_checkpoint(folder: Path, model: str, recipe: Recipe) -> Backbone:
     """Load the network with the averaged weights of a checkpoint. UserError: the checkpoint has none."""
-    from xdub.model.build import build_dit
+    from xdub.model.build import build_backbone
     from xdub.model.codec import load_codec
     from xdub.train.state.pieces import ShardedState
 
     state = ShardedState(folder)
     if not state.has("ema"):
         raise UserError(f"{folder} has no averaged weights: the curve needs train.ema > 0")
-    dit = build_dit(recipe, model, load_codec(recipe.codec), seed=0)
+    dit = build_backbone(recipe, model, load_codec(recipe.codec), seed=0)
     for name, parameter in dit.named_parameters():
         state.fill(parameter.data.view(-1), "ema", name, 0)
     return dit.eval().requires_grad_(False)
 
 
 def _dub_and_read(
-    dit: VideoDiT, recipe: Recipe, clips: Sequence[HeldOutClip], speech: Sequence[Path], steps: int
+    dit: Backbone, recipe: Recipe, clips: Sequence[HeldOutClip], speech: Sequence[Path], steps: int
 ) -> list[np.ndarray]:
     """Dub each clip's face crop with its new speech and read the mouth's opening [F]."""
     from xdub.dub.tracks import Track, generate

@@ -1,6 +1,6 @@
 """Flow matching (paper B.1, Eq. 2-11) as pure functions."""
 
-from xdub.diffusion.flow_matching import add_noise, predict_z0, velocity
+from xdub.diffusion.flow_matching import add_noise, velocity
 from xdub.diffusion.sampler import euler_timesteps, evaluations, sample
 from xdub.diffusion.timesteps import sample_timesteps, shift_timesteps
 
@@ -8,7 +8,6 @@ __all__ = [
     "add_noise",
     "euler_timesteps",
     "evaluations",
-    "predict_z0",
     "sample",
     "sample_timesteps",
     "shift_timesteps",

@@ -15,9 +15,8 @@ from xdub.data.latents import to_video
 from xdub.data.windows import audio_starts
 from xdub.diffusion import sample
 from xdub.dub.deblock import deblock
+from xdub.model.backbone import Backbone
 from xdub.model.codec import Codec, LinearCodec
-from xdub.model.conditions import Conditions
-from xdub.model.dit import VideoDiT
 from xdub.model.lora import set_expert
 from xdub.seeding import torch_rng
 
@@ -45,18 +44,18 @@ class WindowSampler:
     """A model that dubs windows: an editor (with experts) by default, a generator if it was built for masks.
 
     Args:
-        dit: in eval mode; it, its device and dtype are used as they are.
-        codec: on the same device.
-        num_steps: of the solver.
-        shift: of its times, Eq. 2.
-        solver: `xdub.diffusion.sampler`.
-        bands: at which times t which expert is on; the plain model elsewhere.
-        compile_for: number of windows that a compiled step takes: fewer are filled up, more are an error. None: eager.
+        backbone: network in eval mode, used on its own device and in its own dtype.
+        codec: codec on the same device.
+        num_steps: steps of the solver.
+        shift: shift of the solver's times, Eq. 2.
+        solver: name of a solver in `xdub.diffusion.sampler`.
+        bands: intervals of t in which an expert is active; the base model is active elsewhere.
+        compile_for: number of windows of a compiled step. Fewer windows are padded, more are an error. None: eager.
     """
 
     def __init__(
         self,
-        dit: VideoDiT,
+        backbone: Backbone,
         codec: Codec,
         *,
         num_steps: int,
@@ -65,13 +64,14 @@ class WindowSampler:
         bands: Bands = (),
         compile_for: int | None = None,
     ) -> None:
-        self.dit, self.codec, self.num_steps, self.shift, self.solver = dit, codec, num_steps, shift, solver
+        self.backbone, self.codec = backbone, codec
+        self.num_steps, self.shift, self.solver = num_steps, shift, solver
         self.bands, self.compile_for = tuple(bands), compile_for
-        self._denoise = (
-            dit.denoise if compile_for is None else torch.compile(dit.denoise, dynamic=False, fullgraph=True)
-        )
-        self.masked = dit.cfg.masked_input
-        self.device = next(dit.parameters()).device
+        compiled = compile_for is not None
+        velocity = backbone.velocity
+        self._velocity = torch.compile(velocity, dynamic=False, fullgraph=True) if compiled else velocity
+        self.masked = backbone.masked_input
+        self.device = next(backbone.parameters()).device
 
     @torch.inference_mode()
     def __call__(
@@ -93,17 +93,16 @@ class WindowSampler:
         noise = torch.stack([torch.randn(shape, generator=torch_rng(*w.noise)) for w in windows])
         starts = torch.from_numpy(audio_starts(num_latents, geometry)).to(self.device)
         motion_latents = 0 if z_motion is None else z_motion.shape[2]
-        ready: dict[
-            str | None, Conditions
-        ] = {}  # of the expert that is on, which has keys and values of its own
+        # Conditions of the active expert alone: every expert has keys and values of its own.
+        ready: dict[str | None, object] = {}
 
         def step(t: float) -> None:
             expert = expert_at(t, self.bands)
             if expert not in ready:
                 if self.bands:
-                    set_expert(self.dit, expert)
+                    set_expert(self.backbone, expert)
                 ready.clear()
-                ready[expert] = self.dit.prepare(
+                ready[expert] = self.backbone.conditions(
                     z_source, audio, starts, z_mask=z_mask, motion_frames=motion_latents
                 )
             if on_step is not None:
@@ -111,7 +110,7 @@ class WindowSampler:
 
         def velocity(z_t: Tensor, t: Tensor) -> Tensor:
             (conditions,) = ready.values()
-            return self._denoise(z_t, t, conditions)
+            return self._velocity(z_t, t, conditions)
 
         z0 = sample(
             velocity,
@@ -124,7 +123,7 @@ class WindowSampler:
             field_at=lambda t: expert_at(t, self.bands),
         )
         if self.bands:
-            set_expert(self.dit, None)
+            set_expert(self.backbone, None)
         video = self._pixels(z0[:asked])
         for window, pixels in zip(windows[:asked], video, strict=True):
             if window.motion is not None:

@@ -1,4 +1,4 @@
-"""Eq. 3 and 11: a picture from one step, so that pixel losses can reach the velocity."""
+"""Picture from a single step, through which pixel losses reach the velocity (Eq. 3, 11)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The four attentions of a block (paper Fig. 3). B batch, F latent frames, N tokens a frame, D width, T audio rows."""
+"""The four attentions of a block (paper Fig. 3).
+
+B batch, F latent frames, N tokens a frame, D width, H heads, S prompt rows, T audio rows.
+"""
 
 from __future__ import annotations
 
@@ -18,25 +21,24 @@ class SelfAttention(nn.Module):
     ``spatial=True`` attends within each frame (the block's 2D attention), else over all tokens (3D).
     """
 
-    def __init__(self, hidden_size: int, num_heads: int, *, spatial: bool, order: str) -> None:
+    def __init__(self, hidden_size: int, num_heads: int, *, spatial: bool) -> None:
         super().__init__()
-        self.num_heads, self.spatial, self.order = num_heads, spatial, order
+        self.num_heads, self.spatial = num_heads, spatial
         self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
         self.out = nn.Linear(hidden_size, hidden_size)
         self.q_weight = nn.Parameter(torch.ones(hidden_size // num_heads))
         self.k_weight = nn.Parameter(torch.ones(hidden_size // num_heads))
 
-    def forward(self, x: Tensor, grid: tuple[int, int, int], reference_frames: int) -> Tensor:
-        """x [B, F, N, D] with F = target and reference frames in ``order`` -> [B, F, N, D]."""
+    def forward(self, x: Tensor, rope: Rope) -> Tensor:
+        """Attend over x [B, F, N, D], whose F target and reference frames lie as ``rope`` says; return [B, F, N, D]."""
         frames = x.shape[1]
         tokens = rearrange(x, "b f n d -> (b f) n d" if self.spatial else "b f n d -> b (f n) d")
         q, k, v = rearrange(self.qkv(tokens), "b l (three h d) -> three b l h d", three=3, h=self.num_heads)
-        rope = Rope((1, *grid[1:]), 0) if self.spatial else Rope(grid, reference_frames, self.order)
         attended = shifted_rope_attention(
             q,
             k,
             v,
-            rope,
+            Rope((1, *rope.grid[1:]), 0) if self.spatial else rope,
             q_weight=self.q_weight.to(q.dtype),
             k_weight=self.k_weight.to(q.dtype),
             norm="head",
@@ -48,7 +50,7 @@ class SelfAttention(nn.Module):
 
 
 class TextCrossAttention(nn.Module):
-    """Target tokens attend to the prompt, by default a learned null prompt."""
+    """Attention of target tokens to the prompt, by default a learned null prompt."""
 
     def __init__(self, hidden_size: int, num_heads: int) -> None:
         super().__init__()
@@ -58,19 +60,22 @@ class TextCrossAttention(nn.Module):
         self.out = nn.Linear(hidden_size, hidden_size)
 
     def keys(self, text: Tensor) -> TextKeys:
-        """text [B, S, D]: what its rows offer to any query."""
+        """Return keys and values of the prompt's rows [B, S, D]."""
         return TextKeys(*rearrange(self.kv(text), "b s (two h d) -> two b s h d", two=2, h=self.num_heads))
 
     def prepared(self, text: Tensor) -> TextKeys:
-        """`keys` for sampling. The softmax over a single row is 1, so that every query gets the same answer; training
-        asks all the same, or the query's parameters would have no gradient and ranks would differ in what they sum."""
+        """Return `keys` for sampling, with the answer itself where the prompt has a single row.
+
+        The softmax over one row is 1, so every query gets the same answer. Training computes the queries all the same:
+        without a gradient for their parameters, ranks would differ in what they sum.
+        """
         keys = self.keys(text)
         if text.shape[1] > 1:
             return keys
         return TextKeys(keys.k, keys.v, self.out(rearrange(keys.v, "b s h d -> b s 1 (h d)")))
 
     def forward(self, x: Tensor, keys: TextKeys) -> Tensor:
-        """x [B, F, N, D] -> [B, F, N, D], or [B, 1, 1, D] if all tokens get the same."""
+        """Attend from x [B, F, N, D]; return [B, F, N, D], or [B, 1, 1, D] if all tokens get the same answer."""
         if keys.answer is not None:
             return keys.answer
         frames = x.shape[1]
@@ -79,10 +84,10 @@ class TextCrossAttention(nn.Module):
 
 
 class AudioCrossAttention(nn.Module):
-    """Each latent frame attends to its own 16 audio features (B.2); off per sample where ``enabled`` is False.
+    """Attention of each latent frame to its own 16 audio rows (B.2); off per sample where ``enabled`` is False.
 
-    Rows carry a rotary position relative to the window's centre, so that a head can tell the four video frames of a
-    latent apart.
+    Rows carry a rotary position relative to the window's centre, so that a head can tell the video frames of a latent
+    apart.
     """
 
     def __init__(self, hidden_size: int, num_heads: int) -> None:
@@ -93,24 +98,25 @@ class AudioCrossAttention(nn.Module):
         self.out = nn.Linear(hidden_size, hidden_size)
 
     def keys(self, audio: Tensor, starts: Tensor) -> AudioKeys:
-        """audio [B, T, D], starts [F]: what the rows offer, and how each frame's queries are to be turned."""
+        """Return keys and values of audio [B, T, D], and rotation of the queries of frames at rows starts [F]."""
         k, v = rearrange(self.kv(audio), "b t (two h d) -> two b t h d", two=2, h=self.num_heads)
         rows = torch.arange(k.shape[1], device=k.device, dtype=torch.float32)
         centres = starts.to(k.device, torch.float32) + (AUDIO_WINDOW - 1) / 2
         k = rotate(k, *turn(rows[:, None], k.shape[-1]))
-        # positions [F, 1, 1] against q [B, F, N, H, D]
+        # The positions [F, 1, 1] broadcast against q [B, F, N, H, D / H].
         return AudioKeys(k, v, starts, *turn(centres[:, None, None], k.shape[-1]))
 
     def forward(self, x: Tensor, keys: AudioKeys, enabled: Tensor | None) -> Tensor:
-        """x [B, F, N, D], enabled [B] bool or None -> [B, F, N, D]."""
+        """Attend from x [B, F, N, D]; return [B, F, N, D], zero where bool ``enabled`` [B] is False."""
         q = rotate(rearrange(self.q(x), "b f n (h d) -> b f n h d", h=self.num_heads), keys.cos, keys.sin)
         attended = frame_audio_attention(q, keys.k, keys.v, keys.starts, window=AUDIO_WINDOW, enabled=enabled)
         out = self.out(rearrange(attended, "b f n h d -> b f n (h d)"))
-        return gate_disabled(out, enabled)  # drops the projection's bias, too
+        # The gate also drops the projection's bias.
+        return gate_disabled(out, enabled)
 
 
 def turn(position: Tensor, size: int, theta: float = 100.0) -> tuple[Tensor, Tensor]:
-    """cos and sin [..., size / 2] fp32 of 1D RoPE at ``position`` [..., 1], for heads of ``size`` channels."""
+    """Return cos and sin [..., size / 2] fp32 of 1D RoPE at ``position`` [..., 1], for heads of ``size`` channels."""
     half = size // 2
     frequency = theta ** (-torch.arange(half, device=position.device, dtype=torch.float32) / half)
     angle = position[..., None] * frequency
@@ -118,7 +124,7 @@ def turn(position: Tensor, size: int, theta: float = 100.0) -> tuple[Tensor, Ten
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """1D RoPE over the last axis of x [..., H, D] by `turn`'s angles (broadcast), interleaved pairs."""
+    """Apply 1D RoPE to the last axis of x [..., H, D] by the angles of `turn` (broadcast), in interleaved pairs."""
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)
     even, odd = x[..., 0::2], x[..., 1::2]
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2)

@@ -3,97 +3,79 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from xdub.config import ModelConfig
 from xdub.model.attention import AudioCrossAttention, SelfAttention, TextCrossAttention
-from xdub.model.conditions import BlockConditions
-
-if TYPE_CHECKING:
-    from xdub.model.dit import DiTConfig
+from xdub.model.conditions import BlockKeys, Rows
+from xdub_kernels import Rope
 
 
 @dataclass(frozen=True)
 class Modulation:
-    """adaLN values of one sublayer, each [B, F, 1, D]."""
+    """Shift, scale and gate of one sublayer (adaLN), each [B, F, 1, D]."""
 
     shift: Tensor
     scale: Tensor
     gate: Tensor
 
     def apply(self, x: Tensor) -> Tensor:
-        """Modulated input of the sublayer."""
+        """Return the sublayer's input x [B, F, N, D], modulated."""
         return x * (1 + self.scale) + self.shift
 
 
 class Block(nn.Module):
     """2D attention -> 3D attention -> text -> audio -> FFN (B.1, B.2)."""
 
-    def __init__(self, cfg: DiTConfig) -> None:
+    def __init__(self, cfg: ModelConfig) -> None:
         super().__init__()
         size, heads = cfg.hidden_size, cfg.num_heads
-        self.order = cfg.order
         self.norm_2d, self.norm_3d, self.norm_ffn = (
             nn.LayerNorm(size, elementwise_affine=False) for _ in range(3)
         )
         self.norm_text, self.norm_audio = nn.LayerNorm(size), nn.LayerNorm(size)
-        self.attention_2d = SelfAttention(size, heads, spatial=True, order=cfg.order)
-        self.attention_3d = SelfAttention(size, heads, spatial=False, order=cfg.order)
+        self.attention_2d = SelfAttention(size, heads, spatial=True)
+        self.attention_3d = SelfAttention(size, heads, spatial=False)
         self.text = TextCrossAttention(size, heads)
         self.audio = AudioCrossAttention(size, heads)
         inner = int(cfg.ffn_ratio * size)
         self.ffn = nn.Sequential(nn.Linear(size, inner), nn.GELU(approximate="tanh"), nn.Linear(inner, size))
-        self.table = nn.Parameter(torch.zeros(9, size))  # added to the shared modulation
+        # The table is added to the shared modulation.
+        self.table = nn.Parameter(torch.zeros(9, size))
 
     def forward(
-        self,
-        x: Tensor,
-        shared: Tensor,
-        text: Tensor,
-        audio: Tensor,
-        starts: Tensor,
-        enabled: Tensor | None,
-        grid: tuple[int, int, int],
-        reference_frames: int,
+        self, x: Tensor, shared: Tensor, keys: BlockKeys | Rows, enabled: Tensor | None, rope: Rope
     ) -> Tensor:
-        """x [B, f+r, N, D], shared [B, f+r, 9, D] -> [B, f+r, N, D]."""
-        given = BlockConditions(self.text.keys(text), self.audio.keys(audio, starts))
-        return self.denoise(x, shared, given, enabled, grid, reference_frames)
+        """Update tokens x [B, f+r, N, D] under the modulation ``shared`` [B, f+r, 9, D].
 
-    def prepared(self, text: Tensor, audio: Tensor, starts: Tensor) -> BlockConditions:
-        """What prompt and speech mean to this block at every noise level (sampling only)."""
-        return BlockConditions(self.text.prepared(text), self.audio.keys(audio, starts))
-
-    def denoise(
-        self,
-        x: Tensor,
-        shared: Tensor,
-        given: BlockConditions,
-        enabled: Tensor | None,
-        grid: tuple[int, int, int],
-        reference_frames: int,
-    ) -> Tensor:
-        """`forward` with what prompt and speech mean to this block already at hand."""
+        ``keys``: keys of prompt and speech, or rows to compute them from. ``enabled``: bool [B] of audio attention.
+        """
+        if isinstance(keys, Rows):
+            keys = BlockKeys(self.text.keys(keys.prompt), self.audio.keys(keys.audio, keys.starts))
         values = (shared + self.table.to(shared.dtype)).unsqueeze(-2).unbind(2)
         mod_2d, mod_3d, mod_ffn = (Modulation(*values[i : i + 3]) for i in (0, 3, 6))
-        x = x + mod_2d.gate * self.attention_2d(mod_2d.apply(self.norm_2d(x)), grid, reference_frames)
-        x = x + mod_3d.gate * self.attention_3d(mod_3d.apply(self.norm_3d(x)), grid, reference_frames)
-        target, reference = split_reference(x, reference_frames, self.order)
-        target = target + self.text(self.norm_text(target), given.text)
-        target = target + self.audio(self.norm_audio(target), given.audio, enabled)
-        x = join_reference(target, reference, self.order)
+        x = x + mod_2d.gate * self.attention_2d(mod_2d.apply(self.norm_2d(x)), rope)
+        x = x + mod_3d.gate * self.attention_3d(mod_3d.apply(self.norm_3d(x)), rope)
+        target, reference = split_reference(x, rope.reference_frames, rope.order)
+        target = target + self.text(self.norm_text(target), keys.text)
+        target = target + self.audio(self.norm_audio(target), keys.audio, enabled)
+        x = join_reference(target, reference, rope.order)
         return x + mod_ffn.gate * self.ffn(mod_ffn.apply(self.norm_ffn(x)))
+
+    def prepared(self, rows: Rows) -> BlockKeys:
+        """Return the keys that serve every noise level, for sampling."""
+        return BlockKeys(self.text.prepared(rows.prompt), self.audio.keys(rows.audio, rows.starts))
 
 
 def split_reference(x: Tensor, reference_frames: int, order: str) -> tuple[Tensor, Tensor]:
-    """[B, f+r, ...] -> target [B, f, ...], reference [B, r, ...]."""
+    """Split x [B, f+r, ...] into target [B, f, ...] and reference [B, r, ...]."""
     if order == "target_first":
         return x[:, : x.shape[1] - reference_frames], x[:, x.shape[1] - reference_frames :]
     return x[:, reference_frames:], x[:, :reference_frames]
 
 
 def join_reference(target: Tensor, reference: Tensor, order: str) -> Tensor:
-    """Inverse of :func:`split_reference`."""
+    """Join target and reference in the token order: the inverse of `split_reference`."""
     return torch.cat((target, reference) if order == "target_first" else (reference, target), 1)

@@ -1,17 +1,21 @@
-"""From a recipe to a network; the only place that knows how phases differ in their inputs."""
+"""Construction of the backbone that a recipe and a phase need."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from xdub.config import inpaints
-from xdub.errors import UserError
+from xdub.config import Recipe, inpaints
+from xdub.model.backbone import Backbone
+from xdub.model.codec import Codec
 from xdub.model.dit import DiTConfig, VideoDiT
+from xdub.model.tensor_file import read_tensors
 
 
-def dit_config(recipe, phase: str) -> DiTConfig:
-    """Backbone configuration: a phase that inpaints has z_mask on its input channels (B.2)."""
+def dit_config(recipe: Recipe, phase: str) -> DiTConfig:
+    """Return the configuration of the paper's network; a phase that inpaints has z_mask on its input channels (B.2)."""
     return DiTConfig(
         **vars(recipe.model),
         geometry=recipe.codec.geometry,
@@ -20,8 +24,14 @@ def dit_config(recipe, phase: str) -> DiTConfig:
     )
 
 
-def build_dit(recipe, phase: str, codec=None, *, seed: int | None = None) -> VideoDiT:
-    """Randomly initialised backbone for ``phase``; ``seed`` fixes the initialisation without touching global state."""
+def build_backbone(
+    recipe: Recipe, phase: str, codec: Codec | None = None, *, seed: int | None = None
+) -> Backbone:
+    """Build a randomly initialised backbone for ``phase``.
+
+    ``codec``: its channel deviations scale input and output; None: ones. ``seed`` fixes the initialisation without
+    touching global state; None: the global generator draws it.
+    """
     latent_std = None if codec is None else codec.channel_std
     if seed is None:
         return VideoDiT(dit_config(recipe, phase), latent_std)
@@ -30,25 +40,12 @@ def build_dit(recipe, phase: str, codec=None, *, seed: int | None = None) -> Vid
         return VideoDiT(dit_config(recipe, phase), latent_std)
 
 
-def load_state(model: VideoDiT, state: dict[str, Tensor], where: str) -> None:
-    """Load weights; a generator's weights also start an editor (its z_mask input columns are dropped).
+def load_backbone(recipe: Recipe, phase: str, codec: Codec, path: Path) -> Backbone:
+    """Build a backbone with the weights of a safetensors file: eval mode, fp32, frozen.
 
-    Generator and editor share every other tensor: audio and reference pathways carry over.
+    UserError if the file cannot be read or does not fit the recipe.
     """
-    key = "patch_embed.weight"
-    wanted = model.patch_embed.weight.shape[1]
-    if key in state and state[key].shape[1] == 2 * wanted and not model.cfg.masked_input:
-        state = {**state, key: state[key][:, wanted:]}  # columns are [z_mask, z_t]
-    missing, unexpected = model.load_state_dict(_matching(model, state, where), strict=False)
-    if missing or unexpected:
-        raise UserError(f"{where} does not fit the model: missing {missing[:3]}, unexpected {unexpected[:3]}")
-
-
-def _matching(model: VideoDiT, state: dict[str, Tensor], where: str) -> dict[str, Tensor]:
-    own = model.state_dict()
-    for name, value in state.items():
-        if name in own and own[name].shape != value.shape:
-            raise UserError(
-                f"{where}: {name} has shape {tuple(value.shape)}, the recipe's model has {tuple(own[name].shape)}"
-            )
-    return state
+    model = build_backbone(recipe, phase, codec, seed=0)
+    state: dict[str, Tensor] = {name: value.float() for name, value in read_tensors(path).items()}
+    model.load_upstream(state, str(path))
+    return model.eval().requires_grad_(False)

@@ -18,11 +18,10 @@ from xdub.config import EXPERTS, SHIPPED_MODEL, Recipe
 from xdub.errors import UserError
 from xdub.files.shipped import shipped_weights
 from xdub.model.audio_encoder import AudioEncoder, load_audio_encoder
-from xdub.model.build import build_dit, load_state
+from xdub.model.backbone import Backbone
+from xdub.model.build import load_backbone
 from xdub.model.codec import Codec, load_codec
-from xdub.model.dit import VideoDiT
 from xdub.model.lora import load_expert, set_expert
-from xdub.model.tensor_file import read_tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +32,8 @@ class Bundle:
     recipe: Recipe
     codec: Codec
     audio_encoder: AudioEncoder
-    editor: VideoDiT
-    generator: VideoDiT | None
+    editor: Backbone
+    generator: Backbone | None
     experts: tuple[str, ...]
 
 
@@ -59,7 +58,7 @@ def load_bundle(
             )
     recipe = load_recipe(path / "recipe.yaml")
     codec = load_codec(recipe.codec)
-    editor = _load_dit(recipe, "editor", codec, path / "editor.safetensors")
+    editor = load_backbone(recipe, "editor", codec, path / "editor.safetensors")
     experts = tuple(name for name in EXPERTS if (path / f"{name}.safetensors").is_file())
     for name in experts:
         load_expert(editor, name, path / f"{name}.safetensors", recipe.lora)
@@ -71,21 +70,14 @@ def load_bundle(
         codec=codec.to(device),
         audio_encoder=load_audio_encoder(recipe.audio),
         editor=editor.to(device),
-        generator=_load_dit(recipe, "generator", codec, path / "generator.safetensors").to(device)
+        generator=load_backbone(recipe, "generator", codec, path / "generator.safetensors").to(device)
         if has_generator
         else None,
         experts=experts,
     )
 
 
-def _load_dit(recipe, phase: str, codec, path: Path) -> VideoDiT:
-    model = build_dit(recipe, phase, codec, seed=0)
-    state = {name: value.float() for name, value in read_tensors(path).items()}
-    load_state(model, state, str(path))
-    return model.eval().requires_grad_(False)
-
-
-def save_dit(model: VideoDiT, path: Path, dtype: torch.dtype = torch.float32) -> None:
+def save_backbone(model: Backbone, path: Path, dtype: torch.dtype = torch.float32) -> None:
     """Write a backbone without adapters as safetensors."""
     from safetensors.torch import save_file
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 from torch import Tensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-POLICIES = ("none", "full", "attention")
+from xdub.config import Policy
+
+POLICIES: tuple[Policy, ...] = get_args(Policy)
+"""All policies, the cheapest in FLOPs first."""
 
 ATTENTION_OPS = frozenset(
     {
@@ -30,7 +33,7 @@ ATTENTION_OPS = frozenset(
 """By name: not every build of torch has all of them, and flash-attn's exists once that package is imported."""
 
 
-def run_block(policy: str, block: Callable[..., Tensor], *arguments: Any) -> Tensor:
+def run_block(policy: Policy, block: Callable[..., Tensor], *arguments: Any) -> Tensor:
     """``block(*arguments)``, keeping for backward what ``policy`` (one of POLICIES) says."""
     if policy == "none":
         return block(*arguments)

@@ -1,4 +1,4 @@
-"""What a clip's window gives the backbone at every noise level: computed once, read by every step of a sampler.
+"""Conditions of `VideoDiT`: what a clip's window contributes at every noise level, computed once.
 
 B batch, f target frames, r reference frames, N tokens a frame, D width, S prompt rows, T audio rows, H heads.
 """
@@ -11,13 +11,25 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Prompt and speech from which every block computes its own keys and values."""
+
+    prompt: Tensor
+    """[B, S, D]."""
+    audio: Tensor
+    """[B, T, D]."""
+    starts: Tensor
+    """int [f], first audio row of each target frame."""
+
+
+@dataclass(frozen=True)
 class TextKeys:
     """Keys and values of a prompt in one block, each [B, S, H, D / H]."""
 
     k: Tensor
     v: Tensor
     answer: Tensor | None = None
-    """[B, 1, 1, D]: what every query gets if it is the same for all of them."""
+    """[B, 1, 1, D], the attention's output where it is the same for every query."""
 
 
 @dataclass(frozen=True)
@@ -27,31 +39,34 @@ class AudioKeys:
     k: Tensor
     v: Tensor
     starts: Tensor
-    """[f] first row that each target frame hears."""
+    """int [f], first row that each target frame attends to."""
     cos: Tensor
-    """[f, 1, 1, D / H / 2] fp32: the turn of each frame's queries."""
+    """[f, 1, 1, D / H / 2] fp32, rotation of each frame's queries."""
     sin: Tensor
+    """Sines of the same rotation."""
 
 
 @dataclass(frozen=True)
-class BlockConditions:
-    """One block's share."""
+class BlockKeys:
+    """Keys and values of prompt and speech in one block."""
 
     text: TextKeys
     audio: AudioKeys
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conditions:
-    """All that `VideoDiT.denoise` needs besides z_t and t. Made by `VideoDiT.prepare`, with one set of weights: when
-    another expert is switched on, they have to be made again."""
+class DiTConditions:
+    """Everything that `VideoDiT.velocity` needs besides z_t and t, computed by `VideoDiT.conditions`."""
 
     reference: Tensor
     """[B, r, N, D] tokens of the reference frames."""
+    z_mask: Tensor | None
+    """[B, C, f, h, w] scaled latents that are embedded together with z_t, in training."""
     masked: Tensor | None
-    """[B, f, N, D] share of z_mask in the target tokens; None for an editor."""
+    """[B, f, N, D] share of z_mask in the target tokens, in sampling. An editor has neither."""
     clean: Tensor
     """[B, f] bool: motion frames, whose t is 0."""
     audio_enabled: Tensor | None
-    """[B] bool"""
-    blocks: tuple[BlockConditions, ...]
+    """[B] bool, or None: audio attention is on for all samples."""
+    blocks: tuple[BlockKeys | Rows, ...]
+    """One entry a block. Rows in training: a block under a checkpoint policy then recomputes its keys itself."""

@@ -1,4 +1,4 @@
-"""VideoDiT, the backbone of generator and editor (paper 3, B.1, B.2; Fig. 3).
+"""VideoDiT, the paper's backbone of generator and editor (paper 3, B.1, B.2; Fig. 3).
 
 B batch, C latent channels, f target frames, r reference frames, h w latent size, N = (h/2)(w/2) tokens a frame,
 D hidden size, T audio rows. Tokens travel as [B, frames, N, D]: the timestep is one value a frame (0 on references
@@ -8,6 +8,7 @@ and on motion frames), so modulation is [B, frames, 1, D] and never materialised
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,13 +17,15 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from xdub.config import ModelConfig
-from xdub.diffusion.flow_matching import motion_frame_mask
+from xdub.diffusion.flow_matching import frame_times, motion_frame_mask
 from xdub.geometry import CodecGeometry
 from xdub.model.audio_adapter import AudioAdapter
+from xdub.model.backbone import Backbone
 from xdub.model.block import Block, join_reference, split_reference
 from xdub.model.checkpointing import run_block
-from xdub.model.conditions import Conditions
+from xdub.model.conditions import DiTConditions, Rows
 from xdub.model.precondition import Precondition
+from xdub_kernels import Rope
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,26 +59,28 @@ class TimestepEmbedding(nn.Module):
         )
 
     def forward(self, t: Tensor) -> Tensor:
+        """Embed t [...] as [..., D] in the dtype of the weights."""
         steps = torch.arange(self.frequencies, device=t.device, dtype=torch.float32)
         angle = 1000 * t.float()[..., None] * torch.exp(-math.log(10000) * steps / self.frequencies)
         return self.mlp(torch.cat((angle.cos(), angle.sin()), -1).to(self.mlp[0].weight.dtype))
 
 
-class VideoDiT(nn.Module):
-    """Predicts v = eps - z_0 of the target frames (Eq. 5)."""
+class VideoDiT(Backbone[DiTConditions]):
+    """The paper's network: blocks of 2D, 3D, text and audio attention."""
+
+    lora_targets = ("qkv", "q", "kv", "out", "ffn.0", "ffn.2")
 
     def __init__(self, cfg: DiTConfig, latent_std: Tensor | None = None) -> None:
-        """``latent_std`` [C]: the codec's channel standard deviations, for the preconditioning (ones if not given)."""
-        super().__init__()
+        """Initialise randomly. ``latent_std`` [C]: the codec's channel deviations for `Precondition`; None: ones."""
+        super().__init__(cfg.geometry, masked_input=cfg.masked_input, order=cfg.order)
         self.cfg = cfg
-        self.checkpointing = "none"
-        """One of `xdub.model.checkpointing.POLICIES`; it acts in train mode only."""
         size, (_, ph, pw), channels = cfg.hidden_size, cfg.patch, cfg.geometry.channels
         self.precondition = Precondition(
             torch.ones(channels) if latent_std is None else latent_std, cfg.linear_skip
         )
         self.patch_embed = nn.Linear(channels * (2 if cfg.masked_input else 1) * ph * pw, size)
-        self.kind_embed = nn.Parameter(torch.zeros(2, size))  # target, reference
+        # Rows: target, reference.
+        self.kind_embed = nn.Parameter(torch.zeros(2, size))
         self.timestep = TimestepEmbedding(size)
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(size, 9 * size))
         self.null_text = nn.Parameter(torch.randn(cfg.text_tokens, size) * 0.02)
@@ -88,7 +93,7 @@ class VideoDiT(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """All initialisation in one place: small residual branches, open gates, zero output."""
+        """Initialise all parameters: small residual branches, open gates, zero output."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_features))
@@ -109,47 +114,7 @@ class VideoDiT(nn.Module):
         for linear in (self.modulation[1], self.modulation_out[1], self.proj_out):
             nn.init.zeros_(linear.weight)
 
-    def forward(
-        self,
-        z_t: Tensor,
-        z_ref: Tensor,
-        t: Tensor,
-        audio: Tensor,
-        starts: Tensor,
-        *,
-        z_mask: Tensor | None = None,
-        motion_frames: Tensor | int = 0,
-        audio_enabled: Tensor | None = None,
-        text: Tensor | None = None,
-    ) -> Tensor:
-        """v_hat [B, C, f, h, w].
-
-        z_t [B, C, f, h, w] noised target (motion frames clean); z_ref [B, C, r, h, w] with r = f (editor) or 1
-        (generator); t [B] in [0, 1]; audio [B, T, audio_dim]; starts [f] first audio row of each latent frame;
-        z_mask [B, C, f, h, w] for a generator; motion_frames int or [B]; audio_enabled [B] bool; text [B, S, text_dim].
-        """
-        self._check_mask(z_mask)
-        batch, _, f, _, _ = z_t.shape
-        grid, r, order = self._grid(z_t), z_ref.shape[2], self.cfg.order
-        clean = motion_frame_mask(f, motion_frames, batch).to(z_t.device)
-        t_target = t.float()[:, None].expand(batch, f).masked_fill(clean, 0.0)  # [B, f]
-
-        target_in = self.precondition.scale_in(z_t, t_target)
-        if z_mask is not None:  # z_in = [[z_mask, z_t], [0, z_ref]] (B.2)
-            target_in = torch.cat((self._scale_clean(z_mask), target_in), 1)
-        dtype = self.patch_embed.weight.dtype
-        x = self.patch_embed(self.patches(target_in.to(dtype))) + self.kind_embed[0]
-        x = join_reference(x, self._reference_tokens(z_ref), order)
-
-        embedded, shared = self._modulation(t_target, r)
-        prompt = self._prompt(text, batch)
-        rows = self.audio_adapter(audio.to(dtype))
-        for block in self.blocks:
-            arguments = (x, shared, prompt, rows, starts, audio_enabled, grid, r)
-            x = run_block(self.checkpointing if self.training else "none", block, *arguments)
-        return self._velocity(x, embedded, z_t, t_target, grid, r)
-
-    def prepare(
+    def conditions(
         self,
         z_ref: Tensor,
         audio: Tensor,
@@ -159,102 +124,121 @@ class VideoDiT(nn.Module):
         motion_frames: Tensor | int = 0,
         audio_enabled: Tensor | None = None,
         text: Tensor | None = None,
-    ) -> Conditions:
-        """Everything in `forward` that z_t and t have no part in, for `denoise`; arguments as there. For sampling."""
+        reuse: bool = True,
+    ) -> DiTConditions:
+        """Compute reference tokens, prompt, audio rows and, with ``reuse``, the keys and values of every block."""
         self._check_mask(z_mask)
         batch, dtype = z_ref.shape[0], self.patch_embed.weight.dtype
-        masked = None
-        if z_mask is not None:
-            patches = self.patches(self._scale_clean(z_mask).to(dtype))
-            masked = F.linear(patches, self._mask_columns()[0], self.patch_embed.bias) + self.kind_embed[0]
-        prompt, rows = self._prompt(text, batch), self.audio_adapter(audio.to(dtype))
-        return Conditions(
+        rows = Rows(self._prompt(text, batch), self.audio_adapter(audio.to(dtype)), starts)
+        clean_mask = None if z_mask is None else self._scale_clean(z_mask)
+        share = None
+        if reuse and clean_mask is not None:
+            patches, (columns, _) = self.patches(clean_mask.to(dtype)), self._mask_columns()
+            share = F.linear(patches, columns, self.patch_embed.bias) + self.kind_embed[0]
+        return DiTConditions(
             reference=self._reference_tokens(z_ref),
-            masked=masked,
+            z_mask=None if reuse else clean_mask,
+            masked=share,
             clean=motion_frame_mask(len(starts), motion_frames, batch).to(z_ref.device),
             audio_enabled=audio_enabled,
-            blocks=tuple(block.prepared(prompt, rows, starts) for block in self.blocks),
+            blocks=tuple(block.prepared(rows) if reuse else rows for block in self.blocks),
         )
 
-    def denoise(self, z_t: Tensor, t: Tensor, given: Conditions) -> Tensor:
-        """v_hat [B, C, f, h, w] of z_t [B, C, f, h, w] at t [B]: `forward`'s, but for rounding where one product of two
-        inputs became the sum of two products, or one token's product stands for all tokens'."""
-        batch, _, f, _, _ = z_t.shape
-        grid, r, order = self._grid(z_t), given.reference.shape[1], self.cfg.order
-        t_target = t.float()[:, None].expand(batch, f).masked_fill(given.clean, 0.0)  # [B, f]
-        patches = self.patches(self.precondition.scale_in(z_t, t_target).to(self.patch_embed.weight.dtype))
-        if given.masked is None:
-            x = self.patch_embed(patches) + self.kind_embed[0]
-        else:
-            x = F.linear(patches, self._mask_columns()[1]) + given.masked
-        x = join_reference(x, given.reference, order)
-        embedded, shared = self._modulation(t_target, r)
-        for block, conditions in zip(self.blocks, given.blocks, strict=True):
-            x = block.denoise(x, shared, conditions, given.audio_enabled, grid, r)
-        return self._velocity(x, embedded, z_t, t_target, grid, r)
+    def velocity(self, z_t: Tensor, t: Tensor, conditions: DiTConditions) -> Tensor:
+        """Return v_hat [B, C, f, h, w] of z_t at t [B].
+
+        Conditions with and without ``reuse`` give the same up to rounding: one product of two inputs becomes the sum of
+        two products, and one token's product stands for all tokens'.
+        """
+        rope = self._rope(z_t, conditions.reference.shape[1])
+        times = frame_times(t.float(), conditions.clean)
+        x = join_reference(self._target_tokens(z_t, times, conditions), conditions.reference, self.order)
+        embedded, shared = self._modulation(times, rope.reference_frames)
+        policy = self.checkpointing if self.training else "none"
+        for block, keys in zip(self.blocks, conditions.blocks, strict=True):
+            x = run_block(policy, block, x, shared, keys, conditions.audio_enabled, rope)
+        return self._output(x, embedded, z_t, times, rope)
+
+    def own_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the weights without the input columns of z_mask where an editor starts from a generator.
+
+        Generator and editor share every other tensor: audio and reference pathways carry over.
+        """
+        name, wanted = "patch_embed.weight", self.patch_embed.weight.shape[1]
+        if name in state and state[name].shape[1] == 2 * wanted and not self.masked_input:
+            # The columns are [z_mask, z_t].
+            return {**state, name: state[name][:, wanted:]}
+        return dict(state)
 
     def _check_mask(self, z_mask: Tensor | None) -> None:
-        if (z_mask is None) == self.cfg.masked_input:
+        if (z_mask is None) == self.masked_input:
             raise ValueError(
-                f"z_mask must be given exactly when masked_input is set (it is {self.cfg.masked_input})"
+                f"z_mask must be given exactly when masked_input is set (it is {self.masked_input})"
             )
 
-    def _grid(self, z_t: Tensor) -> tuple[int, int, int]:
-        """Target frames, and rows and columns of tokens."""
+    def _rope(self, z_t: Tensor, reference_frames: int) -> Rope:
+        """Return the positions of all tokens: target frames, rows and columns, and the references beside them (B.4)."""
         _, ph, pw = self.cfg.patch
         f, h, w = z_t.shape[2:]
         if h % ph or w % pw:
             raise ValueError(f"latent size {h}x{w} is not divisible by the patch {ph}x{pw}")
-        return f, h // ph, w // pw
+        return Rope((f, h // ph, w // pw), reference_frames, self.order)
+
+    def _target_tokens(self, z_t: Tensor, times: Tensor, conditions: DiTConditions) -> Tensor:
+        """Embed z_t [B, C, f, h, w] at times [B, f], with z_mask on further channels, as tokens [B, f, N, D] (B.2)."""
+        target = self.precondition.scale_in(z_t, times)
+        if conditions.z_mask is not None:
+            # z_in = [[z_mask, z_t], [0, z_ref]]
+            target = torch.cat((conditions.z_mask, target), 1)
+        patches = self.patches(target.to(self.patch_embed.weight.dtype))
+        if conditions.masked is None:
+            return self.patch_embed(patches) + self.kind_embed[0]
+        return F.linear(patches, self._mask_columns()[1]) + conditions.masked
 
     def _scale_clean(self, z: Tensor) -> Tensor:
-        """Latents [B, C, f, h, w] without noise, as the network sees them."""
+        """Scale latents [B, C, f, h, w] without noise as the network reads them."""
         return self.precondition.scale_in(z, z.new_zeros(z.shape[0], z.shape[2]))
 
     def _reference_tokens(self, z_ref: Tensor) -> Tensor:
-        """[B, C, r, h, w] -> [B, r, N, D]; where a target has z_mask, references have zeros (B.2)."""
+        """Embed z_ref [B, C, r, h, w] as tokens [B, r, N, D]; references have zeros in place of z_mask (B.2)."""
         z = self._scale_clean(z_ref)
-        if self.cfg.masked_input:
+        if self.masked_input:
             z = torch.cat((torch.zeros_like(z), z), 1)
         return self.patch_embed(self.patches(z.to(self.patch_embed.weight.dtype))) + self.kind_embed[1]
 
     def _mask_columns(self) -> tuple[Tensor, Tensor]:
-        """Columns of the patch embedding that read z_mask, and those that read z_t; each [D, C p q]."""
+        """Return the columns of the patch embedding that read z_mask and those that read z_t, each [D, C p q]."""
         z_mask, z_t = self.patch_embed.weight.chunk(2, 1)
         return z_mask, z_t
 
     def _prompt(self, text: Tensor | None, batch: int) -> Tensor:
-        """[B, S, D]"""
-        return self.null_text.expand(batch, -1, -1) if text is None else self.text_proj(text)
+        """Return the prompt's rows [B, S, D]. ValueError for text that the network has no projection for."""
+        if text is None:
+            return self.null_text.expand(batch, -1, -1)
+        if self.text_proj is None:
+            raise ValueError("text needs model.text_dim, the width of its embedding")
+        return self.text_proj(text)
 
-    def _modulation(self, t_target: Tensor, reference_frames: int) -> tuple[Tensor, Tensor]:
-        """t_target [B, f] -> embedding [B, f+r, D] and modulation [B, f+r, 9, D], references' at t = 0 included."""
-        t_reference = t_target.new_zeros(t_target.shape[0], reference_frames)
-        embedded = self.timestep(join_reference(t_target, t_reference, self.cfg.order))
+    def _modulation(self, times: Tensor, reference_frames: int) -> tuple[Tensor, Tensor]:
+        """Embed times [B, f] as [B, f+r, D] and modulation [B, f+r, 9, D]; references are at t = 0."""
+        reference = times.new_zeros(times.shape[0], reference_frames)
+        embedded = self.timestep(join_reference(times, reference, self.order))
         return embedded, rearrange(self.modulation(embedded), "b f (k d) -> b f k d", k=9)
 
-    def _velocity(
-        self,
-        x: Tensor,
-        embedded: Tensor,
-        z_t: Tensor,
-        t_target: Tensor,
-        grid: tuple[int, int, int],
-        reference_frames: int,
-    ) -> Tensor:
-        """The last block's tokens x [B, f+r, N, D] -> v_hat."""
-        target, _ = split_reference(x, reference_frames, self.cfg.order)
-        emb_target, _ = split_reference(embedded, reference_frames, self.cfg.order)
+    def _output(self, x: Tensor, embedded: Tensor, z_t: Tensor, times: Tensor, rope: Rope) -> Tensor:
+        """Return v_hat of the last block's tokens x [B, f+r, N, D]."""
+        target, _ = split_reference(x, rope.reference_frames, self.order)
+        emb_target, _ = split_reference(embedded, rope.reference_frames, self.order)
         shift, scale = self.modulation_out(emb_target).unsqueeze(-2).chunk(2, -1)
         out = self.proj_out(self.norm_out(target) * (1 + scale) + shift)
-        return self.precondition.combine(self.unpatchify(out, grid).float(), z_t.float(), t_target)
+        return self.precondition.combine(self.unpatchify(out, rope.grid).float(), z_t.float(), times)
 
     def patches(self, z: Tensor) -> Tensor:
-        """[B, C, f, h, w] -> [B, f, N, C p q]"""
+        """Cut latents [B, C, f, h, w] into patches [B, f, N, C p q]."""
         _, ph, pw = self.cfg.patch
         return rearrange(z, "b c f (h p) (w q) -> b f (h w) (c p q)", p=ph, q=pw)
 
     def unpatchify(self, x: Tensor, grid: tuple[int, int, int]) -> Tensor:
-        """[B, f, N, C p q] -> [B, C, f, h, w]"""
+        """Join patches [B, f, N, C p q] to latents [B, C, f, h, w]."""
         _, ph, pw = self.cfg.patch
         return rearrange(x, "b f (h w) (c p q) -> b c f (h p) (w q)", h=grid[1], p=ph, q=pw)

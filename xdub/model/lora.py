@@ -3,62 +3,74 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from xdub.config import EXPERTS
+from xdub.config import EXPERTS, LoraConfig
 from xdub.errors import UserError
-from xdub.model.dit import VideoDiT
+from xdub.model.backbone import Backbone
 from xdub.model.tensor_file import read_tensors
 
+if TYPE_CHECKING:
+    from peft.tuners.lora import LoraLayer
 
-def add_expert(model: VideoDiT, name: str, cfg) -> None:
-    """Inject a fresh adapter called ``name`` (rank, alpha, targets from the recipe's ``lora``); the model is unchanged
-    until it is trained. Only adapters' parameters keep ``requires_grad``."""
-    from peft import LoraConfig, inject_adapter_in_model
+
+def add_expert(model: Backbone, name: str, cfg: LoraConfig) -> None:
+    """Inject a fresh adapter called ``name`` with the rank, alpha and targets of the recipe's section ``lora``.
+
+    A fresh adapter adds zero, so the model's output is unchanged. Only the parameters of adapters keep
+    ``requires_grad``. UserError for an unknown expert, or targets that match no layer.
+    """
+    from peft import LoraConfig as PeftConfig
+    from peft import inject_adapter_in_model
 
     if name not in EXPERTS:
         raise UserError(f"expert {name!r}: use one of {', '.join(EXPERTS)}")
     targets = _base_targets(model, cfg.targets)
-    lora = LoraConfig(r=cfg.rank, lora_alpha=cfg.alpha, target_modules=targets, lora_dropout=0.0, bias="none")
-    with warnings.catch_warnings():  # peft asks whether a second adapter is meant: it is
+    lora = PeftConfig(r=cfg.rank, lora_alpha=cfg.alpha, target_modules=targets, lora_dropout=0.0, bias="none")
+    with warnings.catch_warnings():
+        # peft warns about a second adapter, which is intended.
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")
         inject_adapter_in_model(lora, model, adapter_name=name)
     set_expert(model, name)
 
 
-def _base_targets(model: VideoDiT, suffixes) -> list[str]:
-    """Targets by their names without an earlier adapter's ``base_layer``."""
-    names = {name.replace(".base_layer", "") for name in _linear_names(model) if ".lora_" not in name}
-    chosen = [n for n in names if n.startswith("blocks.") and any(n.endswith("." + s) for s in suffixes)]
+def _base_targets(model: Backbone, endings: Sequence[str]) -> list[str]:
+    """Return the adapted layers' names in the blocks, without an earlier adapter's ``base_layer``."""
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    names = {name.replace(".base_layer", "") for name in linear if ".lora_" not in name}
+    chosen = [
+        name
+        for name in names
+        if name.startswith("blocks.") and any(name.endswith(f".{ending}") for ending in endings)
+    ]
     if not chosen:
-        raise UserError(f"lora.targets={list(suffixes)} match no layer; valid: qkv, q, kv, out, ffn.0, ffn.2")
+        raise UserError(
+            f"lora.targets={list(endings)} match no layer; valid: {', '.join(model.lora_targets)}"
+        )
     return sorted(chosen)
 
 
-def _linear_names(model: VideoDiT) -> list[str]:
-    return [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
-
-
-def _lora_layers(model: VideoDiT):
+def _lora_layers(model: Backbone) -> list[LoraLayer]:
     from peft.tuners.lora import LoraLayer
 
     return [module for module in model.modules() if isinstance(module, LoraLayer)]
 
 
-def set_expert(model: VideoDiT, name: str | None) -> None:
-    """Switch the active expert; ``None`` is the plain base model. Base parameters stay frozen."""
+def set_expert(model: Backbone, name: str | None) -> None:
+    """Activate an expert; None activates the base model alone. Base parameters stay frozen."""
     for layer in _lora_layers(model):
         layer.enable_adapters(name is not None)
         if name is not None:
             layer.set_adapter(name)
 
 
-def expert_state(model: VideoDiT, name: str) -> dict[str, Tensor]:
-    """The adapter's tensors, e.g. ``blocks.0.ffn.0.lora_A``, on CPU."""
+def expert_state(model: Backbone, name: str) -> dict[str, Tensor]:
+    """Return the adapter's tensors on the CPU, under names like ``blocks.0.ffn.0.lora_A``."""
     tag = f".{name}.weight"
     return {
         key.removesuffix(tag): value.detach().cpu().contiguous()
@@ -67,13 +79,13 @@ def expert_state(model: VideoDiT, name: str) -> dict[str, Tensor]:
     }
 
 
-def save_expert(model: VideoDiT, name: str, path: Path) -> None:
+def save_expert(model: Backbone, name: str, path: Path) -> None:
     """Write one adapter as safetensors."""
     save_file(expert_state(model, name), path)
 
 
-def load_expert(model: VideoDiT, name: str, path: Path, cfg) -> None:
-    """Inject adapter ``name`` and fill it from a file of :func:`save_expert`."""
+def load_expert(model: Backbone, name: str, path: Path, cfg: LoraConfig) -> None:
+    """Inject adapter ``name`` with the weights of a file of `save_expert`. UserError if they do not fit the model."""
     if not Path(path).is_file():
         raise UserError(f"{path}: no such adapter file")
     add_expert(model, name, cfg)

@@ -6,11 +6,10 @@ from pathlib import Path
 
 from xdub.config import Recipe
 from xdub.errors import UserError
-from xdub.model.build import build_dit, load_state
+from xdub.model.backbone import Backbone
+from xdub.model.build import load_backbone
 from xdub.model.bundle import bundle_path
 from xdub.model.codec import Codec
-from xdub.model.dit import VideoDiT
-from xdub.model.tensor_file import read_tensors
 
 FILES = (
     "model.safetensors",
@@ -41,10 +40,6 @@ def generator_file(folder: str | Path) -> Path:
     )
 
 
-def load_generator(recipe: Recipe, folder: str | Path, codec: Codec, device: str) -> VideoDiT:
+def load_generator(recipe: Recipe, folder: str | Path, codec: Codec, device: str) -> Backbone:
     """The generator in eval mode, fp32. UserError if the weights do not fit the recipe."""
-    path = generator_file(folder)
-    dit = build_dit(recipe, "generator", codec, seed=0)
-    state = {name: value.float() for name, value in read_tensors(path).items()}
-    load_state(dit, state, str(path))
-    return dit.eval().requires_grad_(False).to(device)
+    return load_backbone(recipe, "generator", codec, generator_file(folder)).to(device)

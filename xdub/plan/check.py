@@ -19,10 +19,10 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.profiler import ProfilerActivity, profile
 
-from xdub.config import Recipe, expert_of, load_recipe
-from xdub.model.build import build_dit
+from xdub.config import Policy, Recipe, expert_of, load_recipe
+from xdub.model.backbone import Backbone
+from xdub.model.build import build_backbone
 from xdub.model.checkpointing import POLICIES
-from xdub.model.dit import VideoDiT
 from xdub.model.lora import add_expert
 from xdub.plan.rehearsal import PRECISION, Activations, forward_backward, inputs, measure, rehearse
 from xdub_kernels.qknorm_rope.reference import cached_rope_tables
@@ -53,7 +53,7 @@ class Agreement:
     recipe: str
     phase: str
     set: list[str]
-    policy: str
+    policy: Policy
     device: str
     micro_batch: int
     predicted: int
@@ -66,7 +66,7 @@ class Agreement:
 
 
 def check(
-    recipe: Recipe, phase: str, policy: str, device: torch.device, overrides: tuple[str, ...] = ()
+    recipe: Recipe, phase: str, policy: Policy, device: torch.device, overrides: tuple[str, ...] = ()
 ) -> Agreement:
     """One row: the same network and the same batch, predicted and measured."""
     batch = recipe.for_phase(phase).micro_batch
@@ -89,7 +89,7 @@ def check(
     )
 
 
-def rehearse_on_cpu(recipe: Recipe, phase: str, policy: str) -> Activations:
+def rehearse_on_cpu(recipe: Recipe, phase: str, policy: Policy) -> Activations:
     """As `rehearse`, along the operators of a CPU: tensors say they are there and hold nothing."""
     cached_rope_tables.cache_clear()  # neither may a real table be taken, nor a fake one be left for others
     try:
@@ -102,7 +102,7 @@ def rehearse_on_cpu(recipe: Recipe, phase: str, policy: str) -> Activations:
         cached_rope_tables.cache_clear()
 
 
-def measured_on_cpu(recipe: Recipe, phase: str, policy: str) -> int:
+def measured_on_cpu(recipe: Recipe, phase: str, policy: Policy) -> int:
     """Peak bytes that torch's CPU allocator handed out, by its own records."""
     model, arguments = _setup(recipe, phase, policy, "cpu")
     cached_rope_tables.cache_clear()  # the tables count as activations in a rehearsal, too
@@ -116,7 +116,7 @@ def measured_on_cpu(recipe: Recipe, phase: str, policy: str) -> int:
     return peak
 
 
-def measured_on_gpu(recipe: Recipe, phase: str, policy: str, device: torch.device) -> int:
+def measured_on_gpu(recipe: Recipe, phase: str, policy: Policy, device: torch.device) -> int:
     """Peak bytes of the caching allocator on top of weights and batch, in the second pass."""
     model, arguments = _setup(recipe, phase, policy, str(device))
     forward_backward(model, arguments)
@@ -128,9 +128,9 @@ def measured_on_gpu(recipe: Recipe, phase: str, policy: str, device: torch.devic
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def _setup(recipe: Recipe, phase: str, policy: str, device: str) -> tuple[VideoDiT, dict[str, Any]]:
+def _setup(recipe: Recipe, phase: str, policy: Policy, device: str) -> tuple[Backbone, dict[str, Any]]:
     train = recipe.for_phase(phase)
-    model = build_dit(recipe, phase)
+    model = build_backbone(recipe, phase)
     if (expert := expert_of(phase)) is not None:
         add_expert(model, expert, recipe.lora)
     model = model.to(device=device, dtype=PRECISION[train.precision]).train()

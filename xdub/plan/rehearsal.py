@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from xdub.config import Recipe, expert_of, inpaints, phase_facts
-from xdub.model.build import build_dit
-from xdub.model.dit import VideoDiT
+from xdub.config import Policy, Recipe, expert_of, inpaints, phase_facts
+from xdub.model.backbone import Backbone
+from xdub.model.build import build_backbone
 from xdub.model.lora import add_expert
 from xdub.plan.shapes import shapes
 from xdub_kernels.dispatch import rehearsing_gpu
@@ -88,7 +88,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 def activations(
-    recipe: Recipe, phase: str, policy: str, micro_batch: int, layers: int | None = None
+    recipe: Recipe, phase: str, policy: Policy, micro_batch: int, layers: int | None = None
 ) -> Activations:
     """Predict the activations of ``micro_batch`` samples under a checkpoint policy, on a GPU with our kernels."""
     count = layers or recipe.model.num_layers
@@ -99,7 +99,7 @@ def activations(
     return Activations(kept=kept, peak=kept + two.working)
 
 
-def rehearse(recipe: Recipe, phase: str, policy: str, micro_batch: int) -> Activations:
+def rehearse(recipe: Recipe, phase: str, policy: Policy, micro_batch: int) -> Activations:
     """Run one forward and backward pass on the meta device and count its bytes."""
     dtype = PRECISION[recipe.for_phase(phase).precision]
     model, arguments = meta_model(recipe, phase, dtype), inputs(recipe, phase, micro_batch, "meta")
@@ -108,14 +108,14 @@ def rehearse(recipe: Recipe, phase: str, policy: str, micro_batch: int) -> Activ
         return measure(model, arguments)
 
 
-def measure(model: VideoDiT, arguments: dict[str, Any]) -> Activations:
+def measure(model: Backbone, arguments: dict[str, Any]) -> Activations:
     """Count the bytes of one pass of ``model`` forwards and backwards, on any device."""
     with LiveBytes() as live:
         kept = forward_backward(model, arguments, live)
     return Activations(kept=kept, peak=live.peak)
 
 
-def forward_backward(model: VideoDiT, arguments: dict[str, Any], live: LiveBytes | None = None) -> int:
+def forward_backward(model: Backbone, arguments: dict[str, Any], live: LiveBytes | None = None) -> int:
     """Run one pass, and return the bytes of ``live`` between forward and backward (0 without a counter).
 
     Gradients of the weights are dropped at once, because `xdub.plan.memory` counts them.
@@ -136,10 +136,10 @@ def _drop_gradient(parameter: Tensor) -> None:
     parameter.grad = None
 
 
-def meta_model(recipe: Recipe, phase: str, dtype: torch.dtype = torch.float32) -> VideoDiT:
+def meta_model(recipe: Recipe, phase: str, dtype: torch.dtype = torch.float32) -> Backbone:
     """Return the network of a phase in train mode as `xdub.train.networks` builds it, without values."""
     with torch.device("meta"):
-        model = build_dit(recipe, phase)
+        model = build_backbone(recipe, phase)
         if (expert := expert_of(phase)) is not None:
             add_expert(model, expert, recipe.lora)
     return model.to(dtype).train()

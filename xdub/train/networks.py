@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from xdub.config import Recipe, expert_of, phase_facts
 from xdub.errors import UserError
-from xdub.model.build import build_dit, load_state
+from xdub.model.backbone import Backbone
+from xdub.model.build import build_backbone
 from xdub.model.codec import Codec
-from xdub.model.dit import VideoDiT
 from xdub.model.lora import add_expert, load_expert
 from xdub.model.tensor_file import read_tensors
 from xdub.train.phases.common import PhaseContext
@@ -19,7 +19,7 @@ from xdub.train.phases.common import PhaseContext
 
 def build_model(
     recipe: Recipe, phase: str, codec: Codec, *, base: str | None, init_from: str | None
-) -> VideoDiT:
+) -> Backbone:
     """The network of a phase in train mode; the parameters with requires_grad are what it trains.
 
     A phase without an expert trains everything, from ``init_from`` if given. An expert is an adapter on the frozen
@@ -27,11 +27,11 @@ def build_model(
     """
     train = recipe.for_phase(phase)
     expert = expert_of(phase)
-    model = build_dit(recipe, phase, codec, seed=train.seed)
+    model = build_backbone(recipe, phase, codec, seed=train.seed)
     model.checkpointing = train.activation_checkpointing
     weights = init_from if expert is None else base
     if weights is not None:
-        load_state(model, load_weights(Path(weights)), weights)
+        model.load_upstream(load_weights(Path(weights)), weights)
     if expert is not None:
         if init_from is not None:
             load_expert(model, expert, weights_file(Path(init_from)), recipe.lora)

@@ -73,8 +73,8 @@ def predict(model, batch: dict[str, Any], noised: Noised, audio_enabled: Tensor 
     """v_hat of the model under the batch's conditions."""
     return model(
         noised.z_t,
-        batch["z_ref"],
         noised.t,
+        batch["z_ref"],
         batch["audio"],
         batch["starts"],
         z_mask=batch.get("z_mask"),

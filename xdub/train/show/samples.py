@@ -53,8 +53,15 @@ class StripSampler:
         noise = torch.randn(batch["z0"].shape, generator=torch_rng("strip", batch["sample_id"][0]))
 
         def velocity(z_t: Tensor, t: Tensor) -> Tensor:
-            conditions = batch["z_ref"], t, batch["audio"], batch["starts"]
-            return model(z_t, *conditions, z_mask=batch.get("z_mask"), motion_frames=0)
+            return model(
+                z_t,
+                t,
+                batch["z_ref"],
+                batch["audio"],
+                batch["starts"],
+                z_mask=batch.get("z_mask"),
+                motion_frames=0,
+            )
 
         expert = expert_of(self._phase)
         low, high = getattr(self._recipe.dub, f"{expert}_band") if expert else (0.0, 1.0)
