@@ -1,6 +1,6 @@
-"""All tests run as the commands do: no telemetry, no downloads, Ray and MLflow in their local profile.
+"""Settings of all tests: as in the commands, no telemetry, no downloads, and local profiles of Ray and MLflow.
 
-They may run in any order and in several processes (`make test`): what a test leaves behind in its process is undone or
+Tests run in any order and in several processes (`make test`), so side effects of a test on its process are undone or
 made harmless here.
 """
 
@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-# One thread each: two processes of tests share two cores, and figures are the same however the tests are run. Before
-# torch and NumPy are imported, which look once.
+# Each process has one thread, because two processes of tests share two cores, and because figures must not depend on
+# the number of processes. torch and NumPy read the variable once, so it is set before they are imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
@@ -22,51 +22,53 @@ from hypothesis import settings
 
 from xdub.runtime_env import prepare_environment
 
-# Triton decides when it is imported whether it compiles or interprets; without a GPU the kernels' tests interpret them.
+# Triton reads this variable when it is imported. Without a GPU, the tests of the kernels interpret them.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
-# Before any test module imports Ray, MLflow or a hub library: they read their environment once.
+# Ray, MLflow and hub libraries read their environment once, so it is prepared before a test module imports them.
 prepare_environment()
-# Before anything is rendered: loaded after Mesa's LLVM (llvmpipe), Triton's own ends the interpreter.
+# Triton's LLVM crashes the interpreter if it is loaded after Mesa's (llvmpipe), so it is loaded before any rendering.
 with contextlib.suppress(ImportError):
     import triton._C.libtriton  # noqa: F401
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-# A busy machine is no failure: time limits per example say nothing about the code.
+# Time limits per example would fail on a busy machine and prove nothing about the code.
 settings.register_profile("xdub", deadline=None)
 settings.load_profile("xdub")
 
 PROCESSES = 2
-"""For a whole run. A Ray cluster of a test has several processes itself and takes a gigabyte."""
+"""Processes of a run of all tests. The Ray cluster of a test has several processes of its own and uses a gigabyte."""
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Of `-n auto`: none but this one for a single file, which the tests of one file would not leave anyway."""
+    """Return the number of processes for `-n auto`: 0 (this process alone) for a single file."""
     single = len(config.args) == 1 and Path(config.args[0].partition("::")[0]).is_file()
     return 0 if single else PROCESSES
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with the most slow tests first, then those with the most tests, so that both processes end together."""
+    """Sort files by the number of their slow tests, then of all their tests, so that both processes end together."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     tests = Counter(item.path for item in items)
     items.sort(key=lambda item: (-slow[item.path], -tests[item.path]))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def layers_stay_torchs_own() -> Iterator[None]:
-    """DeepSpeed's ZeRO-3 puts a function of its own in this place and leaves it there."""
+def restore_linear() -> Iterator[None]:
+    """Restore torch's `linear` after each module, because DeepSpeed's ZeRO-3 replaces it for good."""
     before = torch.nn.functional.linear
     yield
     torch.nn.functional.linear = before
 
 
 @pytest.fixture(scope="module", autouse=True)
-def the_process_keeps_its_scheduling() -> Iterator[None]:
-    """Some libraries (SVT-AV1's encoder, as root) make their process real-time: whatever it starts afterwards,
-    threads that wait for one another in a loop among it, then runs a hundred times slower.
+def check_scheduling() -> Iterator[None]:
+    """Check that the process keeps its scheduling policy.
+
+    Some libraries (SVT-AV1's encoder, as root) make their process real-time. Threads that it starts afterwards and that
+    wait for one another in a loop then run a hundred times slower.
     """
     before = os.sched_getscheduler(0)
     yield

@@ -1,9 +1,10 @@
-"""Every command in the documentation exists: its verb, its options, its module, its file.
+"""Tests that every command in the documentation exists: its verb, its options, its module, its file.
 
-Blocks marked `sh` are read line by line. What is ours (`xdub`, `python -m`, what follows `ray job submit
-... --`) is checked against the code. What is somebody else's (kubectl, docker, ray up) cannot run here: its block has a
-comment `<!-- not run: why -->` above it, and still may not misspell what is ours. `<!-- not run in tests: why -->`
-is for what scripts/newcomer runs; what has neither in getting-started.md is run by test_docs_getting_started.py.
+Blocks marked `sh` are read line by line. Commands of this repository (`xdub`, `python -m`, the command after `ray job
+submit ... --`) are checked against the code. Other programs (kubectl, docker, ray up) cannot run in a test, so their
+blocks have a comment `<!-- not run: why -->` above them; commands of this repository in such a block are checked, too.
+`<!-- not run in tests: why -->` marks commands that only scripts/newcomer runs. Blocks without a comment in
+getting-started.md are run by test_docs_getting_started.py.
 """
 
 from __future__ import annotations
@@ -27,28 +28,27 @@ from xdub.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
-    [
-        *ROOT.glob("*.md"),
-        *(ROOT / "docs").glob("*.md"),
-        *ROOT.glob("cluster/*.md"),
-        *ROOT.glob("kernels/*.md"),
-    ]
+    path for pattern in ("*.md", "docs/*.md", "cluster/*.md", "kernels/*.md") for path in ROOT.glob(pattern)
 )
 COMMAND = typer.main.get_command(app)
 
 FENCE = re.compile(r"^(?:(<!-- not run(?: in tests)?: [^\n]+? -->)\n)?```(\w*)\n(.*?)^```$", re.M | re.S)
 HARMLESS = {"cd", "export", "mkdir", "touch", "git", "umask", "ls", "tail", "until"}
-"""First words that need no reason: a shell's own, whose failure shows."""
+"""Programs that a block may use without a comment, because their failure is visible."""
+PROGRAMS = {"xdub", ".venv/bin/xdub", "make", "python", ".venv/bin/python", "kubectl", "ray", "docker"}
+"""First words by which a block is recognised as commands."""
 
 
 @dataclass(frozen=True)
 class Block:
+    """A fenced block: its language, its text, and the comment that explains why no test runs it."""
+
     language: str
     text: str
     reason: str | None
 
     def lines(self) -> Iterator[list[str]]:
-        """Each command as words; continued lines joined, comments and prompts gone, pipes and lists cut."""
+        """Yield each command as words, without comments and prompts; pipes and lists are split."""
         for line in self.text.replace("\\\n", " ").splitlines():
             words = shlex.split(line.removeprefix("$ "), comments=True)
             command: list[str] = []
@@ -62,6 +62,7 @@ class Block:
 
 
 def blocks(path: Path) -> list[Block]:
+    """Read all fenced blocks of a document."""
     return [
         Block(language, text, comment or None)
         for comment, language, text in FENCE.findall(path.read_text("utf-8"))
@@ -69,7 +70,7 @@ def blocks(path: Path) -> list[Block]:
 
 
 def ours(words: list[str]) -> list[str] | None:
-    """The words of an `xdub` command in it, or None. Variables set in front and the path of a program are taken off."""
+    """Return the words after `xdub` if the command runs it, directly or through Ray, and None otherwise."""
     while words and re.fullmatch(r"\w+=\S*", words[0]):
         words = words[1:]
     if not words:
@@ -85,20 +86,20 @@ def ours(words: list[str]) -> list[str] | None:
 
 
 def _submitted(words: list[str]) -> list[str]:
-    """The verb that `xdub submit` sends, without the options of the sending."""
-    taken = {"--address": 1, "--name": 1, "--env": 1, "--file": 1, "--detach": 0}
+    """Return the command that `xdub submit` sends, without the options of `submit` itself."""
+    values = {"--address": 1, "--name": 1, "--env": 1, "--file": 1, "--detach": 0}
     kept: list[str] = []
     while words:
         word, *words = words
-        if word.partition("=")[0] not in taken:
+        if word.partition("=")[0] not in values:
             kept.append(word)
         elif "=" not in word:
-            words = words[taken[word] :]
+            words = words[values[word] :]
     return kept
 
 
 def objections(words: list[str], command: Any = COMMAND, name: str = "xdub") -> list[str]:
-    """What the command line would refuse without looking at files: unknown verbs, options, values, missing words."""
+    """List the mistakes that the command line reports: unknown verbs, options and values, missing arguments."""
     settings: list[str] = []
     while hasattr(command, "commands"):
         if not words:
@@ -110,7 +111,7 @@ def objections(words: list[str], command: Any = COMMAND, name: str = "xdub") -> 
             return [f"{name}: no verb {verb!r}"]
         command, name = command.commands[verb], f"{name} {verb}"
     options = {flag: each for each in command.params for flag in (*each.opts, *each.secondary_opts)}
-    given, arguments, found = set(), [], []
+    present, arguments, mistakes = set(), [], []
     while words:
         word, *words = words
         if word == "--" and name.startswith("ray "):
@@ -123,18 +124,18 @@ def objections(words: list[str], command: Any = COMMAND, name: str = "xdub") -> 
         if flag == "--help":
             return []
         if flag not in options or options[flag].param_type_name != "option":
-            found.append(f"{name}: no option {flag}")
+            mistakes.append(f"{name}: no option {flag}")
             continue
         option = options[flag]
-        given.add(option.name)
+        present.add(option.name)
         if option.is_flag:
             continue
         if not equals:
             if not words:
-                found.append(f"{name}: {flag} needs a value")
+                mistakes.append(f"{name}: {flag} needs a value")
                 continue
             value, *words = words
-        found += _choice_objections(name, flag, option, value)
+        mistakes += _choice_objections(name, flag, option, value)
         settings += [value] if flag == "--set" else []
         if flag in ("--recipe", "-r"):
             settings.insert(0, value)
@@ -142,20 +143,20 @@ def objections(words: list[str], command: Any = COMMAND, name: str = "xdub") -> 
     least = sum(each.required for each in positional)
     most = None if any(each.nargs == -1 for each in positional) else len(positional)
     if len(arguments) < least or (most is not None and len(arguments) > most):
-        found.append(f"{name}: {len(arguments)} arguments")
+        mistakes.append(f"{name}: {len(arguments)} arguments")
     for word, each in zip(arguments, positional, strict=False):
-        found += _choice_objections(name, each.name, each, word)
-    for each in command.params:
-        known = each.name in given or getattr(each, "envvar", None)
-        if each.param_type_name == "option" and each.required and not known:
-            found.append(f"{name}: {each.opts[0]} is missing")
-    return found + _recipe_objections(name, settings)
+        mistakes += _choice_objections(name, each.name, each, word)
+    for each in (each for each in command.params if each.param_type_name == "option"):
+        in_environment = getattr(each, "envvar", None)
+        if each.required and each.name not in present and not in_environment:
+            mistakes.append(f"{name}: {each.opts[0]} is missing")
+    return mistakes + _recipe_objections(name, settings)
 
 
-def _choice_objections(name: str, told: str, parameter: Any, value: str) -> list[str]:
+def _choice_objections(name: str, flag: str, parameter: Any, value: str) -> list[str]:
     kind = parameter.type_descriptor.annotation if hasattr(parameter, "type_descriptor") else None
     if isinstance(kind, type) and issubclass(kind, Enum) and value not in {each.value for each in kind}:
-        return [f"{name}: {told} {value} is not one of its choices"]
+        return [f"{name}: {flag} {value} is not one of its choices"]
     return []
 
 
@@ -164,7 +165,7 @@ def _recipe_objections(name: str, settings: list[str]) -> list[str]:
         return []
     recipe, *changes = settings if "=" not in settings[0] else ["tiny", *settings]
     if recipe.isupper():
-        return []  # a placeholder
+        return []  # The name is a placeholder.
     try:
         load_recipe(recipe, changes)
     except UserError as error:
@@ -172,14 +173,15 @@ def _recipe_objections(name: str, settings: list[str]) -> list[str]:
     return []
 
 
-def rays(words: list[str]) -> list[str]:
-    """What Ray's own command line has against it."""
+def ray_objections(words: list[str]) -> list[str]:
+    """List the mistakes that Ray's own command line reports."""
     from ray.scripts.scripts import cli
 
     return objections(words[1:], cli, "ray")
 
 
 def module_exists(name: str) -> bool:
+    """Check that Python can import a module, without importing it."""
     try:
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:
@@ -187,16 +189,17 @@ def module_exists(name: str) -> bool:
 
 
 def check_line(words: list[str], explained: bool) -> list[str]:
+    """List the mistakes of one command; `explained` blocks may use programs of others."""
     while words and re.fullmatch(r"\w+=\S*", words[0]):
         words = words[1:]
     if not words:
         return []
-    told = ours(words)
-    if told is not None:
-        return objections(told) + (rays(words) if words[0] == "ray" else [])
+    command = ours(words)
+    if command is not None:
+        return objections(command) + (ray_objections(words) if words[0] == "ray" else [])
     program = Path(words[0]).name
     if program == "ray":
-        return rays(words)
+        return ray_objections(words)
     if program.startswith("python") and words[1:2] == ["-m"]:
         if words[2] == "pytest":
             files = [word.partition("::")[0] for word in words[3:] if "/" in word and word[0] != "-"]
@@ -210,10 +213,11 @@ def check_line(words: list[str], explained: bool) -> list[str]:
         return [f"make: no target {word}" for word in unknown if word not in targets]
     if (ROOT / words[0]).is_file() or program in HARMLESS or explained:
         return []
-    return [f"{program}: not ours; say above the block why nothing here runs it"]
+    return [f"{program}: not of this repository; explain above the block why no test runs it"]
 
 
 def documented() -> list[Any]:
+    """List all blocks of commands with their documents, as parameters of a test."""
     return [
         pytest.param(path, block, id=f"{path.relative_to(ROOT)}:{number}")
         for path in DOCUMENTS
@@ -223,38 +227,24 @@ def documented() -> list[Any]:
 
 
 @pytest.mark.parametrize(("path", "block"), documented())
-def test_commands_of_the_documents_exist(path, block):
-    found = [each for words in block.lines() for each in check_line(words, block.reason is not None)]
-    assert found == [], f"{path.name}: {block.text}"
+def test_commands_in_the_documents_exist(path, block):
+    mistakes = [each for words in block.lines() for each in check_line(words, block.reason is not None)]
+    assert mistakes == [], f"{path.name}: {block.text}"
 
 
-def test_the_job_of_the_cluster_files_is_a_command_of_ours():
+def test_the_entrypoint_of_the_cluster_s_job_is_an_xdub_command():
     job = yaml.safe_load((ROOT / "cluster/kuberay/rayjob.yaml").read_text("utf-8"))
     words = shlex.split(job["spec"]["entrypoint"])
     assert words[0] == "xdub" and objections(words[1:]) == []
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_block_of_commands_is_marked_as_one(path):
+def test_a_block_of_commands_is_marked_sh(path):
     for block in blocks(path):
         if block.language != "sh":
-            first = [
-                line.removeprefix("$ ").split("#")[0].split()
-                for line in block.text.splitlines()
-                if line.strip()
-            ]
-            commands = {
-                "xdub",
-                ".venv/bin/xdub",
-                "make",
-                "python",
-                ".venv/bin/python",
-                "kubectl",
-                "ray",
-                "docker",
-            }
-            started = [words[0] for words in first if words and words[0] in commands]
-            # What a command prints stands under it, after a prompt.
+            lines = (line.removeprefix("$ ").split("#")[0].split() for line in block.text.splitlines())
+            started = [words[0] for words in lines if words and words[0] in PROGRAMS]
+            # A block that shows a command's output begins with a prompt.
             assert not started or block.text.startswith("$ "), f"{path.name}: {started}: mark the block ```sh"
 
 
@@ -292,26 +282,24 @@ def test_shown_output_belongs_to_a_command_that_exists():
             "no option --working-dirr",
         ),
         ("ray upp cluster/aws.yaml", "no verb 'upp'"),
-        ("kubectl apply -f x", "say above the block why"),
+        ("kubectl apply -f x", "explain above the block why"),
     ],
 )
-def test_a_mistake_in_a_command_is_found(line, objection):
+def test_a_mistake_in_a_command_is_reported(line, objection):
     assert any(objection in each for each in check_line(shlex.split(line), explained=False)), line
 
 
-def test_a_reason_is_for_one_block_and_no_block_is_lost(tmp_path):
+def test_a_comment_belongs_to_one_block_and_every_block_is_read(tmp_path):
     text = "<!-- not run: x -->\n```sh\na\n```\nthen\n```sh\nb\n```\n\n```\nc\n```\n"
     text += "<!-- not run: y -->\n```sh\nd\n```\n"
     (tmp_path / "a.md").write_text(text)
-    found = [
-        (block.text.strip(), block.language, block.reason is not None) for block in blocks(tmp_path / "a.md")
-    ]
-    assert found == [("a", "sh", True), ("b", "sh", False), ("c", "", False), ("d", "sh", True)]
+    rows = [(each.text.strip(), each.language, each.reason is not None) for each in blocks(tmp_path / "a.md")]
+    assert rows == [("a", "sh", True), ("b", "sh", False), ("c", "", False), ("d", "sh", True)]
     for path in DOCUMENTS:
         assert len(blocks(path)) == len(re.findall("^```", path.read_text("utf-8"), re.M)) / 2, path.name
 
 
-def test_what_is_right_passes():
+def test_correct_commands_have_no_objections():
     for line in (
         "xdub --help",
         "xdub plan --recipe xdub-1b --gpus 32 --gpu a100-80gb --phase editor --fit",

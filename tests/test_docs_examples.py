@@ -1,4 +1,4 @@
-"""The examples of writing-a-phase.md and adding-a-kernel.md, taken from the pages and run."""
+"""Tests that run the examples of writing-a-phase.md and adding-a-kernel.md as the pages show them."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```\w+\n# (\S+?)(?:, [^\n]*)?\n(.*?)^```$", re.M | re.S)
-"""A block whose first line names the file that it belongs to."""
+"""A fenced block whose first line names its file."""
 
 
 def blocks(page: str) -> dict[str, str]:
-    """File -> text."""
+    """Return the text of every file that a page shows, by path."""
     return {name: text for name, text in BLOCK.findall((ROOT / "docs" / page).read_text("utf-8"))}
 
 
 def run(arguments: list[str], path: Path, folder: Path, **environment: str) -> str:
-    """What Python prints with ``path`` in front of all other code."""
+    """Run Python with ``path`` in front of all other code, and return its output."""
     places = os.pathsep.join([str(path), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
-    told = subprocess.run(
+    process = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": places, "OMP_NUM_THREADS": "1"} | environment,
         capture_output=True,
         text=True,
     )
-    assert told.returncode == 0, told.stdout[-3000:] + told.stderr[-3000:]
-    return told.stdout
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
+    return process.stdout
 
 
 TRAIN = """
@@ -57,10 +57,10 @@ recipe = load_recipe("polish.yaml", [*settings, "phases.polish.window=13", "trai
 network = count_network(recipe, "polish")
 epochs = data(recipe, "polish", network.parameters).paper_epochs
 print(stage_names(recipe), epochs, "pixel losses" in step_parts(recipe, "polish", network))
-made = train_phase("polish", recipe, "pairs", "run", local=True)
+result = train_phase("polish", recipe, "pairs", "run", local=True)
 losses = set().union(*(line.get("values", {}) for line in read_lines(Path("run/polish/journal.jsonl"))))
-weights = made.export / "model.safetensors"
-print(made.status, made.step, weights.is_file(), sorted(losses & {"loss/flow", "loss/pixels"}))
+weights = result.export / "model.safetensors"
+print(result.status, result.step, weights.is_file(), sorted(losses & {"loss/flow", "loss/pixels"}))
 """
 
 
@@ -88,13 +88,13 @@ def _insert(path: Path, behind: str, text: str) -> None:
 
 def test_the_kernel_of_the_page_passes_the_tests_of_the_page(tmp_path: Path) -> None:
     pytest.importorskip("triton")
-    found = blocks("adding-a-kernel.md")
-    assert len(found) == 5
+    files = blocks("adding-a-kernel.md")
+    assert len(files) == 5
     shutil.copytree(
         ROOT / "kernels" / "xdub_kernels", tmp_path / "kernels" / "xdub_kernels",
         ignore=shutil.ignore_patterns("__pycache__"),
     )  # fmt: skip
-    for name, text in found.items():
+    for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     shutil.copy(
@@ -102,7 +102,6 @@ def test_the_kernel_of_the_page_passes_the_tests_of_the_page(tmp_path: Path) -> 
     )
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
-    told = run(
-        arguments, tmp_path / "kernels", tmp_path, TRITON_INTERPRET=os.environ.get("TRITON_INTERPRET", "0")
-    )
-    assert re.search(r"^11 passed", told, re.M), told
+    interpret = os.environ.get("TRITON_INTERPRET", "0")
+    output = run(arguments, tmp_path / "kernels", tmp_path, TRITON_INTERPRET=interpret)
+    assert re.search(r"^11 passed", output, re.M), output
