@@ -1,7 +1,8 @@
-"""The progress display: a line every 20 s and one at the end in a file or pipe; stdout is for results."""
+"""Tests of the progress display: a bar on a terminal, and a line every 20 s and at the end in a file or pipe."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +16,14 @@ from xdub.progress import Rate, count, display, duration, progress, stage_progre
 
 @dataclass
 class Stage:
+    """A stage of a run, with the only field that the display reads."""
+
     title: str
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Stops the clock; the returned function advances it by seconds."""
+    """Stop the clock, and return a function that advances it by seconds."""
     now = [1000.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     return lambda seconds: now.__setitem__(0, now[0] + seconds)
@@ -55,15 +58,12 @@ def test_a_long_line_stays_one_line(capsys, monkeypatch):
 
 
 def test_a_failed_job_does_not_print_that_it_is_done(capsys):
-    try:
-        with progress("dubbing"):
-            raise RuntimeError
-    except RuntimeError:
-        pass
+    with contextlib.suppress(RuntimeError), progress("dubbing"):
+        raise RuntimeError
     assert capsys.readouterr().err == ""
 
 
-def test_a_stage_ends_where_the_next_begins(capsys):
+def test_the_line_of_a_stage_ends_when_the_next_stage_begins(capsys):
     with stage_progress() as on_stage:
         on_stage(Stage("generator"), 1, 2)(1, 10)
         on_stage(Stage("pairs"), 2, 2)(1, 10)
@@ -80,7 +80,7 @@ def test_the_bar_of_a_terminal_shows_count_text_and_time_left(clock):
     assert "2/3" in text.getvalue() and "frames, 10 s left" in text.getvalue()
 
 
-def test_the_speed_is_that_of_the_last_minute(clock):
+def test_the_speed_is_measured_over_the_last_minute(clock):
     rate = Rate()
     rate.add(0)
     clock(600)
@@ -91,7 +91,7 @@ def test_the_speed_is_that_of_the_last_minute(clock):
     assert rate.seconds_left(7, None) is None and Rate().seconds_left(0, 10) is None
 
 
-def test_counts_are_written_out():
+def test_counts_are_printed_with_the_total_if_it_is_given():
     assert [count(3, 10), count(2.5, None), count(1_234_567, 2_000_000)] == [
         "3 of 10",
         "2.5",
@@ -99,5 +99,5 @@ def test_counts_are_written_out():
     ]
 
 
-def test_durations_read_well():
+def test_durations_are_printed_in_seconds_minutes_or_hours():
     assert [duration(s) for s in (1.23, 45, 200, 3840)] == ["1.2 s", "45 s", "3 min 20 s", "1 h 04 min"]
