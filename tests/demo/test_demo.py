@@ -1,4 +1,4 @@
-"""A demo of seconds: every stage real, the model two layers, the clips few; killed three times on its way."""
+"""A demo that takes seconds: every stage is real, the model has two layers, and the demo is killed three times."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def record(out: Path) -> dict:
 
 
 def wait_for(process: subprocess.Popen, out: Path, stage: str) -> None:
-    """Until the stage runs and has got somewhere, or the process ends."""
+    """Wait until the stage has written its first file, or the process ends."""
     leaves = {
         "held-out": out / "heldout" / "case00",
         "editor": out / "run" / "editor" / "checkpoints" / "step00000001",
@@ -77,7 +77,7 @@ def wait_for(process: subprocess.Popen, out: Path, stage: str) -> None:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict]]:
-    """A demo that was killed in three stages and started again each time; its records at the kills."""
+    """Folder of a demo that was killed in three stages and restarted each time, and its records at the kills."""
     out = tmp_path_factory.mktemp("demo") / "out"
     killed = []
     for stage in KILLS:
@@ -97,19 +97,19 @@ def summary(finished: tuple[Path, list[dict]]) -> dict:
 
 
 @pytest.mark.slow
-def test_a_killed_demo_continues_and_does_nothing_finished_again(finished: tuple[Path, list[dict]]) -> None:
+def test_a_killed_demo_continues_and_repeats_no_finished_stage(finished: tuple[Path, list[dict]]) -> None:
     out, killed = finished
     last = record(out)
     for stage, before in zip(KILLS, killed, strict=True):
         assert not before["stages"].get(stage, {}).get("done"), f"{stage} was over before it was killed"
         for name, entry in before["stages"].items():
             if entry["done"]:
-                assert last["stages"][name] == entry  # neither time nor result was touched again
+                assert last["stages"][name] == entry, "neither time nor result changed"
     assert all(entry["done"] for entry in last["stages"].values())
 
 
 @pytest.mark.slow
-def test_training_that_was_killed_went_on_from_its_checkpoint(finished: tuple[Path, list[dict]]) -> None:
+def test_killed_training_continues_from_its_checkpoint(finished: tuple[Path, list[dict]]) -> None:
     records = list(read_lines(finished[0] / "run" / "editor" / "steps.jsonl"))
     assert [r["step"] for r in records] == [1, 2, 3, 4]
     assert records[0]["attempt"] == 1 and records[-1]["attempt"] == 2
@@ -130,7 +130,7 @@ def test_the_summary_has_every_promised_field(summary: dict) -> None:
 
 
 @pytest.mark.slow
-def test_everything_the_demo_ends_with_is_there_and_opens(finished: tuple[Path, list[dict]]) -> None:
+def test_every_file_at_the_end_of_the_demo_exists_and_opens(finished: tuple[Path, list[dict]]) -> None:
     out, _ = finished
     info = probe(out / "dubbed.mp4")
     assert (info.width, info.height) == (256, 256) and info.has_audio

@@ -54,7 +54,7 @@ def test_the_report_is_one_well_formed_file_that_loads_nothing(html: str) -> Non
     assert all(src.startswith("data:") for src in re.findall(r'src="([^"]{0,40})', html))
 
 
-def test_the_identifiers_of_a_page_are_unique_and_those_referred_to_exist(html: str) -> None:
+def test_the_identifiers_of_a_page_are_unique_and_every_reference_exists(html: str) -> None:
     parser = Balanced()
     parser.feed(html)
     assert len(parser.ids) == len(set(parser.ids)) >= 6
@@ -74,7 +74,7 @@ def test_the_report_holds_every_strip_as_a_picture_that_opens(html: str) -> None
         assert image.shape[1] == 8 * 132 + 7 * 3 and image[..., :3].std() > 5
 
 
-def test_the_report_says_how_the_weights_began_and_labels_every_phase(
+def test_the_report_names_the_initial_weights_and_every_phase(
     html: str, report_of: Callable[..., ReportData]
 ) -> None:
     assert "shipped weights" in html and "--from-scratch" in html

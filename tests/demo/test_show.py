@@ -14,7 +14,7 @@ def shown(terminal: bool = False) -> tuple[Show, io.StringIO]:
     return Show(Console(file=text, force_terminal=terminal, width=100)), text
 
 
-def test_a_stage_says_what_how_long_and_what_is_next() -> None:
+def test_a_stage_prints_its_title_its_expected_time_and_the_next_stage() -> None:
     show, text = shown()
     show.already(1, 3, "Render", 61)
     with show.stage(2, 3, "Train the generator", 90, "Make pairs") as report:
@@ -64,7 +64,7 @@ def test_a_plan_survives_its_record_and_more_minutes_mean_more_steps() -> None:
     assert steps(default_plan(from_scratch=False)) < steps(plan)
 
 
-def test_every_setting_of_a_plan_is_one_of_the_recipe() -> None:
+def test_every_setting_of_a_plan_exists_in_the_recipe() -> None:
     from xdub.config import load_recipe
 
     for from_scratch in (True, False):

@@ -17,7 +17,7 @@ from xdub.errors import UserError
 FLAGS = {"seed": 0, "from_scratch": False}
 
 
-def test_a_finished_stage_is_remembered_with_its_result_and_time(tmp_path: Path) -> None:
+def test_a_finished_stage_keeps_its_result_and_time(tmp_path: Path) -> None:
     with DemoState.open(tmp_path / "new", flags=FLAGS, plan={"clips": 3}) as state:
         with state.running("render", beat=0.01):
             time.sleep(0.05)
@@ -28,7 +28,7 @@ def test_a_finished_stage_is_remembered_with_its_result_and_time(tmp_path: Path)
         assert state.plan == {"clips": 3}  # what was begun is continued, whatever today's defaults are
 
 
-def test_time_of_a_killed_attempt_counts(tmp_path: Path) -> None:
+def test_the_time_of_a_killed_attempt_counts(tmp_path: Path) -> None:
     code = (
         "import time; from pathlib import Path; from xdub.demo.state import DemoState\n"
         f"with DemoState.open(Path({str(tmp_path)!r}), flags={FLAGS!r}, plan={{}}) as s:\n"
@@ -70,7 +70,7 @@ def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
     assert {p.name for p in tmp_path.iterdir()} == {"thesis.txt"}
 
 
-def test_a_damaged_record_or_an_unusable_folder_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_damaged_record_or_an_unusable_folder_gives_one_clear_message(tmp_path: Path) -> None:
     (tmp_path / "demo.json").write_text("{")
     with pytest.raises(UserError, match="damaged"), DemoState.open(tmp_path, flags=FLAGS, plan={}):
         pass
@@ -80,14 +80,14 @@ def test_a_damaged_record_or_an_unusable_folder_is_one_clear_line(tmp_path: Path
         pass
 
 
-def test_the_record_is_whole_json_at_every_moment(tmp_path: Path) -> None:
+def test_the_record_is_valid_json_at_every_moment(tmp_path: Path) -> None:
     with DemoState.open(tmp_path, flags=FLAGS, plan={}) as state, state.running("a", beat=0.001):
         for i in range(200):
             state.note(peak_gb=i)
             json.loads((tmp_path / "demo.json").read_text())
 
 
-def test_the_meter_sees_the_memory_of_child_processes() -> None:
+def test_the_meter_counts_the_memory_of_child_processes() -> None:
     hold = "import sys; data = bytearray(400_000_000); sys.stdout.write('x'); sys.stdout.flush()"
     hold += "; sys.stdin.read()"
     with Meter(interval=0.05) as meter:

@@ -31,7 +31,7 @@ def clip(seed: int) -> HeldOutClip:
 
 
 def read(crops: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """Share of mouth-coloured pixels: a readout that is exact on drawn faces."""
+    """Return the share of mouth-coloured pixels: a readout that is exact on drawn faces."""
     red = (crops[..., 0].astype(int) > 120) & (crops[..., 1] < 80)
     return red.mean(axis=(1, 2))
 
@@ -63,14 +63,14 @@ def test_the_truth_itself_reaches_every_ceiling(clips: list[HeldOutClip]) -> Non
     assert out["editor"]["outside_psnr"] > 60  # a drawn twin differs from its source in the mouth alone
 
 
-def test_a_copy_of_the_source_fails_where_it_should(clips: list[HeldOutClip]) -> None:
+def test_a_copy_of_the_source_leaks_and_keeps_everything_else(clips: list[HeldOutClip]) -> None:
     out = figures(clips, lambda c: c.source)
     assert out["editor"]["opening_corr"] < 0.6 and out["editor"]["leak_corr"] > 0.7
     assert out["editor"]["lip_psnr"] < 30 and out["editor"]["outside_psnr"] == 100.0
     assert out["details"]["editor"]["leak_corr"]["raw"] > 0.95
 
 
-def test_damage_outside_the_mouth_is_seen_there_and_only_there(clips: list[HeldOutClip]) -> None:
+def test_damage_outside_the_mouth_lowers_only_the_metrics_outside(clips: list[HeldOutClip]) -> None:
     def dirty(c: HeldOutClip) -> np.ndarray:
         out = c.truth.copy()
         out[:, :20] = 255 - out[:, :20]

@@ -23,7 +23,7 @@ seeds = st.integers(0, 2**32)
 
 
 def series(seed: int, n: int = 60) -> np.ndarray:
-    """A smooth random opening."""
+    """Return a smooth random opening [n]."""
     return np.convolve(rng("series", seed).random(n + 6), np.ones(7) / 7, mode="valid")
 
 
@@ -67,7 +67,7 @@ def test_lip_box_holds_the_mouths_of_all_tracks_and_is_empty_without_a_face() ->
 
 @given(st.integers(0, 6))
 @settings(deadline=None, max_examples=7)
-def test_outside_keeps_the_asked_distance_from_the_region(grow: int) -> None:
+def test_outside_keeps_its_distance_from_the_region(grow: int) -> None:
     region = np.zeros((1, 31, 31), bool)
     region[0, 15, 15] = True
     y, x = np.nonzero(~outside(region, grow)[0])

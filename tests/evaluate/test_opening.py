@@ -1,4 +1,4 @@
-"""The readout of mouth opening: where it looks, what moves it, training on drawn faces, files."""
+"""The readout of mouth opening: its patch, its invariances, training on drawn faces, and its files."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ from xdub.perception.mouth_readout import PATCH, MouthReadout, mouth_patches, pa
 def face_landmarks(
     num_frames: int, unit: float, middle: tuple[float, float], roll: float = 0.0
 ) -> np.ndarray:
-    """[F,68,2]: eyes `unit` apart around `middle`, nose base 0.76 below, all else far away; turned by roll
-    (rad).
-    """
+    """Return [F,68,2]: eyes `unit` apart around `middle`, nose base below, other points far away; turned by roll, rad."""
     points = np.full((68, 2), 1e4)
     points[36], points[39], points[42], points[45] = (-0.7, 0), (-0.3, 0), (0.3, 0), (0.7, 0)
     points[33] = (0, 0.76)
@@ -30,7 +28,7 @@ def face_landmarks(
 
 
 def drawn(seed: int, num_frames: int = 21, size: int = 80) -> SimpleNamespace:
-    """A flat face with a dark mouth that opens and shuts; landmarks of its eyes and nose."""
+    """Draw a flat face with a dark mouth that opens and shuts, and landmarks of its eyes and nose."""
     random = np.random.default_rng(seed)
     opening = random.uniform(0, 0.5, num_frames).astype(np.float32)
     unit, middle = size * random.uniform(0.33, 0.4), size * random.uniform(0.45, 0.55, 2) - (0, size * 0.3)
@@ -61,7 +59,7 @@ def trained() -> MouthReadout:
     return train_readout([drawn(seed) for seed in range(12)], codec=Blur(), steps=100, batch=(6, 8))
 
 
-def test_a_short_training_reads_unseen_faces_plain_and_through_a_codec(trained):
+def test_a_short_training_reads_unseen_faces_with_and_without_a_codec(trained):
     faces = [drawn(seed) for seed in range(100, 106)]
     for codec in (None, Blur()):
         scores = score_readout(trained, faces, codec)
@@ -69,7 +67,7 @@ def test_a_short_training_reads_unseen_faces_plain_and_through_a_codec(trained):
         assert scores.mean_error < 0.1
 
 
-def test_the_reading_is_the_same_at_another_size_and_turned_about(trained):
+def test_the_reading_is_the_same_at_another_size_and_after_a_turn(trained):
     face = drawn(7)
     for scale, roll in ((3.2, 0.0), (1.0, 0.3)):
         size = round(80 * scale)
@@ -84,7 +82,7 @@ def test_the_reading_is_the_same_at_another_size_and_turned_about(trained):
         assert np.corrcoef(read, face.opening)[0, 1] > 0.95
 
 
-def test_landmarks_of_lips_and_jaw_have_no_say(trained):
+def test_landmarks_of_lips_and_jaw_do_not_change_the_reading(trained):
     face = drawn(8)
     other = face.landmarks.copy()
     other[:, :17] = other[:, 48:] = np.nan
@@ -119,7 +117,7 @@ def test_a_plain_patch_is_an_exact_cut_of_the_picture():
     np.testing.assert_array_equal(patches[0], frames[0, 14:46, 14:46])
 
 
-def test_shaking_keeps_pictures_in_range_and_is_decided_by_its_generator():
+def test_shaking_keeps_pictures_in_range_and_depends_on_its_generator_alone():
     wide = torch.rand(5, 3, 40, 40)
     first, second = (shake(wide, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(first, second)
@@ -150,7 +148,7 @@ def test_a_saved_readout_comes_back_with_nearly_the_same_readings_and_is_small(t
     np.testing.assert_allclose(a, b, atol=5e-3)
 
 
-def test_what_cannot_work_is_said(tmp_path):
+def test_missing_files_and_wrong_arguments_are_explained(tmp_path):
     with pytest.raises(UserError, match="no such readout"):
         MouthReadout.load(tmp_path / "none.safetensors")
     with pytest.raises(UserError, match="known mouth opening"):

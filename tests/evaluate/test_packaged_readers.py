@@ -1,4 +1,4 @@
-"""The packaged readout and SyncNet on freshly rendered speakers that neither of them was trained on."""
+"""The packaged readout and SyncNet on freshly rendered speakers that neither network was trained on."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_readout_follows_the_truth_on_true_frames_and_through_the_codec(clip
 
 
 @pytest.mark.slow
-def test_crops_and_full_frames_read_alike(pairs):
+def test_crops_and_full_frames_give_the_same_reading(pairs):
     pair = pairs[0]
     in_crop = read_opening(pair.clip.frames, pair.clip.landmarks)
     in_full = read_opening(pair.full, pair.full_landmarks)
@@ -40,7 +40,7 @@ def test_crops_and_full_frames_read_alike(pairs):
 
 
 @pytest.mark.slow
-def test_the_syncnet_tells_aligned_from_shifted_speech(clips):
+def test_the_syncnet_separates_aligned_from_shifted_speech(clips):
     recipe = load_recipe("tiny")
     scores = score_syncnet(load_sync(recipe.perception), clips, load_audio_encoder(recipe.audio))
     assert scores.accuracy > 0.8

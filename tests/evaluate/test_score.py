@@ -13,9 +13,7 @@ from xdub.media import write_video
 
 
 class DrawnFaces:
-    """Stands in for the tracker: finds the drawn mouth by its colour, so that the landmarks open and close
-    with it.
-    """
+    """Tracker of drawn faces: it finds the mouth by its colour, so that the landmarks open and close with it."""
 
     def __enter__(self) -> DrawnFaces:
         return self
@@ -51,7 +49,7 @@ def films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     return {p.stem: p for p in tmp_path.glob("*.mp4")}
 
 
-def test_a_true_copy_scores_full_marks_and_no_leak(films: dict[str, Path]) -> None:
+def test_a_copy_of_the_truth_has_the_best_scores_and_no_leak(films: dict[str, Path]) -> None:
     result = score(films["new"], films["new"], source=films["old"])
     assert result.frames == 60 and result.faces == 1.0
     figures = result.figures
@@ -66,7 +64,7 @@ def test_the_source_itself_scores_low_on_lips_and_leaks(films: dict[str, Path]) 
     assert figures["lip_psnr"] < figures["psnr"] < 60
 
 
-def test_without_a_source_no_leak_is_claimed(films: dict[str, Path]) -> None:
+def test_without_a_source_the_leak_is_none(films: dict[str, Path]) -> None:
     result = score(films["old"], films["new"])
     assert result.figures["leak_corr"] is None and result.figures["raw_leak_corr"] is None
     assert list(result.to_dict()) == ["frames", "faces", *(metric.name for metric in SCORED)]
@@ -76,6 +74,6 @@ def test_without_a_source_no_leak_is_claimed(films: dict[str, Path]) -> None:
     ("name", "message"),
     [("blank", "only 0% of the frames"), ("short", "differ in length"), ("small", "small.mp4 64x64")],
 )
-def test_what_cannot_be_compared_is_refused(films: dict[str, Path], name: str, message: str) -> None:
+def test_videos_that_cannot_be_compared_are_refused(films: dict[str, Path], name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         score(films[name], films["new"])

@@ -15,9 +15,7 @@ from xdub.tracking.sink import MlflowSink
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two run folders in one MLflow file, as training leaves them: alike but for the learning rate and the
-    losses.
-    """
+    """Two run folders in one MLflow file, as training writes them; they differ in learning rate and losses."""
     root = tmp_path_factory.mktemp("runs")
     folders = {}
     with pytest.MonkeyPatch.context() as patch:
@@ -41,7 +39,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
                 ]
                 records = [{"kind": "metrics", "step": s, "time_ms": s, "values": v} for s, v in values]
                 params = {
-                    "train": {"lr": 0.5, "steps": 30},  # what the phases overrode
+                    "train": {"lr": 0.5, "steps": 30},
                     "resolved": {"lr": lr, "steps": 30},
                     "phases": {"lip": {"alpha": lr}, phase: {"alpha": 4.0, "lr": lr}},
                 }
@@ -54,7 +52,7 @@ def test_folders_are_compared_phase_by_phase(folders: dict[str, Path], tmp_path:
     result = compare_runs([str(folders["slow"]), str(folders["fast"])], out=None)
     assert [group.title for group in result.groups] == ["generator", "editor"]
     group = result.groups[0]
-    assert group.params == {"train.lr": ["0.0001", "0.001"]}  # steps are the same, so they are not in the way
+    assert group.params == {"train.lr": ["0.0001", "0.001"]}
     assert group.names == ["slow/generator", "fast/generator"]
     assert [float(value) for value in group.metrics["loss/flow"]] == pytest.approx([1 / 1.3, 1 / 4], rel=1e-3)
 
@@ -80,7 +78,7 @@ def test_a_loss_by_noise_band_is_that_of_the_last_quarter(folders: dict[str, Pat
     assert not any("t_bin" in name for name in group.metrics)
 
 
-def test_an_mlflow_id_may_be_a_parents_and_the_address_may_be_told(
+def test_an_mlflow_id_may_be_a_parents_and_an_address_may_be_given(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = json.loads((folders["slow"] / "run_state.json").read_text())
@@ -92,7 +90,7 @@ def test_an_mlflow_id_may_be_a_parents_and_the_address_may_be_told(
         compare_runs([folders["slow"], folders["fast"]], uri="sqlite:////nowhere/none.db")
 
 
-def test_a_server_that_is_not_there_is_told_within_seconds(folders: dict[str, Path]) -> None:
+def test_a_missing_server_is_reported_within_seconds(folders: dict[str, Path]) -> None:
     begin = time.monotonic()
     with pytest.raises(UserError, match="MLflow at http://127.0.0.1:9 does not give it"):
         compare_runs([folders["slow"], folders["fast"]], uri="http://127.0.0.1:9")
@@ -116,7 +114,7 @@ def test_the_mlflow_command_names_the_store_and_all_runs(folders: dict[str, Path
     assert re.search(r"http://127\.0\.0\.1:5000/#/compare-runs\?runs=\[", ui)
 
 
-def test_what_is_not_there_is_named_with_what_may_be_given(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_missing_run_is_named_with_the_valid_choices(folders: dict[str, Path], tmp_path: Path) -> None:
     slow = str(folders["slow"])
     (tmp_path / "text.db").write_text("hello " * 1000)
     uri = json.loads((folders["slow"] / "run_state.json").read_text())["tracking_uri"]
@@ -134,7 +132,7 @@ def test_what_is_not_there_is_named_with_what_may_be_given(folders: dict[str, Pa
     assert not (tmp_path / "out.html").exists() and not (tmp_path / "none.db").exists()
 
 
-def test_the_terminal_gets_tables_and_an_unbroken_address(
+def test_the_terminal_shows_tables_and_an_unbroken_address(
     folders: dict[str, Path], capsys: pytest.CaptureFixture
 ) -> None:
     result = compare_runs([folders["slow"], folders["fast"]])
@@ -143,6 +141,6 @@ def test_the_terminal_gets_tables_and_an_unbroken_address(
     assert "train.lr" in text and "0.001" in text and result.ui in text and result.html is None
 
 
-def test_short_names_drop_what_all_share_but_keep_something() -> None:
+def test_short_names_drop_shared_folders_but_are_never_empty() -> None:
     assert short_names(["a/b/x/editor", "a/b/y/editor"]) == ["x/editor", "y/editor"]
     assert short_names(["a", "a"]) == ["a", "a"]

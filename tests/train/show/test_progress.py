@@ -9,14 +9,14 @@ from pathlib import Path
 from xdub.train.show.progress import PhaseProgress, watch
 
 
-def test_the_time_that_starting_takes_is_no_part_of_the_speed(tmp_path: Path) -> None:
+def test_the_time_to_start_is_no_part_of_the_speed(tmp_path: Path) -> None:
     record, shown = tmp_path / "steps.jsonl", []
-    seen = threading.Condition()
+    changed = threading.Condition()
 
     def show(now: PhaseProgress) -> None:
-        with seen:
+        with changed:
             shown.append(now)
-            seen.notify_all()
+            changed.notify_all()
 
     def shows(step: int) -> bool:
         return bool(shown) and shown[-1].step == step
@@ -25,8 +25,8 @@ def test_the_time_that_starting_takes_is_no_part_of_the_speed(tmp_path: Path) ->
         for step in range(4):
             if step:
                 print(json.dumps({"step": step, "loss": (1.0).hex()}), file=file, flush=True)
-            with seen:
-                assert seen.wait_for(lambda step=step: shows(step), timeout=30)
+            with changed:
+                assert changed.wait_for(lambda step=step: shows(step), timeout=30)
     rates = {now.step: now.steps_per_second for now in shown}
     assert rates[0] is None and rates[1] is None, "nothing is known after the first step"
     assert rates[2] > 0 and rates[3] > 0
