@@ -19,7 +19,7 @@ from xdub.perception.mouth_readout import PATCH, MouthReadout, mouth_patches, pa
 def face_landmarks(
     num_frames: int, unit: float, middle: tuple[float, float], roll: float = 0.0
 ) -> np.ndarray:
-    """Return [F,68,2]: eyes `unit` apart around `middle`, nose base below, other points far away; turned by roll, rad."""
+    """Return [F,68,2]: eyes `unit` apart around `middle`, nose base below, others far away; turned by roll, rad."""
     points = np.full((68, 2), 1e4)
     points[36], points[39], points[42], points[45] = (-0.7, 0), (-0.3, 0), (0.3, 0), (0.7, 0)
     points[33] = (0, 0.76)
