@@ -1,3 +1,5 @@
+"""The stages of a bootstrap run in order, continue, and refuse inputs that do not fit."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -16,17 +18,17 @@ from xdub.train.show.progress import PhaseProgress
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple]:
-    """Training and pair making stand-ins that only leave their exports; what was asked of them, in order.
+    """Replace training and generation of pairs by functions that only write exports; return their calls in order.
 
-    Beside them the data sets `clips` and `others`.
+    The folder also has the data sets `clips` and `others`.
     """
-    asked: list[tuple] = []
+    requests: list[tuple] = []
     for name in ("clips", "others"):
         with ShardWriter(tmp_path / name) as writer:
             writer.add(make_clip(0, num_frames=25))
 
     def train_phase(phase, recipe, data, out, *, resume, init_from, local, progress):
-        asked.append(
+        requests.append(
             (phase, Path(data).name, init_from and Path(init_from).relative_to(Path(init_from).parents[2]))
         )
         assert resume
@@ -40,30 +42,32 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple]:
 
     def build_pairs(recipe, generator, data, out, *, workers, local, on_progress, tracked_in):
         assert tracked_in == out.parent
-        # Pairs are made where the training runs, and nowhere else.
+        # Pairs are generated only on the machines that train.
         assert workers.most == recipe.train.workers
         assert list(workers.resources) == [each for each in [recipe.train.resource] if each]
-        asked.append(("pairs", Path(generator).parent.name, Path(data).name))
+        requests.append(("pairs", Path(generator).parent.name, Path(data).name))
 
     monkeypatch.setattr("xdub.train.run.train_phase", train_phase)
     monkeypatch.setattr("xdub.pairs.build.build_pairs", build_pairs)
-    return asked
+    return requests
 
 
-def test_the_stages_run_in_order_each_on_what_the_ones_before_it_made(calls: list, tmp_path: Path) -> None:
-    seen = []
+def test_the_stages_run_in_order_each_on_the_results_of_earlier_ones(calls: list, tmp_path: Path) -> None:
+    started = []
     recipe = load_recipe("tiny", ["train.workers=2", "train.resource=train"])
     bundle = bootstrap(
         recipe,
         tmp_path / "clips",
         tmp_path / "run",
-        on_stage=lambda stage, number, total: seen.append((stage.name, number, total)) or (lambda *_: None),
+        on_stage=lambda stage, number, total: (
+            started.append((stage.name, number, total)) or (lambda *_: None)
+        ),
     )
-    assert [name for name, _, _ in seen] == list(stage_names(recipe)) and seen[-1][1:] == (6, 6)
+    assert [name for name, _, _ in started] == list(stage_names(recipe)) and started[-1][1:] == (6, 6)
     assert [call[:2] for call in calls] == [
         ("generator", "clips"), ("pairs", "generator"), ("editor", "pairs"), ("lip", "pairs"), ("texture", "pairs"),
     ]  # fmt: skip
-    # Without other weights the editor goes on from the generator; everything else starts from nothing.
+    # Without other weights the editor starts from the generator, and every other phase from new weights.
     assert calls[0][2] is None and calls[2][2] == Path("run/generator/export") and calls[3][2] is None
     assert {p.name for p in bundle.iterdir()} == {
         "recipe.yaml",
@@ -79,7 +83,7 @@ def _model(folder: Path) -> Path:
     return folder
 
 
-def test_with_a_model_to_start_from_every_phase_starts_from_its_own_part(calls: list, tmp_path: Path) -> None:
+def test_with_an_initial_model_every_phase_starts_from_its_own_weights(calls: list, tmp_path: Path) -> None:
     bootstrap(
         load_recipe("tiny"), tmp_path / "clips", tmp_path / "run", init=_model(tmp_path / "a" / "bundle")
     )
@@ -87,7 +91,7 @@ def test_with_a_model_to_start_from_every_phase_starts_from_its_own_part(calls: 
     assert starts == [f"a/bundle/{phase}.safetensors" for phase in PHASES]
 
 
-def test_a_folder_continues_only_what_was_begun_in_it(calls: list, tmp_path: Path) -> None:
+def test_a_folder_continues_only_the_run_that_was_started_in_it(calls: list, tmp_path: Path) -> None:
     bootstrap(load_recipe("tiny"), tmp_path / "clips", tmp_path / "run")
     bootstrap(load_recipe("tiny"), tmp_path / "clips", tmp_path / "run")
     for recipe, data, word in (
@@ -101,7 +105,7 @@ def test_a_folder_continues_only_what_was_begun_in_it(calls: list, tmp_path: Pat
         bootstrap(load_recipe("tiny"), tmp_path / "clips", tmp_path / "run")
 
 
-def test_a_mistaken_choice_is_told_at_once_and_not_remembered(calls: list, tmp_path: Path) -> None:
+def test_a_wrong_input_is_refused_at_once_and_not_recorded(calls: list, tmp_path: Path) -> None:
     with ShardWriter(tmp_path / "pairs") as writer:
         writer.add(make_clip(0, num_frames=25, pair=True))
     with ShardWriter(tmp_path / "short") as writer:
@@ -110,7 +114,7 @@ def test_a_mistaken_choice_is_told_at_once_and_not_remembered(calls: list, tmp_p
     (no_lip / "lip.safetensors").unlink()
     for data, init, words in (
         ("nowhere", None, "not a data set"),
-        ("pairs", None, "holds pairs; a bootstrap begins with clips"),
+        ("pairs", None, "holds pairs; a bootstrap starts from clips"),
         ("short", None, "none of 1 clips has 25 frames"),
         ("clips", no_lip, "has no lip.safetensors"),
     ):
@@ -119,7 +123,7 @@ def test_a_mistaken_choice_is_told_at_once_and_not_remembered(calls: list, tmp_p
     assert not calls and not (tmp_path / "run").exists()
 
 
-def test_weights_of_the_last_phase_are_asked_for_before_the_first(calls: list, tmp_path: Path) -> None:
+def test_missing_weights_of_the_last_phase_are_reported_before_the_first(calls: list, tmp_path: Path) -> None:
     for settings, words in (
         (["perception.sync=syncnet"], "perception.sync=syncnet needs perception.sync_path"),
         (["perception.features=clip"], "perception.features=clip needs perception.features_path"),
@@ -130,7 +134,7 @@ def test_weights_of_the_last_phase_are_asked_for_before_the_first(calls: list, t
     assert not calls and not (tmp_path / "run").exists()
 
 
-def test_a_run_that_was_asked_to_stop_stops_the_journey(
+def test_a_request_to_stop_a_phase_stops_the_bootstrap(
     calls: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("xdub.train.run.train_phase", lambda *_, **__: SimpleNamespace(status="stopped"))
@@ -139,7 +143,7 @@ def test_a_run_that_was_asked_to_stop_stops_the_journey(
     assert not calls
 
 
-def test_a_bundle_is_replaced_when_a_phase_was_trained_on(tmp_path: Path) -> None:
+def test_a_bundle_is_replaced_after_a_phase_was_trained_further(tmp_path: Path) -> None:
     recipe = load_recipe("tiny")
     with pytest.raises(UserError, match="train the phase generator first"):
         write_bundle(tmp_path, recipe, tmp_path / "bundle")

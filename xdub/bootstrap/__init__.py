@@ -1,8 +1,10 @@
-"""Self-bootstrapping (paper 3): generator -> its pairs -> editor in three phases -> a model that dubs. Restartable.
+"""Self-bootstrapping (paper 3): generator -> its pairs -> editor in three phases -> a model that dubs.
 
-OUT/bootstrap.json                   what this run was begun with
-OUT/{generator,editor,lip,texture}   one folder a phase, see xdub.train.run
-OUT/pairs                            what the generator made
+The same call continues a killed run.
+
+OUT/bootstrap.json                   recipe, data and start of this run
+OUT/{generator,editor,lip,texture}   one folder for each phase, see xdub.train.run
+OUT/pairs                            pairs from the generator
 OUT/bundle                           the model, for `xdub dub --model`
 """
 

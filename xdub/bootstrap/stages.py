@@ -1,4 +1,4 @@
-"""The stages of a bootstrap in order. Each one finds by itself what an earlier attempt left, so a kill costs little."""
+"""The stages of a bootstrap in order. Each stage continues from the results of an earlier attempt."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from xdub.files.atomic import write_json
 from xdub.progress import Report, stage_progress
 
 RECORD = "bootstrap.json"
-
-TITLES = {"pairs": "let it make pairs", "bundle": "write the model"}
-"""Of the stages that are no phases."""
+"""File of a run that holds recipe, data and start, which a later call must repeat."""
+TITLES = {"pairs": "generate pairs", "bundle": "write the model"}
+"""Titles of the stages that are no phases; a phase has its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One step of the journey."""
+    """One step of a bootstrap."""
 
     name: str
+    """A phase, ``pairs`` or ``bundle``."""
     title: str
+    """Text for a progress display."""
     run: Callable[[Report], None]
-    """Does what is left to do; calls the report as it goes. At once, if all is done."""
+    """Do the remaining work and report progress; return at once if none remains."""
 
 
 def bootstrap(
@@ -40,18 +42,18 @@ def bootstrap(
     pair_workers: int | None = None,
     on_stage: Callable[[Stage, int, int], Report] | None = None,
 ) -> Path:
-    """All stages; the model folder OUT/bundle. A killed run is continued by the same call.
+    """Run all stages and return the model folder OUT/bundle. The same call continues a killed run.
 
     Args:
         data: folder of clip shards.
-        init: model folder whose weights every phase starts from; none = the generator from random weights, the editor
-            from the generator, the experts from nothing.
-        local: everything in this process, without Ray (one worker).
-        pair_workers: processes that make pairs; as many as train if not given.
-        on_stage: called as (stage, number, total) before each; returns the function that receives its progress. None:
-            show each stage on stderr.
+        init: model folder whose weights every phase starts from. None: the generator starts from random weights, the
+            editor from the generator, and the experts from new adapters.
+        local: run everything in this process, without Ray, with one worker.
+        pair_workers: processes that generate pairs; default: as many as train.
+        on_stage: called with (stage, number, total) before each stage; returns the function that receives the
+            stage's progress. None: show each stage on stderr.
 
-    Raises UserError for data or settings that do not fit, and when OUT was begun with others.
+    Raises UserError for data or settings that do not fit, and for an OUT that was started with others.
     """
     _check_inputs(recipe, Path(data), init)
     stages = bootstrap_stages(recipe, data, out, init=init, local=local, pair_workers=pair_workers)
@@ -70,7 +72,7 @@ def bootstrap_stages(
     local: bool = False,
     pair_workers: int | None = None,
 ) -> list[Stage]:
-    """The stages of `bootstrap`, for a caller that runs them one by one."""
+    """Return the stages of `bootstrap`, for a caller that runs them one by one."""
     out = Path(out)
     _begin(recipe, Path(data), out, init)
 
@@ -78,7 +80,7 @@ def bootstrap_stages(
         source = data if inpaints(name) else out / "pairs"
         return lambda report: _train(name, recipe, source, out, init, local, report)
 
-    def make_pairs(report: Report) -> None:
+    def generate_pairs(report: Report) -> None:
         from xdub.pairs.build import build_pairs
         from xdub.pairs.workers import Workers
 
@@ -88,7 +90,7 @@ def bootstrap_stages(
             out / "generator" / "export",
             data,
             out / "pairs",
-            # On the machines that train, which have nothing else to do meanwhile.
+            # The machines that train are idle during this stage.
             workers=Workers(least=count, most=count, resources={resource: 1} if resource else {}),
             local=local,
             on_progress=report,
@@ -100,7 +102,7 @@ def bootstrap_stages(
             write_bundle(out, recipe, out / "bundle")
 
     actions = {name: phase(name) for name in recipe.phase_names} | {
-        "pairs": make_pairs,
+        "pairs": generate_pairs,
         "bundle": make_bundle,
     }
     titles = TITLES | {name: phase_facts(name).title for name in recipe.phase_names}
@@ -108,10 +110,10 @@ def bootstrap_stages(
 
 
 def stage_names(recipe: Recipe) -> tuple[str, ...]:
-    """Phases in order, with the pairs made when all that hide the mouth are trained, and the model folder last."""
-    hiding = [name for name in recipe.phase_names if inpaints(name)]
+    """Return the stages in order: phases that inpaint, pairs, phases that edit, model folder."""
+    inpainting = [name for name in recipe.phase_names if inpaints(name)]
     editing = [name for name in recipe.phase_names if not inpaints(name)]
-    return (*hiding, "pairs", *editing, "bundle")
+    return (*inpainting, "pairs", *editing, "bundle")
 
 
 def _train(
@@ -133,19 +135,19 @@ def _train(
     if init is not None:
         init_from = bundle_path(init) / f"{name}.safetensors"
     else:
-        # Generator and editor share all but the mask's input columns: what it learned of faces and speech carries over.
+        # Generator and editor share all weights but the mask's input columns. An expert starts from its base by itself.
         facts = phase_facts(name)
-        goes_on = facts.starts_from is not None and facts.expert is None  # an expert has its base, by itself
-        init_from = out / str(facts.starts_from) / "export" if goes_on else None
+        continues = facts.starts_from is not None and facts.expert is None
+        init_from = out / str(facts.starts_from) / "export" if continues else None
     result = train_phase(
         name, recipe, data, out, resume=True, init_from=init_from, local=local, progress=show
     )
     if result.status != "finished":
-        raise KeyboardInterrupt  # it was asked to stop and has left a checkpoint
+        raise KeyboardInterrupt  # a request to stop ended the phase with a checkpoint
 
 
 def _check_inputs(recipe: Recipe, data: Path, init: str | Path | None) -> None:
-    """What a stage would find out only when its turn comes, and before OUT remembers a mistaken choice."""
+    """Raise UserError for inputs that a later stage would refuse, before OUT records them."""
     from xdub.data.manifest import read_manifest
     from xdub.data.sample_order import Plan
     from xdub.model.bundle import bundle_path
@@ -154,18 +156,23 @@ def _check_inputs(recipe: Recipe, data: Path, init: str | Path | None) -> None:
     manifest = read_manifest(data)
     if manifest.kind != "clips":
         raise UserError(
-            f"--data {data} holds {manifest.kind}; a bootstrap begins with clips (`xdub prepare`)"
+            f"--data {data} holds {manifest.kind}; a bootstrap starts from clips (`xdub prepare`)"
         )
     Plan([manifest], window=max(recipe.phase(name).window for name in recipe.phase_names), seed=recipe.seed)
-    for name in recipe.phase_names if init is not None else ():
+    if init is None:
+        return
+    for name in recipe.phase_names:
         weights = bundle_path(init) / f"{name}.safetensors"
         if not weights.is_file():
-            raise UserError(f"--init {init}: has no {weights.name}; give tiny or a model folder (RUN/bundle)")
+            raise UserError(f"--init {init}: has no {weights.name}; use tiny or a model folder (RUN/bundle)")
 
 
 def _begin(recipe: Recipe, data: Path, out: Path, init: str | Path | None) -> None:
-    """A folder continues only what was begun in it: mixed stages would look right and mean nothing."""
-    told: dict[str, Any] = {
+    """Record recipe, data and start in OUT, or raise UserError where OUT was started with others.
+
+    Stages of different recipes or data would fit together and give a meaningless model.
+    """
+    choices: dict[str, Any] = {
         "recipe": recipe.to_dict(),
         "data": str(data.resolve()),
         "init": None if init is None else str(init),
@@ -176,17 +183,17 @@ def _begin(recipe: Recipe, data: Path, out: Path, init: str | Path | None) -> No
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
-                f"--out {out}: cannot be made ({error.strerror}); choose another folder"
+                f"--out {out}: cannot be created ({error.strerror}); choose another folder"
             ) from error
-        write_json(record, told)
+        write_json(record, choices)
         return
     try:
-        began = json.loads(record.read_text("utf-8"))
-        changed = [key for key in told if began[key] != told[key]]
+        recorded = json.loads(record.read_text("utf-8"))
+        changed = [key for key in choices if recorded[key] != choices[key]]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{record} is damaged; remove {out} and start again") from error
     if changed:
-        what = ", ".join(f"another {key}" for key in changed)
+        others = ", ".join(f"another {key}" for key in changed)
         raise UserError(
-            f"--out {out} was begun with {what}; continue with the same, or choose another folder"
+            f"--out {out} was started with {others}; continue with the same, or choose another folder"
         )

@@ -1,4 +1,4 @@
-"""How far the plan's activation memory is from what a machine really allocates: `python -m xdub.plan.check`.
+"""Compare the plan's activation memory with what a machine allocates: `python -m xdub.plan.check`.
 
 Predicted by a rehearsal without memory, measured by the allocator: on the CPU by the profiler, along the reference
 operators that run there; on a GPU by its caching allocator, along our kernels.
@@ -43,7 +43,7 @@ CASES = (
         ),
     ),
 )
-"""Recipe, phase, and what makes it small enough for a CPU, most of which multiply bf16 slowly."""
+"""Recipe, phase, and settings that make it small enough for a CPU; most CPUs multiply bf16 slowly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,14 +61,14 @@ class Agreement:
 
     @property
     def difference(self) -> float:
-        """Of the prediction, as a share of the measurement."""
+        """Relative error of the prediction."""
         return self.predicted / self.measured - 1
 
 
 def check(
     recipe: Recipe, phase: str, policy: Policy, device: torch.device, overrides: tuple[str, ...] = ()
 ) -> Agreement:
-    """One row: the same network and the same batch, predicted and measured."""
+    """Predict and measure the peak of one network and batch."""
     batch = recipe.for_phase(phase).micro_batch
     if device.type == "cuda":
         predicted, measured = (
@@ -90,12 +90,12 @@ def check(
 
 
 def rehearse_on_cpu(recipe: Recipe, phase: str, policy: Policy) -> Activations:
-    """As `rehearse`, along the operators of a CPU: tensors say they are there and hold nothing."""
-    cached_rope_tables.cache_clear()  # neither may a real table be taken, nor a fake one be left for others
+    """Rehearse like `rehearse`, along the operators of a CPU, with fake tensors that have no memory."""
+    cached_rope_tables.cache_clear()  # a real table would not be counted; a fake one must not stay cached
     try:
         model, _ = _setup(recipe, phase, policy, "cpu")
         mode = FakeTensorMode()
-        _forget_numbers(model, mode)
+        _to_fake(model, mode)
         with mode:
             return measure(model, inputs(recipe, phase, recipe.for_phase(phase).micro_batch, "cpu"))
     finally:
@@ -103,9 +103,9 @@ def rehearse_on_cpu(recipe: Recipe, phase: str, policy: Policy) -> Activations:
 
 
 def measured_on_cpu(recipe: Recipe, phase: str, policy: Policy) -> int:
-    """Peak bytes that torch's CPU allocator handed out, by its own records."""
+    """Return the peak bytes of torch's CPU allocator, from its own records."""
     model, arguments = _setup(recipe, phase, policy, "cpu")
-    cached_rope_tables.cache_clear()  # the tables count as activations in a rehearsal, too
+    cached_rope_tables.cache_clear()  # a rehearsal counts the tables as activations, too
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         forward_backward(model, arguments)
     now = peak = 0
@@ -117,7 +117,7 @@ def measured_on_cpu(recipe: Recipe, phase: str, policy: Policy) -> int:
 
 
 def measured_on_gpu(recipe: Recipe, phase: str, policy: Policy, device: torch.device) -> int:
-    """Peak bytes of the caching allocator on top of weights and batch, in the second pass."""
+    """Return the peak bytes of the caching allocator in the second pass, without weights and batch."""
     model, arguments = _setup(recipe, phase, policy, str(device))
     forward_backward(model, arguments)
     torch.cuda.synchronize(device)
@@ -138,8 +138,8 @@ def _setup(recipe: Recipe, phase: str, policy: Policy, device: str) -> tuple[Bac
     return model, inputs(recipe, phase, train.micro_batch, device)
 
 
-def _forget_numbers(model: nn.Module, mode: FakeTensorMode) -> None:
-    """Parameters and buffers become tensors of the mode: of the same kind, without memory."""
+def _to_fake(model: nn.Module, mode: FakeTensorMode) -> None:
+    """Replace parameters and buffers by fake tensors of the mode, which have no memory."""
     for module in model.modules():
         for name, p in list(module.named_parameters(recurse=False)):
             fake = nn.Parameter(mode.from_tensor(p.detach()), requires_grad=p.requires_grad)
@@ -149,14 +149,14 @@ def _forget_numbers(model: nn.Module, mode: FakeTensorMode) -> None:
 
 
 def agreements(device: torch.device) -> Iterator[Agreement]:
-    """All cases under all policies."""
+    """Yield a row for every case and policy."""
     for name, phase, overrides in CASES:
         for policy in POLICIES:
             yield check(load_recipe(name, overrides), phase, policy, device, overrides)
 
 
 def main() -> None:
-    """Print the table; ``--out`` also writes it."""
+    """Print the table; ``--out`` also writes it to a file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, help="JSON file")
     out = parser.parse_args().out

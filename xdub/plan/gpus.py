@@ -1,4 +1,4 @@
-"""GPU types: memory and arithmetic of the data sheets, and the rental price that a plan assumes."""
+"""GPU types: memory and arithmetic from the data sheets, and the rental price that a plan assumes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from xdub.errors import UserError
 
 GIB = 2**30
+"""Bytes of one GiB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,14 +15,15 @@ class Gpu:
     """One type of accelerator."""
 
     name: str
+    """Name that `--gpu` accepts."""
     memory: int
-    """Bytes that a process can allocate at most (what the driver reports, before any reserve)."""
+    """Largest number of bytes that a process can allocate, as the driver reports it before any reserve."""
     tflops: float
-    """Dense bf16 matrix products with fp32 accumulation, 10^12 a second, data sheet (never the sparse figure)."""
+    """Peak of dense bf16 matrix products with fp32 accumulation, 10^12 a second (never the sparse figure)."""
     link: float
-    """Bytes/s that one GPU sends to its neighbours in one direction: NVLink, or PCIe where there is none."""
+    """Bytes/s that one GPU sends to its neighbours in one direction, over NVLink or else PCIe."""
     price: float
-    """ASSUMPTION, not a quotation: US dollars for one hour on demand. `--price` replaces it."""
+    """ASSUMPTION, not a quotation: US dollars for one hour on demand, which `--price` replaces."""
 
 
 def _gpu(name: str, gib: float, tflops: float, link_gb: float, price: float) -> Gpu:
@@ -43,7 +45,7 @@ GPUS = {
         _gpu("rtx-3090", 23.6, 71.0, 32.0, 0.25),
     )
 }
-"""By the name that `--gpu` takes. The GeForce figures are those with fp32 accumulation, as training uses it."""
+"""GPU types by name. The GeForce figures are those with fp32 accumulation, as training uses it."""
 
 _DEVICE_NAMES = (
     (("a100", "40gb"), "a100-40gb"),
@@ -61,7 +63,7 @@ _DEVICE_NAMES = (
 
 
 def known_gpu(name: str | None, *, memory_gb: float | None = None, tflops: float | None = None) -> Gpu:
-    """The GPU of ``--gpu``, or one described by ``memory_gb`` (GiB) and ``tflops``; both replace the table's figures.
+    """Return the GPU of ``--gpu``; ``memory_gb`` (GiB) and ``tflops`` replace the figures of the table, or describe another.
 
     UserError lists the known names.
     """
@@ -83,12 +85,12 @@ def known_gpu(name: str | None, *, memory_gb: float | None = None, tflops: float
 
 
 def gpu_called(device_name: str) -> Gpu | None:
-    """The GPU of ``torch.cuda.get_device_name()``; None for one we have no figures of."""
+    """Return the GPU that ``torch.cuda.get_device_name()`` names; None for one that is not in the table."""
     lowered = device_name.lower()
     return next((GPUS[name] for words, name in _DEVICE_NAMES if all(word in lowered for word in words)), None)
 
 
 def peak_flops(device_name: str) -> float | None:
-    """Dense bf16 peak in FLOP/s of a device by ``torch.cuda.get_device_name()``; None for one we have no figure of."""
+    """Return the dense bf16 peak, FLOP/s, of the device that ``torch.cuda.get_device_name()`` names; else None."""
     gpu = gpu_called(device_name)
     return gpu.tflops * 1e12 if gpu else None

@@ -10,7 +10,7 @@ from xdub.geometry import AUDIO_MARGIN, ROWS_PER_FRAME
 
 @dataclass(frozen=True, kw_only=True)
 class Shapes:
-    """What the backbone sees of one sample: f target and r reference frames of N tokens, T audio rows."""
+    """Sizes of one sample in the backbone: f target and r reference frames of N tokens, and T audio rows."""
 
     frames: int
     """Video frames of the window."""
@@ -37,7 +37,7 @@ class Shapes:
 
 
 def shapes(recipe: Recipe, phase: str) -> Shapes:
-    """Shapes of one sample of a phase."""
+    """Return the sizes of one sample of a phase."""
     window = recipe.phase(phase).window
     geometry = recipe.codec.geometry
     target, side = geometry.latent_frames(window), recipe.video.size // geometry.space
