@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 
 from xdub.bootstrap import bootstrap, stage_names
-from xdub.bootstrap.model_folder import same_bundle, write_bundle
 from xdub.config import PHASES, expert_of, load_recipe
 from xdub.data.shards import ShardWriter
 from xdub.data.testing import make_clip
 from xdub.errors import UserError
+from xdub.model.bundle import same_bundle, write_bundle
 from xdub.train.show.progress import PhaseProgress
 
 

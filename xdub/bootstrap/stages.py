@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xdub.bootstrap.model_folder import same_bundle, write_bundle
 from xdub.config import Recipe, check_weights, inpaints, phase_facts
 from xdub.errors import UserError
 from xdub.files.atomic import write_json
@@ -97,13 +96,15 @@ def bootstrap_stages(
             tracked_in=out,
         )
 
-    def make_bundle(report: Report) -> None:
+    def write_model(report: Report) -> None:
+        from xdub.model.bundle import same_bundle, write_bundle
+
         if not same_bundle(out, out / "bundle", recipe.phase_names):
             write_bundle(out, recipe, out / "bundle")
 
     actions = {name: phase(name) for name in recipe.phase_names} | {
         "pairs": generate_pairs,
-        "bundle": make_bundle,
+        "bundle": write_model,
     }
     titles = TITLES | {name: phase_facts(name).title for name in recipe.phase_names}
     return [Stage(name=name, title=titles[name], run=actions[name]) for name in stage_names(recipe)]
@@ -125,7 +126,7 @@ def _train(
     local: bool,
     report: Report,
 ) -> None:
-    from xdub.model.bundle import bundle_path
+    from xdub.model.bundle import bundle_path, bundle_weights
     from xdub.train.run import train_phase
     from xdub.train.show.progress import PhaseProgress
 
@@ -133,7 +134,7 @@ def _train(
         now.send(report)
 
     if init is not None:
-        init_from = bundle_path(init) / f"{name}.safetensors"
+        init_from = bundle_weights(bundle_path(init), name)
     else:
         # Generator and editor share all weights but the mask's input columns. An expert starts from its base by itself.
         facts = phase_facts(name)
@@ -150,7 +151,7 @@ def _check_inputs(recipe: Recipe, data: Path, init: str | Path | None) -> None:
     """Raise UserError for inputs that a later stage would refuse, before OUT records them."""
     from xdub.data.manifest import read_manifest
     from xdub.data.sample_order import Plan
-    from xdub.model.bundle import bundle_path
+    from xdub.model.bundle import bundle_path, bundle_weights
 
     check_weights(recipe, (*recipe.phase_names, "pairs"))
     manifest = read_manifest(data)
@@ -162,7 +163,7 @@ def _check_inputs(recipe: Recipe, data: Path, init: str | Path | None) -> None:
     if init is None:
         return
     for name in recipe.phase_names:
-        weights = bundle_path(init) / f"{name}.safetensors"
+        weights = bundle_weights(bundle_path(init), name)
         if not weights.is_file():
             raise UserError(f"--init {init}: has no {weights.name}; use tiny or a model folder (RUN/bundle)")
 

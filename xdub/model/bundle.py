@@ -9,19 +9,26 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import yaml
 
-from xdub.config import EXPERTS, SHIPPED_MODEL, Recipe
+from xdub.config import EXPERTS, SHIPPED_MODEL, Recipe, expert_of
 from xdub.errors import UserError
+from xdub.files.atomic import atomic_folder
 from xdub.files.shipped import shipped_weights
 from xdub.model.audio_encoder import AudioEncoder, load_audio_encoder
 from xdub.model.backbone import Backbone
 from xdub.model.build import load_backbone
 from xdub.model.codec import Codec, load_codec
 from xdub.model.lora import load_expert, set_expert
+
+RECIPE = "recipe.yaml"
+"""File of a model folder that holds the whole recipe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +45,45 @@ class Bundle:
 
 
 def bundle_path(name_or_path: str | Path) -> Path:
-    """Folder of a bundle: ``tiny`` is the one in the package."""
+    """Return the folder of a bundle; ``tiny`` is the one in the package."""
     if str(name_or_path) == SHIPPED_MODEL:
         return shipped_weights()
     return Path(name_or_path)
+
+
+def bundle_weights(folder: Path, phase: str) -> Path:
+    """Return the file of a phase's weights in a model folder."""
+    return folder / f"{phase}.safetensors"
+
+
+def exported_weights(run: Path, phase: str) -> Path:
+    """Return the file of the weights that a phase's training exports in a run's folder."""
+    name = "model" if expert_of(phase) is None else "adapter"
+    return run / phase / "export" / f"{name}.safetensors"
+
+
+def write_bundle(run: Path, recipe: Recipe, out: Path, phases: Sequence[str] = ()) -> Path:
+    """Copy the exports of ``phases`` (default: all that the recipe trains) into the model folder ``out``; return it.
+
+    The folder appears at once, complete. UserError if a phase has no export.
+    """
+    with atomic_folder(out) as temporary:
+        for phase in phases or recipe.phase_names:
+            source = exported_weights(run, phase)
+            if not source.is_file():
+                raise UserError(f"{source} is missing: train the phase {phase} first")
+            shutil.copyfile(source, bundle_weights(temporary, phase))
+        (temporary / RECIPE).write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False), "utf-8")
+    return out
+
+
+def same_bundle(run: Path, bundle: Path, phases: Sequence[str]) -> bool:
+    """Return whether the bundle holds the latest exports of the phases."""
+    for phase in phases:
+        copy, source = bundle_weights(bundle, phase), exported_weights(run, phase)
+        if not (copy.is_file() and source.is_file() and copy.read_bytes() == source.read_bytes()):
+            return False
+    return (bundle / RECIPE).is_file()
 
 
 def load_bundle(
@@ -51,26 +93,26 @@ def load_bundle(
     from xdub.config import load_recipe
 
     path = bundle_path(name_or_path)
-    for name in ("recipe.yaml", "editor.safetensors"):
+    for name in (RECIPE, bundle_weights(path, "editor").name):
         if not (path / name).is_file():
             raise UserError(
                 f"{path} is not a model folder: it has no {name}; `xdub bootstrap` writes RUN/bundle"
             )
-    recipe = load_recipe(path / "recipe.yaml")
+    recipe = load_recipe(path / RECIPE)
     codec = load_codec(recipe.codec)
-    editor = load_backbone(recipe, "editor", codec, path / "editor.safetensors")
-    experts = tuple(name for name in EXPERTS if (path / f"{name}.safetensors").is_file())
+    editor = load_backbone(recipe, "editor", codec, bundle_weights(path, "editor"))
+    experts = tuple(name for name in EXPERTS if bundle_weights(path, name).is_file())
     for name in experts:
-        load_expert(editor, name, path / f"{name}.safetensors", recipe.lora)
+        load_expert(editor, name, bundle_weights(path, name), recipe.lora)
     set_expert(editor, None)
-    has_generator = generator and (path / "generator.safetensors").is_file()
+    has_generator = generator and bundle_weights(path, "generator").is_file()
     return Bundle(
         path=path,
         recipe=recipe,
         codec=codec.to(device),
         audio_encoder=load_audio_encoder(recipe.audio),
         editor=editor.to(device),
-        generator=load_backbone(recipe, "generator", codec, path / "generator.safetensors").to(device)
+        generator=load_backbone(recipe, "generator", codec, bundle_weights(path, "generator")).to(device)
         if has_generator
         else None,
         experts=experts,

@@ -63,7 +63,7 @@ _DEVICE_NAMES = (
 
 
 def known_gpu(name: str | None, *, memory_gb: float | None = None, tflops: float | None = None) -> Gpu:
-    """Return the GPU of ``--gpu``; ``memory_gb`` (GiB) and ``tflops`` replace the figures of the table, or describe another.
+    """Return the GPU of ``--gpu``; ``memory_gb`` (GiB) and ``tflops`` replace its figures, or describe another GPU.
 
     UserError lists the known names.
     """
