@@ -1,4 +1,4 @@
-"""A clip survives its row, and a damaged or foreign row says so."""
+"""Clips are encoded as rows and decoded; damaged rows and rows of other versions are errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_round_trip_through_an_arrow_table(pair: bool) -> None:
     assert (back.reference is not None) == pair
 
 
-def test_rows_are_the_same_bytes_every_time() -> None:
+def test_encoding_is_deterministic() -> None:
     assert to_row(make_clip(1)) == to_row(make_clip(1))
 
 

@@ -1,4 +1,4 @@
-"""Real videos to shards: right clips, one end for every input, resumable, one bad file never stops the rest."""
+"""Preparation of videos: correct clips, one result for every input, resumable; a bad file does not stop the others."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def test_a_video_becomes_clips_with_speech_landmarks_and_masks(film, prepared, r
         start = 29 * number
         assert clip.source == f"{film.path.parent.name}/anna.mp4:{start}-{start + 29}"
         assert clip.frames.shape == (29, 64, 64, 3) and not clip.occluder_mask.any()
-        said = film.audio[start * SAMPLES_PER_FRAME :][: len(clip.audio)]
-        assert np.corrcoef(clip.audio, said)[0, 1] > 0.95
+        speech = film.audio[start * SAMPLES_PER_FRAME :][: len(clip.audio)]
+        assert np.corrcoef(clip.audio, speech)[0, 1] > 0.95
         mouth = clip.landmarks[:, 48:68].mean(axis=1)
         assert (mouth > 16).all() and (mouth < 60).all()
         picked = [clip.face_mask[n, int(y), int(x)] for n, (x, y) in enumerate(mouth)]
@@ -68,18 +68,18 @@ def test_a_video_becomes_clips_with_speech_landmarks_and_masks(film, prepared, r
     assert clips[0].speaker == clips[1].speaker
 
 
-def test_crops_show_what_the_picture_shows_there(film, prepared, recipe):
+def test_crops_show_the_picture_inside_their_boxes(film, prepared, recipe):
     from xdub.data.transforms import crop, crop_boxes
 
     clip = next(iter_clips(prepared[0]))
     boxes = crop_boxes(film.landmarks, scale=recipe.video.crop_scale)[:29]
     expected = crop(film.frames[:29], boxes, 64).astype(float)
-    # Boxes follow the tracker's points, not the truth: a px apart at most, after a blur that forgives it.
+    # Boxes follow the tracker's points, which are up to a px from the truth, so compare blurred pictures.
     smooth = [cv2.GaussianBlur(f, (0, 0), 3) for f in (clip.frames[10].astype(float), expected[10])]
     assert np.abs(smooth[0] - smooth[1]).mean() < 8
 
 
-def test_the_ledger_tells_what_became_of_every_frame(prepared, film):
+def test_the_ledger_accounts_for_every_frame(prepared, film):
     rows = Ledger(prepared[0]).rows()
     assert [row.status for row in rows].count("kept") == 2
     rest = [row for row in rows if row.status == "rejected"]
@@ -87,14 +87,14 @@ def test_the_ledger_tells_what_became_of_every_frame(prepared, film):
     assert {row.input for row in rows} == {str(film.path)}
 
 
-def test_running_again_adds_nothing(prepared, film, recipe):
+def test_a_second_run_adds_nothing(prepared, film, recipe):
     out, _ = prepared
     before = read_manifest(out).ids
     assert prepare_videos([film.path], out, recipe, workers=1).clips == 0
     assert read_manifest(out).ids == before
 
 
-def test_bad_files_end_in_the_ledger_and_the_good_one_goes_through(film, recipe, tmp_path):
+def test_bad_files_end_in_the_ledger_and_the_good_one_is_prepared(film, recipe, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "anna.mp4").write_bytes(film.path.read_bytes())
@@ -118,14 +118,14 @@ def test_bad_files_end_in_the_ledger_and_the_good_one_goes_through(film, recipe,
     }
 
 
-def test_if_nothing_comes_out_it_is_an_error_that_says_why(recipe, tmp_path):
+def test_a_run_without_a_clip_is_an_error_with_the_reason(recipe, tmp_path):
     for name in ("a", "b"):
         write_video(tmp_path / f"{name}.mp4", np.zeros((30, 64, 64, 3), np.uint8), audio=np.ones(16000) / 9)
     with pytest.raises(UserError, match="no clip could be made.*no face in any frame"):
         prepare_videos([tmp_path], tmp_path / "ds", recipe, workers=1)
 
 
-def test_a_single_bad_input_leaves_nothing_behind(recipe, tmp_path):
+def test_a_single_bad_input_creates_no_folder(recipe, tmp_path):
     (tmp_path / "x.mp4").write_text("nonsense")
     (tmp_path / "empty").mkdir()
     for source, text in [
@@ -140,21 +140,21 @@ def test_a_single_bad_input_leaves_nothing_behind(recipe, tmp_path):
         find_videos([])
 
 
-def track(known: np.ndarray, side: float = 100.0, cuts: tuple[int, ...] = ()) -> FaceTrack:
-    """A face that stands still: boxes have about ``side`` px."""
-    points = np.zeros((len(known), 68, 2), np.float32)
+def track(has_face: np.ndarray, side: float = 100.0, cuts: tuple[int, ...] = ()) -> FaceTrack:
+    """Build the track of a still face whose boxes have about ``side`` px."""
+    points = np.zeros((len(has_face), 68, 2), np.float32)
     unit = side / 2.75
     corners = {36: (-0.72, 0), 39: (-0.28, 0), 42: (0.28, 0), 45: (0.72, 0), 33: (0, 0.76)}
     for index, (x, y) in corners.items():
         points[:, index] = (200 + x * unit, 200 + y * unit)
-    points[~known] = np.nan
-    starts = np.zeros(len(known), bool)
+    points[~has_face] = np.nan
+    starts = np.zeros(len(has_face), bool)
     starts[list(cuts)] = True
     return FaceTrack(
         landmarks68=points,
         landmarks478=None,
-        detected=known,
-        faces=known.astype(int),
+        detected=has_face,
+        faces=has_face.astype(int),
         cuts=starts,
         height=400,
         width=400,
@@ -162,14 +162,14 @@ def track(known: np.ndarray, side: float = 100.0, cuts: tuple[int, ...] = ()) ->
 
 
 def test_spans_end_at_gaps_and_cuts_and_short_ones_are_dropped(recipe):
-    known = np.ones(120, bool)
-    known[40:45] = False
-    spans = find_spans(track(known, cuts=(80, 110)), recipe)
+    has_face = np.ones(120, bool)
+    has_face[40:45] = False
+    spans = find_spans(track(has_face, cuts=(80, 110)), recipe)
     assert [(s.start, s.end) for s in spans] == [(0, 40), (45, 80), (80, 110)]
     assert all(len(s.boxes) == len(s.landmarks) == s.end - s.start for s in spans)
 
 
-def test_why_a_track_is_rejected(recipe):
+def test_a_rejected_track_names_its_check_and_value(recipe):
     needed = shortest_clip(recipe)
     assert needed == 25
     cases = [
@@ -178,7 +178,7 @@ def test_why_a_track_is_rejected(recipe):
         (track(np.ones(40, bool), cuts=(20,)), "face_frames", 20.0),
         (track(np.ones(40, bool), side=20.0), "face_size", pytest.approx(20.0, abs=1)),
     ]
-    for given, check, value in cases:
+    for case, check, value in cases:
         with pytest.raises(Rejected) as caught:
-            find_spans(given, recipe)
+            find_spans(case, recipe)
         assert (caught.value.check, caught.value.value) == (check, value)

@@ -1,4 +1,4 @@
-"""The quarantine file: each clip once, with its shard and reason, over restarts and torn lines."""
+"""The quarantine file lists each clip once, with its shard and reason, over restarts and torn lines."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_nothing_bad_leaves_no_file(tmp_path: Path) -> None:
+def test_without_bad_rows_there_is_no_file(tmp_path: Path) -> None:
     Quarantine(tmp_path / "quarantine.jsonl").note({}, 3)
     assert not list(tmp_path.iterdir())
 
 
-def test_each_clip_stands_there_once_with_the_step_that_met_it(tmp_path: Path) -> None:
+def test_each_clip_is_listed_once_with_the_first_step_that_read_it(tmp_path: Path) -> None:
     path = tmp_path / "quarantine.jsonl"
     quarantine = Quarantine(path)
     quarantine.note({"a": ROW}, 3)
@@ -35,7 +35,7 @@ def test_each_clip_stands_there_once_with_the_step_that_met_it(tmp_path: Path) -
     }
 
 
-def test_a_torn_last_line_is_cut_and_its_clip_noted_again(tmp_path: Path) -> None:
+def test_a_torn_last_line_is_dropped_and_its_clip_listed_again(tmp_path: Path) -> None:
     path = tmp_path / "quarantine.jsonl"
     Quarantine(path).note({"a": ROW, "b": ROW}, 1)
     path.write_bytes(path.read_bytes()[:-9])

@@ -1,4 +1,4 @@
-"""Data sets on disk: what the manifest names is whole, whoever was killed when."""
+"""Data sets on disk: every shard of the manifest is complete, whenever the writer was killed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_clips_come_back_in_order_and_by_id(dataset: Path) -> None:
         read_clip(dataset, "feed")
 
 
-def test_writing_again_adds_nothing_twice_and_goes_on(dataset: Path) -> None:
+def test_a_second_writer_adds_only_new_clips(dataset: Path) -> None:
     before = read_manifest(dataset)
     with ShardWriter(dataset, rows_per_shard=2) as writer:
         added = [writer.add(make_clip(seed, num_frames=5)) for seed in range(7)]
@@ -64,12 +64,12 @@ def test_a_damaged_shard_is_named(dataset: Path, damage: str) -> None:
         path.write_bytes(data[:-10])
     elif damage == "changed":
         path.write_bytes(data[:50] + bytes([data[50] ^ 1]) + data[51:])
-    said = {"truncated": "truncated", "missing": "is missing", "changed": "sha256 differs"}[damage]
-    with pytest.raises(UserError, match=f"shard-00001.parquet: .*{said}"):
+    message = {"truncated": "truncated", "missing": "is missing", "changed": "sha256 differs"}[damage]
+    with pytest.raises(UserError, match=f"shard-00001.parquet: .*{message}"):
         read_manifest(dataset, verify=True)
 
 
-def test_a_shard_that_is_no_parquet_is_named_when_it_is_read(dataset: Path) -> None:
+def test_a_shard_of_another_format_is_named_when_it_is_read(dataset: Path) -> None:
     path = dataset / "shard-00001.parquet"
     manifest = read_manifest(dataset)
     path.write_bytes(b"x" * path.stat().st_size)
@@ -98,17 +98,17 @@ def test_a_shard_cannot_be_a_link_to_elsewhere(dataset: Path, tmp_path: Path) ->
         read_manifest(dataset)
 
 
-def test_bad_manifests_are_one_clear_line(dataset: Path, tmp_path: Path) -> None:
+def test_bad_manifests_are_user_errors(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a data set"):
         read_manifest(tmp_path)
     raw = json.loads((dataset / "manifest.json").read_text())
-    for change, said in (
+    for change, message in (
         ({"schema_version": 99}, "schema_version 99"),
         ({"kind": "cats"}, "kind 'cats'"),
         ({"ids": []}, "5 rows in shards but 0 ids"),
     ):
         (dataset / "manifest.json").write_text(json.dumps(raw | change))
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             read_manifest(dataset)
     (dataset / "manifest.json").write_text("{")
     with pytest.raises(UserError, match="damaged"):
@@ -127,7 +127,7 @@ def test_pairs_clips_and_recipes_do_not_mix(dataset: Path, tmp_path: Path) -> No
     ShardWriter(tmp_path / "r", recipe={"size": 1})
 
 
-def test_shards_finished_after_the_last_manifest_are_adopted(dataset: Path) -> None:
+def test_complete_shards_without_a_manifest_entry_are_added(dataset: Path) -> None:
     old = (dataset / "manifest.json").read_text()
     with ShardWriter(dataset, rows_per_shard=2) as writer:
         writer.add(make_clip(7, num_frames=5))

@@ -1,4 +1,4 @@
-"""The crop carries no lip motion, and goes out of the picture and back in at the same place."""
+"""The crop carries no lip motion, and its paste is the inverse of its cut."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from xdub.data import transforms
 from xdub.errors import UserError
 
 
-def face(num_frames: int = 12, eye: float = 60.0, at: tuple[float, float] = (200.0, 150.0)) -> np.ndarray:
-    """Schematic 68 points [F,68,2] with adult proportions, as far as the tests look."""
-    points = np.tile(np.asarray(at, np.float32), (num_frames, 68, 1))
+def face(
+    num_frames: int = 12, eye: float = 60.0, position: tuple[float, float] = (200.0, 150.0)
+) -> np.ndarray:
+    """Return schematic points [F,68,2] with the proportions of an adult."""
+    points = np.tile(np.asarray(position, np.float32), (num_frames, 68, 1))
     ring = np.linspace(0, np.pi, 17)
     points[:, :17] += np.stack([-1.1 * np.cos(ring), 1.85 * np.sin(ring)], 1) * eye
     for low, high, centre in ((36, 42, -0.5), (42, 48, 0.5)):
@@ -28,7 +30,7 @@ def face(num_frames: int = 12, eye: float = 60.0, at: tuple[float, float] = (200
 
 
 def smooth_picture(height: int, width: int) -> np.ndarray:
-    """Detail that survives resampling: waves of 20 px and more, another phase in each channel."""
+    """Return a picture that survives resampling: waves of 20 px and more, another phase in each channel."""
     y, x = np.mgrid[:height, :width]
     channels = [np.sin(x / 5 + c) * np.cos(y / 7 - c) for c in range(3)]
     return np.rint(127.5 + 100 * np.stack(channels, -1)).astype(np.uint8)
@@ -63,7 +65,7 @@ def test_boxes_follow_the_face_and_smooth_its_jitter() -> None:
     assert np.abs(still[20:80, 0] - still[20:80].mean(0)[0] - (drift[20:80, 0, 0] - 40)).max() < 0.5
 
 
-def test_missing_frames_are_bridged_and_a_clip_without_a_face_is_refused() -> None:
+def test_missing_frames_are_interpolated_and_a_clip_without_a_face_is_refused() -> None:
     landmarks = face(20)
     gap = landmarks.copy()
     gap[5:9] = np.nan
@@ -84,7 +86,8 @@ def test_scale_widens_the_box_and_keeps_its_centre() -> None:
     side=st.floats(40, 120),
     size=st.sampled_from([40, 64, 96, 160]),
 )
-@example(cx=70.0, cy=70.2, side=40.4, size=40)  # its edge is a whole number in double precision alone
+# The edge of this box is a whole number in double precision only.
+@example(cx=70.0, cy=70.2, side=40.4, size=40)
 def test_paste_undoes_crop_within_resampling(cx: float, cy: float, side: float, size: int) -> None:
     picture = smooth_picture(200, 200)
     box = np.array([cx, cy, side], np.float32)
@@ -93,7 +96,8 @@ def test_paste_undoes_crop_within_resampling(cx: float, cy: float, side: float, 
     back = transforms.paste(picture, small[0], box, alpha)
     inner = tuple(slice(int(c - side / 2) + 3, int(c + side / 2) - 3) for c in (cy, cx))
     error = np.abs(back[inner].astype(float) - picture[inner])
-    blur = max(1.0, side / size)  # averaging over `blur` px loses some contrast of the finest wave
+    # An average over `blur` px loses some contrast of the finest wave.
+    blur = max(1.0, side / size)
     assert error.mean() < 4 * blur**2
     half_pixel = np.abs(np.diff(picture[inner].astype(float), axis=1)).mean() / 2
     assert error.mean() < half_pixel, "worse than a shift by half a pixel"
@@ -102,7 +106,8 @@ def test_paste_undoes_crop_within_resampling(cx: float, cy: float, side: float, 
         np.floor(box[:2] - box[2] / 2).astype(int),
         np.floor(box[:2] + box[2] / 2).astype(int),
     )
-    outside[top : bottom + 1, left : right + 1] = False  # of the box in single precision, as `paste` has it
+    # `paste` uses the box in single precision.
+    outside[top : bottom + 1, left : right + 1] = False
     np.testing.assert_array_equal(back[outside], picture[outside])
 
 

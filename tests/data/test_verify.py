@@ -1,4 +1,4 @@
-"""Shards are hashed once on a machine, again when they changed, and rot is seen at any read."""
+"""Shards are hashed once per machine and again after a change; every read detects damaged pages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def dataset(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that are hashed; the cache is a new one, and files settle at once."""
+    """List the names of hashed files; the cache is empty, and results are stored for files of any age."""
     names: list[str] = []
     honest = manifest_module.file_sha256
     monkeypatch.setattr(manifest_module, "file_sha256", lambda path: names.append(path.name) or honest(path))
@@ -41,39 +41,40 @@ def check(folder: Path, number: int = 0) -> None:
     verify_shard(manifest.path(number), manifest.shards[number])
 
 
-def flip(path: Path, at: int) -> None:
+def flip(path: Path, offset: int) -> None:
+    """Change one bit of a file."""
     with path.open("r+b") as file:
-        file.seek(at)
+        file.seek(offset)
         byte = file.read(1)[0]
-        file.seek(at)
+        file.seek(offset)
         file.write(bytes([byte ^ 1]))
 
 
-def test_a_shard_is_hashed_once_on_a_machine(dataset: Path, hashed: list[str]) -> None:
+def test_a_shard_is_hashed_once_per_machine(dataset: Path, hashed: list[str]) -> None:
     for _ in range(3):
         check(dataset, 0)
         check(dataset, 1)
     assert hashed == ["shard-00000.parquet", "shard-00001.parquet"]
 
 
-@pytest.mark.parametrize("how", ["in place", "with its old time", "another file"])
-def test_a_shard_that_changed_is_not_trusted(dataset: Path, how: str) -> None:
+@pytest.mark.parametrize("change", ["in place", "with its old time", "another file"])
+def test_a_changed_shard_is_hashed_again(dataset: Path, change: str) -> None:
     check(dataset)
     path = dataset / "shard-00000.parquet"
     times = path.stat().st_atime_ns, path.stat().st_mtime_ns
-    if how == "another file":
+    if change == "another file":
         data = path.read_bytes()
         path.unlink()
         path.write_bytes(data)
     flip(path, 100)
-    if how != "in place":
+    if change != "in place":
         os.utime(path, ns=times)
     for _ in range(2):
         with pytest.raises(UserError, match="shard-00000.parquet: sha256 differs from the manifest"):
             check(dataset)
 
 
-def test_a_new_manifest_is_not_answered_from_memory(dataset: Path) -> None:
+def test_a_new_manifest_is_checked_again(dataset: Path) -> None:
     check(dataset)
     raw = json.loads((dataset / "manifest.json").read_text())
     raw["shards"][0]["sha256"] = "0" * 64
@@ -82,7 +83,7 @@ def test_a_new_manifest_is_not_answered_from_memory(dataset: Path) -> None:
         check(dataset)
 
 
-def test_a_file_written_this_moment_is_not_remembered(
+def test_the_result_of_a_new_file_is_not_stored(
     dataset: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verify, "SETTLED_SECONDS", 1000.0)
@@ -91,19 +92,19 @@ def test_a_file_written_this_moment_is_not_remembered(
     assert len(hashed) == 2
 
 
-@pytest.mark.parametrize("left", ["", '{"bytes": 1', "null"])
-def test_a_torn_memory_means_hashing_again(
-    dataset: Path, hashed: list[str], left: str, tmp_path: Path
+@pytest.mark.parametrize("content", ["", '{"bytes": 1', "null"])
+def test_an_incomplete_result_is_ignored(
+    dataset: Path, hashed: list[str], content: str, tmp_path: Path
 ) -> None:
     check(dataset)
     (record,) = (tmp_path / "cache/xdub/shards").iterdir()
-    record.write_text(left)
+    record.write_text(content)
     check(dataset)
     check(dataset)
     assert len(hashed) == 2
 
 
-def test_without_a_cache_folder_it_hashes_every_time(
+def test_without_a_cache_folder_every_check_hashes(
     dataset: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
@@ -112,7 +113,7 @@ def test_without_a_cache_folder_it_hashes_every_time(
     assert len(hashed) == 2
 
 
-def test_of_many_who_open_a_shard_at_once_one_hashes(dataset: Path, hashed: list[str]) -> None:
+def test_concurrent_checks_of_a_shard_hash_it_once(dataset: Path, hashed: list[str]) -> None:
     threads = [threading.Thread(target=check, args=(dataset,)) for _ in range(8)]
     for thread in threads:
         thread.start()
@@ -121,7 +122,9 @@ def test_of_many_who_open_a_shard_at_once_one_hashes(dataset: Path, hashed: list
     assert hashed == ["shard-00000.parquet"]
 
 
-def test_a_reader_hashes_a_wrong_shard_once_and_refuses_every_row(dataset: Path, hashed: list[str]) -> None:
+def test_a_reader_hashes_a_wrong_shard_once_and_refuses_all_its_rows(
+    dataset: Path, hashed: list[str]
+) -> None:
     flip(dataset / "shard-00000.parquet", 100)
     reader = ShardReader(read_manifest(dataset), verify=True)
     for index in (0, 1, 0):
@@ -131,8 +134,8 @@ def test_a_reader_hashes_a_wrong_shard_once_and_refuses_every_row(dataset: Path,
     assert hashed == ["shard-00000.parquet", "shard-00001.parquet"]
 
 
-def test_rot_after_verification_is_caught_by_the_page_it_is_in(dataset: Path) -> None:
-    """In the first row's largest column, whose bytes Parquet alone would hand out as they are."""
+def test_later_damage_is_detected_by_the_checksum_of_its_page(dataset: Path) -> None:
+    """The damaged column is the first row's largest, whose bytes Parquet would otherwise return unchecked."""
     manifest = read_manifest(dataset)
     path = manifest.path(0)
     import pyarrow.parquet as pq
@@ -141,10 +144,11 @@ def test_rot_after_verification_is_caught_by_the_page_it_is_in(dataset: Path) ->
     columns = [metadata.row_group(0).column(i) for i in range(metadata.num_columns)]
     column = max(columns, key=lambda column: column.total_compressed_size)
     start = column.dictionary_page_offset or column.data_page_offset
-    for at in range(start + 100, start + column.total_compressed_size - 100, 997):  # within the page
-        flip(path, at)
+    # All offsets lie within the page.
+    for offset in range(start + 100, start + column.total_compressed_size - 100, 997):
+        flip(path, offset)
         reader = ShardReader(manifest)
         with pytest.raises(UserError, match="shard-00000.parquet, row 0: cannot be read .*(?i:crc|checksum)"):
             reader.row(0)
-        assert reader.clip(1).num_frames == 5, "its neighbour is unhurt"
-        flip(path, at)
+        assert reader.clip(1).num_frames == 5, "its neighbour is readable"
+        flip(path, offset)

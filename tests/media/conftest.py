@@ -1,4 +1,4 @@
-"""Tiny media files made on the spot."""
+"""Small media files, encoded by the tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from xdub.media import read_video
 
 @contextmanager
 def own_scheduling() -> Iterator[None]:
-    """SVT-AV1's encoder makes the whole process real-time when it runs as root; afterwards it is what it was."""
+    """Restore the scheduling afterwards, because SVT-AV1's encoder makes a process of root real-time."""
     policy, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
     try:
         yield
@@ -33,7 +33,7 @@ class MediaFiles:
 
     @staticmethod
     def ramp(n: int, width: int = 64, height: int = 48) -> np.ndarray:
-        """Frame whose grey level tells its number (mod 36); a black left third shows orientation."""
+        """Return a frame whose grey level encodes its number (mod 36); a black left third shows orientation."""
         frame = np.full((height, width, 3), 6 * (n % 36) + 20, np.uint8)
         frame[:, : width // 3] = 0
         return frame
@@ -49,16 +49,16 @@ class MediaFiles:
         return round((float(patch.mean()) - 20) / 6)
 
     def numbers(self, path: Path, **options) -> list[int]:
-        """Which frames ``read_video`` yields, in order."""
+        """Return the numbers of the frames that ``read_video`` yields, in order."""
         return [self.number(frame) for frame in read_video(path, **options)]
 
     @staticmethod
     def tone(seconds: float, rate: int, hertz: float = 200.0) -> np.ndarray:
-        """Sine of amplitude 0.5, float32."""
+        """Return a sine of amplitude 0.5, float32."""
         return (0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
 
     def wav(self, name: str, samples: np.ndarray, rate: int) -> Path:
-        """int16 or float32 samples [N] or [N, channels]."""
+        """Write int16 or float32 samples [N] or [N, channels]."""
         from scipy.io import wavfile
 
         wavfile.write(self.folder / name, rate, samples)
@@ -78,7 +78,7 @@ class MediaFiles:
         audio_delay: float = 0.0,
         fps: int = 25,
     ) -> Path:
-        """Ramps shown at ``times`` (seconds; 25 frames by default)."""
+        """Write ramps shown at ``times`` (seconds; 25 frames by default)."""
         path = self.folder / name
         times = [n / fps for n in range(25)] if times is None else times
         with own_scheduling(), av.open(str(path), "w") as container:

@@ -1,4 +1,4 @@
-"""Sound: any file to mono float at one rate, in step with the picture."""
+"""Sound: any file is read as mono float at one rate, aligned with the picture."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_any_number_of_channels_is_averaged(media, tmp_path, channels):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_samples_that_are_no_numbers_are_refused(media, tmp_path, value):
+def test_samples_that_are_nan_or_infinite_are_refused(media, tmp_path, value):
     samples = media.tone(0.5, 16000)
     samples[100] = value
     with pytest.raises(UserError, match="a.wav: its sound holds samples that are not numbers"):
@@ -79,7 +79,7 @@ def test_picture_that_starts_late_cuts_the_sound_before_it(media):
     assert abs(onset - 3200) < 80
 
 
-def test_a_video_without_sound_is_told_apart_from_empty_sound(media, tmp_path):
+def test_a_video_without_sound_and_empty_sound_have_errors_of_their_own(media, tmp_path):
     with pytest.raises(UserError, match="no audio stream"):
         read_audio(media.video())
     with pytest.raises(UserError, match=r"zero length|empty|not a readable"):

@@ -1,4 +1,4 @@
-"""Reading video: constant rate, upright, right colours, honest about broken files."""
+"""Video is read at a constant rate, upright, with correct colours; broken files are errors."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_rotation_is_undone(media, rotation):
     assert np.abs(frame.astype(int) - expected).mean() < 4
 
 
-def test_odd_sizes_survive(media):
+def test_odd_sizes_are_read_unchanged(media):
     frame = next(read_video(media.video(size=(63, 47), pix_fmt="yuv444p")))
     assert frame.shape == (47, 63, 3) and frame.flags.c_contiguous
 
@@ -93,7 +93,7 @@ def test_non_square_pixels_are_widened(media, tmp_path):
     assert (probe(path).width, probe(path).height) == (128, 48)
 
 
-def test_probe_tells_the_facts(media):
+def test_probe_returns_the_facts_of_a_file(media):
     info = probe(media.video(audio=np.zeros(8000), times=[n / 30 for n in range(30)], fps=30))
     assert (info.width, info.height, info.frames, info.codec) == (64, 48, 30, "h264")
     assert info.fps == pytest.approx(30, abs=0.1) and info.duration == pytest.approx(1.0, abs=0.01)
@@ -110,7 +110,7 @@ def test_memory_stays_bounded_over_a_long_video(media):
     assert peak < 8 * 320 * 240 * 3
 
 
-# --- what users get wrong: one clear line each ---
+# --- mistakes of users: each is an error of one line ---
 
 
 def message(action) -> str:

@@ -40,7 +40,7 @@ def test_count_and_duration_are_those_of_the_frames_whatever_the_sound(media, tm
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".m4v", ".mkv"])
-def test_every_offered_type_is_written_without_a_word(media, tmp_path, suffix, caplog):
+def test_every_offered_type_is_written_without_a_warning(media, tmp_path, suffix, caplog):
     assert write_video(tmp_path / f"v{suffix}", media.ramps(2)) == 2
     assert not caplog.records
 
@@ -58,7 +58,7 @@ def test_odd_sizes_grow_by_one_repeated_pixel(tmp_path):
     assert got.shape == (3, 48, 32, 3)
 
 
-def test_colours_come_back(tmp_path):
+def test_colours_survive_writing_and_reading(tmp_path):
     patches = np.zeros((48, 64, 3), np.uint8)
     patches[:24, :32], patches[:24, 32:] = (200, 40, 40), (40, 180, 60)
     patches[24:, :32], patches[24:, 32:] = (50, 60, 210), (128, 128, 128)
@@ -68,7 +68,7 @@ def test_colours_come_back(tmp_path):
         assert np.abs(got[y, x] - patches[y, x]).max() <= 3
 
 
-def test_a_failing_source_leaves_nothing_behind_and_the_old_file_alone(media, tmp_path):
+def test_a_failing_source_leaves_the_old_file_and_no_other(media, tmp_path):
     path = tmp_path / "o.mp4"
     path.write_bytes(b"old")
 
@@ -101,7 +101,7 @@ def test_no_frames_is_an_error(tmp_path):
         write_video(tmp_path / "o.mp4", [])
 
 
-def test_a_full_disk_is_one_clear_line(media, tmp_path):
+def test_a_full_disk_is_a_user_error(media, tmp_path):
     def full():
         yield media.ramp(0)
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -112,7 +112,7 @@ def test_a_full_disk_is_one_clear_line(media, tmp_path):
 
 
 def leave_garbage(seed: int) -> None:
-    """Fills and frees memory of the sizes that encoders ask for."""
+    """Fill and free memory of the sizes that encoders allocate."""
     rng = np.random.default_rng(seed)
     for width in rng.integers(16, 128, 20):
         picture = rng.integers(0, 255, (96, int(width), 3), dtype=np.uint8)
@@ -130,7 +130,7 @@ def test_clip_bytes_are_deterministic_and_nearly_lossless():
     clip = np.stack([cv2.resize(image, (81, 80), interpolation=cv2.INTER_CUBIC) for image in rolled])
     clip = clip.clip(0, 255).astype(np.uint8)
     data = encode_clip_bytes(clip)
-    for seed in range(4):  # whatever the memory held before
+    for seed in range(4):
         leave_garbage(seed)
         assert encode_clip_bytes(clip) == data
     got = decode_clip_bytes(data)

@@ -1,4 +1,4 @@
-"""The factory as a whole: every input once, and the same pairs however often it is killed."""
+"""A pair run: every input is processed once, and a run that is killed at any time ends with the same pairs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _build(models: tuple[Path, Recipe], data: Path, out: Path, **options) -> Pai
 
 
 def _content(out: Path) -> dict[str, str]:
-    """Shard hashes, and ids in order."""
+    """Return the shards' hashes, and the ids in order."""
     manifest = read_manifest(out, verify=True)
     return {shard.file: shard.sha256 for shard in manifest.shards} | {"ids": " ".join(manifest.ids)}
 
@@ -56,24 +56,23 @@ def test_every_clip_has_one_row_in_the_ledger_and_every_kept_one_a_pair(undistur
     assert all("speech=" in row.message for row in rows)
 
 
-def test_a_pair_is_its_clip_with_a_reference_that_differs_in_the_face_alone(undisturbed, data) -> None:
+def test_a_pair_is_its_clip_with_a_reference_that_differs_in_the_face_only(undisturbed, data) -> None:
     out, _ = undisturbed
     clips = {clip.clip_id: clip for clip in iter_clips(data)}
-    made = {row.clip_id: row.input.split("+")[0] for row in Ledger(out).rows()}
+    clip_of = {row.clip_id: row.input.split("+")[0] for row in Ledger(out).rows()}
     relit = 0
     for pair in iter_clips(out):
-        clip = clips[made[pair.clip_id]]
+        clip = clips[clip_of[pair.clip_id]]
         np.testing.assert_array_equal(pair.audio, clip.audio)
         np.testing.assert_array_equal(pair.face_mask, clip.face_mask)
         assert pair.num_frames == clip.num_frames
         relit += "relit" in pair.scores
         if "relit" not in pair.scores:
-            assert (
-                np.abs(pair.frames.astype(int) - clip.frames).mean() < 3
-            )  # stored twice by a near lossless codec
+            # The frames went twice through a nearly lossless codec.
+            assert np.abs(pair.frames.astype(int) - clip.frames).mean() < 3
         if "pair:twin" not in pair.source:
-            apart = np.abs(pair.frames.astype(int) - pair.reference).mean(-1)
-            assert apart[~clip.visible_mask].mean() < 3 < apart[clip.visible_mask].mean()
+            change = np.abs(pair.frames.astype(int) - pair.reference).mean(-1)
+            assert change[~clip.visible_mask].mean() < 3 < change[clip.visible_mask].mean()
         assert {"mouth_distance", "identity", "outside"} <= pair.scores.keys()
         joined = pair.num_frames > 25 and "pair:twin" not in pair.source
         assert ("seam" in pair.scores) == joined
@@ -95,27 +94,25 @@ def test_the_ledger_holds_the_scores_of_kept_and_rejected_pairs_alike(
     assert all(row.scores["mouth_distance"] == row.value and "identity" in row.scores for row in rows)
 
 
-def test_running_again_adds_nothing_and_draws_nothing(undisturbed, models, data) -> None:
+def test_a_second_run_adds_nothing_and_draws_nothing(undisturbed, models, data) -> None:
     out, report = undisturbed
     before, drawn = _content(out), (out / "filters.png").stat().st_mtime_ns
-    seen = []
-    again = _build(models, data, out, on_progress=lambda *state: seen.append(state))
+    reports = []
+    second = _build(models, data, out, on_progress=lambda *state: reports.append(state))
     assert _content(out) == before and (out / "filters.png").stat().st_mtime_ns == drawn
-    assert again.counts == report.counts
-    assert seen[0][0] == seen[0][1] == report.inputs and again.steps == {}
+    assert second.counts == report.counts
+    assert reports[0][0] == reports[0][1] == report.inputs and second.steps == {}
 
 
-def test_pairs_that_were_imported_into_the_folder_are_not_counted(
-    undisturbed, models, data, tmp_path
-) -> None:
-    """Neither at the end nor on the way, and their failures do not stop the run."""
+def test_imported_pairs_in_the_folder_are_not_counted(undisturbed, models, data, tmp_path) -> None:
+    """Imported pairs count neither during the run nor at its end, and their failures do not stop it."""
     _, report = undisturbed
     with Ledger(tmp_path) as ledger:
         for n, status in enumerate(["kept", "kept", "rejected", *["failed"] * 9]):
             ledger.add(LedgerRow(input=f"unreal/scene-{n}", clip_id=str(n), status=status, seconds=1e6))
     journal: list[str] = []
-    made = _build(models, data, tmp_path, on_progress=lambda done, total, text: journal.append(text))
-    assert made.counts == report.counts and made.inputs == report.inputs
+    second = _build(models, data, tmp_path, on_progress=lambda done, total, text: journal.append(text))
+    assert second.counts == report.counts and second.inputs == report.inputs
     assert journal[0].startswith("0 kept, 0 rejected, 0 failed")
     assert journal[-1].startswith(str(report.counts))
     assert len(Ledger(tmp_path).rows()) == report.inputs + 12
@@ -126,18 +123,16 @@ class _Stop(Exception):
 
 
 @pytest.mark.parametrize("after", [0, 1, 2])
-def test_a_run_that_breaks_off_continues_to_the_same_pairs(
-    undisturbed, models, data, tmp_path, after
-) -> None:
+def test_an_interrupted_run_continues_to_the_same_pairs(undisturbed, models, data, tmp_path, after) -> None:
     calls = []
 
-    def break_off(*state) -> None:
+    def interrupt(*state) -> None:
         calls.append(state)
         if len(calls) == after + 1:
             raise _Stop
 
     with pytest.raises(_Stop):
-        _build(models, data, tmp_path, on_progress=break_off)
+        _build(models, data, tmp_path, on_progress=interrupt)
     _build(models, data, tmp_path)
     assert _content(tmp_path) == _content(undisturbed[0])
     facts = [
@@ -147,9 +142,7 @@ def test_a_run_that_breaks_off_continues_to_the_same_pairs(
     assert facts[0] == facts[1]
 
 
-def test_a_ledger_that_is_lost_is_made_again_without_a_pair_twice(
-    undisturbed, models, data, tmp_path
-) -> None:
+def test_a_lost_ledger_is_rebuilt_without_duplicate_pairs(undisturbed, models, data, tmp_path) -> None:
     _build(models, data, tmp_path)
     before = _content(tmp_path)
     (tmp_path / "ledger.parquet").unlink()
@@ -166,23 +159,22 @@ from xdub.model.bundle import bundle_path
 from xdub.pairs.build import build_pairs
 from xdub.pairs.testing import plain_judges
 folder, data, out, local = sys.argv[1:]
-def tell(done, total, text=""):
+def report(done, total, text=""):
     print(done, flush=True)
 build_pairs(load_recipe(Path(folder) / "recipe.yaml"), folder, data, out, workers=2, judges=plain_judges(),
-            local=local == "local", on_progress=tell)
+            local=local == "local", on_progress=report)
 """
 
 
-def test_a_driver_killed_at_any_moment_leaves_nothing_half_written(
-    undisturbed, models, data, tmp_path
-) -> None:
+def test_a_driver_killed_at_any_moment_leaves_no_partial_file(undisturbed, models, data, tmp_path) -> None:
     arguments = [sys.executable, "-c", KILLED, str(models[0]), str(data), str(tmp_path), "local"]
     process = subprocess.Popen(
         arguments, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if int(line) >= 2:  # a unit is committed, the next one under way
+        # One unit is committed and the next one is running.
+        if int(line) >= 2:
             break
     time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
@@ -193,7 +185,7 @@ def test_a_driver_killed_at_any_moment_leaves_nothing_half_written(
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_a_damaged_clip_fails_alone_and_too_many_end_the_run(models, tmp_path) -> None:
+def test_a_damaged_clip_fails_alone_and_too_many_failures_end_the_run(models, tmp_path) -> None:
     import pyarrow.parquet as pq
 
     data = tmp_path / "data"
@@ -223,18 +215,19 @@ def test_a_damaged_clip_fails_alone_and_too_many_end_the_run(models, tmp_path) -
         _build(models, data, tmp_path / "many")
 
 
-def test_tiny_names_the_shipped_generator_wherever_the_run_is_started(tmp_path, monkeypatch) -> None:
+def test_tiny_names_the_shipped_generator_in_any_working_directory(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "tiny").mkdir()  # a folder of that name is another matter: ./tiny
+    # A folder of that name is given as ./tiny.
+    (tmp_path / "tiny").mkdir()
     with ShardWriter(tmp_path / "clips") as writer:
         writer.add(make_clip(0, num_frames=25, size=64))
-    made = build_pairs(load_recipe("tiny"), "tiny", "clips", "out", local=True, judges=plain_judges())
-    assert (made.inputs, made.counts["failed"]) == (1, 0)
-    noted = read_manifest("out").recipe["generator"]
-    assert noted == file_sha256(bundle_path("tiny") / "generator.safetensors")
+    report = build_pairs(load_recipe("tiny"), "tiny", "clips", "out", local=True, judges=plain_judges())
+    assert (report.inputs, report.counts["failed"]) == (1, 0)
+    digest = read_manifest("out").recipe["generator"]
+    assert digest == file_sha256(bundle_path("tiny") / "generator.safetensors")
 
 
-def test_bad_input_is_one_clear_line(models, data, undisturbed, tmp_path) -> None:
+def test_bad_input_is_a_user_error_of_one_line(models, data, undisturbed, tmp_path) -> None:
     folder, recipe = models
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken.safetensors").write_bytes(b"no tensors")

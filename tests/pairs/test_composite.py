@@ -1,4 +1,4 @@
-"""V' is V but for the face, and the light on both is one."""
+"""V' differs from V in the face only, and both get the same light."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ def test_outside_of_the_face_and_on_occluders_nothing_changes(seed: int, sigma: 
     np.testing.assert_array_equal(out[kept], clip.frames[kept])
 
 
-def test_deep_in_the_face_it_is_the_generated_picture() -> None:
+def test_the_inner_face_is_the_generated_picture() -> None:
     mask = np.zeros((1, 40, 40), bool)
     mask[:, 5:35, 5:35] = True
     original, generated = np.full((1, 40, 40, 3), 50, np.uint8), np.full((1, 40, 40, 3), 200.0, np.float32)
     out = composite(original, generated, mask, np.zeros_like(mask), 2.0)
     assert (out[0, 15:25, 15:25] == 200).all()
     rim = out[0, 20, 4:14, 0].astype(int)
-    assert (np.diff(rim) >= 0).all() and np.diff(rim).max() < 60  # no edge
+    # The rim has no edge.
+    assert (np.diff(rim) >= 0).all() and np.diff(rim).max() < 60
 
 
 def test_a_composite_with_itself_is_itself() -> None:

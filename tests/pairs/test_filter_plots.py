@@ -1,4 +1,4 @@
-"""What the filters saw is drawn from the ledger, whatever is in it."""
+"""The filters' picture is drawn from any ledger."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def _bars(axes) -> dict[str, int]:
 
 
 def test_every_row_is_in_the_counts_and_every_score_in_a_histogram() -> None:
-    identity, mouth, ends = filter_figure(ROWS, RECIPE).axes
+    identity, mouth, results = filter_figure(ROWS, RECIPE).axes
     for axes in (identity, mouth):
         assert sum(bar.get_height() for bar in axes.patches) == 7
-    assert _bars(ends) == {"kept": 4, "identity": 3, "black": 1, "mouth_distance": 1, "failed": 1}
+    assert _bars(results) == {"kept": 4, "identity": 3, "black": 1, "mouth_distance": 1, "failed": 1}
 
 
-def test_thresholds_stand_in_the_picture_as_lines_with_their_numbers() -> None:
+def test_thresholds_are_lines_with_their_numbers() -> None:
     for axes, threshold in zip(filter_figure(ROWS, RECIPE).axes, (0.9, 0.6), strict=False):
         assert threshold in {float(line.get_xdata()[0]) for line in axes.lines}
         assert f"threshold {threshold}" in [text.get_text() for text in axes.get_legend().get_texts()]
@@ -53,8 +53,8 @@ def test_thresholds_stand_in_the_picture_as_lines_with_their_numbers() -> None:
         assert low < threshold < high
 
 
-@pytest.mark.parametrize("rows", [[], ROWS[-1:], ROWS[:1], ROWS], ids=["nothing", "a failure", "one", "all"])
-def test_any_ledger_can_be_drawn_and_again(tmp_path: Path, rows: list[LedgerRow]) -> None:
+@pytest.mark.parametrize("rows", [[], ROWS[-1:], ROWS[:1], ROWS], ids=["empty", "a failure", "one", "all"])
+def test_any_ledger_can_be_drawn_twice(tmp_path: Path, rows: list[LedgerRow]) -> None:
     with Ledger(tmp_path) as ledger:
         for row in rows:
             ledger.add(row)

@@ -1,4 +1,4 @@
-"""The filters against truth: rendered speakers, their twins, and everything a pair must not be."""
+"""The filters on rendered speakers, their twins, and every kind of bad pair."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from xdub.pairs.judges import Judges, load_judges
 from xdub.render import RenderedPair, make_clips
 
 SAME_PERSON = 0.95
-"""For dlib's network on rendered heads: twins reach 0.98, other people 0.94."""
+"""Threshold for dlib's network on rendered heads: twins reach 0.98, other people 0.94."""
 
 
 @pytest.fixture(scope="module")
 def speakers() -> list[RenderedPair]:
-    """Two people without anything before their faces, a second each."""
-    found = []
+    """Two people without occluders, a second each."""
+    pairs = []
     for pair in make_clips(3, range(4, 40, 4), size=80, frames=25, full_size=192):
         if not pair.clip.occluder_mask.any():
-            found.append(pair)
-        if len(found) == 2:
+            pairs.append(pair)
+        if len(pairs) == 2:
             break
-    return found
+    return pairs
 
 
 @pytest.fixture(scope="module", params=["landmarks", "readout"])
@@ -40,9 +40,9 @@ def judges(instrument: str) -> Judges:
 
 @pytest.fixture()
 def failed(speakers, judges, instrument):
-    """Name of the check that rejects V' as a partner of the first speaker's clip; None if it is kept."""
+    """Function that returns the check that rejects V' for the first speaker's clip, None for a kept pair."""
 
-    def ask(reference: np.ndarray, clip: Clip = speakers[0].clip) -> str | None:
+    def first_failure(reference: np.ndarray, clip: Clip = speakers[0].clip) -> str | None:
         verdict, scores = judge(
             clip,
             np.ascontiguousarray(reference),
@@ -54,10 +54,10 @@ def failed(speakers, judges, instrument):
         assert all(np.isfinite(value) for value in scores.values())
         return None if verdict.failed is None else verdict.failed.name
 
-    return ask
+    return first_failure
 
 
-def test_a_twin_passes_for_each_way_to_compare_mouths(speakers, failed) -> None:
+def test_a_twin_passes_with_each_method_to_compare_mouths(speakers, failed) -> None:
     for pair in speakers:
         assert failed(pair.twin.frames, pair.clip) is None
 
@@ -66,7 +66,7 @@ def test_the_clip_itself_is_rejected_for_its_lips(speakers, failed) -> None:
     assert failed(speakers[0].clip.frames) == "mouth_distance"
 
 
-def test_what_does_not_lie_on_the_clip_is_rejected(speakers, failed) -> None:
+def test_a_reference_that_does_not_lie_on_the_clip_is_rejected(speakers, failed) -> None:
     one, other = speakers
     assert failed(other.clip.frames) == "outside"
     assert failed(one.twin.frames[:, :, ::-1]) == "outside"
@@ -80,7 +80,7 @@ def test_a_twin_that_comes_late_or_early_is_rejected(speakers, failed) -> None:
     assert failed(np.concatenate([twin[2:], twin[-2:]])) == "delay"
 
 
-def test_both_alignments_stand_in_the_scores_where_there_are_landmarks(speakers, judges, instrument) -> None:
+def test_scores_hold_both_alignments_if_there_are_landmarks(speakers, judges, instrument) -> None:
     one, settings = speakers[0], {"identity_threshold": SAME_PERSON, "mouth_threshold": 0.5}
     for truth in (None, one.twin.landmarks):
         _, scores = judge(
@@ -91,12 +91,13 @@ def test_both_alignments_stand_in_the_scores_where_there_are_landmarks(speakers,
             true_landmarks=truth,
             **settings,
         )
-        known = truth is not None or instrument == "landmarks"  # the readout aligns nothing
-        assert ("mouth_distance_rigid" in scores) == known
-        assert not known or scores["mouth_distance_rigid"] > scores["mouth_distance"] > 0.5
+        # The readout needs no alignment.
+        aligned = truth is not None or instrument == "landmarks"
+        assert ("mouth_distance_rigid" in scores) == aligned
+        assert not aligned or scores["mouth_distance_rigid"] > scores["mouth_distance"] > 0.5
 
 
-def test_broken_pictures_are_rejected_before_any_network_looks(speakers, failed) -> None:
+def test_broken_pictures_are_rejected_before_a_network_runs(speakers, failed) -> None:
     clip = speakers[0].clip
 
     def pasted(face: np.ndarray) -> np.ndarray:
@@ -120,7 +121,7 @@ def test_a_face_that_stands_still_on_a_moving_head_is_rejected(speakers, failed)
     assert failed(np.where(mask[..., None], moving[:1], moving), still) == "frozen"
 
 
-def test_another_person_is_told_from_a_twin(speakers, judges) -> None:
+def test_identity_separates_another_person_from_a_twin(speakers, judges) -> None:
     one, other = speakers
 
     def vectors(clip: Clip) -> np.ndarray:
@@ -129,9 +130,8 @@ def test_another_person_is_told_from_a_twin(speakers, judges) -> None:
     assert identity_check(vectors(one.clip), vectors(one.twin), SAME_PERSON).passed
     assert not identity_check(vectors(one.clip), vectors(other.clip), SAME_PERSON).passed
     values = {name: getattr(one.clip, name) for name in one.clip.__dataclass_fields__}
-    everywhere = Clip(
-        **(values | {"face_mask": np.ones_like(one.clip.face_mask)})
-    )  # nothing outside to tell them apart
+    # The mask covers the picture, so `outside` cannot reject the pair.
+    everywhere = Clip(**(values | {"face_mask": np.ones_like(one.clip.face_mask)}))
     verdict, _ = judge(
         everywhere,
         other.clip.frames,

@@ -1,4 +1,4 @@
-"""A user's own pairs: rendered twins as files are taken in; everything that is no pair ends in the ledger, with why."""
+"""Import of a user's own pairs: twins in video files are kept; every other scene ends in the ledger with a reason."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def recipe() -> Recipe:
 
 @pytest.fixture(scope="module")
 def people() -> list[RenderedPair]:
-    """Two people with nothing before their faces, whose twins say something else."""
-    found = []
+    """Two people without occluders, whose twins speak other sentences."""
+    pairs = []
     for pair in make_clips(3, range(4, 40, 4), size=64, frames=FRAMES, full_size=256):
         if not pair.clip.occluder_mask.any():
-            found.append(pair)
-        if len(found) == 2:
+            pairs.append(pair)
+        if len(pairs) == 2:
             break
-    return found
+    return pairs
 
 
 def _film(path: Path, frames: np.ndarray, audio: np.ndarray | None = None, fps: float = 25.0) -> None:
@@ -51,7 +51,7 @@ def _film(path: Path, frames: np.ndarray, audio: np.ndarray | None = None, fps: 
 
 
 def _scene(folder: Path, pair: RenderedPair, dubbed: np.ndarray | None = None, **options) -> Path:
-    """A scene of the pair's clip and, if nothing else is given, its twin."""
+    """Write a scene of the pair's clip and ``dubbed``, by default its twin."""
     folder.mkdir(parents=True)
     _film(folder / "original.mp4", pair.full, pair.clip.audio)
     _film(folder / "dubbed.mp4", pair.twin_full if dubbed is None else dubbed, **options)
@@ -74,53 +74,55 @@ def scenes(people, tmp_path_factory) -> Path:
     _scene(src / "small", one, one.twin_full[:, ::2, ::2])
     _scene(src / "fast", one, fps=30.0)
     (_scene(src / "alone", one) / "dubbed.mp4").unlink()
-    (src / "notes").mkdir()  # no scene
+    # A folder without videos is no scene.
+    (src / "notes").mkdir()
     return src
 
 
 @pytest.fixture(scope="module")
 def imported(scenes, recipe, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("pairs") / "out"
-    made = import_pairs([scenes], out, recipe, workers=1)
-    assert (made.clips, made.sources) == (1, 11)
+    result = import_pairs([scenes], out, recipe, workers=1)
+    assert (result.clips, result.sources) == (1, 11)
     return out
 
 
 @pytest.fixture(scope="module")
-def ends(imported) -> dict[str, LedgerRow]:
+def results(imported) -> dict[str, LedgerRow]:
     """Ledger rows by the scene's name."""
     rows = Ledger(imported).rows()
-    assert len({row.input for row in rows}) == len(rows) == 11  # one each: no clip is longer than FRAMES
+    # Each scene has one row, because no clip is longer than FRAMES.
+    assert len({row.input for row in rows}) == len(rows) == 11
     return {Path(row.input).name: row for row in rows}
 
 
-def test_an_aligned_twin_is_a_pair_of_target_and_reference(imported, ends, people) -> None:
+def test_an_aligned_twin_is_a_pair_of_target_and_reference(imported, results, people) -> None:
     (pair,) = iter_clips(imported)
-    row = ends["aligned"]
+    row = results["aligned"]
     assert (row.status, row.clip_id) == ("kept", pair.clip_id)
     assert row.scores == pair.scores and {"identity", "mouth_distance", "outside"} <= pair.scores.keys()
     assert pair.frames.shape == pair.reference.shape == (FRAMES, 64, 64, 3)
     assert np.corrcoef(pair.audio, people[0].clip.audio)[0, 1] > 0.95
-    # V is what was given as the original: it lies on V of the renderer, the reference on its twin.
-    apart = np.abs(pair.frames.astype(int) - pair.reference).mean(-1)
-    assert apart[~pair.face_mask].mean() < 2 < apart[pair.lip_mask].mean()
+    # V is the original and lies on the renderer's V, the reference on the twin.
+    change = np.abs(pair.frames.astype(int) - pair.reference).mean(-1)
+    assert change[~pair.face_mask].mean() < 2 < change[pair.lip_mask].mean()
     assert read_manifest(imported).kind == "pairs"
 
 
-def test_lips_that_are_equal_are_rejected(ends) -> None:
-    row = ends["same"]
+def test_equal_lips_are_rejected(results) -> None:
+    row = results["same"]
     assert (row.status, row.check, row.threshold) == ("rejected", "mouth_distance", 0.6)
     assert row.value == row.scores["mouth_distance"] < 0.3
 
 
-def test_another_person_is_rejected(ends) -> None:
-    assert ends["stranger"].status == "rejected"
-    assert ends["stranger"].check in ("outside", "shift", "identity")
+def test_another_person_is_rejected(results) -> None:
+    assert results["stranger"].status == "rejected"
+    assert results["stranger"].check in ("outside", "shift", "identity")
 
 
 @pytest.mark.parametrize("name", ["mirrored", "shifted", "lower", "late"])
-def test_what_does_not_lie_on_the_original_is_rejected_by_alignment(ends, name: str) -> None:
-    assert (ends[name].status, ends[name].check in ("outside", "shift", "delay")) == ("rejected", True)
+def test_a_displaced_video_is_rejected_by_alignment(results, name: str) -> None:
+    assert (results[name].status, results[name].check in ("outside", "shift", "delay")) == ("rejected", True)
 
 
 @pytest.mark.parametrize(
@@ -132,12 +134,12 @@ def test_what_does_not_lie_on_the_original_is_rejected_by_alignment(ends, name: 
         ("alone", "dubbed.mp4 is missing"),
     ],
 )
-def test_files_that_cannot_be_a_pair_fail_with_one_line_that_says_why(ends, name: str, words: str) -> None:
-    assert ends[name].status == "failed"
-    assert words in ends[name].message and "\n" not in ends[name].message
+def test_files_that_cannot_be_a_pair_fail_with_the_reason_in_one_line(results, name: str, words: str) -> None:
+    assert results[name].status == "failed"
+    assert words in results[name].message and "\n" not in results[name].message
 
 
-def test_running_again_adds_nothing_and_what_was_mended_is_tried_again(
+def test_a_second_run_adds_nothing_and_tries_corrected_scenes_again(
     imported, scenes, recipe, people, tmp_path
 ) -> None:
     src, out = tmp_path / "src", tmp_path / "out"
@@ -145,17 +147,19 @@ def test_running_again_adds_nothing_and_what_was_mended_is_tried_again(
     shutil.copytree(scenes / "alone", src / "alone")
     assert import_pairs([src], out, recipe, workers=1).clips == 1
     before, rows = read_manifest(out).ids, Ledger(out).rows()
-    assert before == read_manifest(imported).ids  # an id is decided by what is in the files alone
-    again = import_pairs([src], out, recipe, workers=1)
-    assert (again.clips, again.settled) == (0, 1)
+    # An id depends on the content of the files only.
+    assert before == read_manifest(imported).ids
+    second = import_pairs([src], out, recipe, workers=1)
+    assert (second.clips, second.settled) == (0, 1)
     assert read_manifest(out).ids == before and len(Ledger(out).rows()) == len(rows) == 2
-    _film(src / "alone" / "dubbed.mp4", people[1].twin_full)  # still wrong, but judged now
+    # The video is of another person, so the scene is rejected instead of failed.
+    _film(src / "alone" / "dubbed.mp4", people[1].twin_full)
     import_pairs([src], out, recipe, workers=1)
     assert sorted(row.status for row in Ledger(out).rows()) == ["kept", "rejected"]
     assert (out / "filters.png").is_file()
 
 
-def test_speech_from_a_file_of_its_own_must_be_as_long_as_the_video(people, recipe, tmp_path) -> None:
+def test_a_separate_sound_file_must_be_as_long_as_the_video(people, recipe, tmp_path) -> None:
     pair = people[0]
     for name, frames in (("fits", FRAMES), ("long", 2 * FRAMES)):
         folder = tmp_path / "src" / name
@@ -174,11 +178,11 @@ def test_speech_from_a_file_of_its_own_must_be_as_long_as_the_video(people, reci
     }  # fmt: skip
     assert "audio.wav lasts 2.00 s, original.mp4 1.00 s" in rows["long"].message
     assert "has no sound and there is no audio.wav" in rows["silent"].message
-    (made,) = iter_clips(tmp_path / "out")
-    np.testing.assert_allclose(made.audio, pair.clip.audio, atol=1e-4)
+    (kept,) = iter_clips(tmp_path / "out")
+    np.testing.assert_allclose(kept.audio, pair.clip.audio, atol=1e-4)
 
 
-def test_a_folder_of_pairs_is_continued_only_by_the_same_cut_and_filters(
+def test_a_folder_of_pairs_is_continued_only_with_the_same_crops_and_filters(
     imported, scenes, recipe, tmp_path
 ) -> None:
     out = tmp_path / "out"
@@ -188,7 +192,7 @@ def test_a_folder_of_pairs_is_continued_only_by_the_same_cut_and_filters(
         import_pairs([scenes], out, stricter, workers=1)
 
 
-def test_imported_pairs_are_added_to_generated_ones_and_the_factory_goes_on(
+def test_imported_pairs_are_added_to_generated_ones_and_a_pair_run_continues(
     models, data, scenes, tmp_path
 ) -> None:
     folder, recipe = models
@@ -203,7 +207,7 @@ def test_imported_pairs_are_added_to_generated_ones_and_the_factory_goes_on(
     assert {pair.frames.shape[1:] for pair in iter_clips(tmp_path)} == {(32, 32, 3)}
 
 
-def test_bad_folders_are_one_clear_line(scenes, tmp_path, capsys) -> None:
+def test_bad_folders_are_user_errors_of_one_line(scenes, tmp_path, capsys) -> None:
     (tmp_path / "empty").mkdir()
     for source, words in (
         (tmp_path / "none", "no such folder"),
@@ -213,5 +217,5 @@ def test_bad_folders_are_one_clear_line(scenes, tmp_path, capsys) -> None:
         assert (
             run_app(app, ["import-pairs", str(source), "--out", str(tmp_path / "o"), "--workers", "1"]) == 2
         )
-        told = capsys.readouterr().err
-        assert words in told and told.splitlines()[-1].startswith("xdub: error: ")
+        output = capsys.readouterr().err
+        assert words in output and output.splitlines()[-1].startswith("xdub: error: ")

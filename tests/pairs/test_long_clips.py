@@ -1,4 +1,4 @@
-"""The long-clip mode of Table 6: 77 frames in one pass, by the same code as short segments."""
+"""The long-clip mode of Table 6: 77 frames in one pass, with the code of short segments."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ RECIPE = small_recipe("pairs.segment_frames=77", "video.clip_frames=77")
 
 
 class _Spy:
-    """A sampler that remembers the lengths of its windows and of the frames they were given."""
+    """A sampler that records the lengths of its windows and of their motion frames."""
 
     def __init__(self) -> None:
         codec = random_codec(RECIPE.codec.channels)
         self.sampler = WindowSampler(random_backbone(RECIPE, "generator", codec), codec, num_steps=1)
-        self.seen: list[tuple[int, int]] = []
+        self.calls: list[tuple[int, int]] = []
 
     def __call__(self, windows: Sequence[Window]) -> list[np.ndarray]:
-        self.seen += [(len(w.frames), 0 if w.motion is None else len(w.motion)) for w in windows]
+        self.calls += [(len(w.frames), 0 if w.motion is None else len(w.motion)) for w in windows]
         return self.sampler(windows)
 
 
@@ -44,17 +44,17 @@ class _Spy:
     [(77, [(77, 0)]), (45, [(77, 0)]), (100, [(77, 0), (77, 5)])],
     ids=["one pass", "a shorter clip is mirrored up to one", "a longer one takes two"],
 )
-def test_a_clip_of_77_frames_is_one_pass_and_comes_back_as_long_as_it_was(num_frames: int, passes) -> None:
+def test_a_clip_of_77_frames_is_one_pass_and_keeps_its_length(num_frames: int, passes) -> None:
     clip, spy = make_clip(0, num_frames=num_frames), _Spy()
     features = torch.zeros(2 * num_frames, RECIPE.audio.dim)
     track = Track(frames=clip.frames, features=features, noise=(0,), hidden=clip.visible_mask)
     pairs = RECIPE.pairs
-    (made,) = generate([track], spy, window=pairs.segment_frames, motion=pairs.motion_frames, batch=1)  # ty: ignore
-    assert made.shape == clip.frames.shape and made.dtype == np.float32 and np.isfinite(made).all()
-    assert spy.seen == passes
+    (frames,) = generate([track], spy, window=pairs.segment_frames, motion=pairs.motion_frames, batch=1)  # ty: ignore
+    assert frames.shape == clip.frames.shape and frames.dtype == np.float32 and np.isfinite(frames).all()
+    assert spy.calls == passes
 
 
-def test_the_factory_makes_long_pairs_by_a_setting_alone(models, tmp_path) -> None:
+def test_a_setting_makes_long_pairs(models, tmp_path) -> None:
     folder, recipe = models
     with ShardWriter(tmp_path / "data") as writer:
         for seed in range(2):
@@ -62,16 +62,18 @@ def test_the_factory_makes_long_pairs_by_a_setting_alone(models, tmp_path) -> No
     seams = {}
     for frames in (25, 77):
         out = tmp_path / str(frames)
-        told = replace(recipe, pairs=replace(recipe.pairs, segment_frames=frames))
-        made = build_pairs(
-            recipe_from_dict(told.to_dict()),
+        changed = replace(recipe, pairs=replace(recipe.pairs, segment_frames=frames))
+        report = build_pairs(
+            recipe_from_dict(changed.to_dict()),
             folder,
             tmp_path / "data",
             out,
             local=True,
             judges=plain_judges(),
         )
-        assert made.counts["kept"] + made.counts["rejected"] == made.inputs == 2 and made.counts["kept"]
+        assert (
+            report.counts["kept"] + report.counts["rejected"] == report.inputs == 2 and report.counts["kept"]
+        )
         assert all(pair.reference.shape == (77, 32, 32, 3) for pair in iter_clips(out))
         seams[frames] = ["seam" in pair.scores for pair in iter_clips(out)]
     assert all(seams[25]) and not any(seams[77])
@@ -82,8 +84,8 @@ SHORT_RUN = ["train.steps=2", "train.global_batch=2", "train.micro_batch=1", "tr
 
 
 @pytest.mark.slow
-def test_the_shipped_generator_trains_on_the_long_window_and_makes_pairs_in_one_pass(tmp_path) -> None:
-    """Settings of the tiny recipe alone; clips shorter than the window are not trained on."""
+def test_the_shipped_generator_trains_on_the_long_window_and_builds_pairs_in_one_pass(tmp_path) -> None:
+    """Settings of the tiny recipe suffice; training skips clips shorter than the window."""
     recipe = load_recipe("tiny", [*LONG, *SHORT_RUN])
     lengths = (77, 25, 77, 73)
     with ShardWriter(tmp_path / "data") as writer:
@@ -97,8 +99,8 @@ def test_the_shipped_generator_trains_on_the_long_window_and_makes_pairs_in_one_
     assert all(np.isfinite(float.fromhex(step["loss"])) for step in steps)
     trained_on = {sample for step in steps for sample in step["sample_ids"]}
     assert trained_on == {clip_id for clip_id, frames in zip(ids, lengths, strict=True) if frames == 77}
-    made = build_pairs(recipe, run, tmp_path / "data", tmp_path / "out", local=True, judges=plain_judges())
-    assert made.inputs == 4 and made.counts["failed"] == 0
+    report = build_pairs(recipe, run, tmp_path / "data", tmp_path / "out", local=True, judges=plain_judges())
+    assert report.inputs == 4 and report.counts["failed"] == 0
     assert not any("seam" in row.scores for row in Ledger(tmp_path / "out").rows())
 
 
@@ -110,6 +112,6 @@ def test_the_shipped_generator_trains_on_the_long_window_and_makes_pairs_in_one_
         ("pairs.segment_frames=76", "pairs.segment_frames=76 does not fit the causal codec"),
     ],
 )
-def test_a_window_that_cannot_be_is_refused_when_the_recipe_is_read(setting: str, words: str) -> None:
+def test_an_impossible_window_is_refused_when_the_recipe_is_read(setting: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         small_recipe(setting)

@@ -25,7 +25,7 @@ Models = tuple[Path, Recipe]
 
 
 @pytest.mark.parametrize(("text", "least", "most"), [("1", 1, 1), ("4", 4, 4), ("0:8", 0, 8), ("2:2", 2, 2)])
-def test_workers_are_told_by_a_number_or_a_range(text: str, least: int, most: int) -> None:
+def test_workers_are_given_as_a_number_or_a_range(text: str, least: int, most: int) -> None:
     assert Workers.parse(text) == Workers(least=least, most=most)
 
 
@@ -56,7 +56,7 @@ def ledger(out: Path) -> set[tuple]:
 
 @pytest.fixture(scope="module")
 def alone(models, data, tmp_path_factory):
-    """Pairs that one worker made, tracked."""
+    """Pairs of one worker, tracked."""
     import ray
 
     out = tmp_path_factory.mktemp("alone")
@@ -66,7 +66,7 @@ def alone(models, data, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_run_tells_the_tracker_its_counts_speed_and_cost(alone: Path) -> None:
+def test_a_run_tracks_its_counts_speed_and_cost(alone: Path) -> None:
     import mlflow
 
     rows = Ledger(alone).rows()
@@ -120,15 +120,18 @@ def test_inputs_that_kill_every_worker_fail_and_are_named(alone, models, data, t
         import os
         import signal
 
-        if len(frames) == 2:  # the clip of seven frames
+        # Two frames are read of the clip of seven.
+        if len(frames) == 2:
             os.kill(os.getpid(), signal.SIGKILL)
         return judges.embed(frames, landmarks)
 
     with pytest.raises(UserError, match="of 9 inputs failed, last .*: its worker died 3 times"):
         build(models, data, tmp_path, judges=replace(judges, embed=die_at_the_shortest))
     failed = [row for row in Ledger(tmp_path).rows() if row.status == "failed"]
-    assert {row.check for row in failed} == {"worker"} and len(failed) == 3  # a unit
-    build(models, data, tmp_path)  # mended, it goes on
+    # A unit has three inputs.
+    assert {row.check for row in failed} == {"worker"} and len(failed) == 3
+    # With working networks the run continues.
+    build(models, data, tmp_path)
     assert {row[:3] for row in ledger(tmp_path)} == {row[:3] for row in ledger(alone)}
 
 
@@ -146,10 +149,10 @@ build_pairs(load_recipe(Path(folder) / "recipe.yaml"), folder, data, out, judges
 
 
 @pytest.mark.slow
-def test_machines_come_for_the_work_and_go_and_one_that_crashes_is_replaced(
+def test_the_autoscaler_adds_and_removes_machines_and_replaces_one_that_crashes(
     alone, models, data, tmp_path
 ) -> None:
-    """Ray's own autoscaler; a machine is killed at the first finished unit."""
+    """The test uses Ray's own autoscaler, and kills a machine at the first finished unit."""
     out = tmp_path / "out"
     with FakeCloud(tmp_path / "cloud", most=2, idle_seconds=3) as cloud:
         assert not cloud.machines()

@@ -1,4 +1,4 @@
-"""A jump where segments meet is measured; one elsewhere, or outside of the face, is not taken for it."""
+"""The seam score measures a jump where segments meet, not a jump elsewhere or outside of the face."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ FACE[:, 4:12, 4:12] = True
 
 
 def _drifting(step: int = 2) -> np.ndarray:
-    """uint8 [60,16,16,3] that grows brighter by as much with every frame."""
+    """Return uint8 [60,16,16,3] whose brightness grows by ``step`` with every frame."""
     return np.tile((step * np.arange(60, dtype=np.uint8))[:, None, None, None], (1, 16, 16, 3))
 
 
 def test_seams_lie_where_a_segment_contributes_its_first_frame() -> None:
     assert seams(25, 25, 5) == []
     assert seams(45, 25, 5) == [25]
-    assert seams(77, 25, 5) == [25, 45, 57]  # the last window is moved back to end with the clip
+    # The last window starts earlier, so that it ends with the clip.
+    assert seams(77, 25, 5) == [25, 45, 57]
     assert seams(77, 77, 5) == []
 
 
-def test_an_even_change_has_no_seam_and_a_jump_is_as_large_as_it_was_made() -> None:
+def test_an_even_change_has_no_seam_and_a_jump_has_its_true_size() -> None:
     frames = _drifting()
     assert seam_ratio(frames, FACE, [25, 45]) == pytest.approx(1)
-    frames[25:] += 10  # 12 levels at the first seam, 2 at the second and everywhere else
+    # The change is 12 levels at the first seam, and 2 at the second and elsewhere.
+    frames[25:] += 10
     assert seam_ratio(frames, FACE, [25, 45]) == pytest.approx((12 + 2) / 2 / 2)
     assert seam_ratio(frames, FACE, [45]) < 1
 
@@ -37,12 +39,13 @@ def test_only_the_face_counts() -> None:
     assert seam_ratio(frames, FACE, [25]) == pytest.approx(1)
 
 
-def test_what_cannot_be_measured_is_no_score() -> None:
+def test_a_video_without_a_measurable_seam_has_no_score() -> None:
     frames = _drifting()
     assert seam_scores(frames, FACE, []) == {}
     assert seam_scores(frames, np.zeros_like(FACE), [25]) == {}
     assert seam_scores(_drifting(0), FACE, [25]) == {}
     hidden = FACE.copy()
-    hidden[24] = False  # the face is covered right at the seam
+    # The face is covered at the seam.
+    hidden[24] = False
     assert np.isnan(changes(frames, hidden)[[23, 24]]).all()
     assert seam_scores(frames, hidden, [25]) == {} != seam_scores(frames, hidden, [25, 45])

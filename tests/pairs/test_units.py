@@ -1,4 +1,4 @@
-"""Which speech, which twins, which units: decided by data and seed alone."""
+"""Plans of a pair run: speech, twins and units depend on data and seed only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ utterances = st.lists(st.tuples(st.integers(0, 3), st.integers(5, 60)), min_size
 
 
 @given(utterances, st.integers(0, 5))
-def test_speech_is_the_same_speakers_if_there_is_any_and_decided_by_the_seed(all_of_them, seed: int) -> None:
+def test_speech_is_of_the_same_speaker_if_possible_and_depends_on_the_seed(all_of_them, seed: int) -> None:
     index, again = SpeechIndex(all_of_them), SpeechIndex(all_of_them[::-1])
     lengths = {u.clip_id: u.num_frames for u in all_of_them}
     for target in all_of_them:
@@ -46,13 +46,13 @@ def test_speech_is_the_same_speakers_if_there_is_any_and_decided_by_the_seed(all
         assert choices[-1].rule == OWN_SHIFTED
 
 
-def test_a_speaker_of_one_utterance_gets_anothers_of_like_length() -> None:
+def test_a_speaker_of_one_utterance_gets_speech_of_similar_length_of_another() -> None:
     rows = [("a", 40), ("b", 10), ("b", 41), ("c", 90)]
     us = [Utterance(clip_id=f"c{n}", speaker=s, num_frames=f) for n, (s, f) in enumerate(rows)]
     assert SpeechIndex(us).choices(us[0], 0)[0].clip_id == "c2"
 
 
-def test_speech_that_is_too_short_begins_again() -> None:
+def test_speech_that_is_too_short_is_repeated() -> None:
     audio = np.arange(640 * 2, dtype=np.float32)
     cut = cut_audio(audio, 640, 4)
     assert len(cut) == 4 * 640
@@ -94,7 +94,7 @@ def test_every_clip_is_planned_once_and_twins_have_their_share(
         } - {None}  # fmt: skip
 
 
-def test_a_pairs_id_changes_with_all_that_decides_it_and_with_nothing_else() -> None:
+def test_a_pairs_id_changes_with_everything_that_decides_its_content_and_with_nothing_else() -> None:
     entries, recipe = _entries(6, 2), small_recipe()
 
     def ids(recipe=recipe, **changes) -> list[str]:

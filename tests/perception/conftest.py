@@ -1,4 +1,4 @@
-"""Rendered heads with their truth, for whatever looks at faces."""
+"""Rendered heads with exact landmarks, opening and masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The face mask covers what speech moves and knows nothing of it."""
+"""The face mask covers the part that speech moves and is independent of speech."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_moving_lips_and_jaw_leaves_the_mask_pixel_identical(heads):
     assert np.array_equal(lower_face_masks(points, 80, 80), lower_face_masks(moved, 80, 80))
 
 
-def test_blinks_leave_it_identical_too(heads):
+def test_blinks_leave_the_mask_identical(heads):
     points = heads[0].clip.landmarks
     blink = points.copy()
     for lid in (37, 38, 40, 41, 43, 44, 46, 47):
@@ -28,7 +28,7 @@ def test_blinks_leave_it_identical_too(heads):
     assert np.array_equal(lower_face_masks(points, 80, 80), lower_face_masks(blink, 80, 80))
 
 
-def test_it_covers_the_mesh_of_rendered_faces_and_the_whole_mouth(heads):
+def test_the_mask_covers_the_mesh_of_rendered_faces_and_the_whole_mouth(heads):
     for pair in heads:
         mask, truth = lower_face_masks(pair.clip.landmarks, 80, 80), pair.clip.face_mask
         assert (mask & truth).sum() / truth.sum() > 0.9
@@ -48,7 +48,7 @@ def test_frames_without_landmarks_have_empty_masks_and_do_not_disturb_the_others
 
 
 def posed(yaw: float, pitch: float, roll: float, scale: float) -> np.ndarray:
-    """The model's own points seen from somewhere, [1, 68, 2]; all others far off."""
+    """Project the model's points to [1, 68, 2] at a pose; all other points lie far away."""
     cy, sy, cp, sp, cr, sr = *cs(yaw), *cs(pitch), *cs(roll)
     turn = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]]) @ np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     turn = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]]) @ turn
@@ -58,17 +58,19 @@ def posed(yaw: float, pitch: float, roll: float, scale: float) -> np.ndarray:
 
 
 def cs(angle: float) -> tuple[float, float]:
+    """Return cosine and sine."""
     return float(np.cos(angle)), float(np.sin(angle))
 
 
 @given(st.floats(-0.6, 0.6), st.floats(-0.3, 0.3), st.floats(-0.5, 0.5), st.floats(5, 400))
 @settings(deadline=None, max_examples=40)
-def test_the_pose_of_the_model_itself_is_found(yaw, pitch, roll, scale):
+def test_the_pose_of_the_projected_model_is_recovered(yaw, pitch, roll, scale):
     points = posed(yaw, pitch, roll, scale)
     camera = head_pose(points)[0]
     model = np.array(list(POSE_POINTS.values()))
     off = np.linalg.norm(model @ camera[:, :3].T + camera[:, 3] - points[0, list(POSE_POINTS)], axis=1)
-    assert off.mean() < 0.05 * scale  # the prior pulls turns a little towards the front
+    # The prior pulls turns a little towards the front.
+    assert off.mean() < 0.05 * scale
     rows = camera[:, :3]
     assert np.isclose(rows[0] @ rows[1], 0, atol=1e-6 * scale**2)
     assert np.isclose(np.linalg.norm(rows[0]), np.linalg.norm(rows[1]))

@@ -1,4 +1,4 @@
-"""Following a face: in the right place, however small, through gaps and cuts, and never where there is none."""
+"""Face tracking: faces of any size are located, through gaps and cuts, and none is reported in empty pictures."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def put(background: np.ndarray, head: np.ndarray, x: int, y: int, size: int) -> 
     return frame
 
 
-def test_landmarks_lie_on_the_rendered_truth_and_the_lips_are_read(tracker, heads):
+def test_landmarks_lie_on_the_rendered_truth_and_measure_the_lips(tracker, heads):
     for pair in heads:
         track = tracker.track(pair.full)
         assert track.detected.all() and not track.cuts.any() and (track.height, track.width) == (256, 256)
@@ -53,7 +53,8 @@ def test_a_tight_crop_of_80_px_is_enough(tracker, heads):
 
 def test_a_small_face_in_a_tall_full_hd_picture_is_found_and_followed(tracker, heads):
     background = wall(1920, 1080)
-    pair, size = heads[0], 240  # the face itself is half of that
+    # The face is half of the head's picture.
+    pair, size = heads[0], 240
     frames = (put(background, head, 600 + 4 * n, 1300, size) for n, head in enumerate(pair.full[:8]))
     track = tracker.track(frames)
     assert track.detected.all()
@@ -62,7 +63,7 @@ def test_a_small_face_in_a_tall_full_hd_picture_is_found_and_followed(tracker, h
     assert np.abs(track.landmarks68 - expected)[:, 36:48].mean() < 4
 
 
-def test_where_no_face_is_none_is_found(tracker):
+def test_pictures_without_a_face_have_an_empty_track(tracker):
     rng = np.random.default_rng(0)
     noise = [rng.integers(0, 255, (240, 320, 3), dtype=np.uint8) for _ in range(2)]
     for frames in ([wall(540, 960)] * 3, noise):
@@ -71,7 +72,7 @@ def test_where_no_face_is_none_is_found(tracker):
     assert len(tracker.track([])) == 0
 
 
-def test_short_gaps_are_bridged_long_ones_are_not(tracker, heads):
+def test_short_gaps_are_interpolated_and_long_ones_are_not(tracker, heads):
     frames = heads[0].full.copy()
     blurred = cv2.GaussianBlur(frames[5], (0, 0), 40)
     frames[5:8], frames[12:20] = blurred, blurred
@@ -81,7 +82,7 @@ def test_short_gaps_are_bridged_long_ones_are_not(tracker, heads):
     assert not track.has_face[12:20].any() and track.detected[20:].all()
 
 
-def test_of_two_faces_the_larger_is_followed_even_when_the_other_comes_close(tracker, heads):
+def test_the_larger_of_two_faces_is_followed_when_the_other_comes_close(tracker, heads):
     background = wall(540, 960)
     frames = []
     for n in range(12):
@@ -92,7 +93,7 @@ def test_of_two_faces_the_larger_is_followed_even_when_the_other_comes_close(tra
     assert track.detected.all() and (np.abs(centre[:, 0] - 480) < 60).all()
 
 
-def test_after_a_cut_the_next_shot_is_searched_anew(tracker, heads):
+def test_a_cut_starts_a_new_search(tracker, heads):
     dark, light = wall(400, 600) // 3, 255 - wall(400, 600) // 4
     shots = [put(dark, head, 20, 20, 256) for head in heads[0].full[:6]]
     shots += [put(light, head, 320, 120, 256) for head in heads[1].full[:6]]
@@ -108,7 +109,7 @@ def test_equal_pictures_give_equal_points_and_the_mesh_is_kept_on_request(tracke
     assert np.array_equal(first.landmarks478[:, MESH_TO_68, :2], first.landmarks68)
 
 
-def test_a_drawn_face_is_a_face(tracker):
+def test_a_drawn_face_is_detected(tracker):
     picture = np.full((256, 256, 3), (200, 220, 240), np.uint8)
     cv2.ellipse(picture, (128, 133), (70, 90), 0, 0, 360, (250, 220, 190), -1, cv2.LINE_AA)
     for x in (98, 158):
@@ -121,7 +122,7 @@ def test_a_drawn_face_is_a_face(tracker):
     assert tracker.track([picture]).detected.all()
 
 
-def test_bridging_is_linear_within_a_shot_only():
+def test_interpolation_is_linear_and_stays_within_a_shot():
     points = np.arange(12, dtype=np.float32)[:, None, None] * np.ones((1, 2, 2), np.float32)
     holes = points.copy()
     holes[2:4], holes[6:9] = np.nan, np.nan
@@ -141,7 +142,7 @@ def test_fades_and_motion_are_no_cuts():
     assert not any(watch.is_cut(frame) for frame in pan)
 
 
-def test_starting_it_says_nothing_but_passes_on_what_matters(capfd):
+def test_a_start_prints_no_routine_lines_and_keeps_others(capfd):
     with FaceTracker():
         pass
     assert capfd.readouterr().err == ""
@@ -150,7 +151,7 @@ def test_starting_it_says_nothing_but_passes_on_what_matters(capfd):
     assert capfd.readouterr().err == "something broke\n"
 
 
-def test_missing_weights_are_told_in_one_line(monkeypatch, tmp_path):
+def test_missing_weights_are_a_user_error(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")

@@ -1,4 +1,4 @@
-"""The embedded image features: deterministic, differentiable, sensitive to what the texture loss is about."""
+"""Image features: deterministic, differentiable, and sensitive to texture and colour."""
 
 from __future__ import annotations
 

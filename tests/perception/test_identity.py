@@ -1,4 +1,4 @@
-"""Who is it: the networks read their files, align alike at any size, tell people apart and pass gradients."""
+"""Identity networks: they read their files, align faces of any size, separate people and pass gradients."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def dlib() -> DlibIdentity:
     return DlibIdentity.load().eval().requires_grad_(False)
 
 
-def test_one_person_is_nearer_to_herself_than_to_another(dlib, heads):
+def test_embeddings_of_one_person_are_closer_than_those_of_two(dlib, heads):
     vectors = [dlib.embed(pair.full[::8], pair.full_landmarks[::8]) for pair in heads]
     assert np.allclose(np.linalg.norm(vectors[0], axis=1), 1, atol=1e-5)
     same = min(float((v[0] * v[1:]).sum(axis=1).min()) for v in vectors)
@@ -29,7 +29,7 @@ def test_one_person_is_nearer_to_herself_than_to_another(dlib, heads):
     assert same > other
 
 
-def test_size_of_the_picture_hardly_matters(dlib, heads):
+def test_the_embedding_hardly_depends_on_the_size_of_the_picture(dlib, heads):
     frame, points = heads[0].full[0], heads[0].full_landmarks[:1]
     base = dlib.embed(frame[None], points)
     double = cv2.resize(frame, (512, 512), interpolation=cv2.INTER_CUBIC)
@@ -68,7 +68,7 @@ def test_distance_and_cosine():
 
 
 def dat_bytes(network: DlibIdentity) -> bytes:
-    """The parameters as dlib would store them, between other data."""
+    """Serialize the parameters as dlib does, between other data."""
     out = [b"dlib says hello"]
     for layer in network._layers():
         for parts in layer:
@@ -114,7 +114,7 @@ def test_arcface_reads_a_backbone_of_any_depth(tmp_path):
     assert loaded(torch.rand(1, 3, 80, 80) * 2 - 1).shape == (1, 512)
 
 
-def test_arcface_says_what_is_wrong_with_its_file(tmp_path):
+def test_a_bad_arcface_file_is_a_user_error_with_the_reason(tmp_path):
     with pytest.raises(UserError, match="identity_path"):
         load_identity(PerceptionConfig(identity="arcface"))
     with pytest.raises(UserError, match="no such file"):

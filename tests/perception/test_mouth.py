@@ -1,4 +1,4 @@
-"""Reading the mouth: opening and distance, on shapes whose answer is known by hand."""
+"""Mouth opening and distance on shapes with known results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xdub.perception.mouth import ARCFACE_112, mouth_landmark_distance, mouth_op
 
 
 def face(gap: float = 0.0, down: float = 0.0) -> np.ndarray:
-    """68 points whose five anchors are the ArcFace template; inner lips ``gap`` px apart, mouth moved ``down``."""
+    """Return 68 points on the ArcFace template, inner lips ``gap`` px apart the mouth ``down`` px lower."""
     points = np.zeros((68, 2))
     for corners, eye in (((36, 39), ARCFACE_112[0]), ((42, 45), ARCFACE_112[1])):
         points[corners[0]], points[corners[1]] = eye - (5, 0), eye + (5, 0)

