@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -99,6 +100,15 @@ def test_goals_that_are_missed_are_named_and_met_ones_are_not(
     for line in ("codec: 0.500 < 0.9", "editor leak_corr: -0.400", "editor lip_psnr: 1.00 dB"):
         assert line in lines
     assert "All goals are met" in html
+
+
+def test_a_summary_of_an_older_version_is_shown_without_the_metrics_that_it_lacks(
+    report_of: Callable[..., ReportData],
+) -> None:
+    data = report_of()
+    models = {model: {"opening_corr": 0.9} for model in ("generator", "editor")}
+    html = build_report(dataclasses.replace(data, summary={**data.summary, **models, "details": {}}))
+    assert HELD_OUT[0].label in html and HELD_OUT[1].label not in html and "All goals are met" in html
 
 
 def test_a_figure_that_is_not_a_number_is_a_missed_goal(summary_of: Callable[..., dict[str, Any]]) -> None:

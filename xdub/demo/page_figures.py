@@ -8,8 +8,7 @@ from typing import Any
 
 from xdub.demo.report_data import LABELS, ReportData
 from xdub.evaluate.metric import Metric
-from xdub.evaluate.metrics import HELD_OUT
-from xdub.evaluate.targets import CEILINGS, GOALS, MODELS, missed
+from xdub.evaluate.targets import CEILINGS, GOALS, MODELS, measured, missed
 from xdub.progress import duration
 from xdub.report.charts import Series, line_chart, smooth
 from xdub.report.page import section, table
@@ -26,7 +25,7 @@ PHASE_NAMES = {
 def headline(summary: Mapping[str, Any]) -> str:
     """Show the editor's value of every metric that has a goal as a card, with the generator's value and the goal."""
     cards = []
-    for metric in HELD_OUT:
+    for metric in measured(summary):
         if goal := GOALS.get(metric.name):
             value = metric.text(summary["editor"][metric.name])
             generator = metric.text(summary["generator"][metric.name])
@@ -39,7 +38,7 @@ def headline(summary: Mapping[str, Any]) -> str:
 
 def figures_section(summary: Mapping[str, Any]) -> str:
     """Show every metric of both models with its goal, the ceilings, and the goals that were missed."""
-    rows = [_metric_row(metric, summary) for metric in HELD_OUT]
+    rows = [_metric_row(metric, summary) for metric in measured(summary)]
     for key, (label, goal) in CEILINGS.items():
         mark = "good" if summary[key] >= goal else "bad"
         cell = f'<span class="{mark}">{summary[key]:.3f}</span>'

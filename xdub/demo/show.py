@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from xdub.evaluate.metric import Metric
-from xdub.evaluate.metrics import HELD_OUT
-from xdub.evaluate.targets import CEILINGS, GOALS, MODELS, missed
+from xdub.evaluate.targets import CEILINGS, GOALS, MODELS, measured, missed
 from xdub.progress import Report, display, duration
 
 INDENT = "       "
@@ -57,7 +56,7 @@ class Show:
         for name in MODELS:
             table.add_column(name, justify="right")
         table.add_column("goal", style="dim")
-        for metric in HELD_OUT:
+        for metric in measured(summary):
             goal = GOALS.get(metric.name)
             table.add_row(metric.name, *_cells(metric, summary), goal.text if goal else "")
         self.console.print(table)

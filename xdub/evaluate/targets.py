@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from xdub.evaluate.metric import Metric
 from xdub.evaluate.metrics import HELD_OUT
 from xdub.evaluate.metrics.leak_corr import LEAK_CORR
 from xdub.evaluate.metrics.opening_corr import OPENING_CORR
@@ -50,6 +51,11 @@ CEILINGS = {
 """Summary field -> label and goal of the correlations that no model can be expected to exceed."""
 
 
+def measured(summary: Mapping[str, Any]) -> list[Metric[Any]]:
+    """Return the metrics that a summary has; one of an older version may lack some."""
+    return [metric for metric in HELD_OUT if all(metric.name in summary[model] for model in MODELS)]
+
+
 def missed(summary: Mapping[str, Any]) -> list[str]:
     """Return one line for every goal that the summary does not reach; the list is empty if all are met."""
     lines = [
@@ -57,7 +63,7 @@ def missed(summary: Mapping[str, Any]) -> list[str]:
         for name, (_, goal) in CEILINGS.items()
         if not summary[name] >= goal
     ]
-    for metric in HELD_OUT:
+    for metric in measured(summary):
         if goal := GOALS.get(metric.name):
             for model in MODELS:
                 value = summary[model][metric.name]
