@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from xdub.config import Recipe, expert_of
-from xdub.config.recipe import MAX_SIZE
+from xdub.config.sections import MAX_SIZE
 from xdub.plan.flops import ENCODED, step_parts, train_step_flops
 from xdub.plan.gpus import Gpu
 from xdub.plan.memory import memory

@@ -1,4 +1,4 @@
-"""Weights that a recipe names are looked for before anything begins."""
+"""Check of the weight files that a recipe names, before anything starts."""
 
 from __future__ import annotations
 
@@ -6,21 +6,30 @@ from pathlib import Path
 
 import pytest
 
-from xdub.config import PHASES, check_weights, load_recipe
+from xdub.config import PHASES, Recipe, check_weights, load_recipe
 from xdub.errors import UserError
 
 JOURNEY = (*PHASES, "pairs")
 
 
-def large(folder: Path, **left_out: bool):
-    """`xdub-1b` with all its files below ``folder``, but the keys that are left out."""
-    keys = ("codec.path", "audio.path", "perception.identity_path", "perception.sync_path")
+KEYS = (
+    "codec.path",
+    "audio.path",
+    "perception.identity_path",
+    "perception.sync_path",
+    "perception.features_path",
+)
+
+
+def large(folder: Path, **paths: str | None) -> Recipe:
+    """Load `xdub-1b` with a file below ``folder`` for every path but those given; None omits a path."""
     settings = []
-    for key in (*keys, "perception.features_path"):
-        name = key.partition(".")[2] if key.startswith("perception") else key.partition(".")[0]
-        if name not in left_out:
-            (folder / name).touch()
-            settings.append(f"{key}={folder / name}")
+    for key in KEYS:
+        file = folder / key
+        file.touch()
+        path = paths.get(key, str(file))
+        if path is not None:
+            settings.append(f"{key}={path}")
     return load_recipe("xdub-1b", settings)
 
 
@@ -32,25 +41,54 @@ def test_a_recipe_with_everything_and_the_shipped_one_pass(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("missing", "stages", "words"),
     [
-        ("codec", ("generator",), "codec.kind=wan needs its weights"),
-        ("audio", ("generator",), "audio.kind=whisper needs its weights"),
-        ("sync_path", JOURNEY, "lip: perception.sync=syncnet needs perception.sync_path, a file of"),
-        ("identity_path", ("pairs",), "pairs: perception.identity=arcface needs perception.identity_path"),
-        ("features_path", ("texture",), "texture: perception.features=clip needs perception.features_path"),
+        ("codec.path", ("generator",), "codec.kind=wan needs its weights"),
+        ("audio.path", ("generator",), "audio.kind=whisper needs its weights"),
+        (
+            "perception.sync_path",
+            JOURNEY,
+            "lip: perception.sync=syncnet needs perception.sync_path, a file of",
+        ),
+        (
+            "perception.identity_path",
+            ("pairs",),
+            "pairs: perception.identity=arcface needs perception.identity_path",
+        ),
+        (
+            "perception.features_path",
+            ("texture",),
+            "texture: perception.features=clip needs perception.features_path",
+        ),
     ],
 )
-def test_what_a_late_stage_needs_is_asked_for_at_once(tmp_path, missing, stages, words) -> None:
+def test_a_path_that_a_late_stage_needs_is_required_before_the_first(
+    tmp_path, missing, stages, words
+) -> None:
     with pytest.raises(UserError) as error:
-        check_weights(large(tmp_path, **{missing: True}), stages)
+        check_weights(large(tmp_path, **{missing: None}), stages)
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
-def test_what_no_stage_uses_may_be_missing(tmp_path: Path) -> None:
-    recipe = large(tmp_path, sync_path=True, identity_path=True, features_path=True)
+def test_paths_that_no_stage_uses_may_be_missing(tmp_path: Path) -> None:
+    recipe = large(tmp_path, **dict.fromkeys(KEYS[2:]))
     check_weights(recipe, ("generator", "editor"))
 
 
-def test_a_path_that_is_not_there_is_named_and_a_hub_name_passes(tmp_path: Path) -> None:
-    recipe = load_recipe("xdub-1b", [f"codec.path={tmp_path / 'gone'}", "audio.path=openai/whisper-large-v3"])
-    with pytest.raises(UserError, match=r"codec\.path=.*/gone: there is no such file or folder"):
+@pytest.mark.parametrize("key", ["codec.path", "audio.path"])
+def test_a_path_that_does_not_exist_is_named(tmp_path: Path, key: str) -> None:
+    recipe = large(tmp_path, **{key: str(tmp_path / "gone")})
+    with pytest.raises(UserError, match=rf"{key}=.*/gone: there is no such file or folder"):
+        check_weights(recipe, ("generator",))
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [("codec.path", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"), ("audio.path", "openai/whisper-large-v3")],
+)
+def test_a_hub_name_passes_without_a_folder_of_that_name(tmp_path: Path, key: str, name: str) -> None:
+    check_weights(large(tmp_path, **{key: name}), ("generator",))
+
+
+def test_a_name_with_more_parts_than_a_hub_name_must_exist(tmp_path: Path) -> None:
+    recipe = large(tmp_path, **{"audio.path": "openai/whisper/large"})
+    with pytest.raises(UserError, match="audio.path=openai/whisper/large: there is no such file or folder"):
         check_weights(recipe, ("generator",))

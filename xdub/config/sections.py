@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from xdub.config.checks import BAND, DECAY, FRAMES, NOT_NEGATIVE, POSITIVE, SHARE, THREE_POSITIVE
 from xdub.errors import UserError
-from xdub.geometry import CodecGeometry
+from xdub.geometry import FPS, CodecGeometry
+
+MAX_SIZE = 2048
+"""Largest side of a face crop, px."""
 
 TokenOrder = Literal["target_first", "reference_first"]
 """Segment of the token sequence that comes first."""
@@ -21,13 +25,20 @@ CODEC_FACTORS = {"linear": (4, 8), "wan": (4, 8)}
 class VideoConfig:
     """Face crops as they are stored in shards (paper B.6)."""
 
-    size: int
+    size: Annotated[int, POSITIVE]
     """Side of the square face crop, px."""
     fps: int = 25
-    clip_frames: int
+    clip_frames: Annotated[int, FRAMES]
     """Longest clip row, frames, 4k + 1 so that the causal codec divides it."""
-    crop_scale: float = 1.0
+    crop_scale: Annotated[float, POSITIVE] = 1.0
     """Factor on the crop side; 1.0 is about 1.25 face widths."""
+
+    def failed_checks(self, path: str) -> Iterator[str]:
+        """Yield a message for every rule that spans more than one field or constant."""
+        if self.size > MAX_SIZE:
+            yield f"{path}.size={self.size} px is more than {MAX_SIZE}: the size of a face crop, not of the videos"
+        if self.fps != FPS:
+            yield f"{path}.fps={self.fps}: audio and codec are aligned at {FPS} fps only"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +46,7 @@ class CodecConfig:
     """Video codec: time x4 causal, space x8."""
 
     kind: Literal["linear", "wan"]
-    channels: int
+    channels: Annotated[int, POSITIVE]
     path: str | None = None
     """Weights: a file or folder. None: the codec in the package (linear); the kind wan needs a path."""
 
@@ -51,7 +62,7 @@ class AudioConfig:
     """Audio features at 50 Hz (paper B.2)."""
 
     kind: Literal["logmel", "whisper"]
-    dim: int
+    dim: Annotated[int, POSITIVE]
     """Width of one feature row."""
     path: str | None = None
 
@@ -60,15 +71,15 @@ class AudioConfig:
 class ModelConfig:
     """The diffusion transformer (paper B.1, B.2)."""
 
-    hidden_size: int
-    num_heads: int
-    num_layers: int
-    ffn_ratio: float = 4.0
-    patch: tuple[int, int, int] = (1, 2, 2)
+    hidden_size: Annotated[int, POSITIVE]
+    num_heads: Annotated[int, POSITIVE]
+    num_layers: Annotated[int, POSITIVE]
+    ffn_ratio: Annotated[float, POSITIVE] = 4.0
+    patch: Annotated[tuple[int, int, int], THREE_POSITIVE] = (1, 2, 2)
     """Latent frames, rows and columns of one token."""
-    text_tokens: int = 1
+    text_tokens: Annotated[int, POSITIVE] = 1
     """Length of the learned null prompt."""
-    text_dim: int | None = None
+    text_dim: Annotated[int | None, POSITIVE] = None
     """Width of text embeddings, e.g. UMT5's 4096. None: the network has the null prompt only."""
     order: TokenOrder = "target_first"
     """Token order of the sequence; the public release has the reference first."""
@@ -76,12 +87,18 @@ class ModelConfig:
     """Add the best linear guess of v from z_t and the codec's channel statistics; the network learns the rest. A small
     model needs it to keep the picture sharp."""
 
+    def failed_checks(self, path: str) -> Iterator[str]:
+        """Yield a message for every rule that spans more than one field."""
+        if self.num_heads > 0 and self.hidden_size % (2 * self.num_heads):
+            pairs = 2 * self.num_heads
+            yield f"{path}.hidden_size={self.hidden_size} is not a multiple of 2 x num_heads ({pairs})"
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:
     """Adapters of the lip and texture experts (paper 3.3)."""
 
-    rank: int
+    rank: Annotated[int, POSITIVE]
     alpha: float
     targets: tuple[str, ...]
     """Names of linear layers, matched against the end of the module path."""
@@ -91,55 +108,68 @@ class LoraConfig:
 class TrainConfig:
     """How a phase is optimised. A phase's own section overrides these, `--set train.x` overrides both."""
 
-    steps: int
-    workers: int = 1
+    steps: Annotated[int, POSITIVE]
+    workers: Annotated[int, POSITIVE] = 1
     """Ray Train workers (GPUs, or CPU processes)."""
     zero_stage: Literal[0, 1, 2, 3] = 0
     """What DeepSpeed shards over the workers: 0 nothing, 1 optimizer, 2 and gradients, 3 and weights."""
-    global_batch: int
-    micro_batch: int
+    global_batch: Annotated[int, POSITIVE]
+    micro_batch: Annotated[int, POSITIVE]
     """Most samples of one forward pass on one worker; see `micro_batch_of`."""
-    lr: float
-    warmup: int = 0
+    lr: Annotated[float, POSITIVE]
+    warmup: Annotated[int, NOT_NEGATIVE] = 0
     """Steps of linear warm-up."""
-    weight_decay: float = 0.0
-    grad_clip: float = 1.0
+    weight_decay: Annotated[float, NOT_NEGATIVE] = 0.0
+    grad_clip: Annotated[float, NOT_NEGATIVE] = 1.0
     precision: Literal["fp32", "bf16"] = "fp32"
-    ema: float = 0.0
+    ema: Annotated[float, DECAY] = 0.0
     """Decay of the averaged weights; 0 keeps none."""
-    checkpoint_every: int
-    keep_checkpoints: int = 2
-    log_every: int = 10
-    sample_every: int = 0
+    checkpoint_every: Annotated[int, POSITIVE]
+    keep_checkpoints: Annotated[int, POSITIVE] = 2
+    log_every: Annotated[int, POSITIVE] = 10
+    sample_every: Annotated[int, NOT_NEGATIVE] = 0
     """Steps between sample strips in the tracker; 0 makes none."""
     activation_checkpointing: Policy = "none"
     compile: bool = False
-    seed: int | None = None
+    seed: Annotated[int | None, NOT_NEGATIVE] = None
     """Noise, windows and order; none = the recipe's seed."""
     optimizer: Literal["adamw"] = "adamw"
     lr_schedule: Literal["cosine", "constant"] = "constant"
-    num_threads: int | None = None
+    num_threads: Annotated[int | None, NOT_NEGATIVE] = None
     """Torch threads of one worker; none = cores / workers."""
     upload_to: str | None = None
     """Where checkpoints and exports are copied to in the background: s3://, gs://, hdfs://, file://, or a folder. With
     --resume, a machine that has nothing fetches the newest from there."""
-    min_workers: int | None = None
+    min_workers: Annotated[int | None, POSITIVE] = None
     """Fewest workers to go on with when machines are lost; it grows again up to `workers`. None = always `workers`."""
     resource: str | None = None
     """A custom Ray resource of which each worker takes one, such as `train`: on which machines it may run."""
-    hang_seconds: float = 900.0
+    hang_seconds: Annotated[float, POSITIVE] = 900.0
     """A worker that achieves nothing for so long is ended and the run continued; before the first step three times."""
-    spike_factor: float = 8.0
+    spike_factor: Annotated[float, NOT_NEGATIVE] = 8.0
     """A batch whose loss is more than so many times the median of the last 64 is skipped; 0 = never for that."""
-    max_skips: int = 3
+    max_skips: Annotated[int, POSITIVE] = 3
     """Batches skipped in a row after which the run goes back to its last checkpoint, and on behind them."""
-    max_rollbacks: int = 2
+    max_rollbacks: Annotated[int, NOT_NEGATIVE] = 2
     """How often it may go back before a person must look."""
     init_from: str | None = None
+    """Weights that the phase starts from: a file or an export folder."""
+
+    def failed_checks(self, path: str, where: str) -> Iterator[str]:
+        """Yield a message for every rule that spans more than one field; ``where`` names the phase."""
+        if self.min_workers is not None and self.min_workers > self.workers:
+            yield f"{path}.min_workers={self.min_workers}{where} is more than {path}.workers={self.workers}"
+        if self.workers > 0 and self.global_batch % self.workers:
+            yield (
+                f"{path}.global_batch={self.global_batch}{where} is not divisible by {path}.workers={self.workers}"
+            )
 
     def micro_batch_of(self, workers: int) -> int:
-        """Samples of one forward pass when so many workers share the global batch equally: the most up to
-        `micro_batch` that divide a worker's part. What is left is accumulated. UserError if the parts are not equal."""
+        """Return the samples of one forward pass when ``workers`` share the global batch equally.
+
+        They are the most up to `micro_batch` that divide a worker's part; the rest of the part is accumulated.
+        UserError if the parts are not equal.
+        """
         part, rest = divmod(self.global_batch, workers)
         if rest:
             raise UserError(
@@ -152,72 +182,92 @@ class TrainConfig:
 class PhaseConfig:
     """One training phase: its noise band, its losses (paper 3.3, B.5, B.6), and what it overrides of `train`."""
 
-    alpha: float
+    alpha: Annotated[float, POSITIVE]
     """Shift of the timestep distribution, Eq. 2."""
-    window: int
+    window: Annotated[int, FRAMES]
     """Frames of one training sample, 4k + 1."""
-    face_weight: float = 0.3
-    lip_weight: float = 0.3
-    motion_frames: int = 5
+    face_weight: Annotated[float, NOT_NEGATIVE] = 0.3
+    lip_weight: Annotated[float, NOT_NEGATIVE] = 0.3
+    motion_frames: Annotated[int, FRAMES] = 5
     """Clean frames at the start of the window, 4k + 1."""
-    motion_prob: float = 0.5
+    motion_prob: Annotated[float, SHARE] = 0.5
     """Share of samples that get them."""
-    sync_weight: float = 0.0
-    identity_weight: float = 0.0
-    clip_weight: float = 0.0
-    silent_prob: float = 0.0
+    sync_weight: Annotated[float, NOT_NEGATIVE] = 0.0
+    identity_weight: Annotated[float, NOT_NEGATIVE] = 0.0
+    clip_weight: Annotated[float, NOT_NEGATIVE] = 0.0
+    silent_prob: Annotated[float, SHARE] = 0.0
     """Share of samples with audio attention off; the identity and feature losses act on these alone."""
-    t_thres: float = 0.6
+    t_thres: Annotated[float, SHARE] = 0.6
     """Clamp of the single-step estimate, Eq. 11."""
-    decode_latents: int = 4
+    decode_latents: Annotated[int, POSITIVE] = 4
     """Latent frames decoded for pixel losses (13 frames)."""
     train: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of `train` that this phase overrides; written flat in the recipe."""
+    """Fields of `train` that this phase overrides; a recipe file has them among the phase's own keys."""
+
+    def failed_checks(self, path: str, clip_frames: int) -> Iterator[str]:
+        """Yield a message for every rule that spans more than one field, or the clips' length."""
+        if self.window > clip_frames:
+            yield f"{path}.window={self.window} is longer than video.clip_frames={clip_frames}"
+        if self.motion_frames >= self.window:
+            yield f"{path}.motion_frames={self.motion_frames} leaves nothing of window={self.window}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairsConfig:
     """The pair factory (paper 3.1.2, B.3)."""
 
-    segment_frames: int = 25
-    motion_frames: int = 5
-    feather_px: float
+    segment_frames: Annotated[int, FRAMES] = 25
+    motion_frames: Annotated[int, FRAMES] = 5
+    feather_px: Annotated[float, NOT_NEGATIVE]
     """Sigma of the Gaussian that feathers the face mask, px of the crop."""
     identity_threshold: float
     """Lowest cosine between V and V'; every embedder needs its own."""
-    mouth_threshold: float = 1.0
+    mouth_threshold: Annotated[float, NOT_NEGATIVE] = 1.0
     """Least mean distance of 20 mouth points, px of the 112 px template."""
-    sampler_steps: int
+    sampler_steps: Annotated[int, POSITIVE]
     """Of `solver`: `heun` evaluates the model twice a step but the last, the others once."""
     solver: Literal["euler", "heun", "ab2"] = "euler"
     """`xdub/diffusion/sampler.py`; what they give at equal cost is in docs/sampling.md."""
-    sampler_shift: float = 1.0
+    sampler_shift: Annotated[float, POSITIVE] = 1.0
     """Shift of the sampler's times, Eq. 2: above 1 the steps crowd at high noise and the last one is long. A small
     model's details come out smoother, and its lips follow better."""
-    render_twins: float = 0.0
+    render_twins: Annotated[float, NOT_NEGATIVE] = 0.0
     """Share of exact pairs from the renderer among the training pairs."""
-    relight: float = 0.0
+    relight: Annotated[float, NOT_NEGATIVE] = 0.0
     """Share of uniformly lit pairs that get new light, the same on both sides (paper 3.1.2)."""
-    batch: int = 8
+    batch: Annotated[int, POSITIVE] = 8
     """Clips whose segments are sampled together; also what a worker that is lost has to do again."""
     compile: bool = False
     """Compile the sampler's step, for `batch` clips."""
+
+    def failed_checks(self, path: str) -> Iterator[str]:
+        """Yield a message if a segment has no frames of its own."""
+        if self.motion_frames >= self.segment_frames:
+            yield (
+                f"{path}.motion_frames={self.motion_frames} leaves nothing of "
+                f"{path}.segment_frames={self.segment_frames}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class DubConfig:
     """Inference (paper 3.3)."""
 
-    sampler_steps: int
+    sampler_steps: Annotated[int, POSITIVE]
     solver: Literal["euler", "heun", "ab2"] = "euler"
-    sampler_shift: float = 1.0
+    sampler_shift: Annotated[float, POSITIVE] = 1.0
     compile: bool = False
     """As in `pairs`."""
-    window: int
-    motion_frames: int = 5
-    lip_band: tuple[float, float] = (0.4, 0.6)
+    window: Annotated[int, FRAMES]
+    motion_frames: Annotated[int, FRAMES] = 5
+    lip_band: Annotated[tuple[float, float], BAND] = (0.4, 0.6)
     """Timesteps t at which the lip expert is on."""
-    texture_band: tuple[float, float] = (0.0, 0.3)
+    texture_band: Annotated[tuple[float, float], BAND] = (0.0, 0.3)
+
+    def failed_checks(self, path: str) -> Iterator[str]:
+        """Yield a message if a window has no frames of its own."""
+        if self.motion_frames >= self.window:
+            yield f"{path}.motion_frames={self.motion_frames} leaves nothing of {path}.window={self.window}"
 
 
 @dataclass(frozen=True, kw_only=True)
