@@ -1,6 +1,6 @@
 # Ray's head, the data pool and the MLflow server. From the repository's root:
 #   docker build -f cluster/images/cpu.Dockerfile -t REGISTRY/xdub/cpu:0.1.0-ray2.60.0-torch2.13.0-py311 .
-# The base is pinned by tag. Pin its digest, too, once your registry has told it to you:
+# The base is pinned by tag. Pin its digest, too, once your registry reports it:
 #   --build-arg BASE=python:3.11.14-slim-bookworm@sha256:...
 ARG BASE=python:3.11.14-slim-bookworm
 FROM ${BASE}
@@ -12,13 +12,13 @@ RUN apt-get update && apt-get install -y --no-install-recommends \
 COPY scripts/system-packages /tmp/system-packages
 RUN /tmp/system-packages && rm -rf /tmp/system-packages /var/lib/apt/lists/*
 
-# As `make` does it: torch with its own requirements, all else exactly as pinned and without further requirements.
+# Like `make`: torch with its own requirements, everything else exactly as pinned and without further requirements.
 COPY constraints.txt cluster/images/requirements.txt /tmp/
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
 RUN pip install --extra-index-url https://download.pytorch.org/whl/cpu -c /tmp/constraints.txt torch setuptools \
     && pip install --no-deps --no-build-isolation --use-pep517 -r /tmp/constraints.txt -r /tmp/requirements.txt
 
-# Number 1000, the first user of an Ubuntu machine: what `ray up` copies there is readable here.
+# User 1000 is the first user of an Ubuntu machine, so the container can read the files that `ray up` copies.
 # /artifacts is where a small MLflow server keeps files (cluster/mlflow).
 RUN useradd --create-home --uid 1000 --shell /bin/bash xdub && install -d -o 1000 -g 1000 /artifacts
 COPY setup.py pyproject.toml README.md LICENSE /opt/xdub/
@@ -26,7 +26,7 @@ COPY xdub /opt/xdub/xdub
 COPY kernels /opt/xdub/kernels
 RUN pip install --no-deps --no-build-isolation /opt/xdub && rm -rf /opt/xdub
 
-# HOME must be named: `ray up` reads it off the image and would take /root. No usage reports, and a token for Ray.
+# HOME must be set, because `ray up` reads it from the image and would use /root. No usage reports, and a token for Ray.
 ENV HOME=/home/xdub PYTHONUNBUFFERED=1 DO_NOT_TRACK=true RAY_USAGE_STATS_ENABLED=0 MLFLOW_DISABLE_TELEMETRY=true \
     HF_HUB_DISABLE_TELEMETRY=1 RAY_AUTH_MODE=token
 USER 1000:1000

@@ -43,7 +43,7 @@ class Job:
     """One job of the cluster."""
 
     id: str
-    """NAME-ATTEMPT."""
+    """Name of the run and number of the attempt: ``name-2``."""
     status: str
     """Ray's word for its state, such as RUNNING; see ENDED."""
     command: str
