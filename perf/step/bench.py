@@ -24,7 +24,7 @@ from xdub.train.context import LocalContext
 from xdub.train.engine import Engine
 from xdub.train.meters import GlobalStep, RankStep
 from xdub.train.networks import build_loss_context, build_model
-from xdub.train.phases import get_phase
+from xdub.train.phases import phase_loss
 from xdub_kernels import dispatch
 from xdub_kernels.attention import cores
 
@@ -113,7 +113,7 @@ class Bench:
             torch.cuda.reset_peak_memory_stats(self.device)
         marks, mine = Marks(self.device), RankStep()
         marks.mark()
-        terms = get_phase(self._case.phase).loss(self._engine.model, self._batch, self._loss)
+        terms = phase_loss(self._case.phase)(self._engine.model, self._batch, self._loss)
         # The host waits for the loss here, as in training.
         mine.add(terms, self._batch)
         merged = GlobalStep.merge(self.context.gather(mine))

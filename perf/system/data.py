@@ -23,6 +23,7 @@ import torch
 
 from perf.environment import ROOT, environment
 from xdub.config import Recipe, inpaints, load_recipe
+from xdub.data.batch import RawBatch
 from xdub.data.clip import Clip, from_row, to_row
 from xdub.data.manifest import file_sha256
 from xdub.data.samples import collate
@@ -40,6 +41,7 @@ WARM_UP = 2
 def data_wait(data: Path, workers: int, steps: int) -> dict[str, Any]:
     """Share of the step time that training the generator of `tiny` waits for data, after warm-up."""
     from xdub.files.lines import read_lines
+    from xdub.files.run_folder import PhaseFolder
     from xdub.train.run import train_phase
 
     settings = [f"train.workers={workers}", f"train.micro_batch={16 // workers}", f"train.steps={steps}"]
@@ -49,7 +51,7 @@ def data_wait(data: Path, workers: int, steps: int) -> dict[str, Any]:
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="xdub-perf-data-") as out:
         train_phase("generator", recipe, data, out, progress=lambda now: None)
-        records = list(read_lines(Path(out) / "generator" / "journal.jsonl"))
+        records = list(read_lines(PhaseFolder(out, "generator").journal))
     told = [r["values"] for r in records if r["kind"] == "metrics" and r["step"] > WARM_UP * LOG_EVERY]
     waits = [values["perf/data_wait"] for values in told]
     return {
@@ -88,7 +90,7 @@ def reader(recipe: Recipe, phase: str, *, noise: float, repeats: int) -> dict[st
         rows = ShardReader(manifest)
         row = rows.row(0)
 
-        def make_batch() -> dict[str, Any]:
+        def make_batch() -> RawBatch:
             sample = cut_window(
                 clip,
                 phase=phase,

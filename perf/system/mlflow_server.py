@@ -28,7 +28,7 @@ class MlflowServer:
         """Returns at once; see `wait`."""
         command = [
             *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)),
-            *("--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}", "--workers", "1"),
+            *("--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}", "--workers", "1"),
             *("--artifacts-destination", str(self.folder / "artifacts")),
         ]
         variables = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}

@@ -26,6 +26,7 @@ from perf.system.recovery import say
 from xdub.bootstrap.stages import stage_names
 from xdub.config import load_recipe
 from xdub.files.lines import read_lines
+from xdub.files.run_folder import PhaseFolder
 from xdub.train.state.records import last_record
 
 STAGES = ("generator", "pairs", "editor", "lip", "texture")
@@ -91,7 +92,7 @@ def _scenario(cluster: LocalCluster, server: MlflowServer, folder: Path, clips: 
         bootstrap += ["--set", setting]
     begin = time.monotonic()
     _xdub(cluster, *bootstrap, "--detach")
-    record, end = out / "generator" / "steps.jsonl", time.monotonic() + 300
+    record, end = PhaseFolder(out, "generator").steps, time.monotonic() + 300
     while (last_record(record) or {"step": 0})["step"] < 3:
         if time.monotonic() > end:
             _xdub(cluster, "jobs", "logs", "bootstrap-run-1")

@@ -72,6 +72,7 @@ def run_case(case: str, data: Path, folder: Path, steps: int) -> dict[str, Any]:
     """Train once; the figures of the case."""
     from xdub.config import load_recipe
     from xdub.files.lines import read_lines
+    from xdub.files.run_folder import RunFolder
     from xdub.tracking.sink import read_state
     from xdub.train.run import train_phase
 
@@ -96,8 +97,8 @@ def run_case(case: str, data: Path, folder: Path, steps: int) -> dict[str, Any]:
             server.wait()
         with _tracked_at(server.uri):
             train_phase("generator", recipe, data, out, local=True, resume=True, progress=outage)
-        journal = [r for r in read_lines(result.folder / "journal.jsonl") if r["kind"] == "metrics"]
-        kept = _kept(server.uri, read_state(out))
+        journal = [r for r in read_lines(result.folder.journal) if r["kind"] == "metrics"]
+        kept = _kept(server.uri, read_state(RunFolder(out)))
     finally:
         server.kill()
     clocks = {r["step"]: r["time_ms"] / 1000 for r in journal}

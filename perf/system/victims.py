@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from xdub.files.lines import read_lines
+from xdub.files.run_folder import PhaseFolder
 from xdub.train.state.records import last_record
 
 TITLES = {
@@ -40,7 +41,7 @@ class Run:
     ) -> None:
         """``address``: a Ray that is there; without, the driver makes its own."""
         self.address = address
-        self.out, self.record = out, out / phase / "steps.jsonl"
+        self.out, self.folder = out, PhaseFolder(out, phase)
         xdub = Path(sys.executable).with_name("xdub")
         self._command = [str(xdub), "train", phase, "--recipe", "tiny", "--data", str(data)]
         self._command += ["--out", str(out), "--resume", *options]
@@ -61,7 +62,7 @@ class Run:
 
     def step(self) -> int:
         """Last committed step."""
-        record = last_record(self.record)
+        record = last_record(self.folder.steps)
         return record["step"] if record else 0
 
     def wait_for_step(self, step: int, seconds: float = 600.0) -> float:
@@ -72,7 +73,7 @@ class Run:
         """Until an attempt has committed its first step; the time of it."""
 
         def reached() -> bool:
-            record = last_record(self.record)
+            record = last_record(self.folder.steps)
             return record is not None and record["attempt"] >= attempt
 
         return self._wait(reached, f"attempt {attempt}", seconds)
@@ -136,7 +137,7 @@ class Run:
 
     def curve(self) -> list[tuple[int, str, list[str]]]:
         """The committed record: (step, loss as hex, sample ids)."""
-        return [(r["step"], r["loss"], r["sample_ids"]) for r in read_lines(self.record)]
+        return [(r["step"], r["loss"], r["sample_ids"]) for r in read_lines(self.folder.steps)]
 
     def losses(self) -> list[float]:
         return [float.fromhex(loss) for _, loss, _ in self.curve()]
@@ -146,15 +147,15 @@ class Run:
 
     def workers(self) -> list[int]:
         """Workers of each attempt."""
-        return [r["workers"] for r in read_lines(self.record.with_name("attempts.jsonl"))]
+        return [r["workers"] for r in read_lines(self.folder.attempts)]
 
     def metrics(self, name: str) -> list[float]:
-        records = read_lines(self.record.with_name("journal.jsonl"))
+        records = read_lines(self.folder.journal)
         return [r["values"][name] for r in records if r["kind"] == "metrics" and name in r["values"]]
 
     def run_ids(self) -> dict:
         """MLflow's ids: parent and phases."""
-        path = self.out / "run_state.json"
+        path = self.folder.run.state
         state = json.loads(path.read_text()) if path.is_file() else {}
         return {key: state.get(key) for key in ("parent", "phases")}
 

@@ -12,6 +12,7 @@ from xdub.config import PHASES, expert_of, load_recipe
 from xdub.data.shards import ShardWriter
 from xdub.data.testing import make_clip
 from xdub.errors import UserError
+from xdub.files.run_folder import EXPORT, PhaseFolder, RunFolder
 from xdub.model.bundle import same_bundle, write_bundle
 from xdub.train.show.progress import PhaseProgress
 
@@ -32,7 +33,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple]:
             (phase, Path(data).name, init_from and Path(init_from).relative_to(Path(init_from).parents[2]))
         )
         assert resume
-        export = out / phase / "export"
+        export = PhaseFolder(out, phase).export
         export.mkdir(parents=True, exist_ok=True)
         name = "model" if expert_of(phase) is None else "adapter"
         (export / f"{name}.safetensors").write_bytes(phase.encode())
@@ -68,7 +69,7 @@ def test_the_stages_run_in_order_each_on_the_results_of_earlier_ones(calls: list
         ("generator", "clips"), ("pairs", "generator"), ("editor", "pairs"), ("lip", "pairs"), ("texture", "pairs"),
     ]  # fmt: skip
     # Without other weights the editor starts from the generator, and every other phase from new weights.
-    assert calls[0][2] is None and calls[2][2] == Path("run/generator/export") and calls[3][2] is None
+    assert calls[0][2] is None and calls[2][2] == Path("run", "generator", EXPORT) and calls[3][2] is None
     assert {p.name for p in bundle.iterdir()} == {
         "recipe.yaml",
         *(f"{phase}.safetensors" for phase in PHASES),
@@ -100,7 +101,7 @@ def test_a_folder_continues_only_the_run_that_was_started_in_it(calls: list, tmp
     ):
         with pytest.raises(UserError, match=word):
             bootstrap(recipe, tmp_path / data, tmp_path / "run")
-    (tmp_path / "run" / "bootstrap.json").write_text("[]")
+    RunFolder(tmp_path / "run").bootstrap.write_text("[]")
     with pytest.raises(UserError, match="damaged"):
         bootstrap(load_recipe("tiny"), tmp_path / "clips", tmp_path / "run")
 
@@ -146,14 +147,14 @@ def test_a_request_to_stop_a_phase_stops_the_bootstrap(
 def test_a_bundle_is_replaced_after_a_phase_was_trained_further(tmp_path: Path) -> None:
     recipe = load_recipe("tiny")
     with pytest.raises(UserError, match="train the phase generator first"):
-        write_bundle(tmp_path, recipe, tmp_path / "bundle")
-    export = tmp_path / "generator" / "export"
+        write_bundle(RunFolder(tmp_path), recipe, tmp_path / "bundle")
+    export = PhaseFolder(tmp_path, "generator").export
     export.mkdir(parents=True)
     (export / "model.safetensors").write_bytes(b"one")
-    write_bundle(tmp_path, recipe, tmp_path / "bundle", ("generator",))
-    assert same_bundle(tmp_path, tmp_path / "bundle", ("generator",))
+    write_bundle(RunFolder(tmp_path), recipe, tmp_path / "bundle", ("generator",))
+    assert same_bundle(RunFolder(tmp_path), tmp_path / "bundle", ("generator",))
     (export / "model.safetensors").write_bytes(b"two")
-    assert not same_bundle(tmp_path, tmp_path / "bundle", ("generator",))
-    write_bundle(tmp_path, recipe, tmp_path / "bundle", ("generator",))
+    assert not same_bundle(RunFolder(tmp_path), tmp_path / "bundle", ("generator",))
+    write_bundle(RunFolder(tmp_path), recipe, tmp_path / "bundle", ("generator",))
     assert (tmp_path / "bundle" / "generator.safetensors").read_bytes() == b"two"
     assert not list(tmp_path.glob(".bundle*"))

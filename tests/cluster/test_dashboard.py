@@ -15,6 +15,7 @@ import pytest
 
 from perf.system.local_cluster import LocalCluster
 from xdub.errors import UserError
+from xdub.files.run_folder import PhaseFolder
 
 pytestmark = pytest.mark.slow
 SECRET = "nobody outside may read this"
@@ -167,7 +168,7 @@ def test_a_cluster_that_is_too_small_is_refused_with_the_numbers(ask, cluster, t
     assert ended.returncode == 2
     (line,) = [line for line in ended.stderr.splitlines() if "xdub: error" in line]
     assert "train.workers=16 needs 16 CPUs and one for the data; this Ray has room for 1 workers" in line
-    assert not (tmp_path / "run/generator/steps.jsonl").exists()
+    assert not PhaseFolder(tmp_path / "run", "generator").steps.exists()
 
 
 def nodes(ask: Ask) -> list[dict]:

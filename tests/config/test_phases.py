@@ -13,7 +13,7 @@ from xdub.config import PHASES, load_recipe, phase_facts, phases, recipe_from_di
 from xdub.errors import UserError
 from xdub.plan.network import count_parameters
 from xdub.plan.storage import data
-from xdub.train.phases import get_phase
+from xdub.train.phases import phase_loss
 
 PACKAGE = Path(phases.__file__).parents[1]
 TELL_APART = {"bundle.py", "page.py", "targets.py", "dub.py"}
@@ -35,7 +35,7 @@ def test_no_other_code_compares_a_phase_with_a_name():
 @pytest.mark.parametrize("name", PHASES)
 def test_a_phase_starts_from_an_earlier_one_and_has_a_loss(name):
     facts = phase_facts(name)
-    assert callable(get_phase(name).loss)
+    assert callable(phase_loss(name))
     assert facts.starts_from is None or PHASES.index(facts.starts_from) < PHASES.index(name)
     assert facts.expert is None or facts.starts_from is not None
     assert not facts.networks or facts.decodes
@@ -47,7 +47,7 @@ def test_a_name_that_is_no_phase_is_refused_by_one_line_that_lists_them():
         phase_facts,
         recipe.phase,
         recipe.for_phase,
-        get_phase,
+        phase_loss,
         lambda name: count_parameters(recipe, name),
     ):
         with pytest.raises(UserError, match="unknown phase 'polish'; choose one of: generator, editor, lip"):

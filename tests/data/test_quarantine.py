@@ -15,12 +15,12 @@ def lines(path: Path) -> list[dict]:
 
 
 def test_without_bad_rows_there_is_no_file(tmp_path: Path) -> None:
-    Quarantine(tmp_path / "quarantine.jsonl").note({}, 3)
+    Quarantine(tmp_path / "bad.jsonl").note({}, 3)
     assert not list(tmp_path.iterdir())
 
 
 def test_each_clip_is_listed_once_with_the_first_step_that_read_it(tmp_path: Path) -> None:
-    path = tmp_path / "quarantine.jsonl"
+    path = tmp_path / "bad.jsonl"
     quarantine = Quarantine(path)
     quarantine.note({"a": ROW}, 3)
     quarantine.note({"a": ROW, "b": ROW._replace(epoch=2)}, 5)
@@ -36,7 +36,7 @@ def test_each_clip_is_listed_once_with_the_first_step_that_read_it(tmp_path: Pat
 
 
 def test_a_torn_last_line_is_dropped_and_its_clip_listed_again(tmp_path: Path) -> None:
-    path = tmp_path / "quarantine.jsonl"
+    path = tmp_path / "bad.jsonl"
     Quarantine(path).note({"a": ROW, "b": ROW}, 1)
     path.write_bytes(path.read_bytes()[:-9])
     Quarantine(path).note({"b": ROW}, 2)

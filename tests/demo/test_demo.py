@@ -20,6 +20,7 @@ from xdub.demo.picture import draw
 from xdub.demo.sizes import DemoPlan
 from xdub.errors import UserError
 from xdub.files.lines import read_lines
+from xdub.files.run_folder import PhaseFolder, RunFolder
 from xdub.media import probe
 
 SETTINGS = (
@@ -66,7 +67,7 @@ def wait_for(process: subprocess.Popen, out: Path, stage: str) -> None:
     """Wait until the stage has written its first file, or the process ends."""
     leaves = {
         "held-out": out / "heldout" / "case00",
-        "editor": out / "run" / "editor" / "checkpoints" / "step00000001",
+        "editor": PhaseFolder(out / "run", "editor").checkpoint(1),
         "dub editor": out / "dubbed" / "editor" / "case00.mp4",
     }
     deadline = time.monotonic() + 300
@@ -110,7 +111,7 @@ def test_a_killed_demo_continues_and_repeats_no_finished_stage(finished: tuple[P
 
 @pytest.mark.slow
 def test_killed_training_continues_from_its_checkpoint(finished: tuple[Path, list[dict]]) -> None:
-    records = list(read_lines(finished[0] / "run" / "editor" / "steps.jsonl"))
+    records = list(read_lines(PhaseFolder(finished[0] / "run", "editor").steps))
     assert [r["step"] for r in records] == [1, 2, 3, 4]
     assert records[0]["attempt"] == 1 and records[-1]["attempt"] == 2
 
@@ -137,7 +138,7 @@ def test_every_file_at_the_end_of_the_demo_exists_and_opens(finished: tuple[Path
     html = (out / "report.html").read_text()
     assert html.count("data:image/png") == 2 * 2 * 4 and html.count("data:video/mp4") == 3
     assert "Held-out clip 2" in html and "mlflow ui" in html and not re.search(r'src="(?!data:)', html)
-    assert (out / "mlflow.db").stat().st_size > 100_000
+    assert RunFolder(out).database.stat().st_size > 100_000
     assert not list(out.rglob(".*.tmp*")), "nothing half-written is left"
 
 

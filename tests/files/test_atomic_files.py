@@ -57,27 +57,27 @@ def test_a_full_disk_is_a_user_error_and_keeps_the_old_file(
 
 def test_a_folder_replaces_the_old_one_as_a_whole(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        with atomic_folder(tmp_path / "export") as temporary:
+        with atomic_folder(tmp_path / "weights") as temporary:
             (temporary / name).write_text(name)
-    assert content(tmp_path) == {"export/b": "b"}
+    assert content(tmp_path) == {"weights/b": "b"}
 
 
 def test_a_failing_block_keeps_the_old_folder(tmp_path: Path) -> None:
-    with atomic_folder(tmp_path / "export") as temporary:
+    with atomic_folder(tmp_path / "weights") as temporary:
         (temporary / "a").write_text("a")
-    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "export") as temporary:
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "weights") as temporary:
         (temporary / "b").write_text("half")
         raise RuntimeError
-    assert content(tmp_path) == {"export/a": "a"}
+    assert content(tmp_path) == {"weights/a": "a"}
 
 
 def test_leftovers_of_a_killed_write_do_not_reach_the_new_folder(tmp_path: Path) -> None:
-    for leftover in (".export.tmp", ".export.old"):
+    for leftover in (".weights.tmp", ".weights.old"):
         (tmp_path / leftover).mkdir()
         (tmp_path / leftover / "stale").write_text("stale")
-    with atomic_folder(tmp_path / "export") as temporary:
+    with atomic_folder(tmp_path / "weights") as temporary:
         (temporary / "a").write_text("a")
-    assert content(tmp_path) == {"export/a": "a"}
+    assert content(tmp_path) == {"weights/a": "a"}
 
 
 def test_a_moved_folder_replaces_its_target_and_makes_the_way_to_it(tmp_path: Path) -> None:

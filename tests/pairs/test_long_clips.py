@@ -17,6 +17,7 @@ from xdub.dub.tracks import Track, generate
 from xdub.dub.window_sampler import Window, WindowSampler
 from xdub.errors import UserError
 from xdub.files.lines import read_lines
+from xdub.files.run_folder import PhaseFolder
 from xdub.model.bundle import bundle_path
 from xdub.model.testing import random_backbone, random_codec
 from xdub.pairs.build import build_pairs
@@ -95,7 +96,7 @@ def test_the_shipped_generator_trains_on_the_long_window_and_builds_pairs_in_one
     run, start = tmp_path / "run", bundle_path("tiny") / "generator.safetensors"
     result = train_phase("generator", recipe, tmp_path / "data", run, init_from=start, local=True)
     assert (result.status, result.step) == ("finished", 2)
-    steps = list(read_lines(run / "generator" / "steps.jsonl"))
+    steps = list(read_lines(PhaseFolder(run, "generator").steps))
     assert all(np.isfinite(float.fromhex(step["loss"])) for step in steps)
     trained_on = {sample for step in steps for sample in step["sample_ids"]}
     assert trained_on == {clip_id for clip_id, frames in zip(ids, lengths, strict=True) if frames == 77}

@@ -16,6 +16,7 @@ from xdub.config import Recipe
 from xdub.data.shards import Ledger, read_manifest
 from xdub.errors import UserError
 from xdub.files.lines import read_lines
+from xdub.files.run_folder import RunFolder, StageFolder
 from xdub.pairs.build import PairReport, build_pairs
 from xdub.pairs.judges import Judges
 from xdub.pairs.testing import plain_judges
@@ -70,7 +71,7 @@ def test_a_run_tracks_its_counts_speed_and_cost(alone: Path) -> None:
     import mlflow
 
     rows = Ledger(alone).rows()
-    records = [r for r in read_lines(alone / "journal.jsonl") if r["kind"] == "metrics"]
+    records = [r for r in read_lines(StageFolder(alone).journal) if r["kind"] == "metrics"]
     assert [r["step"] for r in records] == sorted({r["step"] for r in records})
     last = records[-1]["values"]
     kept = sum(row.status == "kept" for row in rows)
@@ -78,7 +79,7 @@ def test_a_run_tracks_its_counts_speed_and_cost(alone: Path) -> None:
     seconds = sum(row.seconds for row in rows)
     assert last["pairs/worker_seconds_per_kept"] == pytest.approx(seconds / kept)
     assert last["pairs/dollars_per_kept"] == pytest.approx(seconds / kept / 1000)
-    client = mlflow.MlflowClient(f"sqlite:///{alone / 'mlflow.db'}")
+    client = mlflow.MlflowClient(f"sqlite:///{RunFolder(alone).database}")
     runs = client.search_runs([client.get_experiment_by_name("xdub").experiment_id])
     child = next(run for run in runs if run.data.tags.get("phase") == "pairs")
     assert child.info.status == "FINISHED" and child.data.metrics["pairs/kept"] == kept

@@ -16,6 +16,7 @@ import pytest
 
 from perf.system.local_cluster import LocalCluster
 from xdub.files.lines import read_lines
+from xdub.files.run_folder import PhaseFolder
 from xdub.train.state.records import last_record
 
 pytestmark = pytest.mark.slow
@@ -131,7 +132,7 @@ def test_a_stopped_job_is_continued_by_the_same_submission(run, heads, tmp_path)
     assert run(*command, "--resume", "--detach").returncode == 0
     busy = run(*command, "--resume")
     assert busy.returncode == 2 and "train-generator-run-1 still runs" in busy.stderr
-    record, end = out / "generator" / "steps.jsonl", time.monotonic() + 240
+    record, end = PhaseFolder(out, "generator").steps, time.monotonic() + 240
     while (last_record(record) or {"step": 0})["step"] < 3:
         assert time.monotonic() < end, run("jobs", "logs", "train-generator-run-1").stdout
         time.sleep(0.1)

@@ -9,6 +9,7 @@ import cv2
 import pytest
 
 from xdub.errors import UserError
+from xdub.files.run_folder import RunFolder
 from xdub.tracking.compare import compare_runs, print_comparison, short_names
 from xdub.tracking.sink import MlflowSink
 
@@ -19,12 +20,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("runs")
     folders = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{RunFolder(root).database}")
         for name, lr in (("slow", 1e-4), ("fast", 1e-3)):
             out = root / name
             out.mkdir()
             for phase in ("generator", "editor"):
-                sink = MlflowSink(out, phase)
+                sink = MlflowSink(RunFolder(out), phase)
                 values = [
                     (
                         s,
@@ -81,7 +82,7 @@ def test_a_loss_by_noise_band_is_that_of_the_last_quarter(folders: dict[str, Pat
 def test_an_mlflow_id_may_be_a_parents_and_an_address_may_be_given(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state = json.loads((folders["slow"] / "run_state.json").read_text())
+    state = json.loads(RunFolder(folders["slow"]).state.read_text())
     monkeypatch.setenv("MLFLOW_TRACKING_URI", state["tracking_uri"])
     (group,) = compare_runs([state["parent"]]).groups
     assert [run.phase for run in group.runs] == ["generator", "editor"]
@@ -109,7 +110,7 @@ def test_one_folder_compares_its_phases_and_a_phase_can_be_named(
 
 def test_the_mlflow_command_names_the_store_and_all_runs(folders: dict[str, Path], tmp_path: Path) -> None:
     ui = compare_runs([str(folders["slow"])], out=tmp_path / "c.html").ui
-    ids = json.loads((folders["slow"] / "run_state.json").read_text())["phases"].values()
+    ids = json.loads(RunFolder(folders["slow"]).state.read_text())["phases"].values()
     assert "mlflow ui --backend-store-uri sqlite:///" in ui and all(run_id in ui for run_id in ids)
     assert re.search(r"http://127\.0\.0\.1:5000/#/compare-runs\?runs=\[", ui)
 
@@ -117,7 +118,7 @@ def test_the_mlflow_command_names_the_store_and_all_runs(folders: dict[str, Path
 def test_a_missing_run_is_named_with_the_valid_choices(folders: dict[str, Path], tmp_path: Path) -> None:
     slow = str(folders["slow"])
     (tmp_path / "text.db").write_text("hello " * 1000)
-    uri = json.loads((folders["slow"] / "run_state.json").read_text())["tracking_uri"]
+    uri = json.loads(RunFolder(folders["slow"]).state.read_text())["tracking_uri"]
     for names, options, message in (
         (["nowhere", slow], {}, "no run 'nowhere'.*FOLDER/PHASE"),
         ([f"{slow}/texture", slow], {}, "no tracked phase 'texture'; it has generator, editor"),

@@ -1,4 +1,4 @@
-"""Metrics reach the tracker once, whatever happens to it, and never stop the loop."""
+"""Records reach the tracker once, whatever happens to it, and never stop the loop."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from xdub.files.run_folder import StageFolder
 from xdub.tracking.journal import Journal, Shipper, pending_bytes
 
 
@@ -28,8 +29,8 @@ class Tracker:
 
 def test_what_was_written_while_the_tracker_was_down_arrives_when_it_is_back(tmp_path: Path) -> None:
     tracker = Tracker()
-    path = tmp_path / "journal.jsonl"
-    journal, shipper = Journal(path), Shipper(path, tracker, poll_seconds=0.01).start()
+    folder = StageFolder(tmp_path)
+    journal, shipper = Journal(folder), Shipper(folder, tracker, poll_seconds=0.01).start()
     journal.metrics(1, {"train/loss": 1.0})
     _wait(lambda: tracker.steps() == [1])
     tracker.down = True
@@ -42,44 +43,44 @@ def test_what_was_written_while_the_tracker_was_down_arrives_when_it_is_back(tmp
 
 
 def test_a_tracker_that_never_answers_loses_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "journal.jsonl"
-    journal = Journal(path)
+    folder = StageFolder(tmp_path)
+    journal = Journal(folder)
     down = Tracker()
     down.down = True
-    shipper = Shipper(path, down, poll_seconds=0.01).start()
+    shipper = Shipper(folder, down, poll_seconds=0.01).start()
     begin = time.perf_counter()
     for step in range(1000):
         journal.metrics(step, {"train/loss": 0.1})
     assert time.perf_counter() - begin < 1.0  # the loop does not wait
     assert shipper.close(timeout=0.5) > 0
     later = Tracker()
-    Shipper(path, later).flush()
+    Shipper(folder, later).flush()
     assert later.steps() == list(range(1000))
 
 
 def test_a_restarted_sender_continues_where_the_last_one_was(tmp_path: Path) -> None:
-    path, tracker = tmp_path / "journal.jsonl", Tracker()
-    journal = Journal(path)
+    folder, tracker = StageFolder(tmp_path), Tracker()
+    journal = Journal(folder)
     for step in (1, 2, 3):
         journal.metrics(step, {"a": 1.0})
-    Shipper(path, tracker).flush()
+    Shipper(folder, tracker).flush()
     journal.metrics(4, {"a": 1.0})
-    Shipper(path, tracker).flush()
+    Shipper(folder, tracker).flush()
     assert tracker.steps() == [1, 2, 3, 4]
 
 
 def test_replayed_steps_are_not_journalled_again(tmp_path: Path) -> None:
-    path = tmp_path / "journal.jsonl"
-    journal = Journal(path)
+    folder = StageFolder(tmp_path)
+    journal = Journal(folder)
     for step in (2, 4, 6):
         journal.metrics(step, {"a": float(step)})
     journal.close()
-    resumed = Journal(path)
+    resumed = Journal(folder)
     for step in (4, 6, 8):
         resumed.metrics(step, {"a": float(step)})
     resumed.close()
     tracker = Tracker()
-    Shipper(path, tracker).flush()
+    Shipper(folder, tracker).flush()
     assert tracker.steps() == [2, 4, 6, 8]
 
 
@@ -91,10 +92,10 @@ def _wait(condition, seconds: float = 10.0) -> None:
 
 
 def test_an_upload_that_fails_delays_no_number(tmp_path: Path) -> None:
-    path = tmp_path / "journal.jsonl"
-    journal, numbers, files = Journal(path), Tracker(), Tracker()
+    folder = StageFolder(tmp_path)
+    journal, numbers, files = Journal(folder), Tracker(), Tracker()
     files.down = True
-    lanes = [Shipper(path, numbers, "numbers"), Shipper(path, files, "files", poll_seconds=0.01)]
+    lanes = [Shipper(folder, numbers, "numbers"), Shipper(folder, files, "files", poll_seconds=0.01)]
     for shipper in lanes:
         shipper.start()
     journal.artifact(tmp_path / "strip.png", "samples")
@@ -102,26 +103,26 @@ def test_an_upload_that_fails_delays_no_number(tmp_path: Path) -> None:
     _wait(lambda: numbers.received and lanes[1].last_error is not None)
     assert [record["kind"] for record in numbers.received] == ["metrics"]
     assert lanes[0].close(timeout=5) == 0 and lanes[1].close(timeout=0.1) > 0
-    assert pending_bytes(path) > 0
+    assert pending_bytes(folder) > 0
     later = Tracker()
-    Shipper(path, later, "files").flush()
+    Shipper(folder, later, "files").flush()
     assert [record["kind"] for record in later.received] == ["artifact"]
-    assert pending_bytes(path) == 0
+    assert pending_bytes(folder) == 0
 
 
 def test_a_sender_that_was_given_up_and_its_successor_deliver_once(tmp_path: Path) -> None:
-    path, received, waits = tmp_path / "journal.jsonl", [], threading.Event()
+    folder, received, waits = StageFolder(tmp_path), [], threading.Event()
 
     def slow(records: list[dict[str, Any]]) -> None:
         waits.wait(10)
         received.extend(record["step"] for record in records)
 
-    journal = Journal(path)
+    journal = Journal(folder)
     for step in range(5):
         journal.metrics(step, {"a": 1.0})
-    first = Shipper(path, slow).start()
+    first = Shipper(folder, slow).start()
     assert first.close(timeout=0.1) > 0
-    second = Shipper(path, slow).start()
+    second = Shipper(folder, slow).start()
     waits.set()
     assert second.close(timeout=10) == 0
     assert received == [0, 1, 2, 3, 4]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from xdub.files.run_folder import RunFolder, StageFolder
 from xdub.tracking.journal import Journal, Shipper
 from xdub.tracking.sink import MlflowSink, default_uri, flatten, open_runs, read_state
 
@@ -16,37 +17,37 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     from mlflow import MlflowClient
 
-    return MlflowClient(tracking_uri=default_uri(tmp_path))
+    return MlflowClient(tracking_uri=default_uri(RunFolder(tmp_path)))
 
 
-def send(journal: Journal, sink: MlflowSink) -> None:
-    """All lanes, now."""
+def send(folder: Path, sink: MlflowSink) -> None:
+    """Send all lanes now."""
     for lane in ("numbers", "files"):
-        Shipper(journal.path, sink, lane).flush()
+        Shipper(StageFolder(folder), sink, lane).flush()
 
 
 @pytest.fixture
 def journal(tmp_path: Path):
-    journal = Journal(tmp_path / "journal.jsonl")
+    journal = Journal(StageFolder(tmp_path))
     yield journal
     journal.close()
 
 
 def test_runs_are_made_once_and_continued(tmp_path: Path, client, journal: Journal) -> None:
-    first = open_runs(tmp_path, "generator")
+    first = open_runs(RunFolder(tmp_path), "generator")
     journal.params({"train": {"lr": 0.1}, "name": "tiny"})
     journal.params({"name": "tiny"}, to="parent")
     journal.status("FAILED")
-    send(journal, MlflowSink(tmp_path, "generator"))
+    send(tmp_path, MlflowSink(RunFolder(tmp_path), "generator"))
     assert client.get_run(first.child).info.status == client.get_run(first.parent).info.status == "FAILED"
     journal.status("RUNNING")
     journal.params({"train": {"lr": 0.2}, "name": "tiny"})
-    again = MlflowSink(tmp_path, "generator")
-    send(journal, again)
-    editor = open_runs(tmp_path, "editor")
+    again = MlflowSink(RunFolder(tmp_path), "generator")
+    send(tmp_path, again)
+    editor = open_runs(RunFolder(tmp_path), "editor")
     assert again.open() == first
     assert editor.parent == first.parent and editor.child != first.child
-    assert read_state(tmp_path)["phases"] == {"generator": first.child, "editor": editor.child}
+    assert read_state(RunFolder(tmp_path))["phases"] == {"generator": first.child, "editor": editor.child}
     run = client.get_run(first.child)
     assert run.info.status == "RUNNING"
     assert run.data.tags["mlflow.parentRunId"] == first.parent
@@ -56,18 +57,18 @@ def test_runs_are_made_once_and_continued(tmp_path: Path, client, journal: Journ
 
 
 def test_a_run_whose_making_was_never_answered_is_found_and_not_made_again(tmp_path: Path, client) -> None:
-    made = open_runs(tmp_path, "generator")
-    state = json.loads((tmp_path / "run_state.json").read_text())
+    made = open_runs(RunFolder(tmp_path), "generator")
+    state = json.loads(RunFolder(tmp_path).state.read_text())
     lost = {"key": state["key"], "phases": {}}  # what was kept before the server was asked
-    (tmp_path / "run_state.json").write_text(json.dumps(lost))
-    assert open_runs(tmp_path, "generator") == made
+    RunFolder(tmp_path).state.write_text(json.dumps(lost))
+    assert open_runs(RunFolder(tmp_path), "generator") == made
     assert len(client.search_runs([made.experiment])) == 2
 
 
 def test_sending_twice_stores_once_and_artefacts_lie_in_the_run_folder(
     tmp_path: Path, client, journal: Journal
 ) -> None:
-    sink = MlflowSink(tmp_path, "generator")
+    sink = MlflowSink(RunFolder(tmp_path), "generator")
     run_id = sink.open().child
     for step in range(1, 31):
         journal.metrics(step, {"train/loss": 1.0 / step, "loss/flow/t_bin_3": 0.5})
@@ -75,13 +76,13 @@ def test_sending_twice_stores_once_and_artefacts_lie_in_the_run_folder(
     strip.write_bytes(b"png")
     journal.artifact(strip, "samples")
     for _ in range(2):
-        send(journal, sink)
-        for offset in tmp_path.glob("*.offset"):
+        send(tmp_path, sink)
+        for offset in StageFolder(tmp_path).offsets:
             offset.unlink()
     history = client.get_metric_history(run_id, "train/loss")
     assert [(point.step, point.value) for point in history] == [(step, 1.0 / step) for step in range(1, 31)]
     assert [file.path for file in client.list_artifacts(run_id, "samples")] == ["samples/strip.png"]
-    assert list((tmp_path / "mlartifacts").rglob("strip.png"))
+    assert list(RunFolder(tmp_path).artifacts.rglob("strip.png"))
 
 
 def test_a_file_that_vanished_and_a_name_that_mlflow_refuses_are_told_and_hold_up_nothing(
@@ -93,24 +94,24 @@ def test_a_file_that_vanished_and_a_name_that_mlflow_refuses_are_told_and_hold_u
     journal.tags({"a tag that is far too long " * 40: "1"})
     journal.artifact(kept, "samples")
     journal.metrics(1, {"train/loss": 1.0})
-    sink = MlflowSink(tmp_path, "generator")
-    send(journal, sink)
-    send(journal, sink)
+    sink = MlflowSink(RunFolder(tmp_path), "generator")
+    send(tmp_path, sink)
+    send(tmp_path, sink)
     run_id = sink.open().child
     assert [file.path for file in client.list_artifacts(run_id, "samples")] == ["samples/kept.png"]
     assert client.get_run(run_id).data.metrics == {"train/loss": 1.0}
     told = capsys.readouterr().err
     assert told.count("gone.png is gone and was never sent") == 1
-    assert told.count("MLflow does not take the tags") == 1
+    assert told.count("MLflow refuses the tags") == 1
 
 
 def test_weights_are_registered_once_by_their_address(tmp_path: Path, client, journal: Journal) -> None:
-    sink = MlflowSink(tmp_path, "generator")
+    sink = MlflowSink(RunFolder(tmp_path), "generator")
     told = {"params": {"train": {"lr": 0.1}, "step": 8}, "tags": {"sha256": "abc", "step": "8"}}
     for _ in range(2):
         journal.model("xdub-tiny-generator", "file:///run/generator/export", **told)
-        send(journal, sink)
-        for offset in tmp_path.glob("*.offset"):
+        send(tmp_path, sink)
+        for offset in StageFolder(tmp_path).offsets:
             offset.unlink()
     (version,) = client.search_model_versions("name = 'xdub-tiny-generator'")
     assert version.run_id == sink.open().child and version.tags["sha256"] == "abc"
@@ -120,7 +121,7 @@ def test_weights_are_registered_once_by_their_address(tmp_path: Path, client, jo
     journal.model(
         "xdub-tiny-generator", "file:///run/generator/export", params={}, tags={"sha256": "def", "step": "9"}
     )
-    send(journal, sink)
+    send(tmp_path, sink)
     assert len(client.search_model_versions("name = 'xdub-tiny-generator'")) == 2
 
 
@@ -136,17 +137,19 @@ def test_a_tracker_that_comes_up_later_gets_everything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: Journal
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody listens there
-    sink = MlflowSink(tmp_path, "generator")
+    sink = MlflowSink(RunFolder(tmp_path), "generator")
     journal.metrics(1, {"train/loss": 1.0})
     with pytest.raises(Exception, match="Max retries|refused"):
-        send(journal, sink)
+        send(tmp_path, sink)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     journal.metrics(2, {"train/loss": 0.5})
-    send(journal, sink)
+    send(tmp_path, sink)
     from mlflow import MlflowClient
 
-    run_id = read_state(tmp_path)["phases"]["generator"]
-    history = MlflowClient(tracking_uri=default_uri(tmp_path)).get_metric_history(run_id, "train/loss")
+    run_id = read_state(RunFolder(tmp_path))["phases"]["generator"]
+    history = MlflowClient(tracking_uri=default_uri(RunFolder(tmp_path))).get_metric_history(
+        run_id, "train/loss"
+    )
     assert [point.step for point in history] == [1, 2]
 
 
@@ -154,10 +157,10 @@ def test_a_store_that_moved_is_followed_and_a_foreign_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/first.db")
-    made = open_runs(tmp_path, "generator")
+    made = open_runs(RunFolder(tmp_path), "generator")
     (tmp_path / "moved.db").write_bytes((tmp_path / "first.db").read_bytes())
     for name, followed in (("foreign.db", False), ("moved.db", True)):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/{name}")
-        found = open_runs(tmp_path, "generator")
+        found = open_runs(RunFolder(tmp_path), "generator")
         assert (found.parent, found.child) == (made.parent, made.child)
         assert found.uri.endswith(name) == followed

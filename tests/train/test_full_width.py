@@ -11,7 +11,7 @@ from xdub.plan.network import count_parameters
 from xdub.train.context import LocalContext
 from xdub.train.engine import Engine
 from xdub.train.networks import build_model
-from xdub.train.phases import get_phase
+from xdub.train.phases import phase_loss
 from xdub.train.phases.common import PhaseContext
 
 FRAMES, SIDE = 5, 32
@@ -36,7 +36,7 @@ def test_one_block_of_the_papers_model_takes_a_real_step():
     before = model.proj_out.weight.detach().clone()
 
     context = PhaseContext(phase=recipe.phase("editor"), seed=0, codec=codec)
-    terms = get_phase("editor").loss(engine.model, batch(recipe, codec, 0), context)
+    terms = phase_loss("editor")(engine.model, batch(recipe, codec, 0), context)
     engine.backward(terms.total, last=True)
     engine.step()
     assert torch.isfinite(terms.total)

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from xdub.errors import UserError
 from xdub.files.lines import read_lines
+from xdub.files.run_folder import PhaseFolder
 from xdub.train import guard
 from xdub.train.guard import WARM, Guard
 from xdub.train.run import train_phase
@@ -39,12 +40,12 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[list[int]], fl
     return install
 
 
-def samples(folder: Path) -> list[list[str]]:
-    return [record["sample_ids"] for record in read_lines(folder / "steps.jsonl")]
+def samples(folder: PhaseFolder) -> list[list[str]]:
+    return [record["sample_ids"] for record in read_lines(folder.steps)]
 
 
-def skipped(folder: Path) -> list[dict]:
-    return list(read_lines(folder / "skipped.jsonl"))
+def skipped(folder: PhaseFolder) -> list[dict]:
+    return list(read_lines(folder.skipped))
 
 
 def test_a_loss_that_is_not_finite_is_skipped_and_noted(small, clips, tmp_path: Path, spoil, capsys) -> None:
@@ -89,10 +90,10 @@ def test_when_skipping_does_not_help_it_goes_back_and_around_the_bad_samples(
     spoil(lambda positions: math.inf if 12 <= min(positions) < 24 else 1.0)  # three batches after step 3
     recipe = small("train.max_skips=3", "train.steps=7")
     result = train_phase("generator", recipe, clips, tmp_path, local=True, progress=quiet)
-    assert [record["step"] for record in read_lines(result.folder / "steps.jsonl")] == [1, 2, 3, 4, 5, 6, 7]
-    assert list(read_lines(result.folder / "checkpoints/rollbacks.jsonl")) == [{"step": 2, "cursor": 24}]
+    assert [record["step"] for record in read_lines(result.folder.steps)] == [1, 2, 3, 4, 5, 6, 7]
+    assert list(read_lines(result.folder.rollbacks)) == [{"step": 2, "cursor": 24}]
     assert len(skipped(result.folder)) == 3
-    steps = [r["step"] for r in read_lines(result.folder / "journal.jsonl") if r["kind"] == "metrics"]
+    steps = [r["step"] for r in read_lines(result.folder.journal) if r["kind"] == "metrics"]
     assert steps == [2, 4, 6]
 
 
@@ -104,7 +105,7 @@ def test_what_diverges_whatever_is_done_ends_with_the_samples_and_a_hint(
         UserError, match=r"diverges at step 3 \(the loss is not finite; samples: .*going back 2"
     ):
         train_phase("generator", small(), clips, tmp_path, local=True, progress=quiet)
-    rollbacks = list(read_lines(tmp_path / "generator/checkpoints/rollbacks.jsonl"))
+    rollbacks = list(read_lines(PhaseFolder(tmp_path, "generator").rollbacks))
     assert [record["step"] for record in rollbacks] == [4, 2], "the second time one checkpoint further"
 
 

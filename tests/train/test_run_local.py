@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from xdub.errors import UserError
 from xdub.files.lines import read_lines
+from xdub.files.run_folder import PhaseFolder, RunFolder
 from xdub.tracking.sink import read_state
-from xdub.train import trainer
 from xdub.train.run import RunResult, train_phase
 
 
@@ -28,13 +28,13 @@ def whole(small, clips, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     return train_phase("generator", small(), clips, out, local=True, progress=quiet)
 
 
-def curve(folder: Path) -> list[tuple]:
-    return [(r["step"], r["loss"], r["sample_ids"]) for r in read_lines(folder / "steps.jsonl")]
+def curve(folder: PhaseFolder) -> list[tuple]:
+    return [(r["step"], r["loss"], r["sample_ids"]) for r in read_lines(folder.steps)]
 
 
-def metrics(folder: Path) -> list[tuple]:
+def metrics(folder: PhaseFolder) -> list[tuple]:
     """The journal without its clocks."""
-    records = [r for r in read_lines(folder / "journal.jsonl") if r["kind"] == "metrics"]
+    records = [r for r in read_lines(folder.journal) if r["kind"] == "metrics"]
     return [(r["step"], {k: v for k, v in r["values"].items() if "perf/" not in k}) for r in records]
 
 
@@ -50,13 +50,13 @@ def test_a_run_ends_with_weights_records_and_a_tracked_run(whole: RunResult) -> 
         True,
     )
     assert "precondition.std" in load_file(whole.export / "model.safetensors")
-    assert sorted(p.name for p in (whole.folder / "checkpoints").iterdir()) == [
+    assert sorted(p.name for p in whole.folder.checkpoints.iterdir()) == [
         "step00000004",
         "step00000006",
     ]
     from mlflow import MlflowClient
 
-    run = MlflowClient(read_state(whole.folder.parent)["tracking_uri"]).get_run(whole.run_id)
+    run = MlflowClient(read_state(whole.folder.run)["tracking_uri"]).get_run(whole.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params["train.lr"] == "0.001"
     assert run.data.metrics["train/loss"] == metrics(whole.folder)[-1][1]["train/loss"]
@@ -72,10 +72,9 @@ def interrupted(small, clips, out: Path, at: int, how: str) -> RunResult | None:
     def sampler(model, context):
         import numpy as np
 
-        folder = out / "generator"
         if how == "crash":
             raise RuntimeError("power cut")
-        (folder / trainer.STOP_FILE).touch()
+        PhaseFolder(out, "generator").stop_request.touch()
         return np.zeros((2, 2, 3), np.uint8)
 
     recipe = small(f"train.sample_every={at}")
@@ -93,34 +92,34 @@ def test_an_interrupted_run_continues_as_if_nothing_had_happened(
     if how == "stop":  # after the step that follows the sample
         assert first is not None
         assert (first.status, first.step, first.export) == ("stopped", at + 1, None)
-    ids = read_state(tmp_path)["phases"]
+    ids = read_state(RunFolder(tmp_path))["phases"]
     last = train_phase("generator", small(), clips, tmp_path, resume=True, local=True, progress=quiet)
     assert curve(last.folder) == curve(whole.folder)
     assert metrics(last.folder) == metrics(whole.folder)
-    assert {r["attempt"] for r in read_lines(last.folder / "steps.jsonl")} <= {1, 2}
+    assert {r["attempt"] for r in read_lines(last.folder.steps)} <= {1, 2}
     mine, theirs = (load_file(result.export / "model.safetensors") for result in (last, whole))
     assert all(mine[name].equal(theirs[name]) for name in theirs)
-    assert read_state(tmp_path)["phases"] == ids
+    assert read_state(RunFolder(tmp_path))["phases"] == ids
 
 
 def test_a_damaged_checkpoint_is_passed_over(small, clips, whole, tmp_path: Path) -> None:
     shutil.copytree(whole.folder, tmp_path / "generator")
-    newest = tmp_path / "generator/checkpoints/step00000006"
+    newest = PhaseFolder(tmp_path, "generator").checkpoint(6)
     damaged = next(newest.glob("rank*.safetensors"))
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    (tmp_path / "generator/result.json").unlink()
-    (tmp_path / "generator/checkpoints/.writing-step00000008").mkdir()
+    PhaseFolder(tmp_path, "generator").result.unlink()
+    PhaseFolder(tmp_path, "generator").unfinished_checkpoint(8).mkdir()
     last = train_phase("generator", small(), clips, tmp_path, resume=True, local=True, progress=quiet)
     assert curve(last.folder) == curve(whole.folder)
-    assert [r["attempt"] for r in read_lines(last.folder / "steps.jsonl")] == [1, 1, 1, 1, 2, 2]
+    assert [r["attempt"] for r in read_lines(last.folder.steps)] == [1, 1, 1, 1, 2, 2]
 
 
 def test_a_finished_run_returns_at_once_and_more_steps_go_on(small, clips, whole, tmp_path: Path) -> None:
-    shutil.copytree(whole.folder.parent, tmp_path, dirs_exist_ok=True)
-    before = (tmp_path / "generator/steps.jsonl").read_bytes()
+    shutil.copytree(whole.folder.run.path, tmp_path, dirs_exist_ok=True)
+    before = PhaseFolder(tmp_path, "generator").steps.read_bytes()
     same = train_phase("generator", small(), clips, tmp_path, resume=True, local=True, progress=quiet)
     assert (same.status, same.attempts) == ("finished", 0)
-    assert (tmp_path / "generator/steps.jsonl").read_bytes() == before
+    assert PhaseFolder(tmp_path, "generator").steps.read_bytes() == before
     more = train_phase(
         "generator", small("train.steps=8"), clips, tmp_path, resume=True, local=True, progress=quiet
     )
@@ -136,7 +135,7 @@ def test_a_finished_run_returns_at_once_and_more_steps_go_on(small, clips, whole
 )
 def test_a_run_that_cannot_be_started_says_why(overrides, message, small, clips, whole) -> None:
     with pytest.raises(UserError, match=message):
-        train_phase("generator", small(*overrides), clips, whole.folder.parent, local=True, progress=quiet)
+        train_phase("generator", small(*overrides), clips, whole.folder.run.path, local=True, progress=quiet)
 
 
 def test_fewer_clips_than_a_batch_train_all_the_same_and_it_is_said(
@@ -144,7 +143,7 @@ def test_fewer_clips_than_a_batch_train_all_the_same_and_it_is_said(
 ) -> None:
     recipe = small("train.global_batch=16", "train.micro_batch=16", "train.steps=2")
     train_phase("generator", recipe, clips, tmp_path, local=True, progress=quiet)
-    samples = [r["sample_ids"] for r in read_lines(tmp_path / "generator/steps.jsonl")]
+    samples = [r["sample_ids"] for r in read_lines(PhaseFolder(tmp_path, "generator").steps)]
     assert [len(s) for s in samples] == [16, 16] and len(set(samples[0] + samples[1])) == 12
     assert "12 usable clips for batches of 16" in capsys.readouterr().err
 
@@ -169,8 +168,8 @@ def test_a_resume_that_would_be_another_run_is_refused(
 
 def test_a_run_goes_on_in_another_zero_stage(small, clips, whole, tmp_path: Path) -> None:
     shutil.copytree(whole.folder, tmp_path / "generator")
-    shutil.rmtree(tmp_path / "generator/checkpoints/step00000006")
-    (tmp_path / "generator/result.json").unlink()
+    shutil.rmtree(PhaseFolder(tmp_path, "generator").checkpoint(6))
+    PhaseFolder(tmp_path, "generator").result.unlink()
     recipe = small("train.zero_stage=3")
     last = train_phase("generator", recipe, clips, tmp_path, resume=True, local=True, progress=quiet)
     for mine, theirs in zip(curve(last.folder), curve(whole.folder), strict=True):
@@ -181,7 +180,7 @@ def test_two_processes_cannot_train_one_folder(small, clips, tmp_path: Path) -> 
     import fcntl
 
     (tmp_path / "generator").mkdir()
-    with (tmp_path / "generator/.lock").open("w") as lock:
+    with PhaseFolder(tmp_path, "generator").lock.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="trained by another process"):
             train_phase("generator", small(), clips, tmp_path, local=True, progress=quiet)

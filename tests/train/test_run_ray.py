@@ -21,6 +21,7 @@ import pytest
 
 from xdub.errors import UserError
 from xdub.files.lines import read_lines
+from xdub.files.run_folder import PhaseFolder, RunFolder
 from xdub.tracking.sink import read_state
 from xdub.train.run import RunResult, train_phase
 from xdub.train.state.records import last_record
@@ -71,8 +72,8 @@ def whole(small, clips, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     return train_phase("generator", recipe, clips, out, sampler=resources, progress=quiet)
 
 
-def curve(folder: Path) -> list[tuple]:
-    return [(r["step"], r["loss"], r["sample_ids"]) for r in read_lines(folder / "steps.jsonl")]
+def curve(folder: PhaseFolder) -> list[tuple]:
+    return [(r["step"], r["loss"], r["sample_ids"]) for r in read_lines(folder.steps)]
 
 
 def test_two_workers_train_on_every_sample_once(whole: RunResult) -> None:
@@ -81,13 +82,13 @@ def test_two_workers_train_on_every_sample_once(whole: RunResult) -> None:
     assert len(samples) == 24 and all(
         samples.count(sample) == 2 for sample in samples
     )  # 12 clips, two epochs
-    records = read_lines(whole.folder / "journal.jsonl")
+    records = read_lines(whole.folder.journal)
     assert [r["step"] for r in records if r["kind"] == "metrics"] == [2, 4, 6]
 
 
 def test_workers_take_the_resource_that_their_run_names(whole: RunResult) -> None:
     for rank in range(2):
-        mine = json.loads((whole.folder.parent / f"resources{rank}.json").read_text())
+        mine = json.loads((whole.folder.run.path / f"resources{rank}.json").read_text())
         assert (mine["train"], mine["CPU"]) == (1.0, 1.0)
 
 
@@ -108,7 +109,7 @@ def test_a_killed_worker_costs_an_attempt_and_changes_nothing(small, clips, whol
     result = train_phase("generator", recipe, clips, tmp_path, sampler=kill_once, progress=quiet)
     assert (result.status, result.attempts) == ("finished", 2)
     assert curve(result.folder) == curve(whole.folder)
-    assert [r["attempt"] for r in read_lines(result.folder / "steps.jsonl")] == [1, 1, 2, 2, 2, 2]
+    assert [r["attempt"] for r in read_lines(result.folder.steps)] == [1, 1, 2, 2, 2, 2]
 
 
 def test_a_users_mistake_in_a_worker_is_told_once_and_not_tried_again(small, clips, tmp_path: Path) -> None:
@@ -120,7 +121,7 @@ def test_a_users_mistake_in_a_worker_is_told_once_and_not_tried_again(small, cli
     recipe = small("train.sample_every=1")
     with pytest.raises(UserError, match=r"^this strip cannot be drawn: choose another$"):
         train_phase("generator", recipe, clips, tmp_path, sampler=mistaken, progress=quiet)
-    assert {r["attempt"] for r in read_lines(tmp_path / "generator/steps.jsonl")} == {1}
+    assert {r["attempt"] for r in read_lines(PhaseFolder(tmp_path, "generator").steps)} == {1}
 
 
 def test_more_workers_than_ray_has_are_refused(small, clips, tmp_path: Path) -> None:
@@ -169,8 +170,8 @@ def killed(small, clips, tmp_path_factory: pytest.TempPathFactory) -> Killed:
     out = tmp_path / "run"
     driver = subprocess.Popen([sys.executable, str(script), str(out), str(clips)], start_new_session=True)
     try:
-        _wait_for_step(out / "generator/steps.jsonl", 1, 3, driver)
-        return Killed(out, read_state(out)["phases"], listening(psutil.Process(driver.pid)))
+        _wait_for_step(PhaseFolder(out, "generator").steps, 1, 3, driver)
+        return Killed(out, read_state(RunFolder(out))["phases"], listening(psutil.Process(driver.pid)))
     finally:
         driver.kill()
         driver.wait(timeout=120)
@@ -200,8 +201,8 @@ def test_a_local_training_with_two_workers_listens_on_loopback_alone(killed: Kil
 def test_a_killed_driver_continues_from_its_checkpoint(small, clips, whole, killed: Killed) -> None:
     result = train_phase("generator", small(*TWO_WORKERS), clips, killed.out, resume=True, progress=quiet)
     assert curve(result.folder) == curve(whole.folder)
-    assert {r["attempt"] for r in read_lines(result.folder / "steps.jsonl")} == {1, 2}
-    assert read_state(killed.out)["phases"] == killed.runs
+    assert {r["attempt"] for r in read_lines(result.folder.steps)} == {1, 2}
+    assert read_state(RunFolder(killed.out))["phases"] == killed.runs
 
 
 def _wait_for_step(

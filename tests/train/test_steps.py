@@ -11,6 +11,7 @@ from xdub.config import expert_of
 from xdub.data.latents import encode_batch
 from xdub.data.samples import StreamSpec
 from xdub.data.stream import LocalStream
+from xdub.files.run_folder import PhaseFolder
 from xdub.model.audio_encoder import load_audio_encoder
 from xdub.model.codec import load_codec
 from xdub.perception.features import FaceFeatureNet
@@ -18,15 +19,18 @@ from xdub.perception.syncnet import SyncNet
 from xdub.train.context import LocalContext
 from xdub.train.engine import Engine
 from xdub.train.networks import build_model
-from xdub.train.phases import get_phase
+from xdub.train.phases import phase_loss
 from xdub.train.phases.common import PhaseContext
 from xdub.train.state.export import write_export
+
+TEXT = "model.text_tokens=3"
+"""With a single token of text the softmax is constant, so its queries have no gradient."""
 
 
 @pytest.fixture(scope="module")
 def editor(small, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export folder of an untrained editor, as the base of the experts."""
-    recipe, folder = small(), tmp_path_factory.mktemp("base") / "export"
+    recipe, folder = small(TEXT), PhaseFolder(tmp_path_factory.mktemp("base"), "editor").export
     model = build_model(recipe, "editor", load_codec(recipe.codec), base=None, init_from=None)
     noise = torch.Generator().manual_seed(0)
     state = {
@@ -53,7 +57,7 @@ def first_batch(recipe, phase: str, data: Path) -> dict:
 def test_a_step_moves_what_the_phase_trains_and_nothing_else(phase, small, clips, pairs, editor) -> None:
     recipe = small(
         "train.global_batch=4", "train.micro_batch=4", "train.warmup=0", "train.ema=0", "train.lr=1e-2",
-        "train.weight_decay=0", "phases.texture.silent_prob=1.0",
+        "train.weight_decay=0", "phases.texture.silent_prob=0.5", TEXT,
     )  # fmt: skip
     expert = expert_of(phase)
     base = str(editor) if expert else None
@@ -64,14 +68,13 @@ def test_a_step_moves_what_the_phase_trains_and_nothing_else(phase, small, clips
     engine = Engine.build(model, recipe.for_phase(phase), device=LocalContext().device, world_size=1)
     batch = first_batch(recipe, phase, clips if phase == "generator" else pairs)
     for _ in range(3):  # zero-initialised layers hide what lies before them for a step or two
-        terms = get_phase(phase).loss(engine.model, batch, loss_context(recipe, phase))
+        terms = phase_loss(phase)(engine.model, batch, loss_context(recipe, phase))
         engine.backward(terms.total, last=True)
         engine.step()
     after = dict(model.named_parameters())
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved <= trained
-    silent = {name for name in trained - moved if "text" not in name and "audio" not in name}
-    assert not silent or phase == "texture", f"not trained: {sorted(silent)[:5]}"
+    assert len(trained) >= 40 and trained == moved, f"not trained: {sorted(trained - moved)[:5]}"
     assert engine.grad_norm > 0
     added = {"lip": ["sync"], "texture": ["identity", "clip"]}.get(phase, [])
     assert list(terms.terms) == ["flow", *added]
@@ -88,7 +91,7 @@ def test_the_loss_of_one_memorised_batch_falls(small, clips) -> None:
     batch, context = first_batch(recipe, "generator", clips), loss_context(recipe, "generator")
     losses = []
     for _ in range(train.steps):
-        terms = get_phase("generator").loss(engine.model, batch, context)
+        terms = phase_loss("generator")(engine.model, batch, context)
         engine.backward(terms.total, last=True)
         engine.step()
         losses.append(terms.total.item())

@@ -12,7 +12,8 @@ import pytest
 
 from perf.system.mlflow_server import MlflowServer
 from xdub.files.lines import read_lines
-from xdub.tracking import tracked_run as tracked
+from xdub.files.run_folder import PhaseFolder, RunFolder
+from xdub.tracking import stage_tracker as tracked
 from xdub.tracking.journal import pending_bytes
 from xdub.tracking.sink import default_uri, read_state
 from xdub.train.run import train_phase
@@ -41,11 +42,11 @@ def everything_is_there(out: Path, uri: str) -> None:
     """All that the journal holds, once, in two runs, and the weights in the registry."""
     from mlflow import MlflowClient
 
-    client, state = MlflowClient(tracking_uri=uri), read_state(out)
+    client, state = MlflowClient(tracking_uri=uri), read_state(RunFolder(out))
     run_id = state["phases"]["generator"]
-    assert pending_bytes(out / "generator/journal.jsonl") == 0
+    assert pending_bytes(PhaseFolder(out, "generator")) == 0
     wanted: dict[str, list[tuple]] = {}
-    for record in read_lines(out / "generator/journal.jsonl"):
+    for record in read_lines(PhaseFolder(out, "generator").journal):
         if record["kind"] == "metrics":
             for name, value in record["values"].items():
                 wanted.setdefault(name, []).append((record["step"], value))
@@ -117,7 +118,7 @@ def test_a_locked_database_holds_up_neither_start_nor_end(
     monkeypatch.setattr(tracked, "FLUSH_SECONDS", 0.5)
     out = tmp_path / "run"
     out.mkdir()
-    lock = sqlite3.connect(out / "mlflow.db", isolation_level=None)
+    lock = sqlite3.connect(RunFolder(out).database, isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")
     train_phase("generator", small(*STEPS), clips, out, local=True, progress=quiet, sampler=At({}))
     assert "tracking is not reachable (no answer within 0.5 s)" in capsys.readouterr().err
@@ -125,4 +126,4 @@ def test_a_locked_database_holds_up_neither_start_nor_end(
     lock.close()
     monkeypatch.setattr(tracked, "FLUSH_SECONDS", 100.0)
     train_phase("generator", small(*STEPS), clips, out, local=True, resume=True, progress=quiet)
-    everything_is_there(out, default_uri(out))
+    everything_is_there(out, default_uri(RunFolder(out)))

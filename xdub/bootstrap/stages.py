@@ -11,10 +11,9 @@ from typing import Any
 from xdub.config import Recipe, check_weights, inpaints, phase_facts
 from xdub.errors import UserError
 from xdub.files.atomic import write_json
+from xdub.files.run_folder import RunFolder
 from xdub.progress import Report, stage_progress
 
-RECORD = "bootstrap.json"
-"""File of a run that holds recipe, data and start, which a later call must repeat."""
 TITLES = {"pairs": "generate pairs", "bundle": "write the model"}
 """Titles of the stages that are no phases; a phase has its own."""
 
@@ -59,7 +58,7 @@ def bootstrap(
     with stage_progress() as show_stage:
         for number, stage in enumerate(stages, start=1):
             stage.run((on_stage or show_stage)(stage, number, len(stages)))
-    return Path(out) / "bundle"
+    return RunFolder(out).bundle
 
 
 def bootstrap_stages(
@@ -72,12 +71,12 @@ def bootstrap_stages(
     pair_workers: int | None = None,
 ) -> list[Stage]:
     """Return the stages of `bootstrap`, for a caller that runs them one by one."""
-    out = Path(out)
-    _begin(recipe, Path(data), out, init)
+    run = RunFolder(out)
+    _begin(recipe, Path(data), run, init)
 
     def phase(name: str) -> Callable[[Report], None]:
-        source = data if inpaints(name) else out / "pairs"
-        return lambda report: _train(name, recipe, source, out, init, local, report)
+        source = data if inpaints(name) else run.pairs
+        return lambda report: _train(name, recipe, source, run, init, local, report)
 
     def generate_pairs(report: Report) -> None:
         from xdub.pairs.build import build_pairs
@@ -86,21 +85,21 @@ def bootstrap_stages(
         count, resource = pair_workers or recipe.train.workers, recipe.train.resource
         build_pairs(
             recipe,
-            out / "generator" / "export",
+            run.phase("generator").export,
             data,
-            out / "pairs",
+            run.pairs,
             # The machines that train are idle during this stage.
             workers=Workers(least=count, most=count, resources={resource: 1} if resource else {}),
             local=local,
             on_progress=report,
-            tracked_in=out,
+            tracked_in=run.path,
         )
 
     def write_model(report: Report) -> None:
         from xdub.model.bundle import same_bundle, write_bundle
 
-        if not same_bundle(out, out / "bundle", recipe.phase_names):
-            write_bundle(out, recipe, out / "bundle")
+        if not same_bundle(run, run.bundle, recipe.phase_names):
+            write_bundle(run, recipe, run.bundle)
 
     actions = {name: phase(name) for name in recipe.phase_names} | {
         "pairs": generate_pairs,
@@ -121,7 +120,7 @@ def _train(
     name: str,
     recipe: Recipe,
     data: Path | str,
-    out: Path,
+    run: RunFolder,
     init: str | Path | None,
     local: bool,
     report: Report,
@@ -139,9 +138,9 @@ def _train(
         # Generator and editor share all weights but the mask's input columns. An expert starts from its base by itself.
         facts = phase_facts(name)
         continues = facts.starts_from is not None and facts.expert is None
-        init_from = out / str(facts.starts_from) / "export" if continues else None
+        init_from = run.phase(str(facts.starts_from)).export if continues else None
     result = train_phase(
-        name, recipe, data, out, resume=True, init_from=init_from, local=local, progress=show
+        name, recipe, data, run.path, resume=True, init_from=init_from, local=local, progress=show
     )
     if result.status != "finished":
         raise KeyboardInterrupt  # a request to stop ended the phase with a checkpoint
@@ -168,7 +167,7 @@ def _check_inputs(recipe: Recipe, data: Path, init: str | Path | None) -> None:
             raise UserError(f"--init {init}: has no {weights.name}; use tiny or a model folder (RUN/bundle)")
 
 
-def _begin(recipe: Recipe, data: Path, out: Path, init: str | Path | None) -> None:
+def _begin(recipe: Recipe, data: Path, run: RunFolder, init: str | Path | None) -> None:
     """Record recipe, data and start in OUT, or raise UserError where OUT was started with others.
 
     Stages of different recipes or data would fit together and give a meaningless model.
@@ -178,7 +177,7 @@ def _begin(recipe: Recipe, data: Path, out: Path, init: str | Path | None) -> No
         "data": str(data.resolve()),
         "init": None if init is None else str(init),
     }
-    record = out / RECORD
+    record, out = run.bootstrap, run.path
     if not record.is_file():
         try:
             out.mkdir(parents=True, exist_ok=True)

@@ -109,14 +109,14 @@ def pairs(
     Example: xdub pairs --recipe tiny --generator run/generator --data ds --out pairs --workers 0:8
     """
     from xdub.config import load_recipe
+    from xdub.files.run_folder import RunFolder
     from xdub.pairs.build import build_pairs
     from xdub.pairs.workers import Workers
-    from xdub.tracking.sink import STATE
 
     loaded = load_recipe(recipe, set_ or ())
     pool = Workers.parse(workers, resources=options.resources(resource or ()))
     # In a run's folder the pairs are one of its stages.
-    run = out.parent if (out.parent / STATE).is_file() else out
+    run = out.parent if RunFolder(out.parent).state.is_file() else out
     with progress("making pairs") as report:
         result = build_pairs(
             loaded, generator, data, out, workers=pool, on_progress=report, tracked_in=run, price=price

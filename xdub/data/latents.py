@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from xdub.data.batch import Batch, RawBatch
 from xdub.geometry import AUDIO_MARGIN, ROWS_PER_FRAME
-
-PIXELS = ("frames", "reference", "hidden")
-"""Entries of a stream's batch that become latents."""
 
 
 class Encodes(Protocol):
@@ -54,36 +52,47 @@ def to_video(frames: np.ndarray | Tensor) -> Tensor:
 
 @torch.no_grad()
 def encode_batch(
-    batch: dict[str, Any], codec: Encodes, audio_encoder: EncodesAudio, device: torch.device | str
-) -> dict[str, Any]:
-    """A stream's batch (`samples.collate`) on `device`, with latents in place of pixels and features in place of waves.
+    raw: RawBatch, codec: Encodes, audio_encoder: EncodesAudio, device: torch.device | str
+) -> Batch:
+    """Move a stream's batch to `device`, with latents in place of pixels and features in place of waves.
 
-    frames [B,F,H,W,3] -> z0 [B,C,f,h,w] · reference [B,1 or F,H,W,3] -> z_ref · frames without what is hidden -> z_mask
-    (generator) · waves -> audio [B,2F+8,d]; all float32. One sample at a time and, on a CPU, on one thread: a sample's
-    bits depend neither on its neighbours nor on the machine's cores, and a long window needs the memory of one.
+    One sample is encoded at a time and, on a CPU, on one thread: a sample's bits depend neither on its neighbours nor
+    on the machine's cores, and a long window needs the memory of one.
     """
-    moved = {
-        name: torch.from_numpy(value).to(device, non_blocking=True)
-        if isinstance(value, np.ndarray)
-        else value
-        for name, value in batch.items()
-    }
-    frames, reference, hidden = (moved.pop(name, None) for name in PIXELS)
-    waves = moved.pop("waves")
-    videos = frames.shape[1]
-    latents: dict[str, list[Tensor]] = {"z0": [], "z_ref": []} | ({} if hidden is None else {"z_mask": []})
-    audio = []
+
+    def moved(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(device, non_blocking=True)
+
+    frames, reference = moved(raw["frames"]), moved(raw["reference"])
+    hidden = moved(raw["hidden"]) if "hidden" in raw else None
+    z0, z_ref, z_mask, audio = list[Tensor](), list[Tensor](), list[Tensor](), list[Tensor]()
     with one_thread():
-        for i, start in enumerate(batch["window_starts"].tolist()):
-            video = to_video(frames[i])  # [1,3,F,H,W]
-            latents["z0"].append(codec.encode(video)[0].float())
-            latents["z_ref"].append(codec.encode(to_video(reference[i]))[0].float())
+        for i, start in enumerate(raw["window_starts"].tolist()):
+            video = to_video(frames[i])  # [1, 3, F, H, W]
+            z0.append(codec.encode(video)[0].float())
+            z_ref.append(codec.encode(to_video(reference[i]))[0].float())
             if hidden is not None:
                 grey = video.masked_fill(hidden[i][None, None], 0.0)
-                latents["z_mask"].append(codec.encode(grey)[0].float())
-            audio.append(audio_window(audio_encoder.encode(waves[i]), start, videos).float())
-    stacked = {name: torch.stack(values).contiguous() for name, values in latents.items()}
-    return moved | stacked | {"audio": torch.stack(audio).to(device)}
+                z_mask.append(codec.encode(grey)[0].float())
+            features = audio_encoder.encode(raw["waves"][i])
+            audio.append(audio_window(features, start, frames.shape[1]).float())
+    batch: Batch = {
+        "z0": torch.stack(z0).contiguous(),
+        "z_ref": torch.stack(z_ref).contiguous(),
+        "audio": torch.stack(audio).to(device),
+        "face_mask": moved(raw["face_mask"]),
+        "lip_mask": moved(raw["lip_mask"]),
+        "starts": moved(raw["starts"]),
+        "sample_id": raw["sample_id"],
+        "epochs": moved(raw["epochs"]),
+        "epoch": raw["epoch"],
+        "positions": moved(raw["positions"]),
+        "window_starts": moved(raw["window_starts"]),
+        "bad": raw["bad"],
+    }
+    if hidden is not None:
+        batch["z_mask"] = torch.stack(z_mask).contiguous()
+    return batch
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from xdub.data.batch import RawBatch
 from xdub.data.clip import Clip
 from xdub.data.quarantine import BadRow
 from xdub.data.sample_order import Place, Plan, make_plan
@@ -21,8 +22,6 @@ from xdub.seeding import rng
 
 ATTEMPTS = 8
 """Rows tried in place of an unreadable one."""
-STACKED = ("frames", "reference", "hidden", "face_mask", "lip_mask")
-"""Arrays of a sample that a batch has one of for each sample."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +75,8 @@ class SampleMaker:
         self._cache: OrderedDict[Place, Clip] = OrderedDict()
         self._cached_bytes, self._cache_bytes = 0, cache_bytes
 
-    def batch(self, positions: Sequence[int]) -> dict[str, Any]:
-        """The collated samples at these positions (see `collate`)."""
+    def batch(self, positions: Sequence[int]) -> RawBatch:
+        """Return the collated samples at these positions."""
         return collate([self.sample(position) for position in positions])
 
     def sample(self, position: int) -> dict[str, Any]:
@@ -119,22 +118,31 @@ class SampleMaker:
         return clip
 
 
-def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Samples -> batch of NumPy arrays. What differs is stacked; `starts` [f] is the same for all.
+def collate(samples: Sequence[dict[str, Any]]) -> RawBatch:
+    """Stack samples (`cut_window`'s fields with `epoch`, `position` and `bad`) to a batch."""
 
-    frames, reference uint8 [B,F or 1,H,W,3] · (hidden bool [B,F,H,W]) · face_mask, lip_mask [B,1,f,h,w] · starts [f] ·
-    waves: B float32 [N] · sample_id list · epochs, positions, window_starts int64 [B] · epoch int (of the first
-    sample) · bad {clip_id: BadRow}
-    """
-    names = [name for name in STACKED if name in samples[0]]
-    batch: dict[str, Any] = {name: np.stack([sample[name] for sample in samples]) for name in names}
-    batch["starts"] = samples[0]["starts"]
-    batch["waves"] = [sample["wave"] for sample in samples]
-    batch["sample_id"] = [sample["sample_id"] for sample in samples]
-    for plural, name in (("epochs", "epoch"), ("positions", "position"), ("window_starts", "start")):
-        batch[plural] = np.array([sample[name] for sample in samples], np.int64)
-    batch["epoch"] = samples[0]["epoch"]
-    batch["bad"] = {name: row for sample in samples for name, row in sample["bad"].items()}
+    def stacked(name: str) -> np.ndarray:
+        return np.stack([sample[name] for sample in samples])
+
+    def numbers(name: str) -> np.ndarray:
+        return np.array([sample[name] for sample in samples], np.int64)
+
+    batch: RawBatch = {
+        "frames": stacked("frames"),
+        "reference": stacked("reference"),
+        "face_mask": stacked("face_mask"),
+        "lip_mask": stacked("lip_mask"),
+        "starts": samples[0]["starts"],
+        "waves": [sample["wave"] for sample in samples],
+        "sample_id": [sample["sample_id"] for sample in samples],
+        "epochs": numbers("epoch"),
+        "positions": numbers("position"),
+        "window_starts": numbers("start"),
+        "epoch": samples[0]["epoch"],
+        "bad": {name: row for sample in samples for name, row in sample["bad"].items()},
+    }
+    if "hidden" in samples[0]:
+        batch["hidden"] = stacked("hidden")
     return batch
 
 

@@ -15,10 +15,11 @@ import re
 import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from xdub.data.batch import RawBatch
 from xdub.data.quarantine import BadRow
 from xdub.data.sample_order import micro_batches
 from xdub.data.samples import SampleMaker, StreamSpec
@@ -55,7 +56,7 @@ class Stream:
         """Batches that make one global batch on this rank."""
         return self.spec.global_batch // (self.spec.world_size * self.spec.micro_batch)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[RawBatch]:
         spec = self.spec
         positions = micro_batches(
             self.cursor,
@@ -81,7 +82,7 @@ class Stream:
         finally:
             batches.close()
 
-    def _batches(self, positions: Iterator[range]) -> Generator[dict[str, Any]]:
+    def _batches(self, positions: Iterator[range]) -> Generator[RawBatch]:
         raise NotImplementedError
 
     def _note(self, bad: dict[str, BadRow]) -> None:
@@ -115,7 +116,7 @@ class LocalStream(Stream):
         super().__init__(spec, cursor=cursor, steps=steps)
         self._maker = SampleMaker(spec, self.plan, cache_bytes)
 
-    def _batches(self, positions: Iterator[range]) -> Generator[dict[str, Any]]:
+    def _batches(self, positions: Iterator[range]) -> Generator[RawBatch]:
         for some in positions:
             yield self._maker.batch(some)
 
@@ -144,7 +145,7 @@ class RayStream(Stream):
         self.actors, self.actor_cpus, self.actor_gpus = actors, actor_cpus, actor_gpus
         self.prefetch, self.chunk_batches, self.cache_bytes = prefetch, chunk_batches, cache_bytes
 
-    def _batches(self, positions: Iterator[range]) -> Generator[dict[str, Any]]:
+    def _batches(self, positions: Iterator[range]) -> Generator[RawBatch]:
         import ray
 
         if not ray.is_initialized():
@@ -159,13 +160,13 @@ class RayStream(Stream):
                 yield batch
                 yield from remote
 
-    def _own_batches(self, positions: list[range]) -> Generator[dict[str, Any]]:
+    def _own_batches(self, positions: list[range]) -> Generator[RawBatch]:
         """Made in this process; its shards are open no longer than that takes."""
         maker = SampleMaker(self.spec, self.plan)
         for some in positions:
             yield maker.batch(some)
 
-    def _remote_batches(self, positions: Iterator[range]) -> Generator[dict[str, Any]]:
+    def _remote_batches(self, positions: Iterator[range]) -> Generator[RawBatch]:
         """Made by actors, which start with the first one and end with the last."""
         import ray
         from ray.data import ActorPoolStrategy
@@ -241,9 +242,9 @@ class _Actor:
         return columns
 
 
-def _from_columns(columns: dict[str, np.ndarray]) -> dict[str, Any]:
+def _from_columns(columns: dict[str, np.ndarray]) -> RawBatch:
     others = {name: columns.pop(name) for name in ("waves", "sample_id", "bad")}
-    # Ray's arrays are read-only views of its object store: a copy is ours to change and to keep.
+    # Ray's arrays are read-only views of its object store, and a batch may be changed and kept.
     batch: dict[str, Any] = {name: np.array(value) for name, value in columns.items()}
     batch["starts"] = batch["starts"][0].copy()
     batch["waves"] = [np.frombuffer(wave, np.float32).copy() for wave in others["waves"]]
@@ -251,7 +252,7 @@ def _from_columns(columns: dict[str, np.ndarray]) -> dict[str, Any]:
     batch["epoch"] = int(batch["epochs"][0])
     bad = json.loads(str(others["bad"][0]))
     batch["bad"] = {clip_id: BadRow(*row) for clip_id, row in bad.items()}
-    return batch
+    return cast(RawBatch, batch)
 
 
 def _user_error(error: BaseException) -> BaseException:

@@ -19,6 +19,7 @@ from xdub.evaluate.heldout import HeldOutClip, Readings, dub_inputs, read_clip, 
 from xdub.evaluate.metric import measure
 from xdub.evaluate.metrics import HELD_OUT, pearson
 from xdub.files.atomic import atomic_path, write_text
+from xdub.files.run_folder import PhaseFolder, RunFolder
 from xdub.media import read_frames
 from xdub.progress import Report
 from xdub.tracking.read import read_runs, ui_command
@@ -112,7 +113,7 @@ def read_losses(run: Path) -> dict[str, tuple[list[int], list[float]]]:
 
     losses = {}
     for phase in PHASES:
-        records = list(read_lines(run / phase / "steps.jsonl"))
+        records = list(read_lines(PhaseFolder(run, phase).steps))
         if records:
             losses[phase] = ([r["step"] for r in records], [float.fromhex(r["loss"]) for r in records])
     return losses
@@ -148,8 +149,10 @@ def close_up(clip: HeldOutClip) -> tuple[int, int, int]:
 
 def _track(demo: Demo, summary: Mapping[str, Any]) -> None:
     """Log the figures beside the training curves, under eval/."""
-    from xdub.tracking.tracked_run import TrackedRun
+    from xdub.tracking.stage_tracker import StageTracker
 
+    run = RunFolder(demo.run)
     for model in MODELS:
         values = {f"eval/{key}": value for key, value in summary[model].items()}
-        TrackedRun(demo.run, model, demo.run / model).evaluation(demo.recipe.for_phase(model).steps, values)
+        tracker = StageTracker(run, model, run.phase(model))
+        tracker.evaluation(demo.recipe.for_phase(model).steps, values)

@@ -11,6 +11,7 @@ from xdub.demo.cases import case_folders
 from xdub.demo.layout import Demo, Model
 from xdub.evaluate.heldout import RawCrops
 from xdub.files.atomic import atomic_path
+from xdub.files.run_folder import RunFolder
 from xdub.model.bundle import Bundle
 from xdub.progress import Report
 
@@ -29,7 +30,7 @@ def dub_cases(demo: Demo, model: Model, report: Report) -> dict[str, Any]:
     (demo.out / "dubbed" / model).mkdir(parents=True, exist_ok=True)
     folders = case_folders(demo.cases)
     total = len(folders) + demo.plan.silent
-    bundle = load_bundle(demo.run / "bundle")
+    bundle = load_bundle(RunFolder(demo.run).bundle)
     for number, case in enumerate(folders):
         report(number, total, "clips dubbed")
         # The raw crops are written first, so a case is done once its video is there.

@@ -18,6 +18,7 @@ from xdub.demo.sizes import DemoPlan, default_plan
 from xdub.demo.stages import demo_stages
 from xdub.demo.state import DemoState
 from xdub.evaluate.targets import CEILINGS
+from xdub.files.run_folder import RunFolder
 
 
 def run_demo(
@@ -110,7 +111,7 @@ def _metered(state: DemoState) -> Iterator[Meter]:
 def _own_tracking(out: Path) -> Iterator[None]:
     """Track the demo's runs in OUT/mlflow.db, wherever the user's other runs are tracked."""
     before = os.environ.get("MLFLOW_TRACKING_URI")
-    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{out / 'mlflow.db'}"
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{RunFolder(out).database}"
     try:
         yield
     finally:

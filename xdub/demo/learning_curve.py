@@ -30,6 +30,7 @@ from xdub.evaluate.metric import combine, measure
 from xdub.evaluate.metrics import HELD_OUT
 from xdub.evaluate.metrics.opening_corr import OPENING_CORR
 from xdub.files.atomic import write_json, write_text
+from xdub.files.run_folder import PhaseFolder
 from xdub.model.backbone import Backbone
 from xdub.report.charts import Series, chart_style, draw_lines, new_figure, save_png
 from xdub.report.palette import ROLES
@@ -77,13 +78,13 @@ def measure_run(demo: Path, *, cases: int, sampler_steps: int | None = None) -> 
         raise UserError(f"{demo} has no held-out clips yet; run the demo to its end first")
     clips = [load_case(folder, folder.name) for folder in folders]
     speech = [folder / "speech.wav" for folder in folders]
-    begin = _clock(demo / "run" / "generator")[0][1]
+    begin = _clock(PhaseFolder(demo / "run", "generator"))[0][1]
     points = []
     for model in MODELS:
-        clock = _clock(demo / "run" / model)
-        for folder in sorted((demo / "run" / model / "checkpoints").glob("step????????")):
-            step = int(folder.name.removeprefix("step"))
-            dit = load_checkpoint(folder, model, recipe)
+        phase = PhaseFolder(demo / "run", model)
+        clock = _clock(phase)
+        for step in reversed(phase.checkpoint_steps()):
+            dit = load_checkpoint(phase.checkpoint(step), model, recipe)
             read = _dub_and_read(dit, recipe, clips, speech, sampler_steps or recipe.dub.sampler_steps)
             kept = [
                 measure(METRICS, {"opening": r, "new_opening": c.new_opening, "old_opening": c.old_opening})
@@ -153,13 +154,13 @@ def _dub_and_read(
     return [read_opening(crop, clip.crop_landmarks) for crop, clip in zip(crops, clips, strict=True)]
 
 
-def _clock(phase: Path) -> list[tuple[int, float]]:
+def _clock(phase: PhaseFolder) -> list[tuple[int, float]]:
     """Read (step, ms) from the journal, with an estimate of the time of step 0."""
     from xdub.files.lines import read_lines
 
     marks = [
         (r["step"], float(r["time_ms"]))
-        for r in read_lines(phase / "journal.jsonl")
+        for r in read_lines(phase.journal)
         # Figures that were measured after the training have no step time.
         if r["kind"] == "metrics" and "perf/step_seconds" in r["values"]
     ]

@@ -20,6 +20,7 @@ import yaml
 from xdub.config import EXPERTS, SHIPPED_MODEL, Recipe, expert_of
 from xdub.errors import UserError
 from xdub.files.atomic import atomic_folder
+from xdub.files.run_folder import RunFolder
 from xdub.files.shipped import shipped_weights
 from xdub.model.audio_encoder import AudioEncoder, load_audio_encoder
 from xdub.model.backbone import Backbone
@@ -56,13 +57,13 @@ def bundle_weights(folder: Path, phase: str) -> Path:
     return folder / f"{phase}.safetensors"
 
 
-def exported_weights(run: Path, phase: str) -> Path:
+def exported_weights(run: RunFolder, phase: str) -> Path:
     """Return the file of the weights that a phase's training exports in a run's folder."""
     name = "model" if expert_of(phase) is None else "adapter"
-    return run / phase / "export" / f"{name}.safetensors"
+    return run.phase(phase).export / f"{name}.safetensors"
 
 
-def write_bundle(run: Path, recipe: Recipe, out: Path, phases: Sequence[str] = ()) -> Path:
+def write_bundle(run: RunFolder, recipe: Recipe, out: Path, phases: Sequence[str] = ()) -> Path:
     """Copy the exports of ``phases`` (default: all that the recipe trains) into the model folder ``out``; return it.
 
     The folder appears at once, complete. UserError if a phase has no export.
@@ -77,7 +78,7 @@ def write_bundle(run: Path, recipe: Recipe, out: Path, phases: Sequence[str] = (
     return out
 
 
-def same_bundle(run: Path, bundle: Path, phases: Sequence[str]) -> bool:
+def same_bundle(run: RunFolder, bundle: Path, phases: Sequence[str]) -> bool:
     """Return whether the bundle holds the latest exports of the phases."""
     for phase in phases:
         copy, source = bundle_weights(bundle, phase), exported_weights(run, phase)

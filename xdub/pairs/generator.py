@@ -6,6 +6,7 @@ from pathlib import Path
 
 from xdub.config import Recipe
 from xdub.errors import UserError
+from xdub.files.run_folder import EXPORT
 from xdub.model.backbone import Backbone
 from xdub.model.build import load_backbone
 from xdub.model.bundle import bundle_path
@@ -13,8 +14,8 @@ from xdub.model.codec import Codec
 
 FILES = (
     "model.safetensors",
-    "export/model.safetensors",
-    "generator/export/model.safetensors",
+    f"{EXPORT}/model.safetensors",
+    f"generator/{EXPORT}/model.safetensors",
     "generator.safetensors",
 )
 """Path of the weights in an export, in the folder of the phase, in a run, and in a bundle."""

@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 from xdub.config import Recipe
 from xdub.data.ledger import STATUSES, Counts
+from xdub.files.run_folder import RunFolder, StageFolder
 from xdub.pairs.workers import PoolState
 from xdub.progress import Rate, Report
 from xdub.tracking.journal import Journal
-from xdub.tracking.tracked_run import JOURNAL, TrackedRun
+from xdub.tracking.stage_tracker import StageTracker
 
 
 @dataclass(kw_only=True)
@@ -108,9 +109,10 @@ def tracked(
     if parent is None:
         yield None
         return
-    run = TrackedRun(Path(parent), "pairs", out)
+    folder = StageFolder(out)
+    run = StageTracker(RunFolder(parent), "pairs", folder)
     run.begin(recipe.to_dict(), recipe.to_yaml(), [data], facts)
-    journal = Journal(out / JOURNAL)
+    journal = Journal(folder)
     status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
     try:
         yield journal

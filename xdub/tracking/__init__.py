@@ -1,1 +1,1 @@
-"""What a run does is told to MLflow, through a file that outlives both of them."""
+"""Tracking with MLflow, through a file that outlives both the run and the tracker."""

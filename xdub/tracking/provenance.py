@@ -1,4 +1,4 @@
-"""What a run was made of: code, machine, data. So that a number can be traced to them years later."""
+"""Code, machine and data of a run, so that a number can be traced to them years later."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ import xdub
 from xdub.data.manifest import Manifest
 
 ROOT = Path(xdub.__file__).parents[1]
+"""Folder of the checkout, if xdub runs from one."""
 PACKAGES = ("torch", "deepspeed", "ray", "mlflow", "peft", "triton")
+"""Packages whose versions are recorded."""
 
 
 def code_version() -> dict[str, Any]:
-    """Versions of this package and of those that decide its numbers; the commit where it runs from a checkout."""
+    """Versions of this package and of those that decide its numbers, and the commit of a checkout."""
     versions: dict[str, Any] = {"xdub": xdub.__version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -31,7 +33,7 @@ def code_version() -> dict[str, Any]:
 
 
 def _checkout() -> dict[str, Any]:
-    """{commit, dirty}, or {} for an installed package and where there is no git."""
+    """{commit, dirty}; {} for an installed package or without git."""
     if not (ROOT / ".git").exists():
         return {}
     try:
@@ -47,24 +49,24 @@ def _git(*arguments: str) -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU's name, or the processor's."""
+    """Name of the GPU, or of the processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.machine()
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def count_devices(names: Sequence[str]) -> str:
-    """``8 x NVIDIA A100-SXM4-80GB``; several kinds are joined by commas."""
+    """Count equal names: ``8 x NVIDIA A100-SXM4-80GB``; several kinds are joined by commas."""
     return ", ".join(f"{count} x {name}" for name, count in Counter(names).items())
 
 
 def data_summary(manifest: Manifest) -> dict[str, Any]:
-    """A data set without its 10^5 ids: the digest covers those, and the shards' hashes the rows."""
+    """Facts about a data set without its 10^5 ids, which the digest covers; the shards' hashes cover the rows."""
     return {
         "folder": str(manifest.folder.resolve()),
         "kind": manifest.kind,

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from xdub.errors import UserError
+from xdub.files.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-STATE = "run_state.json"
 TOTAL, LOSSES, BAND = "train/loss", "loss/", "/t_bin_"
 """Names of metrics: the loss that is minimised, the prefix of single losses, and the infix of losses by noise band."""
 BANDS = 10
@@ -114,10 +114,10 @@ def _json(values: list[str]) -> str:
 def _locate(name: str, uri: str | None) -> list[tuple[str, str, str]]:
     """Return (tracking uri, run id, phase) of every run that a name means."""
     folder = Path(name)
-    if (folder / STATE).is_file():
+    if RunFolder(folder).state.is_file():
         state = _state(folder)
         return [(uri or state["tracking_uri"], run_id, phase) for phase, run_id in state["phases"].items()]
-    if (folder.parent / STATE).is_file():
+    if RunFolder(folder.parent).state.is_file():
         state = _state(folder.parent)
         if folder.name in state["phases"]:
             return [(uri or state["tracking_uri"], state["phases"][folder.name], folder.name)]
@@ -132,11 +132,12 @@ def _locate(name: str, uri: str | None) -> list[tuple[str, str, str]]:
 
 
 def _state(folder: Path) -> dict[str, Any]:
+    path = RunFolder(folder).state
     try:
-        state = json.loads((folder / STATE).read_text("utf-8"))
+        state = json.loads(path.read_text("utf-8"))
         return {"tracking_uri": state["tracking_uri"], "phases": dict(state["phases"])}
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / STATE} is damaged: {type(error).__name__} {error}") from error
+        raise UserError(f"{path} is damaged: {type(error).__name__} {error}") from error
 
 
 def _phases_of(uri: str, run_id: str) -> list[tuple[str, str, str]]:

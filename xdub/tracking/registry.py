@@ -1,4 +1,4 @@
-"""Trained weights in MLflow's registry, by their address: nothing is uploaded, however large they are."""
+"""Trained weights in MLflow's registry, by their address; the weights themselves are not uploaded."""
 
 from __future__ import annotations
 
@@ -16,22 +16,24 @@ def register_model(
     tags: dict[str, str],
     remote: bool,
 ) -> None:
-    """A new version of the registered model ``name`` for the weights at ``source`` (a URI), unless it is there.
+    """Register the weights at ``source`` (a URI) as a new version of the model ``name``, unless they are registered.
 
     ``tags["sha256"]`` decides: the same weights of the same run are registered once. ``remote``: the store is a server.
-    No alias is set. MLflow itself resolves `models:/NAME/latest`, and what deserves to be the champion is yours to say.
+    No alias is set: MLflow resolves `models:/NAME/latest` by itself, and the user chooses a champion.
     """
-    _make_registered_model(client, name)
-    known = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-    if any(version.tags.get("sha256") == tags["sha256"] for version in known):
+    _create_registered_model(client, name)
+    versions = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    if any(version.tags.get("sha256") == tags["sha256"] for version in versions):
         return
     model_id = _logged_model(client, run_id, experiment_id, name, source, params, tags)
-    # A server takes no path of its clients' disks as a source; the logged model, which it holds itself, names it.
-    where = f"models:/{model_id}" if remote else source
-    client.create_model_version(name, where, run_id=run_id, tags=tags | {"source": source}, model_id=model_id)
+    # A server refuses a path of its clients' disks as a source, but accepts a logged model, which names the path.
+    address = f"models:/{model_id}" if remote else source
+    client.create_model_version(
+        name, address, run_id=run_id, tags=tags | {"source": source}, model_id=model_id
+    )
 
 
-def _make_registered_model(client: Any, name: str) -> None:
+def _create_registered_model(client: Any, name: str) -> None:
     try:
         client.create_registered_model(name)
     except Exception as error:
@@ -48,7 +50,7 @@ def _logged_model(
     params: dict[str, str],
     tags: dict[str, str],
 ) -> str:
-    """Id of the run's model with these weights. An attempt that failed half-way may have made it already."""
+    """Id of the run's logged model with these weights; an attempt that failed half-way may have created it already."""
     for model in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
         if model.tags.get("sha256") == tags["sha256"]:
             break

@@ -1,1 +1,1 @@
-"""Training: one loop, four phases, Ray Train around it, DeepSpeed under it, MLflow beside it."""
+"""Training: one loop for four phases, with Ray Train, DeepSpeed and MLflow."""

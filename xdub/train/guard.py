@@ -1,9 +1,8 @@
-"""What is done with a batch whose loss is not finite or explodes: skip it; if that does not help, go back and around.
+"""Guard against losses that are not finite or explode: skip the batch, and after several in a row roll back.
 
-A skipped batch is no step: weights, moments and average stay as they are, the data move on. After `train.max_skips` of
-them in a row the weights themselves are suspected: the run goes back to its last checkpoint and continues with the
-samples that come after the bad ones. Both are decided from the losses of all ranks, so every rank decides the same, and
-a resumed run decides as the first one did.
+A skipped batch is no step: weights, moments and average stay unchanged, and the data move on. After `train.max_skips`
+in a row the weights are suspected, so the run loads its last checkpoint and continues with the samples after the bad
+ones. Both decisions use the losses of all ranks, so every rank decides the same, and a resumed run repeats them.
 """
 
 from __future__ import annotations
@@ -14,23 +13,24 @@ from collections import deque
 from typing import Any
 
 WINDOW = 64
-"""Losses that make the median."""
+"""Number of latest losses that the median is taken of."""
 WARM = 16
-"""Losses below which nothing is known of what is usual."""
+"""Number of losses before which no loss counts as exploding."""
 
 
 class Guard:
-    """Judges losses of global batches. Its state is plain numbers, kept in checkpoints."""
+    """Judge of the losses of global batches. Its state is plain numbers, kept in checkpoints."""
 
     def __init__(self, spike_factor: float, state: dict[str, Any] | None = None) -> None:
-        """``spike_factor``: a loss above so many medians explodes; 0 = none does."""
+        """``spike_factor``: a loss above this multiple of the median explodes; 0 switches the test off."""
         state = state or {}
         self._factor = spike_factor
         self._recent: deque[float] = deque(state.get("recent", ()), maxlen=WINDOW)
         self.skipped_in_a_row: int = state.get("skipped_in_a_row", 0)
+        """Batches skipped since the last accepted loss."""
 
     def objection(self, loss: float) -> str | None:
-        """Why this loss must not be learned from, or None."""
+        """Return the reason why a step must not learn from this loss, or None."""
         if not math.isfinite(loss):
             return "the loss is not finite"
         if self._factor and len(self._recent) >= WARM:
@@ -40,13 +40,14 @@ class Guard:
         return None
 
     def accept(self, loss: float) -> None:
-        """A step was made."""
+        """Record the loss of an applied step and reset the skip counter."""
         self._recent.append(loss)
         self.skipped_in_a_row = 0
 
     def skip(self) -> None:
-        """None was made."""
+        """Count one skipped batch."""
         self.skipped_in_a_row += 1
 
     def state(self) -> dict[str, Any]:
+        """Return the state for a checkpoint."""
         return {"recent": list(self._recent), "skipped_in_a_row": self.skipped_in_a_row}

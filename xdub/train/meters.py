@@ -6,13 +6,14 @@ import math
 import resource
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
+from xdub.data.batch import Batch
+from xdub.data.quarantine import BadRow
 from xdub.losses.terms import LossTerms
+from xdub.tracking.read import BANDS
 
-T_BINS = 10
 Sums = dict[str, tuple[float, int]]
 """name -> (sum, count)"""
 
@@ -24,36 +25,38 @@ class Meters:
     sums: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, sums: Sums) -> None:
+        """Add sums and counts by name."""
         for name, (total, count) in sums.items():
             entry = self.sums.setdefault(name, [0.0, 0])
             entry[0] += total
             entry[1] += count
 
     def take(self) -> dict[str, float]:
-        """Means, in name order; the sums start again."""
+        """Return the means in name order, and reset the sums."""
         means = {name: total / count for name, (total, count) in sorted(self.sums.items()) if count}
         self.sums = {}
         return means
 
 
 def loss_sums(terms: LossTerms) -> Sums:
-    """The losses of one micro batch under their tracked names, whole and by band of t.
+    """Sum the losses of one micro batch under their tracked names, whole and by band of t.
 
-    A loss that acts on some samples only counts for so many: its mean over batches and ranks is one over samples.
+    A loss that acts on some samples only has their number as its count, so means over batches and ranks are means over
+    samples.
     """
     sums: Sums = {}
     for name, term in terms.terms.items():
         values = term.per_sample.tolist()
         sums[f"loss/{name}"] = (float(term.mean.detach()) * len(values), len(values))
         for t, value in zip(term.t.tolist(), values, strict=True):
-            band = f"loss/{name}/t_bin_{min(int(t * T_BINS), T_BINS - 1)}"
+            band = f"loss/{name}/t_bin_{min(int(t * BANDS), BANDS - 1)}"
             total, count = sums.get(band, (0.0, 0))
             sums[band] = (total + value, count + 1)
     return sums
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:
-    """Most memory this process has held so far, GB: of the machine, and of its GPU if it has one."""
+    """Largest memory of this process so far, GB: of the machine, and of its GPU if it has one."""
     peaks = {"perf/memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
     if device.type == "cuda":
         peaks["perf/gpu_memory_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
@@ -62,21 +65,23 @@ def peak_memory(device: torch.device) -> dict[str, float]:
 
 @dataclass
 class RankStep:
-    """What one rank tells the others about its share of a step."""
+    """One rank's share of a step, as it is sent to the other ranks."""
 
     losses: list[float] = field(default_factory=list)
-    """Of its micro batches."""
+    """Loss of each micro batch."""
     sums: Sums = field(default_factory=dict)
     sample_ids: list[str] = field(default_factory=list)
     epoch: int = 0
     data_wait: float = 0.0
     peaks: dict[str, float] = field(default_factory=dict)
-    """Of `peak_memory`."""
+    """Result of `peak_memory`."""
     stop: bool = False
-    bad: dict[str, Any] = field(default_factory=dict)
-    """clip id -> why it was replaced (`xdub.data.quarantine.BadRow`)"""
+    """Whether a stop is requested."""
+    bad: dict[str, BadRow] = field(default_factory=dict)
+    """clip id -> reason why it was replaced."""
 
-    def add(self, terms: LossTerms, batch: dict[str, Any]) -> None:
+    def add(self, terms: LossTerms, batch: Batch) -> None:
+        """Add one micro batch."""
         self.bad = batch["bad"] | self.bad
         self.losses.append(float(terms.total.detach()))
         self.sample_ids += batch["sample_id"]
@@ -88,7 +93,7 @@ class RankStep:
 
 @dataclass
 class GlobalStep:
-    """A step over all ranks."""
+    """One step over all ranks."""
 
     loss: float
     sums: Sums
@@ -96,13 +101,13 @@ class GlobalStep:
     epoch: int
     data_wait: float
     peaks: dict[str, float]
-    """Of the rank that needs most."""
+    """Largest value over the ranks, by name."""
     stop: bool
-    bad: dict[str, Any]
+    bad: dict[str, BadRow]
 
     @classmethod
     def merge(cls, ranks: Iterable[RankStep]) -> GlobalStep:
-        """Sums in rank order: the same numbers, to the bit, on every rank."""
+        """Sum in rank order, so that every rank has the same numbers to the bit."""
         ranks = list(ranks)
         losses = [loss for rank in ranks for loss in rank.losses]
         total = Meters()
@@ -116,5 +121,5 @@ class GlobalStep:
             data_wait=max(rank.data_wait for rank in ranks),
             peaks={name: max(rank.peaks[name] for rank in ranks) for name in ranks[0].peaks},
             stop=any(rank.stop for rank in ranks),
-            bad={clip_id: why for rank in ranks for clip_id, why in rank.bad.items()},
+            bad={clip_id: row for rank in ranks for clip_id, row in rank.bad.items()},
         )

@@ -1,8 +1,9 @@
-"""What a phase trains, what it starts from, and the frozen networks its losses need."""
+"""Networks of a phase: the trained one with its initial weights, and the frozen ones of its losses."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +17,15 @@ from xdub.model.lora import add_expert, load_expert
 from xdub.model.tensor_file import read_tensors
 from xdub.train.phases.common import PhaseContext
 
+Network = TypeVar("Network", bound=nn.Module)
+
 
 def build_model(
     recipe: Recipe, phase: str, codec: Codec, *, base: str | None, init_from: str | None
 ) -> Backbone:
-    """The network of a phase in train mode; the parameters with requires_grad are what it trains.
+    """Build the network of a phase in train mode; the phase trains the parameters with requires_grad.
 
-    A phase without an expert trains everything, from ``init_from`` if given. An expert is an adapter on the frozen
+    A phase without an expert trains everything, from ``init_from`` if not None. An expert is an adapter on the frozen
     ``base``; ``init_from`` is then an adapter to start from.
     """
     train = recipe.for_phase(phase)
@@ -43,7 +46,7 @@ def build_model(
 
 
 def weights_file(path: Path) -> Path:
-    """The safetensors file of a path: the file itself, or the one in an export folder. UserError if there is none."""
+    """Return the safetensors file of a path: the file itself, or the one in an export folder. UserError without one."""
     candidates = (
         [path]
         if path.suffix == ".safetensors"
@@ -58,25 +61,26 @@ def weights_file(path: Path) -> Path:
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """fp32 tensors of a file or export folder."""
+    """Read the tensors of a file or export folder as fp32."""
     return {name: value.float() for name, value in read_tensors(weights_file(path)).items()}
 
 
 def build_loss_context(recipe: Recipe, phase: str, codec: Codec, device: torch.device) -> PhaseContext:
-    """Only the networks that this phase's loss uses are loaded."""
-    cfg, seed = recipe.phase(phase), recipe.for_phase(phase).seed or 0
-    frozen = {
-        name: _load(name, recipe).to(device).eval().requires_grad_(False)
-        for name in phase_facts(phase).networks
-    }
-    return PhaseContext(phase=cfg, seed=seed, codec=codec, **frozen)
-
-
-def _load(name: str, recipe: Recipe) -> nn.Module:
+    """Load the frozen networks that the phase's loss uses, and no others."""
     from xdub.perception.features import load_features
     from xdub.perception.identity.load import load_identity
     from xdub.perception.syncnet import load_sync
 
-    if name == "identity":
-        return load_identity(recipe.perception, recipe.video.crop_scale)
-    return {"sync": load_sync, "features": load_features}[name](recipe.perception)
+    names, config = phase_facts(phase).networks, recipe.perception
+
+    def frozen(network: Network) -> Network:
+        return network.to(device).eval().requires_grad_(False)
+
+    return PhaseContext(
+        phase=recipe.phase(phase),
+        seed=recipe.for_phase(phase).seed or 0,
+        codec=codec,
+        sync=frozen(load_sync(config)) if "sync" in names else None,
+        identity=frozen(load_identity(config, recipe.video.crop_scale)) if "identity" in names else None,
+        features=frozen(load_features(config)) if "features" in names else None,
+    )

@@ -1,28 +1,30 @@
-"""`train_phase`: one phase from its data to its exported weights, restartable at any point."""
+"""`train_phase`: check, restore, track and supervise one phase, from its data to its exported weights."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from xdub.config import Recipe, check_weights, phase_facts
 from xdub.files.atomic import write_json
 from xdub.files.lock import exclusive
+from xdub.files.run_folder import PhaseFolder
 from xdub.plan.flops import train_step_flops
 from xdub.tracking.sink import read_state
-from xdub.tracking.tracked_run import TrackedRun
+from xdub.tracking.stage_tracker import StageTracker
 from xdub.train.networks import weights_file
-from xdub.train.rank import RESULT, STEPS, TrainJob
+from xdub.train.rank import TrainJob
 from xdub.train.remote.restore import restore
 from xdub.train.remote.store import check as check_remote
 from xdub.train.show.progress import Show, watch
-from xdub.train.state.exported import exported_model
+from xdub.train.state.export import exported_model
 from xdub.train.state.records import last_record
 from xdub.train.supervise.cluster import check_resources, use_gpu
 from xdub.train.supervise.launch import run_job
@@ -32,19 +34,21 @@ from xdub.train.trainer import Sampler
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What became of a phase."""
+    """State of a phase when `train_phase` returns."""
 
     phase: str
-    status: str
-    """finished, or stopped (asked to, with a checkpoint; `resume` continues)."""
+    status: Literal["finished", "stopped"]
+    """Stopped: after a stop request, with a checkpoint, so `resume` continues."""
     step: int
     loss: float | None
-    folder: Path
+    folder: PhaseFolder
     export: Path | None
     """Folder with the weights, when finished."""
     attempts: int
+    """Worker groups that this call started."""
     seconds: float
     run_id: str | None
+    """Id in the tracker."""
 
 
 def train_phase(
@@ -60,66 +64,60 @@ def train_phase(
     progress: Show | None = None,
     sampler: Sampler | None = None,
 ) -> RunResult:
-    """Train ``phase`` into OUT/<phase>: checkpoints, steps.jsonl, journal.jsonl, samples/, export/, result.json.
+    """Train ``phase`` into OUT/<phase>; `xdub.files.run_folder` lists the files.
 
-    ``resume`` continues from the latest good checkpoint (from nothing if there is none); a finished phase returns at
-    once. ``init_from``: weights to start from (for an expert: an adapter). ``base``: the editor under an expert,
-    OUT/editor/export if not given. ``local`` trains in this process without Ray, with one worker. UserError for
-    whatever the caller can mend.
+    Args:
+        data: data sets, in order.
+        resume: continue from the latest good checkpoint, if there is one; a finished phase returns at once.
+        init_from: weights to start from; for an expert, an adapter.
+        base: the editor under an expert, OUT/editor/export if not given.
+        local: train in this process without Ray, with one worker.
+
+    Raises UserError for whatever the caller can mend.
     """
-    out, started = Path(out), time.monotonic()
-    folders = [Path(data)] if isinstance(data, (str, Path)) else [Path(folder) for folder in data]
-    train, facts = recipe.for_phase(phase), phase_facts(phase)
-    init_from = init_from or train.init_from
-    if facts.expert is not None:
-        base = base or out / str(facts.starts_from) / "export"
-    check_data(folders, phase, recipe)
-    check_weights(recipe, (phase,))
-    sources = {"base": _weights(base), "init_from": _weights(init_from)}
+    start = time.monotonic()
+    folder, train = PhaseFolder(out, phase), recipe.for_phase(phase)
+    sets = [Path(data)] if isinstance(data, (str, Path)) else [Path(each) for each in data]
 
-    folder = out / phase
+    # Check everything that can be checked before the folder exists.
+    check_data(sets, phase, recipe)
+    check_weights(recipe, (phase,))
+    if base is None and phase_facts(phase).expert is not None:
+        base = folder.run.phase(str(phase_facts(phase).starts_from)).export
+    base_file, init_file = _weights(base), _weights(init_from or train.init_from)
     make_folder(folder)
     if train.upload_to is not None:
         check_remote(train.upload_to, phase, fresh=not resume)
+
     busy = f"{folder} is being trained by another process; wait for it or choose another --out"
-    with exclusive(folder / ".lock", busy=busy):
+    with exclusive(folder.lock, busy=busy):
         if train.upload_to is not None and resume:
             restore(train.upload_to, folder)
-        result = _read_result(folder)
         check_fresh(folder, resume)
-        if result is not None and result["step"] >= train.steps:
-            TrackedRun(out, phase, folder).send_rest()
-            return _result(phase, folder, out, "finished", 0, started)
+        tracker = StageTracker(folder.run, phase, folder)
+        if _finished(folder, train.steps):
+            tracker.send_rest()
+            return _result(folder, "finished", 0, start)
         check_disk(folder, recipe)
         if not local:
             check_resources(train)
-        (folder / RESULT).unlink(missing_ok=True)
-        write_json(folder / "recipe.json", recipe.to_dict())
-        tracking = TrackedRun(out, phase, folder)
-        tracking.begin(recipe.to_dict(), recipe.to_yaml(), folders, {"resolved": vars(train)})
-        job = TrainJob(
-            phase=phase,
-            recipe=recipe.to_dict(),
-            data=tuple(str(path.resolve()) for path in folders),
-            folder=str(folder.resolve()),
-            sampler=sampler,
-            step_flops=_step_flops(recipe, phase, local),
-            **sources,
-        )
-        status = "FAILED"
-        try:
-            with watch(phase, folder / STEPS, train.steps, progress):
+
+        folder.result.unlink(missing_ok=True)
+        write_json(folder.recipe, recipe.to_dict())
+        with _tracked(tracker, folder, recipe, sets):
+            paths = tuple(str(path.resolve()) for path in sets)
+            job = TrainJob(
+                folder=folder.resolved(),
+                recipe=recipe,
+                data=paths,
+                base=base_file,
+                init_from=init_file,
+                sampler=sampler,
+                step_flops=_step_flops(recipe, phase, local),
+            )
+            with watch(phase, folder.steps, train.steps, progress):
                 attempts = run_job(job, local=local)
-            status = "FINISHED" if (folder / RESULT).is_file() else "KILLED"
-        except KeyboardInterrupt:
-            status = "KILLED"
-            raise
-        finally:
-            model = exported_model(folder / "export") if status == "FINISHED" else None
-            tracking.end(status, model=model)
-        return _result(
-            phase, folder, out, "finished" if status == "FINISHED" else "stopped", attempts, started
-        )
+        return _result(folder, "finished" if folder.result.is_file() else "stopped", attempts, start)
 
 
 def _step_flops(recipe: Recipe, phase: str, local: bool) -> float | None:
@@ -130,24 +128,46 @@ def _step_flops(recipe: Recipe, phase: str, local: bool) -> float | None:
 
 
 def _weights(path: str | Path | None) -> str | None:
+    """Absolute path of the weights in a file or an export folder."""
     return None if path is None else str(weights_file(Path(path)).resolve())
 
 
-def _read_result(folder: Path) -> dict[str, Any] | None:
-    path = folder / RESULT
-    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+@contextmanager
+def _tracked(
+    tracker: StageTracker, folder: PhaseFolder, recipe: Recipe, data: Sequence[Path]
+) -> Iterator[None]:
+    """Send the phase to the tracker while it runs, and its status and weights at the end."""
+    facts = {"resolved": vars(recipe.for_phase(folder.phase))}
+    tracker.begin(recipe.to_dict(), recipe.to_yaml(), data, facts)
+    status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
+    try:
+        yield
+        status = "FINISHED" if folder.result.is_file() else "KILLED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        model = exported_model(folder.export) if status == "FINISHED" else None
+        tracker.end(status, model=model)
 
 
-def _result(phase: str, folder: Path, out: Path, status: str, attempts: int, started: float) -> RunResult:
-    record = last_record(folder / STEPS)
+def _finished(folder: PhaseFolder, steps: int) -> bool:
+    """Whether an earlier call trained the phase that far."""
+    return folder.result.is_file() and json.loads(folder.result.read_text("utf-8"))["step"] >= steps
+
+
+def _result(
+    folder: PhaseFolder, status: Literal["finished", "stopped"], attempts: int, start: float
+) -> RunResult:
+    record: dict[str, Any] | None = last_record(folder.steps)
     return RunResult(
-        phase=phase,
+        phase=folder.phase,
         status=status,
         step=record["step"] if record else 0,
         loss=float.fromhex(record["loss"]) if record else None,
         folder=folder,
-        export=folder / "export" if status == "finished" else None,
+        export=folder.export if status == "finished" else None,
         attempts=attempts,
-        seconds=time.monotonic() - started,
-        run_id=read_state(out).get("phases", {}).get(phase),
+        seconds=time.monotonic() - start,
+        run_id=read_state(folder.run).get("phases", {}).get(folder.phase),
     )

@@ -7,11 +7,11 @@ import math
 from xdub.errors import UserError
 
 FINAL_SHARE = 0.05
-"""A cosine ends at this share of the peak rate: the last steps still learn."""
+"""Share of the peak rate at which a cosine ends, so that the last steps still learn."""
 
 
 def lr_at(step: int, *, peak: float, warmup: int, total: int, schedule: str) -> float:
-    """Rate of optimizer step ``step`` (0-based): linear warm-up, then ``constant`` or ``cosine``."""
+    """Return the rate of optimizer step ``step`` (0-based): linear warm-up, then ``constant`` or ``cosine``."""
     if step < warmup:
         return peak * (step + 1) / warmup
     if schedule == "constant":

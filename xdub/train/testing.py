@@ -1,4 +1,4 @@
-"""Several ranks of a gloo group on this machine: for tests and benchmarks of what ranks do together."""
+"""Ranks of a gloo group on this machine, for tests and benchmarks of collective code."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 SECONDS = 120
+"""Longest run of all ranks together."""
 
 
 def run_ranks(world_size: int, function: Callable[..., Any], *arguments: Any) -> Any:
-    """``function(rank, world_size, *arguments)`` on every rank, forked from this process; rank 0's result (small).
+    """Call ``function(rank, world_size, *arguments)`` on every rank, forked from this process; rank 0's result (small).
 
-    RuntimeError if a rank fails, or all have not ended after two minutes.
+    RuntimeError if a rank fails, or runs longer than two minutes.
     """
-    context = mp.get_context("fork")  # what this process has imported, such as deepspeed, took seconds
+    # A fork inherits the imports of this process; that of deepspeed alone takes seconds.
+    context = mp.get_context("fork")
     queue = context.SimpleQueue()
     with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
-        given = (world_size, Path(folder) / "store", queue, function, arguments)
-        ranks = [context.Process(target=_rank, args=(rank, *given)) for rank in range(world_size)]
+        common = (world_size, Path(folder) / "store", queue, function, arguments)
+        ranks = [context.Process(target=_rank, args=(rank, *common)) for rank in range(world_size)]
         for process in ranks:
             process.start()
         for process in ranks:

@@ -4,93 +4,79 @@ from __future__ import annotations
 
 import itertools
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from xdub.data.quarantine import Quarantine
+from xdub.config import TrainConfig
+from xdub.data.batch import Batch, RawBatch
 from xdub.errors import UserError
-from xdub.tracking.journal import Journal
+from xdub.files.run_folder import PhaseFolder
 from xdub.train.context import TrainContext
 from xdub.train.engine import Engine
 from xdub.train.guard import Guard
 from xdub.train.meters import GlobalStep, Meters, RankStep, peak_memory
+from xdub.train.phases import PhaseLoss
 from xdub.train.phases.common import PhaseContext
-from xdub.train.remote.upload import Uploads
+from xdub.train.records import Records
 from xdub.train.state.checkpoint import Checkpoints, Progress
-from xdub.train.state.records import SKIPPED, CommittedSteps, SkippedBatches
 
-if TYPE_CHECKING:
-    from xdub.config import TrainConfig
-
-Batch = dict[str, Any]
 Sampler = Callable[[torch.nn.Module, PhaseContext], np.ndarray]
 """Draws a film strip uint8 [H, W, 3] with the current model; called on every rank (ZeRO-3 needs all of them)."""
 
-STOP_FILE = "stop-requested"
-"""Its existence in the phase folder asks all ranks to checkpoint and end; it says why."""
-
-
-OpenStream = Callable[[int, int], Iterable[Batch]]
-"""(cursor, steps) -> the micro batches of this rank from a position on, for so many steps."""
+OpenStream = Callable[[int, int], Iterable[RawBatch]]
+"""(cursor, steps) -> the micro batches of this rank from a position on, enough for that many steps."""
 
 
 @dataclass(kw_only=True)
 class Trainer:
-    """One rank's share of a phase. Records, journal and uploads exist on rank 0 only."""
+    """One rank's share of a phase."""
 
-    phase: ModuleType
+    folder: PhaseFolder
+    loss: PhaseLoss
     loss_context: PhaseContext
     engine: Engine
     context: TrainContext
     train: TrainConfig
     checkpoints: Checkpoints
-    folder: Path
-    attempt: int
     progress: Progress
-    encode: Callable[[Batch], Batch]
+    """Where to continue; afterwards, how far the run is."""
+    encode: Callable[[RawBatch], Batch]
     """A stream's batch -> the same on this rank's device, with latents and audio features."""
-    journal: Journal | None = None
-    committed: CommittedSteps | None = None
-    skipped: SkippedBatches | None = None
-    quarantine: Quarantine | None = None
-    uploads: Uploads | None = None
+    records: Records
     sampler: Sampler | None = None
     tokens_per_step: int = 0
     busy_seconds: float | None = None
-    """What a step's FLOPs would take at the peak of all devices together; None where no peak is known."""
+    """Seconds that a step's FLOPs take at the peak of all devices together; None where no peak is known."""
     beat: Callable[[], None] = lambda: None
-    """Called whenever something was achieved, see `xdub.train.supervise.watchdog`."""
-    begun: float = field(default_factory=time.time)
-    """When the first attempt of this run started, seconds since 1970."""
+    """Called after every piece of progress, see `xdub.train.supervise.watchdog`."""
+    started: float = field(default_factory=time.time)
+    """Start of this run's first attempt, seconds since 1970."""
     _meters: Meters = field(default_factory=Meters)
     _guard: Guard = field(init=False)
     _since_log: tuple[float, int] = (0.0, 0)
     _waited: float = 0.0
 
-    def run(self, open_stream: OpenStream) -> str:
-        """Train on micro batches to ``train.steps``: "finished", or "stopped" after a stop request.
+    def run(self, open_stream: OpenStream) -> Literal["finished", "stopped"]:
+        """Train on micro batches to ``train.steps``, or until a stop is requested; both end with a checkpoint.
 
-        Both end with a checkpoint. UserError for a run that diverges again and again.
+        UserError for a run that diverges after every rollback.
         """
         self._continue_from(self.progress)
         while self.progress.step < self.train.steps:
-            # Batches that are skipped leave steps to do when the stream has ended.
+            # Skipped batches leave steps to do when the stream has ended.
             stream = open_stream(self.progress.cursor, self.train.steps - self.progress.step)
             if self._run_through(stream):
                 return "stopped"
         return "finished"
 
-    def _run_through(self, stream: Iterable[Batch]) -> bool:
-        """Steps until the stream ends: True when a stop was asked for."""
+    def _run_through(self, stream: Iterable[RawBatch]) -> bool:
+        """Train until the stream ends; True after a stop request."""
         for micro_batches, wait in groups(stream, self.engine.micro_batches):
             begin = time.perf_counter() - wait
             step, objection = self._accumulate(micro_batches, wait)
@@ -101,7 +87,7 @@ class Trainer:
             if self._due(self.train.log_every):
                 self._log(step)
             if self.sampler is not None and self._due(self.train.sample_every):
-                self._draw_sample()
+                self._draw_sample(self.sampler)
             finished = self.progress.step >= self.train.steps
             if finished or step.stop or self._due(self.train.checkpoint_every):
                 self._checkpoint()
@@ -109,15 +95,15 @@ class Trainer:
                 return True
         return False
 
-    def _accumulate(self, micro_batches: list[Batch], wait: float) -> tuple[GlobalStep, str | None]:
-        """Gradients of the whole global batch, what all ranks saw, and the guard's objection if it has one.
+    def _accumulate(self, micro_batches: list[RawBatch], wait: float) -> tuple[GlobalStep, str | None]:
+        """Compute the gradients of the whole global batch; the merged step, and the guard's objection or None.
 
-        The losses are compared before the last of them is differentiated: an objection makes that gradient not a
-        number, which the engine then refuses to apply, in every ZeRO stage alike.
+        The losses are compared before the last one is differentiated. An objection turns that gradient into NaN, which
+        the engine refuses to apply in every ZeRO stage alike.
         """
         mine = RankStep(data_wait=wait)
         mine.peaks = peak_memory(self.context.device)
-        mine.stop = self.context.rank == 0 and (self.folder / STOP_FILE).exists()
+        mine.stop = self.records.stop_requested()
         for batch in micro_batches[:-1]:
             self.engine.backward(self._loss(batch, mine), last=False)
         loss = self._loss(micro_batches[-1], mine)
@@ -126,9 +112,9 @@ class Trainer:
         self.engine.backward(loss if objection is None else loss * math.nan, last=True)
         return step, objection
 
-    def _loss(self, batch: Batch, mine: RankStep) -> Tensor:
-        batch = self.encode(batch)
-        terms = self.phase.loss(self.engine.model, batch, self.loss_context)
+    def _loss(self, raw: RawBatch, mine: RankStep) -> Tensor:
+        batch = self.encode(raw)
+        terms = self.loss(self.engine.model, batch, self.loss_context)
         mine.add(terms, batch)
         return terms.total
 
@@ -142,52 +128,32 @@ class Trainer:
         )
         self._meters.add(step.sums | {"train/loss": (step.loss, 1), "grad_norm": (self.engine.grad_norm, 1)})
         self._waited += step.data_wait
-        if self.committed is not None:
-            self.committed.append(self.progress.step, step.loss, step.sample_ids, self.attempt)
-        if self.quarantine is not None:
-            self.quarantine.note(step.bad, self.progress.step)
+        self.records.commit(self.progress.step, step)
         self.beat()
 
     def _skip(self, step: GlobalStep, objection: str) -> None:
-        """The data move on, the weights do not; too often in a row, and the weights go back."""
+        """Move on in the data but not in the weights; after ``train.max_skips`` in a row, roll the weights back."""
         self._guard.skip()
-        if self.skipped is not None:
-            self.skipped.append(
-                step=self.progress.step + 1,
-                cursor=self.progress.cursor,
-                objection=objection,
-                loss=step.loss,
-                sample_ids=step.sample_ids,
-                attempt=self.attempt,
-            )
-            print(
-                f"skipped a batch before step {self.progress.step + 1}: {objection}; its samples are in "
-                f"{self.skipped.path}",
-                file=sys.stderr,
-            )
+        self.records.skip(self.progress, step, objection)
         self.progress = replace(self.progress, cursor=self.progress.cursor + len(step.sample_ids))
         self.beat()
         if self._guard.skipped_in_a_row >= self.train.max_skips:
             self._roll_back(step, objection)
 
     def _roll_back(self, step: GlobalStep, objection: str) -> None:
-        """To a checkpoint before the trouble, and on with the samples behind it."""
-        where = self.progress.step
+        """Load a checkpoint from before the bad samples and continue with the samples after them."""
+        before = self.progress.step
         progress = self.checkpoints.roll_back(
             self.engine, self.context, cursor=self.progress.cursor, most=self.train.max_rollbacks
         )
         if progress is None:
             raise UserError(
-                f"training diverges at step {where + 1} ({objection}; samples: {', '.join(step.sample_ids)}) and going "
-                f"back {self.train.max_rollbacks} times did not help: look at {self.folder / SKIPPED}, lower train.lr, "
-                "or raise train.max_rollbacks, and --resume"
+                f"training diverges at step {before + 1} ({objection}; samples: {', '.join(step.sample_ids)}) and "
+                f"going back {self.train.max_rollbacks} times did not help: look at {self.folder.skipped}, lower "
+                "train.lr, or raise train.max_rollbacks, and --resume"
             )
         self._continue_from(progress)
-        if self.committed is not None:
-            self.committed.rewind(progress.step)
-            print(f"went back from step {where} to {progress.step}, past the bad samples", file=sys.stderr)
-        if self.journal is not None:
-            self.journal.last_step = progress.step
+        self.records.roll_back(before, progress)
         self.beat()
 
     def _continue_from(self, progress: Progress) -> None:
@@ -207,33 +173,24 @@ class Trainer:
             "perf/tokens_per_s": self.tokens_per_step / seconds,
             "perf/data_wait": self._waited / (now - then),
             **step.peaks,
-            "perf/goodput": self.progress.useful_seconds / max(time.time() - self.begun, 1e-9),
+            "perf/goodput": self.progress.useful_seconds / max(time.time() - self.started, 1e-9),
         }
         if self.busy_seconds is not None:
             values["perf/mfu"] = self.busy_seconds / seconds
-        if self.uploads is not None:
-            values["perf/upload_lag_seconds"] = self.uploads.lag
         self._since_log, self._waited = (now, self.progress.step), 0.0
-        if self.journal is not None:
-            self.journal.metrics(self.progress.step, values)
+        self.records.log(self.progress.step, values)
 
-    def _draw_sample(self) -> None:
+    def _draw_sample(self, sampler: Sampler) -> None:
         self.engine.model.eval()
         with torch.no_grad(), self.engine.averaged():
-            strip = self.sampler(self.engine.model, self.loss_context)
+            strip = sampler(self.engine.model, self.loss_context)
         self.engine.model.train()
-        if self.journal is not None:
-            path = self.folder / "samples" / f"step{self.progress.step:08d}.png"
-            save_png(strip, path)
-            self.journal.artifact(path, "samples")
+        self.records.sample(self.progress.step, strip)
 
     def _checkpoint(self) -> None:
-        if self.committed is not None:
-            self.committed.sync()  # the record of a step must not be younger than its checkpoint
+        self.records.sync()
         state = replace(self.progress, meters=self._meters.sums, guard=self._guard.state())
-        folder = self.checkpoints.save(self.engine, state, self.context)
-        if self.uploads is not None:
-            self.uploads.checkpoint(folder)
+        self.records.checkpoint(self.checkpoints.save(self.engine, state, self.context))
         self.context.report({"step": float(self.progress.step)})
         self.beat()
 
@@ -241,16 +198,8 @@ class Trainer:
         return every > 0 and self.progress.step % every == 0
 
 
-def save_png(strip: np.ndarray, path: Path) -> None:
-    """uint8 RGB [H, W, 3]."""
-    from PIL import Image
-
-    path.parent.mkdir(exist_ok=True)
-    Image.fromarray(strip).save(path)
-
-
-def groups(stream: Iterable[Batch], size: int) -> Iterator[tuple[list[Batch], float]]:
-    """``size`` batches at a time with the seconds we waited for them; a short rest at the end is dropped."""
+def groups(stream: Iterable[RawBatch], size: int) -> Iterator[tuple[list[RawBatch], float]]:
+    """Yield ``size`` batches at a time with the seconds spent waiting for them; an incomplete last group is dropped."""
     iterator = iter(stream)
     while True:
         start = time.perf_counter()

@@ -10,7 +10,7 @@ from xdub.train.show.progress import PhaseProgress, watch
 
 
 def test_the_time_to_start_is_no_part_of_the_speed(tmp_path: Path) -> None:
-    record, shown = tmp_path / "steps.jsonl", []
+    record, shown = tmp_path / "record.jsonl", []
     changed = threading.Condition()
 
     def show(now: PhaseProgress) -> None:
@@ -33,7 +33,7 @@ def test_the_time_to_start_is_no_part_of_the_speed(tmp_path: Path) -> None:
 
 
 def test_without_a_terminal_the_last_step_and_its_loss_are_printed(tmp_path: Path, capsys) -> None:
-    record = tmp_path / "steps.jsonl"
+    record = tmp_path / "record.jsonl"
     record.write_text(json.dumps({"step": 3, "loss": (0.5).hex()}) + "\n")
     with watch("generator", record, 9, None, poll_seconds=0.001):
         pass

@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from xdub.files.lines import read_lines
+from xdub.files.run_folder import PhaseFolder, RunFolder
 from xdub.model.codec import load_codec
 from xdub.train.networks import build_model
 from xdub.train.phases.common import PhaseContext
@@ -28,10 +29,10 @@ def run(phase: str, recipe, data: Path, out: Path, **options) -> tuple[RunResult
     assert result.export is not None
     numbers = [
         (r["step"], {k: v for k, v in r["values"].items() if "perf/" not in k})
-        for r in read_lines(result.folder / "journal.jsonl")
+        for r in read_lines(result.folder.journal)
         if r["kind"] == "metrics"
     ]
-    steps = [(r["step"], r["loss"], r["sample_ids"]) for r in read_lines(result.folder / "steps.jsonl")]
+    steps = [(r["step"], r["loss"], r["sample_ids"]) for r in read_lines(result.folder.steps)]
     return result, [*steps, *numbers], load_file(next(result.export.glob("*.safetensors")))
 
 
@@ -42,19 +43,19 @@ def test_a_run_with_strips_trains_exactly_as_one_without(
     options, data = {}, clips
     if phase == "lip":
         model = build_model(small(), "editor", load_codec(small().codec), base=None, init_from=None)
-        write_export(tmp_path / "editor/export", model.state_dict(), {"kind": "model"})
-        options, data = {"base": tmp_path / "editor/export"}, pairs
+        write_export(PhaseFolder(tmp_path, "editor").export, model.state_dict(), {"kind": "model"})
+        options, data = {"base": PhaseFolder(tmp_path, "editor").export}, pairs
     _, plain, weights = run(phase, small(), data, tmp_path / "plain", **options)
     result, with_strips, same = run(
         phase, small("train.sample_every=2"), data, tmp_path / "strips", **options
     )
     assert with_strips == plain
     assert all(same[name].equal(weights[name]) for name in weights)
-    strips = sorted(path.name for path in (result.folder / "samples").iterdir())
+    strips = sorted(path.name for path in result.folder.samples.iterdir())
     assert strips == ["step00000002.png", "step00000004.png", "step00000006.png"]
     from mlflow import MlflowClient
 
-    client = MlflowClient(f"sqlite:///{tmp_path / 'strips' / 'mlflow.db'}")
+    client = MlflowClient(f"sqlite:///{RunFolder(tmp_path / 'strips').database}")
     assert len(client.list_artifacts(result.run_id, "samples")) == 3
 
 

@@ -31,7 +31,7 @@ def test_a_torn_line_is_dropped_and_writing_goes_on(
 
 
 def test_committed_steps_after_a_resume_hold_every_step_once(tmp_path: Path) -> None:
-    path = tmp_path / "steps.jsonl"
+    path = tmp_path / "record.jsonl"
     first = CommittedSteps(path, resume_at=0)
     for step in (1, 2, 3, 4, 5):
         first.append(step, step / 3, [f"clip{step}"], attempt=1)
@@ -47,7 +47,7 @@ def test_committed_steps_after_a_resume_hold_every_step_once(tmp_path: Path) -> 
 
 
 def test_a_record_with_holes_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "steps.jsonl"
+    path = tmp_path / "record.jsonl"
     first = CommittedSteps(path, resume_at=0)
     first.append(1, 0.5, ["a"], attempt=1)
     first.close()

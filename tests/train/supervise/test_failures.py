@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from xdub.errors import UserError
+from xdub.files.run_folder import PhaseFolder
 from xdub.train.supervise.failures import Failures, judge, rank_failure
 
 
@@ -84,8 +85,10 @@ def test_a_group_that_could_not_start_is_tried_again() -> None:
 
 
 def test_failures_count_from_the_newest_checkpoint_and_from_this_driver_on(tmp_path: Path) -> None:
-    Failures(tmp_path).record("of an earlier driver")
-    failures = Failures(tmp_path)
+    folder = PhaseFolder(tmp_path, "lip")
+    folder.path.mkdir()
+    Failures(folder).record("of an earlier driver")
+    failures = Failures(folder)
     assert failures.in_a_row() == 0
     failures.record("lost worker 0")
     failures.record("lost worker 1")

@@ -1,14 +1,24 @@
-"""One file per training phase: what it minimises. What else sets it apart is in `xdub.config.phases`; the loop is in
-`xdub.train.trainer`."""
+"""One file per training phase with the loss that it minimises.
+
+Everything else that sets a phase apart is in `xdub.config.phases`; the loop is in `xdub.train.trainer`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
-from types import ModuleType
+
+from torch import nn
 
 from xdub.config import phase_facts
+from xdub.data.batch import Batch
+from xdub.losses.terms import LossTerms
+from xdub.train.phases.common import PhaseContext
+
+PhaseLoss = Callable[[nn.Module, Batch, PhaseContext], LossTerms]
+"""(model, batch, context) -> losses of one micro batch."""
 
 
-def get_phase(name: str) -> ModuleType:
-    """Module of a phase, with ``loss(model, batch, ctx) -> LossTerms``. UserError for a name that is no phase's."""
-    return import_module(f"xdub.train.phases.{phase_facts(name).name}")
+def phase_loss(name: str) -> PhaseLoss:
+    """Return the loss of a phase. UserError for an unknown phase."""
+    return import_module(f"xdub.train.phases.{phase_facts(name).name}").loss

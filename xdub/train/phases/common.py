@@ -1,76 +1,94 @@
-"""What all phases share: noise decided by the sample, the conditioned forward pass, the weighted flow loss."""
+"""Steps that all phases share: noise decided by the sample, the conditioned forward pass, the weighted flow loss."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from xdub.diffusion.flow_matching import add_noise
+from xdub.config import PhaseConfig
+from xdub.data.batch import Batch
 from xdub.diffusion.timesteps import sample_timesteps
 from xdub.losses.terms import LossTerm
 from xdub.model.codec import Codec
 from xdub.seeding import torch_rng
-from xdub_kernels import weighted_flow_loss
+from xdub_kernels import add_noise, weighted_flow_loss
+
+
+class SyncLoss(Protocol):
+    """Frozen network of the lip expert, see `xdub.perception.syncnet.SyncNet`."""
+
+    def sync_loss(self, frames: Tensor, audio: Tensor) -> Tensor:
+        """Return the loss [B, W] of the windows of a video [B, 3, F, H, W] and its audio features [B, 2 F + 8, d]."""
+        ...
+
+
+class Embeds(Protocol):
+    """Frozen network of the texture expert."""
+
+    def __call__(self, faces: Tensor) -> Tensor:
+        """Return embeddings [N, d] of face crops [N, 3, H, W] in [-1, 1]."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseContext:
-    """Everything a loss needs besides model and batch. Frozen networks are None where the phase has no use for them."""
+    """Arguments of a loss besides model and batch. A frozen network is None in a phase that does not use it."""
 
-    phase: Any
-    """The recipe's PhaseConfig."""
+    phase: PhaseConfig
     seed: int
     codec: Codec
-    sync: Any = None
-    """`xdub.perception.syncnet.SyncNet`"""
-    identity: Any = None
-    """[N, 3, H, W] face crops -> [N, d] embedding"""
-    features: Any = None
-    """[N, 3, H, W] face crops -> [N, d] image features"""
+    sync: SyncLoss | None = None
+    identity: Embeds | None = None
+    features: Embeds | None = None
+    """Image features of face crops."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Noised:
-    """A batch with its noise: eps, z_t [B, C, f, h, w]; t [B]; motion_frames [B] clean latents at the start."""
+    """Noise of a batch."""
 
     eps: Tensor
+    """[B, C, f, h, w]."""
     z_t: Tensor
+    """Noisy latents of Eq. 4, [B, C, f, h, w]."""
     t: Tensor
+    """[B]."""
     motion_frames: Tensor
+    """Number of clean latents at the start, [B]."""
     coin: Tensor
-    """[B] uniform numbers, for phase-specific choices such as silencing audio."""
+    """Uniform numbers for a phase's own choices, such as silencing audio, [B]."""
 
 
-def draw_noise(batch: dict[str, Any], ctx: PhaseContext) -> Noised:
-    """Noise, timestep and motion frames of every sample from (seed, epoch, sample id) alone.
+def draw_noise(batch: Batch, ctx: PhaseContext) -> Noised:
+    """Draw noise, timestep and motion frames of every sample from (seed, epoch, sample id) alone.
 
-    They do not depend on the sample's place in the batch, on the world size, or on what ran before.
+    The numbers do not depend on the sample's place in the batch, on the world size, or on earlier batches.
     """
-    z0, cfg = batch["z0"], ctx.phase
-    motion_latents = ctx.codec.geometry.latent_frames(cfg.motion_frames)
+    z0, config = batch["z0"], ctx.phase
+    motion_latents = ctx.codec.geometry.latent_frames(config.motion_frames)
     eps, t, coins = [], [], []
     for i, (epoch, sample_id) in enumerate(zip(batch["epochs"].tolist(), batch["sample_id"], strict=True)):
         generator = torch_rng(ctx.seed, epoch, sample_id, "noise")
-        t.append(sample_timesteps(1, cfg.alpha, generator))
+        t.append(sample_timesteps(1, config.alpha, generator))
         coins.append(torch.rand(2, generator=generator))
         eps.append(torch.randn(z0[i].shape, generator=generator))
     coin = torch.stack(coins)
-    motion = torch.where(coin[:, 0] < cfg.motion_prob, motion_latents, 0)
-    eps_, t_ = torch.stack(eps).to(z0), torch.cat(t).to(z0)
+    motion = torch.where(coin[:, 0] < config.motion_prob, motion_latents, 0).to(z0.device)
+    noise, times = torch.stack(eps).to(z0), torch.cat(t).to(z0)
     return Noised(
-        eps=eps_,
-        z_t=add_noise(z0, eps_, t_, motion_frames=motion),
-        t=t_,
-        motion_frames=motion.to(z0.device),
+        eps=noise,
+        z_t=add_noise(z0, noise, times, motion_frames=motion),
+        t=times,
+        motion_frames=motion,
         coin=coin[:, 1].to(z0.device),
     )
 
 
-def predict(model, batch: dict[str, Any], noised: Noised, audio_enabled: Tensor | None = None) -> Tensor:
-    """v_hat of the model under the batch's conditions."""
+def predict(model: nn.Module, batch: Batch, noised: Noised, audio_enabled: Tensor | None = None) -> Tensor:
+    """Return the model's velocity v_hat [B, C, f, h, w] under the batch's conditions."""
     return model(
         noised.z_t,
         noised.t,
@@ -83,8 +101,8 @@ def predict(model, batch: dict[str, Any], noised: Noised, audio_enabled: Tensor 
     )
 
 
-def flow_loss(v_hat: Tensor, batch: dict[str, Any], noised: Noised, ctx: PhaseContext) -> LossTerm:
-    """Eq. 1: mask-weighted flow matching, averaged over the elements that are not motion frames."""
+def flow_loss(v_hat: Tensor, batch: Batch, noised: Noised, ctx: PhaseContext) -> LossTerm:
+    """Return Eq. 1: mask-weighted flow matching, averaged over the elements outside the motion frames."""
     loss, sums, numbers = weighted_flow_loss(
         v_hat,
         batch["z0"],

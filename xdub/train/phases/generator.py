@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from torch import nn
 
+from xdub.data.batch import Batch
 from xdub.losses.terms import LossTerms
 from xdub.train.phases.common import PhaseContext, draw_noise, flow_loss, predict
 
 
-def loss(model, batch: dict[str, Any], ctx: PhaseContext) -> LossTerms:
-    """Eq. 1 over all noise levels of Eq. 2 with the recipe's alpha."""
+def loss(model: nn.Module, batch: Batch, ctx: PhaseContext) -> LossTerms:
+    """Return Eq. 1 over all noise levels of Eq. 2 with the recipe's alpha."""
     noised = draw_noise(batch, ctx)
     flow = flow_loss(predict(model, batch, noised), batch, noised, ctx)
     return LossTerms(total=flow.mean, terms={"flow": flow})

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from torch import nn
 
+from xdub.data.batch import Batch
 from xdub.losses.single_step import single_step_video
 from xdub.losses.terms import LossTerm, LossTerms
 from xdub.train.phases.common import PhaseContext, draw_noise, flow_loss, predict
 
 
-def loss(model, batch: dict[str, Any], ctx: PhaseContext) -> LossTerms:
-    """Eq. 1 + sync_weight * BCE(cos(video, audio), 1); Eq. 12 as printed would reward lips out of sync."""
+def loss(model: nn.Module, batch: Batch, ctx: PhaseContext) -> LossTerms:
+    """Return Eq. 1 + sync_weight * BCE(cos(video, audio), 1); Eq. 12 as printed would reward lips out of sync."""
+    assert ctx.sync is not None, "the lip expert needs the sync network"
     noised = draw_noise(batch, ctx)
     v_hat = predict(model, batch, noised)
     flow = flow_loss(v_hat, batch, noised, ctx)

@@ -1,24 +1,28 @@
-"""Phase 4, the texture expert (3.3): a LoRA at low noise. Audio is off for half of the samples, and the identity and
-feature losses act on those alone: with nothing to say, the output should be the reference's picture."""
+"""Phase 4, the texture expert (3.3): a LoRA at low noise.
+
+Audio is off for half of the samples, and the identity and feature losses act on those alone: without speech, the
+output should be the reference's picture.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from xdub.data.batch import Batch
 from xdub.losses.identity import cosine_to_reference
 from xdub.losses.single_step import single_step_video
 from xdub.losses.terms import LossTerm, LossTerms
 from xdub.train.phases.common import PhaseContext, draw_noise, flow_loss, predict
 
 
-def loss(model, batch: dict[str, Any], ctx: PhaseContext) -> LossTerms:
-    """Eq. 13: Eq. 1 + identity_weight (1 - cos identity) + clip_weight (1 - cos features) on the silent samples."""
-    cfg = ctx.phase
+def loss(model: nn.Module, batch: Batch, ctx: PhaseContext) -> LossTerms:
+    """Return Eq. 13: Eq. 1, and identity_weight (1 - cos identity) + clip_weight (1 - cos features) if silent."""
+    assert ctx.identity is not None and ctx.features is not None, "the texture expert needs both networks"
+    config = ctx.phase
     noised = draw_noise(batch, ctx)
-    silent = noised.coin < cfg.silent_prob  # [B]
+    silent = noised.coin < config.silent_prob  # [B]
     v_hat = predict(model, batch, noised, audio_enabled=~silent)
     flow = flow_loss(v_hat, batch, noised, ctx)
     total, terms = flow.mean, {"flow": flow}
@@ -29,13 +33,13 @@ def loss(model, batch: dict[str, Any], ctx: PhaseContext) -> LossTerms:
             noised.eps[silent],
             v_hat[silent],
             noised.t[silent],
-            t_thres=cfg.t_thres,
-            decode_latents=cfg.decode_latents,
+            t_thres=config.t_thres,
+            decode_latents=config.decode_latents,
         )
-        reference = ctx.codec.decode(batch["z_ref"][silent][:, :, : cfg.decode_latents])
+        reference = ctx.codec.decode(batch["z_ref"][silent][:, :, : config.decode_latents])
         identity = _distance(ctx.identity, video, reference, noised.t[silent])
         clip = _distance(ctx.features, video, reference, noised.t[silent])
-        total = total + cfg.identity_weight * identity.mean + cfg.clip_weight * clip.mean
+        total = total + config.identity_weight * identity.mean + config.clip_weight * clip.mean
         terms |= {"identity": identity, "clip": clip}
     return LossTerms(total=total, terms=terms)
 

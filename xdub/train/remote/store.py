@@ -1,16 +1,16 @@
-"""A run's copy on another file system: how it is laid out, and what of it is whole.
+"""Remote copies of a run on another file system: their layout, and which of them are whole.
 
     URI/<phase>/checkpoints/step00000100-<16 hex>/{files/..., records/..., manifest.json}
     URI/<phase>/exports/step00000120-<16 hex>/{files/..., records/..., manifest.json}
 
-``files/`` is the local folder as it was (a checkpoint's own manifest included), ``records/`` the run's small files at
-that time, by their names in RUN. manifest.json, {number, step, files: {name: {bytes, sha256}}}, is written last: a
-folder without it, or with a file missing or short, does not exist for us. Object stores cannot rename, so no whole
-folder is written again: its hex digits are the hash of its content. ``number`` counts uploads, and the highest is the
-newest: a run that went back to an earlier step is believed, not the later steps that it left behind.
+``files/`` is the local folder unchanged (a checkpoint's own manifest included), ``records/`` the run's small files at
+that time, by their names in OUT. manifest.json, {number, step, files: {name: {bytes, sha256}}}, is written last: a
+folder without it, or with a file missing or short, is ignored. Object stores cannot rename, so no whole folder is
+written again: its hex digits are the hash of its content. ``number`` counts uploads, and the highest is the newest, so
+a run that was rolled back wins over the later steps that it abandoned.
 
-The file system is what pyarrow makes of the URI (s3, gs, hdfs, file, a plain path) or else fsspec (any other scheme
-whose package is installed). Credentials come from the environment, as these take them. URI belongs to one run.
+pyarrow opens the file system of the URI (s3, gs, hdfs, file, a plain path), or else fsspec (any other scheme whose
+package is installed). Credentials come from the environment, as these packages read them. A URI belongs to one run.
 """
 
 from __future__ import annotations
@@ -32,10 +32,13 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 MANIFEST = "manifest.json"
+"""File that lists the other files of a copy."""
 CHECKPOINTS, EXPORTS = "checkpoints", "exports"
+"""Kinds of copies, and the names of their folders."""
 ANSWER_SECONDS = 20.0
-"""How long a file system may take to answer the first call; their own time-outs are minutes."""
+"""Longest wait for a file system's first answer; their own time-outs are minutes."""
 CHUNK = 8 << 20
+"""Bytes that are read at a time."""
 _FOLDER = re.compile(r"step(\d{8,})-[0-9a-f]{16}")
 
 
@@ -51,10 +54,10 @@ class Copy:
 
 
 class Remote:
-    """The copy of one phase. Every method may raise whatever the file system raises."""
+    """Copies of one phase. Every method may raise whatever the file system raises."""
 
     def __init__(self, uri: str, phase: str) -> None:
-        """UserError for a URI that nothing here understands."""
+        """UserError for a URI of an unknown scheme."""
         self.fs, root = open_uri(uri)
         self.root = f"{root.rstrip('/')}/{phase}"
 
@@ -67,16 +70,16 @@ class Remote:
         """Paths of all folders of a kind, whole or not."""
         from pyarrow.fs import FileSelector
 
-        found = self.fs.get_file_info(FileSelector(f"{self.root}/{kind}", allow_not_found=True))
-        return [info.path for info in found if _FOLDER.fullmatch(info.base_name)]
+        infos = self.fs.get_file_info(FileSelector(f"{self.root}/{kind}", allow_not_found=True))
+        return [info.path for info in infos if _FOLDER.fullmatch(info.base_name)]
 
     def _whole(self, folder: str) -> Copy | None:
         from pyarrow.fs import FileSelector, FileType
 
-        found = self.fs.get_file_info(FileSelector(folder, recursive=True, allow_not_found=True))
-        # Some file systems answer with a leading slash, whatever they were asked with.
+        infos = self.fs.get_file_info(FileSelector(folder, recursive=True, allow_not_found=True))
+        # Some file systems return a leading slash for a path without one.
         start = len(folder.strip("/")) + 1
-        sizes = {info.path.strip("/")[start:]: info.size for info in found if info.type == FileType.File}
+        sizes = {info.path.strip("/")[start:]: info.size for info in infos if info.type == FileType.File}
         if MANIFEST not in sizes:
             return None
         try:
@@ -88,17 +91,18 @@ class Remote:
         return copy if whole else None
 
     def read(self, path: str) -> Iterator[bytes]:
-        """A file in pieces."""
+        """Yield a file in pieces."""
         with self.fs.open_input_stream(path) as file:
             while piece := file.read(CHUNK):
                 yield piece
 
     def write(self, path: str, pieces: Iterator[bytes]) -> dict[str, Any]:
-        """Writes a file; {bytes, sha256} of what was written."""
+        """Write a file; {bytes, sha256} of its content."""
         digest, size = hashlib.sha256(), 0
         try:
             out = self.fs.open_output_stream(path)
-        except FileNotFoundError:  # object stores have no folders, disks do
+        # Disks need the folder first, object stores have none.
+        except FileNotFoundError:
             self.fs.create_dir(path.rsplit("/", 1)[0], recursive=True)
             out = self.fs.open_output_stream(path)
         with out:
@@ -109,7 +113,7 @@ class Remote:
         return {"bytes": size, "sha256": digest.hexdigest()}
 
     def remove(self, folder: str) -> None:
-        """Removes a folder, its manifest first, so that what is left at any moment is no copy."""
+        """Remove a folder, its manifest first, so that a killed removal leaves no copy that looks whole."""
         from pyarrow.fs import FileType
 
         manifest = f"{folder}/{MANIFEST}"
@@ -125,7 +129,7 @@ def safe_name(name: str) -> bool:
 
 
 def open_uri(uri: str) -> tuple[FileSystem, str]:
-    """The file system of a URI, and the path in it. UserError for a scheme that is not known."""
+    """Return the file system of a URI, and the path in it. UserError for an unknown scheme."""
     import pyarrow as pa
     from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
 
@@ -133,8 +137,8 @@ def open_uri(uri: str) -> tuple[FileSystem, str]:
     try:
         return FileSystem.from_uri(uri)
     except pa.ArrowInvalid as error:
-        theirs = ("Unrecognized filesystem type", "Cannot parse URI")
-        if not any(text in str(error) for text in theirs):
+        unknown = ("Unrecognized filesystem type", "Cannot parse URI")
+        if not any(text in str(error) for text in unknown):
             raise UserError(f"{shown(uri)}: {first_line(error)}") from error
     try:
         from fsspec.core import url_to_fs
@@ -153,16 +157,17 @@ def _absolute(uri: str) -> str:
 def check(
     uri: str, phase: str | None = None, *, fresh: bool = False, seconds: float = ANSWER_SECONDS
 ) -> None:
-    """Writes, reads and removes a small file. One UserError, within ``seconds``, when that cannot be done.
+    """Write, read and remove a small file. UserError, within ``seconds``, when that cannot be done.
 
-    With ``fresh``, also a UserError when ``phase`` has a copy there: another run must not push it out. It is done in
-    a process of its own, because a client that waits for its server cannot be stopped, not even at the end of Python.
+    With ``fresh``, also a UserError when ``phase`` has a copy there, which another run must not replace. The check runs
+    in a process of its own, because a client that waits for its server cannot be stopped, not even when Python exits.
     """
     uri = _absolute(uri)
-    told = json.dumps([uri, phase, fresh])  # not as arguments: they may hold credentials
+    # Arguments could be read by other users, and a URI may hold credentials.
+    request = json.dumps([uri, phase, fresh])
     command = [sys.executable, "-m", __name__]
     try:
-        done = subprocess.run(command, input=told, capture_output=True, text=True, timeout=seconds)
+        done = subprocess.run(command, input=request, capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired:
         raise UserError(f"{shown(uri)}: no answer within {seconds:.0f} s") from None
     if done.returncode:
@@ -171,7 +176,7 @@ def check(
 
 
 def main() -> int:
-    """The process of `check`: 0, or a line on stdout and 1."""
+    """Run the process of `check`: exit code 0, or a line on stdout and 1."""
     uri, phase, fresh = json.load(sys.stdin)
     try:
         remote = Remote(uri, phase or "")
@@ -188,20 +193,20 @@ def main() -> int:
         return 1
     if taken:
         print(
-            f"already holds checkpoints of {phase}: add --resume to continue that run, or choose another place"
+            f"already holds checkpoints of {phase}: add --resume to continue that run, or choose another URI"
         )
     elif not intact:
-        print("what was written comes back changed")
+        print("a file read back differs from the file written")
     return int(bool(taken) or not intact)
 
 
 def shown(uri: str) -> str:
-    """The URI without credentials that may be in it."""
+    """Return the URI without credentials."""
     return re.sub(r"//[^/@]*@", "//...@", uri)
 
 
 def first_line(error: BaseException) -> str:
-    """An error in one short line."""
+    """Return an error in one short line."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
 
 

@@ -1,10 +1,10 @@
-"""Checkpoints and exports on their way to another file system, beside the training: a daemon thread of rank 0.
+"""Uploads of checkpoints and exports to another file system, by a daemon thread of rank 0.
 
-All ranks write one run folder (a disk, or a file system that their machines share), so rank 0 sees every shard and
-needs no help. A step never waits: handing over is a note in memory, and whatever the other side does (fails, hangs, is
-away for hours) is this thread's alone. It tries again, and when newer work comes meanwhile, takes that: at most one
-folder of a kind is under way and one waits. Layout and wholeness are `xdub.train.remote.store`'s, the way back is
-`xdub.train.remote.restore`.
+All ranks write one run folder (a disk, or a file system that their machines share), so rank 0 sees every shard.
+Training never blocks on an upload: enqueueing only stores a path, and a remote that fails, hangs or is away for hours
+affects only this thread. The thread retries; a newer folder replaces an older one of its kind that waits, so at most
+one folder of a kind is being sent and one waits. `xdub.train.remote.store` defines the layout, and
+`xdub.train.remote.restore` is the inverse.
 """
 
 from __future__ import annotations
@@ -15,20 +15,23 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from xdub.data.manifest import file_sha256
+from xdub.files.run_folder import PhaseFolder
 from xdub.train.remote.store import CHECKPOINTS, CHUNK, EXPORTS, MANIFEST, Remote, first_line, shown
+from xdub.train.state.checkpoint import Files, checkpoint_files
+from xdub.train.state.export import export_files
 
 RETRY_SECONDS = (1.0, 2.0, 5.0, 15.0, 60.0)
+"""Pauses after one, two, ... failures in a row."""
 HELD = ".uploading-"
+"""Prefix of the folder of hard links that is being sent."""
 
 
 class Gone(Exception):
-    """The local folder is no longer what was to be uploaded: removed by retention, or damaged."""
+    """Error: the local folder was removed by retention, or is damaged."""
 
 
 @dataclass(kw_only=True)
@@ -38,24 +41,25 @@ class _Job:
     kind: str
     folder: Path
     since: float = field(default_factory=time.monotonic)
-    sent: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What has arrived; kept over retries."""
+    sent: Files = field(default_factory=dict)
+    """Files that the remote has; kept over retries."""
 
 
 class Uploads:
-    """The sending end. Use on rank 0 alone."""
+    """Sender of one phase's checkpoints and exports. Use on rank 0 alone."""
 
-    def __init__(self, uri: str, phase: str, *, keep: int = 2) -> None:
+    def __init__(self, uri: str, folder: PhaseFolder, *, keep: int = 2) -> None:
         """``keep`` whole folders of a kind stay at URI/<phase>."""
-        self.uri, self.phase, self.keep = uri, phase, keep
+        self.uri, self.folder, self.keep = uri, folder, keep
+        self.records = folder.records
+        """Small files that go with every folder, as they are at that time; missing ones are left out."""
         self.errors: dict[str, str] = {}
-        """Why the latest folder of a kind is not whole on the other side; empty while all goes well."""
+        """Reason why the latest folder of a kind is not whole on the remote, by kind; empty without a problem."""
         self.uploaded = {CHECKPOINTS: -1, EXPORTS: -1}
-        """Newest step of each kind that is whole on the other side."""
+        """Newest step of each kind that is whole on the remote."""
         self.dropped = 0
-        """Folders that newer ones overtook."""
+        """Number of folders that were replaced by newer ones, or that vanished, before they were sent."""
         self._remote: Remote | None = None
-        self._records: list[Path] = []
         self._waiting: dict[str, _Job] = {}
         self._current: _Job | None = None
         self._closing = self._abandoned = False
@@ -67,35 +71,28 @@ class Uploads:
         self._thread.start()
         return self
 
-    def records(self, paths: Sequence[Path]) -> None:
-        """Small files of the run that go with every folder from now on, as they are at that time.
-
-        They must be in RUN or RUN/<phase>; missing ones are left out. `restore` brings them back. A run needs:
-        RUN/run_state.json and RUN/<phase>/{steps.jsonl, journal.jsonl, recipe.json, result.json, quarantine.jsonl}.
-        """
-        self._records = list(paths)
-
     def checkpoint(self, folder: Path) -> None:
-        """Hand over a committed checkpoint RUN/<phase>/checkpoints/step...; returns at once."""
-        self._hand_over(_Job(kind=CHECKPOINTS, folder=folder))
+        """Enqueue a committed checkpoint of the phase; returns at once."""
+        self._enqueue(_Job(kind=CHECKPOINTS, folder=folder))
 
     def export(self, folder: Path) -> None:
-        """Hand over RUN/<phase>/export; returns at once. Write result.json first: it goes with it."""
-        self._hand_over(_Job(kind=EXPORTS, folder=folder))
+        """Enqueue the exported weights; returns at once. The result goes with them, so write it first."""
+        self._enqueue(_Job(kind=EXPORTS, folder=folder))
 
     @property
     def last_error(self) -> str | None:
+        """Reason why something is not on the remote, or None."""
         return next(iter(self.errors.values()), None)
 
     @property
     def lag(self) -> float:
-        """Seconds that the other side has been behind; 0 when it has all that was handed over."""
+        """Seconds since the remote lacks something that was enqueued; 0 when it has everything."""
         with self._changed:
             jobs = [*self._waiting.values(), *([self._current] if self._current else [])]
             return time.monotonic() - min(job.since for job in jobs) if jobs else 0.0
 
     def close(self, timeout: float) -> str | None:
-        """Upload what is left for at most ``timeout`` seconds; one line about what stays undone, or None."""
+        """Upload the rest for at most ``timeout`` seconds; one line about unfinished uploads, or None."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -108,9 +105,9 @@ class Uploads:
         if not undone:
             return None
         reason = self.last_error or f"not done within {timeout:.0f} s"
-        return f"not uploaded to {shown(self.uri)}: {', '.join(sorted(undone))} of {self.phase} ({reason})"
+        return f"not uploaded to {shown(self.uri)}: {', '.join(sorted(undone))} of {self.folder.phase} ({reason})"
 
-    def _hand_over(self, job: _Job) -> None:
+    def _enqueue(self, job: _Job) -> None:
         with self._changed:
             if overtaken := self._waiting.get(job.kind):
                 self.dropped += 1
@@ -128,12 +125,14 @@ class Uploads:
             except Gone as error:
                 self.errors[job.kind] = str(error)
                 self.dropped += 1
-            except Exception as error:  # whatever the other side does, training goes on
+            # Training goes on whatever the remote does.
+            except Exception as error:
                 self.errors[job.kind] = first_line(error)
-                self._remote = None  # made anew: credentials and connections age
+                # Credentials and connections age, so the next try opens a new one.
+                self._remote = None
                 wait = RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)]
                 failures += 1
-                self._again(job, wait)
+                self._requeue(job, wait)
             with self._changed:
                 self._current = None
 
@@ -147,8 +146,8 @@ class Uploads:
             self._current = self._waiting.pop(kind)
             return self._current
 
-    def _again(self, job: _Job, wait: float) -> None:
-        """Back into the queue after a rest, unless a newer folder of its kind came."""
+    def _requeue(self, job: _Job, wait: float) -> None:
+        """Enqueue a failed job again unless a newer folder of its kind waits, and pause."""
         with self._changed:
             if newer := self._waiting.get(job.kind):
                 self.dropped += 1
@@ -159,7 +158,7 @@ class Uploads:
             self._changed.wait_for(lambda: self._abandoned, min(wait, 1.0) if self._closing else wait)
 
     def _upload(self, job: _Job) -> None:
-        self._remote = remote = self._remote or Remote(self.uri, self.phase)
+        self._remote = remote = self._remote or Remote(self.uri, self.folder.phase)
         held = _hold(job.folder)
         try:
             files, step = _contents(job.kind, held)
@@ -172,72 +171,62 @@ class Uploads:
                 manifest = {"number": number, "step": step, "time": time.time(), "files": job.sent}
                 remote.write(f"{target}/{MANIFEST}", iter([json.dumps(manifest, indent=1).encode()]))
             self.uploaded[job.kind] = step
-            self._forget_old(remote, job.kind, target)
+            self._remove_old(remote, job.kind, target)
         finally:
             if held != job.folder:
                 shutil.rmtree(held, ignore_errors=True)
 
-    def _send(
-        self, remote: Remote, job: _Job, folder: Path, files: dict[str, dict[str, Any]], target: str
-    ) -> None:
+    def _send(self, remote: Remote, job: _Job, held: Path, files: Files, target: str) -> None:
         for name, wanted in files.items():
             if f"files/{name}" in job.sent:
                 continue
-            told = remote.write(f"{target}/files/{name}", _pieces(folder / name))
-            if told != wanted:
+            written = remote.write(f"{target}/files/{name}", _pieces(held / name))
+            if written != wanted:
                 raise Gone(f"{job.folder / name}: differs from its manifest, not uploaded")
-            job.sent[f"files/{name}"] = told
-        run = job.folder.parent.parent if job.kind == EXPORTS else job.folder.parent.parent.parent
-        for path in self._records:
-            name = f"records/{path.resolve().relative_to(run.resolve()).as_posix()}"
+            job.sent[f"files/{name}"] = written
+        run = self.folder.run.path.resolve()
+        for path in self.records:
+            name = f"records/{path.resolve().relative_to(run).as_posix()}"
             if path.is_file() and name not in job.sent:
-                # Read to its present end: it may grow meanwhile, and it holds at least this checkpoint's steps.
+                # Only its present bytes: the file may grow meanwhile, and it has at least this checkpoint's steps.
                 job.sent[name] = remote.write(f"{target}/{name}", _pieces(path, path.stat().st_size))
 
-    def _forget_old(self, remote: Remote, kind: str, newest: str) -> None:
-        """Only after ``newest`` is whole: older copies beyond ``keep``, and what was never finished."""
+    def _remove_old(self, remote: Remote, kind: str, newest: str) -> None:
+        """Remove older copies beyond ``keep`` and unfinished ones; call it only when ``newest`` is whole."""
         kept = [copy.path for copy in remote.copies(kind)][: self.keep]
         for folder in remote.folders(kind):
             if folder not in kept and folder != newest:
                 remote.remove(folder)
 
 
-def _contents(kind: str, folder: Path) -> tuple[dict[str, dict[str, Any]], int]:
-    """Files of a local folder with size and hash, and its step."""
+def _contents(kind: str, folder: Path) -> tuple[Files, int]:
+    """Files of a local folder with size and hash, and its step. Gone if it cannot be read."""
     try:
-        if kind == EXPORTS:
-            names = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
-            files = {name: _describe(folder / name) for name in names}
-            return files, int(json.loads((folder / "config.json").read_text("utf-8")).get("step", 0))
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-        return manifest["files"] | {MANIFEST: _describe(folder / MANIFEST)}, int(manifest["step"])
+        return export_files(folder) if kind == EXPORTS else checkpoint_files(folder)
     except (OSError, ValueError, KeyError) as error:
         raise Gone(f"{folder}: cannot be read any more ({first_line(error)})") from error
 
 
-def _describe(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-
-
 def _pieces(path: Path, size: int | None = None) -> Iterator[bytes]:
-    """A local file, or its first ``size`` bytes, in pieces."""
+    """Yield a local file, or its first ``size`` bytes, in pieces."""
     try:
         with path.open("rb") as file:
-            left = path.stat().st_size if size is None else size
-            while left and (piece := file.read(min(CHUNK, left))):
-                left -= len(piece)
+            remaining = path.stat().st_size if size is None else size
+            while remaining and (piece := file.read(min(CHUNK, remaining))):
+                remaining -= len(piece)
                 yield piece
     except OSError as error:
         raise Gone(f"{path}: cannot be read any more ({first_line(error)})") from error
 
 
 def _hold(folder: Path) -> Path:
-    """The folder's files under a second name, as hard links: local retention cannot take them away under way.
+    """Link the folder's files under a second name, so that local retention cannot remove them during the upload.
 
-    Where the file system has no hard links, the folder itself: then a slow upload may lose the race, and says so.
+    Without hard links the folder itself is returned, so a slow upload may find it removed and then reports that.
     """
-    for left in folder.parent.glob(f"{HELD}*"):  # of a run that was killed
-        shutil.rmtree(left, ignore_errors=True)
+    # A killed run may have left some behind.
+    for stale in folder.parent.glob(f"{HELD}*"):
+        shutil.rmtree(stale, ignore_errors=True)
     held = folder.with_name(HELD + folder.name)
     try:
         shutil.copytree(folder, held, copy_function=os.link)

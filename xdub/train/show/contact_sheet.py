@@ -14,14 +14,14 @@ TEXT, FAINT, PAPER = (28, 31, 36), (110, 117, 126), (255, 255, 255)
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """Pictures under one another, uint8 [H, W, 3]; None leaves a place empty."""
+    """Pictures under one another, uint8 [H, W, 3]; None leaves a cell empty."""
 
     title: str
     cells: Sequence[np.ndarray | None]
 
 
 def contact_sheet(columns: Sequence[Column], rows: Sequence[str], title: str) -> np.ndarray:
-    """uint8 [H, W, 3]: every picture as a square of CELL px, the rows named at the left, the columns above."""
+    """Draw uint8 [H, W, 3]: every picture as a square of CELL px, rows named at the left, columns above."""
     small, large = ImageFont.load_default(13), ImageFont.load_default(16)
     left = MARGIN + 14 + max(round(large.getlength(name)) for name in rows)
     top = MARGIN + 52
@@ -34,10 +34,10 @@ def contact_sheet(columns: Sequence[Column], rows: Sequence[str], title: str) ->
     draw.text((MARGIN, MARGIN), title, TEXT, font=large)
     for number, name in enumerate(rows):
         draw.text((MARGIN, top + number * (CELL + GAP) + CELL // 2), name, TEXT, font=large, anchor="lm")
-    for column, place in enumerate(columns):
-        x = left + column * (CELL + GAP)
-        draw.text((x + CELL // 2, top - 8), place.title, FAINT, font=small, anchor="ms")
-        for row, cell in enumerate(place.cells):
+    for number, column in enumerate(columns):
+        x = left + number * (CELL + GAP)
+        draw.text((x + CELL // 2, top - 8), column.title, FAINT, font=small, anchor="ms")
+        for row, cell in enumerate(column.cells):
             if cell is not None:
                 picture = Image.fromarray(cell).resize((CELL, CELL), Image.Resampling.BICUBIC)
                 sheet.paste(picture, (x, top + row * (CELL + GAP)))

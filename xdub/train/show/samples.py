@@ -1,13 +1,12 @@
-"""What the model makes of one window of the data, from nothing but noise: a film strip every few hundred steps.
+"""Film strips: one window of the data, generated from noise every few hundred steps.
 
-It is the same window with the same noise at every step and in every run on the same data, so that strips can be laid
-side by side. Only generators of its own are used: a run with strips trains exactly as one without.
+Window and noise are the same at every step and in every run on the same data, so that strips can be compared. Strips
+use random generators of their own, so a run with strips trains exactly like one without.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from xdub.config import Recipe, expert_of, inpaints
+from xdub.data.batch import Batch
 from xdub.data.clip import Clip
 from xdub.data.latents import encode_batch
 from xdub.data.sample_order import Plan, make_plan
@@ -32,22 +32,23 @@ from xdub.train.phases.common import PhaseContext
 from xdub.train.show.contact_sheet import Column, contact_sheet
 
 STEPS = 8
-"""Of the Euler sampler: enough to judge by, and few enough to cost nothing."""
+"""Steps of the Euler sampler: enough to judge by, and few enough to cost little."""
 FRAMES = 6
+"""Frames in a row of a strip."""
 TRIES = 8
 """Rows tried in place of one that cannot be read."""
 
 
 class StripSampler:
-    """Draws strips for one phase. Called on every rank: ZeRO-3 brings weights together for all of them at once."""
+    """Draws strips for one phase. All ranks call it, because ZeRO-3 gathers weights for all of them at once."""
 
     def __init__(self, recipe: Recipe, phase: str, data: Sequence[str]) -> None:
         self._recipe, self._phase, self._data = recipe, phase, tuple(data)
-        self._batch: dict[str, Any] | None = None
+        self._batch: Batch | None = None
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, context: PhaseContext) -> np.ndarray:
-        """Strip uint8 [H, W, 3] of ``model`` (in eval mode, with the weights it is to be judged by)."""
+        """Draw a strip, uint8 [H, W, 3], of ``model`` in eval mode."""
         codec, device = context.codec, next(model.parameters()).device
         batch = self._window(codec, device)
         noise = torch.randn(batch["z0"].shape, generator=torch_rng("strip", batch["sample_id"][0]))
@@ -67,7 +68,8 @@ class StripSampler:
         low, high = getattr(self._recipe.dub, f"{expert}_band") if expert else (0.0, 1.0)
 
         def switch(t: float) -> None:
-            if expert is not None:  # it is only ever asked for what it is trained on
+            # Outside its band an expert was not trained.
+            if expert is not None:
                 set_expert(model, expert if low < t < high else None)
 
         shift = self._recipe.dub.sampler_shift
@@ -82,9 +84,9 @@ class StripSampler:
     def _rows(self) -> tuple[str, str, str]:
         return ("masked input" if inpaints(self._phase) else "source", "generated", "truth")
 
-    def _columns(self, codec: Codec, z: Tensor, batch: dict[str, Any]) -> list[Column]:
-        """The reference picture of a phase that inpaints first, then moments of input, result and truth."""
-        source = batch["z_mask"] if inpaints(self._phase) else batch["z_ref"]
+    def _columns(self, codec: Codec, z: Tensor, batch: Batch) -> list[Column]:
+        """Columns of moments of input, result and truth; before them the reference frame of a phase that inpaints."""
+        source = batch["z_mask"] if "z_mask" in batch else batch["z_ref"]
         films = [_pixels(codec.decode(latents)) for latents in (source, z, batch["z0"])]
         count = len(films[0])
         moments = np.linspace(0, count - 1, min(FRAMES, count)).round().astype(int)
@@ -94,8 +96,8 @@ class StripSampler:
             columns.insert(0, Column(title="reference", cells=[reference, None, None]))
         return columns
 
-    def _window(self, codec: Codec, device: torch.device) -> dict[str, Any]:
-        """The batch of one: a window of the data's first clip that is long enough and can be read."""
+    def _window(self, codec: Codec, device: torch.device) -> Batch:
+        """Batch of one sample: a window of the first clip that is long enough and can be read."""
         if self._batch is None:
             window = self._recipe.phase(self._phase).window
             plan = make_plan(self._data, phase=self._phase, window=window, seed=0)
@@ -108,17 +110,19 @@ class StripSampler:
                 rng=rng("strip", clip.clip_id),
             )
             audio_encoder = load_audio_encoder(self._recipe.audio).to(device)
-            batch = collate([cut | {"epoch": 0, "position": 0, "bad": {}}])
-            self._batch = encode_batch(batch, codec, audio_encoder, device)
+            raw = collate([cut | {"epoch": 0, "position": 0, "bad": {}}])
+            self._batch = encode_batch(raw, codec, audio_encoder, device)
         return self._batch
 
 
 def _first_clip(plan: Plan) -> Clip:
+    """First readable clip of the plan. UserError if the first `TRIES` cannot be read."""
     error: Exception | None = None
-    for place in plan.places[:TRIES]:
+    for row in plan.places[:TRIES]:
         try:
-            return ShardReader(plan.manifests[place.dataset]).clip(place.row)
-        except Exception as caught:  # whatever a damaged row raises; the stream tells of it
+            return ShardReader(plan.manifests[row.dataset]).clip(row.row)
+        # A damaged row may raise anything; the stream reports it.
+        except Exception as caught:
             error = caught
     raise UserError(
         f"none of the first {TRIES} clips can be read for a sample strip; last: {error}"

@@ -1,35 +1,38 @@
-"""Trained weights as others read them: EXPORT/{model.safetensors | adapter.safetensors, config.json}."""
+"""Trained weights for others to read: OUT/<phase>/export/{model.safetensors | adapter.safetensors, config.json}."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
+from torch import Tensor
 
 import xdub
-from xdub.config import Recipe
+from xdub.config import Recipe, expert_of
+from xdub.data.manifest import file_sha256
 from xdub.files.atomic import atomic_folder, write_json
 from xdub.train.context import TrainContext
 from xdub.train.engine import Engine
+from xdub.train.networks import weights_file
+from xdub.train.state.checkpoint import Files, describe
+
+CONFIG = "config.json"
+"""{kind, phase, step, averaged, xdub, recipe} of the weights beside it."""
 
 
 def export(
-    folder: Path,
-    engine: Engine,
-    context: TrainContext,
-    *,
-    recipe: Recipe,
-    phase: str,
-    expert: str | None,
-    step: int,
+    folder: Path, engine: Engine, context: TrainContext, *, recipe: Recipe, phase: str, step: int
 ) -> None:
     """Write the (averaged) weights in fp32, whole or not at all. Collective; rank 0 writes."""
-    state = engine.trained_state()
+    state, expert = engine.trained_state(), expert_of(phase)
     if context.rank == 0:
         if expert is None:
             state |= {name: value.detach().cpu() for name, value in engine.buffers()}
-        else:  # the names of xdub.model.lora.expert_state
+        else:
+            # An adapter's names are those of xdub.model.lora.expert_state.
             state = {name.removesuffix(f".{expert}.weight"): value for name, value in state.items()}
         config: dict[str, Any] = {
             "kind": "adapter" if expert else "model",
@@ -43,11 +46,39 @@ def export(
     context.gather(None)
 
 
-def write_export(folder: Path, state: dict, config: dict[str, Any]) -> None:
+def write_export(folder: Path, state: Mapping[str, Tensor], config: dict[str, Any]) -> None:
     """Write a folder of weights and their config; it replaces an older one as a whole."""
     with atomic_folder(folder) as temporary:
         save_file(
             {name: value.contiguous() for name, value in state.items()},
             temporary / f"{config['kind']}.safetensors",
         )
-        write_json(temporary / "config.json", config)
+        write_json(temporary / CONFIG, config)
+
+
+def export_files(folder: Path) -> tuple[Files, int]:
+    """Files of an export with size and hash, and its step.
+
+    OSError or ValueError for a folder that is no export any more.
+    """
+    names = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = {name: describe(folder / name) for name in names}
+    return files, int(json.loads((folder / CONFIG).read_text("utf-8")).get("step", 0))
+
+
+def exported_model(folder: Path) -> dict[str, Any]:
+    """Arguments of `Journal.model` for exported weights; every finished training is a new version in the registry."""
+    weights, config = weights_file(folder), json.loads((folder / CONFIG).read_text("utf-8"))
+    phase, step, recipe = config["phase"], config["step"], config["recipe"]
+    return {
+        "name": f"xdub-{recipe['name']}-{phase}",
+        "source": folder.resolve().as_uri(),
+        "params": recipe | {"phase": phase, "step": step},
+        "tags": {
+            "sha256": file_sha256(weights),
+            "bytes": str(weights.stat().st_size),
+            "phase": phase,
+            "step": str(step),
+            "recipe": recipe["name"],
+        },
+    }

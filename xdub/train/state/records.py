@@ -1,4 +1,4 @@
-"""The files of a run that say what was trained on, committed or skipped."""
+"""JSON-lines files of a run: committed steps and skipped batches."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from typing import Any
 from xdub.errors import UserError
 from xdub.files.lines import LineFile
 
-SKIPPED = "skipped.jsonl"
-
 
 class CommittedSteps:
-    """``steps.jsonl``: one line per committed optimizer step, none twice.
+    """Record with one line per committed optimizer step, none twice.
 
     A step is {step, loss (float as hex, exact), sample_ids, attempt}; steps count from 1.
     """
@@ -26,21 +24,21 @@ class CommittedSteps:
         self._file = self._cut(resume_at)
 
     def rewind(self, step: int) -> None:
-        """Forget what came after ``step``."""
+        """Remove the lines after ``step``."""
         self._file.close()
         self._file = self._cut(step)
 
     def _cut(self, step: int) -> LineFile:
-        seen: list[int] = []
+        kept: list[int] = []
 
         def is_later(line: bytes) -> bool:
             number = _step(line)
             if number <= step:
-                seen.append(number)
+                kept.append(number)
             return number > step
 
         file = _cut_at(self.path, is_later)
-        if seen != list(range(1, step + 1)):
+        if kept != list(range(1, step + 1)):
             file.close()
             raise UserError(
                 f"{self.path}: steps 1..{step} are not all there, once and in order, though a checkpoint is; "
@@ -49,41 +47,47 @@ class CommittedSteps:
         return file
 
     def append(self, step: int, loss: float, sample_ids: list[str], attempt: int) -> None:
-        record = {"step": step, "loss": loss.hex(), "sample_ids": sample_ids, "attempt": attempt}
+        """Write the line of a step."""
+        record = {"step": step, "loss": float(loss).hex(), "sample_ids": sample_ids, "attempt": attempt}
         self._file.append(record)
 
     def sync(self) -> None:
+        """Wait until all lines survive a power cut."""
         self._file.sync()
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
 class SkippedBatches:
-    """``skipped.jsonl``: one line per global batch that was not learned from, for a person to look at.
+    """Record with one line per global batch that no step learned from, for a person to look at.
 
-    {step (that it would have been), cursor, objection, loss, sample_ids, attempt}
+    A line is {step (the one after it), cursor, objection, loss, sample_ids, attempt}.
     """
 
     def __init__(self, path: Path, *, resume_at: int) -> None:
-        """Continue at cursor ``resume_at``: later lines will be judged again."""
+        """Continue at cursor ``resume_at``: later batches will be judged again."""
         self.path = path
         self._file = _cut_at(path, lambda line: json.loads(line)["cursor"] >= resume_at)
 
     def append(self, **record: Any) -> None:
-        self._file.append(record | {"loss": str(record["loss"])})  # JSON has no inf and nan
+        """Write the line of a batch."""
+        # JSON has no inf and nan.
+        self._file.append(record | {"loss": str(record["loss"])})
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
 def _step(line: bytes) -> int:
-    """Of a committed step, without parsing its hundreds of ids: a long run has half a gigabyte of them."""
+    """Number of a committed step, without parsing its hundreds of ids: a long run has half a gigabyte of them."""
     return int(line[len(b'{"step":') : line.index(b",")])
 
 
 def _cut_at(path: Path, dropped: Callable[[bytes], bool]) -> LineFile:
-    """The file up to the first line that is dropped, open at its end."""
+    """Cut the file before the first line that is dropped, and open it at its end."""
     if path.is_file():
         keep = 0
         with path.open("rb") as file:
@@ -96,7 +100,7 @@ def _cut_at(path: Path, dropped: Callable[[bytes], bool]) -> LineFile:
 
 
 def last_record(path: Path, tail_bytes: int = 65536) -> dict[str, Any] | None:
-    """Newest complete record, reading only the end of the file."""
+    """Read the newest complete record from the end of the file; None without one."""
     try:
         with path.open("rb") as file:
             file.seek(0, os.SEEK_END)

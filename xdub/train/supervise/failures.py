@@ -6,18 +6,14 @@ import json
 import re
 import time
 import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xdub.errors import UserError
 from xdub.files.lines import LineFile, read_lines
-from xdub.train.state.checkpoint import newest_step
+from xdub.files.run_folder import PhaseFolder
 
 if TYPE_CHECKING:
     from ray.train import TrainingFailedError
-
-FAILURES = "failures.jsonl"
-"""One line for every lost worker group: {time, step (of the newest checkpoint), failure}."""
 
 USER, NO_BATCH, MACHINERY, CONNECTION, DEFECT = "user", "no batch", "machinery", "connection", "defect"
 """Kinds of a rank's exception."""
@@ -26,20 +22,20 @@ USER, NO_BATCH, MACHINERY, CONNECTION, DEFECT = "user", "no batch", "machinery",
 class Failures:
     """The failures of a phase since this object was created."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: PhaseFolder) -> None:
         """``folder``: OUT/<phase>. Failures of earlier drivers stay in the file but do not count."""
-        self._path, self._checkpoints = folder / FAILURES, folder / "checkpoints"
+        self._path, self._folder = folder.failures, folder
         self._earlier = sum(1 for _ in read_lines(self._path))
 
     def record(self, failure: str) -> None:
         """Append one failure, with the newest checkpoint's step."""
         file = LineFile(self._path)
-        file.append({"time": time.time(), "step": newest_step(self._checkpoints), "failure": failure})
+        file.append({"time": time.time(), "step": self._folder.newest_step, "failure": failure})
         file.close()
 
     def in_a_row(self) -> int:
         """Count the failures since the newest checkpoint: a run that writes checkpoints between them is healthy."""
-        step = newest_step(self._checkpoints)
+        step = self._folder.newest_step
         return sum(record["step"] == step for record in list(read_lines(self._path))[self._earlier :])
 
 

@@ -16,18 +16,17 @@ import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import TypeAlias
 
-from xdub.config import TrainConfig, recipe_from_dict
+from xdub.config import TrainConfig
 from xdub.errors import UserError
+from xdub.files.run_folder import PhaseFolder
 from xdub.ray_session import ensure_ray
-from xdub.train.rank import RESULT, WORKERS, TrainJob, attempts_so_far, run_here
+from xdub.train.rank import TrainJob, attempts_so_far, run_locally
 from xdub.train.supervise.cluster import POLL_SECONDS, ask_autoscaler, reason_to_restart, wait_for_workers
 from xdub.train.supervise.failures import Failures
 from xdub.train.supervise.worker_group import fit
-from xdub.train.trainer import STOP_FILE
 
 MAX_FAILURES = 4
 """Failures in a row without a new checkpoint after which a run fails; with checkpoints between them it never does."""
@@ -42,13 +41,13 @@ SignalHandler: TypeAlias = Callable[[int, FrameType | None], object] | int | Non
 
 def run_job(job: TrainJob, *, local: bool) -> int:
     """Run to the end or to a stop request; return the number of attempts. UserError where a retry cannot help."""
-    folder = Path(job.folder)
+    folder = job.folder
     before = attempts_so_far(folder)
     with _stop_on_signal(folder):
         if local:
-            run_here(job)
+            run_locally(job)
         else:
-            train = recipe_from_dict(job.recipe).for_phase(job.phase)
+            train = job.train
             try:
                 _supervise(job, train, folder)
             finally:
@@ -56,7 +55,7 @@ def run_job(job: TrainJob, *, local: bool) -> int:
     return attempts_so_far(folder) - before
 
 
-def _supervise(job: TrainJob, train: TrainConfig, folder: Path) -> None:
+def _supervise(job: TrainJob, train: TrainConfig, folder: PhaseFolder) -> None:
     """Run attempts until the phase ends, the user stops it, or it fails for good."""
     failures = Failures(folder)
     while workers := wait_for_workers(train, lambda: _stop_reason(folder) == USER):
@@ -64,10 +63,10 @@ def _supervise(job: TrainJob, train: TrainConfig, folder: Path) -> None:
             failure = _fit(job, train, workers)
         reason = _stop_reason(folder)
         if failure is None:
-            if (folder / RESULT).is_file() or reason is None or reason == USER:
+            if folder.result.is_file() or reason is None or reason == USER:
                 return
             print(f"{job.phase}: restarting, {reason}", file=sys.stderr)
-            (folder / STOP_FILE).unlink(missing_ok=True)
+            folder.stop_request.unlink(missing_ok=True)
             continue
         if reason == USER:
             raise UserError(
@@ -81,7 +80,7 @@ def _supervise(job: TrainJob, train: TrainConfig, folder: Path) -> None:
                 "run again with --resume"
             )
         print(f"{job.phase}: {failure}; continuing from the last checkpoint", file=sys.stderr)
-        (folder / STOP_FILE).unlink(missing_ok=True)
+        folder.stop_request.unlink(missing_ok=True)
         time.sleep(BACK_OFF_SECONDS[in_a_row - 1])
 
 
@@ -118,14 +117,14 @@ def _in_thread(function: Callable[[], str | None]) -> str | None:
     return result.result()
 
 
-def _stop_reason(folder: Path) -> str | None:
+def _stop_reason(folder: PhaseFolder) -> str | None:
     """Return why a stop is requested, None without a request. An empty file is a request of the user."""
-    path = folder / STOP_FILE
+    path = folder.stop_request
     return (path.read_text("utf-8") or USER) if path.is_file() else None
 
 
 @contextmanager
-def _watch_cluster(folder: Path, train: TrainConfig, workers: int) -> Generator[None]:
+def _watch_cluster(folder: PhaseFolder, train: TrainConfig, workers: int) -> Generator[None]:
     """Request a checkpoint and a stop as soon as another set of machines is better."""
     done = threading.Event()
 
@@ -133,15 +132,15 @@ def _watch_cluster(folder: Path, train: TrainConfig, workers: int) -> Generator[
         before = None
         while not done.wait(POLL_SECONDS):
             try:
-                nodes = json.loads((folder / WORKERS).read_text("utf-8"))["nodes"]
+                nodes = json.loads(folder.workers.read_text("utf-8"))["nodes"]
                 reason = reason_to_restart(train, workers, nodes)
             except Exception:  # no attempt is running yet, or Ray is restarting: look again later
                 continue
             if reason is not None and reason == before and _stop_reason(folder) is None:
-                (folder / STOP_FILE).write_text(reason, "utf-8")
+                folder.stop_request.write_text(reason, "utf-8")
             before = reason
 
-    (folder / WORKERS).unlink(missing_ok=True)
+    folder.workers.unlink(missing_ok=True)
     thread = threading.Thread(target=watch, name="watch-cluster", daemon=True)
     thread.start()
     try:
@@ -152,9 +151,9 @@ def _watch_cluster(folder: Path, train: TrainConfig, workers: int) -> Generator[
 
 
 @contextmanager
-def _stop_on_signal(folder: Path) -> Generator[None]:
+def _stop_on_signal(folder: PhaseFolder) -> Generator[None]:
     """Turn SIGTERM and SIGINT into a stop request with a checkpoint; a second signal ends the process at once."""
-    stop_file = folder / STOP_FILE
+    stop_file = folder.stop_request
     stop_file.unlink(missing_ok=True)
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -9,9 +9,9 @@ from pathlib import Path
 from xdub.config import Recipe
 from xdub.data.sample_order import make_plan
 from xdub.errors import UserError
+from xdub.files.run_folder import PhaseFolder
 from xdub.plan.network import count_parameters
 from xdub.plan.storage import checkpoint_bytes
-from xdub.train.rank import RESULT, STEPS
 
 
 def check_data(folders: list[Path], phase: str, recipe: Recipe) -> None:
@@ -23,28 +23,28 @@ def check_data(folders: list[Path], phase: str, recipe: Recipe) -> None:
         print(f"{phase}: {size}: clips repeat within a batch, more data would be better", file=sys.stderr)
 
 
-def make_folder(folder: Path) -> None:
-    """Create the folder of a run. UserError where the file system refuses."""
+def make_folder(folder: PhaseFolder) -> None:
+    """Create the folder of a phase. UserError where the file system refuses."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
             f"cannot make the folder {folder} ({error.strerror}); choose another --out"
         ) from error
 
 
-def check_fresh(folder: Path, resume: bool) -> None:
+def check_fresh(folder: PhaseFolder, resume: bool) -> None:
     """UserError when the folder holds a run and ``resume`` is not set."""
-    if not resume and ((folder / STEPS).exists() or (folder / RESULT).exists()):
+    if not resume and (folder.steps.exists() or folder.result.exists()):
         raise UserError(f"{folder} already holds a run: add --resume to continue it, or choose another --out")
 
 
-def check_disk(folder: Path, recipe: Recipe) -> None:
+def check_disk(folder: PhaseFolder, recipe: Recipe) -> None:
     """UserError when the disk has no room for all checkpoints that exist at one time."""
-    train = recipe.for_phase(folder.name)
+    train = recipe.for_phase(folder.phase)
     # One more is being written, and an upload may keep another one alive.
     at_once = train.keep_checkpoints + (1 if train.upload_to is None else 2)
-    needed = checkpoint_bytes(recipe, folder.name, count_parameters(recipe, folder.name)) * at_once + 100e6
+    needed = checkpoint_bytes(recipe, folder.phase, count_parameters(recipe, folder.phase)) * at_once + 100e6
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(

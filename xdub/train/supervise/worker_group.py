@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xdub.config import TrainConfig
@@ -30,7 +29,7 @@ def fit(job: TrainJob, train: TrainConfig, workers: int) -> str | None:
     from ray.train import LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
-    storage = Path(job.folder).resolve() / ".ray"
+    storage = job.folder.ray
     trainer = TorchTrainer(
         run_rank,
         train_loop_config={"job": job},

@@ -1,0 +1,75 @@
+"""Batches of training: pixels and sound as a stream yields them, latents and features as a model reads them.
+
+Sizes: B samples, F frames, f latent frames, C channels, H x W pixels, h x w latents, d audio features.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NotRequired, TypedDict
+
+from xdub.data.quarantine import BadRow
+
+if TYPE_CHECKING:
+    # The processes that read data do without torch.
+    import numpy as np
+    from torch import Tensor
+
+
+class RawBatch(TypedDict):
+    """Samples of one rank as NumPy arrays, written by `xdub.data.samples.collate`."""
+
+    frames: np.ndarray
+    """Target, uint8 [B, F, H, W, 3]."""
+    reference: np.ndarray
+    """Reference, uint8 [B, 1 or F, H, W, 3]."""
+    hidden: NotRequired[np.ndarray]
+    """Pixels of `frames` that the model must not see, bool [B, F, H, W]; only in a phase that inpaints."""
+    face_mask: np.ndarray
+    """Float32 [B, 1, f, h, w]."""
+    lip_mask: np.ndarray
+    """Float32 [B, 1, f, h, w]."""
+    starts: np.ndarray
+    """First audio row of every latent frame, int64 [f], the same for all samples."""
+    waves: list[np.ndarray]
+    """Whole clip of every sample, float32 [N] at 16 kHz."""
+    sample_id: list[str]
+    epochs: np.ndarray
+    """Int64 [B]."""
+    epoch: int
+    """Epoch of the first sample."""
+    positions: np.ndarray
+    """Positions in the order of the data, int64 [B]."""
+    window_starts: np.ndarray
+    """First frame of every sample in its clip, int64 [B]."""
+    bad: dict[str, BadRow]
+    """clip id -> reason why another clip replaced it."""
+
+
+class Batch(TypedDict):
+    """Samples of one rank on its device, written by `xdub.data.latents.encode_batch`; latents are float32."""
+
+    z0: Tensor
+    """Latents of the target, [B, C, f, h, w]."""
+    z_ref: Tensor
+    """Latents of the reference, [B, C, 1 or f, h, w]."""
+    z_mask: NotRequired[Tensor]
+    """Latents of the target with the hidden pixels grey, [B, C, f, h, w]; only in a phase that inpaints."""
+    audio: Tensor
+    """Features of the window and its margins, float32 [B, 2 F + 8, d]."""
+    face_mask: Tensor
+    """Float32 [B, 1, f, h, w]."""
+    lip_mask: Tensor
+    """Float32 [B, 1, f, h, w]."""
+    starts: Tensor
+    """First audio row of every latent frame, int64 [f]."""
+    sample_id: list[str]
+    epochs: Tensor
+    """Int64 [B]."""
+    epoch: int
+    """Epoch of the first sample."""
+    positions: Tensor
+    """Positions in the order of the data, int64 [B]."""
+    window_starts: Tensor
+    """First frame of every sample in its clip, int64 [B]."""
+    bad: dict[str, BadRow]
+    """clip id -> reason why another clip replaced it."""
