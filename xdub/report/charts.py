@@ -143,6 +143,8 @@ def inline_svg(figure: Figure, key: str, label: str) -> str:
     body = text[text.index("<svg") :]
     for pattern in UNUSED:
         body = re.sub(pattern, "", body, flags=re.DOTALL)
+    # Matplotlib 3.10 writes size and family as one property.
+    body = re.sub(r"\bfont: (?:\w+ )*?([\d.]+px) [^;\"]+", r"font-size: \1", body)
     body = re.sub(r"\s+", " ", body).replace("> <", "><")
     references = set(re.findall(r'(?:url\(|href=")#([\w-]+)', body))
     body = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in references else "", body)
