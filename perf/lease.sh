@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What a short lease of one A100, H100 or H200 should bring home: `perf/lease.sh [FOLDER] [MINUTES]`, 9 minutes at most.
-# Every part has its own limit and writes its rows as they come; one that fails or runs late does not stop the next.
+# Run the benchmarks for a short lease of one A100, H100 or H200: `perf/lease.sh [FOLDER] [MINUTES]`, 9 minutes at most.
+# Every part has its own limit and writes its rows at once; a part that fails or runs late does not stop the next.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-perf/results/lease} end=$((SECONDS + 60 * ${2:-9}))
@@ -19,10 +19,10 @@ if not torch.cuda.is_available():
 EOF
 mkdir -p "$out"
 
-part() { # part SECONDS COMMAND...: within its limit and what is left
-    local limit=$1 left=$((end - SECONDS)) code=0
+part() { # part SECONDS COMMAND...: run a command within its limit and the remaining time
+    local limit=$1 remaining=$((end - SECONDS)) code=0
     shift
-    ((limit < left)) || limit=$left
+    ((limit < remaining)) || limit=$remaining
     ((limit > 20)) || { echo "== no time left for: $*"; return; }
     echo "== $* (at most $limit s)"
     timeout --kill-after=5 "$limit" "$python" -m "$@" 2>&1 | tee -a "$out/lease.log" || code=$?

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from perf import rows
-from perf.kernels.run import rate
+from perf.kernels.rates import rate
 
 BEGIN, END = "<!-- perf report: begin -->", "<!-- perf report: end -->"
 """Marks of the generated section."""

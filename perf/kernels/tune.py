@@ -17,7 +17,8 @@ from torch import Tensor
 
 from perf import rows
 from perf.environment import environment
-from perf.kernels.run import default_path, line, rates
+from perf.kernels.rates import line, rates
+from perf.kernels.run import default_path
 from perf.kernels.static_cases import label
 from xdub_kernels.attention.configs import KERNELS, Config, choices
 from xdub_kernels.testing import relative_error

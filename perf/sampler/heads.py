@@ -1,4 +1,4 @@
-"""Freshly rendered heads that no training set may contain, each with a twin that says the new words."""
+"""Freshly rendered heads that no training set may contain, each with a twin that speaks the new words."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from xdub.model.audio_encoder import AudioEncoder
 
 @dataclass(frozen=True)
 class Head:
-    """Face crops of S x S px, F frames."""
+    """One rendered head: face crops of S x S px, F frames."""
 
     clip: Clip
+    """Clip to dub."""
     twin: Clip
+    """The same head speaking the new words."""
 
 
 def render_heads(recipe: Recipe, count: int, seed: int, frames: int | None = None) -> list[Head]:
-    """One clip of each of ``count`` identities, as long as the recipe's if not told."""
-    from xdub.render import make_clips
-    from xdub.render.clips import HELD_OUT, TAKES
+    """Render one clip of each of ``count`` identities; ``frames`` None: the recipe's length."""
+    from xdub.render.clips import HELD_OUT, TAKES, make_clips
 
     video = recipe.video
     pairs = make_clips(
@@ -38,7 +39,7 @@ def render_heads(recipe: Recipe, count: int, seed: int, frames: int | None = Non
 
 
 def tracks(heads: Sequence[Head], encoder: AudioEncoder, seed: int, *, masked: bool) -> list[Track]:
-    """What the pair factory makes of the clips, with the twins' words; ``seed`` decides the noise."""
+    """Return the clips as the pair factory's tracks, with the twins' words; ``seed`` decides the noise."""
     return [
         Track(
             frames=head.clip.frames,
@@ -51,5 +52,5 @@ def tracks(heads: Sequence[Head], encoder: AudioEncoder, seed: int, *, masked: b
 
 
 def pixels(film: np.ndarray) -> np.ndarray:
-    """float32 [F,S,S,3] in 0..255 -> uint8."""
+    """Round float32 [F, S, S, 3] in 0..255 to uint8."""
     return np.rint(film).clip(0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""What a solver gives for its evaluations: do lips follow the words, and how far is it from the exact solution?"""
+"""Quality of solvers by evaluations: how well lips follow the words, and the distance from the exact solution."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from xdub.evaluate.opening import read_opening
 from xdub.model.bundle import Bundle
 
 STEPS = {"euler": (2, 3, 4, 5, 6, 8, 12, 16), "heun": (2, 3, 4, 8), "ab2": (2, 3, 4, 6, 8, 16)}
+"""Numbers of steps of each solver."""
 EXACT = (3.0, "ab2", 64)
-"""Shift, solver and steps whose result stands for the exact solution, which is the same for all of them."""
+"""Shift, solver and steps whose result approximates the exact solution, which is the same for all."""
 
 
 def curve(
@@ -30,28 +31,29 @@ def curve(
     shifts: Sequence[float],
     steps_of: Mapping[str, Sequence[int]] = STEPS,
 ) -> list[dict[str, Any]]:
-    """One row a shift, solver and number of steps, the exact solution first: figures by seed and head, and means.
+    """Return a row per shift, solver and steps, the exact solution first: figures by seed and head, and means.
 
-    ``opening_corr`` and ``lip_psnr`` against the twin that really says the words, ``exact_psnr`` against the exact
+    ``opening_corr`` and ``lip_psnr`` compare with the twin that really speaks the words, ``exact_psnr`` with the exact
     solution of the same equation from the same noise.
     """
     rows = []
-    ways = [(shift, name, n) for shift in shifts for name, every in steps_of.items() for n in every]
+    settings = [(shift, name, n) for shift in shifts for name, counts in steps_of.items() for n in counts]
     lips = [lip_box([h.clip.landmarks, h.twin.landmarks], *h.clip.frames.shape[1:3]) for h in heads]
     exact = [_films(recipe, bundle, heads, seed, *EXACT) for seed in seeds]
-    for shift, solver, steps in [EXACT, *(way for way in ways if way != EXACT)]:
+    for shift, solver, steps in [EXACT, *(setting for setting in settings if setting != EXACT)]:
         read, near, lip = [], [], []
         for seed, solved in zip(seeds, exact, strict=True):
             same = (shift, solver, steps) == EXACT
-            made = solved if same else _films(recipe, bundle, heads, seed, shift, solver, steps)
-            for head, film, whole, box in zip(heads, made, solved, lips, strict=True):
+            sampled = solved if same else _films(recipe, bundle, heads, seed, shift, solver, steps)
+            for head, film, whole, box in zip(heads, sampled, solved, lips, strict=True):
+                assert head.twin.opening is not None
                 read.append(pearson(read_opening(film, head.clip.landmarks), head.twin.opening))
                 near.append(psnr(film, whole))
                 lip.append(psnr(film, head.twin.frames, box))
-        row = {"shift": shift, "solver": solver, "steps": steps}
+        row: dict[str, Any] = {"shift": shift, "solver": solver, "steps": steps}
         row |= {"evaluations": evaluations(solver, steps), "opening_corr": float(np.mean(read))}
         row |= {"lip_psnr": mean_psnr(lip), "exact_psnr": mean_psnr(near), "all_opening_corr": read}
-        row |= {"all_lip_psnr": [mean_psnr([one]) for one in lip]}
+        row |= {"all_lip_psnr": [mean_psnr([each]) for each in lip]}
         rows.append(row)
         print(line(row), flush=True)
     return rows
@@ -60,6 +62,7 @@ def curve(
 def _films(
     recipe: Recipe, bundle: Bundle, heads: Sequence[Head], seed: int, shift: float, solver: str, steps: int
 ) -> list[np.ndarray]:
+    assert bundle.generator is not None
     pairs = recipe.pairs
     sampler = WindowSampler(bundle.generator, bundle.codec, num_steps=steps, shift=shift, solver=solver)
     films = generate(
@@ -73,18 +76,22 @@ def _films(
 
 
 def against(rows: Sequence[dict[str, Any]], chosen: dict[str, Any]) -> list[dict[str, Any]]:
-    """Differences of every row from the chosen one, clip by clip: mean, and its standard error over heads and seeds."""
-    told = []
+    """Return every row's differences from ``chosen``, clip by clip: mean and standard error over heads and seeds."""
+    differences = []
     for row in rows:
-        one = {key: row[key] for key in ("shift", "solver", "steps", "evaluations")}
+        difference = {key: row[key] for key in ("shift", "solver", "steps", "evaluations")}
         for key in ("opening_corr", "lip_psnr"):
             delta = np.subtract(row[f"all_{key}"], chosen[f"all_{key}"])
-            one |= {key: float(delta.mean()), f"{key}_error": float(delta.std(ddof=1) / len(delta) ** 0.5)}
-        told.append(one)
-    return told
+            difference |= {
+                key: float(delta.mean()),
+                f"{key}_error": float(delta.std(ddof=1) / len(delta) ** 0.5),
+            }
+        differences.append(difference)
+    return differences
 
 
 def line(row: dict[str, Any]) -> str:
+    """Return one row as text."""
     return (
         f"  shift {row['shift']:4.1f}  {row['solver']:6s}{row['evaluations']:3d} evaluations  "
         f"opening_corr {row['opening_corr']:.4f}  lip PSNR {row['lip_psnr']:.2f} dB  "

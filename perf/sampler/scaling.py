@@ -1,9 +1,10 @@
-"""The pair factory on data sets of several sizes, each in a process of its own, or with workers on a Ray of its own:
-the processor's seconds and the peak of memory by clips.
+"""Processor time and peak memory of the pair factory by number of clips.
+
+Every data set runs in its own process, or with workers on its own Ray. The command
 
     python -m perf.sampler.scaling DATA GENERATOR OUT THREADS WORKERS
 
-is such a run (0 workers: all in this process): it prints one line of JSON.
+is such a run (0 workers: all in this process); it prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import psutil
 from perf.environment import ROOT
 
 POOL_BATCH = 4
-"""Clips a unit, so that a few clips are work for several workers."""
+"""Clips of a unit, small enough that a few clips occupy several workers."""
 
 
 def measure(
@@ -37,7 +38,7 @@ def measure(
     threads: int,
     workers: int = 0,
 ) -> dict:
-    """``sizes``: clips of each data set. The line that fits the medians of ``passes``, which take turns."""
+    """Run every data set, of ``sizes`` clips, ``passes`` times in turns; return medians and the lines that fit them."""
     sets = {size: folder / f"clips{size}" for size in sizes}
     if not (folder / "all").exists():
         _write(folder / "all", recipe, sets)
@@ -51,38 +52,39 @@ def measure(
                 raise RuntimeError(done.stderr[-2000:])
             rows[size].append(json.loads(done.stdout.splitlines()[-1]))
             print(f"  {size} clips: {rows[size][-1]}", flush=True)
-    told = []
+    medians: list[dict[str, Any]] = []
     for size, runs in rows.items():
-        row = {"clips": size, "runs": runs}
+        row: dict[str, Any] = {"clips": size, "runs": runs}
         row |= {
             key: statistics.median(run[key] for run in runs)
             for key in ("seconds", "wall_seconds", "peak_mib")
         }
-        told.append(row)
-    fits = {key: fit(sizes, [row[key] for row in told]) for key in ("seconds", "wall_seconds", "peak_mib")}
-    return {"sizes": told, "fits": fits}
+        medians.append(row)
+    fits = {key: fit(sizes, [row[key] for row in medians]) for key in ("seconds", "wall_seconds", "peak_mib")}
+    return {"sizes": medians, "fits": fits}
 
 
 def fit(x: Sequence[float], y: Sequence[float]) -> dict[str, float]:
-    """Least squares y = intercept + slope x, with the share of y's variance that it explains."""
+    """Fit y = intercept + slope x by least squares; r2 is the explained share of y's variance."""
     slope, intercept = np.polyfit(x, y, 1)
-    rest = np.asarray(y) - (intercept + slope * np.asarray(x))
-    whole = np.asarray(y) - np.mean(y)
+    residuals = np.asarray(y) - (intercept + slope * np.asarray(x))
+    deviations = np.asarray(y) - np.mean(y)
     return {
         "slope": float(slope),
         "intercept": float(intercept),
-        "r2": float(1 - (rest @ rest) / (whole @ whole)) if whole.any() else 1.0,
+        "r2": float(1 - (residuals @ residuals) / (deviations @ deviations)) if deviations.any() else 1.0,
     }
 
 
-def _write(whole: Path, recipe: Any, sets: dict[int, Path]) -> None:
-    """Data sets of the first clips of one that is rendered for the largest."""
+def _write(source: Path, recipe: Any, sets: dict[int, Path]) -> None:
+    """Render clips for the largest data set, and write each set from the first of them."""
     from xdub.data.shards import ShardReader, ShardWriter, read_manifest
     from xdub.render.clips import HELD_OUT
     from xdub.render.dataset import render_dataset
 
-    render_dataset(recipe, whole, clips=-(-max(sets) // 2), seed=11, first=HELD_OUT)  # and a twin of each
-    reader = ShardReader(read_manifest(whole))
+    # Every clip has a twin, so half as many are rendered.
+    render_dataset(recipe, source, clips=-(-max(sets) // 2), seed=11, first=HELD_OUT)
+    reader = ShardReader(read_manifest(source))
     for size, folder in sets.items():
         with ShardWriter(folder, rows_per_shard=recipe.pairs.batch, kind="clips") as writer:
             for row in range(size):
@@ -90,16 +92,19 @@ def _write(whole: Path, recipe: Any, sets: dict[int, Path]) -> None:
 
 
 def peak_mib(process: int | str) -> float:
-    """Most memory that a process has had. Not `ru_maxrss`, which begins with what the parent had."""
+    """Return the peak memory of a process in MiB. `ru_maxrss` would start at the parent's memory."""
     (line,) = [x for x in Path(f"/proc/{process}/status").read_text().splitlines() if x.startswith("VmHWM")]
     return int(line.split()[1]) / 1024
 
 
-class _Actors(threading.Thread):
-    """What Ray's workers below this process take, looked at until the end of a `with`; one that ends between two looks
-    takes up to `EVERY` seconds with it."""
+class _ActorUsage(threading.Thread):
+    """Usage of Ray's workers below this process, sampled inside a `with`.
+
+    Up to `EVERY` seconds of a worker that ends between two samples are lost.
+    """
 
     EVERY = 0.2
+    """Seconds between two samples."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -108,6 +113,7 @@ class _Actors(threading.Thread):
         self._peaks: dict[int, float] = {}
 
     def run(self) -> None:
+        """Sample until the end of the `with`."""
         while not self._done.wait(self.EVERY):
             for process in psutil.Process().children(recursive=True):
                 with contextlib.suppress(psutil.Error, OSError, ValueError):
@@ -115,7 +121,7 @@ class _Actors(threading.Thread):
                         self._seconds[process.pid] = sum(process.cpu_times()[:2])
                         self._peaks[process.pid] = peak_mib(process.pid)
 
-    def __enter__(self) -> _Actors:
+    def __enter__(self) -> _ActorUsage:
         self.start()
         return self
 
@@ -123,7 +129,8 @@ class _Actors(threading.Thread):
         self._done.set()
         self.join()
 
-    def told(self) -> dict[str, Any]:
+    def figures(self) -> dict[str, Any]:
+        """Return seconds, seconds by worker and the largest peak."""
         return {
             "seconds": sum(self._seconds.values()),
             "seconds_by_worker": list(self._seconds.values()),
@@ -132,6 +139,7 @@ class _Actors(threading.Thread):
 
 
 def main(data: str, generator: str, out: str, threads: str, workers: str) -> None:
+    """Build pairs of one data set and print the figures as JSON."""
     import torch
 
     from xdub.config import load_recipe
@@ -139,17 +147,22 @@ def main(data: str, generator: str, out: str, threads: str, workers: str) -> Non
 
     torch.set_num_threads(int(threads))
     count = int(workers)
-    settings = ["pairs.render_twins=0"]  # exact pairs cost nothing to sample
+    # Exact pairs cost nothing to sample, so none are rendered.
+    settings = ["pairs.render_twins=0"]
     recipe = load_recipe("tiny", [*settings, f"pairs.batch={POOL_BATCH}"] if count else settings)
     begin = time.process_time()
-    with _Actors() as actors:
+    with _ActorUsage() as actors:
         report = build_pairs(recipe, generator, data, out, local=not count, workers=max(1, count))
-    told = {"inputs": report.inputs, "kept": report.counts["kept"], "seconds": time.process_time() - begin}
-    told |= {"wall_seconds": report.seconds, "wall_seconds_by_step": report.steps}
-    told |= {"peak_mib": peak_mib("self")}
+    figures: dict[str, Any] = {
+        "inputs": report.inputs,
+        "kept": report.counts["kept"],
+        "seconds": time.process_time() - begin,
+    }
+    figures |= {"wall_seconds": report.seconds, "wall_seconds_by_step": report.steps}
+    figures |= {"peak_mib": peak_mib("self")}
     if count:
-        told |= {"driver_seconds": told["seconds"]} | actors.told()
-    print(json.dumps(told))
+        figures |= {"driver_seconds": figures["seconds"]} | actors.figures()
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

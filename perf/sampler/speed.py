@@ -1,7 +1,6 @@
-"""Seconds per clip before and after each thing that makes the sampler faster, side by side in one run.
+"""Seconds per clip before and after each speed-up of the sampler, side by side in one run.
 
-Seconds are the processor's own: neighbours on a shared machine take turns, not work. What the clock on the wall said is
-kept beside them.
+Seconds are processor time, which other load on a shared machine affects less. Wall-clock time is kept beside them.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import numpy as np
@@ -25,10 +24,12 @@ from xdub.dub.window_sampler import WindowSampler, bands_of
 from xdub.model.attention import TextCrossAttention
 from xdub.model.bundle import Bundle
 from xdub.model.conditions import TextKeys
+from xdub.model.dit import VideoDiT
 
 BASELINE = "nothing: all of it at every step, one clip at a time"
 CACHED = "conditions kept"
 ANSWERED = "and one-token prompt answered once"
+"""Names of the first levels in the result file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +37,19 @@ class Level:
     """One way to sample the same clips."""
 
     name: str
+    """Name in the result file."""
     batch: int = 1
+    """Clips sampled together."""
     cached: bool = True
+    """True if conditions are computed once per window."""
     answered: bool = True
+    """True if a prompt of one token is answered once per window."""
     compiled: bool = False
+    """True if the model is compiled."""
 
 
 def ladder(batches: Sequence[int], compiled: bool) -> list[Level]:
-    """Each with what the ones before it have; a compiled step for one clip and for the largest batch."""
+    """Return the levels, each with the speed-ups before it; compiled levels are for one clip and the largest batch."""
     levels = [
         Level(name=BASELINE, cached=False, answered=False),
         Level(name=CACHED, answered=False),
@@ -61,7 +67,7 @@ def ladder(batches: Sequence[int], compiled: bool) -> list[Level]:
 def measure(
     recipe: Recipe, bundle: Bundle, model: str, heads: Sequence[Head], levels: Sequence[Level], repeats: int
 ) -> list[dict[str, Any]]:
-    """One row a level; repetitions take turns, so that a busy neighbour hits all levels alike."""
+    """Return a row per level; repetitions take turns, so that other load affects all levels alike."""
     masked = model == "generator"
     films = tracks(heads, bundle.audio_encoder, 0, masked=masked)
     settings = recipe.pairs if masked else recipe.dub
@@ -69,14 +75,15 @@ def measure(
     runs = [_sampler(recipe, bundle, model, level) for level in levels]
 
     def run(n: int) -> tuple[float, float, np.ndarray]:
-        with nullcontext() if levels[n].answered else _asked():
+        with nullcontext() if levels[n].answered else _uncached_prompt():
             begin, wall = time.process_time(), time.perf_counter()
-            made = generate(
+            sampled = generate(
                 films, runs[n], window=frames, motion=settings.motion_frames, batch=levels[n].batch
             )
-            return time.process_time() - begin, time.perf_counter() - wall, np.stack(made)
+            return time.process_time() - begin, time.perf_counter() - wall, np.stack(sampled)
 
-    first = [run(n) for n in range(len(levels))]  # warms up and compiles
+    # The first runs warm up and compile.
+    first = [run(n) for n in range(len(levels))]
     seconds: list[list[float]] = [[] for _ in levels]
     walls: list[list[float]] = [[] for _ in levels]
     for _ in range(repeats):
@@ -88,8 +95,13 @@ def measure(
     rows = []
     for n, (level, taken) in enumerate(zip(levels, seconds, strict=True)):
         median = statistics.median(taken)
-        ratios = [one / other for one, other in zip(seconds[0], taken, strict=True)]
-        row = {"model": model, "level": level.name, "batch": level.batch, "seconds_per_clip": median}
+        ratios = [first_time / own_time for first_time, own_time in zip(seconds[0], taken, strict=True)]
+        row: dict[str, Any] = {
+            "model": model,
+            "level": level.name,
+            "batch": level.batch,
+            "seconds_per_clip": median,
+        }
         row |= {"times_faster": base / median, "times_faster_range": [min(ratios), max(ratios)]}
         row |= {"all_seconds": taken, "all_wall_seconds": walls[n]}
         row |= {"largest_difference": float(np.abs(first[n][2] - first[0][2]).max())}
@@ -99,9 +111,12 @@ def measure(
 
 def _sampler(recipe: Recipe, bundle: Bundle, model: str, level: Level) -> WindowSampler:
     dit = bundle.generator if model == "generator" else bundle.editor
+    assert dit is not None
+    # `Uncached` has the methods that the sampler calls.
+    network = dit if level.cached else cast(VideoDiT, Uncached(dit))
     settings = recipe.pairs if model == "generator" else recipe.dub
     return WindowSampler(
-        dit if level.cached else Uncached(dit),
+        network,
         bundle.codec,
         num_steps=settings.sampler_steps,
         shift=settings.sampler_shift,
@@ -111,8 +126,8 @@ def _sampler(recipe: Recipe, bundle: Bundle, model: str, level: Level) -> Window
 
 
 @contextmanager
-def _asked() -> Iterator[None]:
-    """Every token asks the prompt at every step, as in training."""
+def _uncached_prompt() -> Iterator[None]:
+    """Make every token attend to the prompt at every step, as in training."""
 
     def keys(self: TextCrossAttention, text: Tensor) -> TextKeys:
         return self.keys(text)
@@ -122,6 +137,7 @@ def _asked() -> Iterator[None]:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the rows as text."""
     lines = []
     for row in rows:
         if row["level"] == BASELINE:

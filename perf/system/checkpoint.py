@@ -1,6 +1,6 @@
-"""`python -m perf checkpoint`: our checkpoints beside DeepSpeed's, written by two ranks and continued by one.
+"""`python -m perf checkpoint`: our checkpoints beside DeepSpeed's, written by two ranks and loaded by one.
 
-DeepSpeed's way to another world size is to convert a checkpoint to a universal one first. Ours are read as they are.
+DeepSpeed converts a checkpoint to a universal one before another world size can load it. Ours load without conversion.
 """
 
 from __future__ import annotations
@@ -21,45 +21,48 @@ from perf.environment import environment
 
 
 def add_parser(commands: Any) -> None:
+    """Add the command `checkpoint` and its options."""
     parser = commands.add_parser(
         "checkpoint", help="save, resize, load: ours and DeepSpeed's", description=__doc__
     )
     parser.add_argument(
-        "--width", type=int, default=1024, help="of 16 square layers (default 1024: 17 M parameters)"
+        "--width", type=int, default=1024, help="width of 16 square layers (default 1024: 17 M parameters)"
     )
     parser.add_argument("--stages", type=int, nargs="*", default=[2, 3])
     parser.add_argument("--json", type=Path, help="write the result to this file")
     parser.set_defaults(main=main)
 
 
-def main(told: argparse.Namespace) -> int:
+def main(args: argparse.Namespace) -> int:
+    """Measure every stage, print and write the rows; return the exit code."""
     from xdub.train.engine import import_deepspeed
     from xdub.train.testing import run_ranks
 
-    import_deepspeed(torch.device("cpu"))  # once, for all ranks that are forked from here
+    # Import once, for all ranks that are forked from this process.
+    import_deepspeed(torch.device("cpu"))
     rows = []
-    for stage in told.stages:
+    for stage in args.stages:
         with tempfile.TemporaryDirectory(prefix="checkpoint-") as folder:
-            saved = run_ranks(2, _save, stage, told.width, Path(folder))
+            saved = run_ranks(2, _save, stage, args.width, Path(folder))
             convert = _convert(Path(folder))
-            loaded = run_ranks(1, _load, stage, told.width, Path(folder))
+            loaded = run_ranks(1, _load, stage, args.width, Path(folder))
             sizes = {name: _megabytes(Path(folder) / name) for name in ("ours", "ds", "uni")}
         row = {"zero_stage": stage, "parameters": saved["parameters"], **saved["seconds"]}
         row |= {"deepspeed_convert": convert, **loaded["seconds"], "megabytes": sizes}
         rows.append(row)
         print(json.dumps(row), flush=True)
-    if told.json:
+    if args.json:
         result = {
             "command": " ".join(["python -m perf", *sys.argv[1:]]),
             "environment": environment(),
             "rows": rows,
         }
-        told.json.write_text(json.dumps(result, indent=1) + "\n")
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
     return 0
 
 
 def _engine(stage: int, width: int, rank: int, world_size: int, *, universal: bool = False) -> Any:
-    """The real engine on a stack of linear layers, one step old."""
+    """Build the real engine on a stack of linear layers."""
     from unittest import mock
 
     from xdub.config import load_recipe
@@ -69,8 +72,8 @@ def _engine(stage: int, width: int, rank: int, world_size: int, *, universal: bo
     train = load_recipe("tiny", [f"train.{k}={v}" for k, v in settings.items()]).for_phase("generator")
     torch.manual_seed(0)
     model = nn.Sequential(*(nn.Linear(width, width) for _ in range(16)))
-    told = module.deepspeed_config(train, world_size) | {"checkpoint": {"load_universal": universal}}
-    with mock.patch.object(module, "deepspeed_config", lambda *_: told):
+    config = module.deepspeed_config(train, world_size) | {"checkpoint": {"load_universal": universal}}
+    with mock.patch.object(module, "deepspeed_config", lambda *_: config):
         engine = module.Engine.build(
             model, train, device=torch.device("cpu"), rank=rank, world_size=world_size
         )

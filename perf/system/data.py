@@ -1,7 +1,8 @@
-"""`python -m perf data`: what training waits for its data here, and what one core delivers for a big recipe.
+"""`python -m perf data`: the time that training waits for data, and the samples one core delivers for a big recipe.
 
-The first part trains the recipe `tiny` under Ray and reads `perf/data_wait` from the journal. The second makes clips of
-another recipe's size and takes the parts of a data actor's work apart, on one core, against what the GPUs ask for.
+The first part trains the recipe `tiny` under Ray and reads `perf/data_wait` from the journal. The second part builds
+clips of another recipe's size, times each part of a data actor's work on one core, and compares it with the demand
+of GPUs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +34,17 @@ from xdub.data.testing import make_clip
 from xdub.data.windows import cut_window
 
 RESULT = ROOT / "docs" / "results" / "data_wait.json"
+"""Default result file."""
 GOAL = 0.02
+"""Largest accepted share of a step spent waiting."""
 LOG_EVERY = 5
+"""Steps of a log interval."""
 WARM_UP = 2
-"""Log intervals that do not count: actors start and caches fill."""
+"""Log intervals that do not count, because actors start and caches fill."""
 
 
 def data_wait(data: Path, workers: int, steps: int) -> dict[str, Any]:
-    """Share of the step time that training the generator of `tiny` waits for data, after warm-up."""
+    """Train the generator of `tiny`; return the share of step time spent waiting for data, after warm-up."""
     from xdub.files.lines import read_lines
     from xdub.files.run_folder import PhaseFolder
     from xdub.train.run import train_phase
@@ -52,20 +57,20 @@ def data_wait(data: Path, workers: int, steps: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="xdub-perf-data-") as out:
         train_phase("generator", recipe, data, out, progress=lambda now: None)
         records = list(read_lines(PhaseFolder(out, "generator").journal))
-    told = [r["values"] for r in records if r["kind"] == "metrics" and r["step"] > WARM_UP * LOG_EVERY]
-    waits = [values["perf/data_wait"] for values in told]
+    logged = [r["values"] for r in records if r["kind"] == "metrics" and r["step"] > WARM_UP * LOG_EVERY]
+    waits = [values["perf/data_wait"] for values in logged]
     return {
         "workers": workers,
         "steps": [WARM_UP * LOG_EVERY + 1, steps],
         "load_before": round(load, 2),
-        "step_seconds": statistics.mean(values["perf/step_seconds"] for values in told),
+        "step_seconds": statistics.mean(values["perf/step_seconds"] for values in logged),
         "data_wait": statistics.mean(waits),
         "data_wait_worst": max(waits),
     }
 
 
 def footage(recipe: Recipe, *, pair: bool, noise: float) -> Clip:
-    """A clip of the recipe's size: moving waves with a camera's grain, which decides how many bytes H.264 takes."""
+    """Build a clip of the recipe's size: moving waves with a camera's grain, which decides the bytes of its H.264."""
     size, frames = recipe.video.size, recipe.video.clip_frames
     clip = make_clip(0, num_frames=frames, size=size, pair=pair)
     random = np.random.default_rng(0)
@@ -76,11 +81,13 @@ def footage(recipe: Recipe, *, pair: bool, noise: float) -> Clip:
         grainy = [frame + noise * random.standard_normal(frame.shape, np.float32) for frame in video]
         return np.clip(np.rint(grainy), 0, 255).astype(np.uint8)
 
-    return Clip(**vars(clip) | {"frames": grain(clip.frames), "reference": grain(clip.reference)})
+    frames_with_grain = grain(clip.frames)
+    assert frames_with_grain is not None
+    return replace(clip, frames=frames_with_grain, reference=grain(clip.reference))
 
 
 def reader(recipe: Recipe, phase: str, *, noise: float, repeats: int) -> dict[str, Any]:
-    """Seconds of one core for one sample of a phase, by part, and its bytes. The file is in the page cache."""
+    """Measure one core's seconds for a sample of a phase, by part, and its bytes. The file is in the page cache."""
     clip = footage(recipe, pair=not inpaints(phase), noise=noise)
     window = recipe.phase(phase).window
     with tempfile.TemporaryDirectory(prefix="xdub-perf-shard-") as folder:
@@ -109,7 +116,7 @@ def reader(recipe: Recipe, phase: str, *, noise: float, repeats: int) -> dict[st
         size = manifest.shards[0].bytes
     batch = make_batch()
     pixels = sum(v.nbytes for v in batch.values() if isinstance(v, np.ndarray)) + batch["waves"][0].nbytes
-    every = sum(value for name, value in seconds.items() if "once" not in name)
+    seconds_per_sample = sum(value for name, value in seconds.items() if "once" not in name)
     return {
         "recipe": recipe.name,
         "phase": phase,
@@ -118,27 +125,27 @@ def reader(recipe: Recipe, phase: str, *, noise: float, repeats: int) -> dict[st
         "videos": 1 if clip.reference is None else 2,
         "noise": noise,
         "seconds": seconds,
-        "samples_per_s_core": 1 / every,
+        "samples_per_s_core": 1 / seconds_per_sample,
         "row_bytes": size,
         "batch_bytes": pixels,
     }
 
 
-def needs(told: dict[str, Any], recipe: Recipe, gpus: int, step_seconds: float) -> dict[str, Any]:
-    """What `gpus` take of such samples, and the cores, storage and transfers that this asks for."""
-    rate = recipe.for_phase(told["phase"]).global_batch / step_seconds  # samples/s of all GPUs
+def needs(sample: dict[str, Any], recipe: Recipe, gpus: int, step_seconds: float) -> dict[str, Any]:
+    """Return the samples/s that ``gpus`` consume, and the cores, storage and transfers that they need."""
+    rate = recipe.for_phase(sample["phase"]).global_batch / step_seconds
     return {
         "gpus": gpus,
         "step_seconds": step_seconds,
         "samples_per_s": rate,
-        "cores_per_gpu": rate / gpus / told["samples_per_s_core"],
-        "storage_bytes_per_s": rate * told["row_bytes"],
-        "to_gpu_bytes_per_s": rate * told["batch_bytes"] / gpus,
+        "cores_per_gpu": rate / gpus / sample["samples_per_s_core"],
+        "storage_bytes_per_s": rate * sample["row_bytes"],
+        "to_gpu_bytes_per_s": rate * sample["batch_bytes"] / gpus,
     }
 
 
 def _median(call: Callable[[], object], repeats: int) -> float:
-    """Seconds. The processor's own time: neighbours on a shared machine take turns, not work."""
+    """Return the median processor seconds of a call; other load on a shared machine affects them less."""
     call()
     times = []
     for _ in range(repeats):
@@ -149,7 +156,7 @@ def _median(call: Callable[[], object], repeats: int) -> float:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result for people."""
+    """Return the result as text."""
     lines = []
     for run in result["train"]:
         verdict = "ok" if run["data_wait"] < GOAL else f"above the goal of {GOAL:.0%}"
@@ -157,50 +164,51 @@ def table(result: dict[str, Any]) -> str:
             f"tiny, {run['workers']} worker(s): waits {run['data_wait']:.2%} of a step of {run['step_seconds']:.2f} s "
             f"(worst interval {run['data_wait_worst']:.2%}; load before {run['load_before']}): {verdict}"
         )
-    for told in result["reader"]:
-        need = told["needs"]
-        frames, size, _ = told["clip"]
+    for sample in result["reader"]:
+        need = sample["needs"]
+        frames, size, _ = sample["clip"]
         lines.append(
-            f"\n{told['recipe']}, {told['phase']}: {told['videos']} x {frames} frames of {size} px, "
-            f"window {told['window']}, grain {told['noise']:g}: {told['row_bytes'] / 1e6:.1f} MB a row"
+            f"\n{sample['recipe']}, {sample['phase']}: {sample['videos']} x {frames} frames of {size} px, "
+            f"window {sample['window']}, grain {sample['noise']:g}: {sample['row_bytes'] / 1e6:.1f} MB a row"
         )
-        lines += [f"  {name:24s}{1e3 * value:9.1f} ms" for name, value in told["seconds"].items()]
-        lines.append(f"  one core delivers       {told['samples_per_s_core']:9.2f} samples/s")
+        lines += [f"  {name:24s}{1e3 * value:9.1f} ms" for name, value in sample["seconds"].items()]
+        lines.append(f"  one core delivers       {sample['samples_per_s_core']:9.2f} samples/s")
         lines.append(
             f"  {need['gpus']} GPUs take {need['samples_per_s']:.2f} samples/s, {need['step_seconds']:.1f} s a step: "
             f"{need['cores_per_gpu']:.2f} cores a GPU, {need['storage_bytes_per_s'] / 1e6:.0f} MB/s from storage, "
             f"{need['to_gpu_bytes_per_s'] / 1e6:.1f} MB/s to each GPU"
         )
-        if told["encode_flops"]:
+        if sample["encode_flops"]:
             lines.append(
-                f"  the codec adds {told['encode_flops'] / 1e12:.0f} TFLOP a sample on the GPU to the model's "
-                f"{told['model_flops'] / 1e12:.0f}; the step above is without it"
+                f"  the codec adds {sample['encode_flops'] / 1e12:.0f} TFLOP a sample on the GPU to the model's "
+                f"{sample['model_flops'] / 1e12:.0f}; the step above is without it"
             )
     return "\n".join(lines)
 
 
-def add_parser(commands) -> None:
+def add_parser(commands: Any) -> None:
+    """Add the command `data` and its options."""
     parser = commands.add_parser(
-        "data", help="what training waits for data, and what one reader core delivers"
+        "data", help="time that training waits for data, and samples that one core delivers"
     )
     parser.add_argument(
         "--data", type=Path, help="data set for the training runs (xdub render --clips 24); none = no runs"
     )
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--steps", type=int, default=40, help="of each training run")
+    parser.add_argument("--steps", type=int, default=40, help="steps of each training run")
     parser.add_argument(
         "--repeat", type=int, default=2, help="runs of each; the one with the shortest step counts"
     )
-    parser.add_argument("--recipe", default="xdub-1b", help="whose samples are read")
+    parser.add_argument("--recipe", default="xdub-1b", help="recipe whose samples are read")
     parser.add_argument("--phases", nargs="+", default=["generator", "editor"])
     parser.add_argument("--gpus", type=int, default=32)
     parser.add_argument(
         "--step-seconds",
         type=float,
-        help="of a global batch (default: the model's FLOPs, 0.8 PFLOP a sample for the editor of xdub-1b, at 40 %% of "
-        "312 TFLOP/s)",
+        help="seconds of a global batch (default: the model's FLOPs, 0.8 PFLOP a sample for the editor of xdub-1b, at "
+        "40 %% of 312 TFLOP/s)",
     )
-    parser.add_argument("--noise", type=float, default=2.0, help="grain of the made footage, of 255")
+    parser.add_argument("--noise", type=float, default=2.0, help="grain of the synthetic footage, of 255")
     parser.add_argument("--reads", type=int, default=5, help="repetitions of each part")
     parser.add_argument(
         "--json", type=Path, nargs="?", const=RESULT, help=f"write a result file (default {RESULT.name})"
@@ -208,9 +216,10 @@ def add_parser(commands) -> None:
     parser.set_defaults(main=main)
 
 
-def main(arguments: argparse.Namespace) -> int:
+def main(args: argparse.Namespace) -> int:
+    """Measure, print and write the result; return the exit code."""
     torch.set_num_threads(1)
-    recipe = load_recipe(arguments.recipe)
+    recipe = load_recipe(args.recipe)
     result: dict[str, Any] = {
         "command": "python -m perf " + " ".join(sys.argv[1:]),
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -218,28 +227,29 @@ def main(arguments: argparse.Namespace) -> int:
         "train": [],
         "reader": [],
     }
-    for workers in arguments.workers if arguments.data else []:
-        runs = [data_wait(arguments.data, workers, arguments.steps) for _ in range(arguments.repeat)]
+    for workers in args.workers if args.data else []:
+        runs = [data_wait(args.data, workers, args.steps) for _ in range(args.repeat)]
         best = min(runs, key=lambda run: run["step_seconds"])
         result["train"].append(best | {"all": [[run["step_seconds"], run["data_wait"]] for run in runs]})
-    for phase in arguments.phases:
-        told = reader(recipe, phase, noise=arguments.noise, repeats=arguments.reads)
+    for phase in args.phases:
+        sample = reader(recipe, phase, noise=args.noise, repeats=args.reads)
         flops, batch = model_flops(recipe, phase), recipe.for_phase(phase).global_batch
-        seconds = arguments.step_seconds or batch * flops / (arguments.gpus * 0.4 * 312e12)
-        told["needs"] = needs(told, recipe, arguments.gpus, seconds)
-        told |= {"model_flops": flops, "encode_flops": encode_flops(recipe, phase)}
-        result["reader"].append(told)
+        seconds = args.step_seconds or batch * flops / (args.gpus * 0.4 * 312e12)
+        sample["needs"] = needs(sample, recipe, args.gpus, seconds)
+        sample |= {"model_flops": flops, "encode_flops": encode_flops(recipe, phase)}
+        result["reader"].append(sample)
     print(table(result))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-        print(f"\nwrote {arguments.json}")
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+        print(f"\nwrote {args.json}")
     return 0
 
 
 def model_flops(recipe: Recipe, phase: str) -> float:
-    """Of one sample, forward, backward and recomputation: the plan's 0.8 PFLOP for xdub-1b's editor at 40,960 tokens.
+    """Return the FLOPs of one sample, forward, backward and recomputation.
 
-    31 % of it grow with the tokens, 69 % with their square (our own count for ``xdub-1b``): less for shorter windows.
+    The plan counts 0.8 PFLOP for xdub-1b's editor at 40,960 tokens. 31 % of them grow with the tokens and 69 % with
+    their square (our own count for ``xdub-1b``), so shorter windows need less.
     """
     latents = 1 + (recipe.phase(phase).window - 1) // 4
     share = (latents + (1 if inpaints(phase) else latents)) / 40
@@ -247,10 +257,10 @@ def model_flops(recipe: Recipe, phase: str) -> float:
 
 
 def encode_flops(recipe: Recipe, phase: str) -> float | None:
-    """Of Wan's VAE for one sample, which the training GPU spends besides; counted, not run. None for other codecs."""
+    """Count the FLOPs of Wan's VAE for one sample, which the training GPU spends, too; None for other codecs."""
     if recipe.codec.kind != "wan":
         return None
-    from diffusers import AutoencoderKLWan
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
     from torch.utils.flop_counter import FlopCounterMode
 
     window, size = recipe.phase(phase).window, recipe.video.size

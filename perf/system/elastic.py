@@ -1,7 +1,8 @@
-"""`python -m perf elastic`: machines of a Ray cluster are lost, come back, and are reclaimed while a run trains.
+"""`python -m perf elastic`: lose, add and reclaim machines of a Ray cluster while a run trains.
 
-Two nodes of a real Ray cluster on this machine; a run of up to three workers. One node crashes, a new one joins, and
-that one is told to leave, as a spot instance is. The run must go on with one worker, three, one, on the same samples.
+A real Ray cluster of two nodes on this machine runs up to three workers. One node crashes, a new node joins, and
+then receives the signal of a reclaimed spot instance. The run must continue with one worker, three, one,
+on the same samples.
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ from pathlib import Path
 from typing import Any
 
 from perf.environment import environment
-from perf.system.recovery import SETTINGS, render, say
+from perf.system.recovery import SETTINGS, print_progress, render
 from perf.system.victims import Run
 from xdub.runtime_env import LOOPBACK, prepare_environment
 
 STEPS_BETWEEN = 4
+"""Steps between two events."""
 FIXED = [s for s in SETTINGS if "batch" not in s]
+"""Settings shared with `perf recovery`."""
 
 
 def add_parser(commands: Any) -> None:
+    """Add the command `elastic` and its options."""
     parser = commands.add_parser(
-        "elastic", help="take machines away from a run and give others", description=__doc__
+        "elastic", help="remove machines from a run and add others", description=__doc__
     )
     parser.add_argument("--zero-stage", type=int, default=2)
     parser.add_argument("--data", type=Path, help="data set of clips; rendered if not given")
@@ -34,22 +38,24 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(main=main)
 
 
-def main(told: argparse.Namespace) -> int:
-    os.environ[LOOPBACK] = "1"  # several machines need it
+def main(args: argparse.Namespace) -> int:
+    """Run the scenario, print and write the result; return 1 if the run is not as expected."""
+    # Several machines need loopback addresses.
+    os.environ[LOOPBACK] = "1"
     prepare_environment()
     from ray.cluster_utils import Cluster
 
     with tempfile.TemporaryDirectory(prefix="elastic-") as folder:
-        data = told.data or render(Path(folder) / "clips")
+        data = args.data or render(Path(folder) / "clips")
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
         try:
-            result = _scenario(cluster, Path(folder), data, told.zero_stage)
+            result = _scenario(cluster, Path(folder), data, args.zero_stage)
         finally:
             cluster.shutdown()
     result |= {"command": " ".join(["python -m perf", *sys.argv[1:]]), "environment": environment()}
     print(json.dumps(result["events"], indent=1))
-    if told.json:
-        told.json.write_text(json.dumps(result, indent=1) + "\n")
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
     return 0 if result["each_step_once"] and result["workers"] == [3, 1, 3, 1] else 1
 
 
@@ -60,20 +66,20 @@ def _scenario(cluster: Any, folder: Path, data: Path, stage: int) -> dict[str, A
     run = Run(folder / "run", data, [*FIXED, *settings], address=cluster.address)
     events = []
 
-    def event(what: str, workers: int, attempt: int) -> None:
-        """Note how long it took from now until the next attempt's first step."""
+    def event(description: str, workers: int, attempt: int) -> None:
+        """Record the seconds from now until the next attempt's first step."""
         begin, reached = time.monotonic(), run.step()
         run.wait_for_workers(workers, attempt)
         run.wait_for_attempt(attempt)
         events.append(
             {
-                "event": what,
+                "event": description,
                 "step": reached,
                 "workers": workers,
                 "seconds": round(time.monotonic() - begin, 1),
             }
         )
-        say(str(events[-1]))
+        print_progress(str(events[-1]))
         run.wait_for_step(run.step() + STEPS_BETWEEN)
 
     run.wait_for_step(STEPS_BETWEEN)
@@ -82,7 +88,8 @@ def _scenario(cluster: Any, folder: Path, data: Path, stage: int) -> dict[str, A
     node = cluster.add_node(num_cpus=2)
     event("a node joined", 3, 3)
     for info in node.all_processes["raylet"]:
-        info.process.terminate()  # what a cloud's reclaim does: the node drains before it goes
+        # A cloud reclaims a machine with this signal: the node drains before it ends.
+        info.process.terminate()
     event("a node is reclaimed", 1, 4)
     run.driver.terminate()
     run.finish()

@@ -1,4 +1,4 @@
-"""A Ray cluster with an autoscaler whose machines are processes here: Ray's own fake provider, its real autoscaler."""
+"""A Ray cluster whose machines are local processes: Ray's own fake provider with its real autoscaler."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from xdub.ray_session import ensure_token
 from xdub.runtime_env import LOOPBACK, prepare_environment
 
 HEAD = "f" * 51 + "00000"
+"""Node id of the head."""
 STARTS = 3
+"""Attempts to start the cluster on a busy machine."""
 
 
 class FakeCloud:
-    """A head without work, and up to ``most`` machines with one CPU and one ``pairgen`` each, none of them at first.
+    """Cluster with an idle head and up to ``most`` machines with one CPU and one ``pairgen`` each, at first none.
 
     Use as a context manager.
     """
@@ -44,7 +46,8 @@ class FakeCloud:
                 return self
             self.__exit__()
             log = (self._folder / "head.log").read_text()
-            if attempt == STARTS or "timed out during startup" not in log:  # a busy machine
+            # A busy machine may need another attempt.
+            if attempt == STARTS or "timed out during startup" not in log:
                 raise RuntimeError(f"the cluster does not start: {log[-2000:]}")
         raise AssertionError
 
@@ -69,7 +72,8 @@ class FakeCloud:
             "AUTOSCALER_UPDATE_INTERVAL_S": "1",
             "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD,
             "RAY_CLOUD_INSTANCE_ID": HEAD,
-            LOOPBACK: "1",  # several machines need it
+            # Several machines need loopback addresses.
+            LOOPBACK: "1",
         }
         with (self._folder / "head.log").open("wb") as log:
             self._head = subprocess.Popen(
@@ -84,8 +88,8 @@ class FakeCloud:
             self._head.wait()
 
     def machines(self) -> set[str]:
-        """Ray's ids of the machines that are alive, without the head's."""
-        # What `ray status` asks, too: no driver, which Ray would list as a job. Ray's stub file lacks it.
+        """Return Ray's ids of the live machines without the head."""
+        # `ray status` uses this client, too. A driver would be listed as a job. Ray's stub file lacks the class.
         from ray._raylet import GcsClient  # ty: ignore[missing-module-member]
 
         if self._gcs is None:
@@ -94,28 +98,30 @@ class FakeCloud:
         return {node_id.hex() for node_id, node in nodes.items() if node.state == node.ALIVE} - {HEAD}
 
     def processes(self, title: str) -> list[psutil.Process]:
-        """What Ray calls so, oldest first."""
-        return _grown([p for p in self._session() if (_command(p) or [""])[0].startswith(title)])
+        """Return the processes whose command begins with ``title``, oldest first."""
+        return _without_forks([p for p in self._session() if (_command(p) or [""])[0].startswith(title)])
 
     def crash(self) -> float:
-        """One machine is gone from one moment to the next: its raylet and all that runs on it. The time of it."""
+        """Kill one machine, its raylet and all its processes; return the time."""
         raylet = [p for p in self._raylets() if any("pairgen,1" in text for text in _command(p))][-1]
         others = raylet.children(recursive=True)
-        at = time.monotonic()
+        crashed_at = time.monotonic()
         for process in [raylet, *others]:
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        return at
+        return crashed_at
 
     def _raylets(self) -> list[psutil.Process]:
-        return _grown([p for p in self._session() if (_command(p) or [""])[0].endswith("raylet/raylet")])
+        return _without_forks(
+            [p for p in self._session() if (_command(p) or [""])[0].endswith("raylet/raylet")]
+        )
 
     def _session(self) -> list[psutil.Process]:
-        """All processes of the cluster: they share the head's session."""
+        """Return all processes of the cluster, which share the head's session."""
         return in_sessions({self._head.pid} if self._head is not None else ())
 
     def _is_up(self, seconds: float = 180.0) -> bool:
-        """Waits for Ray to say that it has started: its processes are there long before."""
+        """Wait for Ray's message that it has started: its processes exist long before."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and self._head is not None and self._head.poll() is None:
             if "Ray runtime started" in (self._folder / "head.log").read_text():
@@ -176,9 +182,9 @@ def _command(process: psutil.Process) -> list[str]:
         return []
 
 
-def _grown(found: list[psutil.Process]) -> list[psutil.Process]:
-    """Without those that another has just forked: they bear its name until they are something else."""
-    return [p for p in found if _parent(p) not in {other.pid for other in found}]
+def _without_forks(candidates: list[psutil.Process]) -> list[psutil.Process]:
+    """Drop processes that another candidate has just forked: they have its name until they execute another program."""
+    return [p for p in candidates if _parent(p) not in {other.pid for other in candidates}]
 
 
 def _parent(process: psutil.Process) -> int:
@@ -189,7 +195,7 @@ def _parent(process: psutil.Process) -> int:
 
 
 def terminate(process: subprocess.Popen) -> None:
-    """kill -9 and wait."""
+    """Kill the process group with -9 and wait for the process."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

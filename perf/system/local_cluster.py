@@ -1,4 +1,4 @@
-"""A Ray cluster of several machines that are processes here, with dashboard and token: what jobs are submitted to."""
+"""A Ray cluster for jobs whose machines are local processes, with dashboard and token."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from xdub.ray_session import ensure_token
 from xdub.runtime_env import LOOPBACK, prepare_environment
 
 RAY = str(Path(sys.executable).with_name("ray"))
+"""Path of Ray's command."""
 
 
 class LocalCluster:
-    """A head with ``cpus`` and ``more`` raylets with as many; all on loopback, behind a token of its own.
+    """Cluster of a head with ``cpus`` and ``more`` raylets with as many, on loopback, protected by its own token.
 
-    Use as a context manager. ``environment`` is what a client needs.
+    Use as a context manager. ``environment`` has the variables that a client needs.
     """
 
     def __init__(self, folder: Path, *, cpus: int = 2, more: int = 1) -> None:
@@ -40,17 +41,15 @@ class LocalCluster:
         self._processes: list[subprocess.Popen] = []
 
     def __enter__(self) -> LocalCluster:
-        self._scratch = Path(
-            tempfile.mkdtemp(prefix="ray-")
-        )  # short: a socket's path has 107 characters at most
+        # The path is short because a socket's path has at most 107 characters.
+        self._scratch = Path(tempfile.mkdtemp(prefix="ray-"))
         common = ["--block", f"--num-cpus={self._cpus}", "--object-store-memory=200000000"]
         head = ["--head", "--node-ip-address=127.0.0.1", f"--port={self.port}", "--dashboard-host=127.0.0.1"]
         self._start([*head, f"--dashboard-port={self._dashboard}", f"--temp-dir={self._scratch}/m0", *common])
         self._wait()
-        for number in range(
-            1, self._more + 1
-        ):  # one after the other: two at once time out on a small machine
-            # Machines that unpack the same code in the same folder get in each other's way.
+        # Machines start one after the other, because two at once time out on a small machine.
+        for number in range(1, self._more + 1):
+            # Every machine has its own folder, because two cannot unpack the same code into one.
             own = f"--temp-dir={self._scratch}/m{number}"
             self._start([f"--address=127.0.0.1:{self.port}", "--node-ip-address=127.0.0.1", own, *common])
             self._wait(machines=number + 1)
@@ -65,11 +64,11 @@ class LocalCluster:
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def processes(self) -> list[psutil.Process]:
-        """All of the cluster, jobs included: they share the sessions that we have started."""
+        """Return all processes of the cluster with its jobs, which share the started sessions."""
         return in_sessions({started.pid for started in self._processes})
 
     def get(self, path: str, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
-        """(status, body) of the dashboard's answer."""
+        """Return (status, body) of the dashboard's answer."""
         request = urllib.request.Request(self.address + path, headers=headers or {})
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:
@@ -79,17 +78,19 @@ class LocalCluster:
 
     @property
     def headers(self) -> dict[str, str]:
-        """With our token."""
+        """Headers with the cluster's token."""
         return {"Authorization": f"Bearer {self.environment['RAY_AUTH_TOKEN']}"}
 
     def _start(self, options: list[str]) -> None:
-        # With its usual port the agent that takes jobs would not start beside another Ray.
+        # On its usual port the agent that accepts jobs would not start beside another Ray.
         options = [*options, f"--dashboard-agent-listen-port={free_port()}"]
-        path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"  # a job's `python` is ours
+        # A job's `python` is this interpreter.
+        path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
         with self._log.open("ab") as log:
             started = subprocess.Popen(
                 [RAY, "start", *options],
-                env=os.environ | self.environment | {"PATH": path, LOOPBACK: "1"},  # several machines need it
+                # Several machines need loopback addresses.
+                env=os.environ | self.environment | {"PATH": path, LOOPBACK: "1"},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -97,7 +98,7 @@ class LocalCluster:
         self._processes.append(started)
 
     def _wait(self, machines: int = 1, seconds: float = 120.0) -> None:
-        """Until the dashboard answers and knows so many machines."""
+        """Wait until the dashboard answers and lists ``machines`` live machines."""
         end = time.monotonic() + seconds
         while True:
             with contextlib.suppress(OSError, ValueError, KeyError):

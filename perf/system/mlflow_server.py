@@ -1,4 +1,4 @@
-"""A real MLflow server of one's own, to be killed, stopped and started again on the same store."""
+"""A real MLflow server that a test can kill, pause and restart on the same store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from perf.system.processes import free_port
 
 
 class MlflowServer:
-    """A sqlite store in a folder, served on a free loopback port. The port and the store outlive the process."""
+    """Server of a sqlite store in a folder, on a free loopback port. Port and store outlive the process."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -25,7 +25,7 @@ class MlflowServer:
         self._process: subprocess.Popen | None = None
 
     def start(self) -> None:
-        """Returns at once; see `wait`."""
+        """Start the process and return at once; see `wait`."""
         command = [
             *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)),
             *("--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}", "--workers", "1"),
@@ -39,7 +39,7 @@ class MlflowServer:
             )
 
     def wait(self, seconds: float = 180.0) -> None:
-        """Until it answers."""
+        """Wait until the server answers. Raises ``TimeoutError`` with the end of its log."""
         end = time.monotonic() + seconds
         while not self.healthy():
             if time.monotonic() > end:
@@ -47,6 +47,7 @@ class MlflowServer:
             time.sleep(0.2)
 
     def healthy(self) -> bool:
+        """Return whether the server answers."""
         try:
             with urllib.request.urlopen(f"{self.uri}/health", timeout=2) as answer:
                 return answer.status == 200
@@ -54,7 +55,7 @@ class MlflowServer:
             return False
 
     def kill(self) -> None:
-        """-9, with all its children."""
+        """Kill the server and all its children with -9."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -62,10 +63,11 @@ class MlflowServer:
             self._process = None
 
     def hang(self) -> None:
-        """It keeps its connections and answers nothing until `go_on`."""
+        """Pause the server: it keeps its connections and answers nothing until `go_on`."""
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGSTOP)
 
     def go_on(self) -> None:
+        """End the pause of `hang`."""
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGCONT)

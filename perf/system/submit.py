@@ -1,8 +1,8 @@
-"""`python -m perf submit`: a whole bootstrap as a job on a Ray cluster of two machines, stopped on the way and resumed.
+"""`python -m perf submit`: run a whole bootstrap as a job on a Ray cluster of two machines, stopped once and resumed.
 
-Head with dashboard and token, a second raylet, an MLflow server in a process of its own. `xdub submit render` makes the
-data, `xdub submit bootstrap` is stopped in its first phase, and the same submission goes on to the end. Then MLflow
-must hold one parent run with a child for every stage, all finished, and the dashboard's jobs page the three jobs.
+The cluster has a head with dashboard and token and a second raylet; an MLflow server runs beside it. `xdub submit
+render` renders the data, `xdub submit bootstrap` is stopped in its first phase, and the same submission is resumed to
+the end. Then MLflow must hold one parent run with a child for every stage, all finished, and the dashboard three jobs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 from perf.environment import environment
 from perf.system.local_cluster import LocalCluster
 from perf.system.mlflow_server import MlflowServer
-from perf.system.recovery import say
+from perf.system.recovery import print_progress
 from xdub.bootstrap.stages import stage_names
 from xdub.config import load_recipe
 from xdub.files.lines import read_lines
@@ -30,22 +30,25 @@ from xdub.files.run_folder import PhaseFolder
 from xdub.train.state.records import last_record
 
 STAGES = ("generator", "pairs", "editor", "lip", "texture")
+"""Stages that have a run of their own."""
 STEPS = 120
-"""Of the generator: a stop takes the time of a Python that starts."""
+"""Steps of the generator: enough that it still trains when the stop, which starts a Python, arrives."""
 SETTINGS = [f"phases.generator.steps={STEPS}", "phases.editor.steps=6", "phases.lip.steps=6"]
-# No checkpoint but the one of the stop: what is continued from is that one.
+# The stop writes the only checkpoint, so the run continues from it.
 SETTINGS += ["phases.texture.steps=6", "train.checkpoint_every=1000"]
 SETTINGS += ["train.global_batch=4", "train.micro_batch=4", "train.sample_every=0"]
 
 
 def add_parser(commands: Any) -> None:
+    """Add the command `submit` and its options."""
     parser = commands.add_parser("submit", help="bootstrap as a job on a local cluster", description=__doc__)
     parser.add_argument("--clips", type=int, default=4, help="clips to render (each has a twin)")
     parser.add_argument("--json", type=Path, help="write the result to this file")
     parser.set_defaults(main=main)
 
 
-def main(told: argparse.Namespace) -> int:
+def main(args: argparse.Namespace) -> int:
+    """Run the scenario, print and write the result; return 1 if a requirement fails."""
     machine = environment()
     with tempfile.TemporaryDirectory(prefix="submit-") as name:
         folder = Path(name)
@@ -54,21 +57,21 @@ def main(told: argparse.Namespace) -> int:
         try:
             server.wait()
             with LocalCluster(folder / "cluster") as cluster:
-                result = _scenario(cluster, server, folder, told.clips)
+                result = _scenario(cluster, server, folder, args.clips)
         finally:
             server.kill()
     result |= {"command": " ".join(["python -m perf", *sys.argv[1:]]), "environment": machine}
     print(json.dumps(result, indent=1))
-    if told.json:
-        told.json.write_text(json.dumps(result, indent=1) + "\n")
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
     wrong = _wrong(result)
     for line in wrong:
-        print(f"NOT AS IT MUST BE: {line}", file=sys.stderr)
+        print(f"FAILED REQUIREMENT: {line}", file=sys.stderr)
     return 1 if wrong else 0
 
 
 def _wrong(result: dict[str, Any]) -> list[str]:
-    """What must be shown and is not."""
+    """Return the requirements that the result does not meet."""
     must = {
         "bundle": result["bundle"],
         "one parent, a child for each stage, all finished": result["runs"]
@@ -78,9 +81,9 @@ def _wrong(result: dict[str, Any]) -> list[str]:
         and result["generator"]["attempts"] == [1, 2],
         "no step lost by the stop": result["generator"]["continued_at"]
         == result["generator"]["stopped_at"] + 1,
-        "the log tells of every stage": [*result["seconds_per_stage"]] == [*STAGES, "bundle"],
+        "the log reports every stage": [*result["seconds_per_stage"]] == [*STAGES, "bundle"],
     }
-    return [what for what, holds in must.items() if not holds]
+    return [requirement for requirement, holds in must.items() if not holds]
 
 
 def _scenario(cluster: LocalCluster, server: MlflowServer, folder: Path, clips: int) -> dict[str, Any]:
@@ -103,13 +106,13 @@ def _scenario(cluster: LocalCluster, server: MlflowServer, folder: Path, clips: 
     names, stages = stage_names(load_recipe("tiny", SETTINGS)), {}
     begin = time.monotonic()
     for line in _lines(cluster, *bootstrap):
-        # "1/6 train the generator: done in 31 s", as the followed log brings it
-        if found := re.fullmatch(r"(\d)/\d .+: done in (\d+) s", line):
-            stages[names[int(found[1]) - 1]] = int(found[2])
+        # A line of the followed log: "1/6 train the generator: done in 31 s".
+        if done := re.fullmatch(r"(\d)/\d .+: done in (\d+) s", line):
+            stages[names[int(done[1]) - 1]] = int(done[2])
     seconds["resumed to the end"] = time.monotonic() - begin
     rows = list(read_lines(record))
     if {row["attempt"] for row in rows} != {1, 2}:
-        raise RuntimeError("the generator was done before the stop came: more STEPS")
+        raise RuntimeError("the generator finished before the stop arrived: increase STEPS")
     _, body = cluster.get("/api/jobs/", cluster.headers)
     jobs = sorted(json.loads(body), key=lambda job: job["start_time"])
     shown = [{"id": j["submission_id"], "status": j["status"]} for j in jobs if j["submission_id"]]
@@ -133,7 +136,7 @@ def _scenario(cluster: LocalCluster, server: MlflowServer, folder: Path, clips: 
 
 
 def _xdub(cluster: LocalCluster, *arguments: str) -> float:
-    """Seconds that the command took."""
+    """Run the command; return its seconds."""
     begin = time.monotonic()
     for _ in _lines(cluster, *arguments):
         pass
@@ -141,8 +144,8 @@ def _xdub(cluster: LocalCluster, *arguments: str) -> float:
 
 
 def _lines(cluster: LocalCluster, *arguments: str) -> Iterator[str]:
-    """What the command prints, as it comes; also to stderr."""
-    say(f"xdub {' '.join(arguments[:2])} ...")
+    """Yield the lines that the command prints, at once; copy them to stderr."""
+    print_progress(f"xdub {' '.join(arguments[:2])} ...")
     command = [str(Path(sys.executable).with_name("xdub")), *arguments, "--address", cluster.address]
     with subprocess.Popen(
         command, env=os.environ | cluster.environment, stdout=subprocess.PIPE, text=True
@@ -156,11 +159,13 @@ def _lines(cluster: LocalCluster, *arguments: str) -> Iterator[str]:
 
 
 def _runs(uri: str) -> dict[str, str]:
-    """Status of the parent and of each stage's run below it."""
+    """Return the status of the parent run and of each stage's run."""
     import mlflow
 
     client = mlflow.MlflowClient(uri)
-    runs = client.search_runs([client.get_experiment_by_name("xdub").experiment_id])
+    experiment = client.get_experiment_by_name("xdub")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     return {"parent": parent.info.status} | {run.data.tags["phase"]: run.info.status for run in children}

@@ -1,7 +1,7 @@
-"""`python -m perf tracking`: does a tracking server that dies, hangs or is never there slow training or lose a number?
+"""`python -m perf tracking`: prove that an outage of the tracking server costs no time and no number.
 
-Trains the tiny recipe in this process, where the threads that send share the interpreter with the loop, against a real
-MLflow server, and does to that server what happens to servers.
+The tiny recipe trains in this process, where the sending threads share the interpreter with the loop, against a real
+MLflow server that is killed, paused or missing meanwhile.
 """
 
 from __future__ import annotations
@@ -23,26 +23,34 @@ from perf.environment import environment
 from perf.system.mlflow_server import MlflowServer
 
 RESULT = Path(__file__).parents[2] / "docs/results/tracking_outage.json"
+"""Default result file."""
 CASES = ("up all the time", "killed -9, restarted", "hangs, goes on", "not there until the end")
+"""Scenarios, as the result names them."""
 GOAL = 1.5
+"""Longest accepted step without the server, relative to the median."""
 WARM_UP = 4
-"""Steps left out of all figures."""
+"""First steps, which no figure includes."""
 
 
 @dataclass
 class Outage:
-    """What happens to the server during one training; called as it goes, from the thread that watches it."""
+    """Outage of the server during one training; training calls it with every progress report."""
 
     case: str
+    """One of CASES."""
     server: MlflowServer
+    """Server that is killed or paused."""
     steps: int
+    """Steps of the training."""
     down: float | None = None
+    """Clock when the server was killed or paused."""
     back: float | None = None
-    """Clock when it was sent away, and when it was told to come back."""
+    """Clock when the server was started or continued."""
     up: float | None = None
-    """Clock when it answered again: a server that starts on this machine takes a core for seconds."""
+    """Clock when the server answered again: a server that starts on this machine occupies a core for seconds."""
 
     def __call__(self, now: Any) -> None:
+        """Begin or end the outage when the step for it is reached."""
         if self.case in (CASES[0], CASES[3]):
             return
         killed = self.case == CASES[1]
@@ -56,20 +64,20 @@ class Outage:
             self.up = time.time()
 
     def away(self, clock: float) -> bool:
-        """Whether a step that ended at this time ran without the server."""
+        """Return whether a step that ended at this time ran without the server."""
         if self.case == CASES[3]:
             return True
         return self.down is not None and self.down <= clock <= (self.back or float("inf"))
 
-    def here(self, clock: float) -> bool:
-        """Whether it ran with the server there, and not just starting."""
+    def available(self, clock: float) -> bool:
+        """Return whether a step that ended at this time ran with a server that had finished starting."""
         if self.case == CASES[3]:
             return False
         return self.down is None or clock < self.down or (self.up is not None and clock > self.up)
 
 
 def run_case(case: str, data: Path, folder: Path, steps: int) -> dict[str, Any]:
-    """Train once; the figures of the case."""
+    """Train once; return the figures of the case."""
     from xdub.config import load_recipe
     from xdub.files.lines import read_lines
     from xdub.files.run_folder import RunFolder
@@ -102,18 +110,17 @@ def run_case(case: str, data: Path, folder: Path, steps: int) -> dict[str, Any]:
     finally:
         server.kill()
     clocks = {r["step"]: r["time_ms"] / 1000 for r in journal}
-    seconds = {
-        r["step"]: r["values"]["perf/step_seconds"] for r in journal if WARM_UP < r["step"] < steps
-    }  # the last one writes the checkpoint
-    here = [s for step, s in seconds.items() if outage.here(clocks[step])]
+    # The last step writes the checkpoint.
+    seconds = {r["step"]: r["values"]["perf/step_seconds"] for r in journal if WARM_UP < r["step"] < steps}
+    with_server = [s for step, s in seconds.items() if outage.available(clocks[step])]
     away = [s for step, s in seconds.items() if outage.away(clocks[step])]
-    median = statistics.median(here or away)
-    wanted = {(name, r["step"], value) for r in journal for name, value in r["values"].items()}
+    median = statistics.median(with_server or away)
+    logged = {(name, r["step"], value) for r in journal for name, value in r["values"].items()}
     return {
         "case": case,
         "steps": steps,
         "median_step_s": round(median, 4),
-        "slowest_over_median_with_server": round(max(here) / median, 3) if here else None,
+        "slowest_over_median_with_server": round(max(with_server) / median, 3) if with_server else None,
         "steps_without_server": len(away),
         "median_over_median_without_server": round(statistics.median(away) / median, 3) if away else None,
         "slowest_over_median_without_server": round(max(away) / median, 3) if away else None,
@@ -121,8 +128,8 @@ def run_case(case: str, data: Path, folder: Path, steps: int) -> dict[str, Any]:
         if outage.back and outage.down
         else None,
         "longest_journal_write_ms": round(1000 * max(writes), 3),
-        "points": len(wanted),
-        "points_missing": len(wanted - kept["points"]),
+        "points": len(logged),
+        "points_missing": len(logged - kept["points"]),
         "points_twice": kept["stored"] - len(kept["points"]),
         "runs": kept["runs"],
         "status": kept["status"],
@@ -131,7 +138,7 @@ def run_case(case: str, data: Path, folder: Path, steps: int) -> dict[str, Any]:
 
 
 def _kept(uri: str, state: dict[str, Any]) -> dict[str, Any]:
-    """What the server holds of the run."""
+    """Return the run's points, status, runs and model versions on the server."""
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=uri)
@@ -164,7 +171,7 @@ def _tracked_at(uri: str) -> Iterator[None]:
 
 @contextmanager
 def _timed_journal() -> Iterator[list[float]]:
-    """Seconds of each call by which the loop hands over its numbers: all that it ever has to do with tracking."""
+    """Yield the seconds of every journal write: the training loop's only contact with tracking."""
     from xdub.tracking.journal import Journal
 
     plain: Callable[..., None] = Journal.metrics
@@ -182,8 +189,8 @@ def _timed_journal() -> Iterator[list[float]]:
         Journal.metrics = plain
 
 
-def table(found: list[dict[str, Any]]) -> str:
-    """Markdown."""
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the rows as a Markdown table."""
     head = (
         "| server | median step | slowest, server there | median, away | slowest, away | journal write, at most "
         "| points missing | twice | runs | status |\n|---|---|---|---|---|---|---|---|---|---|\n"
@@ -198,48 +205,52 @@ def table(found: list[dict[str, Any]]) -> str:
         f"| {times(row['slowest_over_median_without_server'])} ({row['steps_without_server']} steps) "
         f"| {row['longest_journal_write_ms']:.2f} ms | {row['points_missing']} of {row['points']} "
         f"| {row['points_twice']} | {row['runs']} | {row['status']} |"
-        for row in found
+        for row in rows
     )
 
 
-def add_parser(commands) -> None:
-    parser = commands.add_parser("tracking", help="training while the MLflow server dies, hangs or is away")
+def add_parser(commands: Any) -> None:
+    """Add the command `tracking` and its options."""
+    parser = commands.add_parser(
+        "tracking", help="train while the MLflow server is killed, hangs or is missing"
+    )
     parser.add_argument("--data", type=Path, help="folder of clips; eight are rendered if not given")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--json", type=Path, default=RESULT)
     parser.set_defaults(main=main)
 
 
-def main(arguments: argparse.Namespace) -> int:
-    """Exit code 1 if a number is missing or a step was slowed beyond the goal."""
+def main(args: argparse.Namespace) -> int:
+    """Run all cases, print and write the result; return 1 if a number is missing or a step is slower than the goal."""
     from xdub.runtime_env import prepare_environment
     from xdub.tracking.provenance import device_name
 
     prepare_environment()
-    load, code, found = os.getloadavg()[0], environment(), []  # before the tree can change under a long run
+    # Read the commit before the tree can change during a long run.
+    load, code, rows = os.getloadavg()[0], environment(), []
     with tempfile.TemporaryDirectory() as temporary:
-        data = arguments.data or _render(Path(temporary) / "clips")
+        data = args.data or _render(Path(temporary) / "clips")
         for number, case in enumerate(CASES):
-            found.append(run_case(case, data, Path(temporary) / str(number), arguments.steps))
-            print(table(found[-1:]).splitlines()[-1], file=sys.stderr)
+            rows.append(run_case(case, data, Path(temporary) / str(number), args.steps))
+            print(table(rows[-1:]).splitlines()[-1], file=sys.stderr)
     import torch
 
-    told = {
+    result = {
         "command": "python -m perf tracking",
         "machine": f"{os.cpu_count()} x {device_name(torch.device('cpu'))}",
         "load_before": round(load, 2),
         "environment": code,
         "goal": f"no step slower than {GOAL} x the median, nothing missing",
-        "rows": found,
+        "rows": rows,
     }
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(told, indent=1) + "\n", "utf-8")
-    print(table(found))
-    return int(any(_too_slow(row, found[0]) or row["points_missing"] or row["points_twice"] for row in found))
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    args.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    print(table(rows))
+    return int(any(_too_slow(row, rows[0]) or row["points_missing"] or row["points_twice"] for row in rows))
 
 
 def _too_slow(row: dict[str, Any], control: dict[str, Any]) -> bool:
-    """Beyond the goal, and beyond what this machine's other work does to a step while the server is there."""
+    """Return whether the slowest step exceeds the goal, and the slowest step with the server on this machine."""
     usual = row["slowest_over_median_with_server"] or control["slowest_over_median_with_server"]
     return (row["slowest_over_median_without_server"] or 0.0) > max(GOAL, usual)
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from perf import rows
 from perf.__main__ import main
 from perf.kernels import compare, report
-from perf.step import bench, step
+from perf.step import bench, figures, step
 from perf.step.bench import Bench, batch, one_rank
 from perf.step.case import Case, at_tokens, cases, prediction
 from perf.step.table import table
@@ -218,7 +218,7 @@ def test_an_implementation_that_computes_something_else_is_called_wrong() -> Non
         {"provider": name, "status": "ok", "p50_ms": 2.0, "loss": loss, "grad_norm": 1.0}
         for name, loss in (("reference", 1.0), ("triton", 1.1))
     ]
-    step._compare(told, 0.02)
+    figures.compare(told, 0.02)
     assert [row["status"] for row in told] == ["ok", "wrong"] and "1.0e-01" in told[1]["reason"]
 
 
