@@ -1,4 +1,4 @@
-"""The cluster files, read once; and a JSON schema from KubeRay's definitions, where they are on this machine."""
+"""Fixtures of the cluster files, and JSON schemas from KubeRay's definitions if this machine has them."""
 
 from __future__ import annotations
 
@@ -20,49 +20,45 @@ KINDS = {"RayCluster": "ray.io_rayclusters.yaml", "RayJob": "ray.io_rayjobs.yaml
 
 @pytest.fixture(scope="session")
 def aws() -> dict[str, Any]:
+    """Read the file for `ray up`."""
     return yaml.safe_load((ROOT / "cluster/aws.yaml").read_text("utf-8"))
 
 
 @pytest.fixture(scope="session")
 def documents() -> dict[tuple[str, str], dict[str, Any]]:
-    """All Kubernetes objects, by kind and name."""
-    found = [
-        each
-        for path in KUBERAY.glob("*.yaml")
-        for each in yaml.safe_load_all(path.read_text("utf-8"))
-        if each
-    ]
-    names = [
-        (each["kind"], each["metadata"].get("name") or each["metadata"]["generateName"]) for each in found
-    ]
+    """Read all Kubernetes objects, by kind and name."""
+    parts = [each for path in KUBERAY.glob("*.yaml") for each in yaml.safe_load_all(path.read_text("utf-8"))]
+    objects = [each for each in parts if each]
+    metadata = [each["metadata"] for each in objects]
+    names = [(o["kind"], m.get("name") or m["generateName"]) for o, m in zip(objects, metadata, strict=True)]
     assert len(set(names)) == len(names)
-    return dict(zip(names, found, strict=True))
+    return dict(zip(names, objects, strict=True))
 
 
 @pytest.fixture(scope="session")
 def pods(documents) -> dict[str, dict[str, Any]]:
-    """Every pod template's spec, by where it stands."""
-    found: dict[str, dict[str, Any]] = {}
+    """Collect the spec of every pod template, by its path in the objects."""
+    specs: dict[str, dict[str, Any]] = {}
 
-    def look(node: Any, where: str) -> None:
+    def collect(node: Any, path: str) -> None:
         if isinstance(node, dict):
             if "containers" in node:
-                found[where] = node
+                specs[path] = node
             for key, value in node.items():
-                look(value, f"{where}.{key}")
+                collect(value, f"{path}.{key}")
         elif isinstance(node, list):
             for number, value in enumerate(node):
-                look(value, f"{where}.{number}")
+                collect(value, f"{path}.{number}")
 
     for (kind, name), document in documents.items():
-        look(document, f"{kind}/{name}")
-    assert len(found) == 11, "two Ray clusters of four pools, a submitter, MLflow, PostgreSQL"
-    return found
+        collect(document, f"{kind}/{name}")
+    assert len(specs) == 11, "two Ray clusters of four pools, a submitter, MLflow, PostgreSQL"
+    return specs
 
 
 @pytest.fixture(scope="session")
 def validators() -> dict[str, Callable[[dict[str, Any]], list[str]]]:
-    """Kind -> a function that lists what KubeRay's definition objects to, unknown fields among it."""
+    """Return for each kind a function that lists the violations of KubeRay's definition, with unknown fields."""
     missing = [name for name in KINDS.values() if not (CRDS / name).is_file()]
     if missing:
         pytest.skip(
@@ -82,7 +78,7 @@ def _validator(path: Path) -> Callable[[dict[str, Any]], list[str]]:
 
 
 def _strict(schema: Any) -> Any:
-    """As `kubectl --validate=strict` sees it: a field that nobody declared is an error."""
+    """Forbid undeclared fields in a schema, as `kubectl --validate=strict` does."""
     if isinstance(schema, list):
         return [_strict(each) for each in schema]
     if not isinstance(schema, dict):

@@ -1,4 +1,4 @@
-"""`ray up cluster/aws.yaml` would be accepted by Ray, keeps the world out, and holds pair workers off the training."""
+"""Tests of cluster/aws.yaml: Ray accepts it, no machine is public, and pair workers stay off the training machines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def refused(config: dict[str, Any]) -> str | None:
-    """What Ray has against it."""
+    """Return Ray's error for a cluster file, or None if Ray accepts it."""
     try:
         validate_config(prepare_config(copy.deepcopy(config)))
     except Exception as error:
@@ -24,7 +24,7 @@ def refused(config: dict[str, Any]) -> str | None:
 
 
 def declared_keys(config: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Paths of keys that Ray's schema knows; what is inside of `node_config` is AWS's and unknown to it."""
+    """Yield the paths of keys that Ray's schema declares; Ray does not check `node_config`, which is AWS's."""
     for key, value in config.items():
         yield (key,)
         if key in ("auth", "docker"):
@@ -37,20 +37,21 @@ def declared_keys(config: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 
 
 def misspelt(config: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    """Return a copy of the configuration with the last letter of one key doubled."""
     changed = copy.deepcopy(config)
-    *folders, key = path
-    place = changed
-    for folder in folders:
-        place = place[folder]
-    place[key[:-1] + key[-1] * 2] = place.pop(key)
+    *parents, key = path
+    node = changed
+    for parent in parents:
+        node = node[parent]
+    node[key[:-1] + key[-1] * 2] = node.pop(key)
     return changed
 
 
-def test_ray_accepts_it(aws):
+def test_ray_accepts_the_cluster_file(aws):
     assert refused(aws) is None
 
 
-def test_a_misspelt_key_anywhere_is_refused(aws):
+def test_ray_refuses_a_misspelt_key_anywhere(aws):
     paths = list(declared_keys(aws))
     assert len(paths) > 40
     accepted = [".".join(path) for path in paths if refused(misspelt(aws, path)) is None]
@@ -58,13 +59,13 @@ def test_a_misspelt_key_anywhere_is_refused(aws):
 
 
 @pytest.mark.parametrize("value", ["8", 1.5, -1])
-def test_an_amount_that_is_no_count_is_refused(aws, value):
+def test_ray_refuses_an_amount_that_is_not_a_count(aws, value):
     config = copy.deepcopy(aws)
     config["available_node_types"]["train"]["resources"]["train"] = value
     assert refused(config)
 
 
-def test_pools_do_not_overlap(aws):
+def test_every_resource_marker_belongs_to_one_pool(aws):
     pools = {name: node["resources"] for name, node in aws["available_node_types"].items()}
     assert pools["head"] == {"CPU": 0}
     assert pools["train"]["train"] == pools["train"]["GPU"] == 8
@@ -73,7 +74,7 @@ def test_pools_do_not_overlap(aws):
         assert [name for name, resources in pools.items() if marker in resources] == [marker]
 
 
-def test_the_training_pool_is_what_the_papers_run_needs(aws):
+def test_the_training_pool_has_the_32_gpus_of_80_gb_of_the_papers_run(aws):
     train = aws["available_node_types"]["train"]
     assert train["max_workers"] * train["resources"]["GPU"] == 32
     assert train["node_config"]["InstanceType"] == "p4de.24xlarge", "80 GB; p4d has 40"
@@ -92,7 +93,7 @@ def test_only_pair_generators_are_spot_machines(aws):
 def test_no_machine_is_public_and_ray_opens_no_port(aws):
     assert aws["provider"]["use_internal_ips"] is True
     assert aws["provider"].get("use_external_head_ip", False) is False
-    # Ray's own group, made where none is named, has port 22 open to everyone.
+    # Without a group in the file, Ray creates one that opens port 22 to everyone.
     assert "security_group" not in aws["provider"]
     for name, node in aws["available_node_types"].items():
         config = node["node_config"]
@@ -115,10 +116,9 @@ def test_the_dashboard_is_on_loopback_and_the_token_is_in_a_file_that_is_never_p
     assert any("umask 077" in command for command in aws["initialization_commands"])
 
 
-def test_every_blank_is_explained(aws):
-    blanks = set(re.findall(r"FILL-IN-[A-Z0-9-]+", (ROOT / "cluster/aws.yaml").read_text("utf-8")))
-    blanks |= set(
-        re.findall(r"FILL-IN-[A-Z0-9-]+", (ROOT / "cluster/kuberay/storage.yaml").read_text("utf-8"))
-    )
-    told = (ROOT / "cluster/README.md").read_text("utf-8")
-    assert len(blanks) > 5 and {blank for blank in blanks if f"`{blank}`" not in told} == set()
+def test_the_readme_explains_every_blank_of_the_cluster_files(aws):
+    files = ("cluster/aws.yaml", "cluster/kuberay/storage.yaml")
+    texts = [(ROOT / name).read_text("utf-8") for name in files]
+    blanks = {blank for text in texts for blank in re.findall(r"FILL-IN-[A-Z0-9-]+", text)}
+    readme = (ROOT / "cluster/README.md").read_text("utf-8")
+    assert len(blanks) > 5 and {blank for blank in blanks if f"`{blank}`" not in readme} == set()

@@ -1,4 +1,4 @@
-"""The costs in cluster/README.md are those of the stored plan, and the plan is what the code says today."""
+"""Tests that the costs in cluster/README.md are those of the stored plan, and that the code still computes that plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images are pinned, are built from what is there, and have the versions that everything else has."""
+"""Tests of the images: they are pinned, copy files that exist, and have the versions of constraints.txt."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ OURS = f"{__version__}-ray{PINS['ray']}-torch{PINS['torch']}-py311"
 
 
 def instructions(path: Path) -> list[list[str]]:
+    """Read a Dockerfile as pairs of an instruction and its arguments."""
     text = re.sub(r"^\s*#.*\n", "", path.read_text("utf-8"), flags=re.M).replace("\\\n", " ")
     return [
         [name, rest.strip()] for name, _, rest in (line.partition(" ") for line in text.splitlines() if line)
@@ -29,6 +30,7 @@ def instructions(path: Path) -> list[list[str]]:
 
 
 def used_images() -> list[tuple[str, str]]:
+    """List the images of the cluster files, each with its file."""
     return [
         (str(path.relative_to(ROOT)), image)
         for path in YAMLS
@@ -36,18 +38,18 @@ def used_images() -> list[tuple[str, str]]:
     ]
 
 
-def test_there_is_an_image_for_both_kinds_of_machines():
+def test_machines_with_and_without_gpus_have_an_image_of_their_own():
     assert [path.name for path in DOCKERFILES] == ["cpu.Dockerfile", "cuda.Dockerfile"]
     for kind in ("cpu", "cuda"):
         assert any(f"/xdub/{kind}:" in image for _, image in used_images())
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
-def test_what_an_image_copies_is_in_the_build_context(path):
+def test_files_that_an_image_copies_are_in_the_build_context(path):
     ignored = [
         line for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line[:1] not in ("#", "")
     ]
-    assert ignored[0] == "*", "only what is named goes in"
+    assert ignored[0] == "*", "the build context holds only listed files"
     copied = [
         shlex.split(rest)[:-1] for name, rest in instructions(path) if name == "COPY" and "--from" not in rest
     ]
@@ -57,7 +59,7 @@ def test_what_an_image_copies_is_in_the_build_context(path):
         assert not any(fnmatch.fnmatch(source, pattern) for pattern in ignored[1:] if pattern[0] != "!")
 
 
-def test_what_setup_reads_is_copied():
+def test_images_copy_every_file_that_setup_reads():
     for path in DOCKERFILES:
         copied = " ".join(rest for name, rest in instructions(path) if name == "COPY").split()
         for needed in ("setup.py", "pyproject.toml", "README.md", "xdub", "kernels", "constraints.txt"):
@@ -65,7 +67,7 @@ def test_what_setup_reads_is_copied():
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
-def test_an_image_is_the_pinned_environment_for_nobody_but_its_user(path):
+def test_an_image_has_the_pinned_environment_and_runs_as_a_plain_user(path):
     text = path.read_text("utf-8")
     assert "-r /tmp/constraints.txt" in text and "/tmp/system-packages" in text
     steps = instructions(path)
@@ -77,7 +79,7 @@ def test_an_image_is_the_pinned_environment_for_nobody_but_its_user(path):
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
-def test_bases_are_pinned_and_have_the_python_that_is_tested(path):
+def test_base_images_are_pinned_and_have_the_tested_python(path):
     bases = [
         rest for name, rest in instructions(path) if name == "ARG" and rest.split("=")[0] in ("BASE", "CUDA")
     ]
@@ -97,19 +99,23 @@ def test_our_images_carry_the_versions_of_the_pins():
     for where, image in ours:
         assert image.rpartition(":")[2] == OURS, f"{where}: {image}"
     for path in DOCKERFILES:
-        assert f"/{path.stem}:{OURS} " in path.read_text("utf-8"), f"{path.name} says how it is built"
+        assert f"/{path.stem}:{OURS} " in path.read_text("utf-8"), (
+            f"{path.name} shows the command that builds it"
+        )
     cluster = yaml.safe_load((ROOT / "cluster/kuberay/raycluster.yaml").read_text("utf-8"))
     assert cluster["spec"]["rayVersion"] == PINS["ray"]
 
 
-def test_nothing_is_latest():
-    for where, image in used_images():
+def test_every_image_has_a_version_and_none_is_latest():
+    images = used_images()
+    assert len(images) > 10 and len(YAMLS) > 5 and len(DOCKERFILES) == 2
+    for where, image in images:
         assert re.search(r":\d[\w.-]+(@sha256:[0-9a-f]{64})?$", image), f"{where}: {image}"
     for path in [*YAMLS, *DOCKERFILES]:
         assert ":latest" not in path.read_text("utf-8"), path
 
 
-def test_added_packages_are_pinned_and_add_nothing_twice():
+def test_packages_that_an_image_adds_are_pinned_only_once():
     lines = (ROOT / "cluster/images/requirements.txt").read_text("utf-8").splitlines()
     added = dict(line.split("==") for line in lines if not line.startswith("#"))
     assert added and not set(added) & set(PINS)

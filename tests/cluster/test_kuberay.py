@@ -1,4 +1,4 @@
-"""KubeRay's definitions have nothing against our files, and everything against our typos."""
+"""Tests of cluster/kuberay: KubeRay's definitions accept our files and refuse misspelt ones."""
 
 from __future__ import annotations
 
@@ -11,27 +11,22 @@ from typing import Any
 import pytest
 
 RAY_KINDS = ("RayCluster", "RayJob")
+FREE = {"labels", "metadata", "rayStartParams", "nodeSelector", "requests", "limits", "matchLabels"}
+"""Maps whose keys are free."""
 
 
 def ray_document(documents, kind: str) -> dict[str, Any]:
-    (document,) = (each for (found, _), each in documents.items() if found == kind)
+    """Return the only object of a kind."""
+    (document,) = (each for (each_kind, _), each in documents.items() if each_kind == kind)
     return document
 
 
 def declared_keys(node: Any, path: tuple = ()) -> Iterator[tuple]:
-    """Paths of keys that have a meaning; those of maps such as labels are anybody's."""
+    """Yield the paths of keys that KubeRay declares, without the free keys of maps such as labels."""
     if isinstance(node, dict):
         for key, value in node.items():
             yield (*path, key)
-            if key not in (
-                "labels",
-                "metadata",
-                "rayStartParams",
-                "nodeSelector",
-                "requests",
-                "limits",
-                "matchLabels",
-            ):
+            if key not in FREE:
                 yield from declared_keys(value, (*path, key))
     elif isinstance(node, list):
         for number, value in enumerate(node):
@@ -39,23 +34,25 @@ def declared_keys(node: Any, path: tuple = ()) -> Iterator[tuple]:
 
 
 def misspelt(document: dict[str, Any], path: tuple) -> dict[str, Any]:
+    """Return a copy of the object with the last letter of one key doubled."""
     changed = copy.deepcopy(document)
-    *folders, key = path
-    place: Any = changed
-    for folder in folders:
-        place = place[folder]
-    place[key[:-1] + key[-1] * 2] = place.pop(key)
+    *parents, key = path
+    node: Any = changed
+    for parent in parents:
+        node = node[parent]
+    node[key[:-1] + key[-1] * 2] = node.pop(key)
     return changed
 
 
 @pytest.mark.parametrize("kind", RAY_KINDS)
-def test_kuberay_accepts_it(kind, documents, validators):
+def test_kuberay_accepts_the_objects(kind, documents, validators):
     assert validators[kind](ray_document(documents, kind)) == []
 
 
 @pytest.mark.parametrize("kind", RAY_KINDS)
-def test_a_misspelt_field_is_refused(kind, documents, validators):
-    document = json.loads(json.dumps(ray_document(documents, kind)))  # without shared pieces
+def test_kuberay_refuses_a_misspelt_field(kind, documents, validators):
+    # YAML anchors share parts of an object; a copy through JSON does not.
+    document = json.loads(json.dumps(ray_document(documents, kind)))
     paths = [("spec", *path) for path in declared_keys(document["spec"])]
     assert len(paths) > 200
     for path in random.Random(0).sample(paths, 40):
@@ -63,39 +60,38 @@ def test_a_misspelt_field_is_refused(kind, documents, validators):
 
 
 @pytest.mark.parametrize("change", [{"replicas": "four"}, {"maxReplicas": None}, {"template": {"spec": {}}}])
-def test_a_value_of_the_wrong_kind_is_refused(change, documents, validators):
+def test_kuberay_refuses_a_value_of_the_wrong_type(change, documents, validators):
     document = copy.deepcopy(ray_document(documents, "RayCluster"))
     document["spec"]["workerGroupSpecs"][0] |= change
     assert validators["RayCluster"](document)
 
 
-def test_the_job_brings_the_cluster_of_the_other_file(documents):
+def test_the_job_file_has_the_same_cluster_as_the_cluster_file(documents):
     job, cluster = ray_document(documents, "RayJob"), ray_document(documents, "RayCluster")
     assert job["spec"]["rayClusterSpec"] == cluster["spec"]
 
 
-def test_pools_do_not_overlap(documents):
+def test_every_resource_marker_belongs_to_one_pool(documents):
     spec = ray_document(documents, "RayCluster")["spec"]
     assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     pools = {}
     for group in spec["workerGroupSpecs"]:
         pod = group["template"]["spec"]
-        # The way it has to be written for Ray's command line: a JSON text in quotes.
+        # Ray's command line needs a JSON text in quotes.
         pools[group["groupName"]] = json.loads(json.loads(group["rayStartParams"]["resources"].strip("'")))
         assert pod["nodeSelector"] == {"xdub.io/pool": group["groupName"]}
     for marker in ("train", "pairgen", "data"):
         assert [name for name, resources in pools.items() if marker in resources] == [marker]
     train, pairgen, _ = spec["workerGroupSpecs"]
-    assert pools["train"]["train"] == int(
-        train["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]
-    )
+    limits = train["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert pools["train"]["train"] == int(limits["nvidia.com/gpu"])
     assert train["maxReplicas"] * pools["train"]["train"] == 32
     spot = {"key": "xdub.io/spot", "operator": "Exists", "effect": "NoSchedule"}
     assert spot in pairgen["template"]["spec"]["tolerations"]
     assert spot not in train["template"]["spec"]["tolerations"]
 
 
-def test_calls_need_the_token_of_a_secret(documents):
+def test_calls_to_ray_need_the_token_of_a_kubernetes_secret(documents):
     assert ray_document(documents, "RayCluster")["spec"]["authOptions"] == {
         "mode": "token",
         "secretName": "xdub-ray-token",

@@ -1,4 +1,4 @@
-"""MLflow's server as we start it: what is asked for over HTTP stays inside of its folder of artifacts."""
+"""Tests of MLflow's server with our options: requests over HTTP stay inside the folder of artifacts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from perf.system.mlflow_server import MlflowServer
 
 pytestmark = pytest.mark.slow
 FILES = "/api/2.0/mlflow-artifacts/artifacts"
-SECRET = "nobody outside may read this"
+SECRET = "a secret of the machine"
 Ask = Callable[..., tuple[int, bytes]]
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
     server = MlflowServer(tmp_path_factory.mktemp("mlflow"))
-    (server.folder / "secret.txt").write_text(SECRET)  # beside the folder of artifacts, as the database is
+    # The secret lies beside the folder of artifacts, like the database.
+    (server.folder / "secret.txt").write_text(SECRET)
     server.start()
     try:
         server.wait()
@@ -32,7 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
 
 @pytest.fixture
 def ask(server: MlflowServer) -> Ask:
-    """Function: method, path as it stands, body -> (status, answer). No client tidies the path up first."""
+    """Return a function that sends a request with an unchanged path and returns status and body."""
 
     def call(method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
@@ -47,7 +48,7 @@ def ask(server: MlflowServer) -> Ask:
 
 
 def spellings(target: Path) -> dict[str, str]:
-    """Ways to write a file beside the folder of artifacts."""
+    """Return paths that lead to a file beside the folder of artifacts."""
     name = target.name
     return {
         "plain": f"../{name}",
@@ -63,25 +64,25 @@ SPELLINGS = list(spellings(Path("x")))
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_no_file_outside_of_its_folder_is_handed_out(server, ask, spelling) -> None:
+def test_the_server_sends_no_file_outside_its_folder(server, ask, spelling) -> None:
     path = spellings(server.folder / "secret.txt")[spelling]
     run = new_run(ask)
-    for asked in (
+    for url in (
         f"{FILES}/{path}",
         f"{FILES}?path={path}",
         f"/get-artifact?run_uuid={run}&path={path}",
         f"/ajax-api/2.0/mlflow/artifacts/list?run_uuid={run}&path={path}",
         f"/static-files/{path}",
     ):
-        status, answer = ask("GET", asked)
-        assert SECRET.encode() not in answer and b"mlflow.db" not in answer, asked
-        # An encoded name may be a plain one that does not exist, which lists as empty; the page's shell is a page.
+        status, answer = ask("GET", url)
+        assert SECRET.encode() not in answer and b"mlflow.db" not in answer, url
+        # An encoded name may name a missing file, which lists as empty; `<` begins the shell of MLflow's web page.
         shown = answer.lstrip()[:1] != b"<" and json.loads(answer or b"{}").get("files")
-        assert status >= 400 or not shown, (asked, status, answer[:200])
+        assert status >= 400 or not shown, (url, status, answer[:200])
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_no_file_outside_of_its_folder_is_written_or_removed(server, ask, spelling) -> None:
+def test_the_server_writes_and_removes_no_file_outside_its_folder(server, ask, spelling) -> None:
     secret, new = server.folder / "secret.txt", server.folder / "new.txt"
     ask("PUT", f"{FILES}/{spellings(new)[spelling]}", b"planted")
     ask("PUT", f"{FILES}/{spellings(secret)[spelling]}", b"overwritten")
@@ -92,7 +93,7 @@ def test_no_file_outside_of_its_folder_is_written_or_removed(server, ask, spelli
     assert all(path.is_relative_to(inside) for path in planted), planted
 
 
-def test_what_lies_in_the_folder_is_taken_and_handed_out(server, ask) -> None:
+def test_the_server_stores_and_sends_files_of_its_folder(server, ask) -> None:
     assert ask("PUT", f"{FILES}/run/strip.txt", b"a strip")[0] == 200
     assert (server.folder / "artifacts/run/strip.txt").read_bytes() == b"a strip"
     assert ask("GET", f"{FILES}/run/strip.txt") == (200, b"a strip")
@@ -104,14 +105,15 @@ def test_a_foreign_host_header_is_refused(ask, host) -> None:
         assert ask("GET", path, Host=host)[0] == 403
 
 
-def test_a_page_of_another_site_may_not_post(ask) -> None:
-    told = json.dumps({"name": "planted"}).encode()
+def test_a_web_page_of_another_site_cannot_post(ask) -> None:
+    body = json.dumps({"name": "planted"}).encode()
     headers = {"Content-Type": "application/json", "Origin": "http://evil.example"}
-    assert ask("POST", "/api/2.0/mlflow/experiments/create", told, **headers)[0] == 403
+    assert ask("POST", "/api/2.0/mlflow/experiments/create", body, **headers)[0] == 403
 
 
 def new_run(ask: Ask) -> str:
-    told = json.dumps({"experiment_id": "0"}).encode()
-    status, answer = ask("POST", "/api/2.0/mlflow/runs/create", told, **{"Content-Type": "application/json"})
+    """Create a run and return its id."""
+    body = json.dumps({"experiment_id": "0"}).encode()
+    status, answer = ask("POST", "/api/2.0/mlflow/runs/create", body, **{"Content-Type": "application/json"})
     assert status == 200
     return json.loads(answer)["run"]["info"]["run_id"]

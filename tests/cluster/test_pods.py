@@ -1,4 +1,4 @@
-"""What every pod promises: it is contained, it has limits, and nobody from outside reaches it."""
+"""Tests of the pods: they are isolated from their machine, have limits, and cannot be reached from outside."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 
 def containers(pods) -> list[tuple[str, dict[str, Any]]]:
+    """List all containers of the pods, each with its path."""
     return [
         (f"{where}/{each['name']}", each)
         for where, pod in pods.items()
@@ -22,19 +23,18 @@ def test_no_pod_shares_anything_with_its_machine(pods):
         )
 
 
-def test_no_pod_runs_as_root_or_may_become_it(pods):
+def test_no_pod_runs_as_root_or_can_become_root(pods):
     for where, pod in pods.items():
-        assert pod["securityContext"]["runAsNonRoot"] is True and pod["securityContext"]["runAsUser"] > 0, (
-            where
-        )
-        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, where
+        context = pod["securityContext"]
+        assert context["runAsNonRoot"] is True and context["runAsUser"] > 0, where
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}, where
     for where, each in containers(pods):
         context = each["securityContext"]
         assert context["allowPrivilegeEscalation"] is False and context["privileged"] is False, where
         assert context["capabilities"] == {"drop": ["ALL"]}, where
 
 
-def test_every_container_has_requests_and_limits_and_gpus_are_both(pods):
+def test_every_container_has_requests_and_limits_and_equal_gpus_in_both(pods):
     for where, each in containers(pods):
         requests, limits = each["resources"]["requests"], each["resources"]["limits"]
         assert {"cpu", "memory"} <= set(requests) & set(limits), where
@@ -42,7 +42,7 @@ def test_every_container_has_requests_and_limits_and_gpus_are_both(pods):
 
 
 def test_only_the_head_may_call_kubernetes(pods):
-    # Its account is the operator's, for the autoscaler.
+    # The head's autoscaler uses the operator's account.
     free = {where for where, pod in pods.items() if pod.get("automountServiceAccountToken", True)}
     assert free == {where for where in pods if "headGroupSpec" in where} and len(free) == 2
 
@@ -57,14 +57,14 @@ def test_ray_pods_have_shared_memory_and_the_shared_disk(pods):
             assert mounted == {"/shared", "/dev/shm"}, where
 
 
-def test_passwords_are_references(pods):
+def test_passwords_in_the_environment_are_references_to_secrets(pods):
     for where, each in containers(pods):
         for variable in each.get("env", []):
             secret = any(word in variable["name"] for word in ("PASSWORD", "SECRET", "KEY", "TOKEN"))
             assert not secret or "secretKeyRef" in variable["valueFrom"], f"{where}: {variable['name']}"
 
 
-def test_services_stay_inside(documents):
+def test_services_have_addresses_inside_the_cluster_only(documents):
     services = [each for (kind, _), each in documents.items() if kind == "Service"]
     assert services and all(each["spec"]["type"] == "ClusterIP" for each in services)
     assert not any(kind in ("Ingress", "Gateway", "HTTPRoute") for kind, _ in documents)
@@ -74,7 +74,7 @@ def test_services_stay_inside(documents):
             assert head["serviceType"] == "ClusterIP" and not head.get("enableIngress")
 
 
-def test_nobody_comes_in_from_elsewhere_but_the_operator_and_prometheus(documents):
+def test_only_the_operator_and_prometheus_reach_the_pods_from_other_namespaces(documents):
     policies = {name: each["spec"] for (kind, name), each in documents.items() if kind == "NetworkPolicy"}
     assert policies["nobody-comes-in"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
     outside = {
@@ -85,12 +85,12 @@ def test_nobody_comes_in_from_elsewhere_but_the_operator_and_prometheus(document
         if "namespaceSelector" in peer or "ipBlock" in peer
     }
     assert outside == {("kuberay-operator", 8265), ("monitoring", 8080)}
-    # Each pod is in one of the groups that the policies speak of.
+    # Each pod is in one of the groups that the policies select.
     parts = {policy["podSelector"].get("matchLabels", {}).get("xdub.io/part") for policy in policies.values()}
     assert parts == {None, "ray", "mlflow", "mlflow-postgres"}
 
 
-def test_mlflow_checks_hosts_and_asks_for_a_login(documents, pods):
+def test_mlflow_checks_hosts_and_requires_a_login(documents, pods):
     (command,) = (each["command"] for where, each in containers(pods) if where.endswith("/mlflow"))
     assert "--app-name=basic-auth" in command
     (hosts,) = (each.partition("=")[2] for each in command if each.startswith("--allowed-hosts="))
