@@ -1,4 +1,4 @@
-"""Tests that the costs in cluster/README.md are those of the stored plan, and that the code still computes that plan."""
+"""Tests that the costs in cluster/README.md are those of the stored plan, whose steps are those of the recipe."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def plan() -> dict:
 
 
 def row(label: str) -> list[float]:
-    (line,) = re.findall(
-        rf"^\| {re.escape(label)} \|(.+)\|$", (ROOT / "cluster/README.md").read_text("utf-8"), re.M
-    )
+    """Read the numbers of one row of the table."""
+    readme = (ROOT / "cluster/README.md").read_text("utf-8")
+    (line,) = re.findall(rf"^\| {re.escape(label)} \|(.+)\|$", readme, re.M)
     return [float(cell.replace(",", "")) for cell in line.split("|") if cell.strip()]
 
 
@@ -35,18 +35,18 @@ def row(label: str) -> list[float]:
         ("one checkpoint, GB", lambda p: p["data"]["checkpoint"] / 1e9, False),
     ],
 )
-def test_the_table_is_the_plans(plan, label, value, summed):
+def test_the_table_states_the_figures_of_the_plan(plan, label, value, summed):
     exact = [value(plan[name]) for name in PHASES]
     assert row(label) == pytest.approx([*exact, sum(exact)] if summed else exact, rel=0.005, abs=0.05)
 
 
-def test_the_price_is_the_one_that_is_named(plan):
+def test_costs_are_those_of_32_gpus_at_3_75_dollars_an_hour(plan):
     for name in PHASES:
         assert plan[name]["cost"] == pytest.approx(plan[name]["hours"] * 32 * 3.75)
         assert plan[name]["fits"] is True and plan[name]["gpus"] == 32
 
 
-def test_the_stored_plan_is_not_of_another_model(plan):
+def test_the_stored_plan_has_the_steps_and_batches_of_the_recipe(plan):
     from xdub.config import load_recipe
 
     recipe = load_recipe("xdub-1b")
