@@ -151,7 +151,7 @@ def count(done: float, total: float | None) -> str:
 
 def _left(rate: Rate, done: float, total: float | None) -> str:
     seconds = rate.seconds_left(done, total)
-    return "" if seconds is None else f"{duration(seconds)} left"
+    return f"{duration(seconds)} left" if seconds else ""
 
 
 def duration(seconds: float) -> str:
