@@ -1,4 +1,4 @@
-"""What a user can cause, and how we say it."""
+"""Errors that a user can cause, reported in one line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class UserError(ValueError):
 
 @contextmanager
 def loading_pretrained(setting: str, path: object) -> Iterator[None]:
-    """Around `from_pretrained`: what the libraries raise for a wrong folder or hub name becomes a UserError."""
+    """Convert the libraries' errors for a wrong folder or hub name into a UserError, around `from_pretrained`."""
     try:
         yield
     except OSError as error:

@@ -22,7 +22,7 @@ AUDIO_MARGIN = 4
 
 @dataclass(frozen=True)
 class CodecGeometry:
-    """How a causal codec divides a video of F frames, H x W px, into latents [C, f, h, w].
+    """Division of a video of F frames, H x W px, into latents [C, f, h, w] by a causal codec.
 
     The first latent holds one frame and every later one ``time`` frames, so only F = time k + 1 frames fit.
     """

@@ -1,4 +1,4 @@
-"""All randomness flows from named parts, e.g. (seed, epoch, sample id), through explicit generators.
+"""Random generators decided by named parts, e.g. (seed, epoch, sample id); all randomness flows through them.
 
 The same parts give the same stream in every process and at every world size, so a resumed or resized job sees the
 same noise, timesteps and windows.
@@ -16,18 +16,19 @@ if TYPE_CHECKING:
 
 
 def stable_seed(*parts: object) -> int:
-    """63-bit integer that depends on the parts alone (not on Python's salted ``hash``)."""
+    """Return a 63-bit integer that depends on the parts alone (not on Python's salted ``hash``)."""
     text = "\x1f".join(str(part) for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def rng(*parts: object) -> np.random.Generator:
-    """NumPy generator decided by the parts."""
+    """Return a NumPy generator decided by the parts."""
     return np.random.default_rng(stable_seed(*parts))
 
 
 def torch_rng(*parts: object) -> torch.Generator:
-    """Torch CPU generator decided by the parts."""
-    import torch  # data actors do without
+    """Return a torch CPU generator decided by the parts."""
+    # Data actors work without torch.
+    import torch
 
     return torch.Generator().manual_seed(stable_seed(*parts))

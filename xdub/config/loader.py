@@ -1,4 +1,4 @@
-"""Strict loading: every key and type is checked against the dataclasses; an unknown key names the valid ones."""
+"""Strict loading: every key and type is checked against the dataclasses; an unknown key lists the valid keys."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from xdub.errors import UserError
 
 
 def shipped_recipes() -> list[str]:
-    """Names of the recipes that come with the package."""
+    """Return the names of the recipes in the package."""
     files = resources.files("xdub.recipes").iterdir()
     return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
 
 
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Recipe from a shipped name ("tiny") or a YAML file, with `section.key=value` overrides applied.
+    """Load a recipe from a shipped name ("tiny") or a YAML file, with `section.key=value` overrides applied.
 
     Raises UserError for a missing or malformed file, an unknown key, a value of the wrong type, or values that
     do not fit together.
     """
     raw = _read(name_or_path)
     parsed = [parse_override(text) for text in overrides]
-    # A train setting on the command line wins over what the recipe's phases say; one given for a phase wins over it.
+    # A train setting on the command line overrides the recipe's phases; a setting for one phase overrides it in turn.
     for path, _ in parsed:
         phases = raw.get("phases")
         if path[0] == "train" and len(path) == 2 and isinstance(phases, dict):
@@ -46,19 +46,20 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
 
 
 def recipe_from_dict(raw: Mapping[str, Any]) -> Recipe:
-    """Recipe from plain values, as `Recipe.to_dict` writes them."""
+    """Return the recipe of plain values, as `Recipe.to_dict` writes them."""
     return _build(Recipe, raw, "")
 
 
 def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
-    """`train.lr=1e-4` -> (("train", "lr"), value as YAML reads it)."""
+    """Parse `train.lr=1e-4` to (("train", "lr"), value as YAML reads it). UserError for another form."""
     path, equals, value = text.partition("=")
     keys = tuple(key.strip() for key in path.split("."))
     if not equals or not all(keys):
         raise UserError(f"--set {text}: write it as section.key=value, for example --set train.lr=1e-4")
     try:
         return keys, yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: what looks like a date and is none
+    # ValueError: a text in the form of a date that is no date.
+    except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"--set {text}: {value!r} is not a YAML value") from error
 
 
@@ -82,8 +83,8 @@ def _recipe_text(name_or_path: str | Path) -> tuple[str, str]:
         ), f"recipe {name_or_path}"
     path = Path(name_or_path)
     if not path.is_file():
-        known = ", ".join(shipped_recipes())
-        raise UserError(f"no recipe {str(name_or_path)!r}: give a YAML file or one of: {known}")
+        names = ", ".join(shipped_recipes())
+        raise UserError(f"no recipe {str(name_or_path)!r}: give a YAML file or one of: {names}")
     try:
         return path.read_text("utf-8"), str(path)
     except UnicodeDecodeError as error:
@@ -103,7 +104,7 @@ def _assign(raw: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
 
 
 def _keys(section: Any) -> list[str]:
-    """Keys a section may have in a recipe file."""
+    """Return the keys that a section may have in a recipe file."""
     own = [field.name for field in dataclasses.fields(section)]
     if section is PhaseConfig:
         own.remove("train")
@@ -117,7 +118,7 @@ def _hints(section: Any) -> dict[str, Any]:
 
 
 def _build(section: Any, raw: Any, path: str) -> Any:
-    """Instance of a section's dataclass from plain values. `path` is "" or ends with a dot."""
+    """Build a section's dataclass from plain values. `path` is "" or ends with a dot."""
     if not isinstance(raw, Mapping):
         raise UserError(
             f"{path.rstrip('.')}={raw!r} is not a section; its keys are {', '.join(_keys(section))}"
@@ -149,7 +150,7 @@ def _unknown_key(path: str, key: str, valid: list[str]) -> str:
 
 
 def _convert(kind: Any, value: Any, path: str) -> Any:
-    """The value as its annotated type, or UserError naming the path."""
+    """Convert a value to its annotated type. UserError names the path."""
     if dataclasses.is_dataclass(kind):
         return _build(kind, value, f"{path}.")
     origin, args = get_origin(kind), get_args(kind)
@@ -169,7 +170,7 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
 
 
 def _phase_sections(raw: Any, path: str) -> dict[str, PhaseConfig]:
-    """Phase -> its section, in the order of training; only an optional phase may be without one."""
+    """Return phase -> section in the order of training. UserError if a phase that is not optional has no section."""
     if not isinstance(raw, Mapping):
         raise UserError(f"{path}={raw!r} is not a section; its keys are {', '.join(PHASES)}")
     for key in raw:
@@ -187,8 +188,8 @@ def _phase_sections(raw: Any, path: str) -> dict[str, PhaseConfig]:
 def _convert_tuple(args: tuple[Any, ...], value: Any, path: str) -> tuple[Any, ...]:
     any_length = args[-1] is Ellipsis
     if not isinstance(value, (list, tuple)) or (not any_length and len(value) != len(args)):
-        wanted = "a list" if any_length else f"a list of {len(args)} values"
-        raise UserError(f"{path}={value!r} is not {wanted}")
+        form = "a list" if any_length else f"a list of {len(args)} values"
+        raise UserError(f"{path}={value!r} is not {form}")
     item_kinds = [args[0]] * len(value) if any_length else args
     return tuple(_convert(kind, item, path) for kind, item in zip(item_kinds, value, strict=True))
 
@@ -203,7 +204,7 @@ def _convert_scalar(kind: Any, value: Any, path: str) -> Any:
             raise UserError(f"{path}={_show(value)} is not a text")
         return value
     try:
-        # YAML 1.1 reads 1e-4 as a text, so texts that are numbers are numbers here.
+        # YAML 1.1 reads 1e-4 as a text, so a text that is a number becomes one.
         number = float(value)
     except (TypeError, ValueError):
         raise UserError(f"{path}={_show(value)} is not {_KIND_NAMES[kind]}") from None

@@ -1,12 +1,13 @@
-"""How a user names a model: the shipped one by its name, every other one by its folder."""
+"""Names of models: the shipped model has a name, every other model is a folder."""
 
 from __future__ import annotations
 
 SHIPPED_MODEL = "tiny"
+"""Name of the model in the package."""
 
 
 class ModelFolder:
-    """Mark of an option that takes `SHIPPED_MODEL` or a folder: ``Annotated[str, typer.Option(...), ModelFolder]``.
+    """Mark of an option whose value is `SHIPPED_MODEL` or a folder: ``Annotated[str, typer.Option(...), ModelFolder]``.
 
-    `xdub submit` reads it: a folder has to be the cluster's, the name means the same everywhere.
+    `xdub submit` reads the mark: a folder must exist on the cluster, the name is valid everywhere.
     """

@@ -1,5 +1,7 @@
-"""The training phases and what sets them apart. All other code reads it here; a phase's losses are in
-`xdub/train/phases/<name>.py` and its numbers in the recipe's section `phases.<name>`."""
+"""Training phases and the facts in which they differ.
+
+A phase's losses are in `xdub/train/phases/<name>.py`, its numbers in the recipe's section `phases.<name>`.
+"""
 
 from __future__ import annotations
 
@@ -9,32 +11,33 @@ from typing import Literal
 from xdub.errors import UserError
 
 Network = Literal["sync", "identity", "features"]
-"""A frozen network that a loss looks through (`xdub.train.phases.common.PhaseContext`)."""
+"""Role of a frozen network that a loss evaluates (`xdub.train.phases.common.PhaseContext`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """One way of training the network."""
+    """Facts of one training phase."""
 
     name: str
     title: str
-    """What `xdub bootstrap` says it is doing."""
+    """Words for the phase in the progress of `xdub bootstrap`."""
     inpaints: bool = False
-    """It sees the clip itself with the mouth hidden, and one other frame of it; it trains on clips. The other phases
-    see an altered twin, frame for frame, and train on pairs."""
+    """True: the network reads the clip with the mouth hidden and one other frame, and trains on clips. False: it reads an
+    altered twin, frame for frame, and trains on pairs."""
     expert: str | None = None
-    """The adapter that it trains, on frozen weights. None: it trains all weights."""
+    """Adapter that the phase trains on frozen weights. None: the phase trains all weights."""
     starts_from: str | None = None
-    """The phase whose weights it goes on from; those of an expert stay frozen under it."""
+    """Phase whose weights this phase starts from; they stay frozen under an expert."""
     decodes: bool = False
-    """A loss looks at decoded frames (Eq. 11)."""
+    """A loss evaluates decoded frames (Eq. 11)."""
     silences: bool = False
-    """Part of its samples goes without audio attention, and `decodes` is for these alone."""
+    """A part of the samples has no audio attention, and only those samples are decoded."""
     networks: tuple[Network, ...] = ()
+    """Frozen networks that the losses need."""
     epochs: float | None = None
-    """Of the paper's data (B.6); None: not in the paper."""
+    """Epochs over the paper's data (B.6). None: the paper has no such phase."""
     optional: bool = False
-    """A recipe may go without it; then nothing trains it."""
+    """A recipe may omit the section; the phase is then not trained."""
 
 
 _ALL = (
@@ -62,12 +65,13 @@ _ALL = (
 )
 
 PHASES = tuple(phase.name for phase in _ALL)
-"""In the order in which they are trained."""
+"""Names of the phases in the order of training."""
 EXPERTS = tuple(phase.expert for phase in _ALL if phase.expert is not None)
+"""Names of the adapters."""
 
 
 def phase_facts(name: str) -> Phase:
-    """The phase of that name, or UserError."""
+    """Return the phase of that name. UserError if there is none."""
     for phase in _ALL:
         if phase.name == name:
             return phase
@@ -75,10 +79,10 @@ def phase_facts(name: str) -> Phase:
 
 
 def expert_of(name: str) -> str | None:
-    """The adapter that a phase trains; None for one that trains all weights."""
+    """Return the adapter that a phase trains; None if the phase trains all weights."""
     return phase_facts(name).expert
 
 
 def inpaints(name: str) -> bool:
-    """Whether a phase hides the mouth and trains on clips; else it trains on pairs."""
+    """Return whether a phase hides the mouth and trains on clips; otherwise it trains on pairs."""
     return phase_facts(name).inpaints

@@ -1,4 +1,4 @@
-"""The sections of a recipe. A field without a default must stand in the recipe; defaults are the paper's values."""
+"""Sections of a recipe. A field without a default must stand in the recipe; defaults are the paper's values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_SIZE = 2048
 TokenOrder = Literal["target_first", "reference_first"]
 """Segment of the token sequence that comes first."""
 Policy = Literal["none", "full", "attention"]
-"""What backward recomputes: nothing, whole blocks, or blocks without their self-attention."""
+"""Checkpoint policy: backward recomputes nothing, whole blocks, or blocks without their self-attention."""
 CODEC_FACTORS = {"linear": (4, 8), "wan": (4, 8)}
 """Kind of codec -> (frames, px) that one latent covers in time and in space."""
 
@@ -101,18 +101,18 @@ class LoraConfig:
     rank: Annotated[int, POSITIVE]
     alpha: float
     targets: tuple[str, ...]
-    """Names of linear layers, matched against the end of the module path."""
+    """Names of linear layers, compared with the end of the module path."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How a phase is optimised. A phase's own section overrides these, `--set train.x` overrides both."""
+    """Optimisation of a phase. A phase's own section overrides these fields, `--set train.x` overrides both."""
 
     steps: Annotated[int, POSITIVE]
     workers: Annotated[int, POSITIVE] = 1
     """Ray Train workers (GPUs, or CPU processes)."""
     zero_stage: Literal[0, 1, 2, 3] = 0
-    """What DeepSpeed shards over the workers: 0 nothing, 1 optimizer, 2 and gradients, 3 and weights."""
+    """State that DeepSpeed shards over the workers: 0 none, 1 optimizer, 2 also gradients, 3 also weights."""
     global_batch: Annotated[int, POSITIVE]
     micro_batch: Annotated[int, POSITIVE]
     """Most samples of one forward pass on one worker; see `micro_batch_of`."""
@@ -123,35 +123,37 @@ class TrainConfig:
     grad_clip: Annotated[float, NOT_NEGATIVE] = 1.0
     precision: Literal["fp32", "bf16"] = "fp32"
     ema: Annotated[float, DECAY] = 0.0
-    """Decay of the averaged weights; 0 keeps none."""
+    """Decay of the averaged weights; 0: no average is kept."""
     checkpoint_every: Annotated[int, POSITIVE]
     keep_checkpoints: Annotated[int, POSITIVE] = 2
     log_every: Annotated[int, POSITIVE] = 10
     sample_every: Annotated[int, NOT_NEGATIVE] = 0
-    """Steps between sample strips in the tracker; 0 makes none."""
+    """Steps between sample strips in the tracker; 0: no strips."""
     activation_checkpointing: Policy = "none"
     compile: bool = False
     seed: Annotated[int | None, NOT_NEGATIVE] = None
-    """Noise, windows and order; none = the recipe's seed."""
+    """Seed of noise, windows and order. None: the recipe's seed."""
     optimizer: Literal["adamw"] = "adamw"
     lr_schedule: Literal["cosine", "constant"] = "constant"
     num_threads: Annotated[int | None, NOT_NEGATIVE] = None
-    """Torch threads of one worker; none = cores / workers."""
+    """Torch threads of one worker. None: cores / workers."""
     upload_to: str | None = None
-    """Where checkpoints and exports are copied to in the background: s3://, gs://, hdfs://, file://, or a folder. With
-    --resume, a machine that has nothing fetches the newest from there."""
+    """Target to which checkpoints and exports are copied in the background: s3://, gs://, hdfs://, file://, or a folder.
+    With --resume, a machine without a checkpoint fetches the newest one from this target."""
     min_workers: Annotated[int | None, POSITIVE] = None
-    """Fewest workers to go on with when machines are lost; it grows again up to `workers`. None = always `workers`."""
+    """Fewest workers with which a run continues after machines are lost; the run grows again up to `workers`. None: always
+    `workers`."""
     resource: str | None = None
-    """A custom Ray resource of which each worker takes one, such as `train`: on which machines it may run."""
+    """Custom Ray resource, such as `train`; each worker occupies one, so workers run only on machines that offer it."""
     hang_seconds: Annotated[float, POSITIVE] = 900.0
-    """A worker that achieves nothing for so long is ended and the run continued; before the first step three times."""
+    """Seconds without progress after which a worker is ended and the run restarted; three times as long before the first
+    step."""
     spike_factor: Annotated[float, NOT_NEGATIVE] = 8.0
-    """A batch whose loss is more than so many times the median of the last 64 is skipped; 0 = never for that."""
+    """Multiple of the median of the last 64 losses above which a batch is skipped; 0: no batch is skipped for its loss."""
     max_skips: Annotated[int, POSITIVE] = 3
-    """Batches skipped in a row after which the run goes back to its last checkpoint, and on behind them."""
+    """Batches skipped in a row after which the run rolls back to its last checkpoint and continues past those batches."""
     max_rollbacks: Annotated[int, NOT_NEGATIVE] = 2
-    """How often it may go back before a person must look."""
+    """Rollbacks after which the run stops with an error."""
     init_from: str | None = None
     """Weights that the phase starts from: a file or an export folder."""
 
@@ -191,12 +193,12 @@ class PhaseConfig:
     motion_frames: Annotated[int, FRAMES] = 5
     """Clean frames at the start of the window, 4k + 1."""
     motion_prob: Annotated[float, SHARE] = 0.5
-    """Share of samples that get them."""
+    """Share of samples with motion frames."""
     sync_weight: Annotated[float, NOT_NEGATIVE] = 0.0
     identity_weight: Annotated[float, NOT_NEGATIVE] = 0.0
     clip_weight: Annotated[float, NOT_NEGATIVE] = 0.0
     silent_prob: Annotated[float, SHARE] = 0.0
-    """Share of samples with audio attention off; the identity and feature losses act on these alone."""
+    """Share of samples with audio attention off; the identity and feature losses act on those samples alone."""
     t_thres: Annotated[float, SHARE] = 0.6
     """Clamp of the single-step estimate, Eq. 11."""
     decode_latents: Annotated[int, POSITIVE] = 4
@@ -221,22 +223,22 @@ class PairsConfig:
     feather_px: Annotated[float, NOT_NEGATIVE]
     """Sigma of the Gaussian that feathers the face mask, px of the crop."""
     identity_threshold: float
-    """Lowest cosine between V and V'; every embedder needs its own."""
+    """Lowest cosine between V and V'; every embedder needs its own value."""
     mouth_threshold: Annotated[float, NOT_NEGATIVE] = 1.0
     """Least mean distance of 20 mouth points, px of the 112 px template."""
     sampler_steps: Annotated[int, POSITIVE]
-    """Of `solver`: `heun` evaluates the model twice a step but the last, the others once."""
+    """Steps of `solver`: `heun` evaluates the model twice in every step but the last, the others once."""
     solver: Literal["euler", "heun", "ab2"] = "euler"
-    """`xdub/diffusion/sampler.py`; what they give at equal cost is in docs/sampling.md."""
+    """Solver of `xdub/diffusion/sampler.py`; docs/sampling.md compares them at equal cost."""
     sampler_shift: Annotated[float, POSITIVE] = 1.0
-    """Shift of the sampler's times, Eq. 2: above 1 the steps crowd at high noise and the last one is long. A small
-    model's details come out smoother, and its lips follow better."""
+    """Shift of the sampler's times, Eq. 2: above 1 the steps crowd at high noise and the last step is long. A small
+    model's details become smoother, and its lips follow the speech better."""
     render_twins: Annotated[float, NOT_NEGATIVE] = 0.0
     """Share of exact pairs from the renderer among the training pairs."""
     relight: Annotated[float, NOT_NEGATIVE] = 0.0
     """Share of uniformly lit pairs that get new light, the same on both sides (paper 3.1.2)."""
     batch: Annotated[int, POSITIVE] = 8
-    """Clips whose segments are sampled together; also what a worker that is lost has to do again."""
+    """Clips whose segments are sampled together; a lost worker repeats at most so many clips."""
     compile: bool = False
     """Compile the sampler's step, for `batch` clips."""
 
@@ -257,7 +259,7 @@ class DubConfig:
     solver: Literal["euler", "heun", "ab2"] = "euler"
     sampler_shift: Annotated[float, POSITIVE] = 1.0
     compile: bool = False
-    """As in `pairs`."""
+    """Compile the sampler's step, for one window."""
     window: Annotated[int, FRAMES]
     motion_frames: Annotated[int, FRAMES] = 5
     lip_band: Annotated[tuple[float, float], BAND] = (0.4, 0.6)
@@ -272,11 +274,11 @@ class DubConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PerceptionConfig:
-    """Which frozen network fills a role; the embedded one needs no download, the production one needs its file."""
+    """Frozen network of each role; the embedded networks need no download, the production networks need their file."""
 
     face: Literal["mediapipe"] = "mediapipe"
     mouth: Literal["landmarks", "readout"] = "landmarks"
-    """How the pair filter compares lips: by the face tracker, or by the small network that reads the opening."""
+    """Measure of lips in the pair filter: the face tracker, or the small network that reads the opening."""
     identity: Literal["dlib", "arcface"] = "dlib"
     identity_path: str | None = None
     sync: Literal["tiny", "syncnet"] = "tiny"

@@ -1,4 +1,4 @@
-"""The weights that a recipe names, looked for before machines are paid for or a run has trained for days."""
+"""Check that every weight file a recipe needs exists before a run starts."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from xdub.config.recipe import Recipe
 from xdub.errors import UserError
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-"""May be a folder or a model of the hub; only loading tells."""
+"""Form of a path that may also be the name of a model on the hub, which only loading can check."""
 
 FILES = {
     ("identity", "arcface"): "the backbone.pth of an ArcFace r50 or r100",
     ("sync", "syncnet"): "a file of `xdub.fit.syncnet`",
     ("features", "clip"): "a folder or hub name of a CLIP model",
 }
-"""(role, network) -> what must be named for it."""
+"""(role, network) -> description of the file that the network needs."""
 
 
 def check_weights(recipe: Recipe, stages: Sequence[str]) -> None:
-    """UserError for weights that one of the stages (phases and "pairs") needs and that are not named or not there."""
+    """Raise UserError for weights that one of the stages (phases and "pairs") needs and that are unnamed or missing."""
     codec, audio, perception = recipe.codec, recipe.audio, recipe.perception
     if codec.kind == "wan" and codec.path is None:
         raise UserError("codec.kind=wan needs its weights: --set codec.path=FOLDER or a hub name")
@@ -33,9 +33,9 @@ def check_weights(recipe: Recipe, stages: Sequence[str]) -> None:
         path, network = getattr(perception, f"{role}_path"), getattr(perception, role)
         users = [stage for stage in stages if role in _networks(stage)]
         if users and path is None and (role, network) in FILES:
-            what = FILES[role, network]
+            description = FILES[role, network]
             raise UserError(
-                f"{users[0]}: perception.{role}={network} needs perception.{role}_path, {what}: "
+                f"{users[0]}: perception.{role}={network} needs perception.{role}_path, {description}: "
                 f"--set perception.{role}_path=PATH"
             )
         named[f"perception.{role}_path"] = path
@@ -45,5 +45,5 @@ def check_weights(recipe: Recipe, stages: Sequence[str]) -> None:
 
 
 def _networks(stage: str) -> tuple[str, ...]:
-    """Roles of the perception section that a stage loads."""
+    """Return the roles of the perception section that a stage loads."""
     return ("identity",) if stage == "pairs" else phase_facts(stage).networks

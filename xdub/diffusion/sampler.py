@@ -1,8 +1,8 @@
 """Integration of dz/dt = v from noise (t = 1) to data (t = 0).
 
-Three solvers. ``euler``: first order. ``heun``: second order, two evaluations a step, but for the last step, which is
-Euler's: where no noise is left, the field no longer points from noise to data. ``ab2``: Adams-Bashforth, second order
-with one evaluation a step, the slope's change taken from the step before.
+``euler`` is of first order. ``heun`` is of second order with two evaluations a step, except that the last step is
+Euler's: at t = 0 the field no longer points from noise to data. ``ab2`` (Adams-Bashforth) is of second order with one
+evaluation a step, and estimates the slope's change from the previous step.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from torch import Tensor
 from xdub.diffusion.timesteps import shift_timesteps
 
 ModelFn = Callable[[Tensor, Tensor], Tensor]
-"""(z_t [B, C, f, h, w], t [B]) -> v_hat [B, C, f, h, w]"""
+"""Function of z_t [B, C, f, h, w] and t [B] that returns v_hat [B, C, f, h, w]."""
 SOLVERS = ("euler", "heun", "ab2")
+"""Names of the solvers."""
 
 
 def euler_timesteps(num_steps: int, shift: float = 1.0) -> Tensor:
-    """num_steps + 1 times from 1 to 0; ``shift`` > 1 spends more steps at high noise (Eq. 2)."""
+    """Return num_steps + 1 times from 1 to 0; ``shift`` > 1 spends more steps at high noise (Eq. 2)."""
     if num_steps < 1:
         raise ValueError(f"num_steps={num_steps}: at least one step is needed")
     return shift_timesteps(torch.linspace(1, 0, num_steps + 1), shift)
 
 
 def evaluations(solver: str, num_steps: int) -> int:
-    """How often `sample` calls the model."""
+    """Return the number of times that `sample` calls the model."""
     return 2 * num_steps - 1 if solver == "heun" else num_steps
 
 
@@ -42,18 +43,28 @@ def sample(
     on_step: Callable[[float], None] | None = None,
     field_at: Callable[[float], object] | None = None,
 ) -> Tensor:
-    """Turn ``noise`` [B, C, f, h, w] into z_0. Nothing in the loop waits for the device.
+    """Integrate ``noise`` [B, C, f, h, w] to z_0. Nothing in the loop waits for the device.
 
-    ``z_motion`` [B, C, m, h, w] are clean motion latents: they replace the first m frames before every evaluation and
-    in the result. ``on_step(t)`` is called before each evaluation with its t (expert switching, progress).
-    ``field_at(t)`` names the vector field that rules at t, e.g. an expert; where it changes, the step before says
-    nothing about the slope's change, and ``ab2`` starts over.
+    Args:
+        model_fn: the velocity.
+        noise: [B, C, f, h, w] at t = 1.
+        num_steps: steps of the solver.
+        shift: shift of the times, Eq. 2.
+        solver: one of SOLVERS.
+        z_motion: clean motion latents [B, C, m, h, w]; they replace the first m frames before every evaluation and in
+            the result.
+        on_step: called before each evaluation with its t (expert switching, progress).
+        field_at: returns the name of the vector field at t, e.g. an expert. Where the name changes, ``ab2`` restarts,
+            because the previous step's slope belongs to another field.
+
+    Raises:
+        ValueError: unknown solver, or no step.
     """
     if solver not in SOLVERS:
         raise ValueError(f"solver={solver!r}: use one of {', '.join(SOLVERS)}")
     times = euler_timesteps(num_steps, shift)
     marks = times.tolist()
-    t_all = times.to(noise.device)[:, None].repeat(1, noise.shape[0])  # [num_steps + 1, B]
+    t_all = times.to(noise.device)[:, None].repeat(1, noise.shape[0])
 
     def slope(z: Tensor, n: int) -> Tensor:
         if z_motion is not None:
@@ -63,7 +74,8 @@ def sample(
         return model_fn(z, t_all[n]).to(z.dtype)
 
     z = noise.clone()
-    before: tuple[Tensor, float, object] | None = None  # slope, step and field of the step before
+    # Slope, step and field of the previous step.
+    before: tuple[Tensor, float, object] | None = None
     for n in range(num_steps):
         h = marks[n + 1] - marks[n]
         v = slope(z, n)

@@ -1,1 +1,1 @@
-"""What each phase minimises (paper Eq. 1, 12, 13)."""
+"""Losses that the phases minimise (paper Eq. 1, 12, 13)."""

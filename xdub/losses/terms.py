@@ -1,4 +1,4 @@
-"""What a phase hands to the trainer."""
+"""Result of a phase's loss function."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class LossTerm:
-    """One loss of a micro batch, on the n samples that it acts on: all, or e.g. the silent ones."""
+    """One loss of a micro batch on the n samples that it acts on: all samples, or e.g. the silent ones."""
 
     mean: Tensor
-    """Scalar."""
+    """Scalar mean over the n samples, differentiable."""
     per_sample: Tensor
     """[n] value of each sample, detached."""
     t: Tensor
-    """[n] its timestep."""
+    """[n] timestep of each sample."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossTerms:
-    """The losses of one micro batch: the differentiable sum that is minimised, and what is tracked."""
+    """Losses of one micro batch: the differentiable sum that is minimised, and the terms that are tracked."""
 
     total: Tensor
     terms: Mapping[str, LossTerm]
-    """By name: flow, sync, identity, clip, as far as they act on a sample of this batch."""
+    """Terms by name (flow, sync, identity, clip); a term is absent if it acts on no sample of the batch."""

@@ -86,8 +86,8 @@ class TextCrossAttention(nn.Module):
 class AudioCrossAttention(nn.Module):
     """Attention of each latent frame to its own 16 audio rows (B.2); off per sample where ``enabled`` is False.
 
-    Rows carry a rotary position relative to the window's centre, so that a head can tell the video frames of a latent
-    apart.
+    Rows carry a rotary position relative to the window's centre, so that a head can distinguish the video frames of a
+    latent.
     """
 
     def __init__(self, hidden_size: int, num_heads: int) -> None:

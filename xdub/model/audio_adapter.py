@@ -1,4 +1,4 @@
-"""From audio features to rows that the cross-attention reads."""
+"""Adapter from audio features to the rows that the cross-attention reads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xdub.geometry import AUDIO_MARGIN, ROWS_PER_FRAME
 
 
 class AudioAdapter(nn.Module):
-    """Two residual temporal convolutions on projected features; every row knows its place within its latent frame."""
+    """Two residual temporal convolutions on projected features, and an embedding of a row's place in its latent."""
 
     def __init__(self, audio_dim: int, hidden_size: int, rows_per_latent: int) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class AudioAdapter(nn.Module):
         self.norm_out = nn.LayerNorm(hidden_size)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """[B, T, audio_dim] -> [B, T, D]."""
+        """Return rows [B, T, D] of audio features [B, T, audio_dim]."""
         rows = torch.arange(audio.shape[1], device=audio.device)
         # The second latent's rows begin after the margin and the first frame's own rows.
         phase = (rows - AUDIO_MARGIN - ROWS_PER_FRAME) % self.rows_per_latent

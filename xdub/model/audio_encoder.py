@@ -1,45 +1,53 @@
-"""Speech features at 50 Hz: log-mel by default, Whisper's encoder in production (paper B.2)."""
+"""Speech features at 50 Hz: log-mel in the recipe `tiny`, Whisper's encoder in the others (paper B.2)."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from xdub.config import AudioConfig
 from xdub.errors import UserError, loading_pretrained
 from xdub.geometry import ROWS_PER_FRAME, SAMPLE_RATE, SAMPLES_PER_FRAME
+
+if TYPE_CHECKING:
+    from transformers import WhisperFeatureExtractor
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder as WhisperNetwork
 
 HOP = SAMPLES_PER_FRAME // ROWS_PER_FRAME
 """Audio samples of one feature row: 320, 50 rows a second."""
 _FFT = 800
-_LOUDNESS = 0.05  # RMS of the speaking parts after normalisation
+"""Samples of an analysis window: 50 ms."""
+_LOUDNESS = 0.05
+"""RMS of the speaking parts after normalisation."""
 
 
 class AudioEncoder(Protocol):
-    """What the rest of the code knows of an audio encoder."""
+    """The interface of an audio encoder to the rest of the code."""
 
     dim: int
 
     def to(self, device: str | torch.device, /) -> AudioEncoder:
-        """The encoder with its network, if it has one, on another device."""
+        """Return the encoder, with its network if it has one, on another device."""
 
     def encode(self, wav: np.ndarray) -> Tensor:
-        """Mono 16 kHz [N] float in [-1, 1] -> [round(N / 320), dim] float32; row n starts at sample 320 n."""
+        """Return rows [round(N / 320), dim] float32 of mono [N] in [-1, 1] at 16 kHz; row n starts at sample 320 n."""
 
 
 @lru_cache(maxsize=4)
 def mel_filters(num_mels: int, fft: int = _FFT, low: float = 50.0, high: float = 7600.0) -> Tensor:
-    """Triangular filters on the mel scale, [num_mels, fft / 2 + 1], each with unit sum."""
+    """Return triangular filters on the mel scale, [num_mels, fft / 2 + 1], each with unit sum."""
     to_mel = lambda hz: 2595.0 * np.log10(1.0 + hz / 700.0)  # noqa: E731
     edges = 700.0 * (10.0 ** (np.linspace(to_mel(low), to_mel(high), num_mels + 2) / 2595.0) - 1.0)
     bins = np.linspace(0, SAMPLE_RATE / 2, fft // 2 + 1)
     rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
     filters = np.clip(np.minimum(rising, falling), 0, None)
-    filters[filters.sum(1) == 0, 0] = 1e-3  # a band narrower than one bin
+    # A band narrower than one bin has no weights of its own.
+    filters[filters.sum(1) == 0, 0] = 1e-3
     return torch.from_numpy(filters / filters.sum(1, keepdims=True)).float()
 
 
@@ -50,24 +58,26 @@ class LogMelEncoder:
         self.dim = dim
 
     def to(self, device: str | torch.device, /) -> LogMelEncoder:
-        """Itself: a few FFTs are not worth a transfer."""
+        """Return the encoder itself: a few FFTs are not worth a transfer."""
         return self
 
     def encode(self, wav: np.ndarray) -> Tensor:
+        """Return rows [round(N / 320), dim] of a wave [N] at 16 kHz."""
         rows = max(1, round(len(wav) / HOP))
         signal = torch.zeros(rows * HOP)
         samples = torch.from_numpy(np.ascontiguousarray(wav, dtype=np.float32))[: rows * HOP]
         signal[: len(samples)] = samples
         signal = signal * (_LOUDNESS / self._speech_rms(signal))
         margin = (_FFT - HOP) // 2
-        frames = torch.nn.functional.pad(signal, (margin, margin)).unfold(0, _FFT, HOP)  # [rows, _FFT]
+        # frames [rows, _FFT]
+        frames = torch.nn.functional.pad(signal, (margin, margin)).unfold(0, _FFT, HOP)
         power = torch.fft.rfft(frames * torch.hann_window(_FFT)).abs().square()
         log_mel = torch.log10(power @ mel_filters(self.dim).T + 1e-4)
         return (log_mel + 2.0) / 2.0
 
     @staticmethod
     def _speech_rms(signal: Tensor) -> Tensor:
-        """RMS of the louder half of the 20 ms rows: pauses do not make speech louder; silence stays silent."""
+        """Return the RMS of the louder half of the 20 ms rows: pauses do not amplify speech; silence stays silent."""
         rows = signal.view(-1, HOP).square().mean(1)
         loud = rows.sort(descending=True).values[: max(1, len(rows) // 2)].mean().sqrt()
         return loud.clamp_min(2e-3)
@@ -76,19 +86,22 @@ class LogMelEncoder:
 class WhisperEncoder:
     """Last hidden states of a Whisper encoder (transformers), 50 rows a second, in chunks of 30 s."""
 
-    def __init__(self, encoder: torch.nn.Module, feature_extractor) -> None:
+    def __init__(self, encoder: WhisperNetwork, feature_extractor: WhisperFeatureExtractor) -> None:
         self.encoder = encoder.eval().requires_grad_(False)
         self.feature_extractor = feature_extractor
         self.dim = int(encoder.config.d_model)
 
     def to(self, device: str | torch.device, /) -> WhisperEncoder:
+        """Move the network to a device; return the encoder."""
         self.encoder.to(device)
         return self
 
     @torch.no_grad()
     def encode(self, wav: np.ndarray) -> Tensor:
+        """Return rows [round(N / 320), dim] float32 of a wave [N] at 16 kHz, on the CPU."""
         rows = max(1, round(len(wav) / HOP))
-        chunk = self.encoder.config.max_source_positions * HOP  # samples in one encoder input
+        # Samples of one encoder input.
+        chunk = self.encoder.config.max_source_positions * HOP
         states = []
         for start in range(0, rows * HOP, chunk):
             mel = self.feature_extractor(
@@ -99,12 +112,10 @@ class WhisperEncoder:
         return torch.cat(states)[:rows]
 
 
-def load_audio_encoder(cfg) -> AudioEncoder:
-    """The encoder of a recipe's ``audio`` section (``kind``, ``dim``, ``path``)."""
+def load_audio_encoder(cfg: AudioConfig) -> AudioEncoder:
+    """Load the encoder of a recipe's ``audio`` section. UserError if its weights are missing or of another width."""
     if cfg.kind == "logmel":
         return LogMelEncoder(cfg.dim)
-    if cfg.kind != "whisper":
-        raise UserError(f"audio.kind={cfg.kind!r}: use 'logmel' or 'whisper'")
     if not cfg.path:
         raise UserError(
             "audio.kind=whisper needs audio.path: a folder or hub name of a transformers Whisper model"

@@ -41,7 +41,7 @@ class Backbone(nn.Module, ABC, Generic[ConditionsT]):
         self.order: TokenOrder = order
         """Segment of the token sequence that comes first."""
         self.checkpointing: Policy = "none"
-        """What backward recomputes, in train mode; see `xdub.model.checkpointing`."""
+        """Checkpoint policy of train mode; see `xdub.model.checkpointing`."""
 
     def reference_frames(self, target_frames: int) -> int:
         """Return r for f target frames: one frame for a generator, a whole window for an editor."""

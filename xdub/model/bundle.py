@@ -1,4 +1,4 @@
-"""A dub-ready model folder: recipe, codec, generator, editor and its experts.
+"""Model folder that is ready to dub: recipe, codec, generator, editor and its experts.
 
     DIR/recipe.yaml
     DIR/generator.safetensors  DIR/editor.safetensors  DIR/lip.safetensors  DIR/texture.safetensors
@@ -34,7 +34,7 @@ RECIPE = "recipe.yaml"
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """Networks in eval mode, fp32, on one device. ``generator`` is None in a folder that has none."""
+    """Networks in eval mode, fp32, on one device. ``generator`` is None in a folder without one."""
 
     path: Path
     recipe: Recipe
@@ -90,7 +90,7 @@ def same_bundle(run: RunFolder, bundle: Path, phases: Sequence[str]) -> bool:
 def load_bundle(
     name_or_path: str | Path = SHIPPED_MODEL, device: str = "cpu", *, generator: bool = True
 ) -> Bundle:
-    """Load a bundle; with ``generator=False`` only what dubbing needs. Raises UserError naming what is missing."""
+    """Load a bundle, without the generator if ``generator=False``. UserError names a missing file."""
     from xdub.config import load_recipe
 
     path = bundle_path(name_or_path)

@@ -1,8 +1,8 @@
-"""What a block keeps for its backward pass, and what it computes again: memory against FLOPs.
+"""Activation checkpointing of a block: memory against FLOPs.
 
 ``none`` keeps everything. ``full`` keeps the block's input and runs the block once more. ``attention`` also keeps the
-result of self-attention (its output, and the log-sum-exp that its backward needs), so that all is computed again but
-the attention: at 40,960 tokens that is two thirds of a block's FLOPs for two tensors of its some thirty.
+result of self-attention (its output, and the log-sum-exp that its backward needs), so everything is recomputed but
+the attention. At 40,960 tokens attention has two thirds of a block's FLOPs and leaves two of its some thirty tensors.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ ATTENTION_OPS = frozenset(
         "flash_attn::_flash_attn_forward",
     }
 )
-"""By name: not every build of torch has all of them, and flash-attn's exists once that package is imported."""
+"""Names of attention operators. They are names because not every build of torch has all of them, and flash-attn's
+exists only once that package is imported."""
 
 
 def run_block(policy: Policy, block: Callable[..., Tensor], *arguments: Any) -> Tensor:
-    """``block(*arguments)``, keeping for backward what ``policy`` (one of POLICIES) says."""
+    """Run ``block(*arguments)`` under a checkpoint policy."""
     if policy == "none":
         return block(*arguments)
     if policy == "full":
@@ -45,10 +46,11 @@ def run_block(policy: Policy, block: Callable[..., Tensor], *arguments: Any) -> 
 
 
 def keep_self_attention(_: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    """Torch's question for every operator of a checkpointed block: keep its result, or compute it again?
+    """Decide for an operator of a checkpointed block whether its result is kept; torch calls it.
 
     Cross-attention to a prompt of a few rows, or to 16 rows of audio, costs less than the memory of its output.
     """
-    if op.name().split(".")[0] in ATTENTION_OPS and args[0].shape == args[1].shape:  # queries, keys
+    # The first two arguments are queries and keys.
+    if op.name().split(".")[0] in ATTENTION_OPS and args[0].shape == args[1].shape:
         return CheckpointPolicy.MUST_SAVE
     return CheckpointPolicy.PREFER_RECOMPUTE

@@ -176,7 +176,7 @@ def load_codec(config: CodecConfig) -> Codec:
     """Load the codec of a recipe's ``codec`` section (``kind``, ``channels``, ``path``).
 
     ``linear``: the packaged face codec, or a file at ``path``. ``wan``: a diffusers folder or hub name at ``path``.
-    UserError if there is no such codec, or if it is not the one that the section describes.
+    UserError if there is no such codec, or if it differs from the section.
     """
     codec = _load_linear(config) if config.kind == "linear" else _load_wan(config)
     if codec.geometry.channels != config.channels:

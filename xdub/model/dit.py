@@ -164,10 +164,10 @@ class VideoDiT(Backbone[DiTConditions]):
 
         Generator and editor share every other tensor: audio and reference pathways carry over.
         """
-        name, wanted = "patch_embed.weight", self.patch_embed.weight.shape[1]
-        if name in state and state[name].shape[1] == 2 * wanted and not self.masked_input:
+        name, columns = "patch_embed.weight", self.patch_embed.weight.shape[1]
+        if name in state and state[name].shape[1] == 2 * columns and not self.masked_input:
             # The columns are [z_mask, z_t].
-            return {**state, name: state[name][:, wanted:]}
+            return {**state, name: state[name][:, columns:]}
         return dict(state)
 
     def _check_mask(self, z_mask: Tensor | None) -> None:

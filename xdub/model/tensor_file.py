@@ -1,4 +1,4 @@
-"""Weights on disk, with one clear line where they cannot be read."""
+"""Reading of weight files, with one clear line where a file cannot be read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xdub.errors import UserError
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file. UserError if it is truncated or something else."""
+    """Return all tensors of a safetensors file. UserError if the file is truncated or of another kind."""
     try:
         return load_file(path)
     except SafetensorError as error:
