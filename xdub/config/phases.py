@@ -22,8 +22,8 @@ class Phase:
     title: str
     """Words for the phase in the progress of `xdub bootstrap`."""
     inpaints: bool = False
-    """True: the network reads the clip with the mouth hidden and one other frame, and trains on clips. False: it reads an
-    altered twin, frame for frame, and trains on pairs."""
+    """True: the network reads the clip with the mouth hidden and one other frame, and trains on clips. False: it reads
+    an altered twin, frame for frame, and trains on pairs."""
     expert: str | None = None
     """Adapter that the phase trains on frozen weights. None: the phase trains all weights."""
     starts_from: str | None = None

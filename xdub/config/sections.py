@@ -138,20 +138,20 @@ class TrainConfig:
     num_threads: Annotated[int | None, NOT_NEGATIVE] = None
     """Torch threads of one worker. None: cores / workers."""
     upload_to: str | None = None
-    """Target to which checkpoints and exports are copied in the background: s3://, gs://, hdfs://, file://, or a folder.
-    With --resume, a machine without a checkpoint fetches the newest one from this target."""
+    """Target of background copies of checkpoints and exports: s3://, gs://, hdfs://, file://, or a folder. With
+    --resume, a machine without a checkpoint fetches the newest one from this target."""
     min_workers: Annotated[int | None, POSITIVE] = None
-    """Fewest workers with which a run continues after machines are lost; the run grows again up to `workers`. None: always
+    """Fewest workers with which a run continues after machines are lost; it grows again up to `workers`. None: always
     `workers`."""
     resource: str | None = None
     """Custom Ray resource, such as `train`; each worker occupies one, so workers run only on machines that offer it."""
     hang_seconds: Annotated[float, POSITIVE] = 900.0
-    """Seconds without progress after which a worker is ended and the run restarted; three times as long before the first
-    step."""
+    """Seconds without progress after which a worker is ended and the run restarted; three times as long before the
+    first step."""
     spike_factor: Annotated[float, NOT_NEGATIVE] = 8.0
-    """Multiple of the median of the last 64 losses above which a batch is skipped; 0: no batch is skipped for its loss."""
+    """Multiple of the median of the last 64 losses above which a batch is skipped; 0: never."""
     max_skips: Annotated[int, POSITIVE] = 3
-    """Batches skipped in a row after which the run rolls back to its last checkpoint and continues past those batches."""
+    """Batches skipped in a row after which the run rolls back to its last checkpoint and continues past them."""
     max_rollbacks: Annotated[int, NOT_NEGATIVE] = 2
     """Rollbacks after which the run stops with an error."""
     init_from: str | None = None

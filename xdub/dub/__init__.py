@@ -6,7 +6,7 @@ __all__ = ["DubReport", "dub_video"]
 
 
 def __getattr__(name: str) -> object:
-    """Load the models' code only when one of the names is used."""
+    """Import the models' code when one of the names is first used."""
     if name in __all__:
         from xdub.dub import dub
 

@@ -1,4 +1,4 @@
-"""A video and new speech in, the dubbed video out (paper 3.3)."""
+"""Dubbing of a video with new speech (paper 3.3)."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ CRF = 16
 
 @dataclass(frozen=True, kw_only=True)
 class DubReport:
-    """What was done."""
+    """Result of a dub in numbers."""
 
     frames: int
-    """Written, at 25 a second."""
+    """Frames written, 25 a second."""
     dubbed: int
-    """Of them with a face."""
+    """Frames with a face, which were dubbed."""
     mirrored: bool
-    """The video was shorter than the speech and was played back and forth."""
+    """True if the video was shorter than the speech, so it was played back and forth."""
     seconds: dict[str, float]
-    """By step: load, track, dub."""
+    """Seconds of each step: load, track, dub."""
 
 
 def dub_video(
@@ -54,23 +54,23 @@ def dub_video(
     on_progress: Report | None = None,
     on_crops: OnCrops | None = None,
 ) -> DubReport:
-    """Write ``out``: the video with lips that say the speech, 25 frames a second, at the video's own size.
+    """Write ``out``: the video with lips that follow the speech, 25 frames a second, at the video's own size.
 
-    The speech decides the length, ``round(25 seconds)`` frames: a longer video is cut, a shorter one played back
-    and forth. Frames without a face stay as they are; so does everything but the lower face in the others.
+    The speech decides the length, ``round(25 seconds)`` frames: a longer video is cut, a shorter video is played back
+    and forth. Frames without a face are unchanged; in the other frames only the lower face changes.
 
     Args:
         video: any video; the largest, most central face is dubbed.
         audio: any audio file, or a video with sound.
         model: "tiny" (shipped), a model folder, or a loaded bundle.
-        seed: decides the noise.
-        use: the generator needs masks and one reference frame; it is here to be compared with.
+        seed: seed of the noise.
+        use: network that dubs. The generator, with masks and one reference frame, is for comparison.
         on_progress: told of the frames of each pass: first those that are searched for the face, then those written.
-        on_crops: told of the model's own pictures before they are pasted back, for measuring.
+        on_crops: called with the model's own pictures before they are pasted back, for measuring.
 
     Raises:
-        UserError: a file is missing, not what it should be, or holds no frame, sound or face; ``out``
-            cannot be written. Nothing is left behind then.
+        UserError: a file is missing, of another kind, or holds no frame, sound or face; ``out`` cannot be written. No
+            file remains then.
     """
     clock = _Clock()
     _check_out(Path(out), video, audio)
@@ -85,8 +85,8 @@ def dub_video(
     dubber = _dubber(bundle, use, speech, seed, on_crops)
     clock.lap("load")
 
-    tell = on_progress or ignore
-    track = track_face(video, length, on_frame=lambda n: tell(n, max(n, to_search), "frames searched"))
+    report = on_progress or ignore
+    track = track_face(video, length, on_frame=lambda n: report(n, max(n, to_search), "frames searched"))
     runs = find_runs(track, mirror_index(len(track), length), bundle.recipe.video.crop_scale)
     if not runs:
         raise UserError(
@@ -98,7 +98,7 @@ def dub_video(
         source = mirrored_frames(video, len(track), length)
         for n, frame in enumerate(dubber.frames(source, runs), start=1):
             yield frame
-            tell(n, length, "frames written")
+            report(n, length, "frames written")
 
     sound = read_audio(audio, SOUND_RATE)
     frames = write_video(out, counted(), fps=FPS, audio=sound, audio_rate=SOUND_RATE, crf=CRF)
@@ -114,7 +114,7 @@ def dub_video(
 def track_face(
     video: str | Path, max_frames: int, on_frame: Callable[[int], None] | None = None
 ) -> FaceTrack:
-    """The face of the video's first frames at 25 a second."""
+    """Track the face in the video's first frames at 25 a second."""
 
     def counted() -> Iterator[np.ndarray]:
         for n, frame in enumerate(read_video(video, fps=FPS, max_frames=max_frames), start=1):
@@ -161,7 +161,7 @@ def _dubber(
 
 
 def _check_out(out: Path, *inputs: str | Path) -> None:
-    """What `write_video` would find out only after all the work."""
+    """Raise UserError for an output path that `write_video` would refuse only after all the work."""
     if out.suffix.lower() not in SUFFIXES:
         raise UserError(f"{out}: unknown video type {out.suffix!r}; use one of {', '.join(SUFFIXES)}")
     if out.is_dir():
@@ -170,8 +170,8 @@ def _check_out(out: Path, *inputs: str | Path) -> None:
         raise UserError(f"{out}: its folder {out.parent} does not exist; create it first")
     if not os.access(out.parent, os.W_OK):
         raise UserError(f"{out}: no permission to write in {out.parent}; choose another folder")
-    for given in map(Path, inputs):
-        if out.exists() and given.exists() and out.samefile(given):
+    for source in map(Path, inputs):
+        if out.exists() and source.exists() and out.samefile(source):
             raise UserError(f"{out}: is the input itself, which would be lost; choose another name")
 
 

@@ -1,4 +1,4 @@
-"""Stretches of a video in which one face is seen without a break: what is dubbed; all other frames pass through."""
+"""Face runs: stretches of a video that show one face without a break. Only face runs are dubbed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from xdub.perception.face_mesh import lip_masks, lower_face_masks
 from xdub.perception.faces import FaceTrack
 
 JUMP = 0.35
-"""Of the box side: a face that moves further between two frames is another face, or another shot."""
+"""Share of the box side: a face that moves further between two frames is another face, or another shot."""
 GROWTH = 1.4
+"""Ratio of box sides: a face that grows or shrinks more between two frames is another face."""
 MARGIN = 4
-"""Frames of context that the masks' smoothing looks at."""
+"""Frames of context that the smoothing of masks needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,43 +32,44 @@ class FaceRun:
         return len(self.boxes)
 
     def masks(self, index: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """(jaw-fixed face, lips) bool [len(index),size,size] of the run's frames ``index``, made when needed."""
+        """Compute (jaw-fixed face, lips), each bool [len(index),size,size], of the run's frames ``index``."""
         low, high = max(0, index.min() - MARGIN), min(len(self), index.max() + 1 + MARGIN)
         points = crop_points(self.landmarks[low:high], self.boxes[low:high], size)
         return lower_face_masks(points, size, size)[index - low], lip_masks(points, size, size)[index - low]
 
 
 def find_runs(track: FaceTrack, index: np.ndarray, crop_scale: float) -> list[FaceRun]:
-    """Runs on the time line of the output, whose frame n shows frame ``index[n]`` of the tracked video."""
-    known = track.has_face[index]
+    """Return the runs on the time line of the output, whose frame n shows frame ``index[n]`` of the tracked video."""
+    visible = track.has_face[index]
     starts_shot = _breaks(track, index)
     runs = []
     begin = None
     for n in range(len(index) + 1):
-        ends = begin is not None and (n == len(index) or not known[n] or starts_shot[n])
+        ends = begin is not None and (n == len(index) or not visible[n] or starts_shot[n])
         if ends:
             landmarks = track.landmarks68[index[begin:n]]
             runs.append(
                 FaceRun(start=begin, boxes=crop_boxes(landmarks, scale=crop_scale), landmarks=landmarks)
             )
             begin = None
-        if n < len(index) and known[n] and begin is None:
+        if n < len(index) and visible[n] and begin is None:
             begin = n
     return runs
 
 
 def _breaks(track: FaceTrack, index: np.ndarray) -> np.ndarray:
-    """[F] bool: output frame n does not continue frame n - 1."""
+    """Return bool [F]: True where output frame n does not continue frame n - 1."""
     breaks = np.zeros(len(index), bool)
     before, after = index[:-1], index[1:]
-    # A cut marks the first frame of a shot; played backwards it lies on its other side.
+    # A cut marks the first frame of a shot; in backward play the cut lies on the other side of that frame.
     breaks[1:] = track.cuts[np.maximum(before, after)] & (before != after)
-    known = track.has_face
-    if known.any():
+    visible = track.has_face
+    if visible.any():
         boxes = np.full((len(track), 3), np.nan)
-        boxes[known] = crop_boxes(track.landmarks68, smooth=0)[known]
+        boxes[visible] = crop_boxes(track.landmarks68, smooth=0)[visible]
         one, other = boxes[before], boxes[after]
         far = np.linalg.norm(one[:, :2] - other[:, :2], axis=1) > JUMP * one[:, 2]
         ratio = other[:, 2] / one[:, 2]
-        breaks[1:] |= far | (ratio > GROWTH) | (ratio < 1 / GROWTH)  # nan compares false
+        # A comparison with nan is false.
+        breaks[1:] |= far | (ratio > GROWTH) | (ratio < 1 / GROWTH)
     return breaks

@@ -1,4 +1,4 @@
-"""Soft edges that never touch what lies outside: Gaussian-feathered masks (paper B.3)."""
+"""Gaussian-feathered masks whose soft edges lie inside the mask (paper B.3)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import numpy as np
 
 
 def feather_inside(mask: np.ndarray, sigma: float) -> np.ndarray:
-    """M~ [F,H,W] float32 of a bool mask [F,H,W]: 0 outside, exactly; rising to 1 about two sigma within.
+    """Return M~ [F,H,W] float32 of a bool mask [F,H,W]: exactly 0 outside, rising to 1 about two sigma within.
 
     A Gaussian blur of a mask is one half on a straight edge. Twice its excess over one half is thus a ramp that starts
-    at the edge, inside. The picture's own border counts as mask where the mask reaches it: no ramp there.
+    at the edge, inside. Where the mask reaches the picture's border there is no ramp.
     """
     if sigma <= 0:
         return mask.astype(np.float32)
@@ -17,12 +17,12 @@ def feather_inside(mask: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def keep_away(mask: np.ndarray, sigma: float) -> np.ndarray:
-    """Weight [F,H,W] float32 that is 0 on a bool mask, exactly, and rises to 1 about two sigma outside of it."""
+    """Return a weight [F,H,W] float32 that is exactly 0 on a bool mask and rises to 1 about two sigma outside of it."""
     return feather_inside(~mask, sigma)
 
 
 def blur(images: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur [F,H,W(,C)] -> float32; the border is repeated."""
+    """Blur images [F,H,W(,C)] with a Gaussian, as float32; the border is repeated."""
     import cv2
 
     size = 2 * int(np.ceil(3 * sigma)) + 1

@@ -1,4 +1,4 @@
-"""Frames in, dubbed frames out, one after the other: memory holds one window, whatever the length of the video."""
+"""Stream of dubbed frames: memory holds one window, for a video of any length."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from xdub.dub.tracks import Joiner
 from xdub.dub.window_sampler import WindowSampler
 
 OnCrops = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
-"""Takes the model's own crops float32 [K,S,S,3] in 0..255, what it was shown uint8 [K,S,S,3], the face bool [K,S,S]."""
+"""Function of the model's crops float32 [K,S,S,3] in 0..255, its input uint8 [K,S,S,3] and the face bool [K,S,S]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dubber:
-    """A sampler with all that a video needs besides its frames."""
+    """A sampler with everything that a video needs besides its frames."""
 
     sampler: WindowSampler
     features: Tensor
@@ -30,20 +30,23 @@ class Dubber:
     size: int
     """Side of the model's face crop, px."""
     window: int
+    """Frames of a window."""
     motion: int
+    """Frames of a window that its predecessor generated."""
     feather: float
     """Sigma of the mask's feathering, px of the crop."""
     seed: int
+    """Seed of the noise."""
     on_crops: OnCrops | None = None
-    """Told of every piece before it is pasted back."""
+    """Function that is called with every piece before it is pasted back."""
 
     def frames(self, frames: Iterable[np.ndarray], runs: Sequence[FaceRun]) -> Iterator[np.ndarray]:
-        """All frames uint8 [H,W,3] in order; those outside of the runs are handed on as they are."""
-        frames, at = iter(frames), 0
+        """Yield all frames uint8 [H,W,3] in order; frames outside of the runs are unchanged."""
+        frames, position = iter(frames), 0
         for run in runs:
-            yield from islice(frames, run.start - at)
+            yield from islice(frames, run.start - position)
             yield from self._run(frames, run)
-            at = run.start + len(run)
+            position = run.start + len(run)
         yield from frames
 
     def _run(self, frames: Iterator[np.ndarray], run: FaceRun) -> Iterator[np.ndarray]:
@@ -55,7 +58,8 @@ class Dubber:
             motion=self.motion,
             first_frame=run.start,
         )
-        pictures: deque[np.ndarray] = deque()  # taken in, not yet handed out
+        # Pictures that were read and not yet yielded.
+        pictures: deque[np.ndarray] = deque()
         crops: dict[int, np.ndarray] = {}
         taken = 0
         for segment in joiner.segments:
@@ -68,13 +72,13 @@ class Dubber:
             face, lips = run.masks(index, self.size)
             window = joiner.window(segment, source, face if self.sampler.masked else None)
             new = joiner.join(segment, self.sampler([window])[0])
-            place = segment.offsets()
+            part = segment.offsets()
             if self.on_crops is not None:
-                self.on_crops(new, source[place], face[place])
-            rendered = self.sampler.roundtrip(source)[place]
+                self.on_crops(new, source[part], face[part])
+            rendered = self.sampler.roundtrip(source)[part]
             for n, patch in zip(
                 range(segment.keep, segment.stop),
-                make_patches(new, rendered, face[place], lips[place], self.feather),
+                make_patches(new, rendered, face[part], lips[part], self.feather),
                 strict=True,
             ):
                 yield paste_patch(pictures.popleft(), patch, run.boxes[n])

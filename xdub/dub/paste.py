@@ -1,11 +1,10 @@
-"""The dubbed crop back into the original picture, so that nobody sees where it ends.
+"""Pasting of the dubbed crop into the original picture without a visible border.
 
-The model works on S x S px with a lossy codec; the picture is larger and sharp. Pasting all of the crop would blur skin
-that never changed and carry the model's grain over the whole lower face. So the crop is pasted where it says
-something new: there its difference to the codec's rendering of the source (in which the codec's losses cancel) stands
-out from what the model does to pixels that nobody asked it to change, those outside of the face mask. The rest of the
-face keeps the source's pixels and takes over the smooth part of that difference alone: cheeks go with the new lips,
-not with the old ones.
+The model works on S x S px with a lossy codec; the picture is larger and sharp. Pasting the whole crop would blur
+unchanged skin and spread the model's grain over the lower face, so only changed pixels are pasted. The change is the
+difference between the crop and the codec's rendering of the source, in which the codec's losses cancel. A pixel is
+changed where the difference exceeds the model's grain, which is measured outside of the face mask. The rest of the face
+keeps the source's pixels plus the smooth part of the difference, so that cheeks follow the new lips.
 """
 
 from __future__ import annotations
@@ -18,37 +17,37 @@ from scipy.ndimage import gaussian_filter1d
 from xdub.dub.feather import blur, feather_inside
 
 STANDS_OUT = (1.5, 2.5)
-"""Change relative to the model's grain between which a place goes over from the source's pixels to the new ones."""
+"""Change relative to the model's grain: below the first value the source's pixels stay, above the second they go."""
 FAR = 2.0
-"""How much more it takes far from mouth and chin."""
+"""Factor on the grain far from mouth and chin."""
 CHIN = 0.3
-"""Of the crop's side: how far the chin lies below the lips."""
+"""Distance of the chin below the lips, as a share of the crop's side."""
 LEAST_GRAIN = 2.5
-"""Grey levels: with a perfect model, any change above a few levels is one."""
+"""Least grain in grey levels: a perfect model has none, and a change of a few levels is no change."""
 
 
 @dataclass(frozen=True)
 class Patch:
-    """What one frame needs to be pasted."""
+    """Pixels and weights with which one frame is pasted."""
 
     picture: np.ndarray
     """float32 [S,S,3], 0..255: the generated crop, its colours matched to the source."""
     weight: np.ndarray
-    """float32 [S,S] in [0, 1]: how much of it is taken; 0 where the picture's own pixels stay."""
+    """float32 [S,S] in [0, 1]: share of the crop in the result; 0 where the picture's own pixels stay."""
     shade: np.ndarray
-    """float32 [S,S,3]: what those pixels are to be brighter, smooth; 0 outside of the mask."""
+    """float32 [S,S,3]: smooth brightness that is added to those pixels; 0 outside of the mask."""
 
 
 def make_patches(
     generated: np.ndarray, rendered: np.ndarray, mask: np.ndarray, lips: np.ndarray, feather: float
 ) -> list[Patch]:
-    """Patches of consecutive frames.
+    """Compute the patches of consecutive frames.
 
     Args:
         generated: float32 [F,S,S,3] in 0..255.
         rendered: the source crop through the codec, likewise.
         mask: bool [F,S,S], the jaw-fixed face without occluders: nothing changes outside.
-        lips: bool [F,S,S], where the source's mouth is: no trace of it may stay.
+        lips: bool [F,S,S], the source's mouth, of which no trace may stay.
         feather: sigma of the Gaussian that feathers the mask, px of the crop (paper B.3).
     """
     size = generated.shape[1]
@@ -63,7 +62,7 @@ def make_patches(
 
 
 def expected_zone(lips: np.ndarray) -> np.ndarray:
-    """[F,S,S] in [0, 1]: mouth and chin, where speech changes a face."""
+    """Return weights [F,S,S] in [0, 1] of mouth and chin, where speech changes a face."""
     size = lips.shape[1]
     zone = lips.copy()
     for down in range(1, round(CHIN * size)):
@@ -72,9 +71,9 @@ def expected_zone(lips: np.ndarray) -> np.ndarray:
 
 
 def change_gate(change: np.ndarray, mask: np.ndarray, zone: np.ndarray, sigma: float) -> np.ndarray:
-    """[F,S,S] in [0, 1]: where the root mean square change (over a Gaussian of ``sigma`` px and a frame) stands out.
+    """Return weights [F,S,S] in [0, 1] where the RMS change (over a Gaussian of ``sigma`` px and a frame) is large.
 
-    Outside of the ``zone`` [F,S,S] it has to stand out more.
+    Outside of the ``zone`` [F,S,S] the change must be larger.
     """
     power = blur((change**2).mean(-1), sigma)
     level = np.sqrt(gaussian_filter1d(power, 1.0, axis=0, mode="nearest"))
@@ -86,29 +85,32 @@ def change_gate(change: np.ndarray, mask: np.ndarray, zone: np.ndarray, sigma: f
 
 
 def colour_drift(change: np.ndarray, mask: np.ndarray, sigma: float) -> np.ndarray:
-    """Low-frequency colour [F,S,S,3] of the change along the mask's border, where there should be none, continued
-    into the face.
+    """Return the low-frequency colour [F,S,S,3] of the change along the mask's border, continued into the face.
+
+    At the border nothing should change, so a change there is an error in colour.
     """
     still = _border(mask, max(2, round(sigma / 2))).astype(np.float32)
     total = still.sum(axis=(1, 2))[:, None, None, None]
     mean = (change * still[..., None]).sum(axis=(1, 2), keepdims=True) / np.maximum(total, 1)
-    faint = 0.02  # far from any still pixel the estimate fades to their mean, not to noise over nothing
+    # Far from any still pixel the estimate fades to their mean instead of a ratio of two small numbers.
+    faint = 0.02
     return (blur(change * still[..., None], sigma) + faint * mean) / (blur(still, sigma) + faint)[..., None]
 
 
 def inward(mask: np.ndarray, sigma: float) -> np.ndarray:
-    """Feathered masks [F,S,S] that are 0 outside of the mask and on the crop's border."""
+    """Feather masks [F,S,S] so that they are 0 outside of the mask and on the crop's border."""
     pad = int(np.ceil(3 * sigma)) + 1
     framed = np.pad(mask[:, 1:-1, 1:-1], ((0, 0), (pad, pad), (pad, pad)))
     return feather_inside(framed, sigma)[:, pad - 1 : 1 - pad, pad - 1 : 1 - pad]
 
 
 def paste_patch(full: np.ndarray, patch: Patch, box: np.ndarray) -> np.ndarray:
-    """The picture uint8 [H,W,3] with the patch at its box (cx, cy, side); pixels of no weight bit for bit."""
+    """Return the picture uint8 [H,W,3] with the patch at its box (cx, cy, side); pixels of weight 0 keep every bit."""
     import cv2
 
     height, width = full.shape[:2]
-    step = float(box[2]) / len(patch.weight)  # picture px per crop px
+    # Picture px of a crop px.
+    step = float(box[2]) / len(patch.weight)
     x0, y0 = (max(0, int(np.floor(c - box[2] / 2))) for c in box[:2])
     x1, y1 = (
         min(limit, int(np.ceil(c + box[2] / 2))) for c, limit in zip(box[:2], (width, height), strict=True)
@@ -124,7 +126,8 @@ def paste_patch(full: np.ndarray, patch: Patch, box: np.ndarray) -> np.ndarray:
         return cv2.warpAffine(image, matrix, (x1 - x0, y1 - y0), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
     picture = patch.picture
-    if step < 1:  # the way back shrinks: take out what the picture cannot hold
+    if step < 1:
+        # The crop shrinks in the picture, so frequencies that the picture cannot hold are removed.
         picture = cv2.GaussianBlur(picture, (0, 0), 0.4 / step)
     weight = warp(patch.weight.astype(np.float32), cv2.INTER_LINEAR)[..., None]
     source = full[y0:y1, x0:x1]
@@ -136,7 +139,7 @@ def paste_patch(full: np.ndarray, patch: Patch, box: np.ndarray) -> np.ndarray:
 
 
 def _border(mask: np.ndarray, px: int) -> np.ndarray:
-    """The masks' pixels [F,S,S] at most ``px`` from their border; the crop's own border is none."""
+    """Return the masks' pixels [F,S,S] at most ``px`` from their border; the crop's own border does not count."""
     import cv2
 
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * px + 1, 2 * px + 1))

@@ -1,9 +1,9 @@
-"""Which frames each window of a long video generates (paper B.3).
+"""Division of a long video into windows (paper B.3).
 
-The first window generates F frames. Every later one starts ``motion`` frames before the end of what exists, is given
-those frames, and generates the rest. All windows have the same F = 4k + 1 frames, so that one compiled step and one
-batch serve them all: the last window is moved back to end with the video (it is then given frames that lie earlier,
-and generates the overlap again), and a video shorter than F is padded by its mirror image.
+The first window generates F frames. Every later window starts ``motion`` frames before the end of the generated frames,
+reads those frames, and generates the rest. All windows have the same F frames, so one compiled step and one batch serve
+them all. The last window is moved back to end with the video: it then reads earlier frames and generates the overlap
+again. A video shorter than F is padded by its mirror image.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Segment:
-    """One window: it covers frames [start, start + F), ``motion`` of them given, and contributes [keep, stop)."""
+    """One window: it covers frames [start, start + F), reads the first ``motion``, and contributes [keep, stop)."""
 
     index: int
     start: int
@@ -24,14 +24,14 @@ class Segment:
     stop: int
 
     def offsets(self) -> slice:
-        """Where the contributed frames lie within the window."""
+        """Return the position of the contributed frames within the window."""
         return slice(self.keep - self.start, self.stop - self.start)
 
 
 def plan_segments(num_frames: int, window: int, motion: int) -> list[Segment]:
-    """Segments that contribute every one of ``num_frames`` exactly once, in order.
+    """Return the segments that contribute each of ``num_frames`` exactly once, in order.
 
-    ``window`` and ``motion`` are frames of the form 4k + 1 (0 motion frames: windows that know nothing of each other).
+    ``window`` and ``motion`` are numbers of frames that fit the codec; with 0 motion frames, windows are independent.
     """
     check_window(window, motion)
     if num_frames < 1:
@@ -41,11 +41,11 @@ def plan_segments(num_frames: int, window: int, motion: int) -> list[Segment]:
     done = 0
     while done < num_frames:
         start = min(max(0, done - motion), last_start)
-        given = motion if segments else 0
+        overlap = motion if segments else 0
         stop = min(start + window, num_frames)
-        segments.append(Segment(len(segments), start, given, start + given, stop))
+        segments.append(Segment(len(segments), start, overlap, start + overlap, stop))
         done = stop
-    # A window that was moved back generates frames its predecessor had made, too; the later one has the say.
+    # A window that was moved back overlaps its predecessor; the later window's frames are used.
     return [
         Segment(s.index, s.start, s.motion, s.keep, following.keep)
         for s, following in zip(segments, segments[1:], strict=False)
@@ -61,7 +61,7 @@ def check_window(window: int, motion: int) -> None:
 
 
 def mirror_index(count: int, length: int) -> np.ndarray:
-    """Frame numbers [length] that walk 0 .. count-1 and back, for ever: never a jump, never a frame twice in a row."""
+    """Return frame numbers [length] that walk 0 .. count-1 and back, without a jump or a repeated frame."""
     if count < 1:
         raise ValueError("no frames to extend")
     if count == 1:
@@ -71,5 +71,5 @@ def mirror_index(count: int, length: int) -> np.ndarray:
 
 
 def window_index(segment: Segment, num_frames: int, window: int) -> np.ndarray:
-    """Frame numbers [window] that the segment reads; mirrored at the end when the video is shorter than a window."""
+    """Return the frame numbers [window] that the segment reads, mirrored where the video is shorter than a window."""
     return segment.start + mirror_index(num_frames - segment.start, window)

@@ -1,4 +1,4 @@
-"""A video of any length in frames of constant rate, forwards and, where the speech lasts longer, back and forth."""
+"""Frames of a video at a constant rate, played back and forth where the speech lasts longer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MEMORY = 512 << 20
 def mirrored_frames(
     path: str | Path, count: int, length: int, *, fps: float = FPS, memory: int = MEMORY
 ) -> Iterator[np.ndarray]:
-    """``length`` frames uint8 [H,W,3] of the video's first ``count``: 0 .. count-1, back to 0, and so on.
+    """Yield ``length`` frames uint8 [H,W,3] of the video's first ``count``: 0 .. count-1, back to 0, and so on.
 
     The order is that of `segments.mirror_index`. A video cannot be decoded backwards: its frames are read again in
     pieces that fit ``memory``, the last piece first (a short video is kept whole and read once).

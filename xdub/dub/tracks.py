@@ -1,4 +1,4 @@
-"""Whole face tracks, segment after segment: each window begins with the frames that its predecessor generated."""
+"""Generation of whole face tracks: each window begins with the frames that its predecessor generated."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from xdub.dub.window_sampler import Window, WindowSampler
 
 @dataclass(frozen=True, kw_only=True)
 class Track:
-    """A crop video in memory and the speech it is to get. N frames of S x S px."""
+    """A crop video in memory and its new speech. N frames of S x S px."""
 
     frames: np.ndarray
     """uint8 [N,S,S,3]."""
     features: Tensor
     """[T50, d] of the new speech; silence (zero rows) where it ends before the video."""
     noise: tuple[object, ...]
-    """What decides the noise, e.g. (seed, clip id)."""
+    """Parts that seed the noise, e.g. (seed, clip id)."""
     hidden: np.ndarray | None = None
-    """bool [N,S,S], for a generator: M_vis."""
+    """bool [N,S,S] for a generator: M_vis, the pixels to inpaint."""
 
 
 class Joiner:
-    """Makes the windows of one track in order and keeps what the next one needs."""
+    """Builder of the windows of one track, in order; it keeps the motion frames of the next window."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Joiner:
         motion: int,
         first_frame: int = 0,
     ) -> None:
-        """``first_frame``: where the track begins on the time line of ``features``."""
+        """Plan the segments. ``first_frame``: start of the track on the time line of ``features``."""
         self.num_frames, self.features, self.first_frame = num_frames, features, first_frame
         self.noise, self.window_frames = noise, window
         self.segments = plan_segments(num_frames, window, motion)
@@ -48,11 +48,11 @@ class Joiner:
         self._motion = motion
 
     def index(self, segment: Segment) -> np.ndarray:
-        """Frame numbers [F] of the track that the segment's window reads."""
+        """Return the frame numbers [F] of the track that the segment's window reads."""
         return window_index(segment, self.num_frames, self.window_frames)
 
     def window(self, segment: Segment, frames: np.ndarray, hidden: np.ndarray | None = None) -> Window:
-        """The segment's window from its own frames [F,S,S,3] (those of `index`)."""
+        """Build the segment's window from its own frames [F,S,S,3], selected by `index`."""
         return Window(
             frames=frames,
             audio=audio_window(self.features, self.first_frame + segment.start, self.window_frames).float(),
@@ -62,7 +62,7 @@ class Joiner:
         )
 
     def join(self, segment: Segment, generated: np.ndarray) -> np.ndarray:
-        """The frames [keep, stop) that the segment contributes, out of its window's [F,S,S,3]."""
+        """Return the frames [keep, stop) that the segment contributes, from its window's [F,S,S,3]."""
         new = generated[segment.offsets()]
         history = new if self._tail is None else np.concatenate([self._tail, new])
         self._tail = history[len(history) - self._motion :] if self._motion else None
@@ -78,7 +78,7 @@ def generate(
     batch: int,
     on_windows: Callable[[int, int], None] | None = None,
 ) -> list[np.ndarray]:
-    """All tracks dubbed: float32 [N,S,S,3] in 0..255 each, exactly as long as the track.
+    """Dub all tracks: return float32 [N,S,S,3] in 0..255 for each, exactly as long as the track.
 
     Segments of equal index of different tracks are sampled together, ``batch`` at a time; ``on_windows(done, total)``.
     """

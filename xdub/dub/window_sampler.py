@@ -1,4 +1,4 @@
-"""Windows of frames through the sampler, many at a time: what pair making and dubbing have in common (paper B.3)."""
+"""Sampling of windows of frames, many at a time, for pairs and for dubs (paper B.3)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from xdub.config import EXPERTS
+from xdub.config import EXPERTS, Recipe
 from xdub.data.latents import to_video
 from xdub.data.windows import audio_starts
 from xdub.diffusion import sample
@@ -21,7 +21,7 @@ from xdub.model.lora import set_expert
 from xdub.seeding import torch_rng
 
 Bands = Sequence[tuple[str, tuple[float, float]]]
-"""(expert, (low, high)): the expert is on for low < t < high."""
+"""Pairs (expert, (low, high)): the expert is active for low < t < high."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,19 +29,19 @@ class Window:
     """One segment of one video, ready to be sampled. F frames of S x S px."""
 
     frames: np.ndarray
-    """uint8 [F,S,S,3]: what is to be dubbed."""
+    """uint8 [F,S,S,3]: frames to dub."""
     audio: Tensor
     """[2F + 8, d]: the new speech (`audio_window`)."""
     noise: tuple[object, ...]
-    """What decides the noise, e.g. (seed, clip id, segment): never the batch it is sampled in."""
+    """Parts that seed the noise, e.g. (seed, clip id, segment); never the batch."""
     motion: np.ndarray | None = None
-    """float32 [m,S,S,3], 0..255: frames generated before, which this window begins with."""
+    """float32 [m,S,S,3], 0..255: earlier generated frames with which this window begins."""
     hidden: np.ndarray | None = None
-    """bool [F,S,S], generator only: M_vis, what is inpainted."""
+    """bool [F,S,S] for a generator: M_vis, the pixels to inpaint."""
 
 
 class WindowSampler:
-    """A model that dubs windows: an editor (with experts) by default, a generator if it was built for masks.
+    """Sampler that dubs windows with an editor (and experts), or with a generator if the network needs masks.
 
     Args:
         backbone: network in eval mode, used on its own device and in its own dtype.
@@ -77,11 +77,11 @@ class WindowSampler:
     def __call__(
         self, windows: Sequence[Window], on_step: Callable[[float], None] | None = None
     ) -> list[np.ndarray]:
-        """Frames [F,S,S,3] float32 in 0..255 of each window; they begin with the given motion frames.
+        """Return frames [F,S,S,3] float32 in 0..255 of each window; they begin with the window's motion frames.
 
         All windows have one F and either all or none have motion frames (segments of equal index do).
         """
-        asked, windows = len(windows), self._filled(windows)
+        count, windows = len(windows), self._filled(windows)
         frames = torch.cat([to_video(window.frames) for window in windows]).to(self.device)
         audio = torch.stack([window.audio for window in windows]).to(self.device)
         z_source, z_mask = self._conditions(windows, frames)
@@ -124,14 +124,14 @@ class WindowSampler:
         )
         if self.bands:
             set_expert(self.backbone, None)
-        video = self._pixels(z0[:asked])
-        for window, pixels in zip(windows[:asked], video, strict=True):
+        video = self._pixels(z0[:count])
+        for window, pixels in zip(windows[:count], video, strict=True):
             if window.motion is not None:
                 pixels[: len(window.motion)] = window.motion
         return list(video)
 
     def _filled(self, windows: Sequence[Window]) -> Sequence[Window]:
-        """A compiled step has one shape: the last windows of a data set are joined by copies of one of them."""
+        """Pad the windows with copies of the last window to the number that the compiled step needs."""
         if self.compile_for is None:
             return windows
         if len(windows) > self.compile_for:
@@ -139,28 +139,30 @@ class WindowSampler:
         return [*windows, *[windows[-1]] * (self.compile_for - len(windows))]
 
     def _conditions(self, windows: Sequence[Window], frames: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(z_ref, z_mask): all frames for an editor; for a generator one frame, and the frames with the face hidden."""
+        """Encode (z_ref, z_mask): all frames for an editor; one frame and the masked frames for a generator."""
         if not self.masked:
             return self.codec.encode(frames), None
-        hidden = np.stack([window.hidden for window in windows])
+        hidden = np.stack([mask for window in windows if (mask := window.hidden) is not None])
         chosen = [reference_frame(mask) for mask in hidden]
         reference = torch.stack([video[:, n : n + 1] for video, n in zip(frames, chosen, strict=True)])
-        masked = frames.masked_fill(torch.from_numpy(hidden)[:, None].to(self.device), 0.0)  # mid grey
+        # Hidden pixels become mid grey.
+        masked = frames.masked_fill(torch.from_numpy(hidden)[:, None].to(self.device), 0.0)
         return self.codec.encode(reference), self.codec.encode(masked)
 
     def _motion(self, windows: Sequence[Window]) -> Tensor | None:
         if windows[0].motion is None:
             return None
-        pixels = torch.from_numpy(np.stack([window.motion for window in windows]))
+        motion = [frames for window in windows if (frames := window.motion) is not None]
+        pixels = torch.from_numpy(np.stack(motion))
         return self.codec.encode(rearrange(pixels, "b f h w c -> b c f h w").to(self.device) / 127.5 - 1)
 
     @torch.inference_mode()
     def roundtrip(self, frames: np.ndarray) -> np.ndarray:
-        """What the codec makes of frames uint8 [F,S,S,3]: float32 in 0..255."""
+        """Encode and decode frames uint8 [F,S,S,3]; return float32 in 0..255."""
         return self._pixels(self.codec.encode(to_video(frames).to(self.device)))[0]
 
     def _pixels(self, z: Tensor) -> np.ndarray:
-        """Decoded latents, without the grid of a codec that decodes each block for itself."""
+        """Decode latents, and smooth the grid of a codec that decodes each block by itself."""
         video = to_pixels(self.codec.decode(z))
         if isinstance(self.codec, LinearCodec):
             return np.stack([deblock(frames, self.codec.geometry.space) for frames in video])
@@ -168,23 +170,23 @@ class WindowSampler:
 
 
 def to_pixels(video: Tensor) -> np.ndarray:
-    """[B,3,F,H,W] in [-1,1] -> float32 [B,F,H,W,3] in 0..255, clamped."""
+    """Convert a video [B,3,F,H,W] in [-1,1] to float32 [B,F,H,W,3] in 0..255, clamped."""
     pixels = (video.float().clamp(-1, 1) + 1) * 127.5
     return rearrange(pixels, "b c f h w -> b f h w c").cpu().contiguous().numpy()
 
 
 def reference_frame(hidden: np.ndarray) -> int:
-    """The window's frame that shows most of the face (least occluded), the most central of them (B.3)."""
-    seen = hidden.sum(axis=(1, 2))
-    best = np.flatnonzero(seen >= 0.95 * seen.max())
+    """Return the number of the frame that shows most of the face, the most central among equals (B.3)."""
+    visible = hidden.sum(axis=(1, 2))
+    best = np.flatnonzero(visible >= 0.95 * visible.max())
     return int(best[np.argmin(np.abs(best - (len(hidden) - 1) / 2))])
 
 
 def expert_at(t: float, bands: Bands) -> str | None:
-    """The expert that is on at time t (paper 3.3: bounds excluded)."""
+    """Return the expert that is active at time t, bounds excluded (paper 3.3)."""
     return next((name for name, (low, high) in bands if low < t < high), None)
 
 
-def bands_of(recipe, experts: Sequence[str]) -> Bands:
-    """The recipe's bands of the experts that exist."""
+def bands_of(recipe: Recipe, experts: Sequence[str]) -> Bands:
+    """Return the recipe's bands of the experts that exist."""
     return [(name, tuple(getattr(recipe.dub, f"{name}_band"))) for name in EXPERTS if name in experts]
