@@ -1,4 +1,7 @@
-"""Straight path between data and noise (Eq. 4, 5, 9, 10). All latents [B, C, f, h, w], t [B] in [0, 1]."""
+"""Straight path between data and noise (Eq. 5, 10). All latents [B, C, f, h, w], t [B] in [0, 1].
+
+Noising (Eq. 4) is the operator `xdub_kernels.add_noise`, whose reference is the formula.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,6 @@ def motion_frame_mask(num_frames: int, motion_frames: Tensor | int, batch: int) 
 def frame_times(t: Tensor, clean: Tensor) -> Tensor:
     """Return the timestep of every latent frame [B, f] of t [B]: 0 where bool ``clean`` [B, f] marks a motion frame."""
     return t[:, None].expand(clean.shape).masked_fill(clean, 0.0)
-
-
-def add_noise(z0: Tensor, eps: Tensor, t: Tensor, *, motion_frames: Tensor | int = 0) -> Tensor:
-    """Return z_t = (1 - t) z_0 + t eps (Eq. 4); the first ``motion_frames`` latents stay clean."""
-    clean = motion_frame_mask(z0.shape[2], motion_frames, z0.shape[0]).to(z0.device)
-    times = frame_times(t.to(z0.dtype), clean)[:, None, :, None, None]
-    return (1 - times) * z0 + times * eps
 
 
 def velocity(z0: Tensor, eps: Tensor) -> Tensor:

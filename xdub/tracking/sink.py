@@ -101,6 +101,7 @@ class MlflowSink:
             return self._ids
 
     def __call__(self, records: list[dict[str, Any]]) -> None:
+        """Deliver records in order. MLflow's exceptions pass through, except its refusals of single records."""
         ids = self.open()
         for kind, group in groupby(records, key=lambda record: record["kind"]):
             if kind == "metrics":
@@ -131,12 +132,12 @@ class MlflowSink:
         from mlflow.entities import Param, RunTag
 
         run_id = _run_id(ids, record)
-        wanted = {key: str(value)[:MAX_PARAM] for key, value in flatten(record["values"])}
+        expected = {key: str(value)[:MAX_PARAM] for key, value in flatten(record["values"])}
         logged = self._client.get_run(run_id).data.params
-        fresh = [Param(key, value) for key, value in wanted.items() if key not in logged]
+        fresh = [Param(key, value) for key, value in expected.items() if key not in logged]
         for low in range(0, len(fresh), PARAMS_PER_CALL):
             self._client.log_batch(run_id, params=fresh[low : low + PARAMS_PER_CALL])
-        changed = {key: value for key, value in wanted.items() if logged.get(key, value) != value}
+        changed = {key: value for key, value in expected.items() if logged.get(key, value) != value}
         if changed and run_id == ids.child:
             tags = [RunTag(f"resumed.{key}", value) for key, value in changed.items()]
             self._client.log_batch(run_id, tags=tags)
@@ -206,17 +207,17 @@ def _client_of(run: RunFolder, state: dict[str, Any]) -> tuple[Any, str]:
 
     It is the store that created them, unless MLFLOW_TRACKING_URI names one that has them too: a server that moved.
     """
-    first, wanted = state.get("tracking_uri"), default_uri(run)
-    if first is None or first == wanted or "parent" not in state:
-        return _client(wanted), wanted
-    client = _client(wanted)
+    first, current = state.get("tracking_uri"), default_uri(run)
+    if first is None or first == current or "parent" not in state:
+        return _client(current), current
+    client = _client(current)
     try:
         client.get_run(state["parent"])
     except Exception as error:
         if getattr(error, "error_code", None) != "RESOURCE_DOES_NOT_EXIST":
             raise
         return _client(first), first
-    return client, wanted
+    return client, current
 
 
 def _find_or_create(client: Any, state: dict[str, Any], key: str, name: str, tags: dict[str, str]) -> str:

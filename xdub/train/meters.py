@@ -65,7 +65,7 @@ def peak_memory(device: torch.device) -> dict[str, float]:
 
 @dataclass
 class RankStep:
-    """One rank's share of a step, as it is sent to the other ranks."""
+    """One rank's share of a step, in the form that the other ranks receive."""
 
     losses: list[float] = field(default_factory=list)
     """Loss of each micro batch."""
@@ -76,7 +76,7 @@ class RankStep:
     peaks: dict[str, float] = field(default_factory=dict)
     """Result of `peak_memory`."""
     stop: bool = False
-    """Whether a stop is requested."""
+    """True after a stop request."""
     bad: dict[str, BadRow] = field(default_factory=dict)
     """clip id -> reason why it was replaced."""
 

@@ -1,4 +1,4 @@
-"""What a run writes down while it trains: rank 0 keeps the records, on the other ranks every call does nothing."""
+"""Records of a running phase: rank 0 keeps them, on the other ranks every call does nothing."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from xdub.train.state.checkpoint import Progress
 from xdub.train.state.records import CommittedSteps, SkippedBatches
 
 UPLOAD_SECONDS = 60.0
-"""How long the end of an attempt waits for its last upload, at most."""
+"""Longest wait for the last upload at the end of an attempt."""
 
 
 class Records:
     """Records of a rank that keeps none."""
 
     def stop_requested(self) -> bool:
-        """Whether the run is to checkpoint and end after this step."""
+        """Return whether the run must checkpoint and end after this step."""
         return False
 
     def commit(self, step: int, merged: GlobalStep) -> None:
@@ -79,13 +79,16 @@ class RunRecords(Records):
         self._journal.tags(values)
 
     def stop_requested(self) -> bool:
+        """Return whether the stop file exists."""
         return self._folder.stop_request.exists()
 
     def commit(self, step: int, merged: GlobalStep) -> None:
+        """Append to the committed steps, and the new bad clips to the quarantine."""
         self._committed.append(step, merged.loss, merged.sample_ids, self._attempt)
         self._quarantine.note(merged.bad, step)
 
     def skip(self, progress: Progress, merged: GlobalStep, objection: str) -> None:
+        """Append to the skipped batches and print a line."""
         self._skipped.append(
             step=progress.step + 1,
             cursor=progress.cursor,
@@ -101,6 +104,7 @@ class RunRecords(Records):
         )
 
     def roll_back(self, step: int, progress: Progress) -> None:
+        """Cut the committed steps, and let the journal accept their metrics again."""
         self._committed.rewind(progress.step)
         self._journal.last_step = progress.step
         print(
@@ -109,29 +113,34 @@ class RunRecords(Records):
         )
 
     def log(self, step: int, values: dict[str, float]) -> None:
+        """Append to the journal, with the lag of the uploads."""
         if self._uploads is not None:
             values = values | {"perf/upload_lag_seconds": self._uploads.lag}
         self._journal.metrics(step, values)
 
     def sample(self, step: int, strip: np.ndarray) -> None:
+        """Write the strip below `samples` and append it to the journal."""
         path = self._folder.sample(step)
         save_png(strip, path)
         self._journal.artifact(path, self._folder.samples.name)
 
     def sync(self) -> None:
+        """Wait until the committed steps survive a power cut."""
         self._committed.sync()
 
     def checkpoint(self, folder: Path) -> None:
+        """Enqueue the checkpoint for upload."""
         if self._uploads is not None:
             self._uploads.checkpoint(folder)
 
     def finish(self, result: dict[str, Any]) -> None:
-        # The upload of the weights takes the result along.
+        """Write the result, then enqueue the weights, because the result is uploaded with them."""
         write_json(self._folder.result, result)
         if self._uploads is not None:
             self._uploads.export(self._folder.export)
 
     def close(self) -> None:
+        """Print what could not be uploaded in time, and close the files."""
         if self._uploads is not None and (undone := self._uploads.close(UPLOAD_SECONDS)):
             print(f"{undone}; --resume sends the rest", file=sys.stderr)
         for file in (self._journal, self._committed, self._skipped):

@@ -152,7 +152,7 @@ def _tracked(
 
 
 def _finished(folder: PhaseFolder, steps: int) -> bool:
-    """Whether an earlier call trained the phase that far."""
+    """Return whether an earlier call trained the phase that far."""
     return folder.result.is_file() and json.loads(folder.result.read_text("utf-8"))["step"] >= steps
 
 

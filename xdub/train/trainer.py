@@ -45,7 +45,7 @@ class Trainer:
     train: TrainConfig
     checkpoints: Checkpoints
     progress: Progress
-    """Where to continue; afterwards, how far the run is."""
+    """Position of the run: at the start, the position to continue from."""
     encode: Callable[[RawBatch], Batch]
     """A stream's batch -> the same on this rank's device, with latents and audio features."""
     records: Records

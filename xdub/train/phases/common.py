@@ -55,7 +55,7 @@ class Noised:
     z_t: Tensor
     """Noisy latents of Eq. 4, [B, C, f, h, w]."""
     t: Tensor
-    """[B]."""
+    """Timestep of every sample, [B]."""
     motion_frames: Tensor
     """Number of clean latents at the start, [B]."""
     coin: Tensor

@@ -123,7 +123,7 @@ class Remote:
 
 
 def safe_name(name: str) -> bool:
-    """Whether a name from a remote manifest stays below its folder."""
+    """Return whether a name from a remote manifest stays below its folder."""
     path = PurePosixPath(name)
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\\" not in name
 

@@ -177,11 +177,11 @@ class Uploads:
                 shutil.rmtree(held, ignore_errors=True)
 
     def _send(self, remote: Remote, job: _Job, held: Path, files: Files, target: str) -> None:
-        for name, wanted in files.items():
+        for name, expected in files.items():
             if f"files/{name}" in job.sent:
                 continue
             written = remote.write(f"{target}/files/{name}", _pieces(held / name))
-            if written != wanted:
+            if written != expected:
                 raise Gone(f"{job.folder / name}: differs from its manifest, not uploaded")
             job.sent[f"files/{name}"] = written
         run = self.folder.run.path.resolve()

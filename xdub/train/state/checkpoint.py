@@ -184,12 +184,12 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 def damaged_files(folder: Path, manifest: dict[str, Any]) -> list[str]:
     """Files that are missing or differ from the manifest."""
     bad = []
-    for name, wanted in manifest["files"].items():
+    for name, expected in manifest["files"].items():
         path = folder / name
         if (
             not path.is_file()
-            or path.stat().st_size != wanted["bytes"]
-            or file_sha256(path) != wanted["sha256"]
+            or path.stat().st_size != expected["bytes"]
+            or file_sha256(path) != expected["sha256"]
         ):
             bad.append(name)
     return bad

@@ -1,8 +1,8 @@
-"""Which piece of which parameter a rank keeps in fp32, the same view of ZeRO 0, 1, 2 and 3.
+"""Fragments: the pieces of the parameters that a rank keeps in fp32, in one view for ZeRO 0, 1, 2 and 3.
 
-ZeRO cuts weights and Adam moments into flat buffers whose layout depends on stage and world size. Seen as *fragments*,
-flat pieces of named parameters, they do not: what is saved so is loaded at any world size and any stage
-(`xdub.train.state.pieces`). The layout is DeepSpeed's own; only this file knows where it keeps it.
+ZeRO cuts weights and Adam moments into flat buffers whose layout depends on stage and world size. *Fragments*, flat
+pieces of named parameters, do not depend on them, so saved fragments are loaded at any world size and any stage
+(`xdub.train.state.pieces`). The layout is DeepSpeed's own, and only this file knows it.
 """
 
 from __future__ import annotations
@@ -15,36 +15,37 @@ import torch
 from torch import Tensor, nn
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+"""Keys of the moments in Adam's state."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fragment:
-    """A flat piece of one parameter. `master` and `moments` are views of what the optimizer works on, fp32 [n]."""
+    """A flat piece of one parameter; `master` and the moments are views of the optimizer's own fp32 tensors, [n]."""
 
     name: str
     start: int
-    """Place of its first element in the flattened parameter."""
+    """Index of its first element in the flattened parameter."""
     master: Tensor
     flat: Tensor
-    """The optimizer's own tensor that holds it, at `offset`."""
+    """The optimizer's tensor that holds `master`, at `offset`."""
     offset: int
     optimizer: torch.optim.Optimizer
     share: slice
-    """The part that this rank answers for: over all ranks, the shares are the whole parameter, each element once."""
+    """Part that this rank saves: the shares of all ranks cover the whole parameter, each element once."""
 
     def moment(self, key: str) -> Tensor:
-        """View of an Adam moment, [n]; made, as zeros, where the optimizer has not stepped yet."""
+        """Return a view of an Adam moment, [n]; before the first step it is created as zeros."""
         state = adam_state(self.optimizer, self.flat)
         return state[key].view(-1).narrow(0, self.offset, self.master.numel())
 
     @property
     def share_start(self) -> int:
-        """Place of the share's first element in the flattened parameter."""
+        """Index of the share's first element in the flattened parameter."""
         return self.start + self.share.start
 
 
 def adam_state(optimizer: torch.optim.Optimizer, flat: Tensor) -> dict[str, Tensor]:
-    """Adam's state of one of its tensors; as before the first step if there is none."""
+    """Return Adam's state of one of its tensors; before the first step it is created with zeros."""
     state = optimizer.state[flat]
     if "step" not in state:
         state["step"] = torch.zeros((), dtype=torch.float32, device=flat.device)
@@ -53,7 +54,7 @@ def adam_state(optimizer: torch.optim.Optimizer, flat: Tensor) -> dict[str, Tens
 
 
 def set_adam_step(fragments: list[Fragment], step: int) -> None:
-    """Every Adam state has its own counter of steps, for the bias correction."""
+    """Set the step counters of all Adam states, which the bias correction reads."""
     for fragment in fragments:
         adam_state(fragment.optimizer, fragment.flat)["step"].fill_(step)
 
@@ -64,7 +65,7 @@ def full_shape(p: nn.Parameter) -> torch.Size:
 
 
 def find_fragments(ds: Any, trained: dict[str, nn.Parameter], rank: int, world_size: int) -> list[Fragment]:
-    """The fragments of this rank, in the order of ``trained`` (name -> parameter of the DeepSpeed engine ``ds``)."""
+    """Return the fragments of this rank, in the order of ``trained`` (name -> parameter of the DeepSpeed engine ``ds``)."""
     optimizer = ds.optimizer
     if any(hasattr(p, "ds_tensor") for p in trained.values()):
         return list(_zero3(optimizer, trained, rank))
@@ -74,7 +75,7 @@ def find_fragments(ds: Any, trained: dict[str, nn.Parameter], rank: int, world_s
 
 
 def refresh_weights(ds: Any, trained: dict[str, nn.Parameter], fragments: list[Fragment]) -> None:
-    """Bring the weights that the model computes with in line with the masters. Collective."""
+    """Copy the masters to the weights that the model computes with. Collective."""
     optimizer = ds.optimizer
     if any(hasattr(p, "ds_tensor") for p in trained.values()):
         optimizer._partition_all_parameters()
@@ -92,7 +93,7 @@ def refresh_weights(ds: Any, trained: dict[str, nn.Parameter], fragments: list[F
 
 
 def _zero3(zero: Any, trained: dict[str, Any], rank: int) -> Iterator[Fragment]:
-    """Each parameter is cut into equal pieces, the last one padded."""
+    """Yield fragments of ZeRO 3, which cuts each parameter into equal pieces, the last one padded."""
     for name, p in trained.items():
         group, offset, size = zero.grad_position[zero.get_param_id(p)]
         start = rank * size
@@ -103,19 +104,20 @@ def _zero3(zero: Any, trained: dict[str, Any], rank: int) -> Iterator[Fragment]:
 
 
 def _zero12(zero: Any, trained: dict[str, Any]) -> Iterator[Fragment]:
-    """All parameters of a group lie in a row, which is cut into equal pieces."""
+    """Yield fragments of ZeRO 1 and 2, which put a group's parameters in a row and cut it into equal pieces."""
     for name, p in trained.items():
         mapping = p._hp_mapping
-        if mapping is not None:  # none: this parameter lies wholly on other ranks
+        # A parameter without a mapping lies wholly on other ranks.
+        if mapping is not None:
             flat = zero.optimizer.param_groups[mapping.param_group_index]["params"][0]
-            place, own = mapping.hp_fragment_address, mapping.lp_fragment_address
-            yield _fragment(name, own.start, flat, place.start, own.numel, zero.optimizer)
+            address, own = mapping.hp_fragment_address, mapping.lp_fragment_address
+            yield _fragment(name, own.start, flat, address.start, own.numel, zero.optimizer)
 
 
 def _replicated(
     optimizer: Any, trained: dict[str, nn.Parameter], rank: int, world_size: int
 ) -> Iterator[Fragment]:
-    """Every rank has everything and answers for an equal share."""
+    """Yield fragments of ZeRO 0, where every rank has everything and saves an equal share."""
     masters = {id(p): p for p in trained.values()}
     for low, high in zip(
         getattr(optimizer, "fp16_groups", ()), getattr(optimizer, "fp32_groups", ()), strict=True

@@ -1,11 +1,11 @@
 """Training state in files that any world size and any ZeRO stage can read.
 
-    step00000100/rank00000.safetensors    what rank 0 answers for: pieces of named parameters
+    step00000100/rank00000.safetensors    rank 0's share: pieces of named parameters
         master/blocks.0.ffn.0.weight      fp32 [n]; likewise exp_avg/..., exp_avg_sq/..., ema/...
-        metadata "starts"                 JSON {name: place of the piece in the flattened parameter}
+        metadata "starts"                 JSON {name: index of the piece in the flattened parameter}
 
-A reader takes what overlaps with its own pieces from whichever files hold it. Nothing is converted when the world size
-changes, nothing is pickled, and at the same world size and stage every rank reads its own file only.
+A reader copies the parts that overlap with its own pieces from all files that hold them. Another world size needs no
+conversion, nothing is pickled, and at the same world size and stage every rank reads its own file only.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ from torch import Tensor
 from xdub.errors import UserError
 
 RANK_FILE = "rank{rank:05d}.safetensors"
+"""Name of a rank's file."""
 
 
 def write_shard(
     folder: Path, rank: int, pieces: Mapping[str, Mapping[str, Tensor]], starts: Mapping[str, int]
 ) -> None:
-    """``pieces``: kind -> name -> flat tensor [n]; ``starts``: name -> its place in the flattened parameter."""
+    """Write a rank's file.
+
+    ``pieces``: kind -> name -> flat tensor [n]; ``starts``: name -> its index in the flattened parameter.
+    """
     tensors = {
         f"{kind}/{name}": value.detach().cpu().contiguous()
         for kind, values in pieces.items()
@@ -37,10 +41,10 @@ def write_shard(
 
 
 class ShardedState:
-    """All rank files of a checkpoint, read piece by piece."""
+    """Reader of all rank files of a checkpoint, piece by piece."""
 
     def __init__(self, folder: Path) -> None:
-        """UserError if there are none or one cannot be read."""
+        """UserError if there is no file, or one cannot be read."""
         self.folder = folder
         self._files = []
         self._pieces: dict[str, list[tuple[int, int, int]]] = {}
@@ -60,11 +64,11 @@ class ShardedState:
             raise UserError(f"{folder} holds no training state")
 
     def has(self, kind: str) -> bool:
-        """Whether anything of this kind was saved."""
+        """Return whether anything of this kind was saved."""
         return any(key.startswith(f"{kind}/") for key in self._pieces)
 
     def fill(self, target: Tensor, kind: str, name: str, start: int) -> None:
-        """Write elements start ... start + n of a parameter into ``target`` [n]. UserError if some were not saved."""
+        """Copy elements start ... start + n of a parameter to ``target`` [n]. UserError if some were not saved."""
         missing, end = target.numel(), start + target.numel()
         for first, length, number in self._pieces.get(f"{kind}/{name}", ()):
             low, high = max(start, first), min(end, first + length)
