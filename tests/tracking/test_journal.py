@@ -27,7 +27,7 @@ class Tracker:
         return [record["step"] for record in self.received]
 
 
-def test_what_was_written_while_the_tracker_was_down_arrives_when_it_is_back(tmp_path: Path) -> None:
+def test_records_written_while_the_tracker_was_down_arrive_when_it_is_back(tmp_path: Path) -> None:
     tracker = Tracker()
     folder = StageFolder(tmp_path)
     journal, shipper = Journal(folder), Shipper(folder, tracker, poll_seconds=0.01).start()
@@ -58,7 +58,7 @@ def test_a_tracker_that_never_answers_loses_nothing(tmp_path: Path) -> None:
     assert later.steps() == list(range(1000))
 
 
-def test_a_restarted_sender_continues_where_the_last_one_was(tmp_path: Path) -> None:
+def test_a_restarted_sender_continues_at_the_remembered_offset(tmp_path: Path) -> None:
     folder, tracker = StageFolder(tmp_path), Tracker()
     journal = Journal(folder)
     for step in (1, 2, 3):
@@ -91,7 +91,7 @@ def _wait(condition, seconds: float = 10.0) -> None:
         time.sleep(0.01)
 
 
-def test_an_upload_that_fails_delays_no_number(tmp_path: Path) -> None:
+def test_a_failing_upload_delays_no_number(tmp_path: Path) -> None:
     folder = StageFolder(tmp_path)
     journal, numbers, files = Journal(folder), Tracker(), Tracker()
     files.down = True
@@ -110,7 +110,7 @@ def test_an_upload_that_fails_delays_no_number(tmp_path: Path) -> None:
     assert pending_bytes(folder) == 0
 
 
-def test_a_sender_that_was_given_up_and_its_successor_deliver_once(tmp_path: Path) -> None:
+def test_an_abandoned_sender_and_its_successor_deliver_every_record_once(tmp_path: Path) -> None:
     folder, received, waits = StageFolder(tmp_path), [], threading.Event()
 
     def slow(records: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""MLflow runs: made once, continued after any restart, each metric point stored once, weights registered once."""
+"""MLflow runs: created once, continued after any restart, each metric point stored once, weights registered once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def journal(tmp_path: Path):
     journal.close()
 
 
-def test_runs_are_made_once_and_continued(tmp_path: Path, client, journal: Journal) -> None:
+def test_runs_are_created_once_and_continued(tmp_path: Path, client, journal: Journal) -> None:
     first = open_runs(RunFolder(tmp_path), "generator")
     journal.params({"train": {"lr": 0.1}, "name": "tiny"})
     journal.params({"name": "tiny"}, to="parent")
@@ -56,13 +56,15 @@ def test_runs_are_made_once_and_continued(tmp_path: Path, client, journal: Journ
     assert client.get_run(first.parent).data.params == {"name": "tiny"}
 
 
-def test_a_run_whose_making_was_never_answered_is_found_and_not_made_again(tmp_path: Path, client) -> None:
-    made = open_runs(RunFolder(tmp_path), "generator")
+def test_a_run_whose_creation_was_never_answered_is_found_and_not_created_again(
+    tmp_path: Path, client
+) -> None:
+    runs = open_runs(RunFolder(tmp_path), "generator")
     state = json.loads(RunFolder(tmp_path).state.read_text())
     lost = {"key": state["key"], "phases": {}}  # what was kept before the server was asked
     RunFolder(tmp_path).state.write_text(json.dumps(lost))
-    assert open_runs(RunFolder(tmp_path), "generator") == made
-    assert len(client.search_runs([made.experiment])) == 2
+    assert open_runs(RunFolder(tmp_path), "generator") == runs
+    assert len(client.search_runs([runs.experiment])) == 2
 
 
 def test_sending_twice_stores_once_and_artefacts_lie_in_the_run_folder(
@@ -100,16 +102,16 @@ def test_a_file_that_vanished_and_a_name_that_mlflow_refuses_are_told_and_hold_u
     run_id = sink.open().child
     assert [file.path for file in client.list_artifacts(run_id, "samples")] == ["samples/kept.png"]
     assert client.get_run(run_id).data.metrics == {"train/loss": 1.0}
-    told = capsys.readouterr().err
-    assert told.count("gone.png is gone and was never sent") == 1
-    assert told.count("MLflow refuses the tags") == 1
+    message = capsys.readouterr().err
+    assert message.count("gone.png is gone and was never sent") == 1
+    assert message.count("MLflow refuses the tags") == 1
 
 
 def test_weights_are_registered_once_by_their_address(tmp_path: Path, client, journal: Journal) -> None:
     sink = MlflowSink(RunFolder(tmp_path), "generator")
-    told = {"params": {"train": {"lr": 0.1}, "step": 8}, "tags": {"sha256": "abc", "step": "8"}}
+    weights = {"params": {"train": {"lr": 0.1}, "step": 8}, "tags": {"sha256": "abc", "step": "8"}}
     for _ in range(2):
-        journal.model("xdub-tiny-generator", "file:///run/generator/export", **told)
+        journal.model("xdub-tiny-generator", "file:///run/generator/export", **weights)
         send(tmp_path, sink)
         for offset in StageFolder(tmp_path).offsets:
             offset.unlink()
@@ -136,7 +138,7 @@ def test_nested_values_become_dotted_params() -> None:
 def test_a_tracker_that_comes_up_later_gets_everything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: Journal
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # no server listens at this port
     sink = MlflowSink(RunFolder(tmp_path), "generator")
     journal.metrics(1, {"train/loss": 1.0})
     with pytest.raises(Exception, match="Max retries|refused"):
@@ -157,10 +159,10 @@ def test_a_store_that_moved_is_followed_and_a_foreign_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/first.db")
-    made = open_runs(RunFolder(tmp_path), "generator")
+    runs = open_runs(RunFolder(tmp_path), "generator")
     (tmp_path / "moved.db").write_bytes((tmp_path / "first.db").read_bytes())
     for name, followed in (("foreign.db", False), ("moved.db", True)):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/{name}")
-        found = open_runs(RunFolder(tmp_path), "generator")
-        assert (found.parent, found.child) == (made.parent, made.child)
-        assert found.uri.endswith(name) == followed
+        again = open_runs(RunFolder(tmp_path), "generator")
+        assert (again.parent, again.child) == (runs.parent, runs.child)
+        assert again.uri.endswith(name) == followed

@@ -1,4 +1,4 @@
-"""A batch that would spoil the weights is skipped; if they are spoilt already, the run goes back and around."""
+"""A batch that would spoil the weights is skipped; if they are spoilt already, the run is rolled back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from xdub.train.run import train_phase
 
 
 def quiet(progress) -> None:
-    """In place of the bar."""
+    """Show no progress."""
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_loss_that_is_not_finite_is_skipped_and_noted(small, clips, tmp_path: 
     assert all(value.isfinite().all() for value in weights.values())
 
 
-def test_an_exploding_loss_is_skipped_and_so_it_is_after_a_resume(
+def test_an_exploding_loss_is_skipped_again_after_a_resume(
     small, clips, tmp_path: Path, spoil, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guard, "WARM", 2)
@@ -84,7 +84,7 @@ def test_an_exploding_loss_is_skipped_and_so_it_is_after_a_resume(
     assert all(mine[name].equal(theirs[name]) for name in theirs)
 
 
-def test_when_skipping_does_not_help_it_goes_back_and_around_the_bad_samples(
+def test_a_run_whose_skips_do_not_help_is_rolled_back_and_continues_after_the_bad_samples(
     small, clips, tmp_path: Path, spoil
 ) -> None:
     spoil(lambda positions: math.inf if 12 <= min(positions) < 24 else 1.0)  # three batches after step 3
@@ -97,7 +97,7 @@ def test_when_skipping_does_not_help_it_goes_back_and_around_the_bad_samples(
     assert steps == [2, 4, 6]
 
 
-def test_what_diverges_whatever_is_done_ends_with_the_samples_and_a_hint(
+def test_a_run_that_diverges_after_every_rollback_ends_with_the_samples_and_a_hint(
     small, clips, tmp_path: Path, spoil
 ) -> None:
     spoil(lambda positions: math.nan if min(positions) >= 16 else 1.0)
@@ -110,7 +110,7 @@ def test_what_diverges_whatever_is_done_ends_with_the_samples_and_a_hint(
 
 
 @given(losses=st.lists(st.floats(0.1, 10.0), min_size=WARM, max_size=80), factor=st.floats(1.5, 20))
-def test_only_what_is_far_above_the_median_is_objected_to(losses: list[float], factor: float) -> None:
+def test_only_losses_far_above_the_median_are_rejected(losses: list[float], factor: float) -> None:
     judge = Guard(factor)
     for loss in losses:
         judge.accept(loss)
@@ -121,7 +121,7 @@ def test_only_what_is_far_above_the_median_is_objected_to(losses: list[float], f
     assert Guard(0.0, judge.state()).objection(1e9) is None
 
 
-def test_the_guard_knows_nothing_at_the_start_and_continues_from_its_state() -> None:
+def test_the_guard_accepts_every_loss_at_the_start_and_continues_from_its_state() -> None:
     young = Guard(2.0)
     for _ in range(WARM - 1):
         young.accept(1.0)

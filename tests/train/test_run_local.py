@@ -1,4 +1,4 @@
-"""`train_phase` in this process: it ends with weights, and whatever interrupts it, the same run comes out."""
+"""`train_phase` in this process: it ends with weights, and an interrupted run ends with the same ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from xdub.train.run import RunResult, train_phase
 
 
 def quiet(progress) -> None:
-    """In place of the bar."""
+    """Show no progress."""
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +66,13 @@ def test_a_run_ends_with_weights_records_and_a_tracked_run(whole: RunResult) -> 
     assert any(name.startswith("loss/flow/t_bin_") for name in run.data.metrics)
 
 
-def interrupted(small, clips, out: Path, at: int, how: str) -> RunResult | None:
+def interrupted(small, clips, out: Path, at: int, event: str) -> RunResult | None:
     """Run until something happens after step ``at`` (it draws a sample there); None if the run raised."""
 
     def sampler(model, context):
         import numpy as np
 
-        if how == "crash":
+        if event == "crash":
             raise RuntimeError("power cut")
         PhaseFolder(out, "generator").stop_request.touch()
         return np.zeros((2, 2, 3), np.uint8)
@@ -84,12 +84,12 @@ def interrupted(small, clips, out: Path, at: int, how: str) -> RunResult | None:
         return None
 
 
-@pytest.mark.parametrize(("at", "how"), [(3, "crash"), (1, "crash"), (3, "stop")])
+@pytest.mark.parametrize(("at", "event"), [(3, "crash"), (1, "crash"), (3, "stop")])
 def test_an_interrupted_run_continues_as_if_nothing_had_happened(
-    at, how, small, clips, whole, tmp_path: Path
+    at, event, small, clips, whole, tmp_path: Path
 ) -> None:
-    first = interrupted(small, clips, tmp_path, at, how)
-    if how == "stop":  # after the step that follows the sample
+    first = interrupted(small, clips, tmp_path, at, event)
+    if event == "stop":  # after the step that follows the sample
         assert first is not None
         assert (first.status, first.step, first.export) == ("stopped", at + 1, None)
     ids = read_state(RunFolder(tmp_path))["phases"]
@@ -102,7 +102,7 @@ def test_an_interrupted_run_continues_as_if_nothing_had_happened(
     assert read_state(RunFolder(tmp_path))["phases"] == ids
 
 
-def test_a_damaged_checkpoint_is_passed_over(small, clips, whole, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_skipped(small, clips, whole, tmp_path: Path) -> None:
     shutil.copytree(whole.folder, tmp_path / "generator")
     newest = PhaseFolder(tmp_path, "generator").checkpoint(6)
     damaged = next(newest.glob("rank*.safetensors"))
@@ -114,7 +114,9 @@ def test_a_damaged_checkpoint_is_passed_over(small, clips, whole, tmp_path: Path
     assert [r["attempt"] for r in read_lines(last.folder.steps)] == [1, 1, 1, 1, 2, 2]
 
 
-def test_a_finished_run_returns_at_once_and_more_steps_go_on(small, clips, whole, tmp_path: Path) -> None:
+def test_a_finished_run_returns_at_once_and_continues_to_more_steps(
+    small, clips, whole, tmp_path: Path
+) -> None:
     shutil.copytree(whole.folder.run.path, tmp_path, dirs_exist_ok=True)
     before = PhaseFolder(tmp_path, "generator").steps.read_bytes()
     same = train_phase("generator", small(), clips, tmp_path, resume=True, local=True, progress=quiet)
@@ -133,14 +135,12 @@ def test_a_finished_run_returns_at_once_and_more_steps_go_on(small, clips, whole
         ([], "add --resume"),
     ],
 )
-def test_a_run_that_cannot_be_started_says_why(overrides, message, small, clips, whole) -> None:
+def test_a_run_that_cannot_be_started_names_the_reason(overrides, message, small, clips, whole) -> None:
     with pytest.raises(UserError, match=message):
         train_phase("generator", small(*overrides), clips, whole.folder.run.path, local=True, progress=quiet)
 
 
-def test_fewer_clips_than_a_batch_train_all_the_same_and_it_is_said(
-    small, clips, tmp_path: Path, capsys
-) -> None:
+def test_fewer_clips_than_a_batch_are_trained_on_with_a_warning(small, clips, tmp_path: Path, capsys) -> None:
     recipe = small("train.global_batch=16", "train.micro_batch=16", "train.steps=2")
     train_phase("generator", recipe, clips, tmp_path, local=True, progress=quiet)
     samples = [r["sample_ids"] for r in read_lines(PhaseFolder(tmp_path, "generator").steps)]
@@ -166,7 +166,7 @@ def test_a_resume_that_would_be_another_run_is_refused(
         train_phase("generator", recipe, clips, tmp_path, resume=True, local=True, progress=quiet)
 
 
-def test_a_run_goes_on_in_another_zero_stage(small, clips, whole, tmp_path: Path) -> None:
+def test_a_run_continues_in_another_zero_stage(small, clips, whole, tmp_path: Path) -> None:
     shutil.copytree(whole.folder, tmp_path / "generator")
     shutil.rmtree(PhaseFolder(tmp_path, "generator").checkpoint(6))
     PhaseFolder(tmp_path, "generator").result.unlink()
@@ -186,8 +186,8 @@ def test_two_processes_cannot_train_one_folder(small, clips, tmp_path: Path) -> 
             train_phase("generator", small(), clips, tmp_path, local=True, progress=quiet)
 
 
-def test_progress_is_told_to_the_end(small, clips, tmp_path: Path) -> None:
-    seen = []
-    train_phase("generator", small(), clips, tmp_path, local=True, progress=seen.append)
-    assert seen[-1].step == seen[-1].steps == 6
-    assert math.isfinite(seen[-1].loss)
+def test_progress_is_reported_to_the_last_step(small, clips, tmp_path: Path) -> None:
+    shown = []
+    train_phase("generator", small(), clips, tmp_path, local=True, progress=shown.append)
+    assert shown[-1].step == shown[-1].steps == 6
+    assert math.isfinite(shown[-1].loss)

@@ -33,7 +33,7 @@ LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
 def quiet(progress) -> None:
-    """In place of the bar."""
+    """Show no progress."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -137,7 +137,7 @@ def test_a_resource_that_no_machine_offers_is_refused(small, clips, tmp_path: Pa
 
 @dataclass(frozen=True)
 class Killed:
-    """What was seen of a run with a Ray of its own before its driver was killed."""
+    """Observations of a run with a Ray of its own before its driver was killed."""
 
     out: Path
     runs: dict[str, str]
@@ -179,18 +179,18 @@ def killed(small, clips, tmp_path_factory: pytest.TempPathFactory) -> Killed:
 
 def listening(root: psutil.Process) -> set[tuple[str, int, str]]:
     """(address, port, process) of everything that a process and its descendants listen at."""
-    found = set()
+    sockets = set()
     for process in [root, *root.children(recursive=True)]:
         try:
             connections = process.net_connections("inet")
-            found |= {
+            sockets |= {
                 (c.laddr.ip, c.laddr.port, process.name())
                 for c in connections
                 if c.status == psutil.CONN_LISTEN
             }
         except psutil.Error:
             continue
-    return found
+    return sockets
 
 
 def test_a_local_training_with_two_workers_listens_on_loopback_alone(killed: Killed) -> None:

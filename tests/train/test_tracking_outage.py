@@ -45,19 +45,19 @@ def everything_is_there(out: Path, uri: str) -> None:
     client, state = MlflowClient(tracking_uri=uri), read_state(RunFolder(out))
     run_id = state["phases"]["generator"]
     assert pending_bytes(PhaseFolder(out, "generator")) == 0
-    wanted: dict[str, list[tuple]] = {}
+    expected: dict[str, list[tuple]] = {}
     for record in read_lines(PhaseFolder(out, "generator").journal):
         if record["kind"] == "metrics":
             for name, value in record["values"].items():
-                wanted.setdefault(name, []).append((record["step"], value))
-    assert len(wanted["train/loss"]) == 40
-    for name, points in wanted.items():
+                expected.setdefault(name, []).append((record["step"], value))
+    assert len(expected["train/loss"]) == 40
+    for name, points in expected.items():
         assert sorted((p.step, p.value) for p in client.get_metric_history(run_id, name)) == points, name
     statuses = {run.info.run_id: run.info.status for run in client.search_runs([state["experiment_id"]])}
     assert statuses == {state["parent"]: "FINISHED", run_id: "FINISHED"}
     (version,) = client.search_model_versions(f"name = 'xdub-tiny-generator' and run_id = '{run_id}'")
     assert version.tags["step"] == "40"
-    files = {file.path for place in ("config", "data") for file in client.list_artifacts(run_id, place)}
+    files = {file.path for folder in ("config", "data") for file in client.list_artifacts(run_id, folder)}
     assert files == {"config/recipe.yaml", "data/data.json"}
     assert len(client.list_artifacts(run_id, "samples")) == 40
     assert [file.path for file in client.list_artifacts(state["parent"], "config")] == ["config/recipe.yaml"]
@@ -73,12 +73,12 @@ def server(tmp_path: Path) -> Iterator[MlflowServer]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["dies", "hangs"])
+@pytest.mark.parametrize("event", ["dies", "hangs"])
 def test_a_server_that_goes_and_comes_back_has_everything_at_the_end(
-    how: str, small, clips, tmp_path: Path, server: MlflowServer, monkeypatch: pytest.MonkeyPatch
+    event: str, small, clips, tmp_path: Path, server: MlflowServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    away, back = (server.kill, server.start) if how == "dies" else (server.hang, server.go_on)
+    away, back = (server.kill, server.start) if event == "dies" else (server.hang, server.go_on)
     out = tmp_path / "run"
     result = train_phase(
         "generator", small(*STEPS), clips, out, local=True, progress=quiet, sampler=At({10: away, 30: back})
@@ -98,8 +98,8 @@ def test_without_any_server_a_phase_is_trained_and_a_later_resume_sends_it(
     begin = time.monotonic()
     train_phase("generator", small(*STEPS), clips, out, local=True, progress=quiet, sampler=At({}))
     assert time.monotonic() - begin < 60
-    told = capsys.readouterr().err
-    assert "tracking is not reachable" in told and "with --resume) sends the rest" in told
+    message = capsys.readouterr().err
+    assert "tracking is not reachable" in message and "with --resume) sends the rest" in message
     try:
         server.start()
         server.wait()

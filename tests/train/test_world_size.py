@@ -89,14 +89,14 @@ def test_every_stage_computes_the_same_curve(results, stage) -> None:
 @given(
     length=st.integers(1, 40),
     cuts=st.lists(st.integers(0, 40), max_size=4),
-    wanted=st.tuples(st.integers(0, 40), st.integers(0, 40)),
+    expected=st.tuples(st.integers(0, 40), st.integers(0, 40)),
 )
-def test_any_piece_is_read_from_any_cutting(tmp_path_factory, length, cuts, wanted) -> None:
+def test_any_piece_is_read_from_any_cutting(tmp_path_factory, length, cuts, expected) -> None:
     folder, whole = tmp_path_factory.mktemp("cut"), torch.arange(length, dtype=torch.float32)
     edges = sorted({0, length, *(c for c in cuts if c < length)})
     for rank, (low, high) in enumerate(zip(edges, edges[1:], strict=False)):
         write_shard(folder, rank, {"master": {"w": whole[low:high]}}, {"w": low})
-    low, high = sorted(min(w, length) for w in wanted)
+    low, high = sorted(min(w, length) for w in expected)
     target = torch.full((high - low,), torch.nan)
     ShardedState(folder).fill(target, "master", "w", low)
     assert target.equal(whole[low:high])

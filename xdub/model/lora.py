@@ -55,13 +55,13 @@ def _base_targets(model: Backbone, endings: Sequence[str]) -> list[str]:
     return sorted(chosen)
 
 
-def _lora_layers(model: Backbone) -> list[LoraLayer]:
+def _lora_layers(model: nn.Module) -> list[LoraLayer]:
     from peft.tuners.lora import LoraLayer
 
     return [module for module in model.modules() if isinstance(module, LoraLayer)]
 
 
-def set_expert(model: Backbone, name: str | None) -> None:
+def set_expert(model: nn.Module, name: str | None) -> None:
     """Activate an expert; None activates the base model alone. Base parameters stay frozen."""
     for layer in _lora_layers(model):
         layer.enable_adapters(name is not None)

@@ -73,7 +73,7 @@ def test_an_upload_cut_off_after_any_operation_leaves_no_half_folder_as_the_newe
         step = int(folder.name[4:])
         assert step in (40, *steps)
         assert number_of_steps(Path(name) / "b") >= step
-        # Whoever goes on clears up what was left half.
+        # The next upload removes unfinished folders.
         upload_all(uri, run, 50, keep=1)
         assert len(Remote(uri, PHASE).folders(CHECKPOINTS)) == 1
 

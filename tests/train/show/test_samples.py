@@ -20,11 +20,11 @@ from xdub.train.state.export import write_export
 
 
 def quiet(progress) -> None:
-    """In place of the bar."""
+    """Show no progress."""
 
 
 def run(phase: str, recipe, data: Path, out: Path, **options) -> tuple[RunResult, list[tuple], dict]:
-    """The run, its committed curve with its logged numbers, and its weights."""
+    """Train, and return the result, the committed curve with the logged numbers, and the weights."""
     result = train_phase(phase, recipe, data, out, local=True, progress=quiet, **options)
     assert result.export is not None
     numbers = [
@@ -59,13 +59,13 @@ def test_a_run_with_strips_trains_exactly_as_one_without(
     assert len(client.list_artifacts(result.run_id, "samples")) == 3
 
 
-def test_strips_show_the_same_moments_of_the_same_clip_whoever_draws_them(small, clips) -> None:
+def test_strips_show_the_same_moments_of_the_same_clip_in_every_run(small, clips) -> None:
     recipe = small("seed=7")
     codec = load_codec(recipe.codec)
     context = PhaseContext(phase=recipe.phase("generator"), seed=7, codec=codec)
     model = build_model(recipe, "generator", codec, base=None, init_from=None).eval()
     first, again, other = (
-        StripSampler(made, "generator", [str(clips)])(model, context) for made in (recipe, recipe, small())
+        StripSampler(each, "generator", [str(clips)])(model, context) for each in (recipe, recipe, small())
     )
     assert np.array_equal(first, again)
     assert np.array_equal(first, other)  # another seed of the run shows the same clip, too

@@ -65,7 +65,7 @@ def full_shape(p: nn.Parameter) -> torch.Size:
 
 
 def find_fragments(ds: Any, trained: dict[str, nn.Parameter], rank: int, world_size: int) -> list[Fragment]:
-    """Return the fragments of this rank, in the order of ``trained`` (name -> parameter of the DeepSpeed engine ``ds``)."""
+    """Return the fragments of this rank, in the order of ``trained`` (name -> parameter of the engine ``ds``)."""
     optimizer = ds.optimizer
     if any(hasattr(p, "ds_tensor") for p in trained.values()):
         return list(_zero3(optimizer, trained, rank))
