@@ -1,4 +1,7 @@
-"""Tests that files which the documents name exist in the repository, or are written by the code under that name."""
+"""Tests that files which the documents name exist in the repository, or are written by the code under that name.
+
+The files of a run have their names in `xdub/files/run_folder.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+
+from xdub.files.run_folder import PhaseFolder
 
 ROOT = Path(__file__).parents[1]
 SUFFIXES = "jsonl|json|offset|txt|db|parquet|lock"
@@ -81,4 +86,13 @@ def test_a_file_that_nothing_writes_is_reported(name):
 
 
 def test_placeholders_stand_for_any_text():
-    assert exists("hang-<time>-rank<r>.txt") and exists("journal.numbers.offset")
+    assert exists("hang-<time>-rank<r>.txt")
+
+
+@pytest.mark.parametrize(
+    "name", ["steps", "journal", "result", "recipe", "skipped", "quarantine", "attempts", "failures"]
+)
+def test_a_document_may_name_every_file_of_a_phase(name):
+    folder = PhaseFolder("out", "editor")
+    assert exists(getattr(folder, name).name)
+    assert exists(folder.offset("numbers").name) and exists(folder.offset("files").name)
