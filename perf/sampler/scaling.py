@@ -78,7 +78,8 @@ def fit(x: Sequence[float], y: Sequence[float]) -> dict[str, float]:
 
 def _write(source: Path, recipe: Any, sets: dict[int, Path]) -> None:
     """Render clips for the largest data set, and write each set from the first of them."""
-    from xdub.data.shards import ShardReader, ShardWriter, read_manifest
+    from xdub.data.manifest import read_manifest
+    from xdub.data.shards import ShardReader, ShardWriter
     from xdub.render.clips import HELD_OUT
     from xdub.render.dataset import render_dataset
 

@@ -210,7 +210,8 @@ def _killed(cloud: FakeCloud, data: Path, out: Path, draw: random.Random) -> dic
 
 
 def _compare(undisturbed: Path, killed: Path) -> dict[str, Any]:
-    from xdub.data.shards import Ledger, read_manifest
+    from xdub.data.ledger import Ledger
+    from xdub.data.manifest import read_manifest
 
     left, right = read_manifest(undisturbed, verify=True), read_manifest(killed, verify=True)
     rows = Ledger(killed).rows()

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xdub.data.shards import ShardReader, ShardWriter, iter_clips, read_clip, read_manifest
+from xdub.data.manifest import read_manifest
+from xdub.data.shards import ShardReader, ShardWriter, iter_clips, read_clip
 from xdub.data.testing import make_clip
 from xdub.errors import UserError
 

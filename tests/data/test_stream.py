@@ -16,9 +16,10 @@ import pytest
 import torch
 
 from xdub.data.latents import encode_batch
+from xdub.data.manifest import read_manifest
 from xdub.data.sample_order import Place, Plan
 from xdub.data.samples import StreamSpec
-from xdub.data.shards import ShardWriter, read_manifest
+from xdub.data.shards import ShardWriter
 from xdub.data.stream import FIRST_STEPS, LocalStream, RayStream, _Pause, _user_error
 from xdub.data.testing import FrameIndexAudio, PatchCodec, make_clip
 from xdub.errors import UserError

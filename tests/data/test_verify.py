@@ -11,7 +11,8 @@ import pytest
 
 from xdub.data import manifest as manifest_module
 from xdub.data import verify
-from xdub.data.shards import ShardReader, ShardWriter, read_manifest
+from xdub.data.manifest import read_manifest
+from xdub.data.shards import ShardReader, ShardWriter
 from xdub.data.testing import make_clip
 from xdub.data.verify import verify_shard
 from xdub.errors import UserError

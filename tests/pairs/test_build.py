@@ -15,8 +15,8 @@ import pytest
 
 from xdub.config import Recipe, load_recipe
 from xdub.data.ledger import STATUSES, Ledger, LedgerRow
-from xdub.data.manifest import file_sha256
-from xdub.data.shards import ShardWriter, iter_clips, read_manifest
+from xdub.data.manifest import file_sha256, read_manifest
+from xdub.data.shards import ShardWriter, iter_clips
 from xdub.data.testing import make_clip
 from xdub.errors import UserError
 from xdub.model.bundle import bundle_path

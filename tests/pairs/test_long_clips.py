@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from xdub.config import load_recipe, recipe_from_dict
-from xdub.data.shards import Ledger, ShardWriter, iter_clips, read_manifest
+from xdub.data.ledger import Ledger
+from xdub.data.manifest import read_manifest
+from xdub.data.shards import ShardWriter, iter_clips
 from xdub.data.testing import make_clip
 from xdub.dub.testing import small_recipe
 from xdub.dub.tracks import Track, generate

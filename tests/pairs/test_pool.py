@@ -13,7 +13,8 @@ import pytest
 
 from perf.system.fake_cloud import FakeCloud
 from xdub.config import Recipe
-from xdub.data.shards import Ledger, read_manifest
+from xdub.data.ledger import Ledger
+from xdub.data.manifest import read_manifest
 from xdub.errors import UserError
 from xdub.files.lines import read_lines
 from xdub.files.run_folder import RunFolder, StageFolder

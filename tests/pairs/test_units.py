@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xdub.data.shards import ShardWriter, read_manifest
+from xdub.data.manifest import read_manifest
+from xdub.data.shards import ShardWriter
 from xdub.data.testing import make_clip
 from xdub.dub.testing import small_recipe
 from xdub.errors import UserError

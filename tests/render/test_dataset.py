@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from xdub.config import load_recipe
-from xdub.data.shards import Ledger, iter_clips, read_manifest
+from xdub.data.ledger import Ledger
+from xdub.data.manifest import read_manifest
+from xdub.data.shards import iter_clips
 from xdub.errors import UserError
 from xdub.render.clips import HELD_OUT
 from xdub.render.dataset import render_dataset

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from xdub.data.clip import Clip, from_row, schema, to_row
-from xdub.data.ledger import Ledger, LedgerRow
 from xdub.data.manifest import MANIFEST, SHARD_NAME, Manifest, Shard, file_sha256, read_manifest
 from xdub.data.verify import verify_shard
 from xdub.errors import UserError
@@ -22,16 +21,6 @@ from xdub.files.atomic import atomic_path
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
-__all__ = [
-    "Ledger",
-    "LedgerRow",
-    "Manifest",
-    "ShardReader",
-    "ShardWriter",
-    "iter_clips",
-    "read_clip",
-    "read_manifest",
-]
 OPEN_FILES = 8
 """Largest number of files that a reader keeps open."""
 

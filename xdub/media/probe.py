@@ -26,7 +26,7 @@ class VideoInfo:
     frames: int
     """Number of stored frames, computed from the duration if the container has no count."""
     duration: float
-    """Seconds."""
+    """Duration in seconds."""
     rotation: int
     """Degrees, counter-clockwise; the reader undoes the rotation."""
     codec: str

@@ -125,7 +125,7 @@ def to_rgb(frame: VideoFrame, pixel_aspect: Fraction | None = None, *, exact: bo
 
 
 def _matrix(frame: VideoFrame) -> str:
-    """Return the colour matrix of a frame; an untagged frame gets the one that players assume for its size.
+    """Return the colour matrix of a frame; for an untagged frame, the matrix that players assume for its size.
 
     The keys are AVCOL_SPC_*: 1 is BT.709, 5 and 6 are BT.601, 9 and 10 are BT.2020.
     """

@@ -16,8 +16,8 @@ from typing import Any
 
 from xdub.config import SHIPPED_MODEL, Recipe, check_weights
 from xdub.data.ledger import Counts, Ledger, LedgerRow
-from xdub.data.manifest import MANIFEST, file_sha256
-from xdub.data.shards import ShardWriter, read_manifest
+from xdub.data.manifest import MANIFEST, file_sha256, read_manifest
+from xdub.data.shards import ShardWriter
 from xdub.errors import UserError
 from xdub.pairs.filter_plots import update_filter_plots
 from xdub.pairs.generator import generator_file

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from xdub.config import Recipe
-from xdub.data.shards import Manifest
+from xdub.data.manifest import Manifest
 from xdub.errors import UserError
 from xdub.pairs.audio_choice import Choice, SpeechIndex, Utterance
 from xdub.seeding import stable_seed

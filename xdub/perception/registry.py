@@ -40,7 +40,7 @@ class Weight:
     role: str
     file: str
     size: int
-    """Bytes."""
+    """Size in bytes."""
     sha256: str
     licence: str
     purpose: str

@@ -14,7 +14,8 @@ import numpy as np
 
 from xdub.config import Recipe
 from xdub.data.clip import to_row
-from xdub.data.shards import Ledger, LedgerRow, ShardWriter
+from xdub.data.ledger import Ledger, LedgerRow
+from xdub.data.shards import ShardWriter
 from xdub.errors import UserError
 from xdub.files.atomic import atomic_path
 from xdub.progress import Report
