@@ -1,4 +1,4 @@
-"""The plan: every id once an epoch, the same global batches for any number of workers, from any cursor."""
+"""The order of samples: every id once an epoch, the same global batches for any number of workers and any cursor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xdub.data.manifest import Manifest, Shard
-from xdub.data.sample_order import Plan, micro_batches
+from xdub.data.sample_order import SampleOrder, micro_batches
 from xdub.errors import UserError
 
 
@@ -36,23 +36,23 @@ sizes = st.lists(st.integers(1, 9), min_size=1, max_size=12)
 @given(rows=sizes, seed=st.integers(0, 5), together=st.integers(1, 4))
 def test_every_id_comes_exactly_once_an_epoch(rows: list[int], seed: int, together: int) -> None:
     data = manifest(rows)
-    plan = Plan([data, manifest([2, 1], name="b")], window=9, seed=seed, shards_together=together)
-    n = len(plan)
+    order = SampleOrder([data, manifest([2, 1], name="b")], window=9, seed=seed, shards_together=together)
+    n = len(order)
     for epoch in range(3):
-        seen = [plan.at(p) for p in range(epoch * n, (epoch + 1) * n)]
-        assert {e for e, _ in seen} == {epoch}
-        assert sorted(plan.clip_id(place) for _, place in seen) == sorted([*data.ids, "b0", "b1", "b2"])
+        refs = [order.at(p) for p in range(epoch * n, (epoch + 1) * n)]
+        assert {e for e, _ in refs} == {epoch}
+        assert sorted(order.clip_id(ref) for _, ref in refs) == sorted([*data.ids, "b0", "b1", "b2"])
 
 
 def test_order_changes_with_epoch_and_seed_and_stays_within_few_shards() -> None:
-    def places(seed: int, epoch: int) -> list:
-        plan = Plan([manifest([10] * 20)], window=9, seed=seed, shards_together=4)
-        return [plan.at(epoch * 200 + p)[1].row for p in range(200)]
+    def rows(seed: int, epoch: int) -> list:
+        order = SampleOrder([manifest([10] * 20)], window=9, seed=seed, shards_together=4)
+        return [order.at(epoch * 200 + p)[1].row for p in range(200)]
 
-    assert places(0, 0) == places(0, 0)
-    assert places(0, 0) != places(0, 1) != places(1, 1)
+    assert rows(0, 0) == rows(0, 0)
+    assert rows(0, 0) != rows(0, 1) != rows(1, 1)
     for first in range(0, 200, 40):
-        assert len({row // 10 for row in places(0, 0)[first : first + 40]}) == 4
+        assert len({row // 10 for row in rows(0, 0)[first : first + 40]}) == 4
 
 
 @settings(max_examples=50, deadline=None)
@@ -65,7 +65,7 @@ def test_global_batches_are_the_same_for_1_2_and_4_workers_and_any_micro_batch(
         for micro in (1, size // world):
             count = steps * size // world // micro
             got = [
-                [p for some in islice(batches, count) for p in some]
+                [p for batch in islice(batches, count) for p in batch]
                 for batches in (
                     micro_batches(cursor, global_batch=size, micro_batch=micro, rank=r, world_size=world)
                     for r in range(world)
@@ -83,16 +83,16 @@ def test_batches_that_do_not_divide_are_refused() -> None:
         next(micro_batches(0, global_batch=6, micro_batch=2, world_size=2))
 
 
-def test_short_clips_take_no_part() -> None:
-    plan = Plan([manifest([3]), manifest([2], num_frames=5, name="b")], window=9, seed=0)
-    assert len(plan) == 3 and plan.too_short == 2
+def test_short_clips_are_skipped() -> None:
+    order = SampleOrder([manifest([3]), manifest([2], num_frames=5, name="b")], window=9, seed=0)
+    assert len(order) == 3 and order.too_short == 2
     with pytest.raises(UserError, match="none of 3 clips has 13 frames"):
-        Plan([manifest([3])], window=13, seed=0)
+        SampleOrder([manifest([3])], window=13, seed=0)
 
 
-def test_the_digest_tells_data_seed_and_window_apart() -> None:
+def test_the_digest_depends_on_data_seed_and_window() -> None:
     digests = {
-        Plan([manifest(rows, name=name)], window=window, seed=seed).digest
+        SampleOrder([manifest(rows, name=name)], window=window, seed=seed).digest
         for rows, name, window, seed in [
             ([3], "a", 9, 0),
             ([3], "b", 9, 0),

@@ -30,7 +30,7 @@ def dataset(tmp_path: Path) -> Path:
 def test_clips_come_back_in_order_and_by_id(dataset: Path) -> None:
     manifest = read_manifest(dataset, verify=True)
     assert [shard.rows for shard in manifest.shards] == [2, 2, 1] and manifest.kind == "clips"
-    assert manifest.num_frames == (5,) * 5 and manifest.places[-1] == (2, 0)
+    assert manifest.num_frames == (5,) * 5 and manifest.locations[-1] == (2, 0)
     want = [make_clip(seed, num_frames=5) for seed in range(5)]
     assert [clip.clip_id for clip in iter_clips(dataset)] == [clip.clip_id for clip in want]
     np.testing.assert_array_equal(read_clip(dataset, want[3].clip_id).audio, want[3].audio)

@@ -17,7 +17,7 @@ import torch
 
 from xdub.data.latents import encode_batch
 from xdub.data.manifest import read_manifest
-from xdub.data.sample_order import Place, Plan
+from xdub.data.sample_order import RowRef, SampleOrder
 from xdub.data.samples import StreamSpec
 from xdub.data.shards import ShardWriter
 from xdub.data.stream import FIRST_STEPS, LocalStream, RayStream, _Pause, _user_error
@@ -91,7 +91,8 @@ def test_resuming_at_a_cursor_continues_bit_for_bit(clips: Path) -> None:
     stream = LocalStream(spec(clips))
     for number, batch in enumerate(stream):
         assert_equal(batch, whole[number])
-        if number == 4:  # in the middle of the third step: its first half will come again
+        # The stream stops in the middle of the third step, whose first half is repeated.
+        if number == 4:
             break
     assert stream.cursor == 8
     again = LocalStream(spec(clips), cursor=stream.cursor, steps=2, cache_bytes=0)
@@ -102,11 +103,11 @@ def test_resuming_at_a_cursor_continues_bit_for_bit(clips: Path) -> None:
 
 def test_the_ranks_of_any_world_size_make_the_same_samples(clips: Path) -> None:
     def samples(world: int) -> dict[int, tuple[str, np.ndarray]]:
-        found = {}
+        by_position = {}
         for rank in range(world):
             for batch in LocalStream(spec(clips, rank=rank, world_size=world, micro_batch=1), steps=3):
-                found[int(batch["positions"][0])] = (batch["sample_id"][0], batch["frames"][0])
-        return found
+                by_position[int(batch["positions"][0])] = (batch["sample_id"][0], batch["frames"][0])
+        return by_position
 
     one = samples(1)
     assert sorted(one) == list(range(12))
@@ -135,7 +136,7 @@ def test_too_many_bad_rows_end_the_stream(tmp_path: Path) -> None:
         list(LocalStream(spec(folder), steps=3))
 
 
-def test_editor_phases_want_pairs(clips: Path, tmp_path: Path) -> None:
+def test_editor_phases_need_pairs(clips: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds clips, but phase lip trains on pairs"):
         LocalStream(spec(clips, phase="lip"))
     pairs = write(tmp_path / "pairs", 2, pair=True)
@@ -143,34 +144,34 @@ def test_editor_phases_want_pairs(clips: Path, tmp_path: Path) -> None:
     assert batch["reference"].shape == batch["frames"].shape and "hidden" not in batch
 
 
-def flip(path: Path, at: int) -> None:
+def flip(path: Path, offset: int) -> None:
     data = bytearray(path.read_bytes())
-    data[at] ^= 1
+    data[offset] ^= 1
     path.write_bytes(data)
 
 
-def test_one_flipped_byte_costs_its_shard_and_the_run_says_which(tmp_path: Path) -> None:
+def test_one_flipped_bit_costs_its_shard_and_the_error_names_it(tmp_path: Path) -> None:
     folder = write(tmp_path / "ds", 40)
     victim = folder / "shard-00004.parquet"
     flip(victim, victim.stat().st_size // 2)
     lost = set(read_manifest(folder).ids[16:20])
     stream = LocalStream(spec(folder, max_bad=0.2), steps=10)
-    seen = {name for batch in stream for name in batch["sample_id"]}
-    assert set(stream.bad) == lost and not seen & lost
+    names = {name for batch in stream for name in batch["sample_id"]}
+    assert set(stream.bad) == lost and not names & lost
     assert {row.shard for row in stream.bad.values()} == {str(victim)}
     assert all("shard-00004.parquet: sha256 differs" in row.error for row in stream.bad.values())
     with pytest.raises(UserError, match=r"of 40 clips cannot be read .*shard-00004\.parquet: sha256 differs"):
         list(LocalStream(spec(folder), steps=10))
 
 
-def test_the_words_of_an_actor_survive_the_way_back() -> None:
-    told = _user_error(RuntimeError("Traceback ...\n  line 1\nxdub.errors.UserError: clip 7: damaged row\n"))
-    assert isinstance(told, UserError) and str(told) == "clip 7: damaged row"
+def test_a_user_error_of_an_actor_keeps_its_message() -> None:
+    error = _user_error(RuntimeError("Traceback ...\n  line 1\nxdub.errors.UserError: clip 7: damaged row\n"))
+    assert isinstance(error, UserError) and str(error) == "clip 7: damaged row"
     other = RuntimeError("out of memory")
     assert _user_error(other) is other
 
 
-def test_ray_must_run_first(clips: Path) -> None:
+def test_a_ray_stream_needs_a_running_ray(clips: Path) -> None:
     with pytest.raises(RuntimeError, match="LocalStream"):
         next(iter(RayStream(spec(clips))))
 
@@ -202,31 +203,30 @@ def test_ray_actors_give_the_local_batches_bit_for_bit(running_ray: None, tmp_pa
     count = 0
     for got, want in zip(remote, local, strict=True):
         assert_equal(got, want)
-        got["frames"] += 1  # ours to change
+        # A batch may be changed.
+        got["frames"] += 1
         count += 1
     assert count == 8 and remote.cursor == local.cursor == 36
     assert remote.bad == local.bad and len(remote.bad) == 1, "the damaged row is quarantined by both"
 
 
 @pytest.mark.slow
-def test_a_data_actor_killed_in_the_middle_changes_nothing(
-    running_ray: None, clips: Path, tmp_path: Path
-) -> None:
+def test_a_killed_data_actor_changes_no_batch(running_ray: None, clips: Path, tmp_path: Path) -> None:
     marker, test = tmp_path / "killed", os.getpid()
 
-    class Deadly(Plan):
-        """Kills the actor that asks for its ninth sample, once."""
+    class Deadly(SampleOrder):
+        """Kills the actor that reads its ninth sample, once."""
 
-        def at(self, position: int) -> tuple[int, Place]:
-            self.asked = getattr(self, "asked", 0) + 1
-            if self.asked == 9 and os.getpid() != test and not marker.exists():
+        def at(self, position: int) -> tuple[int, RowRef]:
+            self.calls = getattr(self, "calls", 0) + 1
+            if self.calls == 9 and os.getpid() != test and not marker.exists():
                 marker.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().at(position)
 
     class DeadlySpec(StreamSpec):
-        def plan(self, verify: bool = False) -> Plan:
-            return Deadly(super().plan().manifests, window=self.window, seed=self.seed)
+        def order(self, verify: bool = False) -> SampleOrder:
+            return Deadly(super().order().manifests, window=self.window, seed=self.seed)
 
     stream = RayStream(DeadlySpec(**vars(spec(clips))), steps=FIRST_STEPS + 6, actors=(1, 1))
     for got, want in zip(stream, LocalStream(spec(clips), steps=FIRST_STEPS + 4), strict=False):
@@ -235,25 +235,25 @@ def test_a_data_actor_killed_in_the_middle_changes_nothing(
 
 
 @pytest.mark.slow
-def test_the_first_batches_come_from_here_and_the_others_from_actors_without_torch(
+def test_the_first_batches_are_read_in_this_process_and_the_others_in_actors_without_torch(
     running_ray: None, clips: Path, tmp_path: Path
 ) -> None:
-    class Telling(Plan):
-        """Writes down which process asks for a sample, and whether it has torch."""
+    class Recording(SampleOrder):
+        """Records the process that reads a sample, and whether it has imported torch."""
 
-        def at(self, position: int) -> tuple[int, Place]:
+        def at(self, position: int) -> tuple[int, RowRef]:
             (tmp_path / f"{position}").write_text(f"{os.getpid()} {'torch' in sys.modules}")
             return super().at(position)
 
-    class TellingSpec(StreamSpec):
-        def plan(self, verify: bool = False) -> Plan:
-            return Telling(super().plan().manifests, window=self.window, seed=self.seed)
+    class RecordingSpec(StreamSpec):
+        def order(self, verify: bool = False) -> SampleOrder:
+            return Recording(super().order().manifests, window=self.window, seed=self.seed)
 
     count = 4 * (FIRST_STEPS + 1)
-    assert sum(1 for _ in RayStream(TellingSpec(**vars(spec(clips))), steps=FIRST_STEPS + 1)) == count // 2
-    told = [(tmp_path / f"{position}").read_text().split() for position in range(count)]
-    assert {pid for pid, _ in told[:-4]} == {str(os.getpid())}
-    assert all(int(pid) != os.getpid() and torch == "False" for pid, torch in told[-4:])
+    assert sum(1 for _ in RayStream(RecordingSpec(**vars(spec(clips))), steps=FIRST_STEPS + 1)) == count // 2
+    records = [(tmp_path / f"{position}").read_text().split() for position in range(count)]
+    assert {pid for pid, _ in records[:-4]} == {str(os.getpid())}
+    assert all(int(pid) != os.getpid() and torch == "False" for pid, torch in records[-4:])
 
 
 @pytest.mark.slow
@@ -267,7 +267,7 @@ def test_a_stream_left_while_its_actors_start_ends_with_them(running_ray: None, 
 
 
 @pytest.mark.slow
-def test_the_scheduler_rests_while_its_batches_wait(running_ray: None, clips: Path, monkeypatch) -> None:
+def test_the_scheduler_pauses_while_batches_wait(running_ray: None, clips: Path, monkeypatch) -> None:
     turns = []
     rest = _Pause.on_execution_step
     monkeypatch.setattr(_Pause, "on_execution_step", lambda *own: (turns.append(1), rest(*own)))
@@ -276,8 +276,7 @@ def test_the_scheduler_rests_while_its_batches_wait(running_ray: None, clips: Pa
         next(batches)
     before, begin = len(turns), time.monotonic()
     time.sleep(2)
-    made = len(turns) - before
-    assert 0 < made <= (time.monotonic() - begin) / _Pause.SECONDS + 1
-    assert (
-        len(list(batches)) == 39 - 2 * FIRST_STEPS
-    )  # to the end: Ray must not stop under threads that still fetch
+    count = len(turns) - before
+    assert 0 < count <= (time.monotonic() - begin) / _Pause.SECONDS + 1
+    # Read to the end, because Ray must not stop while threads still fetch.
+    assert len(list(batches)) == 39 - 2 * FIRST_STEPS

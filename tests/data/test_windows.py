@@ -1,4 +1,4 @@
-"""Windows and their latents: aligned speech, hidden faces, true references, nothing but the generator's randomness."""
+"""Windows and their latents: aligned speech, hidden faces, true references, and randomness from the generator only."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ def test_the_generator_sees_no_visible_face_pixel_but_every_occluder() -> None:
 
 
 def test_the_reference_is_a_frame_outside_the_window_where_there_is_one() -> None:
-    seen = {pick_reference(12, 3, 8, rng(i)) for i in range(100)}
-    assert seen == {0, 1, 2, 11}
+    drawn = {pick_reference(12, 3, 8, rng(i)) for i in range(100)}
+    assert drawn == {0, 1, 2, 11}
     assert {pick_reference(5, 0, 5, rng(i)) for i in range(100)} == set(range(5))
     clip = make_clip(4, num_frames=21)
     z_ref = window(clip, "generator")["z_ref"]

@@ -149,7 +149,7 @@ def _train(
 def _check_inputs(recipe: Recipe, data: Path, init: str | Path | None) -> None:
     """Raise UserError for inputs that a later stage would refuse, before OUT records them."""
     from xdub.data.manifest import read_manifest
-    from xdub.data.sample_order import Plan
+    from xdub.data.sample_order import SampleOrder
     from xdub.model.bundle import bundle_path, bundle_weights
 
     check_weights(recipe, (*recipe.phase_names, "pairs"))
@@ -158,7 +158,9 @@ def _check_inputs(recipe: Recipe, data: Path, init: str | Path | None) -> None:
         raise UserError(
             f"--data {data} holds {manifest.kind}; a bootstrap starts from clips (`xdub prepare`)"
         )
-    Plan([manifest], window=max(recipe.phase(name).window for name in recipe.phase_names), seed=recipe.seed)
+    SampleOrder(
+        [manifest], window=max(recipe.phase(name).window for name in recipe.phase_names), seed=recipe.seed
+    )
     if init is None:
         return
     for name in recipe.phase_names:

@@ -203,6 +203,7 @@ class SourceActor:
         self._prepare_one = prepare_one
 
     def __call__(self, rows: dict[str, np.ndarray]) -> Iterator[dict[str, list[bytes]]]:
+        """Yield the pickled results of the sources in a block."""
         for source in rows["source"]:
             for result in _results(str(source), self._prepare_one):
                 yield {"result": [pickle.dumps(result)]}

@@ -1,7 +1,7 @@
-"""From pixels and sound to what a model trains on: the one place of training where codec and audio encoder run.
+"""Latents and audio features of a batch; only this module runs codec and audio encoder in training.
 
-Streams carry uint8 pixels and waves. The rank that trains makes latents and features of them on its own device, so a
-Wan VAE and a Whisper run on the GPU, and the linear codec of the tiny recipe on the CPU, through the same code.
+Streams yield uint8 pixels and waves. Each training rank computes latents and features on its own device, so a Wan VAE
+and a Whisper run on the GPU, and the linear codec of the tiny recipe on the CPU, with the same code.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from xdub.geometry import AUDIO_MARGIN, ROWS_PER_FRAME
 
 
 class Encodes(Protocol):
-    """What is asked of a codec here."""
+    """A codec, as far as training uses it."""
 
     def encode(self, video: Tensor) -> Tensor:
-        """[B,3,F,H,W] in [-1,1] -> [B,C,f,h,w]."""
+        """Encode [B,3,F,H,W] in [-1,1] as [B,C,f,h,w]."""
 
 
 class EncodesAudio(Protocol):
-    """What is asked of an audio encoder here."""
+    """An audio encoder, as far as training uses it."""
 
     def encode(self, wav: np.ndarray) -> Tensor:
-        """[N] at 16 kHz -> [T50, d]."""
+        """Encode [N] at 16 kHz as [T50, d], 50 rows a second."""
 
 
 def audio_window(features: Tensor, start: int, num_frames: int) -> Tensor:
-    """Rows [2 F + 8, d] for the frames start ... start + F - 1 of features [T50, d]; zero rows beyond their ends."""
+    """Cut rows [2 F + 8, d] for the frames start ... start + F - 1 of features [T50, d]; zeros beyond its ends."""
     low = ROWS_PER_FRAME * start - AUDIO_MARGIN
     high = ROWS_PER_FRAME * (start + num_frames) + AUDIO_MARGIN
     rows = features.new_zeros(high - low, features.shape[1])
-    known = features[max(0, low) : max(0, high)]
+    inside = features[max(0, low) : max(0, high)]
     offset = max(0, -low)
-    rows[offset : offset + len(known)] = known
+    rows[offset : offset + len(inside)] = inside
     return rows
 
 
 def to_video(frames: np.ndarray | Tensor) -> Tensor:
-    """uint8 [F,H,W,3] -> float32 [1,3,F,H,W] in [-1,1], on the same device."""
+    """Convert uint8 [F,H,W,3] to float32 [1,3,F,H,W] in [-1,1], on the same device."""
     if isinstance(frames, np.ndarray):
         frames = torch.from_numpy(np.ascontiguousarray(frames))
     return frames.permute(3, 0, 1, 2)[None].float() / 127.5 - 1.0
@@ -56,8 +56,8 @@ def encode_batch(
 ) -> Batch:
     """Move a stream's batch to `device`, with latents in place of pixels and features in place of waves.
 
-    One sample is encoded at a time and, on a CPU, on one thread: a sample's bits depend neither on its neighbours nor
-    on the machine's cores, and a long window needs the memory of one.
+    Samples are encoded one at a time and, on a CPU, on one thread. A sample's bits therefore depend neither on its
+    neighbours nor on the machine's cores, and memory does not grow with the batch.
     """
 
     def moved(array: np.ndarray) -> Tensor:
@@ -68,7 +68,7 @@ def encode_batch(
     z0, z_ref, z_mask, audio = list[Tensor](), list[Tensor](), list[Tensor](), list[Tensor]()
     with one_thread():
         for i, start in enumerate(raw["window_starts"].tolist()):
-            video = to_video(frames[i])  # [1, 3, F, H, W]
+            video = to_video(frames[i])
             z0.append(codec.encode(video)[0].float())
             z_ref.append(codec.encode(to_video(reference[i]))[0].float())
             if hidden is not None:
@@ -97,7 +97,7 @@ def encode_batch(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch on one thread: the order of its sums, hence every bit, is then the same wherever a batch is encoded."""
+    """Run torch on one thread, so that the order of its sums, and so every bit, is the same on every machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -59,7 +59,7 @@ class Manifest:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @cached_property
-    def places(self) -> tuple[tuple[int, int], ...]:
+    def locations(self) -> tuple[tuple[int, int], ...]:
         """(shard, row within the shard) of every row."""
         return tuple((i, row) for i, shard in enumerate(self.shards) for row in range(shard.rows))
 

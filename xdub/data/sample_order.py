@@ -1,8 +1,8 @@
-"""Which sample comes when: a pure function of (seed, data, position), the same for any number of workers.
+"""The order of samples: a pure function of (seed, data, position), the same for any number of workers.
 
 Positions count samples from the start of training, across epochs: position p is item p mod n of epoch p div n. A
-training state remembers one integer, the cursor: the next position. Rank r of w takes the r-th of w equal slices of
-each global batch, so the global batches do not depend on w.
+training state stores one integer, the cursor, which is the next position. Rank r of w gets the r-th of w equal slices
+of each global batch, so the global batches do not depend on w.
 """
 
 from __future__ import annotations
@@ -22,33 +22,35 @@ from xdub.seeding import rng
 
 
 @dataclass(frozen=True)
-class Place:
-    """A row of one of the plan's data sets."""
+class RowRef:
+    """A row of one of the order's data sets."""
 
     dataset: int
+    """Index of the data set."""
     row: int
+    """Index of the row in the data set."""
 
 
-class Plan:
-    """Order of the samples of one or more data sets; only clips of at least `window` frames take part."""
+class SampleOrder:
+    """Order of the samples of one or more data sets; clips of less than `window` frames are skipped."""
 
     def __init__(
         self, manifests: Sequence[Manifest], *, window: int, seed: int, shards_together: int = 8
     ) -> None:
-        """UserError if no clip is long enough."""
+        """Read the lengths of all clips. UserError if no clip is long enough."""
         self.manifests, self.seed, self.shards_together = tuple(manifests), seed, shards_together
         self.window = window
-        self.places: list[Place] = []
+        self.rows: list[RowRef] = []
         shard_of: list[tuple[int, int]] = []
         for number, manifest in enumerate(self.manifests):
             for row, ((shard, _), frames) in enumerate(
-                zip(manifest.places, manifest.num_frames, strict=True)
+                zip(manifest.locations, manifest.num_frames, strict=True)
             ):
                 if frames >= window:
-                    self.places.append(Place(number, row))
+                    self.rows.append(RowRef(number, row))
                     shard_of.append((number, shard))
-        self.too_short = sum(len(manifest.ids) for manifest in self.manifests) - len(self.places)
-        if not self.places:
+        self.too_short = sum(len(manifest.ids) for manifest in self.manifests) - len(self.rows)
+        if not self.rows:
             folders = ", ".join(str(manifest.folder) for manifest in self.manifests)
             raise UserError(
                 f"{folders}: none of {self.too_short} clips has {window} frames, which a window needs"
@@ -61,30 +63,31 @@ class Plan:
         self._order = lru_cache(maxsize=2)(self._order)
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.rows)
 
     @cached_property
     def digest(self) -> str:
-        """16 hex digits of all that decides the order: a cursor is valid for one digest."""
+        """16 hex digits of everything that decides the order; a cursor is valid for one digest only."""
         parts = [manifest.digest for manifest in self.manifests]
         text = f"{parts} {self.seed} {self.window} {self.shards_together}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def at(self, position: int) -> tuple[int, Place]:
-        """(epoch, row) at a position."""
+    def at(self, position: int) -> tuple[int, RowRef]:
+        """Return (epoch, row) of a position."""
         epoch, item = divmod(position, len(self))
-        return epoch, self.places[self._order(epoch)[item]]
+        return epoch, self.rows[self._order(epoch)[item]]
 
-    def clip_id(self, place: Place) -> str:
-        return self.manifests[place.dataset].ids[place.row]
+    def clip_id(self, ref: RowRef) -> str:
+        """Return the clip id of a row."""
+        return self.manifests[ref.dataset].ids[ref.row]
 
-    def substitute(self, epoch: int, clip_id: str, attempt: int) -> Place:
-        """What is taken instead of a clip that cannot be read: any other row, the same one on every machine."""
+    def substitute(self, epoch: int, clip_id: str, attempt: int) -> RowRef:
+        """Return the row that replaces an unreadable clip, the same one on every machine."""
         choice = rng(self.seed, "substitute", epoch, clip_id, attempt).integers(len(self))
-        return self.places[int(choice)]
+        return self.rows[int(choice)]
 
     def _order(self, epoch: int) -> np.ndarray:
-        """Permutation of the items. Shards are shuffled, then rows within each few shards: reading stays local."""
+        """Permute the items. Shards are shuffled, then rows within groups of shards, so that reading stays local."""
         random = rng(self.seed, "order", epoch)
         shuffled = [self._shards[i] for i in random.permutation(len(self._shards))]
         groups = range(0, len(shuffled), self.shards_together)
@@ -96,7 +99,7 @@ class Plan:
 def micro_batches(
     cursor: int, *, global_batch: int, micro_batch: int, rank: int = 0, world_size: int = 1
 ) -> Iterator[range]:
-    """Endless position ranges for one rank from `cursor` on, global_batch / (world_size micro_batch) a step.
+    """Yield position ranges of one rank without end from `cursor` on, global_batch / (world_size micro_batch) a step.
 
     UserError if the sizes do not divide.
     """
@@ -113,14 +116,14 @@ def micro_batches(
         cursor += global_batch
 
 
-def make_plan(
+def sample_order(
     folders: Sequence[str | Path], *, phase: str, window: int, seed: int, verify: bool = False
-) -> Plan:
-    """The plan of data set folders for a phase. UserError if an editor phase gets clips without pairs."""
+) -> SampleOrder:
+    """Build the order of data set folders for a phase. UserError if an editor phase gets clips instead of pairs."""
     manifests = [read_manifest(folder, verify) for folder in folders]
     for manifest in manifests:
         if not inpaints(phase) and manifest.kind != "pairs":
             raise UserError(
-                f"{manifest.folder} holds clips, but phase {phase} trains on pairs: make them with `xdub pairs`"
+                f"{manifest.folder} holds clips, but phase {phase} trains on pairs: build them with `xdub pairs`"
             )
-    return Plan(manifests, window=window, seed=seed)
+    return SampleOrder(manifests, window=window, seed=seed)

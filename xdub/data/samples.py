@@ -1,4 +1,4 @@
-"""From a position of the plan to a sample: read, decode, cut the window. Shared by every executor in stream.py."""
+"""Samples by position: read a row, decode it, cut its window. Both streams of stream.py use this code."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from xdub.config import Recipe
 from xdub.data.batch import RawBatch
 from xdub.data.clip import Clip
 from xdub.data.quarantine import BadRow
-from xdub.data.sample_order import Place, Plan, make_plan
+from xdub.data.sample_order import RowRef, SampleOrder, sample_order
 from xdub.data.shards import ShardReader
 from xdub.data.windows import cut_window
 from xdub.errors import UserError
@@ -26,53 +27,65 @@ ATTEMPTS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class StreamSpec:
-    """All that decides the batches of one rank. Picklable."""
+    """Everything that decides the batches of one rank. Picklable."""
 
     data: tuple[str, ...]
+    """Folders of the data sets."""
     phase: str
     window: int
+    """Frames of a sample."""
     geometry: CodecGeometry
-    """The codec's, which decides the size of masks and the rows of each latent."""
+    """Geometry of the codec, which decides the size of masks and the audio rows of each latent."""
     seed: int
     global_batch: int
+    """Samples of a step over all ranks."""
     micro_batch: int
+    """Samples of a batch."""
     rank: int = 0
     world_size: int = 1
     max_bad: float = 0.01
-    """Largest share of rows that may be unreadable (one row always may)."""
+    """Largest share of rows that may be unreadable; one unreadable row is always allowed."""
 
     @classmethod
     def from_recipe(
-        cls, recipe: Any, phase: str, data: str | Path | Sequence[str | Path], **others: Any
+        cls,
+        recipe: Recipe,
+        phase: str,
+        data: str | Path | Sequence[str | Path],
+        *,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> StreamSpec:
-        """The spec of a recipe's phase; `others` adds rank and world_size."""
+        """Return the spec of a recipe's phase for one rank."""
         folders = [data] if isinstance(data, (str, Path)) else data
         train = recipe.for_phase(phase)
-        values = {
-            "data": tuple(str(folder) for folder in folders),
-            "phase": phase,
-            "window": recipe.phase(phase).window,
-            "geometry": recipe.codec.geometry,
-            "seed": train.seed,
-            "global_batch": train.global_batch,
-            "micro_batch": train.micro_batch_of(others.get("world_size", 1)),
-        }
-        return cls(**(values | others))
+        return cls(
+            data=tuple(str(folder) for folder in folders),
+            phase=phase,
+            window=recipe.phase(phase).window,
+            geometry=recipe.codec.geometry,
+            seed=train.seed or 0,
+            global_batch=train.global_batch,
+            micro_batch=train.micro_batch_of(world_size),
+            rank=rank,
+            world_size=world_size,
+        )
 
-    def plan(self, verify: bool = False) -> Plan:
-        return make_plan(self.data, phase=self.phase, window=self.window, seed=self.seed, verify=verify)
+    def order(self, verify: bool = False) -> SampleOrder:
+        """Read the manifests and return the order of the samples; ``verify`` hashes every shard."""
+        return sample_order(self.data, phase=self.phase, window=self.window, seed=self.seed, verify=verify)
 
 
 class SampleMaker:
-    """Samples by position, from shards whose sha256 is right. Keeps up to `cache_bytes` of decoded clips.
+    """Reads samples by position from verified shards. Keeps up to `cache_bytes` of decoded clips.
 
-    Not for sharing between threads.
+    Not safe for several threads.
     """
 
-    def __init__(self, spec: StreamSpec, plan: Plan | None = None, cache_bytes: int = 0) -> None:
-        self.spec, self.plan = spec, plan or spec.plan()
-        self._readers = [ShardReader(manifest, verify=True) for manifest in self.plan.manifests]
-        self._cache: OrderedDict[Place, Clip] = OrderedDict()
+    def __init__(self, spec: StreamSpec, order: SampleOrder | None = None, cache_bytes: int = 0) -> None:
+        self.spec, self.order = spec, order or spec.order()
+        self._readers = [ShardReader(manifest, verify=True) for manifest in self.order.manifests]
+        self._cache: OrderedDict[RowRef, Clip] = OrderedDict()
         self._cached_bytes, self._cache_bytes = 0, cache_bytes
 
     def batch(self, positions: Sequence[int]) -> RawBatch:
@@ -80,38 +93,40 @@ class SampleMaker:
         return collate([self.sample(position) for position in positions])
 
     def sample(self, position: int) -> dict[str, Any]:
-        """cut_window's dict with `epoch`, `position`, and `bad`: {clip_id: BadRow} of rows that had to be replaced.
+        """Return cut_window's fields with `epoch`, `position`, and `bad`, {clip_id: BadRow} of rows that were replaced.
 
-        A row that cannot be read costs itself, not its batch: another one takes its place, chosen by (seed, epoch, id).
+        An unreadable row is replaced by another one, chosen by (seed, epoch, id), so the batch stays complete.
         """
-        epoch, place = self.plan.at(position)
-        wanted, bad = self.plan.clip_id(place), dict[str, BadRow]()
+        epoch, ref = self.order.at(position)
+        clip_id, bad = self.order.clip_id(ref), dict[str, BadRow]()
         for attempt in range(ATTEMPTS):
             try:
-                sample = self._make(place, epoch)
-            except Exception as error:  # whatever a damaged row raises must stay with that row
-                shard = self._readers[place.dataset].path(place.row)
-                bad[self.plan.clip_id(place)] = BadRow(f"{type(error).__name__}: {error}", str(shard), epoch)
-                place = self.plan.substitute(epoch, wanted, attempt)
+                sample = self._cut(ref, epoch)
+            # A damaged row may raise any error.
+            except Exception as error:
+                shard = self._readers[ref.dataset].path(ref.row)
+                bad[self.order.clip_id(ref)] = BadRow(f"{type(error).__name__}: {error}", str(shard), epoch)
+                ref = self.order.substitute(epoch, clip_id, attempt)
             else:
                 return sample | {"epoch": epoch, "position": position, "bad": bad}
         name, row = next(iter(bad.items()))
-        raise UserError(f"{ATTEMPTS} clips in a row cannot be made samples; first {name}: {row.error}")
+        raise UserError(f"{ATTEMPTS} clips in a row cannot be read as samples; first {name}: {row.error}")
 
-    def _make(self, place: Place, epoch: int) -> dict[str, Any]:
-        clip = self._load(place)
+    def _cut(self, ref: RowRef, epoch: int) -> dict[str, Any]:
+        clip = self._load(ref)
         random = rng(self.spec.seed, "window", epoch, clip.clip_id)
         return cut_window(
             clip, phase=self.spec.phase, window=self.spec.window, geometry=self.spec.geometry, rng=random
         )
 
-    def _load(self, place: Place) -> Clip:
-        if place in self._cache:
-            self._cache.move_to_end(place)
-            return self._cache[place]
-        clip = self._readers[place.dataset].clip(place.row)
+    def _load(self, ref: RowRef) -> Clip:
+        """Return a decoded clip; the least recently used ones leave the cache."""
+        if ref in self._cache:
+            self._cache.move_to_end(ref)
+            return self._cache[ref]
+        clip = self._readers[ref.dataset].clip(ref.row)
         if self._cache_bytes:
-            self._cache[place] = clip
+            self._cache[ref] = clip
             self._cached_bytes += _size(clip)
             while self._cached_bytes > self._cache_bytes and len(self._cache) > 1:
                 self._cached_bytes -= _size(self._cache.popitem(last=False)[1])
@@ -147,4 +162,5 @@ def collate(samples: Sequence[dict[str, Any]]) -> RawBatch:
 
 
 def _size(clip: Clip) -> int:
+    """Return the bytes of a clip's arrays."""
     return sum(value.nbytes for value in vars(clip).values() if isinstance(value, np.ndarray))

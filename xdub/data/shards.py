@@ -185,13 +185,13 @@ class ShardReader:
 
     def path(self, index: int) -> Path:
         """Return the file of row `index`."""
-        return self.manifest.path(self.manifest.places[index][0])
+        return self.manifest.path(self.manifest.locations[index][0])
 
     def row(self, index: int) -> dict[str, Any]:
         """Read row `index` of the data set, still encoded. UserError names the file if it cannot be read."""
         import pyarrow as pa
 
-        shard, row = self.manifest.places[index]
+        shard, row = self.manifest.locations[index]
         if shard not in self._files:
             self._verify(shard)
             self._files[shard] = _open(self.manifest.path(shard))

@@ -1,8 +1,8 @@
-"""Endless, deterministic, resumable training batches: the same plan and the same samples, made here or by Ray actors.
+"""Streams of training batches without end: deterministic, and resumable at a cursor.
 
-`LocalStream` makes them in this process, `RayStream` in a pool of Ray Data actors. Both give bit-identical batches and
-share everything but the executor. State is one integer, the cursor: resuming costs nothing. Batches are NumPy, and
-nothing here loads torch, which would cost each actor seconds and 0.2 GB.
+`LocalStream` reads batches in this process, `RayStream` in a pool of Ray Data actors. Both yield bit-identical batches.
+The state of a stream is one integer, the cursor, so a resume costs nothing. Batches are NumPy arrays, and this module
+does not import torch, which would cost each actor seconds and 0.2 GB.
 """
 
 from __future__ import annotations
@@ -28,32 +28,34 @@ from xdub.ray_session import hush
 
 log = logging.getLogger(__name__)
 LOCAL_CACHE_BYTES = 2 << 30
+"""Decoded clips that a `LocalStream` keeps."""
 ACTOR_CACHE_BYTES = 256 << 20
+"""Decoded clips that each data actor keeps."""
 FIRST_STEPS = 4
-"""Global batches that a rank makes itself while its actors start."""
+"""Number of global batches that a rank reads itself while its actors start."""
 NO_PROGRESS_SECONDS = 300
 """Ray Data gives up after this long without a finished task, e.g. when no CPU is left for its actors."""
 
 
 class Stream:
-    """Batches of one rank (see `samples.collate`), `micro_batch` samples each, from `cursor` on.
+    """Batches of one rank, `micro_batch` samples each, from `cursor` on; iterate once.
 
-    Iterate once. `wait_seconds` sums up the time that the consumer waited for data, `last_wait` is that of the last
-    batch. `bad` collects {clip_id: BadRow} of quarantined rows; UserError when they exceed spec.max_bad of the data.
+    `wait_seconds` is the total time that the consumer waited for data, `last_wait` the time for the last batch. `bad`
+    collects {clip_id: BadRow} of unreadable rows; UserError if they exceed spec.max_bad of the data.
     """
 
     def __init__(self, spec: StreamSpec, *, cursor: int = 0, steps: int | None = None) -> None:
-        """`cursor` counts samples consumed by all ranks; `steps` ends the stream after that many global batches."""
-        self.spec, self.plan = spec, spec.plan()
+        """`cursor` counts samples consumed by all ranks; the stream ends after `steps` global batches, None: never."""
+        self.spec, self.order = spec, spec.order()
         self.cursor, self.steps = cursor, steps
         self.wait_seconds = self.last_wait = 0.0
         self.bad: dict[str, BadRow] = {}
-        if self.plan.too_short:
-            log.warning("%d clips are shorter than a window of %d frames", self.plan.too_short, spec.window)
+        if self.order.too_short:
+            log.warning("%d clips are shorter than a window of %d frames", self.order.too_short, spec.window)
 
     @property
     def batches_per_step(self) -> int:
-        """Batches that make one global batch on this rank."""
+        """Number of batches of one global batch on this rank."""
         return self.spec.global_batch // (self.spec.world_size * self.spec.micro_batch)
 
     def __iter__(self) -> Iterator[RawBatch]:
@@ -89,20 +91,21 @@ class Stream:
         for clip_id, row in bad.items():
             if clip_id not in self.bad:
                 log.warning("quarantined clip %s: %s", clip_id, row.error)
-        self.bad = bad | self.bad  # the first meeting stays
-        allowed = max(1, int(self.spec.max_bad * len(self.plan)))
+        # The first error of a clip stays.
+        self.bad = bad | self.bad
+        allowed = max(1, int(self.spec.max_bad * len(self.order)))
         if len(self.bad) > allowed:
             name, row = next(iter(bad.items()))
             raise UserError(
-                f"{len(self.bad)} of {len(self.plan)} clips cannot be read (at most {allowed} may fail), last "
-                f"{name}: {row.error}; copy or make the data set again"
+                f"{len(self.bad)} of {len(self.order)} clips cannot be read (at most {allowed} may fail), last "
+                f"{name}: {row.error}; copy or create the data set again"
             )
 
 
 class LocalStream(Stream):
-    """Makes each batch in this process when it is asked for. Decoded clips stay in memory up to `cache_bytes`.
+    """Reads each batch in this process on demand. Keeps up to `cache_bytes` of decoded clips.
 
-    No thread works ahead: it would take the interpreter from the model.
+    There is no prefetching thread, because it would compete with the model for the interpreter's lock.
     """
 
     def __init__(
@@ -114,18 +117,19 @@ class LocalStream(Stream):
         cache_bytes: int = LOCAL_CACHE_BYTES,
     ) -> None:
         super().__init__(spec, cursor=cursor, steps=steps)
-        self._maker = SampleMaker(spec, self.plan, cache_bytes)
+        self._maker = SampleMaker(spec, self.order, cache_bytes)
 
     def _batches(self, positions: Iterator[range]) -> Generator[RawBatch]:
-        for some in positions:
-            yield self._maker.batch(some)
+        for batch_positions in positions:
+            yield self._maker.batch(batch_positions)
 
 
 class RayStream(Stream):
-    """Makes batches in Ray Data actors. Ray must be running; actors need CPUs that the trainers leave free.
+    """Reads batches in Ray Data actors. Ray must be running; actors need CPUs that the trainers leave free.
 
-    Actors that die are restarted and their batches made again; order is kept. The plan is fed in chunks, so an epoch of
-    any length costs the same to start. The first few batches are made here, since actors take seconds to start.
+    Actors that die are restarted and repeat their batches; the order is preserved. Positions are submitted in chunks,
+    so the start takes the same time for an epoch of any length. The first few batches are read in this process, because
+    actors take seconds to start.
     """
 
     def __init__(
@@ -161,28 +165,29 @@ class RayStream(Stream):
                 yield from remote
 
     def _own_batches(self, positions: list[range]) -> Generator[RawBatch]:
-        """Made in this process; its shards are open no longer than that takes."""
-        maker = SampleMaker(self.spec, self.plan)
-        for some in positions:
-            yield maker.batch(some)
+        """Read batches in this process; its shards are closed afterwards."""
+        maker = SampleMaker(self.spec, self.order)
+        for batch_positions in positions:
+            yield maker.batch(batch_positions)
 
     def _remote_batches(self, positions: Iterator[range]) -> Generator[RawBatch]:
-        """Made by actors, which start with the first one and end with the last."""
+        """Read batches in actors, which start with the first batch and end with the last."""
         import ray
         from ray.data import ActorPoolStrategy
 
         size = self.spec.micro_batch
         while chunk := list(itertools.islice(positions, self.chunk_batches)):
-            items = [{"position": position} for some in chunk for position in some]
-            data = ray.data.from_items(items, override_num_blocks=len(chunk))  # one batch a block
+            items = [{"position": position} for batch_positions in chunk for position in batch_positions]
+            # Each block is one batch.
+            data = ray.data.from_items(items, override_num_blocks=len(chunk))
             data.context.execution_options.preserve_order = True
             hush(data)
-            # It has the interface; to inherit it, Ray would have to be imported here.
+            # The class only has the interface, because a subclass would need an import of Ray at the top.
             callbacks: list[Any] = [_Pause]
             data.context.custom_execution_callback_classes = callbacks
             data.context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
             data = data.map_batches(
-                _Actor,
+                BatchActor,
                 fn_constructor_args=(self.spec, self.cache_bytes),
                 batch_size=size,
                 compute=ActorPoolStrategy(min_size=self.actors[0], max_size=self.actors[1]),
@@ -191,51 +196,55 @@ class RayStream(Stream):
             )
             batches = data.iter_batches(batch_size=size, batch_format="numpy", prefetch_batches=self.prefetch)
             try:
-                # Left early, its actors end now, not when it is collected.
-                with contextlib.closing(iter(batches)) as running:
+                # If the consumer stops early, the actors end now and not at garbage collection. Ray's iterator is a
+                # generator, which its annotation does not say.
+                with contextlib.closing(cast(Generator[dict[str, np.ndarray]], iter(batches))) as running:
                     for columns in running:
                         yield _from_columns(columns)
             except ray.exceptions.RayError as error:
-                if (told := _user_error(error)) is error:
+                if (cause := _user_error(error)) is error:
                     raise
-                raise told from error
+                raise cause from error
 
 
 class _Pause:
-    """A breath in each turn of Ray Data's scheduler, which is a thread of the trainer.
+    """Callback that pauses each turn of Ray Data's scheduler, which is a thread of the trainer.
 
-    It turns without end while finished batches wait to be taken, and in training some always do: that took four fifths
-    of a core, and the interpreter's lock between any two operators of the model. A step of the tiny recipe lasted 3.1 s
-    on two cores, with the pause 1.5 s. Batches are made ahead, so nothing waits for it.
+    The scheduler spins while finished batches wait for the consumer, which is always the case in training. It used four
+    fifths of a core and the interpreter's lock between operators of the model: a step of the tiny recipe took 3.1 s on
+    two cores, and takes 1.5 s with the pause. Batches are read ahead, so the pause delays no step.
     """
 
     SECONDS = 0.02
+    """Length of the pause."""
 
     def before_execution_starts(self, executor: Any) -> None:
-        """Part of Ray's interface, like the next ones."""
+        """Do nothing; Ray's interface has this method."""
 
     def on_execution_step(self, executor: Any) -> None:
+        """Pause one turn of the scheduler."""
         time.sleep(self.SECONDS)
 
     def after_execution_succeeds(self, executor: Any) -> None:
-        pass
+        """Do nothing; Ray's interface has this method."""
 
     def after_execution_fails(self, executor: Any, error: Exception) -> None:
-        pass
+        """Do nothing; Ray's interface has this method."""
 
 
-class _Actor:
-    """One Ray Data worker: positions in, samples out, as columns."""
+class BatchActor:
+    """A Ray Data worker that reads positions and returns samples as columns."""
 
     def __init__(self, spec: StreamSpec, cache_bytes: int) -> None:
         self._maker = SampleMaker(spec, cache_bytes=cache_bytes)
 
     def __call__(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the batch at the positions of a block, as columns with one row per sample."""
         batch = self._maker.batch([int(position) for position in rows["position"]])
         count = len(batch["sample_id"])
         columns = {name: value for name, value in batch.items() if isinstance(value, np.ndarray)}
         columns["starts"] = np.tile(batch["starts"], (count, 1))
-        # Waves differ in length, and an array of arrays is slow in Arrow: bytes are bytes.
+        # Waves differ in length, and Arrow is slow with arrays of arrays, so send bytes.
         columns["waves"] = np.array([wave.tobytes() for wave in batch["waves"]], object)
         columns["sample_id"] = np.array(batch["sample_id"])
         columns["bad"] = np.array([json.dumps(batch["bad"])] * count)
@@ -256,6 +265,6 @@ def _from_columns(columns: dict[str, np.ndarray]) -> RawBatch:
 
 
 def _user_error(error: BaseException) -> BaseException:
-    """The UserError that an actor raised (Ray hands on its text alone), else the error as it is."""
-    found = re.findall(r"^xdub\.errors\.UserError: (.+)$", str(error), flags=re.MULTILINE)
-    return UserError(found[-1]) if found else error
+    """Return the UserError that an actor raised, of which Ray keeps the text only; otherwise the error itself."""
+    messages = re.findall(r"^xdub\.errors\.UserError: (.+)$", str(error), flags=re.MULTILINE)
+    return UserError(messages[-1]) if messages else error

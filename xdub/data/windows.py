@@ -1,7 +1,7 @@
-"""One training sample from one clip: a pure function of the clip and a random generator, pixels and sound as they are.
+"""The cut of one training sample from one clip: a pure function of the clip and a random generator.
 
-Frame n of a clip owns the audio features 2n and 2n + 1 (50 Hz). A window of F frames that starts at n0 carries the rows
-2 n0 - 4 ... 2 (n0 + F) + 3, so that every latent finds the 16 features around its frames (paper B.2).
+Frame n of a clip has the audio features 2n and 2n + 1 (50 Hz). A window of F frames that starts at n0 carries the rows
+2 n0 - 4 ... 2 (n0 + F) + 3, so that they include the 16 features around the frames of every latent (paper B.2).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def audio_starts(num_latents: int, geometry: CodecGeometry) -> np.ndarray:
 
 
 def pick_reference(num_frames: int, start: int, window: int, rng: np.random.Generator) -> int:
-    """A frame outside the window start ... start + window - 1, or any frame if the window is the whole clip."""
+    """Draw a frame outside the window start ... start + window - 1, or any frame if the window is the whole clip."""
     outside = np.setdiff1d(np.arange(num_frames), np.arange(start, start + window))
     return int(rng.choice(outside if len(outside) else np.arange(num_frames)))
 
@@ -40,13 +40,20 @@ def pick_reference(num_frames: int, start: int, window: int, rng: np.random.Gene
 def cut_window(
     clip: Clip, *, phase: str, window: int, geometry: CodecGeometry, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """One sample, for `latents.encode_batch` to finish: F = window frames from a random start.
+    """Cut one sample of F = window frames from a random start.
 
-    frames uint8 [F,H,W,3] · reference uint8 [1,H,W,3] (generator: one true frame of the clip) or [F,H,W,3] (editor
-    phases: the same window of V') · hidden bool [F,H,W] (generator: M_vis, what it repaints) · face_mask, lip_mask
-    float32 [1,f,h,w] · starts int64 [f] · wave float32 [N] of the whole clip, as features at a window's rim depend
-    on what lies beyond · sample_id, start. UserError if the clip is shorter than the window, or has no V' in an
-    editor phase.
+    Returns:
+        frames: uint8 [F,H,W,3].
+        reference: uint8 [1,H,W,3], one frame of the clip (generator), or [F,H,W,3], the same window of V' (editor).
+        hidden: bool [F,H,W], M_vis, the pixels that the generator inpaints (generator only).
+        face_mask, lip_mask: float32 [1,f,h,w].
+        starts: int64 [f], see `audio_starts`.
+        wave: float32 [N] of the whole clip, because features near a window's ends depend on the sound beyond.
+        sample_id: the clip id.
+        start: first frame of the window.
+
+    Raises:
+        UserError: the clip is shorter than the window, or an editor phase gets a clip without V'.
     """
     count = clip.num_frames
     if window > count:

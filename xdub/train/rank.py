@@ -166,7 +166,7 @@ def _build_trainer(
     engine = Engine.build(
         model, train, device=context.device, rank=context.rank, world_size=context.world_size
     )
-    facts = run_facts(job, context.world_size, attempt, data=spec.plan().digest)
+    facts = run_facts(job, context.world_size, attempt, data=spec.order().digest)
     checkpoints = Checkpoints(job.folder, keep=train.keep_checkpoints, facts=facts)
     progress = checkpoints.load(engine, context)
     loss_context = build_loss_context(recipe, phase, codec, context.device)

@@ -17,7 +17,7 @@ from xdub.config import Recipe, expert_of, inpaints
 from xdub.data.batch import Batch
 from xdub.data.clip import Clip
 from xdub.data.latents import encode_batch
-from xdub.data.sample_order import Plan, make_plan
+from xdub.data.sample_order import SampleOrder, sample_order
 from xdub.data.samples import collate
 from xdub.data.shards import ShardReader
 from xdub.data.windows import cut_window
@@ -100,8 +100,8 @@ class StripSampler:
         """Batch of one sample: a window of the first clip that is long enough and can be read."""
         if self._batch is None:
             window = self._recipe.phase(self._phase).window
-            plan = make_plan(self._data, phase=self._phase, window=window, seed=0)
-            clip = _first_clip(plan)
+            order = sample_order(self._data, phase=self._phase, window=window, seed=0)
+            clip = _first_clip(order)
             cut = cut_window(
                 clip,
                 phase=self._phase,
@@ -115,12 +115,12 @@ class StripSampler:
         return self._batch
 
 
-def _first_clip(plan: Plan) -> Clip:
-    """First readable clip of the plan. UserError if the first `TRIES` cannot be read."""
+def _first_clip(order: SampleOrder) -> Clip:
+    """First readable clip of the order. UserError if the first `TRIES` cannot be read."""
     error: Exception | None = None
-    for row in plan.places[:TRIES]:
+    for row in order.rows[:TRIES]:
         try:
-            return ShardReader(plan.manifests[row.dataset]).clip(row.row)
+            return ShardReader(order.manifests[row.dataset]).clip(row.row)
         # A damaged row may raise anything; the stream reports it.
         except Exception as caught:
             error = caught

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from xdub.config import Recipe
-from xdub.data.sample_order import make_plan
+from xdub.data.sample_order import sample_order
 from xdub.errors import UserError
 from xdub.files.run_folder import PhaseFolder
 from xdub.plan.network import count_parameters
@@ -17,9 +17,9 @@ from xdub.plan.storage import checkpoint_bytes
 def check_data(folders: list[Path], phase: str, recipe: Recipe) -> None:
     """UserError for data that the phase cannot use; warn on stderr when a batch repeats clips."""
     train = recipe.for_phase(phase)
-    plan = make_plan(folders, phase=phase, window=recipe.phase(phase).window, seed=train.seed or 0)
-    if len(plan) < train.global_batch:  # each repetition has its own window and noise
-        size = f"{len(plan)} usable clips for batches of {train.global_batch}"
+    order = sample_order(folders, phase=phase, window=recipe.phase(phase).window, seed=train.seed or 0)
+    if len(order) < train.global_batch:  # each repetition has its own window and noise
+        size = f"{len(order)} usable clips for batches of {train.global_batch}"
         print(f"{phase}: {size}: clips repeat within a batch, more data would be better", file=sys.stderr)
 
 
