@@ -32,7 +32,7 @@ def _scene(seed: int = 0, side: float = 101.3, height: int = 160, width: int = 1
 
 
 @given(st.integers(0, 5), st.floats(20, 300), st.floats(0.5, 4))
-def test_nothing_generated_changes_nothing(seed: int, side: float, feather: float) -> None:
+def test_pasting_a_patch_without_a_mask_keeps_the_picture(seed: int, side: float, feather: float) -> None:
     full, box, _, rendered, mask, lips = _scene(seed, side)
     nothing = np.zeros_like(lips)
     patch = make_patches(rendered.copy(), rendered, mask, nothing, feather)[0]

@@ -33,7 +33,7 @@ def test_an_even_change_has_no_seam_and_a_jump_has_its_true_size() -> None:
     assert seam_ratio(frames, FACE, [45]) < 1
 
 
-def test_only_the_face_counts() -> None:
+def test_changes_outside_the_face_do_not_affect_the_seam_score() -> None:
     frames = _drifting()
     frames[25:, :3] += 100
     assert seam_ratio(frames, FACE, [25]) == pytest.approx(1)

@@ -62,7 +62,7 @@ def test_frames_without_landmarks_give_nan_and_leave_the_rest_alone(dlib, heads)
     assert np.isfinite(vectors[0]).all() and np.isnan(vectors[1]).all()
 
 
-def test_distance_and_cosine():
+def test_distance_is_euclidean_and_cosine_ignores_length():
     a, b = np.array([[3.0, 4.0]]), np.array([[6.0, 8.0]])
     assert distance(a, b) == pytest.approx(5) and cosine(a, b) == pytest.approx(1)
 
