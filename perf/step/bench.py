@@ -16,6 +16,7 @@ from torch import nn
 from perf.kernels.timing import Marks
 from perf.step.case import Case
 from xdub.config import expert_of
+from xdub.data.batch import Batch
 from xdub.data.windows import audio_starts
 from xdub.geometry import CodecGeometry
 from xdub.model.codec import Codec, load_codec
@@ -75,7 +76,7 @@ class Bench:
         self.context, self.device = context, context.device
         self._engine: Engine | None = None
         self._built_for: Any = None
-        self._batch: dict[str, Any] = {}
+        self._batch: Batch | None = None
         self._loss: Any = None
         self._case: Case | None = None
 
@@ -107,7 +108,7 @@ class Bench:
 
     def step(self) -> Step:
         """Run forward, backward and update as the trainer does; return their measurements."""
-        assert self._engine is not None and self._case is not None
+        assert self._engine is not None and self._case is not None and self._batch is not None
         cuda = self.device.type == "cuda"
         if cuda:
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -137,13 +138,13 @@ class Bench:
             engine: Any = self._engine.model
             engine.destroy()
         self._engine = self._loss = None
-        self._batch = {}
+        self._batch = None
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
 
-def batch(case: Case, device: torch.device) -> dict[str, Any]:
+def batch(case: Case, device: torch.device) -> Batch:
     """Return a batch of noise for a phase's loss, in the shapes of the plan's rehearsal."""
     draw = torch.Generator().manual_seed(0)
 
@@ -153,7 +154,7 @@ def batch(case: Case, device: torch.device) -> dict[str, Any]:
     shaped = inputs(case.recipe, case.phase, case.batch, "meta")
     frames = shaped["z_t"].shape[2]
     mask = torch.ones(case.batch, 1, frames, *shaped["z_t"].shape[3:], device=device)
-    samples: dict[str, Any] = {
+    samples: Batch = {
         "z0": noise(shaped["z_t"]),
         "z_ref": noise(shaped["z_ref"]),
         "audio": noise(shaped["audio"]),
@@ -161,6 +162,9 @@ def batch(case: Case, device: torch.device) -> dict[str, Any]:
         "face_mask": mask,
         "lip_mask": mask,
         "epochs": torch.zeros(case.batch, dtype=torch.int64),
+        "epoch": 0,
+        "positions": torch.arange(case.batch),
+        "window_starts": torch.zeros(case.batch, dtype=torch.int64),
         "sample_id": [str(number) for number in range(case.batch)],
         "bad": {},
     }

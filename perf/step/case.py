@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from xdub.config import Recipe, expert_of
+from xdub.config import Policy, Recipe, expert_of
 from xdub.config.sections import MAX_SIZE
 from xdub.plan.flops import ENCODED, step_parts, train_step_flops
 from xdub.plan.gpus import Gpu
@@ -32,7 +32,7 @@ class Case:
     """The user's changes of the recipe, as SECTION.KEY=VALUE."""
 
     @property
-    def policy(self) -> str:
+    def policy(self) -> Policy:
         """Policy of activation checkpointing."""
         return self.recipe.for_phase(self.phase).activation_checkpointing
 

@@ -1,4 +1,4 @@
-"""frame_audio_attention against a loop over frames, and its promises of exact silence."""
+"""frame_audio_attention against a loop over frames, and the exact silence of disabled samples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from xdub_kernels.testing import assert_within_budget, audio_inputs, normal
 
 
 def naive(q, k, v, starts, window=16, enabled=None):
-    """Frame by frame, head by head, over the rows that exist."""
+    """Return attention frame by frame and head by head, over the rows that exist."""
     q, k, v = q.double(), k.double(), v.double()
     starts = starts.expand(q.shape[0], q.shape[1])
     out = torch.zeros_like(q)
@@ -57,7 +57,7 @@ def test_bfloat16_stays_within_its_budget():
 
 
 def test_gradients_are_those_of_finite_differences():
-    """Overlapping windows add up, rows outside every window get nothing."""
+    """Gradients of overlapping windows add up, and rows outside every window have none."""
     inputs = [x.requires_grad_() for x in audio_inputs(2, 3, 2, 7, 2, 3, dtype=torch.float64)]
     starts, enabled = torch.tensor([[-1, 1, 2], [0, 9, 5]]), torch.tensor([True, True])
     assert torch.autograd.gradcheck(

@@ -14,7 +14,7 @@ from xdub_kernels.testing import assert_within_budget, flow_inputs, normal
 
 
 def naive_loss(v_hat, z0, eps, face_mask, lip_mask, motion_frames, face_weight=0.3, lip_weight=0.3):
-    """Element by element, as printed (Eq. 1, 13), over the frames behind each sample's motion frames."""
+    """Sum element by element, as printed (Eq. 1, 13), over the frames behind each sample's motion frames."""
     totals, numbers = [0.0] * len(v_hat), [0] * len(v_hat)
     for b, c, f, i, j in itertools.product(*(range(n) for n in v_hat.shape)):
         if f < motion_frames[b]:
@@ -62,7 +62,7 @@ def test_gradients_are_those_of_finite_differences():
     )
 
 
-def test_motion_frames_have_no_say_even_as_nan():
+def test_motion_frames_do_not_count_even_as_nan():
     tensors = flow_inputs((2, 3, 4, 2, 2))
     clean = weighted_flow_loss(**tensors, motion_frames=2)
     tensors["z0"][:, :, :2] = float("nan")
@@ -111,7 +111,7 @@ def test_means_per_sample_average_to_the_loss_and_carry_no_gradient():
 
 
 @pytest.mark.parametrize(("batch", "motion"), [(0, 0), (2, 4)])
-def test_nothing_that_counts_gives_zero_with_a_zero_gradient(batch, motion):
+def test_a_loss_without_counted_elements_is_zero_with_a_zero_gradient(batch, motion):
     tensors = flow_inputs((batch, 2, 4, 2, 3))
     tensors["v_hat"].requires_grad_()
     loss = weighted_flow_loss(**tensors, motion_frames=motion)
@@ -119,7 +119,7 @@ def test_nothing_that_counts_gives_zero_with_a_zero_gradient(batch, motion):
     assert loss == 0 and not tensors["v_hat"].grad.any()
 
 
-def test_bool_masks_and_a_narrower_prediction_are_fine():
+def test_bool_masks_and_a_narrower_prediction_are_accepted():
     tensors = flow_inputs((1, 2, 3, 2, 2))
     plain = weighted_flow_loss(**tensors, motion_frames=0)
     masks = {name: tensors[name].bool() for name in ("face_mask", "lip_mask")}
@@ -139,6 +139,18 @@ def test_noise_blends_all_but_the_motion_frames():
         torch.testing.assert_close(z_t[b, :, motion:], expected)
     assert torch.equal(add_noise(z0, eps, t, motion_frames=4), z0)
     assert add_noise(z0.bfloat16(), eps.bfloat16(), t, motion_frames=0).dtype == torch.bfloat16
+
+
+def test_noise_in_fp32_has_the_bits_of_the_printed_formula_and_bf16_is_rounded_once():
+    """Eq. 4 with t = 0 on motion frames, as a formula on whole tensors."""
+    z0, eps = (normal((3, 2, 4, 2, 2), i, torch.float32) for i in range(2))
+    t, motion = torch.tensor([0.1, 0.3, 0.9]), torch.tensor([0, 2, 1])
+    frame_t = t[:, None].expand(-1, 4).masked_fill(torch.arange(4) < motion[:, None], 0.0)
+    frame_t = frame_t[:, None, :, None, None]
+    assert torch.equal(add_noise(z0, eps, t, motion_frames=motion), (1 - frame_t) * z0 + frame_t * eps)
+    z0, eps = z0.bfloat16(), eps.bfloat16()
+    exact = (1 - frame_t) * z0.float() + frame_t * eps.float()
+    assert torch.equal(add_noise(z0, eps, t, motion_frames=motion), exact.bfloat16())
 
 
 def test_compiling_does_not_break_the_graph():

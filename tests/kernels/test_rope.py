@@ -1,4 +1,4 @@
-"""The value that says where tokens sit: checks, hashing, and its way through operators and the compiler."""
+"""Rope: its checks, its hash, and its use in operators and compiled code."""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ def scores(q, k, rope):
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4), st.sampled_from([6, 8, 14, 32]))
 def test_inside_one_segment_the_shift_changes_nothing(frames, height, width, dim):
-    """The reference is the target shifted as a whole, and RoPE sees differences only."""
+    """The reference is the target shifted as a whole, and RoPE depends on differences only."""
     grid, tokens = (frames, height, width), frames * height * width
     q, k, _ = attention_inputs(1, Rope(grid, 0), 2, dim, dtype=torch.float64)
     plain = scores(q, k, Rope(grid, 0))
@@ -307,8 +307,8 @@ def test_attention_alone_handles_keys_of_another_length():
         attention(q, k[:1], v[:1])
 
 
-def test_the_compiler_may_take_a_devices_capability_as_a_constant():
-    """Marked by hand; this is the mark that torch's own decorator sets."""
+def test_the_compiler_treats_a_devices_capability_as_a_constant():
+    """The mark, set by hand, is the mark of torch's own decorator."""
 
     def marked():
         return 0

@@ -26,8 +26,8 @@ def test_a_small_recipe_is_read_and_written_as_a_result(
 
 
 def test_cores_and_bytes_follow_from_rates() -> None:
-    told = {"phase": "editor", "samples_per_s_core": 0.5, "row_bytes": 10_000_000, "batch_bytes": 2_000_000}
-    need = data.needs(told, load_recipe("xdub-1b"), gpus=32, step_seconds=64.0)  # 256 samples a step
+    sample = {"phase": "editor", "samples_per_s_core": 0.5, "row_bytes": 10_000_000, "batch_bytes": 2_000_000}
+    need = data.needs(sample, load_recipe("xdub-1b"), gpus=32, step_seconds=64.0)  # 256 samples a step
     assert need["samples_per_s"] == 4.0 and need["cores_per_gpu"] == 0.25
     assert need["storage_bytes_per_s"] == 40e6 and need["to_gpu_bytes_per_s"] == 250_000
 

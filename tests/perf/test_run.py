@@ -33,9 +33,9 @@ def perf(*arguments: str, interpret: bool) -> subprocess.CompletedProcess:
 def test_without_a_gpu_every_row_says_so_and_none_has_a_number(tmp_path):
     done = perf("run", "--all", "--json", str(tmp_path / "r.jsonl"), interpret=False)
     assert done.returncode == 0, done.stderr
-    found = rows.read(tmp_path / "r.jsonl")
-    assert len(found) > 50
-    for row in found:
+    measured_rows = rows.read(tmp_path / "r.jsonl")
+    assert len(measured_rows) > 50
+    for row in measured_rows:
         assert row["status"] == "not-measured" and row["reason"] == "no CUDA device"
         assert "p50_ms" not in row and row["environment"]["gpu"] is None and row["environment"]["commit"]
 
@@ -45,8 +45,8 @@ def test_the_whole_run_works_in_the_interpreter_on_tiny_sizes(tmp_path):
     pytest.importorskip("triton")
     done = perf("run", "--all", "--shape", "tiny", "--json", str(tmp_path / "r.jsonl"), interpret=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    found = rows.read(tmp_path / "r.jsonl")
-    checked = [row for row in found if row["status"] == "not-measured"]
+    measured_rows = rows.read(tmp_path / "r.jsonl")
+    checked = [row for row in measured_rows if row["status"] == "not-measured"]
     assert {row["kernel"] for row in checked if row["provider"].startswith("xdub")} == {
         "qk_norm_rope", "shifted_rope_attention", "attention", "frame_audio_attention", "weighted_flow_loss",
     }  # fmt: skip
@@ -62,8 +62,8 @@ def test_real_sizes_are_refused_in_the_interpreter(monkeypatch, capsys):
 def test_an_unknown_kernel_is_named_with_what_there_is(monkeypatch, capsys):
     monkeypatch.setattr(dispatch, "INTERPRETING", False)
     assert main(["run", "--kernel", "softmax"]) == 2
-    told = capsys.readouterr().err
-    assert "softmax" in told and "frame_audio_attention" in told
+    message = capsys.readouterr().err
+    assert "softmax" in message and "frame_audio_attention" in message
 
 
 @pytest.mark.parametrize(
@@ -148,8 +148,8 @@ def test_a_broken_result_file_is_named_with_its_line(tmp_path, capsys):
 
 def test_the_report_compares_with_ours_and_says_when_nothing_was_measured(tmp_path):
     assert "No GPU has been measured" in report.report(report.KERNELS, tmp_path)
-    found = [row(10.0), row(12.0, provider="sdpa-flash"), row(11.0, provider="sdpa-cudnn")]
-    rows.write(tmp_path / "h200" / "2026-01-01-abc.jsonl", found)
+    measured_rows = [row(10.0), row(12.0, provider="sdpa-flash"), row(11.0, provider="sdpa-cudnn")]
+    rows.write(tmp_path / "h200" / "2026-01-01-abc.jsonl", measured_rows)
     full, short = (report.report(part, tmp_path) for part in (report.KERNELS, report.SUMMARY))
     assert "**H200**" in full and "| sdpa-flash | 12.0000 | 500 TFLOP/s | 60% | 1.20 x |" in full
     assert "| attention | 3d | fwd | xdub-triton 10.0000 ms | 60% | sdpa-cudnn | 1.10 x |" in short

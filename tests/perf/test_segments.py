@@ -30,12 +30,12 @@ MEASURED = [
 
 
 def test_figures_are_means_over_clips_and_spreads_over_seeds() -> None:
-    found = segments.summarise(MEASURED)
-    assert list(found["table"]) == [segments.TRUTH, "short", "long"]
-    assert found["table"]["short"]["identity"] == [pytest.approx(0.905), pytest.approx(0.00707)]
-    assert found["table"]["long"]["drift"] == [pytest.approx(-0.3), 0.0]  # 0.01 a frame, 30 frames apart
-    assert found["short_minus_long"]["sync"] == [pytest.approx(0.1), pytest.approx(0, abs=1e-9)]
-    assert [len(curve) for curve in found["by_frame"]["long"]["identity"]] == [40, 40]
+    result = segments.summarise(MEASURED)
+    assert list(result["table"]) == [segments.TRUTH, "short", "long"]
+    assert result["table"]["short"]["identity"] == [pytest.approx(0.905), pytest.approx(0.00707)]
+    assert result["table"]["long"]["drift"] == [pytest.approx(-0.3), 0.0]  # 0.01 a frame, 30 frames apart
+    assert result["short_minus_long"]["sync"] == [pytest.approx(0.1), pytest.approx(0, abs=1e-9)]
+    assert [len(curve) for curve in result["by_frame"]["long"]["identity"]] == [40, 40]
 
 
 def test_the_picture_shows_every_way_and_where_segments_meet() -> None:
@@ -49,8 +49,8 @@ def test_any_model_folder_is_measured_and_written_with_its_picture(tmp_path: Pat
     result = tmp_path / "segments.json"
     options = ["--frames", "29", "--long", "29", "--heads", "1", "--seeds", "0"]
     assert main(["segments", "--model", str(tmp_path), *options, "--json", str(result)]) == 0
-    told = json.loads(result.read_text())
-    truth, short, long = told["table"].values()
+    written = json.loads(result.read_text())
+    truth, short, long = written["table"].values()
     assert truth["identity"][0] > max(short["identity"][0], long["identity"][0])
     assert truth["sync"][0] > 0.8
     assert "| one pass of 29 |" in capsys.readouterr().out

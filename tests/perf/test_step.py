@@ -68,11 +68,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]
 
 
 def test_a_row_says_what_was_measured_where_and_what_was_planned(whole) -> None:
-    found, _ = whole
-    assert [(row["tokens"], row["checkpointing"]) for row in found] == [
+    all_rows, _ = whole
+    assert [(row["tokens"], row["checkpointing"]) for row in all_rows] == [
         (tokens, policy) for tokens in (16, 36) for policy in ("attention", "none", "full")
     ]
-    for row in found:
+    for row in all_rows:
         assert row["status"] == "ok" and row["samples"] == 2 and row["environment"]["commit"]
         assert row["p20_ms"] <= row["p50_ms"] <= row["p80_ms"]
         assert sum(row["parts_ms"].values()) == pytest.approx(row["p50_ms"], rel=1e-6)
@@ -97,15 +97,15 @@ def test_flops_are_those_of_the_plan_without_the_codec(whole) -> None:
 
 def test_all_policies_take_the_same_step(whole) -> None:
     for tokens in (16, 36):
-        seen = {(row["loss"], row["grad_norm"]) for row in whole[0] if row["tokens"] == tokens}
-        assert len(seen) == 1
+        outcomes = {(row["loss"], row["grad_norm"]) for row in whole[0] if row["tokens"] == tokens}
+        assert len(outcomes) == 1
 
 
 def test_rows_can_be_compared_and_are_shown(whole, capsys) -> None:
-    found, path = whole
+    all_rows, path = whole
     assert main(["compare", str(path), str(path)]) == 0
-    assert len(compare.changes(found, found)) == 6
-    Console(width=160).print(table(found))
+    assert len(compare.changes(all_rows, all_rows)) == 6
+    Console(width=160).print(table(all_rows))
     shown = capsys.readouterr().out
     assert "2 x 36" in shown and "planned ms at 40% of h200" in shown
 
@@ -124,23 +124,23 @@ def test_the_report_of_a_gpu_has_what_was_planned_beside_it(whole, tmp_path) -> 
 
 def test_the_model_sees_the_tokens_that_the_row_names() -> None:
     (case,) = cut(tokens=(40,), micro_batch=2)
-    seen = []
+    shapes = []
     with one_rank() as context:
         bench = Bench(context)
         bench.prepare(case)
         block = bench._engine.model.module.blocks[0]
-        block.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].shape))
+        block.register_forward_pre_hook(lambda _, arguments: shapes.append(arguments[0].shape))
         bench.step()
         bench.discard()
-    ((samples, frames, per_frame, _),) = seen
+    ((samples, frames, per_frame, _),) = shapes
     assert (samples, frames * per_frame) == (2, case.tokens) and case.tokens == 36
 
 
 @pytest.mark.parametrize(
-    ("wanted", "tokens", "side"), [(40_960, 40_960, 512), (10_240, 10_240, 256), (9_000, 9_000, 240)]
+    ("target", "tokens", "side"), [(40_960, 40_960, 512), (10_240, 10_240, 256), (9_000, 9_000, 240)]
 )
-def test_the_papers_window_reaches_the_tokens_by_its_side(wanted, tokens, side) -> None:
-    recipe = at_tokens(load_recipe("xdub-1b"), "editor", wanted)
+def test_the_papers_window_reaches_the_tokens_by_its_side(target, tokens, side) -> None:
+    recipe = at_tokens(load_recipe("xdub-1b"), "editor", target)
     assert (shapes(recipe, "editor").tokens, recipe.video.size) == (tokens, side)
     assert recipe.phase("editor").window == 77
 
@@ -148,10 +148,10 @@ def test_the_papers_window_reaches_the_tokens_by_its_side(wanted, tokens, side) 
 @pytest.mark.parametrize("phase", ["generator", "editor"])
 def test_the_batch_is_what_the_loss_of_the_phase_takes(phase) -> None:
     (case,) = cut(phase=phase, overrides=[s.replace("editor", phase) for s in CUT])
-    made = batch(case, torch.device("cpu"))
-    assert ("z_mask" in made) == (phase == "generator")
-    assert made["z_ref"].shape[2] == (1 if phase == "generator" else made["z0"].shape[2])
-    assert made["z0"].std() > 0.5 and made["starts"].tolist() == [0, 2]
+    samples = batch(case, torch.device("cpu"))
+    assert ("z_mask" in samples) == (phase == "generator")
+    assert samples["z_ref"].shape[2] == (1 if phase == "generator" else samples["z0"].shape[2])
+    assert samples["z0"].std() > 0.5 and samples["starts"].tolist() == [0, 2]
 
 
 def test_our_kernels_take_the_same_step_as_the_reference(monkeypatch) -> None:
@@ -188,11 +188,11 @@ def test_what_does_not_fit_is_a_row_and_the_others_go_on(monkeypatch) -> None:
         return real(self)
 
     monkeypatch.setattr(Bench, "step", short_of_memory)
-    lost, found = measure(cut("none", "full"))
+    lost, other = measure(cut("none", "full"))
     assert (lost["status"], lost["reason"]) == (
         "failed", "OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB.",
     )  # fmt: skip
-    assert found["status"] == "ok" and "p50_ms" not in lost and lost["planned"]["allocated_bytes"] > 0
+    assert other["status"] == "ok" and "p50_ms" not in lost and lost["planned"]["allocated_bytes"] > 0
 
 
 def test_one_implementation_that_fails_leaves_the_other_its_steps(monkeypatch) -> None:
@@ -223,10 +223,10 @@ def test_an_implementation_that_computes_something_else_is_called_wrong() -> Non
 
 
 def test_nothing_begins_after_the_minutes_are_over() -> None:
-    begun = time.monotonic()
+    started = time.monotonic()
     (row,) = measure(cut(), seconds=-1)
     assert row["status"] == "not-measured" and "minutes" in row["reason"]
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - started < 20
 
 
 def test_without_a_gpu_our_kernels_say_why_they_do_not_run(monkeypatch) -> None:

@@ -1,4 +1,4 @@
-"""The Triton kernels run here: on a GPU if there is one, else in Triton's interpreter."""
+"""Fixtures for the Triton kernels, which run on a GPU if there is one, else in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 @pytest.fixture(scope="session")
 def device() -> str:
+    """Device of the tests; skips them without Triton."""
     pytest.importorskip("triton")
     if DEVICE == "cpu":
         assert dispatch.INTERPRETING, "TRITON_INTERPRET must be set before xdub_kernels is imported"
@@ -20,7 +21,7 @@ def device() -> str:
 
 @pytest.fixture
 def poisoned(monkeypatch):
-    """New memory is full of NaN, so that what a kernel forgets to write, or reads too much, shows."""
+    """Fill new memory with NaN, so that an element that is not written, or read out of bounds, fails the test."""
     empty = torch.empty
 
     def nan_filled(*arguments, **options):

@@ -42,7 +42,7 @@ def test_output_and_gradients_equal_the_reference(where, window, device, poisone
 
 
 @pytest.mark.parametrize("tokens", [1, 64, 67, 131])
-def test_any_number_of_tokens(tokens, device, poisoned):
+def test_any_number_of_tokens_equals_the_reference(tokens, device, poisoned):
     check(audio_inputs(1, 2, tokens, 23, 1, 16, device=device), torch.tensor([-3, 8], device=device))
 
 
@@ -53,7 +53,7 @@ def test_bfloat16_stays_within_its_budget(device, poisoned):
 
 @settings(max_examples=12, deadline=None)
 @given(st.integers(1, 2), st.integers(1, 3), st.integers(1, 9), st.integers(1, 20), st.data())
-def test_any_starts_shared_or_by_sample(device, batch, frames, tokens, rows, data):
+def test_any_starts_shared_or_by_sample_equal_the_reference(device, batch, frames, tokens, rows, data):
     shape = data.draw(st.sampled_from([(frames,), (batch, frames)]))
     count = torch.Size(shape).numel()
     starts = torch.tensor(
@@ -101,7 +101,7 @@ def test_compiling_does_not_break_the_graph(device):
     )
 
 
-def test_windows_too_large_for_shared_memory_are_refused_by_name_and_served_by_auto(device):
+def test_windows_too_large_for_shared_memory_are_rejected_by_name_and_accepted_by_auto(device):
     q, k, v = audio_inputs(1, 2, 4, 90, 1, 4, device=device)
     starts = torch.tensor([0, 10], device=device)
     with pytest.raises(UnavailableError, match="windows of 64 rows"):

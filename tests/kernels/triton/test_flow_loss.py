@@ -14,7 +14,7 @@ SLACK = 1.5
 
 
 def outcome(tensors, motion, impl, **weights):
-    """Loss, sums, numbers, gradients of v_hat, z0 and eps."""
+    """Return loss, sums, numbers, and the gradients of v_hat, z0 and eps."""
     tensors = {name: x.detach().clone() for name, x in tensors.items()}
     for name in ("v_hat", "z0", "eps"):
         tensors[name].requires_grad_()
@@ -60,7 +60,7 @@ def test_bfloat16_and_bool_masks_stay_within_their_budget(device, poisoned):
     st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.integers(1, 9), st.integers(1, 9)),
     st.data(),
 )
-def test_any_shape_any_motion(device, shape, data):
+def test_any_shape_and_any_motion_equal_the_reference(device, shape, data):
     motion = data.draw(st.lists(st.integers(0, shape[2]), min_size=shape[0], max_size=shape[0]))
     check(flow_inputs(shape, device=device, seed=sum(shape)), torch.tensor(motion, device=device))
 
@@ -75,7 +75,7 @@ def test_a_narrower_prediction_keeps_its_dtype(device):
     torch.testing.assert_close(loss, reference)
 
 
-def test_motion_frames_have_no_say_even_as_nan(device):
+def test_motion_frames_do_not_count_even_as_nan(device):
     tensors = flow_inputs((2, 3, 4, 5, 3), device=device)
     clean = outcome(tensors, 2, "triton")
     for x in tensors.values():
@@ -85,12 +85,12 @@ def test_motion_frames_have_no_say_even_as_nan(device):
 
 
 @pytest.mark.parametrize(("batch", "motion"), [(0, 0), (2, 4)])
-def test_nothing_that_counts_gives_zero_with_a_zero_gradient(batch, motion, device, poisoned):
+def test_a_loss_without_counted_elements_is_zero_with_a_zero_gradient(batch, motion, device, poisoned):
     got = outcome(flow_inputs((batch, 2, 4, 2, 3), device=device), motion, "triton")
     assert got[0] == 0 and not got[3].any()
 
 
-def test_a_mask_that_wants_a_gradient_is_refused_by_name_and_served_by_auto(device):
+def test_a_mask_with_a_gradient_is_rejected_by_name_and_accepted_by_auto(device):
     tensors = flow_inputs((1, 2, 3, 2, 2), device=device)
     tensors["lip_mask"].requires_grad_()
     with pytest.raises(ValueError, match="^lip_mask must not require a gradient"):
@@ -132,7 +132,7 @@ def test_compiling_does_not_break_the_graph(device):
 
 @pytest.mark.parametrize("impl", ["triton", "reference"])
 def test_motion_frames_may_be_strided_and_beyond_the_clip(impl, device):
-    """An expanded tensor, a column, and numbers outside 0..f mean what they say."""
+    """An expanded tensor and a column are read by their values, and numbers outside 0..f are clamped."""
     tensors = flow_inputs((3, 2, 4, 3, 3), device=device)
     same = outcome(tensors, 2, impl)
     column = torch.tensor([[2, 9], [2, 9], [2, 9]], device=device)[:, 0]
@@ -145,7 +145,7 @@ def test_motion_frames_may_be_strided_and_beyond_the_clip(impl, device):
 
 
 def test_half_precision_gradients_do_not_vanish_behind_a_loss_scale(device):
-    """2 / n is below what fp16 holds for large batches: n must divide after the loss scale has multiplied."""
+    """For large batches 2 / n underflows in fp16, so n must divide after the loss scale has multiplied."""
     from xdub_kernels.flow_loss.triton_kernels import flow_loss
 
     tensors = flow_inputs((1, 2, 3, 4, 4), dtype=torch.float16, device=device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -28,7 +29,7 @@ HEADS, DIM = 3, 14
 
 
 def build(case, dtype, device, heads=HEADS, dim=DIM, batch=2):
-    """(q, k, v, weights..., gradient of the output), and the options."""
+    """Return (q, k, v, weights...), the gradient of the output, and the options."""
     options = dict(CASES[case]) if isinstance(case, str) else dict(case)
     tensors = list(attention_inputs(batch, options["rope"], heads, dim, dtype=dtype, device=device))
     size = {"head": dim, "hidden": heads * dim}.get(options.get("norm", "none"))
@@ -38,13 +39,9 @@ def build(case, dtype, device, heads=HEADS, dim=DIM, batch=2):
 
 
 def run(function, tensors, gradient, options, **more):
-    """Output and the gradients of all inputs."""
+    """Return the output and the gradients of all inputs."""
     tensors = [x.detach().requires_grad_() for x in tensors]
-    (
-        q,
-        k,
-        *v,
-    ) = tensors[:2] if function is qk_norm_rope else tensors[:3]
+    q, k, *v = tensors[:2] if function is qk_norm_rope else tensors[:3]
     names = ("q_weight", "k_weight")
     weights = dict(zip(names, tensors[3:], strict=False))
     out = function(q, k, *v, **weights, **options, **more)
@@ -94,7 +91,7 @@ def test_bfloat16_stays_within_its_budget(case, deterministic, device, poisoned)
 
 
 @pytest.mark.parametrize("dim", [2, 6, 64, 128])
-def test_every_head_dim_is_served(dim, device):
+def test_every_head_dim_equals_the_reference(dim, device):
     tensors, gradient, options = build(dict(rope=Rope((1, 3, 7), 1), norm="head"), torch.float32, device,
                                        heads=2, dim=dim, batch=1)  # fmt: skip
     check(shifted_rope_attention, tensors, gradient, options, depth=600, backend="triton")
@@ -152,7 +149,7 @@ def test_an_empty_batch_gives_an_empty_result_with_a_backward(device):
     st.sampled_from(["target_first", "reference_first"]),
     st.sampled_from([(1, 6), (3, 8), (2, 14)]),
 )
-def test_any_grid_any_norm(device, grid, references, norm, order, size):
+def test_any_grid_and_any_norm_equal_the_reference(device, grid, references, norm, order, size):
     heads, dim = size
     frames = {"none": 0, "one": 1, "all": grid[0]}[references]
     case = dict(rope=Rope(grid, frames, order), norm=norm)
@@ -214,21 +211,21 @@ def test_the_deterministic_backward_gives_the_same_bits_twice(device):
 def test_deterministic_follows_torchs_own_switch(device, monkeypatch):
     from xdub_kernels.attention import cores
 
-    seen = []
+    switches = []
     backward = cores.backward
     monkeypatch.setattr(
         cores,
         "backward",
-        lambda *a, deterministic: seen.append(deterministic) or backward(*a, deterministic=deterministic),
+        lambda *a, deterministic: switches.append(deterministic) or backward(*a, deterministic=deterministic),
     )
     tensors, gradient, options = build("a single token", torch.float32, device)
-    for wanted in (True, False):
-        torch.use_deterministic_algorithms(wanted)
+    for enabled in (True, False):
+        torch.use_deterministic_algorithms(enabled)
         try:
             run(shifted_rope_attention, tensors, gradient, options, impl="triton", backend="triton")
         finally:
             torch.use_deterministic_algorithms(False)
-    assert seen == [True, False]
+    assert switches == [True, False]
 
 
 def test_raw_inputs_are_kept_for_backward_and_no_rotated_copies(device):
@@ -242,31 +239,51 @@ def test_raw_inputs_are_kept_for_backward_and_no_rotated_copies(device):
     assert inputs < large and len(large) == 4  # q, k, v and the output
 
 
-def test_checkpointing_functional_call_autocast_and_compile_work(device):
-    from torch.func import functional_call
-    from torch.utils.checkpoint import checkpoint
+class Layer(torch.nn.Module):
+    """Attention with a trained norm weight."""
 
+    def __init__(self, weight, options):
+        super().__init__()
+        self.weight = torch.nn.Parameter(weight.clone())
+        self.options = options
+
+    def forward(self, q, k, v):
+        weights = dict(q_weight=self.weight, k_weight=self.weight)
+        return shifted_rope_attention(q, k, v, **weights, **self.options, impl="triton", backend="triton")
+
+
+def wrap_in_checkpoint(layer):
+    """Return the layer recomputed in backward."""
+    return lambda *x: torch.utils.checkpoint.checkpoint(layer, *x, use_reentrant=False)
+
+
+def wrap_in_functional_call(layer):
+    """Return the layer with its parameters passed as arguments."""
+    return lambda *x: torch.func.functional_call(layer, dict(layer.named_parameters()), x)
+
+
+def wrap_in_autocast(layer):
+    """Return the layer under bf16 autocast."""
+
+    def call(*x):
+        with torch.autocast(x[0].device.type, dtype=torch.bfloat16):
+            return layer(*x)
+
+    return call
+
+
+def wrap_in_compile(layer):
+    """Return the layer traced as one graph."""
+    return torch.compile(layer, backend="aot_eager", fullgraph=True)
+
+
+@pytest.mark.parametrize(
+    "wrap", [wrap_in_checkpoint, wrap_in_functional_call, wrap_in_autocast, wrap_in_compile]
+)
+def test_a_wrapped_layer_has_the_same_output_and_gradients(wrap, device):
     small = dict(rope=Rope((2, 3, 5), 1), norm="head")
     tensors, gradient, options = build(small, torch.float32, device, batch=1)
-
-    class Layer(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.weight = torch.nn.Parameter(tensors[3].clone())
-
-        def forward(self, q, k, v):
-            return shifted_rope_attention(
-                q,
-                k,
-                v,
-                q_weight=self.weight,
-                k_weight=self.weight,
-                **options,
-                impl="triton",
-                backend="triton",
-            )
-
-    layer = Layer()
+    layer = Layer(tensors[3], options)
 
     def outcome(call):
         inputs = [x.detach().requires_grad_() for x in tensors[:3]]
@@ -275,18 +292,8 @@ def test_checkpointing_functional_call_autocast_and_compile_work(device):
         out.backward(gradient)
         return [out.detach(), layer.weight.grad.clone(), *(x.grad for x in inputs)]
 
-    plain = outcome(layer)
-    ways = {
-        "checkpoint": lambda *x: checkpoint(layer, *x, use_reentrant=False),
-        "functional_call": lambda *x: functional_call(layer, dict(layer.named_parameters()), x),
-        "compile": torch.compile(layer, backend="aot_eager", fullgraph=True),
-    }
-    for name, way in ways.items():
-        for got, want in zip(outcome(way), plain, strict=True):
-            torch.testing.assert_close(got, want, msg=lambda text, name=name: f"{name}: {text}")
-    with torch.autocast(device, dtype=torch.bfloat16):
-        for got, want in zip(outcome(layer), plain, strict=True):
-            torch.testing.assert_close(got, want)
+    for got, want in zip(outcome(wrap(layer)), outcome(layer), strict=True):
+        torch.testing.assert_close(got, want)
 
 
 def test_strided_norm_weights_mean_what_they_hold(device):
@@ -299,7 +306,7 @@ def test_strided_norm_weights_mean_what_they_hold(device):
 
 
 def test_a_gradient_that_is_one_row_repeated_is_read_right(device):
-    """What out.sum(1).backward() sends: stride 0 along L."""
+    """out.sum(1).backward() sends a gradient with stride 0 along L."""
     tensors, _, options = build("one reference frame", torch.float32, device)
 
     def gradients(way):
@@ -315,7 +322,7 @@ def test_a_gradient_that_is_one_row_repeated_is_read_right(device):
         torch.testing.assert_close(one, other)
 
 
-def test_a_head_dim_that_no_core_takes_is_the_references_task_unless_asked_for(device):
+def test_auto_runs_the_reference_for_a_head_dim_that_no_core_supports(device):
     tensors, _, options = build(dict(rope=Rope((1, 1, 3), 0)), torch.float32, device, heads=1, dim=130)
     with pytest.raises(UnavailableError, match="head dim of at most 128"):
         shifted_rope_attention(*tensors, **options, impl="triton", backend="triton")
