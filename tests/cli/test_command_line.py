@@ -1,4 +1,4 @@
-"""Every verb explains itself; what the user did wrong is one line and exit code 2; what we did wrong is a traceback."""
+"""Every verb has help with an example; an error of the user is one line and exit code 2, a bug a traceback."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ GROUPS = ["eval", "runs", "weights", "jobs"]
 
 
 def commands(group: typer.Typer, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    found = []
+    """Return the words of every command below a group."""
+    words = []
     for command in group.registered_commands:
         assert command.callback is not None
-        found.append((*prefix, command.name or command.callback.__name__.replace("_", "-")))
+        words.append((*prefix, command.name or command.callback.__name__.replace("_", "-")))
     for sub in group.registered_groups:
         assert sub.typer_instance is not None and sub.name
-        found += commands(sub.typer_instance, (*prefix, sub.name))
-    return found
+        words += commands(sub.typer_instance, (*prefix, sub.name))
+    return words
 
 
 ALL = commands(app)
@@ -48,7 +49,7 @@ def test_the_verbs_are_the_documented_ones():
 
 
 @pytest.mark.parametrize("words", ALL, ids=" ".join)
-def test_help_says_what_it_does_with_an_example_that_names_the_verb(words, capsys):
+def test_help_has_an_example_that_names_the_verb(words, capsys):
     assert run_app(app, [*words, "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert f"Example: xdub {' '.join(words)}" in text
@@ -103,7 +104,7 @@ def test_an_unknown_recipe_key_is_found_before_any_work(verb, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("group", [[], ["eval"], ["runs"], ["weights"]], ids=" ".join)
-def test_no_command_shows_the_help_and_says_so(group, capsys):
+def test_without_a_command_the_help_is_shown_with_an_error(group, capsys):
     assert run_app(app, group) == 2
     printed = capsys.readouterr()
     assert "Usage" in printed.out
@@ -129,7 +130,7 @@ def test_a_missing_or_forbidden_file_is_named(capsys):
 
 def test_a_user_error_is_found_through_wrappers():
     class RemoteError(RuntimeError):
-        """As Ray does: the text is a traceback, the cause an attribute."""
+        """An error like Ray's: its text is a traceback, and its cause an attribute."""
 
         def __init__(self, cause: BaseException) -> None:
             super().__init__("Traceback (most recent call last):\n  ...")
@@ -144,7 +145,7 @@ def test_a_user_error_is_found_through_wrappers():
     assert "no space left" in (user_line(gathered) or "")
 
 
-def test_what_we_say_of_an_os_error_goes_before_its_own_words():
+def test_a_user_error_takes_precedence_over_the_os_error_behind_it():
     error = UserError("out/o.mp4: the disk is full; free some space in out and run again")
     error.__cause__ = OSError(errno.ENOSPC, "No space left on device", "out/.o.x7f.mp4")
     assert user_line(error) == str(error)
@@ -153,7 +154,7 @@ def test_what_we_say_of_an_os_error_goes_before_its_own_words():
 @pytest.mark.parametrize(
     "error", [KeyError("x"), ValueError("x"), OSError(errno.EIO, "I/O error", "f"), RuntimeError("x")]
 )
-def test_our_own_bugs_keep_their_traceback(error):
+def test_an_unexpected_error_keeps_its_traceback(error):
     with pytest.raises(type(error)):
         raising(error)
 
@@ -181,4 +182,4 @@ def test_no_package_reports_usage(monkeypatch):
     prepare_environment()
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == os.environ["DO_NOT_TRACK"] == "true"
-    assert os.environ["RAY_DEDUP_LOGS"] == "0"  # what the user has set stays
+    assert os.environ["RAY_DEDUP_LOGS"] == "0"  # a value of the user is kept

@@ -10,7 +10,7 @@ from xdub.cli import app
 from xdub.evaluate import score
 
 
-def test_figures_that_json_does_not_know_are_null(tmp_path, monkeypatch):
+def test_figures_that_json_cannot_express_are_null(tmp_path, monkeypatch):
     """A correlation over one frame is NaN, the PSNR of equal pictures infinite."""
     figures = {"psnr": float("inf"), "lip_psnr": 30.0, "opening_corr": float("nan"), "leak_corr": None}
     result = score.Score(frames=1, faces=1.0, figures=figures)

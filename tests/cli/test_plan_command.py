@@ -1,4 +1,4 @@
-"""`xdub plan` answers in tables and JSON, and refuses what cannot be planned in one line."""
+"""`xdub plan` prints tables and writes JSON, and refuses a run that cannot be planned in one line."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_plan_is_printed_and_written(tmp_path: Path, capsys):
     assert editor["fits"] is True
 
 
-def test_fit_says_what_to_pass_to_train(capsys):
+def test_fit_prints_the_settings_to_pass_to_train(capsys):
     assert run_app(app, ["plan", *SMALL, "--fit"]) == 0
     printed = capsys.readouterr().out
     assert "editor: --set train.workers=2 --set phases.editor.micro_batch=" in printed
@@ -58,7 +58,7 @@ def test_fit_says_what_to_pass_to_train(capsys):
         (["--gpu", "h200", "--fit", "--memory-gb", "0.5"], "phase generator does not fit"),
     ],
 )
-def test_what_cannot_be_planned_is_refused_in_one_line(options, words, capsys):
+def test_a_run_that_cannot_be_planned_is_refused_in_one_line(options, words, capsys):
     arguments = ["plan", "--recipe", "tiny", *options]
     arguments += [] if "--gpus" in options else ["--gpus", "1"]
     assert run_app(app, arguments) == 2

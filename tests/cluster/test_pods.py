@@ -76,7 +76,7 @@ def test_services_have_addresses_inside_the_cluster_only(documents):
 
 def test_only_the_operator_and_prometheus_reach_the_pods_from_other_namespaces(documents):
     policies = {name: each["spec"] for (kind, name), each in documents.items() if kind == "NetworkPolicy"}
-    assert policies["nobody-comes-in"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
+    assert policies["deny-ingress"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
     outside = {
         (peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"], rule["ports"][0]["port"])
         for policy in policies.values()
