@@ -33,7 +33,7 @@ FRAMES = CausalFrames()
 
 
 @cache
-def _marked(section: type, kind: type) -> tuple[tuple[str, Any], ...]:
+def _marked(section: Any, kind: type) -> tuple[tuple[str, Any], ...]:
     """Return (field, mark) of all marks of a kind in a section's annotations."""
     hints = get_type_hints(section, include_extras=True)
     return tuple(

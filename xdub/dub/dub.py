@@ -132,17 +132,17 @@ def _dubber(
     recipe = bundle.recipe
     if use not in ("editor", "generator"):
         raise UserError(f"use={use!r}: choose editor or generator")
-    if use == "generator" and bundle.generator is None:
-        raise UserError(f"{bundle.path} holds no generator; use the editor")
     if use == "generator":
-        dit, settings, bands = bundle.generator, recipe.pairs, ()
+        if bundle.generator is None:
+            raise UserError(f"{bundle.path} holds no generator; use the editor")
+        backbone, settings, bands = bundle.generator, recipe.pairs, ()
         window = settings.segment_frames
     else:
-        dit, settings = bundle.editor, recipe.dub
+        backbone, settings = bundle.editor, recipe.dub
         window, bands = settings.window, bands_of(recipe, bundle.experts)
     return Dubber(
         sampler=WindowSampler(
-            dit,
+            backbone,
             bundle.codec,
             num_steps=settings.sampler_steps,
             shift=settings.sampler_shift,

@@ -64,6 +64,14 @@ class Block(nn.Module):
         x = join_reference(target, reference, rope.order)
         return x + mod_ffn.gate * self.ffn(mod_ffn.apply(self.norm_ffn(x)))
 
+    def shrink_branches(self, factor: float) -> None:
+        """Scale the residual branches' last layers by ``factor`` and open all gates: the initialisation of a block."""
+        ffn_out = self.ffn[2]
+        assert isinstance(ffn_out, nn.Linear)
+        for out in (self.attention_2d.out, self.attention_3d.out, self.text.out, self.audio.out, ffn_out):
+            out.weight.data.mul_(factor)
+        self.table.data[2::3].fill_(1.0)
+
     def prepared(self, rows: Rows) -> BlockKeys:
         """Return the keys that serve every noise level, for sampling."""
         return BlockKeys(self.text.prepared(rows.prompt), self.audio.keys(rows.audio, rows.starts))

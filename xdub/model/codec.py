@@ -25,7 +25,7 @@ from xdub.geometry import CodecGeometry
 from xdub.model.tensor_file import read_tensors
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKLWan
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
 PACKAGED_LINEAR_CODEC = "linear_codec_48.safetensors"
 """File of the default codec in `xdub/weights_tiny`."""
@@ -203,7 +203,7 @@ def _load_wan(config: CodecConfig) -> WanCodec:
         raise UserError(
             "codec.kind=wan needs codec.path: a folder or hub name of a diffusers AutoencoderKLWan"
         )
-    from diffusers import AutoencoderKLWan
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
     with loading_pretrained("codec.path", config.path):
         return WanCodec(AutoencoderKLWan.from_pretrained(config.path, **_subfolder(config.path)))

@@ -62,7 +62,7 @@ class TimestepEmbedding(nn.Module):
         """Embed t [...] as [..., D] in the dtype of the weights."""
         steps = torch.arange(self.frequencies, device=t.device, dtype=torch.float32)
         angle = 1000 * t.float()[..., None] * torch.exp(-math.log(10000) * steps / self.frequencies)
-        return self.mlp(torch.cat((angle.cos(), angle.sin()), -1).to(self.mlp[0].weight.dtype))
+        return self.mlp(torch.cat((angle.cos(), angle.sin()), -1).to(next(self.mlp.parameters()).dtype))
 
 
 class VideoDiT(Backbone[DiTConditions]):
@@ -98,21 +98,16 @@ class VideoDiT(Backbone[DiTConditions]):
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_features))
                 nn.init.zeros_(module.bias)
-        branch = 1 / math.sqrt(2 * self.cfg.num_layers)
-        for block in self.blocks:
-            outs = (
-                block.attention_2d.out,
-                block.attention_3d.out,
-                block.text.out,
-                block.audio.out,
-                block.ffn[2],
-            )
-            for out in outs:
-                out.weight.data.mul_(branch)
-            block.table.data[2::3].fill_(1.0)
+        for block in self._own_blocks():
+            block.shrink_branches(1 / math.sqrt(2 * self.cfg.num_layers))
         nn.init.normal_(self.kind_embed, std=0.5)
         for linear in (self.modulation[1], self.modulation_out[1], self.proj_out):
+            assert isinstance(linear, nn.Linear)
             nn.init.zeros_(linear.weight)
+
+    def _own_blocks(self) -> list[Block]:
+        """Return `blocks` under their own type."""
+        return [block for block in self.blocks if isinstance(block, Block)]
 
     def conditions(
         self,
@@ -141,7 +136,9 @@ class VideoDiT(Backbone[DiTConditions]):
             masked=share,
             clean=motion_frame_mask(len(starts), motion_frames, batch).to(z_ref.device),
             audio_enabled=audio_enabled,
-            blocks=tuple(block.prepared(rows) if reuse else rows for block in self.blocks),
+            blocks=tuple(block.prepared(rows) for block in self._own_blocks())
+            if reuse
+            else (rows,) * len(self.blocks),
         )
 
     def velocity(self, z_t: Tensor, t: Tensor, conditions: DiTConditions) -> Tensor:

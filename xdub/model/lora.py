@@ -31,7 +31,14 @@ def add_expert(model: Backbone, name: str, cfg: LoraConfig) -> None:
     if name not in EXPERTS:
         raise UserError(f"expert {name!r}: use one of {', '.join(EXPERTS)}")
     targets = _base_targets(model, cfg.targets)
-    lora = PeftConfig(r=cfg.rank, lora_alpha=cfg.alpha, target_modules=targets, lora_dropout=0.0, bias="none")
+    lora = PeftConfig(
+        r=cfg.rank,
+        # peft divides by the rank, so a float works although its annotation says int.
+        lora_alpha=cfg.alpha,  # ty: ignore[invalid-argument-type]
+        target_modules=targets,
+        lora_dropout=0.0,
+        bias="none",
+    )
     with warnings.catch_warnings():
         # peft warns about a second adapter, which is intended.
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")
