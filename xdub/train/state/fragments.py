@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -67,11 +68,17 @@ def full_shape(p: nn.Parameter) -> torch.Size:
 def find_fragments(ds: Any, trained: dict[str, nn.Parameter], rank: int, world_size: int) -> list[Fragment]:
     """Return the fragments of this rank, in the order of ``trained`` (name -> parameter of the engine ``ds``)."""
     optimizer = ds.optimizer
-    if any(hasattr(p, "ds_tensor") for p in trained.values()):
-        return list(_zero3(optimizer, trained, rank))
-    if any(hasattr(p, "_hp_mapping") for p in trained.values()):
-        return list(_zero12(optimizer, trained))
-    return list(_replicated(optimizer, trained, rank, world_size))
+    try:
+        if any(hasattr(p, "ds_tensor") for p in trained.values()):
+            return list(_zero3(optimizer, trained, rank))
+        if any(hasattr(p, "_hp_mapping") for p in trained.values()):
+            return list(_zero12(optimizer, trained))
+        return list(_replicated(optimizer, trained, rank, world_size))
+    except AttributeError as error:
+        raise RuntimeError(
+            f"DeepSpeed {version('deepspeed')} keeps its fp32 weights elsewhere than DeepSpeed 0.19.0 to 0.19.8 "
+            f"({error}); install one of those"
+        ) from error
 
 
 def refresh_weights(ds: Any, trained: dict[str, nn.Parameter], fragments: list[Fragment]) -> None:
