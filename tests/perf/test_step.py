@@ -78,7 +78,7 @@ def test_a_row_says_what_was_measured_where_and_what_was_planned(whole) -> None:
         assert sum(row["parts_ms"].values()) == pytest.approx(row["p50_ms"], rel=1e-6)
         assert row["tokens_per_s"] == pytest.approx(2e3 * row["tokens"] / row["p50_ms"])
         assert row["grad_norm"] > 0 and row["times_reference"] == 1
-        # Neither the peak of a GPU that is not here, nor memory that nobody counts.
+        # A CPU has no known peak, and torch does not count its memory.
         assert row["mfu"] is None and row["peak_bytes"] is None and row["environment"]["gpu"] is None
         assert row["planned"]["gpu"] == "h200" and row["planned"]["allocated_bytes"] > 0
 
@@ -115,9 +115,9 @@ def test_the_report_of_a_gpu_has_what_was_planned_beside_it(whole, tmp_path) -> 
     failed = {"status": "failed", "reason": "OutOfMemoryError"}
     first, second, *_ = (row | gpu for row in whole[0])
     rows.write(tmp_path / "h200" / "2026-01-01-abc.step.jsonl", [first, second | failed])
-    told = report.report(report.STEPS, tmp_path)
+    text = report.report(report.STEPS, tmp_path)
     assert (
-        "**H200**" in told and "| 50.0% | 3.0 |" in told and "| none | reference | failed |  |  |  |" in told
+        "**H200**" in text and "| 50.0% | 3.0 |" in text and "| none | reference | failed |  |  |  |" in text
     )
     assert "No GPU has been measured" in report.report(report.STEPS, tmp_path / "nothing")
 
@@ -214,12 +214,14 @@ def test_one_implementation_that_fails_leaves_the_other_its_steps(monkeypatch) -
 
 
 def test_an_implementation_that_computes_something_else_is_called_wrong() -> None:
-    told = [
+    rows_of_case = [
         {"provider": name, "status": "ok", "p50_ms": 2.0, "loss": loss, "grad_norm": 1.0}
         for name, loss in (("reference", 1.0), ("triton", 1.1))
     ]
-    figures.compare(told, 0.02)
-    assert [row["status"] for row in told] == ["ok", "wrong"] and "1.0e-01" in told[1]["reason"]
+    figures.compare(rows_of_case, 0.02)
+    assert [row["status"] for row in rows_of_case] == ["ok", "wrong"] and "1.0e-01" in rows_of_case[1][
+        "reason"
+    ]
 
 
 def test_nothing_begins_after_the_minutes_are_over() -> None:
