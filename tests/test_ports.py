@@ -1,4 +1,4 @@
-"""What runs on one machine listens to that machine alone (a training: tests/train/test_run_ray.py)."""
+"""Servers on one machine listen on loopback alone; tests/train/test_run_ray.py checks the same for a training."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def test_the_tracking_server_listens_on_loopback_and_refuses_foreign_hosts(tmp_p
     server.start()
     try:
         server.wait()
-        found = {
+        listening = {
             (c.laddr.ip, c.laddr.port) for c in psutil.net_connections("inet") if c.laddr.port == server.port
         }
-        assert {ip for ip, _ in found} <= LOOPBACK
+        assert {ip for ip, _ in listening} <= LOOPBACK
         request = urllib.request.Request(
             f"{server.uri}/api/2.0/mlflow/experiments/search?max_results=1", headers={"Host": "evil.example"}
         )

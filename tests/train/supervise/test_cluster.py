@@ -1,4 +1,4 @@
-"""How many workers a run gets, and when a restart is better."""
+"""The number of workers of a run, and the reasons to restart it."""
 
 from __future__ import annotations
 

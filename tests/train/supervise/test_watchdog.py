@@ -1,4 +1,4 @@
-"""A process without progress ends itself and says where it stood."""
+"""A process without progress ends itself and writes the stacks of its threads."""
 
 from __future__ import annotations
 
