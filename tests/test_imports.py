@@ -179,7 +179,6 @@ def test_the_graph_has_no_cycle():
         order += ready
 
 
-@pytest.mark.xfail(strict=False, reason="four circles are being opened")
 def test_no_file_imports_itself_through_others():
     """Lazy imports and imports for annotations count."""
     graph = file_graph()
