@@ -24,8 +24,8 @@ NAMES = frozenset(
 """Names that do not describe what they hold."""
 
 FIRST = frozenset(
-    "Of As What Who Whoever Whom Whose So How Whether Where That Those Which Nobody Nothing None Here There It They And "
-    "But Or".split()
+    "Of As What Who Whoever Whom Whose So How Whether Where That Those Which Nobody Nothing None Here There It They "
+    "And But Or".split()
 )
 """Words that a docstring must not begin with, because such a docstring needs the code below it."""
 

@@ -144,7 +144,7 @@ def main(data: str, generator: str, out: str, threads: str, workers: str) -> Non
     import torch
 
     from xdub.config import load_recipe
-    from xdub.pairs.build import build_pairs
+    from xdub.pairs.factory import build_pairs
 
     torch.set_num_threads(int(threads))
     count = int(workers)

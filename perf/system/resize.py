@@ -86,7 +86,7 @@ def _resized(folder: Path, phase: str, stage: int, data: Path, steps: int) -> di
 
 
 def _shipped(name: str) -> Path:
-    from xdub.files.shipped import shipped_weights
+    from xdub.config.shipped import shipped_weights
 
     return shipped_weights(f"{name}.safetensors")
 

@@ -23,11 +23,11 @@ from perf.environment import environment
 from perf.system.local_cluster import LocalCluster
 from perf.system.mlflow_server import MlflowServer
 from perf.system.recovery import print_progress
-from xdub.bootstrap.stages import stage_names
+from xdub.bootstrap.bootstrap import stage_names
 from xdub.config import load_recipe
 from xdub.files.lines import read_lines
 from xdub.files.run_folder import PhaseFolder
-from xdub.train.state.records import last_record
+from xdub.train.state.committed_steps import last_record
 
 STAGES = ("generator", "pairs", "editor", "lip", "texture")
 """Stages that have a run of their own."""

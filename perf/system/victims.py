@@ -15,7 +15,7 @@ import psutil
 
 from xdub.files.lines import read_lines
 from xdub.files.run_folder import PhaseFolder
-from xdub.train.state.records import last_record
+from xdub.train.state.committed_steps import last_record
 
 TITLES = {
     "worker": "ray::RayTrainWorker",

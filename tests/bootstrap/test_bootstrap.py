@@ -14,7 +14,7 @@ from xdub.data.testing import make_clip
 from xdub.errors import UserError
 from xdub.files.run_folder import EXPORT, PhaseFolder, RunFolder
 from xdub.model.bundle import same_bundle, write_bundle
-from xdub.train.show.progress import PhaseProgress
+from xdub.train.show.step_progress import PhaseProgress
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple]:
         requests.append(("pairs", Path(generator).parent.name, Path(data).name))
 
     monkeypatch.setattr("xdub.train.run.train_phase", train_phase)
-    monkeypatch.setattr("xdub.pairs.build.build_pairs", build_pairs)
+    monkeypatch.setattr("xdub.pairs.factory.build_pairs", build_pairs)
     return requests
 
 

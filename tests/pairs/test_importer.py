@@ -20,7 +20,7 @@ from xdub.demo.cases import write_wav
 from xdub.errors import UserError
 from xdub.geometry import SAMPLES_PER_FRAME
 from xdub.media import write_video
-from xdub.pairs.build import build_pairs
+from xdub.pairs.factory import build_pairs
 from xdub.pairs.importer import import_pairs
 from xdub.pairs.testing import plain_judges
 from xdub.render import RenderedPair, make_clips

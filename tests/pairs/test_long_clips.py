@@ -22,7 +22,7 @@ from xdub.files.lines import read_lines
 from xdub.files.run_folder import PhaseFolder
 from xdub.model.bundle import bundle_path
 from xdub.model.testing import random_backbone, random_codec
-from xdub.pairs.build import build_pairs
+from xdub.pairs.factory import build_pairs
 from xdub.pairs.testing import plain_judges
 from xdub.train.run import train_phase
 

@@ -18,7 +18,7 @@ from xdub.data.manifest import read_manifest
 from xdub.errors import UserError
 from xdub.files.lines import read_lines
 from xdub.files.run_folder import RunFolder, StageFolder
-from xdub.pairs.build import PairReport, build_pairs
+from xdub.pairs.factory import PairReport, build_pairs
 from xdub.pairs.judges import Judges
 from xdub.pairs.testing import plain_judges
 from xdub.pairs.workers import Workers
@@ -141,7 +141,7 @@ SUBMITTED = """
 import sys
 from pathlib import Path
 from xdub.config import load_recipe
-from xdub.pairs.build import build_pairs
+from xdub.pairs.factory import build_pairs
 from xdub.pairs.workers import Workers
 from xdub.pairs.testing import plain_judges
 folder, data, out = sys.argv[1:]

@@ -17,7 +17,7 @@ import pytest
 from perf.system.local_cluster import LocalCluster
 from xdub.files.lines import read_lines
 from xdub.files.run_folder import PhaseFolder
-from xdub.train.state.records import last_record
+from xdub.train.state.committed_steps import last_record
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]

@@ -24,7 +24,7 @@ from xdub.files.lines import read_lines
 from xdub.files.run_folder import PhaseFolder, RunFolder
 from xdub.tracking.sink import read_state
 from xdub.train.run import RunResult, train_phase
-from xdub.train.state.records import last_record
+from xdub.train.state.committed_steps import last_record
 
 pytestmark = pytest.mark.slow
 

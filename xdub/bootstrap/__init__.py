@@ -10,6 +10,6 @@ OUT/bundle                           the model, for `xdub dub --model`
 
 from __future__ import annotations
 
-from xdub.bootstrap.stages import Stage, bootstrap, bootstrap_stages, stage_names
+from xdub.bootstrap.bootstrap import Stage, bootstrap, bootstrap_stages, stage_names
 
 __all__ = ["Stage", "bootstrap", "bootstrap_stages", "stage_names"]

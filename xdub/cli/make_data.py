@@ -110,7 +110,7 @@ def pairs(
     """
     from xdub.config import load_recipe
     from xdub.files.run_folder import RunFolder
-    from xdub.pairs.build import build_pairs
+    from xdub.pairs.factory import build_pairs
     from xdub.pairs.workers import Workers
 
     loaded = load_recipe(recipe, set_ or ())

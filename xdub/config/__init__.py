@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from xdub.config.loader import load_recipe, parse_override, recipe_from_dict, shipped_recipes
-from xdub.config.model_folder import SHIPPED_MODEL, ModelFolder
 from xdub.config.phases import EXPERTS, PHASES, Phase, expert_of, inpaints, phase_facts
 from xdub.config.recipe import Recipe
 from xdub.config.sections import (
@@ -20,6 +19,7 @@ from xdub.config.sections import (
     TrainConfig,
     VideoConfig,
 )
+from xdub.config.shipped import SHIPPED_MODEL, ModelFolder
 from xdub.config.weight_files import check_weights
 
 __all__ = [

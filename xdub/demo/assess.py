@@ -13,8 +13,8 @@ import numpy as np
 from xdub.demo.cases import case_folders, load_case
 from xdub.demo.dubbing import raw_crops
 from xdub.demo.layout import MODELS, Demo, copy_whole
-from xdub.demo.page import build_report
 from xdub.demo.report_data import ClipView, ReportData
+from xdub.demo.report_page import build_report
 from xdub.evaluate.heldout import HeldOutClip, Readings, dub_inputs, read_clip, summarise
 from xdub.evaluate.metric import measure
 from xdub.evaluate.metrics import HELD_OUT, pearson

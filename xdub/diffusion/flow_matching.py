@@ -1,4 +1,6 @@
-"""Straight path between data and noise (Eq. 5, 10). All latents [B, C, f, h, w], t [B] in [0, 1].
+"""Timesteps of training (Eq. 2) and the straight path between data and noise (Eq. 5, 10).
+
+All latents are [B, C, f, h, w], t [B] in [0, 1].
 
 Noising (Eq. 4) is the operator `xdub_kernels.add_noise`, whose reference is the formula.
 """
@@ -23,3 +25,16 @@ def frame_times(t: Tensor, clean: Tensor) -> Tensor:
 def velocity(z0: Tensor, eps: Tensor) -> Tensor:
     """Return v = eps - z_0 (Eq. 5)."""
     return eps - z0
+
+
+def shift_timesteps(u: Tensor, alpha: float) -> Tensor:
+    """Return t = alpha u / (1 + (alpha - 1) u) (Eq. 2). alpha > 1 moves weight to high noise, < 1 to low noise.
+
+    The denominator is written so that rounding never carries t beyond 1.
+    """
+    return alpha * u / (alpha * u + (1 - u))
+
+
+def sample_timesteps(batch: int, alpha: float, generator: torch.Generator) -> Tensor:
+    """Return timesteps [batch] float32 in (0, 1): logit-normal u, shifted by Eq. 2."""
+    return shift_timesteps(torch.sigmoid(torch.randn(batch, generator=generator)), alpha)

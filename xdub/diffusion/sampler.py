@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from xdub.diffusion.timesteps import shift_timesteps
+from xdub.diffusion.flow_matching import shift_timesteps
 
 ModelFn = Callable[[Tensor, Tensor], Tensor]
 """Function of z_t [B, C, f, h, w] and t [B] that returns v_hat [B, C, f, h, w]."""

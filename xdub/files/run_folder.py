@@ -128,12 +128,12 @@ class PhaseFolder(StageFolder):
 
     @property
     def steps(self) -> Path:
-        """Committed steps, see `xdub.train.state.records`."""
+        """Committed steps, see `xdub.train.state.committed_steps`."""
         return self.path / "steps.jsonl"
 
     @property
     def skipped(self) -> Path:
-        """Batches that were not learned from, see `xdub.train.state.records`."""
+        """Batches that were not learned from, see `xdub.train.state.committed_steps`."""
         return self.path / "skipped.jsonl"
 
     @property

@@ -6,10 +6,11 @@ B batch, F latent frames, N tokens a frame, D width, H heads, S prompt rows, T a
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from xdub.geometry import AUDIO_WINDOW
+from xdub.geometry import AUDIO_MARGIN, AUDIO_WINDOW, ROWS_PER_FRAME
 from xdub.model.conditions import AudioKeys, TextKeys
 from xdub_kernels import Rope, frame_audio_attention, gate_disabled, shifted_rope_attention
 from xdub_kernels.attention import attention
@@ -128,3 +129,26 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)
     even, odd = x[..., 0::2], x[..., 1::2]
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2)
+
+
+class AudioAdapter(nn.Module):
+    """Two residual temporal convolutions on projected features, and an embedding of a row's place in its latent."""
+
+    def __init__(self, audio_dim: int, hidden_size: int, rows_per_latent: int) -> None:
+        super().__init__()
+        self.rows_per_latent = rows_per_latent
+        self.proj = nn.Linear(audio_dim, hidden_size)
+        self.phase = nn.Parameter(torch.randn(rows_per_latent, hidden_size) * 0.5)
+        self.convs = nn.ModuleList(nn.Conv1d(hidden_size, hidden_size, 5, padding=2) for _ in range(2))
+        self.norms = nn.ModuleList(nn.LayerNorm(hidden_size) for _ in range(2))
+        self.norm_out = nn.LayerNorm(hidden_size)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """Return rows [B, T, D] of audio features [B, T, audio_dim]."""
+        rows = torch.arange(audio.shape[1], device=audio.device)
+        # The second latent's rows begin after the margin and the first frame's own rows.
+        phase = (rows - AUDIO_MARGIN - ROWS_PER_FRAME) % self.rows_per_latent
+        x = self.proj(audio) + self.phase[phase]
+        for norm, conv in zip(self.norms, self.convs, strict=True):
+            x = x + F.gelu(conv(norm(x).transpose(1, 2)).transpose(1, 2))
+        return self.norm_out(x)

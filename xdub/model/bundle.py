@@ -18,10 +18,10 @@ import torch
 import yaml
 
 from xdub.config import EXPERTS, SHIPPED_MODEL, Recipe, expert_of
+from xdub.config.shipped import shipped_weights
 from xdub.errors import UserError
 from xdub.files.atomic import atomic_folder
 from xdub.files.run_folder import RunFolder
-from xdub.files.shipped import shipped_weights
 from xdub.model.audio_encoder import AudioEncoder, load_audio_encoder
 from xdub.model.backbone import Backbone
 from xdub.model.build import load_backbone

@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from xdub.config import CodecConfig
+from xdub.config.shipped import shipped_weights
 from xdub.errors import UserError, loading_pretrained
-from xdub.files.shipped import shipped_weights
 from xdub.geometry import CodecGeometry
 from xdub.model.tensor_file import read_tensors
 

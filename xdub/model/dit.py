@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from xdub.config import ModelConfig
 from xdub.diffusion.flow_matching import frame_times, motion_frame_mask
 from xdub.geometry import CodecGeometry
-from xdub.model.audio_adapter import AudioAdapter
+from xdub.model.attention import AudioAdapter
 from xdub.model.backbone import Backbone
 from xdub.model.block import Block, join_reference, split_reference
 from xdub.model.checkpointing import run_block

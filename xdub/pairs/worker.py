@@ -25,7 +25,7 @@ from xdub.model.codec import load_codec
 from xdub.pairs.audio_choice import OWN_SHIFTED, Choice, cut_audio
 from xdub.pairs.composite import composite
 from xdub.pairs.filters import Verdict, judge
-from xdub.pairs.generator import load_generator
+from xdub.pairs.generator_model import load_generator
 from xdub.pairs.judges import Judges, load_judges
 from xdub.pairs.relight import draw_light, is_uniformly_lit, relight
 from xdub.pairs.seams import seam_scores, seams
@@ -85,7 +85,7 @@ class PairWorker:
         threads: int | None = None,
         judges: Judges | None = None,
     ) -> None:
-        """Load all networks; the arguments are those of `xdub.pairs.build.build_pairs`."""
+        """Load all networks; the arguments are those of `xdub.pairs.factory.build_pairs`."""
         if threads is not None:
             torch.set_num_threads(threads)
         self.recipe = recipe if isinstance(recipe, Recipe) else recipe_from_dict(recipe)

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xdub.config.shipped import shipped_weights
 from xdub.errors import UserError
-from xdub.files.shipped import shipped_weights
 from xdub.perception.landmarks import NOSE_BASE, eye_centres
 
 PACKAGED = "mouth_readout.safetensors"

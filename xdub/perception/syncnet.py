@@ -16,8 +16,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from xdub.config import PerceptionConfig
+from xdub.config.shipped import shipped_weights
 from xdub.errors import UserError
-from xdub.files.shipped import shipped_weights
 from xdub.geometry import AUDIO_MARGIN
 
 FRAMES = 5

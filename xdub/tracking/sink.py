@@ -19,7 +19,7 @@ from typing import Any
 
 from xdub.files.atomic import write_json
 from xdub.files.run_folder import RunFolder
-from xdub.tracking.registry import register_model
+from xdub.tracking.model_registry import register_model
 
 EXPERIMENT = "xdub"
 """Experiment of all runs."""

@@ -36,7 +36,7 @@ from xdub.train.networks import build_loss_context, build_model, weights_file
 from xdub.train.phases import phase_loss
 from xdub.train.records import Records, RunRecords
 from xdub.train.remote.upload import Uploads
-from xdub.train.show.samples import StripSampler
+from xdub.train.show.strip_sampler import StripSampler
 from xdub.train.state.checkpoint import Checkpoints, Progress
 from xdub.train.state.export import export
 from xdub.train.supervise.watchdog import Watchdog

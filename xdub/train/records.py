@@ -15,7 +15,7 @@ from xdub.tracking.journal import Journal
 from xdub.train.meters import GlobalStep
 from xdub.train.remote.upload import Uploads
 from xdub.train.state.checkpoint import Progress
-from xdub.train.state.records import CommittedSteps, SkippedBatches
+from xdub.train.state.committed_steps import CommittedSteps, SkippedBatches
 
 UPLOAD_SECONDS = 60.0
 """Longest wait for the last upload at the end of an attempt."""

@@ -23,9 +23,9 @@ from xdub.train.networks import weights_file
 from xdub.train.rank import TrainJob
 from xdub.train.remote.restore import restore
 from xdub.train.remote.store import check as check_remote
-from xdub.train.show.progress import Show, watch
+from xdub.train.show.step_progress import Show, watch
+from xdub.train.state.committed_steps import last_record
 from xdub.train.state.export import exported_model
-from xdub.train.state.records import last_record
 from xdub.train.supervise.cluster import check_resources, use_gpu
 from xdub.train.supervise.launch import run_job
 from xdub.train.supervise.preflight import check_data, check_disk, check_fresh, make_folder

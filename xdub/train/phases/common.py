@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from xdub.config import PhaseConfig
 from xdub.data.batch import Batch
-from xdub.diffusion.timesteps import sample_timesteps
+from xdub.diffusion.flow_matching import sample_timesteps
 from xdub.losses.terms import LossTerm
 from xdub.model.codec import Codec
 from xdub.seeding import torch_rng

@@ -20,7 +20,7 @@ from xdub.data.shards import ShardWriter, iter_clips
 from xdub.data.testing import make_clip
 from xdub.errors import UserError
 from xdub.model.bundle import bundle_path
-from xdub.pairs.build import PairReport, build_pairs
+from xdub.pairs.factory import PairReport, build_pairs
 from xdub.pairs.testing import plain_judges
 
 
@@ -156,7 +156,7 @@ import sys
 from pathlib import Path
 from xdub.config import load_recipe
 from xdub.model.bundle import bundle_path
-from xdub.pairs.build import build_pairs
+from xdub.pairs.factory import build_pairs
 from xdub.pairs.testing import plain_judges
 folder, data, out, local = sys.argv[1:]
 def report(done, total, text=""):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xdub.files.lines import LineFile, read_lines
-from xdub.train.state.records import CommittedSteps, last_record
+from xdub.train.state.committed_steps import CommittedSteps, last_record
 
 
 @given(cut=st.integers(0, 400))

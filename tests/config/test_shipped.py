@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xdub.files.shipped import shipped_weights
+from xdub.config.shipped import shipped_weights
 
 
 def test_shipped_weights_are_files_of_the_package() -> None:

@@ -15,7 +15,7 @@ from xdub.model.codec import load_codec
 from xdub.train.networks import build_model
 from xdub.train.phases.common import PhaseContext
 from xdub.train.run import RunResult, train_phase
-from xdub.train.show.samples import StripSampler
+from xdub.train.show.strip_sampler import StripSampler
 from xdub.train.state.export import write_export
 
 

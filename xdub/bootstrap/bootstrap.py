@@ -79,7 +79,7 @@ def bootstrap_stages(
         return lambda report: _train(name, recipe, source, run, init, local, report)
 
     def generate_pairs(report: Report) -> None:
-        from xdub.pairs.build import build_pairs
+        from xdub.pairs.factory import build_pairs
         from xdub.pairs.workers import Workers
 
         count, resource = pair_workers or recipe.train.workers, recipe.train.resource
@@ -127,7 +127,7 @@ def _train(
 ) -> None:
     from xdub.model.bundle import bundle_path, bundle_weights
     from xdub.train.run import train_phase
-    from xdub.train.show.progress import PhaseProgress
+    from xdub.train.show.step_progress import PhaseProgress
 
     def show(now: PhaseProgress) -> None:
         now.send(report)

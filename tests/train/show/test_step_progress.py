@@ -6,7 +6,7 @@ import json
 import threading
 from pathlib import Path
 
-from xdub.train.show.progress import PhaseProgress, watch
+from xdub.train.show.step_progress import PhaseProgress, watch
 
 
 def test_the_time_to_start_is_no_part_of_the_speed(tmp_path: Path) -> None:

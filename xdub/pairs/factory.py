@@ -20,7 +20,7 @@ from xdub.data.manifest import MANIFEST, file_sha256, read_manifest
 from xdub.data.shards import ShardWriter
 from xdub.errors import UserError
 from xdub.pairs.filter_plots import update_filter_plots
-from xdub.pairs.generator import generator_file
+from xdub.pairs.generator_model import generator_file
 from xdub.pairs.judges import Judges
 from xdub.pairs.pool import WorkerPool
 from xdub.pairs.run_status import RunStatus, tracked

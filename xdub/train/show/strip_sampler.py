@@ -27,9 +27,9 @@ from xdub.geometry import FPS
 from xdub.model.audio_encoder import load_audio_encoder
 from xdub.model.codec import Codec
 from xdub.model.lora import set_expert
+from xdub.report.contact_sheet import Column, contact_sheet
 from xdub.seeding import rng, torch_rng
 from xdub.train.phases.common import PhaseContext
-from xdub.train.show.contact_sheet import Column, contact_sheet
 
 STEPS = 8
 """Steps of the Euler sampler: enough to judge by, and few enough to cost little."""

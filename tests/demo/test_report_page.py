@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
-from xdub.demo.page import build_report
 from xdub.demo.report_data import ReportData
+from xdub.demo.report_page import build_report
 from xdub.evaluate.metrics import HELD_OUT
 from xdub.evaluate.targets import GOALS, missed
 

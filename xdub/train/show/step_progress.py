@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from xdub.progress import Rate, Report, count, display
-from xdub.train.state.records import last_record
+from xdub.train.state.committed_steps import last_record
 
 
 @dataclass(frozen=True, kw_only=True)
