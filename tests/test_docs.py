@@ -49,7 +49,6 @@ def test_paths_that_the_documents_name_exist():
     paths = {
         (document.name, path)
         for document in DOCUMENTS
-        if document.name != "CONTRIBUTING.md"
         for path in re.findall(
             r"`((?:xdub|docs|kernels|tests|ray_jobs)/[\w./-]+)`", document.read_text("utf-8")
         )

@@ -73,7 +73,7 @@ ALLOWED = {
         "media",
     },
 }
-"""What each part may import besides itself and BASE."""
+"""Parts that each part may import besides itself and BASE."""
 ALLOWED["cli"] = {*ALLOWED, "xdub_kernels"}
 
 DOORS = {
@@ -139,12 +139,12 @@ def file_graph() -> dict[str, set[str]]:
     return graph
 
 
-def place(path: Path) -> str:
+def shown(path: Path) -> str:
     return str(path.relative_to(ROOT / "xdub"))
 
 
 def part_of(path: Path) -> str:
-    return place(path).split("/")[0].removesuffix(".py")
+    return shown(path).split("/")[0].removesuffix(".py")
 
 
 def violations() -> Iterator[str]:
@@ -197,10 +197,10 @@ def test_imports_follow_the_graph():
 def test_a_heavy_package_is_imported_only_at_its_door(package):
     doors = tuple(DOORS[package])
     wrong = [
-        f"xdub/{place(path)}:{line}"
+        f"xdub/{shown(path)}:{line}"
         for path in sources("xdub")
         for module, line in imports(path)
-        if module.split(".")[0] == package and not place(path).startswith(doors)
+        if module.split(".")[0] == package and not shown(path).startswith(doors)
     ]
     assert not wrong, f"{package} may be imported in {doors} only, not in {wrong}"
 
@@ -209,9 +209,9 @@ def test_kernels_depend_on_torch_alone_and_on_triton_only_in_their_triton_files(
     for path in sources("kernels/xdub_kernels"):
         for module, line in imports(path):
             name = module.split(".")[0]
-            known = name in sys.stdlib_module_names or name in ("torch", "xdub_kernels")
+            is_allowed = name in sys.stdlib_module_names or name in ("torch", "xdub_kernels")
             in_triton_file = name == "triton" and "triton" in path.stem
-            assert known or in_triton_file, f"{path.relative_to(ROOT)}:{line} imports {module}"
+            assert is_allowed or in_triton_file, f"{path.relative_to(ROOT)}:{line} imports {module}"
 
 
 def test_references_do_not_import_the_kernels_they_check():

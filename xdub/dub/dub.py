@@ -65,7 +65,7 @@ def dub_video(
         model: "tiny" (shipped), a model folder, or a loaded bundle.
         seed: seed of the noise.
         use: network that dubs. The generator, with masks and one reference frame, is for comparison.
-        on_progress: told of the frames of each pass: first those that are searched for the face, then those written.
+        on_progress: called with the frames of each pass: the search for faces first, the writing second.
         on_crops: called with the model's own pictures before they are pasted back, for measuring.
 
     Raises:

@@ -34,7 +34,7 @@ def add_expert(model: Backbone, name: str, cfg: LoraConfig) -> None:
     lora = PeftConfig(
         r=cfg.rank,
         # peft divides by the rank, so a float works although its annotation says int.
-        lora_alpha=cfg.alpha,
+        lora_alpha=cfg.alpha,  # ty: ignore[invalid-argument-type]
         target_modules=targets,
         lora_dropout=0.0,
         bias="none",
