@@ -78,7 +78,7 @@ def test_every_source_ends_in_the_ledger_and_a_second_run_tries_only_failed_ones
 def test_a_data_set_without_a_clip_is_refused_with_the_reason(tmp_path: Path) -> None:
     # The second call has no open source.
     for _ in range(2):
-        with pytest.raises(UserError, match="no clip could be made; wav-1: no video in it"):
+        with pytest.raises(UserError, match="no clip could be created; wav-1: no video in it"):
             ingest(["wav-1"], tmp_path, prepare())
 
 

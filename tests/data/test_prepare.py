@@ -123,7 +123,7 @@ def test_bad_files_end_in_the_ledger_and_the_good_one_is_prepared(film, recipe, 
 def test_a_run_without_a_clip_is_an_error_with_the_reason(recipe, tmp_path):
     for name in ("a", "b"):
         write_video(tmp_path / f"{name}.mp4", np.zeros((30, 64, 64, 3), np.uint8), audio=np.ones(16000) / 9)
-    with pytest.raises(UserError, match="no clip could be made.*no face in any frame"):
+    with pytest.raises(UserError, match="no clip could be created.*no face in any frame"):
         prepare_videos([tmp_path], tmp_path / "ds", recipe, workers=1)
 
 

@@ -239,7 +239,7 @@ def test_bad_input_is_a_user_error_of_one_line(models, data, undisturbed, tmp_pa
         (dict(data=undisturbed[0]), "holds pairs"),
         (dict(out=data), "holds clips"),
         (dict(workers=0), "workers=0"),
-        (dict(out=undisturbed[0], seed=7), "begun with another pair_seed"),
+        (dict(out=undisturbed[0], seed=7), "was built with another pair_seed"),
     ]
     for changes, words in cases:
         arguments = {"recipe": recipe, "generator": folder, "data": data, "out": tmp_path / "out"} | changes

@@ -188,7 +188,7 @@ def test_a_folder_of_pairs_is_continued_only_with_the_same_crops_and_filters(
     out = tmp_path / "out"
     shutil.copytree(imported, out)
     stricter = replace(recipe, pairs=replace(recipe.pairs, identity_threshold=0.99))
-    with pytest.raises(UserError, match="pairs made with another pairs.identity_threshold"):
+    with pytest.raises(UserError, match="pairs created with another pairs.identity_threshold"):
         import_pairs([scenes], out, stricter, workers=1)
 
 
@@ -212,7 +212,7 @@ def test_bad_folders_are_user_errors_of_one_line(scenes, tmp_path, capsys) -> No
     for source, words in (
         (tmp_path / "none", "no such folder"),
         (tmp_path / "empty", "holds no original.mp4"),
-        (scenes / "alone", "no pair could be made"),
+        (scenes / "alone", "no pair could be created"),
     ):
         assert (
             run_app(app, ["import-pairs", str(source), "--out", str(tmp_path / "o"), "--workers", "1"]) == 2

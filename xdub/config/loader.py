@@ -51,7 +51,7 @@ def recipe_from_dict(raw: Mapping[str, Any]) -> Recipe:
 
 
 def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
-    """Parse `train.lr=1e-4` to (("train", "lr"), value as YAML reads it). UserError for another form."""
+    """Parse `train.lr=1e-4` to (("train", "lr"), value as YAML reads it). Raise UserError for another form."""
     path, equals, value = text.partition("=")
     keys = tuple(key.strip() for key in path.split("."))
     if not equals or not all(keys):
@@ -170,7 +170,7 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
 
 
 def _phase_sections(raw: Any, path: str) -> dict[str, PhaseConfig]:
-    """Return phase -> section in the order of training. UserError if a phase that is not optional has no section."""
+    """Return phase -> section in the order of training. Raise UserError if a required phase is missing."""
     if not isinstance(raw, Mapping):
         raise UserError(f"{path}={raw!r} is not a section; its keys are {', '.join(PHASES)}")
     for key in raw:

@@ -71,7 +71,7 @@ EXPERTS = tuple(phase.expert for phase in _ALL if phase.expert is not None)
 
 
 def phase_facts(name: str) -> Phase:
-    """Return the phase of that name. UserError if there is none."""
+    """Return the phase of that name. Raise UserError if there is none."""
     for phase in _ALL:
         if phase.name == name:
             return phase

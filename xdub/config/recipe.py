@@ -53,7 +53,7 @@ class Recipe:
         return tuple(name for name in PHASES if name in self.phases)
 
     def phase(self, name: str) -> PhaseConfig:
-        """Return the phase's own section. UserError if the recipe has none."""
+        """Return the phase's own section. Raise UserError if the recipe has none."""
         if phase_facts(name).name not in self.phases:
             raise UserError(
                 f"recipe {self.name} does not train the phase {name}: it has no section phases.{name}"

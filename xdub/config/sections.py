@@ -170,7 +170,7 @@ class TrainConfig:
         """Return the samples of one forward pass when ``workers`` share the global batch equally.
 
         They are the most up to `micro_batch` that divide a worker's part; the rest of the part is accumulated.
-        UserError if the parts are not equal.
+        Raise UserError if the parts are not equal.
         """
         part, rest = divmod(self.global_batch, workers)
         if rest:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NotRequired, TypedDict
 from xdub.data.quarantine import BadRow
 
 if TYPE_CHECKING:
-    # The processes that read data do without torch.
+    # Processes that read data do not import torch.
     import numpy as np
     from torch import Tensor
 
@@ -42,7 +42,7 @@ class RawBatch(TypedDict):
     window_starts: np.ndarray
     """First frame of every sample in its clip, int64 [B]."""
     bad: dict[str, BadRow]
-    """clip id -> reason why another clip replaced it."""
+    """Rows of unreadable clips, which were replaced by other clips, by clip id."""
 
 
 class Batch(TypedDict):
@@ -72,4 +72,4 @@ class Batch(TypedDict):
     window_starts: Tensor
     """First frame of every sample in its clip, int64 [B]."""
     bad: dict[str, BadRow]
-    """clip id -> reason why another clip replaced it."""
+    """Rows of unreadable clips, which were replaced by other clips, by clip id."""

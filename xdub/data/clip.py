@@ -25,7 +25,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Clip:
-    """A face crop with its speech. F frames of H x W, N = 640 F audio samples. ValueError for wrong shapes."""
+    """A face crop with its speech: F frames of H x W, N = 640 F audio samples. Wrong shapes raise ValueError."""
 
     clip_id: str
     """Hash of the content, see `clip_id_of`."""
@@ -141,7 +141,7 @@ def to_row(clip: Clip) -> dict[str, Any]:
 
 
 def from_row(row: Mapping[str, Any]) -> Clip:
-    """Decode a row of `to_row`. UserError names the clip if its row has another version or is damaged."""
+    """Decode a row of `to_row`. Raise UserError if it has another version or is damaged."""
     from xdub.media import decode_clip_bytes
 
     clip_id, version = row.get("clip_id"), row.get("schema_version")

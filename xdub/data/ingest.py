@@ -28,7 +28,7 @@ from xdub.progress import Report
 from xdub.ray_session import ensure_ray, hush
 
 Prepare = Callable[[str], Iterable[Clip | LedgerRow]]
-"""source -> its clips and ledger rows, in any order and lazily. Picklable if actors call it."""
+"""Function of a source that yields its clips and ledger rows lazily, in any order; picklable if actors call it."""
 
 ATTEMPTS = 3
 """Attempts at a source whose actors die, before the source is recorded as failed."""
@@ -36,7 +36,7 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Ingested:
-    """Result of one call."""
+    """Result of one call of `ingest`."""
 
     clips: int
     """Number of clips that were added."""
@@ -93,7 +93,7 @@ def ingest(
     ledger.flush()
     if not len(writer):
         reason = f"{_reason(ledger, names)}; {ledger.path} lists the reason of every source"
-        raise UserError(f"no {kind.removesuffix('s')} could be made; {reason}")
+        raise UserError(f"no {kind.removesuffix('s')} could be created; {reason}")
     return Ingested(
         clips=len(writer) - before,
         sources=len(names),
@@ -131,7 +131,7 @@ def _results(source: str, prepare_one: Prepare) -> Iterator[Result]:
         # The source is unusable, so no later call tries it again.
         rows = [LedgerRow(input=source, status="rejected", check="readable", message=str(error))]
     except Exception as error:
-        # The program is at fault, so the next call tries the source again.
+        # The program may have a defect, so the next call tries the source again.
         rows = [LedgerRow(input=source, status="failed", message=f"{type(error).__name__}: {error}")]
     with_row = {row.clip_id for row in rows}
     if not any(row.status == "failed" for row in rows):
@@ -197,7 +197,7 @@ def _round(sources: list[str], prepare_one: Prepare, workers: int) -> Generator[
 
 
 class SourceActor:
-    """Prepares sources one after the other and yields clip by clip, so memory does not grow with a video's length."""
+    """Ray Data worker that prepares one source after the other, clip by clip, so a long video needs no more memory."""
 
     def __init__(self, prepare_one: Prepare) -> None:
         self._prepare_one = prepare_one

@@ -19,14 +19,14 @@ from xdub.geometry import AUDIO_MARGIN, ROWS_PER_FRAME
 
 
 class Encodes(Protocol):
-    """A codec, as far as training uses it."""
+    """The part of a codec that training uses."""
 
     def encode(self, video: Tensor) -> Tensor:
         """Encode [B,3,F,H,W] in [-1,1] as [B,C,f,h,w]."""
 
 
 class EncodesAudio(Protocol):
-    """An audio encoder, as far as training uses it."""
+    """The part of an audio encoder that training uses."""
 
     def encode(self, wav: np.ndarray) -> Tensor:
         """Encode [N] at 16 kHz as [T50, d], 50 rows a second."""

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LEDGER = "ledger.parquet"
-"""Name of the file in a data set."""
+"""File name of the ledger in a data set."""
 STATUSES = ("kept", "rejected", "failed")
-"""Possible results of an input. Only a failed one is tried again."""
+"""Possible results of an input. Only a failed input is tried again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class LedgerRow:
     input: str
     """Name of the input, e.g. the path of a video."""
     clip_id: str = ""
-    """Empty for the input as a whole."""
+    """Id of the clip; empty if the row is about the input as a whole."""
     status: Literal["kept", "rejected", "failed"]
     check: str = ""
     """Name of the check that decided."""
@@ -74,7 +74,7 @@ class Ledger:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        """Read the ledger of a folder; a missing file is an empty ledger. UserError if the file is damaged."""
+        """Read the ledger of a folder; a missing file is an empty ledger. Raise UserError if the file is damaged."""
         self.path = Path(folder) / LEDGER
         self._rows: dict[tuple[str, str], LedgerRow] = {}
         self._settled: set[str] = set()
@@ -149,7 +149,7 @@ def _read(path: Path) -> list[LedgerRow]:
 
     try:
         rows = pq.read_table(path, partitioning=None).to_pylist()
-        # A ledger from before scores were recorded lacks the column and stays readable.
+        # Ledgers written before scores were recorded lack the column and stay readable.
         return [LedgerRow(**(row | {"scores": dict(row.get("scores") or ())})) for row in rows]
     except (pa.ArrowException, OSError, TypeError) as error:
         raise UserError(f"{path}: not a readable ledger ({error}); remove it to start a new one") from error

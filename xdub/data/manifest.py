@@ -1,4 +1,4 @@
-"""manifest.json: what a data set holds, written last, so that whatever it names is whole.
+"""manifest.json, the table of contents of a data set; it is written last, so that every file in it is complete.
 
 {schema_version, kind: "clips" | "pairs", recipe, shards: [{file, rows, bytes, sha256}], ids, num_frames}
 `ids` and `num_frames` list all rows in shard order.
@@ -21,9 +21,9 @@ from xdub.errors import UserError
 from xdub.files.atomic import write_text
 
 MANIFEST = "manifest.json"
-"""Name of the file in a data set."""
+"""File name of the manifest in a data set."""
 SHARD_NAME = re.compile(r"shard-\d{5,}\.parquet")
-"""Only files of such names are opened, so no path leaves the folder."""
+"""Form of a shard's file name. Only files with such names are opened, so no path leads out of the folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,14 +104,14 @@ def read_manifest(folder: str | Path, verify: bool = False) -> Manifest:
         rows = sum(shard.rows for shard in manifest.shards)
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path}: damaged ({type(error).__name__}: {error}); make the data set again"
+            f"{path}: damaged ({type(error).__name__}: {error}); create the data set again"
         ) from error
     if manifest.kind not in ("clips", "pairs"):
         raise UserError(f"{path}: kind {manifest.kind!r} is not one of: clips, pairs")
     if not rows == len(manifest.ids) == len(manifest.num_frames):
-        raise UserError(f"{path}: damaged, {rows} rows in shards but {len(manifest.ids)} ids; make it again")
+        raise UserError(f"{path}: damaged, {rows} rows in shards but {len(manifest.ids)} ids; create it again")
     if verify:
-        # Hashing releases the interpreter's lock, and one thread is slower than most disks.
+        # Hashing releases the interpreter's lock, and one thread is slower than most disks, so hash in one per core.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(lambda shard: check_shard(folder, shard, verify=True), manifest.shards))
     else:
@@ -126,10 +126,10 @@ def check_shard(folder: Path, shard: Shard, verify: bool) -> None:
         raise UserError(f"{folder / MANIFEST}: {shard.file!r} is not a shard name (shard-NNNNN.parquet)")
     path = folder / shard.file
     if path.is_symlink() or not path.is_file():
-        raise UserError(f"{path}: shard is missing; make or copy the data set again")
+        raise UserError(f"{path}: shard is missing; create or copy the data set again")
     size = path.stat().st_size
     if size != shard.bytes:
-        raise UserError(f"{path}: {size} bytes, the manifest says {shard.bytes}: truncated; copy it again")
+        raise UserError(f"{path}: {size} bytes, the manifest lists {shard.bytes}: truncated; copy it again")
     if verify and file_sha256(path) != shard.sha256:
         raise UserError(f"{path}: sha256 differs from the manifest: changed after writing; copy it again")
 

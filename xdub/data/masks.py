@@ -13,7 +13,7 @@ def to_latent_mask(mask: np.ndarray, geometry: CodecGeometry) -> np.ndarray:
     """Reduce a mask bool [F,H,W] to float32 [1,f,h,w]: 1 where any of a latent's pixels is set.
 
     A latent covers a square of `geometry.space` px over `geometry.time` frames; the first latent covers the first frame
-    alone. UserError if the sizes do not fit.
+    alone. Raise UserError if the sizes do not fit.
     """
     frames, height, width = mask.shape
     space = geometry.space

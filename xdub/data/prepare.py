@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from xdub.config import Recipe
 
 SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp")
-"""File names of videos inside a folder."""
+"""Suffixes of the video files that are searched in folders."""
 MIN_SIDE = 0.5
 """Smallest side of a face's box relative to video.size: a crop is enlarged at most twice."""
 MIN_SOUND = 1e-4
-"""Smallest root mean square of the sound; digital silence is no speech."""
+"""Smallest root mean square of the sound; a video below it counts as silent."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def prepare_videos(
     """Add videos, and all videos below folders, to the data set OUT. A killed call can be repeated at any time.
 
     Raises:
-        UserError: a source does not exist, a folder holds no video, or not one clip could be made.
+        UserError: a source does not exist, a folder holds no video, or no clip could be created.
     """
     videos = find_videos(sources)
     if len(videos) == 1:
@@ -191,7 +191,7 @@ def find_clips(
 ) -> tuple[list[Span], np.ndarray, np.ndarray]:
     """Run the first pass: return the spans for clips, bool [F] of frames with a face, and the sound [N] at 16 kHz.
 
-    ``sound`` names a file to read instead of the video's own track. Rejected if no clip can be cut.
+    ``sound`` names a file to read instead of the video's own track. Raise `Rejected` if no clip can be cut.
     """
     info = probe(path)
     if sound is None and not info.has_audio:

@@ -1,4 +1,4 @@
-"""Quarantine: the file that lists the rows training could not read."""
+"""Quarantine: the file that lists the rows that training could not read."""
 
 from __future__ import annotations
 

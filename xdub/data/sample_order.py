@@ -37,7 +37,7 @@ class SampleOrder:
     def __init__(
         self, manifests: Sequence[Manifest], *, window: int, seed: int, shards_together: int = 8
     ) -> None:
-        """Read the lengths of all clips. UserError if no clip is long enough."""
+        """Read the lengths of all clips. Raise UserError if no clip is long enough."""
         self.manifests, self.seed, self.shards_together = tuple(manifests), seed, shards_together
         self.window = window
         self.rows: list[RowRef] = []
@@ -101,7 +101,7 @@ def micro_batches(
 ) -> Iterator[range]:
     """Yield position ranges of one rank without end from `cursor` on, global_batch / (world_size micro_batch) a step.
 
-    UserError if the sizes do not divide.
+    Raise UserError if the sizes do not divide.
     """
     per_rank, rest = divmod(global_batch, world_size)
     if rest or per_rank % micro_batch:
@@ -119,7 +119,7 @@ def micro_batches(
 def sample_order(
     folders: Sequence[str | Path], *, phase: str, window: int, seed: int, verify: bool = False
 ) -> SampleOrder:
-    """Build the order of data set folders for a phase. UserError if an editor phase gets clips instead of pairs."""
+    """Build the order of data set folders for a phase. Raise UserError if an editor phase gets clips, not pairs."""
     manifests = [read_manifest(folder, verify) for folder in folders]
     for manifest in manifests:
         if not inpaints(phase) and manifest.kind != "pairs":

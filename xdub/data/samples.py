@@ -22,12 +22,12 @@ from xdub.geometry import CodecGeometry
 from xdub.seeding import rng
 
 ATTEMPTS = 8
-"""Rows tried in place of an unreadable one."""
+"""Number of rows tried in place of an unreadable row."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamSpec:
-    """Everything that decides the batches of one rank. Picklable."""
+    """Everything that decides the batches of one rank; it can be pickled."""
 
     data: tuple[str, ...]
     """Folders of the data sets."""
@@ -77,9 +77,9 @@ class StreamSpec:
 
 
 class SampleMaker:
-    """Reads samples by position from verified shards. Keeps up to `cache_bytes` of decoded clips.
+    """Reader of samples by position from verified shards; it keeps up to `cache_bytes` of decoded clips.
 
-    Not safe for several threads.
+    A reader is not safe for several threads.
     """
 
     def __init__(self, spec: StreamSpec, order: SampleOrder | None = None, cache_bytes: int = 0) -> None:
@@ -120,7 +120,7 @@ class SampleMaker:
         )
 
     def _load(self, ref: RowRef) -> Clip:
-        """Return a decoded clip; the least recently used ones leave the cache."""
+        """Return a decoded clip; the least recently used clips leave the cache."""
         if ref in self._cache:
             self._cache.move_to_end(ref)
             return self._cache[ref]

@@ -26,10 +26,10 @@ OPEN_FILES = 8
 
 
 class ShardWriter:
-    """Adds clips to the data set DIR, new or existing; only one writer at a time.
+    """Writer that adds clips to the data set DIR, new or existing; a data set has one writer at a time.
 
-    `kind` ("clips" or "pairs") is by default that of the first clip. `recipe` is stored in the manifest. UserError if
-    DIR holds the other kind or has another recipe, and if the disk is full.
+    `kind` ("clips" or "pairs") is by default the kind of the first clip. `recipe` is stored in the manifest. The writer
+    raises UserError if DIR holds the other kind or has another recipe, and if the disk is full.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class ShardWriter:
             raise UserError(f"{self.folder} holds {manifest.kind}, not {self.kind}; choose another folder")
         if manifest.ids and None not in (self.recipe, manifest.recipe) and self.recipe != manifest.recipe:
             raise UserError(
-                f"{self.folder} was made with another recipe; choose another folder, or remove it"
+                f"{self.folder} was created with another recipe; choose another folder, or remove it"
             )
         if manifest.ids:
             self.kind = manifest.kind
@@ -175,7 +175,7 @@ class ShardWriter:
 
 
 class ShardReader:
-    """Random access to the rows of a data set; keeps a few files open. Not safe for several threads."""
+    """Random access to the rows of a data set. A reader keeps a few files open and serves one thread."""
 
     def __init__(self, manifest: Manifest, *, verify: bool = False) -> None:
         """With `verify`, a shard whose sha256 differs from the manifest counts as unreadable (see verify.py)."""
@@ -227,7 +227,7 @@ def iter_clips(folder: str | Path) -> Iterator[Clip]:
 
 
 def read_clip(folder: str | Path, clip_id: str) -> Clip:
-    """Read one clip by its id. UserError if the data set does not hold the clip."""
+    """Read one clip by its id. Raise UserError if the data set does not hold the clip."""
     manifest = read_manifest(folder)
     if clip_id not in manifest.ids:
         raise UserError(f"{folder} has no clip {clip_id!r} among its {len(manifest.ids)}")
@@ -241,4 +241,4 @@ def _open(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: not a readable shard ({error}); copy or make the data set again") from error
+        raise UserError(f"{path}: not a readable shard ({error}); copy or create the data set again") from error

@@ -28,24 +28,24 @@ from xdub.ray_session import hush
 
 log = logging.getLogger(__name__)
 LOCAL_CACHE_BYTES = 2 << 30
-"""Decoded clips that a `LocalStream` keeps."""
+"""Bytes of decoded clips that a `LocalStream` keeps."""
 ACTOR_CACHE_BYTES = 256 << 20
-"""Decoded clips that each data actor keeps."""
+"""Bytes of decoded clips that each data actor keeps."""
 FIRST_STEPS = 4
 """Number of global batches that a rank reads itself while its actors start."""
 NO_PROGRESS_SECONDS = 300
-"""Ray Data gives up after this long without a finished task, e.g. when no CPU is left for its actors."""
+"""Time without a finished task after which Ray Data raises an error, e.g. when no CPU is free for its actors."""
 
 
 class Stream:
-    """Batches of one rank, `micro_batch` samples each, from `cursor` on; iterate once.
+    """Batches of one rank, `micro_batch` samples each, from `cursor` on. A stream is iterated once.
 
     `wait_seconds` is the total time that the consumer waited for data, `last_wait` the time for the last batch. `bad`
-    collects {clip_id: BadRow} of unreadable rows; UserError if they exceed spec.max_bad of the data.
+    collects {clip_id: BadRow} of unreadable rows; more than spec.max_bad of the data raise UserError.
     """
 
     def __init__(self, spec: StreamSpec, *, cursor: int = 0, steps: int | None = None) -> None:
-        """`cursor` counts samples consumed by all ranks; the stream ends after `steps` global batches, None: never."""
+        """`cursor` counts samples consumed by all ranks; the stream ends after `steps` global batches, or never."""
         self.spec, self.order = spec, spec.order()
         self.cursor, self.steps = cursor, steps
         self.wait_seconds = self.last_wait = 0.0
@@ -91,7 +91,7 @@ class Stream:
         for clip_id, row in bad.items():
             if clip_id not in self.bad:
                 log.warning("quarantined clip %s: %s", clip_id, row.error)
-        # The first error of a clip stays.
+        # Keep the first error of each clip.
         self.bad = bad | self.bad
         allowed = max(1, int(self.spec.max_bad * len(self.order)))
         if len(self.bad) > allowed:
@@ -103,7 +103,7 @@ class Stream:
 
 
 class LocalStream(Stream):
-    """Reads each batch in this process on demand. Keeps up to `cache_bytes` of decoded clips.
+    """Stream that reads each batch in this process on demand and keeps up to `cache_bytes` of decoded clips.
 
     There is no prefetching thread, because it would compete with the model for the interpreter's lock.
     """
@@ -125,7 +125,7 @@ class LocalStream(Stream):
 
 
 class RayStream(Stream):
-    """Reads batches in Ray Data actors. Ray must be running; actors need CPUs that the trainers leave free.
+    """Stream that reads batches in Ray Data actors. Ray must be running; actors need CPUs that the trainers leave free.
 
     Actors that die are restarted and repeat their batches; the order is preserved. Positions are submitted in chunks,
     so the start takes the same time for an epoch of any length. The first few batches are read in this process, because
@@ -182,7 +182,7 @@ class RayStream(Stream):
             data = ray.data.from_items(items, override_num_blocks=len(chunk))
             data.context.execution_options.preserve_order = True
             hush(data)
-            # The class only has the interface, because a subclass would need an import of Ray at the top.
+            # `_Pause` has Ray's interface but does not inherit it, because a subclass would import Ray at the top.
             callbacks: list[Any] = [_Pause]
             data.context.custom_execution_callback_classes = callbacks
             data.context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
@@ -196,8 +196,8 @@ class RayStream(Stream):
             )
             batches = data.iter_batches(batch_size=size, batch_format="numpy", prefetch_batches=self.prefetch)
             try:
-                # If the consumer stops early, the actors end now and not at garbage collection. Ray's iterator is a
-                # generator, which its annotation does not say.
+                # Closing ends the actors at once if the consumer stops early, not at garbage collection. Ray's iterator
+                # is a generator, although its annotation is wider.
                 with contextlib.closing(cast(Generator[dict[str, np.ndarray]], iter(batches))) as running:
                     for columns in running:
                         yield _from_columns(columns)
@@ -265,6 +265,6 @@ def _from_columns(columns: dict[str, np.ndarray]) -> RawBatch:
 
 
 def _user_error(error: BaseException) -> BaseException:
-    """Return the UserError that an actor raised, of which Ray keeps the text only; otherwise the error itself."""
+    """Return the UserError that an actor raised, rebuilt from the text that Ray keeps, or else the error itself."""
     messages = re.findall(r"^xdub\.errors\.UserError: (.+)$", str(error), flags=re.MULTILINE)
     return UserError(messages[-1]) if messages else error

@@ -1,4 +1,4 @@
-"""The face crop: a box per frame from landmarks that are still in speech, the crop, and its paste into the picture.
+"""The face crop: a box per frame from landmarks that do not move in speech, the crop, and its paste into the picture.
 
 A box is (cx, cy, side) in picture px. Coordinates are continuous (see clip.py): pixel i spans [i, i + 1].
 The box ignores lips and jaw, because a box that followed them would leak the old speech (paper B.2, mask setting).
@@ -25,7 +25,7 @@ def crop_boxes(landmarks68: np.ndarray, *, scale: float = 1.0, smooth: float = 5
     """Compute boxes [F,3] float32 (cx, cy, side) from landmarks [F,68,2] in px (iBUG-68; nan without a face).
 
     Only eye corners and nose base are read. Missing frames are interpolated, then a Gaussian of `smooth` frames
-    smooths the boxes. UserError if no frame has a face.
+    smooths the boxes. Raise UserError if no frame has a face.
     """
     points = np.asarray(landmarks68, np.float64)[:, [*EYE_CORNERS, NOSE_BASE]]
     valid = np.asarray(np.isfinite(points).all(axis=(1, 2)))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 GAP = 0.05
-"""Seconds; smaller jumps of timestamps are jitter, larger ones are missing sound."""
+"""Largest jump of timestamps, in seconds, that counts as jitter; a larger jump is missing sound."""
 
 
 def read_audio(path: str | Path, rate: int = 16000) -> np.ndarray:
@@ -105,7 +105,7 @@ def _pieces(frames: list[AudioFrame], start: float | None) -> Iterator[tuple[flo
 
 
 def _join(pieces: Iterator[tuple[float | None, np.ndarray]], rate: int, origin: float | None) -> np.ndarray:
-    """Join pieces on one time line that begins at ``origin`` seconds, or with the first piece if that is None."""
+    """Join pieces on one time line that begins at ``origin`` seconds, or with the first piece if ``origin`` is None."""
     parts: list[np.ndarray] = []
     # Number of samples on the line so far, and index of the next piece's first sample.
     written = cursor = 0

@@ -81,7 +81,7 @@ def seconds(ticks: int, stream: av.stream.Stream) -> float:
 
 
 def _check_whole(stream: av.stream.Stream, path: str | Path) -> None:
-    """Raise UserError if frames of the index lie behind the end of the file.
+    """Raise UserError if frames of the index are beyond the end of the file.
 
     FFmpeg reports no error for a truncated file whose index comes first; decoding just ends early.
     """
@@ -89,8 +89,8 @@ def _check_whole(stream: av.stream.Stream, path: str | Path) -> None:
     entries = stream.index_entries
     missing = sum(1 for entry in entries if entry.pos + entry.size > size)
     if missing:
-        problem = f"{missing} of {len(entries)} frames lie behind its end"
-        raise UserError(f"{path}: the file is truncated ({problem}); get a whole copy")
+        problem = f"{missing} of {len(entries)} frames are beyond its end"
+        raise UserError(f"{path}: the file is truncated ({problem}); copy it again")
 
 
 def _reason(error: Exception) -> str:

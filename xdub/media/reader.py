@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 TIE = 1e-6
-"""Seconds; absorbs rounding of timestamps that fall half-way between two frames."""
+"""Tolerance in seconds for rounded timestamps that fall half-way between two frames."""
 
 
 def read_video(

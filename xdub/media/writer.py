@@ -23,7 +23,7 @@ SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv")
 AAC_FRAME = 1024
 """Samples of one AAC frame."""
 REPEATABLE = {"x264-params": "mbtree=0"}
-"""x264's macroblock tree reads uninitialised memory; without it equal frames give equal files."""
+"""Options without x264's macroblock tree, which reads uninitialised memory, so equal frames give equal files."""
 
 
 def write_video(
@@ -45,7 +45,7 @@ def write_video(
         frames: uint8 RGB [H, W, 3], all of one size.
         audio: float32 mono [N] in [-1, 1] at ``audio_rate`` Hz, or None for no sound track.
         crf: x264 quality, 0 (lossless) to 51.
-        preset: x264 speed; "veryfast" writes 1080p at about the rate it plays on two cores.
+        preset: x264 speed; "veryfast" writes 1080p in about real time on two cores.
 
     Raises:
         UserError: there is no frame, the file type is unknown, the folder is missing or read-only, or the disk is full.
@@ -74,7 +74,7 @@ def write_video(
             picture.pts, picture.time_base = count, 1 / rate
             container.mux(video.encode(picture))
             count += 1
-            # Sound and picture lie side by side in the file.
+            # Interleave sound and picture in the file.
             if sound is not None:
                 whole = int(count / rate * audio_rate) // AAC_FRAME * AAC_FRAME
                 written = _encode_audio(container, sound, track, written, whole)
@@ -111,7 +111,7 @@ def _setup(video: VideoStream, first: np.ndarray, pixel_format: str) -> None:
 
 
 def _checked(first: np.ndarray, rest: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yield all frames; ValueError for one that differs from the first in size or dtype."""
+    """Yield all frames; raise ValueError for a frame that differs from the first in size or dtype."""
 
     def check(n: int, frame: np.ndarray) -> np.ndarray:
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.shape != first.shape:
@@ -132,7 +132,7 @@ def _even(frame: np.ndarray) -> np.ndarray:
 
 
 def _samples(audio: np.ndarray | None) -> np.ndarray:
-    """Return the samples in [-1, 1]; ValueError if they are not mono."""
+    """Return the samples in [-1, 1]; raise ValueError if they are not mono."""
     if audio is None:
         return np.zeros(0, np.float32)
     audio = np.asarray(audio, np.float32)
@@ -144,7 +144,7 @@ def _samples(audio: np.ndarray | None) -> np.ndarray:
 def _encode_audio(
     container: OutputContainer, sound: AudioStream, track: np.ndarray, begin: int, end: int
 ) -> int:
-    """Encode samples [begin, end) of the track, with silence behind its end; return ``end``."""
+    """Encode samples [begin, end) of the track, with silence after its end; return ``end``."""
     import av
 
     for start in range(begin, end, AAC_FRAME):

@@ -113,7 +113,7 @@ class WhisperEncoder:
 
 
 def load_audio_encoder(cfg: AudioConfig) -> AudioEncoder:
-    """Load the encoder of a recipe's ``audio`` section. UserError if its weights are missing or of another width."""
+    """Load the encoder of a recipe's ``audio`` section. Raise UserError if its weights are missing or do not fit."""
     if cfg.kind == "logmel":
         return LogMelEncoder(cfg.dim)
     if not cfg.path:

@@ -60,7 +60,7 @@ class Backbone(nn.Module, ABC, Generic[ConditionsT]):
         text: Tensor | None = None,
         reuse: bool = True,
     ) -> ConditionsT:
-        """Compute everything that depends on neither z_t nor t. ValueError if an input does not fit the network.
+        """Compute everything that depends on neither z_t nor t. Raise ValueError if an input does not fit the network.
 
         The active expert's weights are part of the result: build new conditions after a switch.
 

@@ -43,7 +43,7 @@ def build_backbone(
 def load_backbone(recipe: Recipe, phase: str, codec: Codec, path: Path) -> Backbone:
     """Build a backbone with the weights of a safetensors file: eval mode, fp32, frozen.
 
-    UserError if the file cannot be read or does not fit the recipe.
+    Raise UserError if the file cannot be read or does not fit the recipe.
     """
     model = build_backbone(recipe, phase, codec, seed=0)
     state: dict[str, Tensor] = {name: value.float() for name, value in read_tensors(path).items()}

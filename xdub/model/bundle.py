@@ -66,7 +66,7 @@ def exported_weights(run: RunFolder, phase: str) -> Path:
 def write_bundle(run: RunFolder, recipe: Recipe, out: Path, phases: Sequence[str] = ()) -> Path:
     """Copy the exports of ``phases`` (default: all that the recipe trains) into the model folder ``out``; return it.
 
-    The folder appears at once, complete. UserError if a phase has no export.
+    The folder appears at once, complete. Raise UserError if a phase has no export.
     """
     with atomic_folder(out) as temporary:
         for phase in phases or recipe.phase_names:

@@ -46,7 +46,7 @@ class Codec(Protocol):
         """Return the codec on another device."""
 
     def encode(self, video: Tensor) -> Tensor:
-        """Return z [B, C, f, h, w] float32 of a video [B, 3, F, H, W] in [-1, 1]. UserError if a size does not fit."""
+        """Encode a video [B, 3, F, H, W] in [-1, 1] as z [B, C, f, h, w] float32; raise UserError if a size does not fit."""
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the video [B, 3, F, H, W] of z [B, C, f, h, w]: differentiable, not clamped."""
@@ -93,7 +93,7 @@ class LinearCodec(nn.Module):
         return self.std_rest * self.gain_rest
 
     def encode(self, video: Tensor) -> Tensor:
-        """Return z [B, C, f, H/8, W/8] of a video [B, 3, F, H, W] in [-1, 1]. UserError if a size does not fit."""
+        """Encode a video [B, 3, F, H, W] in [-1, 1] as z [B, C, f, H/8, W/8]; raise UserError if a size does not fit."""
         self.geometry.latent_frames(video.shape[2])
         time, space = self.geometry.time, self.geometry.space
         if video.shape[3] % space or video.shape[4] % space:
@@ -128,7 +128,7 @@ class LinearCodec(nn.Module):
 
     @classmethod
     def load(cls, path: Path) -> LinearCodec:
-        """Read a file of `save`. UserError for a file of anything else."""
+        """Read a file of `save`. Raise UserError for any other file."""
         try:
             return cls(**read_tensors(path))
         except TypeError as error:
@@ -176,7 +176,7 @@ def load_codec(config: CodecConfig) -> Codec:
     """Load the codec of a recipe's ``codec`` section (``kind``, ``channels``, ``path``).
 
     ``linear``: the packaged face codec, or a file at ``path``. ``wan``: a diffusers folder or hub name at ``path``.
-    UserError if there is no such codec, or if it differs from the section.
+    Raise UserError if there is no such codec, or if it differs from the section.
     """
     codec = _load_linear(config) if config.kind == "linear" else _load_wan(config)
     if codec.geometry.channels != config.channels:

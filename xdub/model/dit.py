@@ -209,7 +209,7 @@ class VideoDiT(Backbone[DiTConditions]):
         return z_mask, z_t
 
     def _prompt(self, text: Tensor | None, batch: int) -> Tensor:
-        """Return the prompt's rows [B, S, D]. ValueError for text that the network has no projection for."""
+        """Return the prompt's rows [B, S, D]. Raise ValueError for text that the network has no projection for."""
         if text is None:
             return self.null_text.expand(batch, -1, -1)
         if self.text_proj is None:

@@ -23,7 +23,7 @@ def add_expert(model: Backbone, name: str, cfg: LoraConfig) -> None:
     """Inject a fresh adapter called ``name`` with the rank, alpha and targets of the recipe's section ``lora``.
 
     A fresh adapter adds zero, so the model's output is unchanged. Only the parameters of adapters keep
-    ``requires_grad``. UserError for an unknown expert, or targets that match no layer.
+    ``requires_grad``. Raise UserError for an unknown expert, or targets that match no layer.
     """
     from peft import LoraConfig as PeftConfig
     from peft import inject_adapter_in_model
@@ -92,7 +92,7 @@ def save_expert(model: Backbone, name: str, path: Path) -> None:
 
 
 def load_expert(model: Backbone, name: str, path: Path, cfg: LoraConfig) -> None:
-    """Inject adapter ``name`` with the weights of a file of `save_expert`. UserError if they do not fit the model."""
+    """Inject adapter ``name`` with the weights of a file of `save_expert`. Raise UserError if they do not fit."""
     if not Path(path).is_file():
         raise UserError(f"{path}: no such adapter file")
     add_expert(model, name, cfg)

@@ -12,7 +12,7 @@ from xdub.errors import UserError
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Return all tensors of a safetensors file. UserError if the file is truncated or of another kind."""
+    """Return all tensors of a safetensors file. Raise UserError if the file is truncated or of another kind."""
     try:
         return load_file(path)
     except SafetensorError as error:

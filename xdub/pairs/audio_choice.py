@@ -15,14 +15,14 @@ from xdub.seeding import rng
 SAME_SPEAKER = "same-speaker"
 OTHER_SPEAKER = "other-speaker"
 OWN_SHIFTED = "own-shifted"
-"""Rules of a choice, as the ledger names them."""
+"""Names of the rules of a choice in the ledger."""
 CANDIDATES = 4
 """Largest number of choices by each rule."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Utterance:
-    """The facts of a clip that the choice depends on."""
+    """Facts of a clip that the choice depends on."""
 
     clip_id: str
     speaker: str

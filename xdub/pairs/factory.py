@@ -140,12 +140,12 @@ def _check_continues(out: Path, origin: dict[str, Any]) -> None:
         if manifest.kind == "pairs" and manifest.recipe != origin:
             differ = [name for name in origin if (manifest.recipe or {}).get(name) != origin[name]]
             raise UserError(
-                f"{out}: begun with another {', '.join(differ)}; choose another folder, or remove it"
+                f"{out}: was built with another {', '.join(differ)}; choose another folder, or remove it"
             )
 
 
 class _Commits:
-    """Writes the shards of a run, then its ledger, so that every ledger row with status "kept" has its pair."""
+    """Writer of a run's shards and then of its ledger, so that every ledger row with status "kept" has its pair."""
 
     def __init__(self, writer: ShardWriter, ledger: Ledger, units: Sequence[Unit]) -> None:
         self.writer, self.ledger = writer, ledger
@@ -156,7 +156,7 @@ class _Commits:
         self.counts = Counts.of(rows)
         """Rows of this run's inputs by status; an earlier failure is tried again and counts once it has a result."""
         self.seconds = sum(row.seconds for row in rows)
-        """Worker seconds of those rows."""
+        """Worker seconds of the rows in `counts`."""
         self._failed: LedgerRow | None = None
         self._flushed_at, self._flush_cost = 0.0, 0.0
 
@@ -176,7 +176,7 @@ class _Commits:
                 self.seconds += entry.seconds
                 self._failed = entry if entry.status == "failed" else self._failed
         # The ledger is rewritten as a whole, so spend at most a twentieth of the time on it. After a crash, lost rows
-        # are computed again and their pairs skipped.
+        # are computed again and their pairs are skipped.
         begin = time.monotonic()
         if begin - self._flushed_at >= 20 * self._flush_cost:
             self.ledger.flush()

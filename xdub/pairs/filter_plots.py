@@ -29,7 +29,7 @@ def draw_filters(out: str | Path, recipe: Recipe) -> Path:
     """Draw the pictures of the pair folder OUT; return the PNG's path.
 
     The figure has histograms of identity and mouth distance, kept and rejected pairs stacked, with the recipe's
-    thresholds, and a bar chart of the ledger's rows by result. UserError if the ledger cannot be read.
+    thresholds, and a bar chart of the ledger's rows by result. Raise UserError if the ledger cannot be read.
     """
     figure = filter_figure(Ledger(out).rows(), recipe)
     for suffix in SUFFIXES:

@@ -22,9 +22,9 @@ NOISE_RATIO = 3.0
 OUTSIDE_LEVELS = 8.0
 """Largest mean difference outside the face, grey levels. Exact pairs of a renderer differ a little at hair and neck."""
 SHIFTS = 2
-"""px of the crop; no shift of V' up to this one may fit V better than V' unshifted."""
+"""Largest shift of V' that is tested, px of the crop; no shift may fit V better than V' unshifted."""
 DELAYS = 2
-"""Frames; no delay of V' up to this one may fit V better than V' undelayed."""
+"""Largest delay of V' that is tested, frames; no delay may fit V better than V' undelayed."""
 
 Embed = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(frames [N,H,W,3] uint8, landmarks [N,68,2] in their px) -> unit vectors [N,D]."""
@@ -119,7 +119,7 @@ def sanity_checks(clip: Clip, reference: np.ndarray) -> list[Check]:
     checks = [at_least("black", min(light), BLACK_RATIO)]
     both = face[1:] & face[:-1]
     motion = _mean(np.abs(np.diff(old, axis=0)), both)
-    # A still original says nothing about motion.
+    # Motion cannot be compared if the original is still.
     if motion > 0.5:
         checks.append(at_least("frozen", _mean(np.abs(np.diff(new, axis=0)), both) / motion, FROZEN_RATIO))
     detail = max(_mean(_detail(old), face), 0.5)
@@ -151,7 +151,7 @@ def alignment_checks(clip: Clip, reference: np.ndarray) -> list[Check]:
 
 
 def _delay_check(clip: Clip, reference: np.ndarray) -> list[Check]:
-    """Check that V' is neither late nor early, which shows in a moving picture only."""
+    """Check that V' is neither late nor early; a delay is measurable in a moving picture only."""
     frames = np.arange(DELAYS, clip.num_frames - DELAYS, 4)
     if not len(frames):
         return []
@@ -204,7 +204,7 @@ def judge(
         clip: V with its masks and landmarks.
         reference: V', uint8 [F,H,W,3].
         embed: the identity network; V's landmarks align both videos, because they share V's pose.
-        read_mouth: compares lips.
+        read_mouth: comparison of lips.
         every: networks read every n-th frame.
         true_landmarks: exact landmarks of V' [F,68,2], used instead of `read_mouth`.
     """
@@ -230,18 +230,18 @@ def judge(
 
 
 def _luma(frames: np.ndarray) -> np.ndarray:
-    """Grey levels float32 [F,H,W] of frames [F,H,W,3]."""
+    """Return grey levels float32 [F,H,W] of frames [F,H,W,3]."""
     return frames.astype(np.float32) @ LUMA
 
 
 def _detail(luma: np.ndarray) -> np.ndarray:
-    """Absolute difference to the mean of the four neighbours [F,H,W]."""
+    """Return the absolute difference [F,H,W] of each pixel to the mean of its four neighbours."""
     around = sum(np.roll(luma, shift, axis) for axis in (1, 2) for shift in (-1, 1)) / 4
     return np.abs(luma - around)
 
 
 def _rim(shape: tuple[int, ...]) -> np.ndarray:
-    """Mask [F,H,W] without the border, where a shifted picture wraps around."""
+    """Return a mask [F,H,W] without the border, where a shifted picture wraps around."""
     inside = np.zeros(shape, bool)
     inside[:, SHIFTS:-SHIFTS, SHIFTS:-SHIFTS] = True
     return inside

@@ -42,5 +42,5 @@ def generator_file(folder: str | Path) -> Path:
 
 
 def load_generator(recipe: Recipe, folder: str | Path, codec: Codec, device: str) -> Backbone:
-    """The generator in eval mode, fp32. UserError if the weights do not fit the recipe."""
+    """Load the generator in eval mode, fp32. Raise UserError if the weights do not fit the recipe."""
     return load_backbone(recipe, "generator", codec, generator_file(folder)).to(device)

@@ -42,7 +42,7 @@ def import_pairs(
     """Add all scenes below the folders SRC (see `scenes`) to the pair folder OUT, new or written by `xdub pairs`.
 
     A scene with missing or mismatched files is "failed" in the ledger, and the next call tries it again. A pair that
-    fails a check is "rejected". Writes OUT/filters.png.
+    fails a check is "rejected". The call also draws OUT/filters.png.
 
     Raises:
         UserError: there is no scene, OUT holds pairs of other crops or thresholds, or OUT holds no pair in the end.
@@ -118,7 +118,7 @@ def _judges(perception: PerceptionConfig) -> Judges:
 
 
 def _settings(out: Path, recipe: Recipe) -> dict[str, Any] | None:
-    """Return the settings for the manifest, None if OUT has them already. UserError if OUT has others."""
+    """Return the settings for the manifest, None if OUT has them already. Raise UserError if OUT has others."""
     raw = recipe.to_dict()
     thresholds = {name: raw["pairs"][name] for name in ("identity_threshold", "mouth_threshold")}
     settings = {"import": 1, "video": raw["video"], "pairs": thresholds, "perception": raw["perception"]}
@@ -133,5 +133,5 @@ def _settings(out: Path, recipe: Recipe) -> dict[str, Any] | None:
     differ += [f"pairs.{k}" for k, v in thresholds.items() if previous.get("pairs", {}).get(k) != v]
     differ += ["perception"] if previous.get("perception") != settings["perception"] else []
     if differ:
-        raise UserError(f"{out}: holds pairs made with another {', '.join(differ)}; choose another folder")
+        raise UserError(f"{out}: holds pairs created with another {', '.join(differ)}; choose another folder")
     return None if manifest.ids else settings

@@ -12,7 +12,7 @@ from xdub.perception.mouth import ARCFACE_112
 
 TEMPLATE_EYES = float(np.linalg.norm(ARCFACE_112[1] - ARCFACE_112[0]))
 """Distance between the eyes in the 112 px template, px."""
-MOVED = 0.42
+POINT_SHIFT = 0.42
 """Distance of the mouth's points per change of its opening: median over generated pairs of rendered heads."""
 
 
@@ -25,7 +25,7 @@ class Judges:
 
 
 class TrackedMouths:
-    """Compares lips by the face tracker, run on both V and V' so that its systematic errors cancel (paper B.3)."""
+    """Comparison of lips by the face tracker, run on both V and V' so that its systematic errors cancel (paper B.3)."""
 
     def __init__(self) -> None:
         from xdub.perception.faces import FaceTracker
@@ -33,18 +33,18 @@ class TrackedMouths:
         self._tracker = FaceTracker()
 
     def __call__(self, frames: np.ndarray, new: np.ndarray, landmarks: np.ndarray) -> MouthReading:
-        """See `xdub.pairs.filters.ReadMouth`."""
+        """Compare the lips of V and V', see `xdub.pairs.filters.ReadMouth`."""
         return compare_landmarks(
             self._tracker.track(frames).landmarks68, self._tracker.track(new).landmarks68
         )
 
 
 class ReadMouths:
-    """Compares lips by the mouth opening that a small network reads from pixels.
+    """Comparison of lips by the mouth opening that a small network reads from pixels.
 
     The network is far cheaper than the tracker, but it measures the opening only. An opening jaw moves the lower lip
-    fully, the corners little and the upper lip not at all, so the mean distance of the 20 points is `MOVED` times the
-    change of the gap. That factor makes the values comparable to those of landmarks.
+    fully, the corners little and the upper lip not at all, so the mean distance of the 20 points is `POINT_SHIFT`
+    times the change of the gap. That factor makes the values comparable to those of landmarks.
     """
 
     def __init__(self) -> None:
@@ -53,15 +53,15 @@ class ReadMouths:
         self._readout = MouthReadout.shipped()
 
     def __call__(self, frames: np.ndarray, new: np.ndarray, landmarks: np.ndarray) -> MouthReading:
-        """See `xdub.pairs.filters.ReadMouth`."""
+        """Compare the lips of V and V', see `xdub.pairs.filters.ReadMouth`."""
         change = np.abs(self._readout.read(frames, landmarks) - self._readout.read(new, landmarks))
         valid = np.isfinite(change)
-        distance = MOVED * TEMPLATE_EYES * float(change[valid].mean()) if valid.any() else float("nan")
+        distance = POINT_SHIFT * TEMPLATE_EYES * float(change[valid].mean()) if valid.any() else float("nan")
         return MouthReading(distance=distance, readable=float(valid.mean()))
 
 
 def load_judges(perception: PerceptionConfig, device: str = "cpu") -> Judges:
-    """Load the judges that a recipe names. UserError if their weights are missing and cannot be downloaded."""
+    """Load the judges that a recipe names. Raise UserError if their weights are missing and cannot be downloaded."""
     from xdub.perception.identity.load import load_identity
 
     identity = load_identity(perception).to(device)

@@ -25,7 +25,7 @@ from xdub.pairs.workers import PoolState, Workers
 from xdub.ray_session import draining_nodes, ensure_ray
 
 MAX_DEATHS = 3
-"""Number of workers that may die of one unit before its inputs fail; lost machines do not count."""
+"""Number of workers that may die while they process a unit, before its inputs fail; lost machines do not count."""
 MAX_FAILED_STARTS = 5
 """Number of workers in a row that may die before they are ready; then the run stops with an error."""
 AHEAD = 4
@@ -43,7 +43,7 @@ class PairActor:
         """Load all networks; return the id of the machine."""
         import ray
 
-        # One thread: sums in the same order give the same bits on every machine.
+        # Use one thread, because sums in the same order have the same bits on every machine.
         self._worker = PairWorker(**arguments, threads=1)
         node = ray.get_runtime_context().get_node_id()
         self._worker.name = f"{self._worker.name}/{node[:8]}"
@@ -81,7 +81,7 @@ class _Worker:
 
 
 class WorkerPool:
-    """Builds units on Ray; use :meth:`outcomes` once."""
+    """Pool of Ray actors that builds units; call :meth:`outcomes` once."""
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ class WorkerPool:
             self._workers.append(_Worker(actor, loading=actor.load.remote(self._arguments)))
 
     def _assign_units(self, before: int) -> None:
-        """Give the next units to idle workers. The earliest unit is always among them, so no unit waits for ever."""
+        """Assign the next units to idle workers, the earliest unit first, so that no unit waits forever."""
         for worker in self._workers:
             idle = worker.ready and worker.unit is None and not worker.draining
             if idle and self._waiting and self._waiting[0][0] < before:
@@ -187,7 +187,7 @@ class WorkerPool:
                 worker.draining = worker.draining or worker.node in nodes
 
     def _receive(self, worker: _Worker) -> None:
-        """Process a worker's answer: it is ready, it has finished its unit, or it has died."""
+        """Process a worker's answer: the worker is ready, has finished its unit, or has died."""
         import ray
 
         try:
@@ -213,7 +213,7 @@ class WorkerPool:
             if self._failed_starts >= MAX_FAILED_STARTS:
                 raise UserError(
                     f"{self._failed_starts} pair workers in a row died while they loaded, last: {_line(error)}; "
-                    "look at the memory of their machines"
+                    "check the memory of their machines"
                 )
             return
         unit = worker.unit

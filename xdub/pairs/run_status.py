@@ -62,7 +62,7 @@ class RunStatus:
 
     @property
     def accept_rate(self) -> float | None:
-        """Share of kept pairs among the judged ones; None before the first."""
+        """Share of kept pairs among the judged pairs; None before a pair is judged."""
         judged = self.counts["kept"] + self.counts["rejected"]
         return self.counts["kept"] / judged if judged else None
 
@@ -80,7 +80,7 @@ class RunStatus:
         return "; ".join(parts)
 
     def metrics(self) -> dict[str, float]:
-        """Metrics of the tracker by name, journalled at every commit."""
+        """Return the metrics of the tracker by name; every commit adds them to the journal."""
         kept = self.counts["kept"]
         values = {f"pairs/{status}": float(self.counts[status]) for status in STATUSES}
         values |= {
@@ -105,7 +105,7 @@ class RunStatus:
 def tracked(
     parent: str | Path | None, out: Path, recipe: Recipe, data: Path, facts: dict[str, Any]
 ) -> Generator[Journal | None]:
-    """Yield the journal of a run below the run of the folder ``parent``; without a parent yield None: no tracking."""
+    """Yield the journal of a run below the run of the folder ``parent``, or None (no tracking) without a parent."""
     if parent is None:
         yield None
         return

@@ -34,7 +34,7 @@ class Scene:
 def find_scenes(sources: Sequence[str | Path]) -> list[Path]:
     """Find the folders with an original or a dubbed video, in order of their names, each once.
 
-    UserError if a source is not a folder or holds no scene.
+    Raise UserError if a source is not a folder or holds no scene.
     """
     folders: list[Path] = []
     for source in map(Path, sources):
@@ -50,7 +50,7 @@ def find_scenes(sources: Sequence[str | Path]) -> list[Path]:
 def open_scene(folder: Path) -> Scene:
     """Open the scene in a folder.
 
-    UserError if a file is missing or ambiguous, or if the videos differ in size, frame rate or length.
+    Raise UserError if a file is missing or ambiguous, or if the videos differ in size, frame rate or length.
     """
     original, dubbed = (_only(folder, stem) for stem in (ORIGINAL, DUBBED))
     audio = folder / AUDIO
@@ -71,7 +71,7 @@ def open_scene(folder: Path) -> Scene:
 
 
 def check_sound(scene: Scene, info: VideoInfo, seconds: float, slack: float = 0.2) -> None:
-    """Raise UserError if ``audio.wav`` lasts ``seconds`` and the video more than ``slack`` seconds more or less."""
+    """Raise UserError if audio.wav, which lasts ``seconds``, and the video differ by more than ``slack`` seconds."""
     if scene.audio is not None and abs(seconds - info.duration) > slack:
         raise UserError(
             f"{scene.audio} lasts {seconds:.2f} s, {scene.original.name} {info.duration:.2f} s; give V's own speech"

@@ -19,7 +19,7 @@ def changes(frames: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
     Args:
         frames: uint8 [F,H,W,3].
-        mask: bool [F,H,W]; pixels in the masks of both frames count, and without any the result is nan.
+        mask: bool [F,H,W]; only pixels in the masks of both frames count; the result is nan if there are none.
     """
     out = np.full(max(0, len(frames) - 1), np.nan)
     for n in range(len(out)):
@@ -32,7 +32,7 @@ def changes(frames: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def seam_ratio(frames: np.ndarray, mask: np.ndarray, joints: Sequence[int]) -> float:
     """Compute the mean change at the seams over the mean change elsewhere; 1 is an invisible seam.
 
-    nan without seams, and for a video that does not change elsewhere.
+    The result is nan without seams, and for a video that does not change elsewhere.
     """
     change = changes(frames, mask)
     is_seam = np.zeros(len(change), bool)

@@ -14,7 +14,7 @@ def constant_embedding(frames: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
 
 
 def brightness_of_lips(frames: np.ndarray, new: np.ndarray, landmarks: np.ndarray) -> MouthReading:
-    """Read the distance of lips as the mean difference of the pictures."""
+    """Measure the distance of lips as the mean difference of the pictures."""
     return MouthReading(distance=float(np.abs(frames.astype(float) - new).mean()), readable=1.0)
 
 

@@ -1,8 +1,7 @@
 """The work of a pair run: every input once, in units whose content depends on data, recipe and seed alone.
 
-A unit is sampled as one batch and committed as one shard. Because its members never depend on how many workers there
-are or on what was done before, a run that was killed continues with the same units and builds the same pairs, bit
-for bit.
+A unit is sampled as one batch and committed as one shard. Its members depend neither on the number of workers nor on
+earlier work, so a killed run continues with the same units and builds the same pairs, bit for bit.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class PairJob:
     row: int
     """Row of V in the data set."""
     pair_id: str
-    """16 hex digits, decided by everything that decides the pair's content."""
+    """Hash, 16 hex digits, of everything that decides the pair's content."""
     choices: tuple[tuple[int, Choice], ...] = ()
     """(row, choice) of the possible speech of a generated V', best first."""
     twin_row: int | None = None
@@ -59,7 +58,7 @@ class Unit:
 
 
 def read_entries(manifest: Manifest) -> list[Entry]:
-    """Read the few columns that planning needs, of all rows; no pixels are read."""
+    """Read the columns that planning needs, for all rows; no pixels are read."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -71,7 +70,7 @@ def read_entries(manifest: Manifest) -> list[Entry]:
             rows = pq.read_table(path, columns=columns, partitioning=None).to_pylist()
         except (pa.ArrowException, OSError) as error:
             raise UserError(
-                f"{path}: not a readable shard ({error}); copy or make the data set again"
+                f"{path}: not a readable shard ({error}); copy or create the data set again"
             ) from error
         entries += [Entry(**row) for row in rows]
     return entries

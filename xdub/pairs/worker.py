@@ -42,7 +42,7 @@ class Outcome:
     unit: int
     """Number of the unit."""
     rows: list[dict[str, Any] | None] = field(default_factory=list)
-    """Encoded pair (`to_row`), or None if it was not kept."""
+    """Encoded pairs (`to_row`); None for a pair that was not kept."""
     ledger: list[LedgerRow] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     """Time by step: read, sample, judge, encode."""
@@ -138,7 +138,7 @@ class PairWorker:
         raise UserError(f"clip {clip.clip_id}: no speech for V'")
 
     def _speech(self, row: int, clip: Clip, choice: Choice) -> np.ndarray | None:
-        """Read the chosen speech; None, so that the next one is tried, if it is the clip's own or cannot be read."""
+        """Read the chosen speech. Return None, for the next choice, if it is the clip's own or unreadable."""
         if choice.rule == OWN_SHIFTED:
             return clip.audio
         try:
@@ -217,7 +217,7 @@ class PairWorker:
 
 
 class _StepTimer:
-    """Measures seconds by step."""
+    """Stopwatch for the steps of a unit."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

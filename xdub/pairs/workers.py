@@ -19,13 +19,15 @@ class Workers:
     cpus: float = 0.5
     """Logical CPUs of a worker."""
     gpus: float | None = None
-    """GPUs of a worker; None means one each if the cluster has any."""
+    """GPUs of a worker; None means one GPU if the cluster has any."""
     resources: dict[str, float] = field(default_factory=dict)
     """Custom resources of Ray, e.g. {"pairgen": 1}, which keep workers off the training machines."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.least <= self.most or self.most < 1:
-            raise UserError(f"workers={self.least}:{self.most}: at least one is needed, MIN no more than MAX")
+            raise UserError(
+                f"workers={self.least}:{self.most}: use at least one worker, and a MIN that does not exceed MAX"
+            )
 
     @classmethod
     def parse(cls, text: str, **others: Any) -> Workers:

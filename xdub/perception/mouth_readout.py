@@ -72,7 +72,7 @@ class MouthReadout(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path) -> MouthReadout:
-        """Load a file of ``save`` in fp32, frozen. UserError if the file is missing or holds another network."""
+        """Load a file of ``save`` in fp32, frozen. Raise UserError if the file is missing or holds another network."""
         from safetensors import safe_open
 
         if not Path(path).is_file():

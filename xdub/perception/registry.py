@@ -131,7 +131,7 @@ WEIGHTS: tuple[Weight, ...] = (
 
 
 def weight_of(role: str) -> Weight:
-    """Return the entry of a role. UserError with the valid roles if there is none."""
+    """Return the entry of a role. Raise UserError with the valid roles if there is none."""
     for weight in WEIGHTS:
         if weight.role == role:
             return weight

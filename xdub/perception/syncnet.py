@@ -138,7 +138,7 @@ class SyncNet(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path) -> SyncNet:
-        """Load a file of ``save``, frozen, in eval mode. UserError if the file is missing or holds another network."""
+        """Load a file of ``save``, frozen, in eval mode. Raise UserError if the file is missing or of another network."""
         from safetensors import SafetensorError, safe_open
 
         if not Path(path).is_file():
