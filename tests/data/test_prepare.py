@@ -163,7 +163,7 @@ def track(has_face: np.ndarray, side: float = 100.0, cuts: tuple[int, ...] = ())
     )
 
 
-def test_spans_end_at_gaps_and_cuts_and_short_ones_are_dropped(recipe):
+def test_spans_end_at_gaps_and_cuts_and_short_spans_are_dropped(recipe):
     has_face = np.ones(120, bool)
     has_face[40:45] = False
     spans = find_spans(track(has_face, cuts=(80, 110)), recipe)

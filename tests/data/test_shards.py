@@ -83,7 +83,7 @@ def test_a_shard_of_another_format_is_named_when_it_is_read(dataset: Path) -> No
 @pytest.mark.parametrize(
     "name", ["../secret.parquet", "/etc/passwd", "shard-1.parquet", "sub/shard-00000.parquet"]
 )
-def test_a_manifest_cannot_point_elsewhere(dataset: Path, name: str) -> None:
+def test_a_manifest_cannot_name_a_file_outside_its_folder(dataset: Path, name: str) -> None:
     raw = json.loads((dataset / "manifest.json").read_text())
     raw["shards"][0]["file"] = name
     (dataset / "manifest.json").write_text(json.dumps(raw))
@@ -91,7 +91,7 @@ def test_a_manifest_cannot_point_elsewhere(dataset: Path, name: str) -> None:
         read_manifest(dataset)
 
 
-def test_a_shard_cannot_be_a_link_to_elsewhere(dataset: Path, tmp_path: Path) -> None:
+def test_a_shard_cannot_be_a_link_to_a_file_outside_its_folder(dataset: Path, tmp_path: Path) -> None:
     shard = dataset / read_manifest(dataset).shards[0].file
     shard.rename(tmp_path / "elsewhere.parquet")
     shard.symlink_to(tmp_path / "elsewhere.parquet")

@@ -1,4 +1,4 @@
-"""Streams: bit-identical batches here and in Ray's actors, from any cursor; a bad row costs itself alone."""
+"""Streams: bit-identical batches in this process and in Ray's actors, from any cursor; only bad rows are replaced."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def assert_equal(left: dict[str, Any], right: dict[str, Any]) -> None:
             assert value.dtype == right[name].dtype and value.shape == right[name].shape
 
 
-def test_batches_have_the_agreed_shapes(clips: Path) -> None:
+def test_batches_have_the_documented_shapes(clips: Path) -> None:
     batch = next(iter(LocalStream(spec(clips))))
     shapes = {"frames": (2, 9, 32, 32, 3), "reference": (2, 1, 32, 32, 3), "hidden": (2, 9, 32, 32)}
     c, f = PatchCodec.geometry.channels, 3
@@ -75,7 +75,7 @@ def test_batches_have_the_agreed_shapes(clips: Path) -> None:
     assert encoded["audio"].shape == (2, 26, 2)
 
 
-def test_two_epochs_hold_every_id_twice_with_other_windows(clips: Path) -> None:
+def test_two_epochs_hold_every_id_twice_with_different_windows(clips: Path) -> None:
     batches = list(LocalStream(spec(clips), steps=5))
     ids = [name for batch in batches for name in batch["sample_id"]]
     assert sorted(ids[:10]) == sorted(ids[10:]) == sorted(read_manifest(clips).ids) and ids[:10] != ids[10:]
@@ -101,7 +101,7 @@ def test_resuming_at_a_cursor_continues_bit_for_bit(clips: Path) -> None:
     assert again.cursor == 16 and again.wait_seconds > 0
 
 
-def test_the_ranks_of_any_world_size_make_the_same_samples(clips: Path) -> None:
+def test_the_ranks_of_any_world_size_read_the_same_samples(clips: Path) -> None:
     def samples(world: int) -> dict[int, tuple[str, np.ndarray]]:
         by_position = {}
         for rank in range(world):
@@ -116,7 +116,7 @@ def test_the_ranks_of_any_world_size_make_the_same_samples(clips: Path) -> None:
             assert name == one[position][0] and np.array_equal(frames, one[position][1])
 
 
-def test_a_bad_row_is_quarantined_and_replaced_alike_everywhere(tmp_path: Path) -> None:
+def test_a_bad_row_is_quarantined_and_replaced_by_the_same_row_in_every_stream(tmp_path: Path) -> None:
     folder = write(tmp_path / "one", 10, broken=(3,))
     bad = make_clip(3, num_frames=13).clip_id
     stream = LocalStream(spec(folder), steps=5)
@@ -150,7 +150,7 @@ def flip(path: Path, offset: int) -> None:
     path.write_bytes(data)
 
 
-def test_one_flipped_bit_costs_its_shard_and_the_error_names_it(tmp_path: Path) -> None:
+def test_one_flipped_bit_excludes_its_shard_and_the_error_names_the_shard(tmp_path: Path) -> None:
     folder = write(tmp_path / "ds", 40)
     victim = folder / "shard-00004.parquet"
     flip(victim, victim.stat().st_size // 2)
@@ -195,7 +195,7 @@ def running_ray() -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_ray_actors_give_the_local_batches_bit_for_bit(running_ray: None, tmp_path: Path) -> None:
+def test_ray_actors_read_the_local_batches_bit_for_bit(running_ray: None, tmp_path: Path) -> None:
     folder = write(tmp_path / "one", 10, broken=(3,))
     fields = {"rank": 1, "world_size": 2, "micro_batch": 2}
     remote = RayStream(spec(folder, **fields), steps=8, cursor=4, chunk_batches=3)
@@ -231,7 +231,7 @@ def test_a_killed_data_actor_changes_no_batch(running_ray: None, clips: Path, tm
     stream = RayStream(DeadlySpec(**vars(spec(clips))), steps=FIRST_STEPS + 6, actors=(1, 1))
     for got, want in zip(stream, LocalStream(spec(clips), steps=FIRST_STEPS + 4), strict=False):
         assert_equal(got, want)
-    assert marker.exists() and stream.cursor == 32, "left early, as a trainer does"
+    assert marker.exists() and stream.cursor == 32, "the loop ends early, like that of a trainer"
 
 
 @pytest.mark.slow
@@ -257,7 +257,7 @@ def test_the_first_batches_are_read_in_this_process_and_the_others_in_actors_wit
 
 
 @pytest.mark.slow
-def test_a_stream_left_while_its_actors_start_ends_with_them(running_ray: None, clips: Path) -> None:
+def test_closing_a_stream_while_its_actors_start_ends_its_thread(running_ray: None, clips: Path) -> None:
     batches = iter(RayStream(spec(clips), steps=100, actors=(1, 1)))
     next(batches)
     batches.close()
@@ -269,8 +269,8 @@ def test_a_stream_left_while_its_actors_start_ends_with_them(running_ray: None, 
 @pytest.mark.slow
 def test_the_scheduler_pauses_while_batches_wait(running_ray: None, clips: Path, monkeypatch) -> None:
     turns = []
-    rest = _Pause.on_execution_step
-    monkeypatch.setattr(_Pause, "on_execution_step", lambda *own: (turns.append(1), rest(*own)))
+    pause = _Pause.on_execution_step
+    monkeypatch.setattr(_Pause, "on_execution_step", lambda *own: (turns.append(1), pause(*own)))
     batches = iter(RayStream(spec(clips), steps=20, actors=(1, 1)))
     for _ in range(2 * FIRST_STEPS + 1):
         next(batches)

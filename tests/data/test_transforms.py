@@ -50,8 +50,8 @@ def test_boxes_do_not_depend_on_lips_or_jaw(seed: int) -> None:
 def test_crop_spans_brows_to_open_chin_and_the_mouth_is_a_third() -> None:
     landmarks = face()
     points = transforms.crop_points(landmarks, transforms.crop_boxes(landmarks), 100)[0]
-    assert 0 < points[17:27, 1].min() < 10, "brows just inside the top"
-    assert 75 < points[8, 1] < 90, "closed chin leaves room for an open one"
+    assert 0 < points[17:27, 1].min() < 10, "the brows are just inside the top"
+    assert 75 < points[8, 1] < 90, "a closed chin leaves room for an open chin"
     assert 0.27 < np.ptp(points[48:68, 0]) / 100 < 0.33
     assert 1.2 < 100 / np.ptp(points[:17, 0]) < 1.3, "crop width in face widths"
 
@@ -100,7 +100,7 @@ def test_paste_undoes_crop_within_resampling(cx: float, cy: float, side: float, 
     blur = max(1.0, side / size)
     assert error.mean() < 4 * blur**2
     half_pixel = np.abs(np.diff(picture[inner].astype(float), axis=1)).mean() / 2
-    assert error.mean() < half_pixel, "worse than a shift by half a pixel"
+    assert error.mean() < half_pixel, "the error exceeds that of a shift by half a pixel"
     outside = np.ones((200, 200), bool)
     (left, top), (right, bottom) = (
         np.floor(box[:2] - box[2] / 2).astype(int),

@@ -30,8 +30,10 @@ def dataset(tmp_path: Path) -> Path:
 def hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """List the names of hashed files; the cache is empty, and results are stored for files of any age."""
     names: list[str] = []
-    honest = manifest_module.file_sha256
-    monkeypatch.setattr(manifest_module, "file_sha256", lambda path: names.append(path.name) or honest(path))
+    real_sha256 = manifest_module.file_sha256
+    monkeypatch.setattr(
+        manifest_module, "file_sha256", lambda path: names.append(path.name) or real_sha256(path)
+    )
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(verify, "SETTLED_SECONDS", 0.0)
     return names

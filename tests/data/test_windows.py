@@ -16,7 +16,7 @@ from xdub.seeding import rng
 
 
 def window(clip, phase: str, size: int = 9, seed: int = 0) -> dict:
-    """A sample with its latents."""
+    """Return a sample with its latents."""
     batch = collate([cut(clip, phase, size, seed)])
     encoded = encode_batch(batch, PatchCodec(), FrameIndexAudio(), "cpu")
     names = ("z0", "z_ref", "z_mask", "audio", "face_mask", "lip_mask", "window_starts", "sample_id")
@@ -36,7 +36,7 @@ def test_each_latent_gets_its_own_features_and_four_on_either_side() -> None:
         assert rows.shape == (2 * 13 + 8, 1)
         starts = audio_starts(4, PatchCodec.geometry)
         first = rows[starts[0] : starts[0] + 16, 0]
-        assert first[4] == 2 * start, "the first frame's features, four more to their left"
+        assert first[4] == 2 * start, "four rows precede the first frame's features"
         for k in range(1, 4):
             own = features[2 * (start + 4 * k - 3) : 2 * (start + 4 * k) + 2, 0]
             span = rows[starts[k] : starts[k] + 16, 0]
@@ -52,7 +52,9 @@ def test_audio_beyond_the_clip_is_zero_rows() -> None:
 
 
 @pytest.mark.parametrize(("phase", "pair"), [("generator", False), ("editor", True), ("lip", True)])
-def test_shapes_and_the_same_generator_gives_the_same_sample(phase: str, pair: bool) -> None:
+def test_samples_have_the_documented_shapes_and_depend_on_the_random_generator(
+    phase: str, pair: bool
+) -> None:
     clip = make_clip(1, num_frames=21, pair=pair)
     sample, again, other = window(clip, phase), window(clip, phase), window(clip, phase, seed=1)
     channels, size = PatchCodec.geometry.channels, 32 // 8
@@ -91,7 +93,7 @@ def test_the_generator_sees_no_visible_face_pixel_but_every_occluder() -> None:
     assert torch.equal(window(other, "generator")["z_mask"], sample["z_mask"])
 
 
-def test_the_reference_is_a_frame_outside_the_window_where_there_is_one() -> None:
+def test_the_reference_is_a_frame_outside_the_window_if_the_clip_has_one() -> None:
     drawn = {pick_reference(12, 3, 8, rng(i)) for i in range(100)}
     assert drawn == {0, 1, 2, 11}
     assert {pick_reference(5, 0, 5, rng(i)) for i in range(100)} == set(range(5))
@@ -125,10 +127,10 @@ def test_latents_depend_neither_on_the_batch_nor_on_the_number_of_threads(phase:
     finally:
         torch.set_num_threads(before)
     assert not {"frames", "reference", "hidden", "waves"} & together.keys()
-    assert batch["frames"].dtype == np.uint8, "the stream's batch is as it was"
+    assert batch["frames"].dtype == np.uint8, "the stream's batch is unchanged"
 
 
-def test_encoding_leaves_no_graph_and_wants_no_gradient() -> None:
+def test_encoding_keeps_no_graph_and_needs_no_gradient() -> None:
     class Learned(PatchCodec):
         def encode(self, video: Tensor) -> Tensor:
             return super().encode(video) * torch.ones(1, requires_grad=True)

@@ -59,16 +59,16 @@ def test_euler_with_the_exact_velocity_field_of_one_point_returns_that_point():
     torch.testing.assert_close(sample(field, eps, num_steps=7, shift=3.0), z0, atol=1e-5, rtol=1e-5)
 
 
-def test_motion_latents_are_given_to_every_step_and_returned():
+def test_every_step_and_the_result_contain_the_motion_latents():
     z0, eps = latents()
-    seen = []
+    clean = []
 
     def model(z, t):
-        seen.append(torch.equal(z[:, :, :2], z0[:, :, :2]))
+        clean.append(torch.equal(z[:, :, :2], z0[:, :, :2]))
         return torch.zeros_like(z)
 
     out = sample(model, eps, num_steps=3, z_motion=z0[:, :, :2])
-    assert seen == [True] * 3
+    assert clean == [True] * 3
     assert torch.equal(out[:, :, :2], z0[:, :, :2])
 
 

@@ -16,14 +16,14 @@ solvers = pytest.mark.parametrize("solver", SOLVERS)
 
 
 def error(solver: str, num_steps: int, shift: float) -> float:
-    """Of z(0), for dz/dt = -2 z cos(3 t) from z(1) = 1, in float64."""
+    """Return the error of z(0), for dz/dt = -2 z cos(3 t) from z(1) = 1, in float64."""
 
     def field(z, t):
         return -2 * z * torch.cos(3 * t.double())[:, None, None, None, None]
 
     noise = torch.ones(1, 1, 1, 1, 1, dtype=torch.float64)
-    found = sample(field, noise, num_steps=num_steps, shift=shift, solver=solver).item()
-    return abs(found - math.exp(2 / 3 * math.sin(3.0)))
+    result = sample(field, noise, num_steps=num_steps, shift=shift, solver=solver).item()
+    return abs(result - math.exp(2 / 3 * math.sin(3.0)))
 
 
 @pytest.mark.parametrize("shift", [1.0, 0.5, 3.0])
@@ -36,64 +36,64 @@ def test_halving_the_step_divides_the_error_by_two_to_the_order(solver, order, s
 @given(st.sampled_from(SOLVERS), st.integers(1, 9), st.floats(0.2, 8))
 def test_a_constant_velocity_is_integrated_exactly(solver, num_steps, shift):
     noise, v = torch.randn(2, 2, 3, 4, 2, 2, generator=torch.Generator().manual_seed(0))
-    found = sample(lambda z, t: v, noise, num_steps=num_steps, shift=shift, solver=solver)
-    torch.testing.assert_close(found, noise - v, atol=1e-5, rtol=1e-5)
+    result = sample(lambda z, t: v, noise, num_steps=num_steps, shift=shift, solver=solver)
+    torch.testing.assert_close(result, noise - v, atol=1e-5, rtol=1e-5)
 
 
 @solvers
-def test_a_velocity_linear_in_time_is_exact_for_second_order_but_for_one_step_of_euler(solver):
-    """v = t: Adams-Bashforth has nothing to go by in its first step, Heun does without the field at t = 0."""
+def test_second_order_integrates_a_velocity_linear_in_time_exactly_except_for_one_euler_step(solver):
+    """For v = t, Adams-Bashforth has no earlier slope in its first step, and Heun does not evaluate t = 0."""
     times = euler_timesteps(6, 3.0)
     field = lambda z, t: t[:, None, None, None, None].expand_as(z)  # noqa: E731
-    found = sample(field, torch.zeros(1, 1, 1, 1, 1), num_steps=6, shift=3.0, solver=solver).item()
+    result = sample(field, torch.zeros(1, 1, 1, 1, 1), num_steps=6, shift=3.0, solver=solver).item()
     first, last = times.diff()[[0, -1]].tolist()
     expected = {"heun": -0.5 - last**2 / 2, "ab2": -0.5 - first**2 / 2}
     if solver == "euler":
-        assert abs(found + 0.5) > 0.05
+        assert abs(result + 0.5) > 0.05
     else:
-        assert found == pytest.approx(expected[solver], abs=1e-5)
+        assert result == pytest.approx(expected[solver], abs=1e-5)
 
 
 @solvers
-def test_motion_latents_are_given_to_every_evaluation_and_returned(solver):
+def test_every_evaluation_and_the_result_contain_the_motion_latents(solver):
     noise, kept = torch.randn(2, 2, 3, 5, 2, 2, generator=torch.Generator().manual_seed(0))
-    seen = []
+    clean = []
 
     def model(z, t):
-        seen.append(torch.equal(z[:, :, :2], kept[:, :, :2]))
+        clean.append(torch.equal(z[:, :, :2], kept[:, :, :2]))
         return z * t[:, None, None, None, None]
 
     before = noise.clone()
     out = sample(model, noise, num_steps=3, solver=solver, z_motion=kept[:, :, :2])
-    assert seen == [True] * evaluations(solver, 3)
+    assert clean == [True] * evaluations(solver, 3)
     assert torch.equal(out[:, :, :2], kept[:, :, :2])
     assert torch.equal(noise, before)
 
 
 @solvers
-def test_every_evaluation_is_told_its_time_beforehand(solver):
-    told, given_times = [], []
+def test_on_step_is_called_with_the_time_of_every_evaluation(solver):
+    reported, evaluated = [], []
     sample(
-        lambda z, t: given_times.append(t.tolist()) or z,
+        lambda z, t: evaluated.append(t.tolist()) or z,
         torch.zeros(2, 1, 1, 1, 1),
         num_steps=4,
         shift=2.0,
         solver=solver,
-        on_step=told.append,
+        on_step=reported.append,
     )
-    assert given_times == [[t, t] for t in told] and len(told) == evaluations(solver, 4)
-    assert set(told) <= set(euler_timesteps(4, 2.0).tolist())
+    assert evaluated == [[t, t] for t in reported] and len(reported) == evaluations(solver, 4)
+    assert set(reported) <= set(euler_timesteps(4, 2.0).tolist())
 
 
-def test_adams_bashforth_starts_over_where_another_field_begins():
-    """Two constant fields: exact only if the second's first step does not extrapolate from the first."""
+def test_adams_bashforth_restarts_where_another_field_begins():
+    """The result of two constant fields is exact only if the second field's first step does not extrapolate."""
     times = euler_timesteps(8).tolist()
     field = lambda z, t: torch.where(t[0] > 0.5, 1.0, -3.0) * torch.ones_like(z)  # noqa: E731
     noise = torch.zeros(1, 1, 1, 1, 1)
     exact = sum((b - a) * (1.0 if a > 0.5 else -3.0) for a, b in zip(times[:-1], times[1:], strict=True))
-    told = sample(field, noise, num_steps=8, solver="ab2", field_at=lambda t: t > 0.5).item()
-    untold = sample(field, noise, num_steps=8, solver="ab2").item()
-    assert told == pytest.approx(exact) and abs(untold - exact) > 0.1
+    restarted = sample(field, noise, num_steps=8, solver="ab2", field_at=lambda t: t > 0.5).item()
+    extrapolated = sample(field, noise, num_steps=8, solver="ab2").item()
+    assert restarted == pytest.approx(exact) and abs(extrapolated - exact) > 0.1
 
 
 def test_an_unknown_solver_is_named():

@@ -1,4 +1,4 @@
-"""Atomic writes: the old content or the new, whatever fails in between."""
+"""Atomic writes leave the old content or the new content, whatever fails in between."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_failing_block_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) 
     assert content(tmp_path) == {"a.txt": "new"}
 
 
-def test_text_and_json_replace_the_file_and_what_a_killed_write_left(tmp_path: Path) -> None:
+def test_text_and_json_replace_the_file_and_leftovers_of_a_killed_write(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     (tmp_path / ".state.json.tmp").write_text('{"half')
     write_text(path, "ä\n")
@@ -80,7 +80,7 @@ def test_leftovers_of_a_killed_write_do_not_reach_the_new_folder(tmp_path: Path)
     assert content(tmp_path) == {"weights/a": "a"}
 
 
-def test_a_moved_folder_replaces_its_target_and_makes_the_way_to_it(tmp_path: Path) -> None:
+def test_a_moved_folder_replaces_its_target_and_creates_missing_parents(tmp_path: Path) -> None:
     for text in ("old", "new"):
         source = tmp_path / "fetched"
         source.mkdir()

@@ -1,4 +1,4 @@
-"""The lock: one holder at a time, also between processes, and free after its holder's death."""
+"""A lock has one holder at a time, also between processes, and is free after the holder's death."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ with exclusive(Path(sys.argv[1]), busy="busy"):
 
 @contextmanager
 def holder(path: Path) -> Iterator[subprocess.Popen]:
-    """Another process that holds the lock."""
+    """Start another process that holds the lock, and yield the process."""
     command = [sys.executable, "-c", HOLD, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""Names of a run's files: they are those of every run that was written before, and only one file spells them."""
+"""File names of a run are those of all existing runs, and only one module spells them."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ SPELLED_ONCE = {
     *("skipped.jsonl", "quarantine.jsonl", "recipe.json", "attempts.jsonl", "workers.json", "failures.jsonl"),
     *("stop-requested", "rollbacks.jsonl", "checkpoints", "export"),
 }
-"""Names that stand for nothing else anywhere in the repository."""
+"""Names that have no other meaning in the repository."""
 
 MAY_SPELL = {
     "xdub/files/run_folder.py",
     "tests/files/test_run_folder.py",
     # The kinds of remote copies have names of their own, which are folders of the remote.
     "xdub/train/remote/store.py",
-    # It reads the folders of other commits, too.
+    # This module also reads the folders of other commits.
     "perf/unchanged_digests.py",
     "tests/perf/test_unchanged.py",
-    # A shell's own command.
+    # This test quotes the shell's command `export`.
     "tests/test_docs_commands.py",
 }
 
@@ -101,7 +101,7 @@ def test_offsets_of_all_lanes_are_found_with_those_of_older_versions(tmp_path: P
 
 
 def spelled_names(path: Path) -> Iterator[str]:
-    """Places where a file joins or quotes a name of `SPELLED_ONCE`."""
+    """Yield the places where a file joins or quotes a name of `SPELLED_ONCE`."""
     tree = ast.parse(path.read_text("utf-8"))
     joined = {
         id(node.right)

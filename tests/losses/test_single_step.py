@@ -24,11 +24,12 @@ def test_below_the_clamp_the_estimate_is_the_usual_one(t):
     estimate = single_step_latents(z0, eps, v_hat, times, t_thres=0.6)
     if t <= 0.6:
         torch.testing.assert_close(estimate, usual, atol=1e-5, rtol=1e-5)
-    else:  # the error of v_hat moves the picture by no more than at t_thres
+    else:
+        # The error of v_hat moves the picture no further than at t_thres.
         torch.testing.assert_close(estimate - z0, (usual - z0) * (0.6 / t), atol=1e-5, rtol=1e-4)
 
 
-def test_identity_loss_is_zero_for_the_reference_itself_and_pulls_towards_it():
+def test_identity_loss_is_zero_for_the_reference_and_its_gradient_leads_to_the_reference():
     reference = draw(2, 3, 5, 4, 4, seed=0)
     embed = lambda frames: frames.flatten(1)  # noqa: E731
     assert (1 - cosine_to_reference(embed, reference, reference)).abs().max() < 1e-6

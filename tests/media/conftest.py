@@ -43,7 +43,7 @@ class MediaFiles:
 
     @staticmethod
     def number(frame: np.ndarray) -> int:
-        """Inverse of ``ramp`` (read in the middle of the lighter part)."""
+        """Return the number of a frame of ``ramp``, read in the middle of the lighter part."""
         height, width = frame.shape[:2]
         patch = frame[height // 3 : 2 * height // 3, width // 2 : -2]
         return round((float(patch.mean()) - 20) / 6)

@@ -79,7 +79,7 @@ def test_picture_that_starts_late_cuts_the_sound_before_it(media):
     assert abs(onset - 3200) < 80
 
 
-def test_a_video_without_sound_and_empty_sound_have_errors_of_their_own(media, tmp_path):
+def test_a_video_without_sound_and_empty_sound_have_different_errors(media, tmp_path):
     with pytest.raises(UserError, match="no audio stream"):
         read_audio(media.video())
     with pytest.raises(UserError, match=r"zero length|empty|not a readable"):

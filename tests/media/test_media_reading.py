@@ -170,7 +170,8 @@ def test_a_picture_is_not_a_video(media, tmp_path):
 def test_a_file_cut_in_two_is_refused_not_shortened(media, tmp_path):
     whole = media.video(times=[n / 25 for n in range(100)], size=(128, 96))
     source = av.open(str(whole))
-    front = tmp_path / "front.mp4"  # the index first: what remains still decodes, silently shorter
+    # If the index comes first, a truncated file can be decoded, but has fewer frames.
+    front = tmp_path / "front.mp4"
     with av.open(str(front), "w", options={"movflags": "faststart"}) as out:
         stream = out.add_stream_from_template(source.streams.video[0])
         for packet in source.demux(source.streams.video[0]):

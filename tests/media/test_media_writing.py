@@ -1,4 +1,4 @@
-"""Writing video: exact length, even sizes, sound in step, whole or not at all."""
+"""Videos are written completely or not at all, with exact length, even sizes and synchronous sound."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("seconds", [0.4, 1.0, 3.0])
-def test_count_and_duration_are_those_of_the_frames_whatever_the_sound(media, tmp_path, seconds):
+def test_frame_count_and_duration_do_not_depend_on_the_sound(media, tmp_path, seconds):
     path = tmp_path / "o.mp4"
     assert write_video(path, media.ramps(25), audio=media.tone(seconds, 16000)) == 25
     info = probe(path)

@@ -28,11 +28,11 @@ def test_the_inner_face_is_the_generated_picture() -> None:
     out = composite(original, generated, mask, np.zeros_like(mask), 2.0)
     assert (out[0, 15:25, 15:25] == 200).all()
     rim = out[0, 20, 4:14, 0].astype(int)
-    # The rim has no edge.
+    # The weight rises over the rim without an edge.
     assert (np.diff(rim) >= 0).all() and np.diff(rim).max() < 60
 
 
-def test_a_composite_with_itself_is_itself() -> None:
+def test_a_composite_of_a_clip_with_itself_is_the_clip() -> None:
     clip = make_clip(1)
     np.testing.assert_array_equal(
         composite(clip.frames, clip.frames, clip.face_mask, clip.occluder_mask, 2.0), clip.frames

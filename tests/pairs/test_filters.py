@@ -66,7 +66,7 @@ def test_the_clip_itself_is_rejected_for_its_lips(speakers, failed) -> None:
     assert failed(speakers[0].clip.frames) == "mouth_distance"
 
 
-def test_a_reference_that_does_not_lie_on_the_clip_is_rejected(speakers, failed) -> None:
+def test_a_reference_that_is_not_aligned_with_the_clip_is_rejected(speakers, failed) -> None:
     one, other = speakers
     assert failed(other.clip.frames) == "outside"
     assert failed(one.twin.frames[:, :, ::-1]) == "outside"
@@ -74,7 +74,7 @@ def test_a_reference_that_does_not_lie_on_the_clip_is_rejected(speakers, failed)
         assert failed(np.roll(one.twin.frames, shift, axis)) in ("outside", "shift")
 
 
-def test_a_twin_that_comes_late_or_early_is_rejected(speakers, failed) -> None:
+def test_a_late_or_early_twin_is_rejected(speakers, failed) -> None:
     twin = speakers[0].twin.frames
     assert failed(np.concatenate([twin[:1], twin[:-1]])) == "delay"
     assert failed(np.concatenate([twin[2:], twin[-2:]])) == "delay"

@@ -45,7 +45,7 @@ class _Spy:
 @pytest.mark.parametrize(
     ("num_frames", "passes"),
     [(77, [(77, 0)]), (45, [(77, 0)]), (100, [(77, 0), (77, 5)])],
-    ids=["one pass", "a shorter clip is mirrored up to one", "a longer one takes two"],
+    ids=["one pass", "a shorter clip is mirrored to one pass", "a longer clip needs two passes"],
 )
 def test_a_clip_of_77_frames_is_one_pass_and_keeps_its_length(num_frames: int, passes) -> None:
     clip, spy = make_clip(0, num_frames=num_frames), _Spy()
@@ -57,7 +57,7 @@ def test_a_clip_of_77_frames_is_one_pass_and_keeps_its_length(num_frames: int, p
     assert spy.calls == passes
 
 
-def test_a_setting_makes_long_pairs(models, tmp_path) -> None:
+def test_a_setting_builds_long_pairs_in_one_pass(models, tmp_path) -> None:
     folder, recipe = models
     with ShardWriter(tmp_path / "data") as writer:
         for seed in range(2):

@@ -1,4 +1,4 @@
-"""The pool of pair workers: any number of them, dying at any time, makes the same shards."""
+"""The pool of pair workers writes the same shards for any number of workers, whenever one dies."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Models = tuple[Path, Recipe]
 
 
 @pytest.mark.parametrize(("text", "least", "most"), [("1", 1, 1), ("4", 4, 4), ("0:8", 0, 8), ("2:2", 2, 2)])
-def test_workers_are_given_as_a_number_or_a_range(text: str, least: int, most: int) -> None:
+def test_workers_are_a_number_or_a_range(text: str, least: int, most: int) -> None:
     assert Workers.parse(text) == Workers(least=least, most=most)
 
 
@@ -58,7 +58,7 @@ def ledger(out: Path) -> set[tuple]:
 
 @pytest.fixture(scope="module")
 def alone(models, data, tmp_path_factory):
-    """Pairs of one worker, tracked."""
+    """Build pairs with one worker, tracked, and yield their folder."""
     import ray
 
     out = tmp_path_factory.mktemp("alone")
@@ -87,7 +87,7 @@ def test_a_run_tracks_its_counts_speed_and_cost(alone: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_costs_its_unit_and_changes_nothing(alone, models, data, tmp_path) -> None:
+def test_the_unit_of_a_dead_worker_is_repeated_and_no_pair_changes(alone, models, data, tmp_path) -> None:
     marker = str(tmp_path / "killed")
     judges = plain_judges()
 
@@ -122,7 +122,7 @@ def test_inputs_that_kill_every_worker_fail_and_are_named(alone, models, data, t
         import os
         import signal
 
-        # Two frames are read of the clip of seven.
+        # The filters read two frames of the clip of seven frames.
         if len(frames) == 2:
             os.kill(os.getpid(), signal.SIGKILL)
         return judges.embed(frames, landmarks)

@@ -16,7 +16,7 @@ def _drifting(step: int = 2) -> np.ndarray:
     return np.tile((step * np.arange(60, dtype=np.uint8))[:, None, None, None], (1, 16, 16, 3))
 
 
-def test_seams_lie_where_a_segment_contributes_its_first_frame() -> None:
+def test_seams_are_the_first_frames_that_later_segments_contribute() -> None:
     assert seams(25, 25, 5) == []
     assert seams(45, 25, 5) == [25]
     # The last window starts earlier, so that it ends with the clip.

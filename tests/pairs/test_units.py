@@ -30,14 +30,14 @@ utterances = st.lists(st.tuples(st.integers(0, 3), st.integers(5, 60)), min_size
 
 
 @given(utterances, st.integers(0, 5))
-def test_speech_is_of_the_same_speaker_if_possible_and_depends_on_the_seed(all_of_them, seed: int) -> None:
-    index, again = SpeechIndex(all_of_them), SpeechIndex(all_of_them[::-1])
-    lengths = {u.clip_id: u.num_frames for u in all_of_them}
-    for target in all_of_them:
+def test_speech_is_of_the_same_speaker_if_possible_and_depends_on_the_seed(clips, seed: int) -> None:
+    index, again = SpeechIndex(clips), SpeechIndex(clips[::-1])
+    lengths = {u.clip_id: u.num_frames for u in clips}
+    for target in clips:
         choices = index.choices(target, seed)
         assert choices == again.choices(target, seed)
-        siblings = [u for u in all_of_them if u.speaker == target.speaker and u != target]
-        strangers = [u for u in all_of_them if u.speaker != target.speaker]
+        siblings = [u for u in clips if u.speaker == target.speaker and u != target]
+        strangers = [u for u in clips if u.speaker != target.speaker]
         rule = SAME_SPEAKER if siblings else OTHER_SPEAKER if strangers else OWN_SHIFTED
         first = choices[0]
         assert first.rule == rule

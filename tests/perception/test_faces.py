@@ -23,7 +23,7 @@ def tracker():
 
 
 def wall(height: int, width: int) -> np.ndarray:
-    """A background without faces."""
+    """Return a background without faces."""
     rng = np.random.default_rng(3)
     coarse = rng.integers(60, 180, (height // 90, width // 90, 3), dtype=np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)

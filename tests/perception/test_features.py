@@ -13,7 +13,7 @@ from xdub.perception.features import ClipFeatures, FaceFeatureNet, load_features
 
 
 def picture(seed: int, size: int = 80) -> torch.Tensor:
-    """A smooth random picture [1, 3, size, size] in [-1, 1]."""
+    """Return a smooth random picture [1, 3, size, size] in [-1, 1]."""
     coarse = torch.rand(1, 3, 7, 7, generator=torch.Generator().manual_seed(seed)) * 2 - 1
     return F.interpolate(coarse, (size, size), mode="bicubic", align_corners=False).clamp(-1, 1)
 

@@ -55,7 +55,7 @@ def test_the_gradient_reaches_the_pixels(dlib, heads):
     assert faces.grad.abs().mean() > 0 and torch.isfinite(faces.grad).all()
 
 
-def test_frames_without_landmarks_give_nan_and_leave_the_rest_alone(dlib, heads):
+def test_frames_without_landmarks_are_nan_and_do_not_affect_the_others(dlib, heads):
     points = heads[0].full_landmarks[:2].copy()
     points[1] = np.nan
     vectors = dlib.embed(heads[0].full[:2], points)

@@ -11,7 +11,7 @@ from xdub.perception.mouth import ARCFACE_112, mouth_landmark_distance, mouth_op
 
 
 def face(gap: float = 0.0, down: float = 0.0) -> np.ndarray:
-    """Return 68 points on the ArcFace template, inner lips ``gap`` px apart the mouth ``down`` px lower."""
+    """Return 68 points on the ArcFace template, with inner lips ``gap`` px apart and the mouth ``down`` px lower."""
     points = np.zeros((68, 2))
     for corners, eye in (((36, 39), ARCFACE_112[0]), ((42, 45), ARCFACE_112[1])):
         points[corners[0]], points[corners[1]] = eye - (5, 0), eye + (5, 0)
@@ -40,7 +40,7 @@ def test_opening_and_distance_do_not_depend_on_the_camera(angle, scale, shift, g
     assert np.allclose(to_template(moved), to_template(face(gap)), atol=1e-5)
 
 
-def test_the_corners_absorb_part_of_a_jaw_motion_eyes_and_nose_do_not():
+def test_the_corners_absorb_part_of_a_jaw_motion_but_eyes_and_nose_do_not():
     lowered = face(down=3.0)
     assert mouth_landmark_distance(face(), lowered, "eyes_nose") == pytest.approx(3.0, abs=1e-6)
     assert 0.8 < mouth_landmark_distance(face(), lowered, "five") < 1.3
@@ -52,7 +52,7 @@ def test_the_closed_form_is_the_least_squares_similarity(seed):
     rng = np.random.default_rng(seed)
     source, target = rng.normal(size=(2, 5, 2))
     matrix, shift = umeyama(source, target)
-    # the same by linear regression over (a, b, x, y)
+    # Solve the same problem by linear regression over (a, b, x, y).
     rows = np.concatenate(
         [np.stack([source[:, 0], -source[:, 1], np.ones(5), np.zeros(5)], 1)]
         + [np.stack([source[:, 1], source[:, 0], np.zeros(5), np.ones(5)], 1)]

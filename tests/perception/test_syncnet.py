@@ -15,7 +15,7 @@ from xdub.perception.syncnet import SyncNet, SyncNetConfig, load_sync
 
 
 def cartoon(seed: int, num_frames: int = 45, size: int = 40) -> SimpleNamespace:
-    """A flat face whose mouth opens with the loudness of its noise-like speech."""
+    """Return a clip of a flat face whose mouth opens with the loudness of its noise-like speech."""
     random = np.random.default_rng(seed)
     noise = np.convolve(random.standard_normal(num_frames + 8), np.hanning(5), mode="same")[4:-4]
     opening = np.clip(0.5 + 0.4 * noise / noise.std(), 0, 1)
@@ -74,7 +74,7 @@ def test_the_seed_decides_the_training():
 
 
 @pytest.mark.parametrize("num_frames", [5, 13, 25])
-def test_a_window_hears_the_rows_of_its_frames_and_two_on_each_side(num_frames):
+def test_an_audio_embedding_depends_on_the_rows_of_its_frames_and_two_on_each_side(num_frames):
     torch.manual_seed(0)
     net = SyncNet(SyncNetConfig(audio_dim=6, patch=16, width=4))
     audio = torch.randn(1, 2 * num_frames + 8, 6, requires_grad=True)
@@ -84,8 +84,8 @@ def test_a_window_hears_the_rows_of_its_frames_and_two_on_each_side(num_frames):
         (gradient,) = torch.autograd.grad(
             embedded[0, n].square().sum() + embedded[0, n].sum(), audio, retain_graph=True
         )
-        heard = gradient[0].abs().sum(-1).nonzero()[:, 0]
-        assert (heard.min().item(), heard.max().item()) == (2 * n + 4 - 2, 2 * n + 4 + 11)
+        rows = gradient[0].abs().sum(-1).nonzero()[:, 0]
+        assert (rows.min().item(), rows.max().item()) == (2 * n + 4 - 2, 2 * n + 4 + 11)
 
 
 def test_audio_rows_beyond_the_slice_count_as_zeros():
@@ -95,7 +95,7 @@ def test_audio_rows_beyond_the_slice_count_as_zeros():
     torch.testing.assert_close(net.embed_audio(audio, 13, start=0), net.embed_audio(padded, 13))
 
 
-def test_a_window_sees_its_five_frames_of_the_mouth_only():
+def test_a_visual_embedding_depends_on_the_mouth_only():
     net = SyncNet(SyncNetConfig(audio_dim=6, patch=16, width=4))
     video = torch.randn(1, 3, 9, 40, 40)
     before = net.embed_video(video)

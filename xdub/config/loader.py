@@ -28,7 +28,7 @@ def shipped_recipes() -> list[str]:
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Load a recipe from a shipped name ("tiny") or a YAML file, with `section.key=value` overrides applied.
 
-    Raises UserError for a missing or malformed file, an unknown key, a value of the wrong type, or values that
+    Raise UserError for a missing or malformed file, an unknown key, a value of the wrong type, or values that
     do not fit together.
     """
     raw = _read(name_or_path)
@@ -58,7 +58,7 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
         raise UserError(f"--set {text}: write it as section.key=value, for example --set train.lr=1e-4")
     try:
         return keys, yaml.safe_load(value)
-    # ValueError: a text in the form of a date that is no date.
+    # PyYAML raises ValueError for a text in the form of a date that is not a date.
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"--set {text}: {value!r} is not a YAML value") from error
 
@@ -150,7 +150,7 @@ def _unknown_key(path: str, key: str, valid: list[str]) -> str:
 
 
 def _convert(kind: Any, value: Any, path: str) -> Any:
-    """Convert a value to its annotated type. UserError names the path."""
+    """Convert a value to its annotated type. Raise UserError with the path if its type is wrong."""
     if dataclasses.is_dataclass(kind):
         return _build(kind, value, f"{path}.")
     origin, args = get_origin(kind), get_args(kind)
@@ -204,7 +204,7 @@ def _convert_scalar(kind: Any, value: Any, path: str) -> Any:
             raise UserError(f"{path}={_show(value)} is not a text")
         return value
     try:
-        # YAML 1.1 reads 1e-4 as a text, so a text that is a number becomes one.
+        # YAML 1.1 reads 1e-4 as a text, so convert a text that spells a number.
         number = float(value)
     except (TypeError, ValueError):
         raise UserError(f"{path}={_show(value)} is not {_KIND_NAMES[kind]}") from None

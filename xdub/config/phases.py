@@ -29,15 +29,15 @@ class Phase:
     starts_from: str | None = None
     """Phase whose weights this phase starts from; they stay frozen under an expert."""
     decodes: bool = False
-    """A loss evaluates decoded frames (Eq. 11)."""
+    """True if a loss evaluates decoded frames (Eq. 11)."""
     silences: bool = False
-    """A part of the samples has no audio attention, and only those samples are decoded."""
+    """True if a part of the samples has no audio attention; only those samples are then decoded."""
     networks: tuple[Network, ...] = ()
     """Frozen networks that the losses need."""
     epochs: float | None = None
     """Epochs over the paper's data (B.6). None: the paper has no such phase."""
     optional: bool = False
-    """A recipe may omit the section; the phase is then not trained."""
+    """True if a recipe may omit the section; the phase is then not trained."""
 
 
 _ALL = (

@@ -78,7 +78,7 @@ class Recipe:
 
 
 def _lists(value: Any) -> Any:
-    """Turn tuples into lists, as YAML and JSON know them."""
+    """Convert tuples to lists, because YAML and JSON have no tuples."""
     if isinstance(value, dict):
         return {key: _lists(item) for key, item in value.items()}
     return [_lists(item) for item in value] if isinstance(value, (list, tuple)) else value

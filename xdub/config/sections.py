@@ -1,4 +1,4 @@
-"""Sections of a recipe. A field without a default must stand in the recipe; defaults are the paper's values."""
+"""Sections of a recipe. A field without a default must be in the recipe; defaults are the paper's values."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class TrainConfig:
     """State that DeepSpeed shards over the workers: 0 none, 1 optimizer, 2 also gradients, 3 also weights."""
     global_batch: Annotated[int, POSITIVE]
     micro_batch: Annotated[int, POSITIVE]
-    """Most samples of one forward pass on one worker; see `micro_batch_of`."""
+    """Largest number of samples of one forward pass on one worker; see `micro_batch_of`."""
     lr: Annotated[float, POSITIVE]
     warmup: Annotated[int, NOT_NEGATIVE] = 0
     """Steps of linear warm-up."""
@@ -151,7 +151,7 @@ class TrainConfig:
     spike_factor: Annotated[float, NOT_NEGATIVE] = 8.0
     """Multiple of the median of the last 64 losses above which a batch is skipped; 0: never."""
     max_skips: Annotated[int, POSITIVE] = 3
-    """Batches skipped in a row after which the run rolls back to its last checkpoint and continues past them."""
+    """Batches skipped in a row after which the run rolls back to its last checkpoint and continues after these."""
     max_rollbacks: Annotated[int, NOT_NEGATIVE] = 2
     """Rollbacks after which the run stops with an error."""
     init_from: str | None = None
@@ -169,7 +169,7 @@ class TrainConfig:
     def micro_batch_of(self, workers: int) -> int:
         """Return the samples of one forward pass when ``workers`` share the global batch equally.
 
-        They are the most up to `micro_batch` that divide a worker's part; the rest of the part is accumulated.
+        The result is the largest divisor of a worker's part up to `micro_batch`; gradients are summed over the part.
         Raise UserError if the parts are not equal.
         """
         part, rest = divmod(self.global_batch, workers)
@@ -182,7 +182,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseConfig:
-    """One training phase: its noise band, its losses (paper 3.3, B.5, B.6), and what it overrides of `train`."""
+    """One training phase: its noise band, its losses (paper 3.3, B.5, B.6), and its overrides of `train`."""
 
     alpha: Annotated[float, POSITIVE]
     """Shift of the timestep distribution, Eq. 2."""
@@ -238,7 +238,7 @@ class PairsConfig:
     relight: Annotated[float, NOT_NEGATIVE] = 0.0
     """Share of uniformly lit pairs that get new light, the same on both sides (paper 3.1.2)."""
     batch: Annotated[int, POSITIVE] = 8
-    """Clips whose segments are sampled together; a lost worker repeats at most so many clips."""
+    """Clips whose segments are sampled together; a lost worker repeats at most this many clips."""
     compile: bool = False
     """Compile the sampler's step, for `batch` clips."""
 

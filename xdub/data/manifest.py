@@ -109,7 +109,9 @@ def read_manifest(folder: str | Path, verify: bool = False) -> Manifest:
     if manifest.kind not in ("clips", "pairs"):
         raise UserError(f"{path}: kind {manifest.kind!r} is not one of: clips, pairs")
     if not rows == len(manifest.ids) == len(manifest.num_frames):
-        raise UserError(f"{path}: damaged, {rows} rows in shards but {len(manifest.ids)} ids; create it again")
+        raise UserError(
+            f"{path}: damaged, {rows} rows in shards but {len(manifest.ids)} ids; create it again"
+        )
     if verify:
         # Hashing releases the interpreter's lock, and one thread is slower than most disks, so hash in one per core.
         with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -241,4 +241,6 @@ def _open(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: not a readable shard ({error}); copy or create the data set again") from error
+        raise UserError(
+            f"{path}: not a readable shard ({error}); copy or create the data set again"
+        ) from error

@@ -1,6 +1,6 @@
 """Timesteps of training (Eq. 2) and the straight path between data and noise (Eq. 5, 10).
 
-All latents are [B, C, f, h, w], t [B] in [0, 1].
+All latents are [B, C, f, h, w], and t is [B] in [0, 1].
 
 Noising (Eq. 4) is the operator `xdub_kernels.add_noise`, whose reference is the formula.
 """

@@ -58,7 +58,7 @@ def sample(
             because the previous step's slope belongs to another field.
 
     Raises:
-        ValueError: unknown solver, or no step.
+        ValueError: the solver is unknown, or there is no step.
     """
     if solver not in SOLVERS:
         raise ValueError(f"solver={solver!r}: use one of {', '.join(SOLVERS)}")

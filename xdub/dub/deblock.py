@@ -7,7 +7,7 @@ import numpy as np
 RAMP = (0.5, 0.3, 0.12)
 """Share of a border's step that is subtracted from the first, second and third pixel on each side."""
 TRUE_EDGE = 24.0
-"""Grey levels from which a step more likely belongs to the picture."""
+"""Step, in grey levels, from which it more likely belongs to the picture than to the grid."""
 
 
 def deblock(frames: np.ndarray, block: int) -> np.ndarray:
@@ -24,7 +24,7 @@ def _smooth_rows(view: np.ndarray, block: int) -> None:
     after = np.arange(block, view.shape[1], block)
     before = after - 1
     slope = (view[:, before] - view[:, before - 1] + view[:, after + 1] - view[:, after]) / 2
-    # The step beyond the slope of the surface.
+    # Only the part of the step beyond the slope of the surface is an error.
     step = view[:, after] - view[:, before] - slope
     step = step * np.exp(-((step / TRUE_EDGE) ** 2))
     for reach, share in enumerate(RAMP):

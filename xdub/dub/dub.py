@@ -25,7 +25,10 @@ from xdub.perception.faces import FaceTrack, FaceTracker
 from xdub.progress import Report, ignore
 
 SOUND_RATE = 48_000
+"""Sample rate of the written sound, Hz."""
+
 CRF = 16
+"""Quality of the written video, see `xdub.media.writer`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +72,8 @@ def dub_video(
         on_crops: called with the model's own pictures before they are pasted back, for measuring.
 
     Raises:
-        UserError: a file is missing, of another kind, or holds no frame, sound or face; ``out`` cannot be written. No
-            file remains then.
+        UserError: a file is missing, of another kind, or holds no frame, sound or face; ``out`` cannot be written. In
+            that case no file remains.
     """
     clock = _Clock()
     _check_out(Path(out), video, audio)
@@ -89,9 +92,7 @@ def dub_video(
     track = track_face(video, length, on_frame=lambda n: report(n, max(n, to_search), "frames searched"))
     runs = find_runs(track, mirror_index(len(track), length), bundle.recipe.video.crop_scale)
     if not runs:
-        raise UserError(
-            f"{video}: no face found in its {len(track)} frames; give a video in which one is seen"
-        )
+        raise UserError(f"{video}: no face found in its {len(track)} frames; use a video that shows a face")
     clock.lap("track")
 
     def counted() -> Iterator[np.ndarray]:
@@ -172,7 +173,7 @@ def _check_out(out: Path, *inputs: str | Path) -> None:
         raise UserError(f"{out}: no permission to write in {out.parent}; choose another folder")
     for source in map(Path, inputs):
         if out.exists() and source.exists() and out.samefile(source):
-            raise UserError(f"{out}: is the input itself, which would be lost; choose another name")
+            raise UserError(f"{out}: is the input itself, which would be overwritten; choose another name")
 
 
 def _device() -> str:

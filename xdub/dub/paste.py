@@ -17,13 +17,13 @@ from scipy.ndimage import gaussian_filter1d
 from xdub.dub.feather import blur, feather_inside
 
 STANDS_OUT = (1.5, 2.5)
-"""Change relative to the model's grain: below the first value the source's pixels stay, above the second they go."""
+"""Change relative to the model's grain: below the first value the source's pixels stay, above the second none stays."""
 FAR = 2.0
 """Factor on the grain far from mouth and chin."""
 CHIN = 0.3
 """Distance of the chin below the lips, as a share of the crop's side."""
 LEAST_GRAIN = 2.5
-"""Least grain in grey levels: a perfect model has none, and a change of a few levels is no change."""
+"""Smallest grain in grey levels: a perfect model has none, and changes of a few levels must not count."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Patch:
     weight: np.ndarray
     """float32 [S,S] in [0, 1]: share of the crop in the result; 0 where the picture's own pixels stay."""
     shade: np.ndarray
-    """float32 [S,S,3]: smooth brightness that is added to those pixels; 0 outside of the mask."""
+    """float32 [S,S,3]: smooth brightness that is added to the picture's own pixels; 0 outside of the mask."""
 
 
 def make_patches(
@@ -45,9 +45,9 @@ def make_patches(
 
     Args:
         generated: float32 [F,S,S,3] in 0..255.
-        rendered: the source crop through the codec, likewise.
+        rendered: float32 [F,S,S,3] in 0..255, the source crop, encoded and decoded by the codec.
         mask: bool [F,S,S], the jaw-fixed face without occluders: nothing changes outside.
-        lips: bool [F,S,S], the source's mouth, of which no trace may stay.
+        lips: bool [F,S,S], the source's mouth, which is replaced completely.
         feather: sigma of the Gaussian that feathers the mask, px of the crop (paper B.3).
     """
     size = generated.shape[1]
@@ -92,7 +92,7 @@ def colour_drift(change: np.ndarray, mask: np.ndarray, sigma: float) -> np.ndarr
     still = _border(mask, max(2, round(sigma / 2))).astype(np.float32)
     total = still.sum(axis=(1, 2))[:, None, None, None]
     mean = (change * still[..., None]).sum(axis=(1, 2), keepdims=True) / np.maximum(total, 1)
-    # Far from any still pixel the estimate fades to their mean instead of a ratio of two small numbers.
+    # Far from any still pixel the estimate fades to the mean of all still pixels, not to a ratio of two small numbers.
     faint = 0.02
     return (blur(change * still[..., None], sigma) + faint * mean) / (blur(still, sigma) + faint)[..., None]
 
@@ -109,7 +109,7 @@ def paste_patch(full: np.ndarray, patch: Patch, box: np.ndarray) -> np.ndarray:
     import cv2
 
     height, width = full.shape[:2]
-    # Picture px of a crop px.
+    # A crop pixel has this side in picture px.
     step = float(box[2]) / len(patch.weight)
     x0, y0 = (max(0, int(np.floor(c - box[2] / 2))) for c in box[:2])
     x1, y1 = (

@@ -1,4 +1,4 @@
-"""Small recipes and random model folders, decided by a seed, for tests of everything but looks."""
+"""Small recipes and random model folders, decided by a seed, for tests that do not judge pictures."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def small_recipe(*overrides: str) -> Recipe:
 
 
 class Uncached(Backbone[Callable[[Tensor, Tensor], Tensor]]):
-    """A backbone that computes everything at every step, in place of one that shares work between steps."""
+    """Backbone that computes everything at every step, for comparison with one that shares work between steps."""
 
     def __init__(self, inner: Backbone) -> None:
         super().__init__(inner.geometry, masked_input=inner.masked_input, order=inner.order)
@@ -66,7 +66,7 @@ class Uncached(Backbone[Callable[[Tensor, Tensor], Tensor]]):
         )
 
     def velocity(self, z_t: Tensor, t: Tensor, conditions: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """Run the forward pass."""
+        """Return v_hat of the forward pass."""
         return conditions(z_t, t)
 
 

@@ -15,7 +15,7 @@ from xdub.dub.window_sampler import Window, WindowSampler
 
 @dataclass(frozen=True, kw_only=True)
 class Track:
-    """A crop video in memory and its new speech. N frames of S x S px."""
+    """A crop video in memory, N frames of S x S px, and its new speech."""
 
     frames: np.ndarray
     """uint8 [N,S,S,3]."""
@@ -40,7 +40,7 @@ class Joiner:
         motion: int,
         first_frame: int = 0,
     ) -> None:
-        """Plan the segments. ``first_frame``: start of the track on the time line of ``features``."""
+        """Plan the segments. ``first_frame`` is the start of the track on the time line of ``features``."""
         self.num_frames, self.features, self.first_frame = num_frames, features, first_frame
         self.noise, self.window_frames = noise, window
         self.segments = plan_segments(num_frames, window, motion)
@@ -80,7 +80,8 @@ def generate(
 ) -> list[np.ndarray]:
     """Dub all tracks: return float32 [N,S,S,3] in 0..255 for each, exactly as long as the track.
 
-    Segments of equal index of different tracks are sampled together, ``batch`` at a time; ``on_windows(done, total)``.
+    Segments of equal index of different tracks are sampled together, ``batch`` at a time. ``on_windows(done, total)``
+    is called after each batch.
     """
     joiners = [
         Joiner(len(track.frames), track.features, track.noise, window=window, motion=motion)

@@ -26,7 +26,7 @@ Bands = Sequence[tuple[str, tuple[float, float]]]
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """One segment of one video, ready to be sampled. F frames of S x S px."""
+    """One segment of one video, F frames of S x S px, ready to be sampled."""
 
     frames: np.ndarray
     """uint8 [F,S,S,3]: frames to dub."""
@@ -50,7 +50,8 @@ class WindowSampler:
         shift: shift of the solver's times, Eq. 2.
         solver: name of a solver in `xdub.diffusion.sampler`.
         bands: intervals of t in which an expert is active; the base model is active elsewhere.
-        compile_for: number of windows of a compiled step. Fewer windows are padded, more are an error. None: eager.
+        compile_for: number of windows of a compiled step. Fewer windows are padded, more raise ValueError. None: eager
+            mode.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class WindowSampler:
         noise = torch.stack([torch.randn(shape, generator=torch_rng(*w.noise)) for w in windows])
         starts = torch.from_numpy(audio_starts(num_latents, geometry)).to(self.device)
         motion_latents = 0 if z_motion is None else z_motion.shape[2]
-        # Conditions of the active expert alone: every expert has keys and values of its own.
+        # `ready` holds the conditions of the active expert only, because every expert has keys and values of its own.
         ready: dict[str | None, object] = {}
 
         def step(t: float) -> None:

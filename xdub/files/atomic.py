@@ -1,4 +1,4 @@
-"""Atomic writes: a reader sees the old file or folder or the complete new one, never a part of it."""
+"""Atomic writes: a reader sees the old file or folder or the complete new one, never a part of either."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a small text file; the new content survives a power cut once this returns.
+    """Replace a small text file; the new content survives a power cut once the function returns.
 
     A file has one writer: every write uses the same temporary name, so a killed write leaves no file behind that the
     next write does not overwrite.
@@ -91,7 +91,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def replace_folder(source: Path, target: Path) -> Path:
-    """Rename the complete folder ``source`` to ``target``, remove what was at ``target``, and return ``target``.
+    """Rename the complete folder ``source`` to ``target``, remove the old ``target``, and return ``target``.
 
     A kill in between leaves ``target`` absent, never mixed.
     """

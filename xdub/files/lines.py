@@ -44,7 +44,7 @@ class LineFile:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close the file; records are complete without it."""
+        """Close the file; its records are complete even without this call."""
         self._file.close()
 
 

@@ -1,4 +1,4 @@
-"""One lock for files and folders; the kernel releases it when its holder dies."""
+"""Lock for files and folders; the kernel releases it when the process that holds it dies."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from xdub.errors import UserError
 def exclusive(path: Path, *, busy: str | None = None) -> Iterator[IO[str]]:
     """Hold the lock on a file, created if missing, and yield the file open for reading and appending.
 
-    With ``busy`` a lock that another process holds raises UserError(busy) at once. Without it the call waits, and a
-    file system that cannot lock is used unlocked, so the lock may only save work that could be done twice.
+    With ``busy``, raise UserError(busy) at once if another process holds the lock. Without ``busy``, wait; on a file
+    system that cannot lock, continue without a lock. Omit ``busy`` only where two holders at a time merely repeat work.
 
     Raises:
         UserError: another process holds the lock.

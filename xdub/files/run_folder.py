@@ -1,9 +1,9 @@
-"""Every file name of a run, spelled once: what `--out` holds, and what the folder of each stage holds.
+"""File names of a run, in the folder `--out` and in the folder of each stage. No other module spells them.
 
     OUT/run_state.json, mlflow.db, mlartifacts/, bootstrap.json, pairs/, bundle/
     OUT/<phase>/steps.jsonl, journal.jsonl, result.json, checkpoints/step00000100/, export/, samples/, ...
 
-The names are those of every run that was ever written, so they never change.
+Existing runs have these names, so the names never change.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class RunFolder(_Folder):
 
     @property
     def bundle(self) -> Path:
-        """Model folder that a bootstrap ends with."""
+        """Model folder that a bootstrap writes at its end."""
         return self.path / "bundle"
 
 
@@ -82,7 +82,7 @@ class StageFolder(_Folder):
 
     @property
     def journal(self) -> Path:
-        """Everything that the tracker is sent, see `xdub.tracking.journal`."""
+        """Everything that is sent to the tracker, see `xdub.tracking.journal`."""
         return self.path / "journal.jsonl"
 
     def offset(self, lane: str) -> Path:
@@ -96,7 +96,7 @@ class StageFolder(_Folder):
 
     @property
     def recipe_text(self) -> Path:
-        """The recipe as a person writes it."""
+        """The recipe as YAML text."""
         return self.path / "recipe.yaml"
 
     @property
@@ -123,7 +123,7 @@ class PhaseFolder(StageFolder):
 
     @property
     def records(self) -> list[Path]:
-        """Small files that go with every remote copy of the phase."""
+        """Small files that every remote copy of the phase includes."""
         return [self.run.state, self.steps, self.journal, self.recipe, self.result, self.quarantine]
 
     @property
@@ -168,12 +168,12 @@ class PhaseFolder(StageFolder):
 
     @property
     def stop_request(self) -> Path:
-        """While it exists, all ranks checkpoint and end; it holds the reason."""
+        """Request to stop: while the file exists, all ranks checkpoint and end. The file holds the reason."""
         return self.path / "stop-requested"
 
     @property
     def lock(self) -> Path:
-        """Held by the process that trains the phase."""
+        """File that the process that trains the phase locks."""
         return self.path / ".lock"
 
     @property
@@ -195,7 +195,7 @@ class PhaseFolder(StageFolder):
         return self.checkpoints / f"step{step:08d}"
 
     def unfinished_checkpoint(self, step: int) -> Path:
-        """Folder that becomes :meth:`checkpoint` once it is whole."""
+        """Folder that becomes :meth:`checkpoint` once it is complete."""
         return self.checkpoints / f".writing-step{step:08d}"
 
     def checkpoint_steps(self) -> list[int]:

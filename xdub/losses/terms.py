@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class LossTerm:
-    """One loss of a micro batch on the n samples that it acts on: all samples, or e.g. the silent ones."""
+    """One loss of a micro batch on the n samples that it acts on: all samples, or e.g. the silent samples."""
 
     mean: Tensor
     """Scalar mean over the n samples, differentiable."""

@@ -31,7 +31,7 @@ class SelfAttention(nn.Module):
         self.k_weight = nn.Parameter(torch.ones(hidden_size // num_heads))
 
     def forward(self, x: Tensor, rope: Rope) -> Tensor:
-        """Attend over x [B, F, N, D], whose F target and reference frames lie as ``rope`` says; return [B, F, N, D]."""
+        """Attend over x [B, F, N, D], target and reference frames in the order of ``rope``; return the same shape."""
         frames = x.shape[1]
         tokens = rearrange(x, "b f n d -> (b f) n d" if self.spatial else "b f n d -> b (f n) d")
         q, k, v = rearrange(self.qkv(tokens), "b l (three h d) -> three b l h d", three=3, h=self.num_heads)
@@ -65,10 +65,10 @@ class TextCrossAttention(nn.Module):
         return TextKeys(*rearrange(self.kv(text), "b s (two h d) -> two b s h d", two=2, h=self.num_heads))
 
     def prepared(self, text: Tensor) -> TextKeys:
-        """Return `keys` for sampling, with the answer itself where the prompt has a single row.
+        """Return `keys` for sampling; for a prompt of a single row they include the attention's output.
 
-        The softmax over one row is 1, so every query gets the same answer. Training computes the queries all the same:
-        without a gradient for their parameters, ranks would differ in what they sum.
+        The softmax over one row is 1, so the output is the same for every query. Training computes the queries anyway,
+        because without gradients for their parameters the ranks would sum different sets of gradients.
         """
         keys = self.keys(text)
         if text.shape[1] > 1:
@@ -76,7 +76,7 @@ class TextCrossAttention(nn.Module):
         return TextKeys(keys.k, keys.v, self.out(rearrange(keys.v, "b s h d -> b s 1 (h d)")))
 
     def forward(self, x: Tensor, keys: TextKeys) -> Tensor:
-        """Attend from x [B, F, N, D]; return [B, F, N, D], or [B, 1, 1, D] if all tokens get the same answer."""
+        """Attend from x [B, F, N, D]; return [B, F, N, D], or [B, 1, 1, D] if the output is the same for all tokens."""
         if keys.answer is not None:
             return keys.answer
         frames = x.shape[1]

@@ -1,7 +1,7 @@
-"""The seam between a denoiser and everything else: conditions once a window, a velocity at every noise level.
+"""Interface between a denoiser and all other code: conditions once a window, a velocity at every noise level.
 
 Training, sampling, planning and adapters use a `Backbone` and never name its class. `xdub.model.build` constructs the
-one that a recipe and a phase need.
+backbone that a recipe and a phase need.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from xdub.errors import UserError
 from xdub.geometry import CodecGeometry
 
 ConditionsT = TypeVar("ConditionsT")
-"""A backbone's own class of conditions; other code passes it on unread."""
+"""A backbone's own class of conditions, whose fields other code does not read."""
 
 
 class Backbone(nn.Module, ABC, Generic[ConditionsT]):
@@ -27,7 +27,7 @@ class Backbone(nn.Module, ABC, Generic[ConditionsT]):
     """
 
     lora_targets: ClassVar[tuple[str, ...]]
-    """Endings of the names of linear layers within `blocks` that an adapter can be put on."""
+    """Endings of the names of linear layers within `blocks` that can have an adapter."""
 
     blocks: nn.ModuleList
     """The transformer blocks. Adapters, checkpointing and weight gathering act on these alone."""
@@ -37,7 +37,7 @@ class Backbone(nn.Module, ABC, Generic[ConditionsT]):
         self.geometry = geometry
         """Channels, and factors of time and space, of the codec whose latents the network reads and writes."""
         self.masked_input = masked_input
-        """True for a generator: it needs z_mask and one reference frame (B.2). False for an editor."""
+        """True for a generator, which needs z_mask and one reference frame (B.2); False for an editor."""
         self.order: TokenOrder = order
         """Segment of the token sequence that comes first."""
         self.checkpointing: Policy = "none"
@@ -112,7 +112,7 @@ class Backbone(nn.Module, ABC, Generic[ConditionsT]):
     def own_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return weights of another origin under this network's names and shapes.
 
-        The hook for weights of another phase and for upstream releases. The default changes nothing.
+        Subclasses override it for weights of another phase and of upstream releases. The default changes nothing.
         """
         return dict(state)
 

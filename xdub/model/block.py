@@ -50,7 +50,7 @@ class Block(nn.Module):
     ) -> Tensor:
         """Update tokens x [B, f+r, N, D] under the modulation ``shared`` [B, f+r, 9, D].
 
-        ``keys``: keys of prompt and speech, or rows to compute them from. ``enabled``: bool [B] of audio attention.
+        ``keys`` are those of prompt and speech, or the rows to compute them from. ``enabled`` is bool [B]: audio is on.
         """
         if isinstance(keys, Rows):
             keys = BlockKeys(self.text.keys(keys.prompt), self.audio.keys(keys.audio, keys.starts))

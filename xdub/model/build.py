@@ -29,7 +29,7 @@ def build_backbone(
 ) -> Backbone:
     """Build a randomly initialised backbone for ``phase``.
 
-    ``codec``: its channel deviations scale input and output; None: ones. ``seed`` fixes the initialisation without
+    The channel deviations of ``codec`` scale input and output; None: ones. ``seed`` fixes the initialisation without
     touching global state; None: the global generator draws it.
     """
     latent_std = None if codec is None else codec.channel_std

@@ -2,7 +2,7 @@
 
 ``none`` keeps everything. ``full`` keeps the block's input and runs the block once more. ``attention`` also keeps the
 result of self-attention (its output, and the log-sum-exp that its backward needs), so everything is recomputed but
-the attention. At 40,960 tokens attention has two thirds of a block's FLOPs and leaves two of its some thirty tensors.
+the attention. At 40,960 tokens attention has two thirds of a block's FLOPs and keeps two of about thirty tensors.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ ATTENTION_OPS = frozenset(
         "flash_attn::_flash_attn_forward",
     }
 )
-"""Names of attention operators. They are names because not every build of torch has all of them, and flash-attn's
-exists only once that package is imported."""
+"""Attention operators, by name, because not every build of torch has all of them, and flash-attn's operator exists only
+after the import of that package."""
 
 
 def run_block(policy: Policy, block: Callable[..., Tensor], *arguments: Any) -> Tensor:

@@ -46,7 +46,10 @@ class Codec(Protocol):
         """Return the codec on another device."""
 
     def encode(self, video: Tensor) -> Tensor:
-        """Encode a video [B, 3, F, H, W] in [-1, 1] as z [B, C, f, h, w] float32; raise UserError if a size does not fit."""
+        """Encode a video [B, 3, F, H, W] in [-1, 1] as z [B, C, f, h, w] float32.
+
+        Raise UserError if a size does not fit.
+        """
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the video [B, 3, F, H, W] of z [B, C, f, h, w]: differentiable, not clamped."""
@@ -55,7 +58,7 @@ class Codec(Protocol):
 class LinearCodec(nn.Module):
     """Principal components of 8x8x3 (first frame) and 4x8x8x3 patches of faces: exact to decode and to differentiate.
 
-    The embedded default. Component c is divided by the square root of its standard deviation ("half-whitened"):
+    It is the default codec. Component c is divided by the square root of its standard deviation ("half-whitened"):
     coarse channels stay stronger than fine ones, as in an image, yet fine ones are not lost in the noise.
     """
 
@@ -93,7 +96,10 @@ class LinearCodec(nn.Module):
         return self.std_rest * self.gain_rest
 
     def encode(self, video: Tensor) -> Tensor:
-        """Encode a video [B, 3, F, H, W] in [-1, 1] as z [B, C, f, H/8, W/8]; raise UserError if a size does not fit."""
+        """Encode a video [B, 3, F, H, W] in [-1, 1] as z [B, C, f, H/8, W/8].
+
+        Raise UserError if a size does not fit.
+        """
         self.geometry.latent_frames(video.shape[2])
         time, space = self.geometry.time, self.geometry.space
         if video.shape[3] % space or video.shape[4] % space:

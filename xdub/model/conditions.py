@@ -1,4 +1,4 @@
-"""Conditions of `VideoDiT`: what a clip's window contributes at every noise level, computed once.
+"""Conditions of `VideoDiT`: the part of a window that is the same at every noise level, computed once.
 
 B batch, f target frames, r reference frames, N tokens a frame, D width, S prompt rows, T audio rows, H heads.
 """
@@ -63,10 +63,10 @@ class DiTConditions:
     z_mask: Tensor | None
     """[B, C, f, h, w] scaled latents that are embedded together with z_t, in training."""
     masked: Tensor | None
-    """[B, f, N, D] share of z_mask in the target tokens, in sampling. An editor has neither."""
+    """[B, f, N, D] share of z_mask in the target tokens, in sampling. An editor has neither z_mask nor masked."""
     clean: Tensor
     """[B, f] bool: motion frames, whose t is 0."""
     audio_enabled: Tensor | None
     """[B] bool, or None: audio attention is on for all samples."""
     blocks: tuple[BlockKeys | Rows, ...]
-    """One entry a block. Rows in training: a block under a checkpoint policy then recomputes its keys itself."""
+    """One entry a block: keys in sampling; rows in training, where a block may recompute its keys (checkpointing)."""

@@ -1,7 +1,7 @@
 """VideoDiT, the paper's backbone of generator and editor (paper 3, B.1, B.2; Fig. 3).
 
 B batch, C latent channels, f target frames, r reference frames, h w latent size, N = (h/2)(w/2) tokens a frame,
-D hidden size, T audio rows. Tokens travel as [B, frames, N, D]: the timestep is one value a frame (0 on references
+D hidden size, T audio rows. Tokens are [B, frames, N, D]: the timestep is one value a frame (0 on references
 and on motion frames), so modulation is [B, frames, 1, D] and never materialised per token.
 """
 
@@ -33,7 +33,7 @@ class DiTConfig(ModelConfig):
     """A recipe's section `model`, and the facts of codec, audio encoder and phase that fix the network's shapes."""
 
     geometry: CodecGeometry
-    """The codec's: C latent channels, and the audio rows of a latent frame."""
+    """Geometry of the codec: C latent channels, and the audio rows of a latent frame."""
     masked_input: bool
     """True for the generator: z_mask is concatenated to z_t on channels (B.2)."""
     audio_dim: int
@@ -144,8 +144,8 @@ class VideoDiT(Backbone[DiTConditions]):
     def velocity(self, z_t: Tensor, t: Tensor, conditions: DiTConditions) -> Tensor:
         """Return v_hat [B, C, f, h, w] of z_t at t [B].
 
-        Conditions with and without ``reuse`` give the same up to rounding: one product of two inputs becomes the sum of
-        two products, and one token's product stands for all tokens'.
+        Conditions with and without ``reuse`` lead to the same result up to rounding: one product of two inputs
+        becomes the sum of two products, and one token's product replaces the equal products of all tokens.
         """
         rope = self._rope(z_t, conditions.reference.shape[1])
         times = frame_times(t.float(), conditions.clean)

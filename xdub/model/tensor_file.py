@@ -1,4 +1,4 @@
-"""Reading of weight files, with one clear line where a file cannot be read."""
+"""Reading of weight files, with an error of one line for a file that cannot be read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random codecs and backbones, decided by a seed, for tests of everything but looks."""
+"""Random codecs and backbones, decided by a seed, for tests that do not judge pictures."""
 
 from __future__ import annotations
 

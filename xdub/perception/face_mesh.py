@@ -38,7 +38,7 @@ DEVIATION = dict.fromkeys((17, 19, 21, 22, 24, 26), 0.2) | dict.fromkeys((36, 39
 USUAL_DEVIATION = 0.08
 """Standard deviation of all other points."""
 USUAL_YAW, USUAL_PITCH = 0.5, 0.2
-"""Standard deviations of the head's turn in radians, a prior, because a long nose looks like a lowered head."""
+"""Standard deviations of the head's turn and nod in radians: a prior, because a long nose looks like a lowered head."""
 HALF_OUTLINE = (
     *((0.0, 1.95, 0.25), (0.23, 1.92, 0.48), (0.45, 1.82, 0.73), (0.45, 1.70, 0.20), (0.76, 1.60, 0.77)),
     *((0.82, 1.32, 0.42), (0.88, 1.41, 1.03), (1.0, 1.14, 0.82), (0.98, 0.90, 0.48), (0.98, 0.30, 0.24)),
@@ -91,7 +91,7 @@ def head_pose(landmarks68: np.ndarray) -> np.ndarray:
     unit = np.linalg.norm(across, axis=1)
     target = (faces - centre[:, None]) / unit[:, None, None]
     sharpness = 1 / np.array([DEVIATION.get(i, USUAL_DEVIATION) for i in index])
-    # Columns: yaw, pitch, roll, log scale, shift.
+    # The columns are yaw, pitch, roll, log scale and shift.
     pose = np.zeros((len(faces), 6))
     pose[:, 2] = np.arctan2(across[:, 1], across[:, 0])
     prior = np.array([1 / USUAL_YAW, 1 / USUAL_PITCH, 0, 0, 0, 0])
@@ -118,7 +118,7 @@ def head_pose(landmarks68: np.ndarray) -> np.ndarray:
 def _camera(pose: np.ndarray) -> np.ndarray:
     """Convert [F, 6] (yaw, pitch, roll, log scale, shift) to cameras [F, 2, 4]."""
     (cy, cp, cr), (sy, sp, sr) = np.cos(pose[:, :3]).T, np.sin(pose[:, :3]).T
-    # The first two rows of the rotation by yaw, then pitch.
+    # These are the first two rows of the rotation by yaw, then pitch.
     turned = np.array([[cy, np.zeros_like(cy), sy], [sp * sy, cp, -sp * cy]])
     rolled = np.array([[cr, -sr], [sr, cr]])
     rows = np.einsum("ijf,jkf->fik", rolled, turned) * np.exp(pose[:, 3])[:, None, None]

@@ -1,6 +1,6 @@
 """Search for faces of any size in one picture with MediaPipe's face landmarker.
 
-Its detector reads 128 px at short range, so a face must fill a fair part of its input. A picture is therefore searched
+Its detector reads 128 px at short range, so a face must fill a large part of its input. A picture is therefore searched
 as a whole, then with a border (for faces that fill the picture), then in overlapping tiles (for distant faces).
 """
 
@@ -55,7 +55,7 @@ class FaceSearch:
         with without_chatter():
             self._task = _create_task(model, confidence)
             self._close = weakref.finalize(self, _shut, self._task)
-            # The landmarker starts at its first use, and prints then.
+            # The landmarker starts, and prints, at its first use.
             self.in_window(np.zeros((INPUT, INPUT, 3), np.uint8), SearchWindow(0, 0, INPUT))
 
     def in_window(self, picture: np.ndarray, window: SearchWindow) -> list[np.ndarray]:
@@ -86,10 +86,10 @@ class FaceSearch:
         return []
 
     def confirm(self, picture: np.ndarray, mesh: np.ndarray, *, strict: bool = False) -> np.ndarray | None:
-        """Measure a face again in its own window; None if a closer or wider window (strict: both) does not show it.
+        """Measure a face again in its own window; None if a closer or wider window (strict: both) shows no face.
 
-        A pattern that looks like a face in one window does not in another. A small face is measured well only in its
-        own window.
+        A pattern that looks like a face in one window does not look like a face in another. A small face is measured
+        well only in its own window.
         """
         # The first measurement of a distant face may be far off, so repeat it.
         for least in (0.05, 0.5):
@@ -197,7 +197,7 @@ def _shut(task: FaceLandmarker) -> None:
     try:
         task.close()
     except RuntimeError:
-        # The interpreter is ending, and the thread that could close the task is gone. Without this MediaPipe's
+        # The interpreter is ending, and the thread that could close the task is gone. Without this line MediaPipe's
         # destructor tries again and prints a traceback.
         task._handle = None
 

@@ -20,7 +20,7 @@ SEARCH_EVERY = 12
 CUT_STEP = 0.12
 """Smallest mean change of a 32 x 32 thumbnail (values 0 to 1) at a cut."""
 CUT_RATIO = 4.0
-"""Smallest ratio of that change to the usual change in the shot."""
+"""Smallest ratio of the thumbnail's change at a cut to the usual change in the shot."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class FaceTrack:
 
 
 class FaceTracker:
-    """Finds the largest, most central face and follows it, also a small face in a large picture.
+    """Tracker that finds the largest, most central face and follows it, also a small face in a large picture.
 
     Landmarks of each frame are measured independently, because a temporal filter would lag behind the lips. The search
     starts at the face's position in the previous frame. Results are deterministic. Use as a context manager, or call
@@ -146,7 +146,7 @@ class FaceTracker:
 
 
 class CutWatch:
-    """Detects hard cuts by a change of the whole picture that is large for the shot."""
+    """Detector of hard cuts, which are changes of the whole picture that are large for the shot."""
 
     def __init__(self) -> None:
         self._last: np.ndarray | None = None

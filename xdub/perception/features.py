@@ -25,8 +25,9 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 class FaceFeatureNet(nn.Module):
     """Colour and oriented edges at three scales on a coarse grid, without learned weights.
 
-    The default instead of CLIP in the texture loss. It compares skin, hair, light, contours and sharpness by position
-    and carries no identity. All responses are signed or centred, so the cosine of two unrelated faces is well below 1.
+    It is the default of the texture loss, in place of CLIP. It compares skin, hair, light, contours and sharpness by
+    position and carries no identity. All responses are signed or centred, so the cosine of two unrelated faces is well
+    below 1.
     """
 
     name = "fixed-filter-bank"

@@ -23,7 +23,7 @@ MESH_TO_68 = np.array(
 MOUTH = slice(48, 68)
 """Points of the outer and inner lips."""
 EYE_CORNERS = (36, 39, 42, 45)
-"""Corners of the eye on the left of the picture, then of the one on the right."""
+"""Corners of the eye on the left of the picture, then of the eye on the right."""
 NOSE_BASE = 33
 """Middle of the base of the nose."""
 

@@ -31,7 +31,7 @@ DROP = 0.45
 
 
 class MouthReadout(nn.Module):
-    """Reads the opening, the inner-lip gap in eye distances, from patches [N, 3, 32, 32] in [0, 1]."""
+    """Network that reads the opening, the inner-lip gap in eye distances, from patches [N, 3, 32, 32] in [0, 1]."""
 
     name = "mouth-readout"
 
@@ -114,7 +114,7 @@ def mouth_patches(
     """Cut upright patches [F, size, size, 3] uint8; the second result is bool [F], True if eyes and nose are known.
 
     ``margin`` above 1 widens the patch. Picture coordinates are continuous, so the first pixel's centre is (0.5, 0.5).
-    Raises ValueError for wrong shapes.
+    Raise ValueError for wrong shapes.
     """
     import cv2
 

@@ -17,7 +17,7 @@ CHATTER = re.compile(
 
 @contextmanager
 def without_chatter() -> Iterator[None]:
-    """Buffer what any thread writes to stderr in the block, then print all lines but routine log lines.
+    """Buffer the output of all threads to stderr in the block, then print it without routine log lines.
 
     MediaPipe writes such lines from C++ at every start and has no option to turn them off.
     """

@@ -27,7 +27,7 @@ class HubFile:
     repo: str
     file: str
     revision: str = "main"
-    """May be a branch, because the sha256 of the weight pins the content."""
+    """Commit or branch; a branch suffices, because the sha256 of the weight pins the content."""
 
     def __str__(self) -> str:
         return f"{self.repo}/{self.file} from the Hugging Face hub"
@@ -50,7 +50,7 @@ class Weight:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightStatus:
-    """The location of a weight on this machine, and whether the file is the right one."""
+    """The location of a weight on this machine, and the state of its file."""
 
     weight: Weight
     path: Path | None
@@ -154,7 +154,7 @@ def fetch(role: str) -> Path:
 
 
 def fetch_weight(weight: Weight) -> Path:
-    """Fetch an entry that need not be in the table, see `fetch`."""
+    """Return the path of an entry's verified file, see `fetch`; the entry need not be in the table."""
     status = status_of(weight)
     if status.state == "ok" and status.path is not None:
         return status.path
@@ -175,7 +175,7 @@ def fetch_weight(weight: Weight) -> Path:
     raise UserError(
         f"weights for {weight.role} ({weight.file}) are not on this machine and cannot be fetched: "
         f"{'; '.join(problems)}. Go online and run `xdub weights fetch {weight.role}`, "
-        "or put the file into a folder and name that in XDUB_WEIGHTS"
+        "or put the file into a folder and set XDUB_WEIGHTS to that folder"
     )
 
 

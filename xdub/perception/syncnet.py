@@ -23,7 +23,7 @@ from xdub.geometry import AUDIO_MARGIN
 FRAMES = 5
 """Frames of one visual window."""
 ROWS = 14
-"""Rows of one audio window: the ten rows of those frames and two on each side."""
+"""Rows of one audio window: the ten rows of the window's frames and two on each side."""
 PACKAGED = "syncnet.safetensors"
 """File of the shipped network."""
 
@@ -40,7 +40,7 @@ class SyncNetConfig:
 
 
 class SyncNet(nn.Module):
-    """Embeds mouth and sound with unit length, one embedding per visual window; their cosine measures the match."""
+    """Network that embeds mouth and sound, one unit vector per visual window; the cosine measures the match."""
 
     name = "tiny-syncnet"
 
@@ -138,7 +138,7 @@ class SyncNet(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path) -> SyncNet:
-        """Load a file of ``save``, frozen, in eval mode. Raise UserError if the file is missing or of another network."""
+        """Load a file of ``save``, frozen, in eval mode. Raise UserError if it is missing or of another network."""
         from safetensors import SafetensorError, safe_open
 
         if not Path(path).is_file():
@@ -163,8 +163,8 @@ class SyncNet(nn.Module):
 def load_sync(cfg: PerceptionConfig) -> SyncNet:
     """Load the network of a recipe's ``perception`` section (``sync``, ``sync_path``).
 
-    ``tiny`` is the shipped one, for log-mel rows of rendered speakers. ``syncnet`` is a file of ``SyncNet.save`` of any
-    size, trained on a user's data and audio features.
+    ``tiny`` is the shipped network, for log-mel rows of rendered speakers. ``syncnet`` is a file of ``SyncNet.save`` of
+    any size, trained on a user's data and audio features.
     """
     if cfg.sync == "tiny":
         return SyncNet.load(shipped_weights(PACKAGED))

@@ -1,4 +1,4 @@
-"""Embeddings of faces: ``DlibIdentity`` needs 22 MB of weights, ``ArcFaceIdentity`` a file of the user's.
+"""Embeddings of faces: ``DlibIdentity`` needs 22 MB of weights, ``ArcFaceIdentity`` needs a user's file.
 
 Both are differentiable torch modules with one interface. Each embedder has its own scale, so a threshold holds for one
 embedder only.
@@ -92,7 +92,7 @@ class Identity(nn.Module):
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the Euclidean distance of embeddings [..., D], not normalised; dlib: same person below about 0.6."""
+    """Return the Euclidean distance of embeddings [..., D], not normalised; for dlib, one person is below about 0.6."""
     return np.linalg.norm(a - b, axis=-1)
 
 
