@@ -16,6 +16,9 @@ DOCUMENTS = sorted(
     path for folder in ("*.md", "docs/**/*.md", "kernels/*.md", "cluster/*.md") for path in ROOT.glob(folder)
 )
 
+RUN_FOLDERS = {"bundle/"}
+"""Folders of a run, which are not in the repository."""
+
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_the_readme_states_the_sizes_of_every_recipe(name):
@@ -55,3 +58,18 @@ def test_paths_that_the_documents_name_exist():
     }
     assert len(paths) > 30
     assert {(document, path) for document, path in paths if not (ROOT / path).exists()} == set()
+
+
+def test_files_and_tests_that_the_architecture_names_exist():
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+    layout, prose = (
+        text.split("## Layout")[1].split("```")[1],
+        re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S),
+    )
+    named = set(re.findall(r"`([\w.-]+(?:/[\w.-]+)*(?:/|\.py|\.yaml))`", prose))
+    named |= set(re.findall(r"^ *([\w./]+(?:/|\.py)) ", layout, re.M))
+    assert len(named) > 80
+    roots = (ROOT, ROOT / "xdub", ROOT / "xdub/train")
+    assert {path for path in named if not any((root / path).exists() for root in roots)} <= RUN_FOLDERS
+    files = {path.name for path in (ROOT / "xdub").rglob("*.py")}
+    assert set(re.findall(r"\b\w+\.py\b", layout)) <= files

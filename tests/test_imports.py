@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import graphlib
 import importlib.machinery
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -73,7 +74,7 @@ ALLOWED = {
         "media",
     },
 }
-"""Parts that each part may import besides itself and BASE."""
+"""Part -> the parts that it may import besides itself and BASE; docs/architecture.md has the same table."""
 ALLOWED["cli"] = {*ALLOWED, "xdub_kernels"}
 
 DOORS = {
@@ -165,6 +166,24 @@ def violations() -> Iterator[str]:
 def test_every_part_of_xdub_has_a_place_in_the_graph():
     parts = {part_of(path) for path in sources("xdub")}
     assert parts - BASE - {"__init__"} == set(ALLOWED)
+
+
+def test_the_document_has_the_same_table_of_imports():
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+    text = text.partition("## Imports go one way")[2].partition("\n## ")[0]
+    head, *rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    assert set(re.findall(r"`(\w+)`", head[1])) == BASE
+    table: dict[str, set[str]] = {}
+    for parts, targets in rows[1:]:
+        # The kernels are a package of their own, with a test below.
+        if parts.strip() == "`xdub_kernels`":
+            continue
+        everything = targets.strip() == "all of them"
+        table |= {
+            part: ALLOWED["cli"] - {"cli"} if everything else set(re.findall(r"`(\w+)`", targets))
+            for part in re.findall(r"`(\w+)`", parts)
+        }
+    assert table == ALLOWED
 
 
 def test_the_graph_has_no_cycle():

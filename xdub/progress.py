@@ -25,7 +25,7 @@ RATE_SECONDS = 60.0
 
 
 class Report(Protocol):
-    """Function that a job calls as it goes; a call is cheap."""
+    """Function that a job calls to report its progress; a call is cheap."""
 
     def __call__(self, done: float, total: float | None = None, text: str = "") -> None:
         """Report that ``done`` of ``total`` (None: unknown) is finished; ``text`` is shown beside both."""
@@ -73,7 +73,7 @@ def ignore(done: float, total: float | None = None, text: str = "") -> None:
 
 @contextmanager
 def progress(title: str) -> Iterator[Report]:
-    """Show `title` and the job's progress on stderr (stdout is for results), then a line with the time it took.
+    """Show `title` and the job's progress on stderr (stdout is for results), then a line with the duration.
 
     The last line is not printed if the job raises.
     """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 OBJECT_STORE_BYTES = 400_000_000
 """Shared memory of a Ray of our own."""
 STARTS = 3
-"""Attempts to start it."""
+"""Attempts to start a Ray of our own."""
 
 
 def ensure_ray(cpus: int = 1) -> bool:

@@ -34,7 +34,7 @@ ALL = commands(app)
 
 
 def raising(error: BaseException) -> int:
-    """Exit code of a command line whose only verb raises this."""
+    """Return the exit code of a command line whose only verb raises ``error``."""
     broken = typer.Typer()
 
     @broken.command()

@@ -18,7 +18,7 @@ from xdub.files.run_folder import PhaseFolder
 
 pytestmark = pytest.mark.slow
 SECRET = "a secret of the machine"
-Ask = Callable[..., tuple[int, bytes]]
+Send = Callable[..., tuple[int, bytes]]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
 
 
 @pytest.fixture
-def ask(cluster) -> Ask:
+def send(cluster) -> Send:
     """Return a function that sends a request with the token and an unchanged path, and returns status and body."""
 
     def call(
@@ -70,9 +70,9 @@ SPELLINGS = list(spellings(Path("x")))
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_the_dashboard_serves_no_other_file_of_the_machine(ask, cluster, secret, spelling) -> None:
+def test_the_dashboard_serves_no_other_file_of_the_machine(send, cluster, secret, spelling) -> None:
     path = spellings(secret)[spelling]
-    node = nodes(ask)[0]["node_id"]
+    node = nodes(send)[0]["node_id"]
     for url in (
         f"/static/{path}",  # CVE-2023-6020
         f"/static/js/{path}",
@@ -80,51 +80,51 @@ def test_the_dashboard_serves_no_other_file_of_the_machine(ask, cluster, secret,
         f"/api/v0/logs/file?node_id={node}&filename={path}",  # CVE-2023-6021
         f"/api/v0/logs?node_id={node}&glob={path}",
     ):
-        status, answer = ask("GET", url)
+        status, answer = send("GET", url)
         assert SECRET.encode() not in answer, url
         assert status >= 400 or b"secret.txt" not in answer, (url, status, answer[:300])
 
 
-def test_the_dashboard_serves_ray_s_own_logs(ask) -> None:
-    node = nodes(ask)[0]["node_id"]
-    status, answer = ask("GET", f"/api/v0/logs/file?node_id={node}&filename=raylet.out")
+def test_the_dashboard_serves_ray_s_own_logs(send) -> None:
+    node = nodes(send)[0]["node_id"]
+    status, answer = send("GET", f"/api/v0/logs/file?node_id={node}&filename=raylet.out")
     assert status == 200 and answer
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_an_upload_writes_no_file_outside_its_folder(ask, secret, spelling) -> None:
+def test_an_upload_writes_no_file_outside_its_folder(send, secret, spelling) -> None:
     new = secret.with_name("new.zip")
-    ask("PUT", f"/api/packages/gcs/{spellings(new)[spelling]}", b"planted")
+    send("PUT", f"/api/packages/gcs/{spellings(new)[spelling]}", b"planted")
     assert not new.exists() and secret.read_text() == SECRET
 
 
-def test_the_format_of_a_profile_runs_no_command(ask, secret) -> None:
+def test_the_format_of_a_profile_runs_no_command(send, secret) -> None:
     # CVE-2023-6019
     planted = secret.with_name("planted")
     injection = quote(f"flamegraph; touch {planted};", safe="")
-    node = nodes(ask)[0]
-    where = f"pid={os.getpid()}&ip={node['node_ip']}&node_id={node['node_id']}&duration=1&native=0"
-    ask("GET", f"/worker/cpu_profile?{where}&format={injection}")
+    node = nodes(send)[0]
+    query = f"pid={os.getpid()}&ip={node['node_ip']}&node_id={node['node_id']}&duration=1&native=0"
+    send("GET", f"/worker/cpu_profile?{query}&format={injection}")
     assert not planted.exists()
 
 
-def test_requests_without_the_token_are_refused(ask) -> None:
+def test_requests_without_the_token_are_refused(send) -> None:
     for headers in ({}, {"Host": "evil.example"}, {"Cookie": "ray-authentication-token=" + "0" * 64}):
         for path in ("/api/jobs/", "/api/v0/nodes", "/logs/", "/nodes?view=summary"):
-            assert ask("GET", path, token=False, **headers)[0] in (401, 403), (headers, path)
+            assert send("GET", path, token=False, **headers)[0] in (401, 403), (headers, path)
 
 
-def test_a_web_page_of_another_site_cannot_post(ask) -> None:
+def test_a_web_page_of_another_site_cannot_post(send) -> None:
     body = json.dumps({"entrypoint": "true"}).encode()
     browser = {
         "User-Agent": "Mozilla/5.0",
         "Origin": "http://evil.example",
         "Content-Type": "application/json",
     }
-    assert ask("POST", "/api/jobs/", body, token=False, **browser)[0] in (401, 403, 405)
+    assert send("POST", "/api/jobs/", body, token=False, **browser)[0] in (401, 403, 405)
 
 
-def test_a_job_on_a_cluster_that_is_too_small_fails_with_the_numbers(ask, cluster, tmp_path) -> None:
+def test_a_job_on_a_cluster_that_is_too_small_fails_with_the_numbers(send, cluster, tmp_path) -> None:
     from xdub.data.shards import ShardWriter
     from xdub.data.testing import make_clip
 
@@ -147,8 +147,8 @@ def test_a_job_on_a_cluster_that_is_too_small_fails_with_the_numbers(ask, cluste
     assert not PhaseFolder(tmp_path / "run", "generator").steps.exists()
 
 
-def nodes(ask: Ask) -> list[dict]:
-    return json.loads(ask("GET", "/api/v0/nodes?detail=1")[1])["data"]["result"]["result"]
+def nodes(send: Send) -> list[dict]:
+    return json.loads(send("GET", "/api/v0/nodes?detail=1")[1])["data"]["result"]["result"]
 
 
 def gcs(cluster: LocalCluster) -> str:

@@ -94,10 +94,10 @@ def test_base_images_are_pinned_and_have_the_tested_python(path):
 
 
 def test_our_images_carry_the_versions_of_the_pins():
-    ours = [(where, image) for where, image in used_images() if "/xdub/" in image]
+    ours = [(file, image) for file, image in used_images() if "/xdub/" in image]
     assert len(ours) > 10
-    for where, image in ours:
-        assert image.rpartition(":")[2] == OURS, f"{where}: {image}"
+    for file, image in ours:
+        assert image.rpartition(":")[2] == OURS, f"{file}: {image}"
     for path in DOCKERFILES:
         assert f"/{path.stem}:{OURS} " in path.read_text("utf-8"), (
             f"{path.name} shows the command that builds it"
@@ -109,8 +109,8 @@ def test_our_images_carry_the_versions_of_the_pins():
 def test_every_image_has_a_version_and_none_is_latest():
     images = used_images()
     assert len(images) > 10 and len(YAMLS) > 5 and len(DOCKERFILES) == 2
-    for where, image in images:
-        assert re.search(r":\d[\w.-]+(@sha256:[0-9a-f]{64})?$", image), f"{where}: {image}"
+    for file, image in images:
+        assert re.search(r":\d[\w.-]+(@sha256:[0-9a-f]{64})?$", image), f"{file}: {image}"
     for path in [*YAMLS, *DOCKERFILES]:
         assert ":latest" not in path.read_text("utf-8"), path
 

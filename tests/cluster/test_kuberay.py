@@ -12,7 +12,7 @@ import pytest
 
 RAY_KINDS = ("RayCluster", "RayJob")
 FREE = {"labels", "metadata", "rayStartParams", "nodeSelector", "requests", "limits", "matchLabels"}
-"""Maps whose keys are free."""
+"""Maps whose keys KubeRay does not restrict."""
 
 
 def ray_document(documents, kind: str) -> dict[str, Any]:

@@ -15,13 +15,13 @@ from perf.system.mlflow_server import MlflowServer
 pytestmark = pytest.mark.slow
 FILES = "/api/2.0/mlflow-artifacts/artifacts"
 SECRET = "a secret of the machine"
-Ask = Callable[..., tuple[int, bytes]]
+Send = Callable[..., tuple[int, bytes]]
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
     server = MlflowServer(tmp_path_factory.mktemp("mlflow"))
-    # The secret lies beside the folder of artifacts, like the database.
+    # The secret is beside the folder of artifacts, like the database.
     (server.folder / "secret.txt").write_text(SECRET)
     server.start()
     try:
@@ -32,7 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
 
 
 @pytest.fixture
-def ask(server: MlflowServer) -> Ask:
+def send(server: MlflowServer) -> Send:
     """Return a function that sends a request with an unchanged path and returns status and body."""
 
     def call(method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
@@ -64,9 +64,9 @@ SPELLINGS = list(spellings(Path("x")))
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_the_server_sends_no_file_outside_its_folder(server, ask, spelling) -> None:
+def test_the_server_sends_no_file_outside_its_folder(server, send, spelling) -> None:
     path = spellings(server.folder / "secret.txt")[spelling]
-    run = new_run(ask)
+    run = new_run(send)
     for url in (
         f"{FILES}/{path}",
         f"{FILES}?path={path}",
@@ -74,7 +74,7 @@ def test_the_server_sends_no_file_outside_its_folder(server, ask, spelling) -> N
         f"/ajax-api/2.0/mlflow/artifacts/list?run_uuid={run}&path={path}",
         f"/static-files/{path}",
     ):
-        status, answer = ask("GET", url)
+        status, answer = send("GET", url)
         assert SECRET.encode() not in answer and b"mlflow.db" not in answer, url
         # An encoded name may name a missing file, which lists as empty; `<` begins the shell of MLflow's web page.
         shown = answer.lstrip()[:1] != b"<" and json.loads(answer or b"{}").get("files")
@@ -82,38 +82,38 @@ def test_the_server_sends_no_file_outside_its_folder(server, ask, spelling) -> N
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_the_server_writes_and_removes_no_file_outside_its_folder(server, ask, spelling) -> None:
+def test_the_server_writes_and_removes_no_file_outside_its_folder(server, send, spelling) -> None:
     secret, new = server.folder / "secret.txt", server.folder / "new.txt"
-    ask("PUT", f"{FILES}/{spellings(new)[spelling]}", b"planted")
-    ask("PUT", f"{FILES}/{spellings(secret)[spelling]}", b"overwritten")
-    ask("DELETE", f"{FILES}/{spellings(secret)[spelling]}")
+    send("PUT", f"{FILES}/{spellings(new)[spelling]}", b"planted")
+    send("PUT", f"{FILES}/{spellings(secret)[spelling]}", b"overwritten")
+    send("DELETE", f"{FILES}/{spellings(secret)[spelling]}")
     assert secret.read_text() == SECRET
     inside = server.folder / "artifacts"
     planted = [path for path in server.folder.parent.rglob("*") if "new.txt" in path.name]
     assert all(path.is_relative_to(inside) for path in planted), planted
 
 
-def test_the_server_stores_and_sends_files_of_its_folder(server, ask) -> None:
-    assert ask("PUT", f"{FILES}/run/strip.txt", b"a strip")[0] == 200
+def test_the_server_stores_and_sends_files_of_its_folder(server, send) -> None:
+    assert send("PUT", f"{FILES}/run/strip.txt", b"a strip")[0] == 200
     assert (server.folder / "artifacts/run/strip.txt").read_bytes() == b"a strip"
-    assert ask("GET", f"{FILES}/run/strip.txt") == (200, b"a strip")
+    assert send("GET", f"{FILES}/run/strip.txt") == (200, b"a strip")
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example"])
-def test_a_foreign_host_header_is_refused(ask, host) -> None:
+def test_a_foreign_host_header_is_refused(send, host) -> None:
     for path in (f"{FILES}/run/strip.txt", "/", "/api/2.0/mlflow/experiments/search?max_results=1"):
-        assert ask("GET", path, Host=host)[0] == 403
+        assert send("GET", path, Host=host)[0] == 403
 
 
-def test_a_web_page_of_another_site_cannot_post(ask) -> None:
+def test_a_web_page_of_another_site_cannot_post(send) -> None:
     body = json.dumps({"name": "planted"}).encode()
     headers = {"Content-Type": "application/json", "Origin": "http://evil.example"}
-    assert ask("POST", "/api/2.0/mlflow/experiments/create", body, **headers)[0] == 403
+    assert send("POST", "/api/2.0/mlflow/experiments/create", body, **headers)[0] == 403
 
 
-def new_run(ask: Ask) -> str:
+def new_run(send: Send) -> str:
     """Create a run and return its id."""
     body = json.dumps({"experiment_id": "0"}).encode()
-    status, answer = ask("POST", "/api/2.0/mlflow/runs/create", body, **{"Content-Type": "application/json"})
+    status, answer = send("POST", "/api/2.0/mlflow/runs/create", body, **{"Content-Type": "application/json"})
     assert status == 200
     return json.loads(answer)["run"]["info"]["run_id"]

@@ -8,60 +8,60 @@ from typing import Any
 def containers(pods) -> list[tuple[str, dict[str, Any]]]:
     """List all containers of the pods, each with its path."""
     return [
-        (f"{where}/{each['name']}", each)
-        for where, pod in pods.items()
+        (f"{path}/{each['name']}", each)
+        for path, pod in pods.items()
         for each in [*pod["containers"], *pod.get("initContainers", [])]
     ]
 
 
 def test_no_pod_shares_anything_with_its_machine(pods):
-    for where, pod in pods.items():
-        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod), where
-        assert not any("hostPath" in volume for volume in pod.get("volumes", [])), where
+    for path, pod in pods.items():
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod), path
+        assert not any("hostPath" in volume for volume in pod.get("volumes", [])), path
         assert not any(
-            "hostPort" in port for _, each in containers({where: pod}) for port in each.get("ports", [])
+            "hostPort" in port for _, each in containers({path: pod}) for port in each.get("ports", [])
         )
 
 
 def test_no_pod_runs_as_root_or_can_become_root(pods):
-    for where, pod in pods.items():
+    for path, pod in pods.items():
         context = pod["securityContext"]
-        assert context["runAsNonRoot"] is True and context["runAsUser"] > 0, where
-        assert context["seccompProfile"] == {"type": "RuntimeDefault"}, where
-    for where, each in containers(pods):
+        assert context["runAsNonRoot"] is True and context["runAsUser"] > 0, path
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}, path
+    for path, each in containers(pods):
         context = each["securityContext"]
-        assert context["allowPrivilegeEscalation"] is False and context["privileged"] is False, where
-        assert context["capabilities"] == {"drop": ["ALL"]}, where
+        assert context["allowPrivilegeEscalation"] is False and context["privileged"] is False, path
+        assert context["capabilities"] == {"drop": ["ALL"]}, path
 
 
 def test_every_container_has_requests_and_limits_and_equal_gpus_in_both(pods):
-    for where, each in containers(pods):
+    for path, each in containers(pods):
         requests, limits = each["resources"]["requests"], each["resources"]["limits"]
-        assert {"cpu", "memory"} <= set(requests) & set(limits), where
-        assert requests.get("nvidia.com/gpu") == limits.get("nvidia.com/gpu"), where
+        assert {"cpu", "memory"} <= set(requests) & set(limits), path
+        assert requests.get("nvidia.com/gpu") == limits.get("nvidia.com/gpu"), path
 
 
 def test_only_the_head_may_call_kubernetes(pods):
     # The head's autoscaler uses the operator's account.
-    free = {where for where, pod in pods.items() if pod.get("automountServiceAccountToken", True)}
-    assert free == {where for where in pods if "headGroupSpec" in where} and len(free) == 2
+    free = {path for path, pod in pods.items() if pod.get("automountServiceAccountToken", True)}
+    assert free == {path for path in pods if "headGroupSpec" in path} and len(free) == 2
 
 
 def test_ray_pods_have_shared_memory_and_the_shared_disk(pods):
-    for where, pod in pods.items():
-        if "GroupSpec" in where:
+    for path, pod in pods.items():
+        if "GroupSpec" in path:
             volumes = {volume["name"]: volume for volume in pod["volumes"]}
-            assert volumes["shm"]["emptyDir"]["medium"] == "Memory", where
+            assert volumes["shm"]["emptyDir"]["medium"] == "Memory", path
             assert volumes["shared"]["persistentVolumeClaim"]["claimName"] == "xdub-shared"
             mounted = {each["mountPath"] for each in pod["containers"][0]["volumeMounts"]}
-            assert mounted == {"/shared", "/dev/shm"}, where
+            assert mounted == {"/shared", "/dev/shm"}, path
 
 
 def test_passwords_in_the_environment_are_references_to_secrets(pods):
-    for where, each in containers(pods):
+    for path, each in containers(pods):
         for variable in each.get("env", []):
             secret = any(word in variable["name"] for word in ("PASSWORD", "SECRET", "KEY", "TOKEN"))
-            assert not secret or "secretKeyRef" in variable["valueFrom"], f"{where}: {variable['name']}"
+            assert not secret or "secretKeyRef" in variable["valueFrom"], f"{path}: {variable['name']}"
 
 
 def test_services_have_addresses_inside_the_cluster_only(documents):
@@ -91,7 +91,7 @@ def test_only_the_operator_and_prometheus_reach_the_pods_from_other_namespaces(d
 
 
 def test_mlflow_checks_hosts_and_requires_a_login(documents, pods):
-    (command,) = (each["command"] for where, each in containers(pods) if where.endswith("/mlflow"))
+    (command,) = (each["command"] for path, each in containers(pods) if path.endswith("/mlflow"))
     assert "--app-name=basic-auth" in command
     (hosts,) = (each.partition("=")[2] for each in command if each.startswith("--allowed-hosts="))
     assert "*" not in hosts and "mlflow:5000" in hosts.split(",")

@@ -21,7 +21,7 @@ def result() -> dict:
 def test_the_seconds_on_the_page_are_those_of_the_result_file(result):
     rows = re.findall(r"^\| ([a-z0-9 ,]+) \| ([\d.]+) \|$", PAGE, re.M)
     seconds = {name: float(value) for name, value in rows}
-    stages = {f"of it, {name}": value for name, value in result["seconds_per_stage"].items()}
+    stages = {f"of which {name}": value for name, value in result["seconds_per_stage"].items()}
     assert seconds == result["seconds"] | stages
 
 

@@ -67,11 +67,11 @@ def synthetic_report(warm: bool = True) -> ReportData:
 
 @pytest.fixture
 def summary_of() -> Callable[..., dict[str, Any]]:
-    """Builds a summary that reaches every goal; `warm=False` is one from random weights."""
+    """Return a function that builds a summary in which every goal is met; `warm=False`: from random weights."""
     return synthetic_summary
 
 
 @pytest.fixture(scope="session")
 def report_of() -> Callable[..., ReportData]:
-    """Builds the content of a report; `warm=False` is one from random weights."""
+    """Return a function that builds the content of a report; `warm=False`: from random weights."""
     return synthetic_report

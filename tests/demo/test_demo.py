@@ -139,7 +139,7 @@ def test_every_file_at_the_end_of_the_demo_exists_and_opens(finished: tuple[Path
     assert html.count("data:image/png") == 2 * 2 * 4 and html.count("data:video/mp4") == 3
     assert "Held-out clip 2" in html and "mlflow ui" in html and not re.search(r'src="(?!data:)', html)
     assert RunFolder(out).database.stat().st_size > 100_000
-    assert not list(out.rglob(".*.tmp*")), "nothing half-written is left"
+    assert not list(out.rglob(".*.tmp*")), "no unfinished file remains"
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from xdub.evaluate.targets import GOALS, missed
 
 
 class Balanced(HTMLParser):
-    """Collects tags that are closed in the wrong order, and all identifiers."""
+    """Parser that collects tags that are closed in the wrong order, and all identifiers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ def test_the_report_is_one_well_formed_file_that_loads_nothing(html: str) -> Non
     parser.feed(html)
     assert not parser.wrong and not parser.open
     assert "<script" not in html and "<link" not in html and "@import" not in html
-    assert not re.search(r"url\((?!#)", html), "only parts of the page itself are referred to"
+    assert not re.search(r"url\((?!#)", html), "every reference is to a part of the page"
     assert all(src.startswith("data:") for src in re.findall(r'src="([^"]{0,40})', html))
 
 
@@ -90,7 +90,7 @@ def test_every_metric_has_a_row_and_every_goal_a_card(html: str) -> None:
     assert html.count('class="card kpi"') == len(GOALS) == 4
 
 
-def test_goals_that_are_missed_are_named_and_met_ones_are_not(
+def test_goals_that_are_missed_are_named_and_goals_that_are_met_are_not(
     html: str, summary_of: Callable[..., dict[str, Any]]
 ) -> None:
     good = summary_of()

@@ -1,3 +1,5 @@
+"""The demo's output on a terminal and in a file, and its plan."""
+
 from __future__ import annotations
 
 import contextlib
@@ -16,7 +18,7 @@ def shown(terminal: bool = False) -> tuple[Show, io.StringIO]:
 
 def test_a_stage_prints_its_title_its_expected_time_and_the_next_stage() -> None:
     show, text = shown()
-    show.already(1, 3, "Render", 61)
+    show.finished(1, 3, "Render", 61)
     with show.stage(2, 3, "Train the generator", 90, "Make pairs") as report:
         report(1, 2, "step 1")
     lines = text.getvalue()

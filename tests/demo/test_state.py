@@ -1,3 +1,5 @@
+"""The record of a demo on disk, and the memory meter."""
+
 from __future__ import annotations
 
 import json
@@ -25,7 +27,8 @@ def test_a_finished_stage_keeps_its_result_and_time(tmp_path: Path) -> None:
     with DemoState.open(tmp_path / "new", flags=FLAGS, plan={"clips": 99}) as state:
         assert state.done("render") and state.result("render") == {"ids": [1, 2]} and not state.done("pairs")
         assert state.seconds()["render"] >= 0.05
-        assert state.plan == {"clips": 3}  # what was begun is continued, whatever today's defaults are
+        # A demo continues with its own plan, although the defaults may have changed.
+        assert state.plan == {"clips": 3}
 
 
 def test_the_time_of_a_killed_attempt_counts(tmp_path: Path) -> None:

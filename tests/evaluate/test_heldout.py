@@ -1,3 +1,5 @@
+"""Figures of held-out clips, on drawn faces whose mouth opening is exact."""
+
 from __future__ import annotations
 
 import numpy as np

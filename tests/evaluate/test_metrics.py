@@ -1,3 +1,5 @@
+"""Every metric agrees with a formula or an independent implementation."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -92,7 +94,7 @@ def test_a_constant_series_has_no_correlation_rather_than_zero() -> None:
 
 def test_opening_corr_is_per_clip_so_that_different_faces_cannot_fake_it() -> None:
     truth = [series(i) * 0.01 + i for i in range(6)]
-    read = [series(100 + i) * 0.01 + i for i in range(6)]  # knows each face's mean, nothing of its speech
+    read = [series(100 + i) * 0.01 + i for i in range(6)]  # each face's mean, and no speech
     result = opening_corr(read, truth)
     assert result.pooled > 0.99 and abs(result.mean) < 0.5
     assert opening_corr(truth, truth).mean == pytest.approx(1)
@@ -117,7 +119,8 @@ def test_the_leak_grows_with_the_old_speech_and_agrees_with_its_formula(seed: in
     r_ro, r_rn = (np.corrcoef(read[0], other[0])[0, 1] for other in (old, new))
     r_on = np.corrcoef(old[0], new[0])[0, 1]
     assert leak.unique == pytest.approx((r_ro - r_rn * r_on) / np.sqrt(1 - r_on**2), abs=1e-6)
-    assert leak.partial == pytest.approx(1, abs=1e-6)  # what the new speech leaves is the old speech alone
+    # Without the part that the new speech explains, the old speech alone remains.
+    assert leak.partial == pytest.approx(1, abs=1e-6)
 
 
 def test_a_copy_of_the_source_is_a_full_leak() -> None:

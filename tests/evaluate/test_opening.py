@@ -97,7 +97,7 @@ def test_frames_without_a_face_read_nan(trained):
     assert np.isnan(trained.read(face.frames, np.full_like(face.landmarks, np.nan))).all()
 
 
-def test_the_patch_lies_upright_below_the_nose():
+def test_the_patch_is_upright_and_below_the_nose():
     landmarks = face_landmarks(1, unit=30.0, middle=(50.0, 40.0), roll=np.pi / 2)  # the face lies on its side
     centre, half, along = patch_boxes(landmarks)
     np.testing.assert_allclose(centre[0], (50 - 30 * (0.76 + 0.45), 40), atol=1e-4)
@@ -117,7 +117,7 @@ def test_a_plain_patch_is_an_exact_cut_of_the_picture():
     np.testing.assert_array_equal(patches[0], frames[0, 14:46, 14:46])
 
 
-def test_shaking_keeps_pictures_in_range_and_depends_on_its_generator_alone():
+def test_augmentation_keeps_pictures_in_range_and_depends_on_its_generator_alone():
     wide = torch.rand(5, 3, 40, 40)
     first, second = (shake(wide, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(first, second)
@@ -139,7 +139,7 @@ def test_a_round_trip_keeps_the_number_of_frames(count):
     np.testing.assert_array_equal(round_trip(frames, Causal()), frames)
 
 
-def test_a_saved_readout_comes_back_with_nearly_the_same_readings_and_is_small(trained, tmp_path):
+def test_a_readout_that_is_saved_and_loaded_has_nearly_the_same_readings_and_is_small(trained, tmp_path):
     trained.save(tmp_path / "readout.safetensors")
     assert (tmp_path / "readout.safetensors").stat().st_size < 1_000_000
     loaded = MouthReadout.load(tmp_path / "readout.safetensors")

@@ -1,3 +1,5 @@
+"""`xdub eval score` on videos of drawn faces."""
+
 from __future__ import annotations
 
 from pathlib import Path

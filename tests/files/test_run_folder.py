@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from xdub.files.run_folder import PhaseFolder, RunFolder, StageFolder
+from xdub.files.run_folder import ADAPTER_WEIGHTS, MODEL_WEIGHTS, PhaseFolder, RunFolder, StageFolder
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,6 +70,7 @@ def test_the_names_are_those_of_every_earlier_run() -> None:
         assert {name: getattr(folder, name) for name in names} == {
             name: Path(root, file) for name, file in names.items()
         }
+    assert (MODEL_WEIGHTS, ADAPTER_WEIGHTS) == ("model.safetensors", "adapter.safetensors")
     assert phase.checkpoint(100) == Path("out/lip/checkpoints/step00000100")
     assert phase.sample(100) == Path("out/lip/samples/step00000100.png")
     assert phase.offset("numbers") == Path("out/lip/journal.numbers.offset")

@@ -8,7 +8,7 @@ from xdub.report.charts import Series, legend, line_chart
 from xdub.report.palette import DARK, LIGHT, ROLES, SERIES
 
 
-def test_a_gap_in_a_series_breaks_the_line_and_an_empty_chart_says_so() -> None:
+def test_a_gap_in_a_series_breaks_the_line_and_an_empty_chart_shows_a_note() -> None:
     chart = line_chart("a", [Series(name="a", y=[0, 1, float("nan"), 2, 3])])
     (path,) = re.findall(r'<path d="([^"]+)"[^>]*stroke: var\(--accent\)', chart)
     assert path.count("M") == 2 and "nan" not in path

@@ -41,7 +41,7 @@ def test_arguments_are_sent_unchanged() -> None:
     [
         (("train", "lip", "--data", "ds", "--out", "/run"), "--data ds: a relative path"),
         (("train", "lip", "--data", "/ds", "--out", "run"), "--out run: a relative path"),
-        (("train", "lip", "--outt", "/run"), "--outt is no option of this verb; it has --base"),
+        (("train", "lip", "--outt", "/run"), "--outt is not an option of this verb; its options are --base"),
         (("train", "lip", "--out"), "--out needs a value"),
         (("bootstrap", "--recipe", "tinny", "--data", "/ds", "--out", "/run"), "tinny"),
         (("bootstrap", "--recipe", "tiny", "--set", "train.stepz=1"), "stepz"),

@@ -1,4 +1,4 @@
-"""`xdub submit` on a real Ray cluster of two machines with dashboard and token, from the outside."""
+"""`xdub submit` on a real Ray cluster of two machines with dashboard and token, run as a user runs it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SMALL = "train.steps=60 train.checkpoint_every=2 train.global_batch=2 train.micr
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    # Not below pytest's folder: the path of a socket may have 107 characters, of which Ray's part takes 70.
+    # The folder is not below pytest's, because a socket's path may have 107 characters, of which Ray needs 70.
     with tempfile.TemporaryDirectory(prefix="xdub-", ignore_cleanup_errors=True) as folder:
         with LocalCluster(Path(folder)) as running:
             yield running
@@ -35,7 +35,7 @@ def cluster() -> Iterator[LocalCluster]:
 
 @pytest.fixture(scope="module")
 def run(cluster: LocalCluster):
-    """Function: arguments -> the finished command, with the cluster's token."""
+    """Return a function that runs `xdub` with the cluster's token and returns the finished process."""
 
     def call(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
         environment = os.environ | cluster.environment | {"XDUB_ADDRESS": cluster.address} | variables
@@ -48,7 +48,7 @@ def run(cluster: LocalCluster):
 
 @pytest.fixture(scope="module")
 def heads(run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Clips that a job has rendered."""
+    """Render clips in a job, and return their folder."""
     out = tmp_path_factory.mktemp("heads") / "ds"
     result = run("submit", "render", "--out", str(out), "--clips", "2", "--workers", "1")
     assert result.returncode == 0, result.stderr
@@ -74,7 +74,7 @@ def test_changed_code_is_sent(run, tmp_path) -> None:
     entry = tmp_path / "xdub" / "cli" / "job.py"
     entry.write_text(
         entry.read_text().replace(
-            "    reason = objection()", '    print("changed code")\n    reason = objection()'
+            "    reason = version_mismatch()", '    print("changed code")\n    reason = objection()'
         )
     )
     out = run(
@@ -99,13 +99,13 @@ def test_an_image_with_other_versions_is_refused_before_anything_begins(run, tmp
     from xdub.submit.versions import versions
 
     other = json.dumps(versions() | {"torch": "1.0.0"})
-    run_ = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "xdub.cli.job", "render", "--out", str(tmp_path / "x"), "--clips", "1"],
         env=os.environ | {"XDUB_SUBMITTED": other},
         capture_output=True,
         text=True,
     )
-    assert run_.returncode == 2 and "torch 1.0.0 here" in run_.stderr
+    assert process.returncode == 2 and "torch 1.0.0 here" in process.stderr
     assert not (tmp_path / "x").exists()
 
 

@@ -17,7 +17,7 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C or a request to stop."""
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 """Errors of a full disk or quota."""
-FILE_TROUBLE = {
+PATH_ERRORS = {
     errno.ENOENT,
     errno.EACCES,
     errno.EPERM,
@@ -50,16 +50,20 @@ def run_app(app: typer.Typer, args: list[str] | None = None) -> int:
 
 
 def user_line(error: BaseException) -> str | None:
-    """Return the line to print for an error of the user, or None for any other. Wrappers such as Ray's are opened."""
+    """Return the line to print for an error of the user, or None for any other error.
+
+    Causes inside wrappers such as Ray's are searched.
+    """
     causes = list(_causes(error))
-    for cause in causes:  # first, because a UserError is often raised from an OSError and explains more
+    # A UserError comes first, because it is often raised from an OSError and explains more.
+    for cause in causes:
         if isinstance(cause, UserError):
             return str(cause)
     for cause in causes:
         if isinstance(cause, OSError) and cause.errno in DISK_FULL:
             path = f" at {cause.filename}" if cause.filename else ""
             return f"no space left on the disk{path}: free some, or write elsewhere with --out"
-        if isinstance(cause, OSError) and cause.errno in FILE_TROUBLE and cause.filename:
+        if isinstance(cause, OSError) and cause.errno in PATH_ERRORS and cause.filename:
             return f"{cause.filename}: {cause.strerror}"
     return None
 
@@ -73,7 +77,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         if current is None or current in chain:
             continue
         chain.append(current)
-        queue += [getattr(current, "cause", None), current.__cause__]  # Ray's attribute and Python's
+        # `cause` is Ray's attribute, `__cause__` Python's.
+        queue += [getattr(current, "cause", None), current.__cause__]
         # Ray Train collects the error of each worker.
         failures = getattr(current, "worker_failures", None)
         queue += failures.values() if isinstance(failures, dict) else []

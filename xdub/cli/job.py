@@ -9,7 +9,7 @@ import sys
 from xdub.submit.versions import SUBMITTED, differences, versions
 
 
-def objection() -> str | None:
+def version_mismatch() -> str | None:
     """Return why this cluster cannot run the job, or None if it can."""
     submitted = os.environ.get(SUBMITTED)
     differing = differences(json.loads(submitted), versions()) if submitted else []
@@ -25,7 +25,7 @@ def main() -> None:
     """Run the verb; exit code 2 if the versions do not agree."""
     from xdub.cli import main as run
 
-    reason = objection()
+    reason = version_mismatch()
     if reason is not None:
         print(f"xdub: error: {reason}", file=sys.stderr)
         sys.exit(2)

@@ -19,9 +19,9 @@ def register(app: typer.Typer) -> None:
 
 def plan(
     recipe: options.Recipe,
-    gpus: Annotated[int, typer.Option(help="Number of GPUs; one worker each.")],
+    gpus: Annotated[int, typer.Option(help="Number of GPUs; each has one worker.")],
     gpu: Annotated[
-        str | None, typer.Option(help="GPU type, e.g. a100-80gb, h200; an unknown one lists the types.")
+        str | None, typer.Option(help="GPU type, e.g. a100-80gb, h200; an unknown name lists the types.")
     ] = None,
     phase: Annotated[Phase | None, typer.Option(help="One phase; default: all.")] = None,
     data: Annotated[
@@ -42,7 +42,7 @@ def plan(
     ] = None,
     set_: options.Set = None,
 ) -> None:
-    """Predict parameters, memory, FLOPs, hours, cost and bytes of a training run. Needs no GPU.
+    """Predict parameters, memory, FLOPs, hours, cost and bytes of a training run. The verb needs no GPU.
 
     Example: xdub plan --recipe xdub-1b --gpus 32 --gpu a100-80gb --fit
     """

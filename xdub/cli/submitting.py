@@ -114,7 +114,9 @@ def status(job: JobId, address: Address) -> None:
 def logs(
     job: JobId,
     address: Address,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the job ends.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print further output until the job ends.")
+    ] = False,
 ) -> None:
     """Print the output of a job.
 
@@ -152,7 +154,7 @@ def _verb(first: str, rest: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
 def option_kinds(root: object, verb: Sequence[str]) -> dict[str, Kind]:
     """Return the kind of every option of a verb; the key "" has that of the positional arguments.
 
-    ``root``: the command of the whole command line.
+    ``root`` is the command `xdub` itself.
     """
     command = root
     for word in verb:

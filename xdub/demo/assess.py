@@ -29,7 +29,7 @@ SHOWN = 3
 
 
 def evaluate(demo: Demo, report: Report) -> dict[str, Any]:
-    """Measure every dubbed case; arrays go to OUT/evaluation, the summary's fields are returned."""
+    """Measure every dubbed case, write the arrays to OUT/evaluation, and return the fields of the summary."""
     from xdub.evaluate.opening import read_opening, round_trip
     from xdub.model.codec import load_codec
 
@@ -45,8 +45,8 @@ def evaluate(demo: Demo, report: Report) -> dict[str, Any]:
         arrays |= {f"{number}_{key}": value for key, value in vars(readings[-1]).items()}
         for model in MODELS:
             video = read_frames(demo.dubbed(model, folder))
-            quiet = demo.silent(model, folder)
-            silent = read_frames(quiet) if quiet.is_file() else None
+            silent_path = demo.silent(model, folder)
+            silent = read_frames(silent_path) if silent_path.is_file() else None
             raw = raw_crops(demo, model, folder)
             inputs = dub_inputs(clip, video, raw, readings[-1], read_opening, silent)
             dubs[model].append(measure(HELD_OUT, inputs))
@@ -68,7 +68,7 @@ def evaluate(demo: Demo, report: Report) -> dict[str, Any]:
 
 
 def write_report(demo: Demo, report: Report) -> dict[str, Any]:
-    """Write OUT/dubbed.mp4; the page also shows the time of this stage, so `finish` writes it."""
+    """Write OUT/dubbed.mp4. `finish` writes the page, because the page shows the time of this stage, too."""
     copy_whole(demo.dubbed("editor", case_folders(demo.cases)[0]), demo.out / "dubbed.mp4")
     report(1, 1, "dubbed.mp4")
     return {}
@@ -98,7 +98,7 @@ def finish(demo: Demo, summary: dict[str, Any]) -> str:
 
 
 def _nan_to_null(value: Any) -> Any:
-    """Replace numbers that JSON does not know by null."""
+    """Replace numbers that JSON cannot express by None."""
     if isinstance(value, dict):
         return {key: _nan_to_null(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -107,7 +107,7 @@ def _nan_to_null(value: Any) -> Any:
 
 
 def read_losses(run: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Read phase -> (steps, loss of every committed step)."""
+    """Return phase -> (steps, losses) of all committed steps."""
     from xdub.config import PHASES
     from xdub.files.lines import read_lines
 
@@ -148,7 +148,7 @@ def close_up(clip: HeldOutClip) -> tuple[int, int, int]:
 
 
 def _track(demo: Demo, summary: Mapping[str, Any]) -> None:
-    """Log the figures beside the training curves, under eval/."""
+    """Log the figures under eval/, in the tracked runs of the training."""
     from xdub.tracking.stage_tracker import StageTracker
 
     run = RunFolder(demo.run)

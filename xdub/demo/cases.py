@@ -40,9 +40,9 @@ def render_cases(
     full_size: int,
     report: Report,
 ) -> None:
-    """Render the missing ones of ``count`` cases OUT/case00 ..., each of another identity.
+    """Render those of the ``count`` cases OUT/case00 ... that do not exist, each with another identity.
 
-    A case folder appears complete or not at all. ``frames`` is the length of a video, ``full_size`` its side in px.
+    A case folder appears complete or not at all. ``frames`` is the length of a video, and ``full_size`` its side, px.
     """
     from concurrent.futures import as_completed
 

@@ -33,7 +33,7 @@ def dub_cases(demo: Demo, model: Model, report: Report) -> dict[str, Any]:
     bundle = load_bundle(RunFolder(demo.run).bundle)
     for number, case in enumerate(folders):
         report(number, total, "clips dubbed")
-        # The raw crops are written first, so a case is done once its video is there.
+        # The raw crops are written first, so a case is finished once its video exists.
         if not demo.dubbed(model, case).is_file():
             _dub_case(demo, model, case, bundle)
     for number, case in enumerate(folders[: demo.plan.silent]):

@@ -32,14 +32,14 @@ def run_demo(
 ) -> dict[str, Any]:
     """Render, train, make pairs, train on them, dub, measure and report; return the content of OUT/summary.json.
 
-    The same call after a kill continues; after the end it shows the figures again.
+    The same call continues a killed demo. For a finished demo it only shows the figures.
 
     Args:
         out: new or empty folder, or that of a demo to continue. It ends with report.html, summary.json, dubbed.mp4 and
             mlflow.db.
         seed: seed of people, sentences, weights and noise.
         from_scratch: train from random weights instead of the shipped ones.
-        minutes: about how long the demo may take on two cores; None: 12, from scratch 20.
+        minutes: approximate duration of the demo on two cores; None: 12, or 20 from scratch.
         plan: sizes and steps that replace those that follow from ``minutes``.
         show: output of the stages and figures; None: the terminal.
 
@@ -70,7 +70,7 @@ def _run_stages(demo: Demo, state: DemoState, show: Show) -> None:
     expected = demo.plan.expected or {}
     for number, stage in enumerate(stages, start=1):
         if state.done(stage.name):
-            show.already(number, len(stages), stage.title, state.seconds()[stage.name])
+            show.finished(number, len(stages), stage.title, state.seconds()[stage.name])
             continue
         following = stages[number].title if number < len(stages) else ""
         shown = show.stage(number, len(stages), stage.title, expected.get(stage.name), following)

@@ -1,6 +1,6 @@
 """One demo: its settings, and where its files are in OUT.
 
-OUT/data         training clips          OUT/heldout      cases to test on
+OUT/data         training clips          OUT/heldout      held-out cases
 OUT/run          training run            OUT/dubbed       the cases dubbed by each model
 OUT/evaluation   arrays of all figures   OUT/report.html, summary.json, dubbed.mp4, mlflow.db
 """

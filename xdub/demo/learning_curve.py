@@ -2,8 +2,8 @@
 
     python -m xdub.demo.learning_curve --demo curve --minutes 60 --out docs/results
 
-This runs a demo from scratch that keeps its checkpoints (the same command continues it), dubs the demo's held-out
-heads with the averaged weights of each checkpoint, and writes learning_curve.json, .png and .md.
+The command runs a demo from scratch that keeps its checkpoints (the same command continues it), dubs the demo's
+held-out heads with the averaged weights of each checkpoint, and writes learning_curve.json, .png and .md.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from xdub.report.charts import Series, chart_style, draw_lines, new_figure, save
 from xdub.report.palette import ROLES
 
 METRICS = tuple(m for m in HELD_OUT if set(m.needs) <= {"opening", "new_opening", "old_opening"})
-"""Metrics of the curve: those that need no more than the mouth's opening."""
+"""Metrics of the curve: those that are computed from the mouth's opening alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,11 +235,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--demo", type=Path, default=Path("curve"), help="folder of the demo from scratch")
     parser.add_argument(
-        "--minutes", type=float, default=20.0, help="about how long that demo may take on two cores"
+        "--minutes", type=float, default=20.0, help="approximate duration of that demo on two cores"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--points", type=int, default=12, help="checkpoints in each of the two large phases")
-    parser.add_argument("--cases", type=int, default=6, help="held-out heads to dub with each")
+    parser.add_argument("--cases", type=int, default=6, help="held-out heads to dub with each checkpoint")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     args = parser.parse_args(arguments)
     from xdub.demo.journey import run_demo

@@ -44,7 +44,7 @@ class Meter(threading.Thread):
             cost = time.thread_time() - start
 
     def sample(self) -> None:
-        """Sample once, now."""
+        """Take one sample of the memory."""
         import psutil
 
         me = psutil.Process()

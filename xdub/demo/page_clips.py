@@ -22,13 +22,13 @@ CURVES = {
     "generator": "generator",
     "editor": "editor",
 }
-"""Key of a mouth opening -> its name in the legend; later ones are drawn over earlier ones."""
+"""Key of a mouth opening -> its name in the legend; later curves are drawn over earlier ones."""
 
 
 def videos_section(data: ReportData) -> str:
     """Show the first clip playing: source, dubbed and true video."""
     names = {
-        "source": ("Source", "the video as it was, with its own speech"),
+        "source": ("Source", "the video before dubbing, with its own speech"),
         "editor": ("Dubbed", f"by the editor, with the new speech ({data.dubbed_name})"),
         "truth": ("Ground truth", "the same head rendered with the new speech"),
     }
@@ -39,8 +39,8 @@ def videos_section(data: ReportData) -> str:
         if key in data.videos
     )
     return section(
-        "Watch it",
-        "The first held-out clip, at its full size and with sound.",
+        "The first clip",
+        "This held-out clip plays at its full size and with sound.",
         f'<div class="card"><div class="videos">{cells}</div></div>',
     )
 
@@ -64,8 +64,9 @@ def strips_section(clips: Sequence[ClipView]) -> str:
         )
     return section(
         "Frame by frame",
-        "Columns are moments of one clip, most open and most closed ones preferred; below, the mouths of the same "
-        "frames enlarged. Dubbed rows should have the ground truth's lips and the source's everything else.",
+        "Columns are moments of one clip; the most open and most closed mouths are preferred. The rows below "
+        "enlarge the mouths of the same frames. Dubbed rows should show the lips of the ground truth and the rest of "
+        "the source.",
         "".join(cards),
     )
 

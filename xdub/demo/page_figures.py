@@ -84,7 +84,7 @@ def losses_section(data: ReportData) -> str:
         cards.append(f'<div class="card"><h3>{title}</h3>{chart}</div>')
     lead = "Training loss of each phase in the order they ran: every step, and the running mean."
     if data.summary["warm_start"]:
-        lead += " They start low because the weights were warm."
+        lead += " They start low because training continued from trained weights."
     return section("Training", lead, f'<div class="grid cols2">{"".join(cards)}</div>')
 
 

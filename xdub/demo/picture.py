@@ -31,7 +31,7 @@ COLUMNS, CELL = 8, 116
 GAP, LEFT, RIGHT = 8, 100, 10
 """px above each row, before the rows (for their names) and after them."""
 PLOT, PLOT_BOTTOM, PLOT_HEIGHT = 206, 48, 130
-"""px of the part with the curves below each block, below its axes, and of its axes."""
+"""Height in px of the curves' part below each block, of the space below its axes, and of its axes."""
 NAMES = {"source": "source", "editor": "dubbed", "truth": "truth"}
 """Key of a video -> its name in the picture."""
 

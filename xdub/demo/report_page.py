@@ -1,4 +1,4 @@
-"""`report.html` of a demo: its clips, its figures and what they cost, in one file."""
+"""`report.html` of a demo: its clips, its figures, its duration and its machine, in one file."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _header(data: ReportData) -> str:
         "minutes listed below."
     )
     return (
-        '<header><p class="eyebrow">X-Dub demo</p><h1>New words on faces it has never seen</h1>'
+        '<header><p class="eyebrow">X-Dub demo</p><h1>New words on faces that the model has never seen</h1>'
         "<p>This machine rendered talking heads, trained a generator, generated lip-altered pairs with it, trained "
         "an editor on the pairs in three phases, and dubbed held-out clips with other speech."
         f'</p>{chips(facts)}<div class="callout"><p>{note}</p></div></header>'
@@ -58,6 +58,7 @@ def _header(data: ReportData) -> str:
 def _mlflow(command: str) -> str:
     return section(
         "Compare the runs in MLflow",
-        "Parameters, losses by noise band and throughput of every phase are in MLflow. This opens them side by side.",
+        "Parameters, losses by noise band and throughput of every phase are in MLflow. The command opens them side "
+        "by side.",
         f'<div class="card"><pre>{escape(command)}</pre></div>',
     )

@@ -25,10 +25,10 @@ class Show:
         self.console = console or Console()
 
     def line(self, text: str) -> None:
-        """Print one line; in a file or pipe it stays one line, however long."""
+        """Print one line, which is wrapped on a terminal only."""
         self.console.print(text, highlight=False, soft_wrap=not self.console.is_terminal)
 
-    def already(self, number: int, total: int, title: str, seconds: float) -> None:
+    def finished(self, number: int, total: int, title: str, seconds: float) -> None:
         """Print that an earlier attempt finished a stage."""
         self.line(f"[dim]{number:>2}/{total}  {title}: done before, in {duration(seconds)}[/dim]")
 
@@ -36,9 +36,9 @@ class Show:
     def stage(
         self, number: int, total: int, title: str, expected: float | None, following: str
     ) -> Iterator[Report]:
-        """Show a running stage; yields the function that receives its progress.
+        """Show a running stage, and yield the function that receives its progress.
 
-        ``expected`` is its usual time in seconds, ``following`` the title of the next stage.
+        ``expected`` is the usual time of the stage in seconds, and ``following`` is the title of the next stage.
         """
         hints = [f"about {duration(expected)}"] if expected else []
         hints += [f"then: {following}"] if following else []

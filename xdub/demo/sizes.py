@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 WARM_MINUTES = 12.0
-"""Minutes of a demo that trains on from the shipped weights."""
+"""Minutes of a demo that continues from the shipped weights."""
 SCRATCH_MINUTES = 20.0
 """Minutes of a demo that trains from random weights."""
 
@@ -57,17 +57,17 @@ CLIP_SECONDS, PAIR_SECONDS = 1.4, 0.38
 PAIRS_PER_CLIP = 2.9
 """Pairs of a clip: clip and twin dubbed by the generator, and exact pairs beside them."""
 SHARES = {"generator": 0.45, "editor": 0.39, "lip": 0.08, "texture": 0.08}
-"""Phase -> share of the training time of a demo from scratch; its generator first has to learn what a face is."""
+"""Phase -> share of the training time of a demo from scratch; the generator has to learn faces first."""
 WARM_STEPS = {"generator": 100, "editor": 100, "lip": 30, "texture": 30}
 """Phase -> steps of a demo that starts from the shipped weights."""
 WARM_LR = {"generator": 1e-4, "editor": 1e-4, "lip": 5e-5, "texture": 5e-5}
-"""Phase -> learning rate from the shipped weights; at the recipe's rate a trained model would first forget."""
+"""Phase -> learning rate from the shipped weights; the recipe's rate would first undo the earlier training."""
 WARM_CLIPS, SCRATCH_CLIPS = 40, 72
 """Rendered training clips from the shipped weights, and from scratch."""
 
 
 def default_plan(*, from_scratch: bool, minutes: float | None = None) -> DemoPlan:
-    """Return the plan of `xdub demo`. ``minutes`` on two cores bound the whole demo; None: the usual time."""
+    """Return the plan of `xdub demo`. ``minutes`` on two cores bound the whole demo; None selects the usual time."""
     clips = SCRATCH_CLIPS if from_scratch else WARM_CLIPS
     plan = DemoPlan(clips=clips)
     fixed = _fixed_seconds(plan)

@@ -1,6 +1,6 @@
 """The stages of the demo in order.
 
-Each stage writes files in OUT. Called again after a kill, it only does what is missing.
+Each stage writes files in OUT. A stage that runs again after a kill only does the missing work.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class DemoStage:
     title: str
     """Name on the terminal."""
     run: Callable[[Report], dict[str, Any] | None]
-    """Do what is missing; the returned values are kept in demo.json."""
+    """Do the missing work of the stage; the returned values are kept in demo.json."""
 
 
 def demo_stages(demo: Demo) -> list[DemoStage]:

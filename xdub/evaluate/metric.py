@@ -32,7 +32,7 @@ INPUTS = {
 """Name and meaning of every input that a metric may need. nan marks frames without a face."""
 
 Inputs = Mapping[str, np.ndarray]
-"""Inputs of one clip by name; a caller gives those that it has."""
+"""Inputs of one clip by name; a caller passes those that it has."""
 Kept = TypeVar("Kept")
 """Type of what `compute` keeps of a clip."""
 
@@ -69,7 +69,7 @@ class Metric(Generic[Kept]):
     combine: Callable[[Sequence[Kept]], Figure]
     """Compute the figure of a set of clips."""
     remark: Callable[[Mapping[str, Mapping[str, Any]]], str] | None = None
-    """(model -> its details) -> a line below the metric's row; None: no such line."""
+    """(model -> its details) -> a line below the metric's row; None adds no line."""
 
     def text(self, value: float) -> str:
         """Format a value with its unit."""

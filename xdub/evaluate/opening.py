@@ -16,7 +16,7 @@ from xdub.perception.mouth_readout import MouthReadout
 
 
 class KnownClip(Protocol):
-    """The parts that are used of a clip whose true opening is known."""
+    """Fields that are read from a clip with a known opening."""
 
     @property
     def frames(self) -> np.ndarray:
@@ -28,7 +28,7 @@ class KnownClip(Protocol):
 
     @property
     def opening(self) -> np.ndarray | None:
-        """True mouth opening [F] in eye distances; None if unknown."""
+        """True mouth opening [F] in eye distances; None if it is unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class ReadoutScores:
 
 @lru_cache(maxsize=1)
 def packaged_readout() -> MouthReadout:
-    """Load the network that ships with the package; it is loaded once."""
+    """Return the network that ships with the package; only the first call loads it."""
     return MouthReadout.shipped()
 
 
@@ -62,7 +62,10 @@ def read_opening(frames: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
 
 
 def round_trip(frames: np.ndarray, codec: Codec) -> np.ndarray:
-    """Encode and decode frames [F,H,W,3] uint8; the last frame is repeated to a length that fits, and dropped again."""
+    """Encode and decode frames [F,H,W,3] uint8.
+
+    The last frame is repeated until the codec accepts the length; the repetitions are dropped again.
+    """
     count = len(frames)
     padded = np.concatenate([frames, np.repeat(frames[-1:], -(count - 1) % codec.geometry.time, axis=0)])
     video = torch.from_numpy(padded).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
@@ -76,7 +79,7 @@ def score_readout(
 ) -> ReadoutScores:
     """Compare the readings of clips with their true openings; with a codec, the readings of its round trips.
 
-    Clips without a true opening are not allowed: ValueError.
+    ValueError: a clip has no true opening.
     """
     read: list[np.ndarray] = []
     truth: list[np.ndarray] = []

@@ -71,9 +71,9 @@ def score(
     has_faces = np.isfinite(np.stack(both)).all(axis=(0, 2, 3))
     if has_faces.mean() < MIN_FACES:
         raise UserError(
-            f"{video}: a face in both videos in only {has_faces.mean():.0%} of the frames; need half of them"
+            f"{video}: both videos show a face in only {has_faces.mean():.0%} of the frames; half are needed"
         )
-    # One track serves both readings: the network looks where the head is, wherever the lips are.
+    # One track serves both readings, because the network locates the mouth by eyes and nose.
     head = tracks["reference"]
     openings = {"video": "opening", "reference": "new_opening", "source": "old_opening"}
     inputs = films | {openings[role]: mouth_opening(track) for role, track in tracks.items()}

@@ -52,7 +52,7 @@ CEILINGS = {
 
 
 def measured(summary: Mapping[str, Any]) -> list[Metric[Any]]:
-    """Return the metrics that a summary has; one of an older version may lack some."""
+    """Return the metrics that a summary has; a summary of an older version may lack some."""
     return [metric for metric in HELD_OUT if all(metric.name in summary[model] for model in MODELS)]
 
 

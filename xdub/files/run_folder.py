@@ -14,6 +14,10 @@ from pathlib import Path
 
 EXPORT = "export"
 """Folder of a phase's weights, below the phase's folder."""
+MODEL_WEIGHTS = "model.safetensors"
+"""File of a phase's export that holds the whole network."""
+ADAPTER_WEIGHTS = "adapter.safetensors"
+"""File of a phase's export that holds the adapter of an expert."""
 _CHECKPOINT = re.compile(r"step(\d{8,})")
 
 

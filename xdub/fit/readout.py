@@ -23,7 +23,7 @@ from xdub.perception.mouth_readout import PATCH, MouthReadout, mouth_patches, sh
 from xdub.seeding import rng, stable_seed, torch_rng
 
 WIDE = 1.25
-"""Side of the patches that are cut, in patches: room for shaking them."""
+"""Side of the cut pictures, as a multiple of a patch: the margin is for random shifts and turns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ def train_readout(
         clips: clips with landmarks and true openings; others are ignored.
         codec: adds round-tripped pictures.
         steps: number of optimizer steps.
-        seed: seed of weights, batches and shaking.
+        seed: seed of weights, batches and augmentation.
         batch: (clips, frames of each) in a step.
         progress: called as ``progress(step, loss)`` every 100 steps.
 

@@ -34,7 +34,7 @@ MAX_LAG = 8
 
 
 class SpeakingClip(Protocol):
-    """The parts that are used of a clip."""
+    """Fields that are read from a clip."""
 
     @property
     def frames(self) -> np.ndarray:

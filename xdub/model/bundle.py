@@ -21,7 +21,7 @@ from xdub.config import EXPERTS, SHIPPED_MODEL, Recipe, expert_of
 from xdub.config.shipped import shipped_weights
 from xdub.errors import UserError
 from xdub.files.atomic import atomic_folder
-from xdub.files.run_folder import RunFolder
+from xdub.files.run_folder import ADAPTER_WEIGHTS, MODEL_WEIGHTS, RunFolder
 from xdub.model.audio_encoder import AudioEncoder, load_audio_encoder
 from xdub.model.backbone import Backbone
 from xdub.model.build import load_backbone
@@ -59,8 +59,7 @@ def bundle_weights(folder: Path, phase: str) -> Path:
 
 def exported_weights(run: RunFolder, phase: str) -> Path:
     """Return the file of the weights that a phase's training exports in a run's folder."""
-    name = "model" if expert_of(phase) is None else "adapter"
-    return run.phase(phase).export / f"{name}.safetensors"
+    return run.phase(phase).export / (MODEL_WEIGHTS if expert_of(phase) is None else ADAPTER_WEIGHTS)
 
 
 def write_bundle(run: RunFolder, recipe: Recipe, out: Path, phases: Sequence[str] = ()) -> Path:

@@ -1,4 +1,4 @@
-"""The trained generator of a pair run, in any of the folders that a user may name."""
+"""The trained generator of a pair run, in every folder that a user may name."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from pathlib import Path
 
 from xdub.config import Recipe
 from xdub.errors import UserError
-from xdub.files.run_folder import EXPORT
+from xdub.files.run_folder import EXPORT, MODEL_WEIGHTS
 from xdub.model.backbone import Backbone
 from xdub.model.build import load_backbone
 from xdub.model.bundle import bundle_path
 from xdub.model.codec import Codec
 
 FILES = (
-    "model.safetensors",
-    f"{EXPORT}/model.safetensors",
-    f"generator/{EXPORT}/model.safetensors",
+    MODEL_WEIGHTS,
+    f"{EXPORT}/{MODEL_WEIGHTS}",
+    f"generator/{EXPORT}/{MODEL_WEIGHTS}",
     "generator.safetensors",
 )
 """Path of the weights in an export, in the folder of the phase, in a run, and in a bundle."""

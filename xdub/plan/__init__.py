@@ -1,1 +1,1 @@
-"""Memory, FLOPs, hours, cost and bytes of a training run, computed from its recipe. Nothing here needs a GPU."""
+"""Memory, FLOPs, hours, cost and bytes of a training run, computed from its recipe. The package needs no GPU."""

@@ -1,7 +1,7 @@
 """Compare the plan's activation memory with what a machine allocates: `python -m xdub.plan.check`.
 
-Predicted by a rehearsal without memory, measured by the allocator: on the CPU by the profiler, along the reference
-operators that run there; on a GPU by its caching allocator, along our kernels.
+The prediction is a rehearsal that allocates nothing. The measurement runs the reference operators on a CPU under
+torch's profiler, or our kernels on a GPU under its caching allocator.
 """
 
 from __future__ import annotations
@@ -90,8 +90,9 @@ def check(
 
 
 def rehearse_on_cpu(recipe: Recipe, phase: str, policy: Policy) -> Activations:
-    """Rehearse like `rehearse`, along the operators of a CPU, with fake tensors that have no memory."""
-    cached_rope_tables.cache_clear()  # a real table would not be counted; a fake one must not stay cached
+    """Run `rehearse` with the operators of a CPU, on fake tensors that have no memory."""
+    # A cached table of real memory would not be counted, and a fake table must not stay in the cache.
+    cached_rope_tables.cache_clear()
     try:
         model, _ = _setup(recipe, phase, policy, "cpu")
         mode = FakeTensorMode()
@@ -105,7 +106,8 @@ def rehearse_on_cpu(recipe: Recipe, phase: str, policy: Policy) -> Activations:
 def measured_on_cpu(recipe: Recipe, phase: str, policy: Policy) -> int:
     """Return the peak bytes of torch's CPU allocator, from its own records."""
     model, arguments = _setup(recipe, phase, policy, "cpu")
-    cached_rope_tables.cache_clear()  # a rehearsal counts the tables as activations, too
+    # The rehearsal counts the tables as activations, so they are computed here, too.
+    cached_rope_tables.cache_clear()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         forward_backward(model, arguments)
     now = peak = 0

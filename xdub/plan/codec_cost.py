@@ -2,7 +2,8 @@
 
 Wan's VAE consists of convolutions and of one attention within a frame. A video's first latent holds one frame, every
 other latent four. Either kind costs the same at every pixel, so four numbers and the attention describe the network.
-The numbers were counted on the network of diffusers on the meta device; `tests/plan/test_codec_cost.py` counts again.
+The numbers were counted on the network of diffusers on the meta device; `tests/plan/test_codec_cost.py` counts them
+again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The fastest settings that fit: micro batch, ZeRO stage and checkpoint policy."""
+"""Search for the fastest settings that fit: micro batch, ZeRO stage and checkpoint policy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def fit(
     price: float | None = None,
     folders: Sequence[Path] = (),
 ) -> PhasePlan:
-    """Return the fastest plan that leaves MARGIN free, at equal speed that of the lowest ZeRO stage.
+    """Return the fastest plan that leaves MARGIN free; of equally fast plans, the one with the lowest ZeRO stage.
 
     UserError if no settings fit.
     """

@@ -85,12 +85,12 @@ def known_gpu(name: str | None, *, memory_gb: float | None = None, tflops: float
 
 
 def gpu_called(device_name: str) -> Gpu | None:
-    """Return the GPU that ``torch.cuda.get_device_name()`` names; None for one that is not in the table."""
+    """Return the GPU that ``torch.cuda.get_device_name()`` names; None for a device that is not in the table."""
     lowered = device_name.lower()
     return next((GPUS[name] for words, name in _DEVICE_NAMES if all(word in lowered for word in words)), None)
 
 
 def peak_flops(device_name: str) -> float | None:
-    """Return the dense bf16 peak, FLOP/s, of the device that ``torch.cuda.get_device_name()`` names; else None."""
+    """Return the dense bf16 peak, FLOP/s, of a device by its name in torch; None if the table lacks it."""
     gpu = gpu_called(device_name)
     return gpu.tflops * 1e12 if gpu else None

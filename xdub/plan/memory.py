@@ -33,7 +33,7 @@ class ModelStates:
 
     @property
     def total(self) -> float:
-        """Sum of the three."""
+        """Sum of weights, gradients and optimizer."""
         return self.weights + self.gradients + self.optimizer
 
 
@@ -58,9 +58,11 @@ class Memory:
     """Bytes on one GPU."""
 
     weights: float
-    """See `ModelStates`, for the next two, too."""
+    """Weights, see `ModelStates`."""
     gradients: float
+    """Gradients, see `ModelStates`."""
     optimizer: float
+    """State of the optimizer, see `ModelStates`."""
     averaged_weights: float
     """fp32 moving average (EMA), sharded over the workers."""
     frozen_networks: float
@@ -68,11 +70,11 @@ class Memory:
     activations_kept: float
     """Bytes that the forward pass keeps under the checkpoint policy."""
     activations_working: float
-    """Temporary bytes on top: a block computed again and gradients between layers, or decoding for pixel losses."""
+    """Further, temporary bytes: a block computed again and gradients between layers, or decoding for pixel losses."""
     buffers: float
     """Buffers of communication."""
     reserve: float
-    """See RESERVE."""
+    """Memory outside of tensors, see RESERVE."""
 
     @property
     def total(self) -> float:

@@ -143,7 +143,8 @@ class _Counter:
     """
 
     def __init__(self) -> None:
-        from torch.utils.flop_counter import FlopCounterMode  # imports Triton, which takes seconds
+        # This import loads Triton, which takes seconds.
+        from torch.utils.flop_counter import FlopCounterMode
 
         self.flops: dict[_Key, list[int]] = defaultdict(lambda: [0, 0])
         """FLOPs forwards and backwards."""

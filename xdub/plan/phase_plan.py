@@ -108,7 +108,7 @@ def plan_phase(
 ) -> PhasePlan:
     """Plan one phase on ``train.workers`` GPUs.
 
-    ``network`` and ``sample`` (activations of one sample) save counting them again.
+    ``network`` and ``sample`` (activations of one sample) are counts of an earlier call, which saves time.
     """
     train, network = recipe.for_phase(phase), network or count_network(recipe, phase)
     gpus, policy = train.workers, train.activation_checkpointing

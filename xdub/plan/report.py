@@ -93,8 +93,8 @@ def _flops(plans: Sequence[PhasePlan]) -> dict[str, list[str]]:
 def _time(plans: Sequence[PhasePlan]) -> dict[str, list[str]]:
     return {
         "step, s": [f"{p.step_seconds:.2f}" for p in plans],
-        "of it communication, s": [f"{p.communication_seconds:.2f}" for p in plans],
-        "MFU that follows": [f"{p.mfu:.1%}" for p in plans],
+        "of which communication, s": [f"{p.communication_seconds:.2f}" for p in plans],
+        "resulting MFU": [f"{p.mfu:.1%}" for p in plans],
         "steps": [f"{p.steps:,}" for p in plans],
         "hours of video seen": [f"{p.data.hours_seen:,.1f}" for p in plans],
         "epochs of the paper's data": [f"{p.data.epochs:.2f} x {p.data.paper_hours:g} h" for p in plans],
@@ -105,7 +105,7 @@ def _time(plans: Sequence[PhasePlan]) -> dict[str, list[str]]:
         "GPU hours": [f"{p.hours * p.gpus:,.0f}" for p in plans],
         "cost, $": [f"{p.cost:,.0f}" for p in plans],
         "record, MB": [f"{p.data.record_bytes / 1e6:.2f}" for p in plans],
-        "its size": [p.data.source for p in plans],
+        "record size from": [p.data.source for p in plans],
         "readers deliver, MB/s": [f"{p.read_bytes_per_second / 1e6:,.1f}" for p in plans],
         "data of the paper's hours, TB": [f"{p.data.storage / 1e12:.2f}" for p in plans],
         "one checkpoint, GB": [f"{p.data.checkpoint / 1e9:.2f}" for p in plans],

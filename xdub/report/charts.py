@@ -28,7 +28,7 @@ UNUSED = (
     r" font-family: [^;\"]+;",
     r' transform="rotate\(-0 [^"]*"',
 )
-"""Parts of matplotlib's SVG that a page does not need: its fonts, its global style and rotations by nothing."""
+"""Parts of matplotlib's SVG that a page does not need: its fonts, its global style and rotations by zero degrees."""
 Values = Sequence[float] | np.ndarray
 """Numbers of a series [N]; nan breaks the line."""
 
@@ -131,8 +131,8 @@ def inline_svg(figure: Figure, key: str, label: str) -> str:
     """Return a figure as SVG markup to stand inside a page; call it in `chart_style`.
 
     The same figure gives the same text. Colours of the palette become the page's variables, fonts are the page's, and
-    the identifiers begin with ``key``, so that several charts fit into one page. ``label`` describes the chart to
-    those who cannot see it.
+    the identifiers begin with ``key``, so that several charts fit into one page. ``label`` is the text alternative for
+    readers who cannot see the chart.
     """
     import matplotlib
 

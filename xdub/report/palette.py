@@ -43,11 +43,11 @@ DARK = {
 """Name -> colour on a dark page."""
 
 ACCENT = LIGHT["accent"]
-"""The brand colour: the editor, and whatever a picture is about."""
+"""Main colour: of the editor, and of the subject of a picture."""
 SECOND = LIGHT["generator"]
 """Colour of the generator, and of the second thing in a picture."""
 INK, SOFT, FAINT = LIGHT["ink"], LIGHT["soft"], LIGHT["old"]
-"""Colours of the truth and of text, of axes and captions, and of what stands back."""
+"""Colours of text and of the truth (INK), of axes and captions (SOFT), and of secondary elements (FAINT)."""
 
 ROLES = {"source": "old", "old": "old", "truth": "ink", "generator": "generator", "editor": "accent"}
 """Name of a video or curve -> name of its colour."""

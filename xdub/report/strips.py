@@ -37,13 +37,13 @@ def strip(frames: np.ndarray, cell: int, gap: int = 3) -> np.ndarray:
 def mouth_zoom(frames: np.ndarray, landmarks: np.ndarray, size: tuple[int, int] = (64, 96)) -> np.ndarray:
     """Cut the enlarged mouths [n,h,w,3] out of frames [n,H,W,3] with landmarks [n,68,2].
 
-    Eyes and nose alone decide where a mouth is, so one video's landmarks serve all its versions, and lips move in a
-    picture that stands still. Frames with nan landmarks show their centre. ``size`` is (h, w).
+    Eyes and nose alone determine the position of a mouth, so the landmarks of one video serve all its versions, and
+    the picture does not move with the lips. Frames with nan landmarks show their centre. ``size`` is (h, w).
     """
     height, width = size
     centres, halves, _ = patch_boxes(landmarks)
     has_face = np.isfinite(halves)
-    # One scale for all frames keeps the picture from breathing.
+    # One scale serves all frames, because a scale per frame would zoom in and out with the noise of the landmarks.
     half = float(np.median(halves[has_face])) if has_face.any() else frames.shape[2] / 4
     out = []
     for frame, centre, is_placed in zip(frames, centres, has_face, strict=True):

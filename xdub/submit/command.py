@@ -31,7 +31,7 @@ class Kind(Enum):
     """Kind of an option's value."""
 
     FLAG = "flag"
-    """No value."""
+    """An option without a value."""
     TEXT = "text"
     """A value that means the same on every machine."""
     PATH = "path"
@@ -50,8 +50,7 @@ def check_command(
         kinds: kind of every option of the verb; the key "" has that of the positional arguments.
         files: local files to send.
 
-    Raises UserError for a recipe that does not load, an unknown option, and a path that means nothing on another
-    machine.
+    Raises UserError for a recipe that does not load, an unknown option, and a path that only this machine has.
     """
     values = list(arguments)
     sent = {path.name: path for path in files}
@@ -123,7 +122,7 @@ def _options(values: Sequence[str], kinds: Mapping[str, Kind]) -> Iterator[tuple
         option, equals, value = text.partition("=")
         if option not in kinds:
             names = ", ".join(sorted(name for name in kinds if name.startswith("--")))
-            raise UserError(f"{option} is no option of this verb; it has {names}")
+            raise UserError(f"{option} is not an option of this verb; its options are {names}")
         if kinds[option] is Kind.FLAG:
             continue
         if equals:

@@ -45,13 +45,13 @@ class Job:
     id: str
     """Name of the run and number of the attempt: ``name-2``."""
     status: str
-    """Ray's word for its state, such as RUNNING; see ENDED."""
+    """State as Ray names it, such as RUNNING; see ENDED."""
     command: str
     """Verb and arguments."""
     seconds: float
     """Time since its start."""
     message: str
-    """Ray's remark on the state, in one line."""
+    """Ray's message about the state, in one line."""
     stop_seconds: float
     """Time that the job has to end after a request to stop."""
 
@@ -74,7 +74,7 @@ class Jobs:
     """The jobs of the cluster whose dashboard answers at ``address``."""
 
     def __init__(self, address: str) -> None:
-        """Connect. UserError when the dashboard does not answer or refuses our token."""
+        """Connect to the dashboard. UserError when the dashboard does not answer or refuses our token."""
         if not address.startswith(("http://", "https://")):
             raise UserError(
                 f"--address {address}: use the dashboard's address, such as http://127.0.0.1:8265 (through a tunnel: "
@@ -101,7 +101,7 @@ class Jobs:
         if running:
             raise UserError(
                 f"{running[0]} still runs: `xdub jobs logs {running[0]} -f` follows it, `xdub jobs stop` ends it, "
-                "another --name starts one beside it"
+                "another --name starts a second job"
             )
         job_id = f"{name}-{max(earlier, default=0) + 1}"
         # Ray reads the variable in the job's environment; its own default is 3 seconds.
@@ -144,16 +144,16 @@ class Jobs:
         return sorted(jobs, key=lambda job: job.seconds)
 
     def status(self, job_id: str) -> Job:
-        """Return one job. UserError for an unknown one."""
+        """Return one job. UserError for an unknown id."""
         return self._job(self._details(job_id))
 
     def logs(self, job_id: str) -> str:
-        """Return what a job has printed so far. UserError for an unknown one."""
+        """Return a job's output so far. UserError for an unknown id."""
         self._details(job_id)
         return self._client.get_job_logs(job_id)
 
     def follow(self, job_id: str) -> int:
-        """Print what the job prints until it ends, and return its exit code (130 if it was stopped)."""
+        """Print a job's output until the job ends, and return its exit code (130 if it was stopped)."""
 
         async def copy() -> None:
             async for text in self._client.tail_job_logs(job_id):
@@ -205,7 +205,7 @@ class Jobs:
 
 
 def _seconds(text: str | None) -> float:
-    """Parse the value of STOP_VARIABLE; STOP_SECONDS where there is no number."""
+    """Parse the value of STOP_VARIABLE; return STOP_SECONDS for None and for a text that is no number."""
     try:
         return STOP_SECONDS if text is None else float(text)
     except ValueError:
@@ -220,7 +220,7 @@ def job_name(command: Command) -> str:
 
 
 def _user_error(error: Exception, address: str) -> Exception:
-    """Turn an error of Ray into a line with a remedy where the user has one."""
+    """Convert an error of Ray to a UserError if the user can correct it."""
     text = " ".join(str(error).split())[:300]
     if isinstance(error, ConnectionError) or "Failed to connect" in text:
         return UserError(
@@ -228,7 +228,7 @@ def _user_error(error: Exception, address: str) -> Exception:
         )
     if any(word in text.lower() for word in ("401", "403", "unauthorized", "authentication", "token")):
         return UserError(
-            f"{address} refuses our token: put the cluster's into the file that RAY_AUTH_TOKEN_PATH names (default "
-            "~/.ray/auth_token)"
+            f"{address} refuses our token: write the cluster's token into the file that RAY_AUTH_TOKEN_PATH names "
+            "(default ~/.ray/auth_token)"
         )
     return UserError(f"{address}: {text}") if isinstance(error, RuntimeError) else error

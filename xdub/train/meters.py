@@ -12,7 +12,7 @@ import torch
 from xdub.data.batch import Batch
 from xdub.data.quarantine import BadRow
 from xdub.losses.terms import LossTerms
-from xdub.tracking.read import BANDS
+from xdub.tracking.read import BAND, BANDS, LOSSES
 
 Sums = dict[str, tuple[float, int]]
 """name -> (sum, count)"""
@@ -47,9 +47,9 @@ def loss_sums(terms: LossTerms) -> Sums:
     sums: Sums = {}
     for name, term in terms.terms.items():
         values = term.per_sample.tolist()
-        sums[f"loss/{name}"] = (float(term.mean.detach()) * len(values), len(values))
+        sums[f"{LOSSES}{name}"] = (float(term.mean.detach()) * len(values), len(values))
         for t, value in zip(term.t.tolist(), values, strict=True):
-            band = f"loss/{name}/t_bin_{min(int(t * BANDS), BANDS - 1)}"
+            band = f"{LOSSES}{name}{BAND}{min(int(t * BANDS), BANDS - 1)}"
             total, count = sums.get(band, (0.0, 0))
             sums[band] = (total + value, count + 1)
     return sums

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from xdub.config import Recipe, expert_of, phase_facts
 from xdub.errors import UserError
+from xdub.files.run_folder import ADAPTER_WEIGHTS, MODEL_WEIGHTS
 from xdub.model.backbone import Backbone
 from xdub.model.build import build_backbone
 from xdub.model.codec import Codec
@@ -47,11 +48,7 @@ def build_model(
 
 def weights_file(path: Path) -> Path:
     """Return the safetensors file of a path: the file itself, or the one in an export folder. UserError without one."""
-    candidates = (
-        [path]
-        if path.suffix == ".safetensors"
-        else [path / "model.safetensors", path / "adapter.safetensors"]
-    )
+    candidates = [path] if path.suffix == ".safetensors" else [path / MODEL_WEIGHTS, path / ADAPTER_WEIGHTS]
     for candidate in candidates:
         if candidate.is_file():
             return candidate

@@ -1,7 +1,7 @@
 """Agreement of the lips with the *new* speech: Pearson correlation over time of mouth opening with its truth.
 
-The correlation is computed inside each clip and then averaged, so that differences between faces, which every readout
-has, cannot help; it is also computed once over all frames together ("pooled").
+The correlation is computed inside each clip and then averaged, so a constant error of the readout on a face
+does not change it. A second correlation ("pooled") is computed over the frames of all clips together.
 """
 
 from __future__ import annotations

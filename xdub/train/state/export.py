@@ -14,6 +14,7 @@ import xdub
 from xdub.config import Recipe, expert_of
 from xdub.data.manifest import file_sha256
 from xdub.files.atomic import atomic_folder, write_json
+from xdub.files.run_folder import ADAPTER_WEIGHTS, MODEL_WEIGHTS
 from xdub.train.context import TrainContext
 from xdub.train.engine import Engine
 from xdub.train.networks import weights_file
@@ -51,7 +52,7 @@ def write_export(folder: Path, state: Mapping[str, Tensor], config: dict[str, An
     with atomic_folder(folder) as temporary:
         save_file(
             {name: value.contiguous() for name, value in state.items()},
-            temporary / f"{config['kind']}.safetensors",
+            temporary / (ADAPTER_WEIGHTS if config["kind"] == "adapter" else MODEL_WEIGHTS),
         )
         write_json(temporary / CONFIG, config)
 
