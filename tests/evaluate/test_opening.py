@@ -98,7 +98,9 @@ def test_frames_without_a_face_read_nan(trained):
 
 
 def test_the_patch_is_upright_and_below_the_nose():
-    landmarks = face_landmarks(1, unit=30.0, middle=(50.0, 40.0), roll=np.pi / 2)  # the face lies on its side
+    landmarks = face_landmarks(
+        1, unit=30.0, middle=(50.0, 40.0), roll=np.pi / 2
+    )  # the head is turned by 90 degrees
     centre, half, along = patch_boxes(landmarks)
     np.testing.assert_allclose(centre[0], (50 - 30 * (0.76 + 0.45), 40), atol=1e-4)
     np.testing.assert_allclose(along[0], (0, 1), atol=1e-6)

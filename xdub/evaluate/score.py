@@ -45,8 +45,8 @@ def score(
 ) -> Score:
     """Compare ``video`` with ``reference`` (the same head really saying the words).
 
-    With the ``source`` of the dubbing, the leak of its speech is measured, too. All files are read at 25 fps; a surplus
-    of up to half a second at the end is ignored.
+    With the ``source`` of the dubbing, the leak of its speech is measured as well. All files are read at 25 fps; a
+    surplus of up to half a second at the end is ignored.
 
     Raises:
         UserError: a file is no video, the videos differ in size or by more than half a second in length, or too few

@@ -114,7 +114,7 @@ def _parameters(model: nn.Module, blocks: int) -> Parameters:
 
 
 def _products(key: _Key, flops: list[int], blocks: int) -> Products:
-    """Name what was counted under ``key``, and multiply it by the number of blocks that it represents."""
+    """Return the products that were counted under ``key``, multiplied by the blocks that the key represents."""
     names = SELF_ATTENTION if key.attention and key.module in SELF_ATTENTION else IN_BLOCK
     return Products(
         part=OUTSIDE if key.block is None else names.get(key.module, key.module),
@@ -139,7 +139,7 @@ class _Key(NamedTuple):
 class _Counter:
     """Attributes FLOPs to the module of the layer with weights that ran last, forwards or backwards.
 
-    The products of an attention lie between two layers of its module, so they are attributed to that module, too.
+    The products of an attention run between two layers of its module, so they are attributed to that module, too.
     """
 
     def __init__(self) -> None:
@@ -194,7 +194,7 @@ class _Counter:
         self._layer = layer
 
     def _attribute(self) -> None:
-        """Attribute what was counted since the last call to the current layer."""
+        """Attribute the products that were counted since the last call to the current layer."""
         counts = self._counter.get_flop_counts().get("Global", {})
         attention = counts.get(torch.ops.aten.bmm, 0)
         block = _block_of(self._layer)

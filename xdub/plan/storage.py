@@ -70,7 +70,7 @@ def data(recipe: Recipe, phase: str, count: Parameters, folders: Sequence[Path] 
 
 
 def checkpoint_bytes(recipe: Recipe, phase: str, count: Parameters) -> float:
-    """Return a checkpoint's bytes: fp32 masters, moments and average of what is trained (`xdub.train.state.pieces`)."""
+    """Return a checkpoint's bytes: fp32 masters, moments and average of trained weights (`xdub.train.state.pieces`)."""
     return count.trained * (12 + (4 if recipe.for_phase(phase).ema else 0))
 
 

@@ -1,4 +1,4 @@
-"""Versions that must agree between the submitting machine and the cluster, because each reads what the other writes."""
+"""Versions that must agree between the submitting machine and the cluster, because each reads data of the other."""
 
 from __future__ import annotations
 
