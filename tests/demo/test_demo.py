@@ -65,13 +65,13 @@ def record(out: Path) -> dict:
 
 def wait_for(process: subprocess.Popen, out: Path, stage: str) -> None:
     """Wait until the stage has written its first file, or the process ends."""
-    leaves = {
+    first_files = {
         "held-out": out / "heldout" / "case00",
         "editor": PhaseFolder(out / "run", "editor").checkpoint(1),
         "dub editor": out / "dubbed" / "editor" / "case00.mp4",
     }
     deadline = time.monotonic() + 300
-    while not leaves[stage].exists() and process.poll() is None and time.monotonic() < deadline:
+    while not first_files[stage].exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     assert process.poll() is None, out.with_suffix(".log").read_text()[-3000:]
 

@@ -54,7 +54,7 @@ def figures(clips: list[HeldOutClip], dub) -> dict:
         dub_inputs(c, dub(c), raw_crops(c, dub(c)), reading, read, silent)
         for c, reading, silent in zip(clips, readings, closed, strict=True)
     ]
-    return summarise(readings, {"editor": [measure(HELD_OUT, one) for one in inputs]})
+    return summarise(readings, {"editor": [measure(HELD_OUT, clip_inputs) for clip_inputs in inputs]})
 
 
 def test_the_truth_itself_reaches_every_ceiling(clips: list[HeldOutClip]) -> None:
@@ -73,12 +73,12 @@ def test_a_copy_of_the_source_leaks_and_keeps_everything_else(clips: list[HeldOu
 
 
 def test_damage_outside_the_mouth_lowers_only_the_metrics_outside(clips: list[HeldOutClip]) -> None:
-    def dirty(c: HeldOutClip) -> np.ndarray:
+    def damaged(c: HeldOutClip) -> np.ndarray:
         out = c.truth.copy()
         out[:, :20] = 255 - out[:, :20]
         return out
 
-    out = figures(clips, dirty)["editor"]
+    out = figures(clips, damaged)["editor"]
     assert out["outside_psnr"] < 20 and out["raw_outside_psnr"] < 20 and out["lip_psnr"] == 100.0
 
 

@@ -62,7 +62,8 @@ def test_a_job_runs_the_code_that_was_sent_and_its_output_is_followed(run, heads
     assert "render-ds-1" in listed.stdout and "SUCCEEDED" in listed.stdout
     assert "render-ds-1 SUCCEEDED" in run("jobs", "status", "render-ds-1").stdout
     assert "4 rows" in run("jobs", "logs", "render-ds-1").stdout
-    status, body = cluster.get("/api/jobs/", cluster.headers)  # what the dashboard's page shows
+    # The dashboard's page shows the same list.
+    status, body = cluster.get("/api/jobs/", cluster.headers)
     (job,) = [job for job in json.loads(body) if job["submission_id"] == "render-ds-1"]
     assert status == 200 and job["entrypoint"].startswith("python -m xdub.cli.job render")
     assert len(job["runtime_env"]["py_modules"]) == 2
@@ -74,7 +75,7 @@ def test_changed_code_is_sent(run, tmp_path) -> None:
     entry = tmp_path / "xdub" / "cli" / "job.py"
     entry.write_text(
         entry.read_text().replace(
-            "    reason = version_mismatch()", '    print("changed code")\n    reason = objection()'
+            "    reason = version_mismatch()", '    print("changed code")\n    reason = version_mismatch()'
         )
     )
     out = run(
@@ -130,8 +131,8 @@ def test_a_stopped_job_is_continued_by_the_same_submission(run, heads, tmp_path)
     for setting in SMALL:
         command += ["--set", setting]
     assert run(*command, "--resume", "--detach").returncode == 0
-    busy = run(*command, "--resume")
-    assert busy.returncode == 2 and "train-generator-run-1 still runs" in busy.stderr
+    refused = run(*command, "--resume")
+    assert refused.returncode == 2 and "train-generator-run-1 still runs" in refused.stderr
     record, end = PhaseFolder(out, "generator").steps, time.monotonic() + 240
     while (last_record(record) or {"step": 0})["step"] < 3:
         assert time.monotonic() < end, run("jobs", "logs", "train-generator-run-1").stdout
