@@ -1,4 +1,4 @@
-"""What sets the phases apart has one place, and a recipe says which of them it trains."""
+"""The differences between phases are in one file, and a recipe names the phases that it trains."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from xdub.plan.storage import data
 from xdub.train.phases import phase_loss
 
 PACKAGE = Path(phases.__file__).parents[1]
-TELL_APART = {"bundle.py", "page.py", "targets.py", "dub.py"}
-"""Files that choose between the two models of a bundle, which bear the names of the phases that train them."""
+CHOOSE_A_MODEL = {"bundle.py", "page.py", "targets.py", "dub.py"}
+"""Files that choose between the two models of a bundle, which have the names of the phases that train them."""
 
 
 def test_no_other_code_compares_a_phase_with_a_name():
-    found = []
+    comparisons = []
     for path in PACKAGE.rglob("*.py"):
-        if path.name in TELL_APART:
+        if path.name in CHOOSE_A_MODEL:
             continue
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Compare):
                 values = {each.value for each in ast.walk(node) if isinstance(each, ast.Constant)}
-                found += [f"{path.name}:{node.lineno}"] if values & set(PHASES) else []
-    assert found == []
+                comparisons += [f"{path.name}:{node.lineno}"] if values & set(PHASES) else []
+    assert comparisons == []
 
 
 @pytest.mark.parametrize("name", PHASES)
@@ -41,9 +41,9 @@ def test_a_phase_starts_from_an_earlier_one_and_has_a_loss(name):
     assert not facts.networks or facts.decodes
 
 
-def test_a_name_that_is_no_phase_is_refused_by_one_line_that_lists_them():
+def test_an_unknown_phase_is_refused_with_one_line_that_lists_the_phases():
     recipe = load_recipe("tiny")
-    for asked in (
+    for function in (
         phase_facts,
         recipe.phase,
         recipe.for_phase,
@@ -51,7 +51,7 @@ def test_a_name_that_is_no_phase_is_refused_by_one_line_that_lists_them():
         lambda name: count_parameters(recipe, name),
     ):
         with pytest.raises(UserError, match="unknown phase 'polish'; choose one of: generator, editor, lip"):
-            asked("polish")
+            function("polish")
 
 
 def test_a_recipe_without_the_section_of_a_phase_of_the_method_is_refused():
@@ -61,7 +61,7 @@ def test_a_recipe_without_the_section_of_a_phase_of_the_method_is_refused():
         recipe_from_dict(raw)
 
 
-def test_an_optional_phase_is_trained_where_a_recipe_has_its_section_and_nowhere_else(monkeypatch):
+def test_an_optional_phase_is_trained_only_by_recipes_that_have_its_section(monkeypatch):
     polish = dataclasses.replace(phase_facts("editor"), name="polish", optional=True, epochs=None)
     monkeypatch.setattr(phases, "_ALL", (*phases._ALL, polish))
     for module in ("phases", "loader", "recipe"):
@@ -71,7 +71,7 @@ def test_an_optional_phase_is_trained_where_a_recipe_has_its_section_and_nowhere
     assert stage_names(without) == ("generator", "pairs", "editor", "lip", "texture", "bundle")
     with pytest.raises(UserError, match="tiny does not train the phase polish: it has no section"):
         without.for_phase("polish")
-    # It has its own numbers or none: another phase's are never taken for them.
+    # A phase never uses another phase's numbers.
     with pytest.raises(UserError, match=r"phases\.polish\.window is missing from the recipe"):
         load_recipe("tiny", ["phases.polish.alpha=1"])
     recipe = load_recipe(
@@ -80,6 +80,6 @@ def test_an_optional_phase_is_trained_where_a_recipe_has_its_section_and_nowhere
     assert recipe.for_phase("polish").steps == 7
     assert stage_names(recipe)[-2:] == ("polish", "bundle")
     assert recipe_from_dict(recipe.to_dict()) == recipe
-    # The planner measures it with the paper's pairs, and claims no epochs of the paper's.
+    # The planner compares its data with the paper's pairs, and reports no epochs of the paper.
     planned = data(recipe, "polish", count_parameters(recipe, "polish"))
     assert (planned.paper_hours, planned.paper_epochs) == (400, None) and planned.epochs > 0

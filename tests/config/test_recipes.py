@@ -1,4 +1,4 @@
-"""Recipes are strict: a wrong key or value is one clear line, and what is loaded can be written and read back."""
+"""Recipes are strict: a wrong key or value is one clear line, and a loaded recipe can be written and read back."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path, content, words):
         load_recipe(path)
 
 
-def test_a_damaged_section_is_named_also_when_a_setting_overrides_it(tmp_path):
+def test_a_damaged_section_is_named_even_when_a_setting_overrides_it(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text("name: x\nphases: [1]\n")
     with pytest.raises(UserError, match="phases=\\[1\\] is not a section"):
@@ -161,11 +161,11 @@ def test_a_phase_overrides_train_and_the_command_line_overrides_both():
     assert tiny.for_phase("lip").lr != tiny.train.lr == tiny.for_phase("generator").lr
     everywhere = load_recipe("tiny", ["train.lr=3e-3"])
     assert {everywhere.for_phase(phase).lr for phase in PHASES} == {3e-3}
-    # The narrower override wins, in whichever order they are given.
+    # The narrower override wins, whatever the order of the overrides.
     for order in (["phases.lip.lr=1e-4", "train.lr=3e-3"], ["train.lr=3e-3", "phases.lip.lr=1e-4"]):
         both = load_recipe("tiny", order)
         assert (both.for_phase("lip").lr, both.for_phase("texture").lr) == (1e-4, 3e-3)
-        # And the merged recipe says so itself: a copy saved beside a checkpoint means the same.
+        # The merged recipe contains the override, so a copy saved beside a checkpoint is the same recipe.
         assert recipe_from_dict(both.to_dict()).for_phase("lip").lr == 1e-4
 
 

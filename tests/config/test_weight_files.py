@@ -9,8 +9,8 @@ import pytest
 from xdub.config import PHASES, Recipe, check_weights, load_recipe
 from xdub.errors import UserError
 
-JOURNEY = (*PHASES, "pairs")
-
+ALL_STAGES = (*PHASES, "pairs")
+"""Stages of a bootstrap that load weights."""
 
 KEYS = (
     "codec.path",
@@ -22,7 +22,7 @@ KEYS = (
 
 
 def large(folder: Path, **paths: str | None) -> Recipe:
-    """Load `xdub-1b` with a file below ``folder`` for every path but those given; None omits a path."""
+    """Load `xdub-1b` with a file below ``folder`` for every path that ``paths`` does not set; None omits a path."""
     settings = []
     for key in KEYS:
         file = folder / key
@@ -33,9 +33,9 @@ def large(folder: Path, **paths: str | None) -> Recipe:
     return load_recipe("xdub-1b", settings)
 
 
-def test_a_recipe_with_everything_and_the_shipped_one_pass(tmp_path: Path) -> None:
-    check_weights(large(tmp_path), JOURNEY)
-    check_weights(load_recipe("tiny"), JOURNEY)
+def test_a_recipe_with_all_weights_and_the_shipped_recipe_pass(tmp_path: Path) -> None:
+    check_weights(large(tmp_path), ALL_STAGES)
+    check_weights(load_recipe("tiny"), ALL_STAGES)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_recipe_with_everything_and_the_shipped_one_pass(tmp_path: Path) -> No
         ("audio.path", ("generator",), "audio.kind=whisper needs its weights"),
         (
             "perception.sync_path",
-            JOURNEY,
+            ALL_STAGES,
             "lip: perception.sync=syncnet needs perception.sync_path, a file of",
         ),
         (

@@ -1,4 +1,4 @@
-"""Small random models: enough for everything but looks."""
+"""Small random models, which suffice for every test but those of picture quality."""
 
 from __future__ import annotations
 

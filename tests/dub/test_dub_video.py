@@ -1,4 +1,4 @@
-"""`dub_video` as a whole: lengths, sizes, sound, and what it says about bad input."""
+"""`dub_video` as a whole: lengths, sizes, sound, and messages about bad input."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _video(path: Path, frames: int, width: int = 96, height: int = 80, fps: floa
 
 @pytest.fixture()
 def one_face(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A face in the middle of every frame but 3 and 4."""
+    """Replace face tracking: a face is in the middle of every frame but 3 and 4."""
 
     def track(video: Path, max_frames: int, on_frame=None) -> FaceTrack:
         frames = read_frames(video, max_frames=max_frames)
@@ -45,12 +45,12 @@ def one_face(monkeypatch: pytest.MonkeyPatch) -> None:
         points[36:42], points[42:48], points[27:36] = (-0.5, -0.5), (0.5, -0.5), (0, 0.1)
         landmarks = np.tile(points * 24 + (width / 2, height / 2), (count, 1, 1)).astype(np.float32)
         landmarks[3:5] = np.nan
-        known = np.isfinite(landmarks[:, 0, 0])
+        has_face = np.isfinite(landmarks[:, 0, 0])
         return FaceTrack(
             landmarks68=landmarks,
             landmarks478=np.full((count, 478, 3), np.nan, np.float32),
-            detected=known,
-            faces=known.astype(int),
+            detected=has_face,
+            faces=has_face.astype(int),
             cuts=np.zeros(count, bool),
             height=height,
             width=width,
@@ -62,43 +62,43 @@ def one_face(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("use", ["editor", "generator"])
 def test_the_speech_decides_the_length_and_the_video_the_size(tmp_path, bundle_folder, one_face, use) -> None:
     video, audio = _video(tmp_path / "v.mp4", 60), _wav(tmp_path / "a.wav", 1.61)
-    seen = []
+    states = []
     report = dub_video(
         video,
         audio,
         tmp_path / "o.mp4",
         model=bundle_folder,
         use=use,
-        on_progress=lambda *state: seen.append(state),
+        on_progress=lambda *state: states.append(state),
     )
     info = probe(tmp_path / "o.mp4")
     assert (report.frames, report.dubbed, report.mirrored) == (40, 38, False)
     assert (info.frames, info.width, info.height, info.fps) == (40, 96, 80, 25.0)
     assert len(read_audio(tmp_path / "o.mp4")) == pytest.approx(40 * 640, abs=700)
-    written = [
-        state for state in seen if state[2] == "frames written"
-    ]  # a pass of its own, not 41 to 80 of 80
+    # Writing is a pass of its own with its own count: 1 to 40 of 40, not 41 to 80 of 80.
+    written = [state for state in states if state[2] == "frames written"]
     assert written == [(n, 40, "frames written") for n in range(1, 41)]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "o.mp4", "v.mp4"]
 
 
-def test_what_is_not_the_lower_face_stays(tmp_path, bundle_folder, one_face) -> None:
+def test_everything_but_the_lower_face_stays(tmp_path, bundle_folder, one_face) -> None:
     video, audio = _video(tmp_path / "v.mp4", 30), _wav(tmp_path / "a.wav", 1.2)
     dub_video(video, audio, tmp_path / "o.mp4", model=bundle_folder)
     before, after = read_frames(video).astype(int), read_frames(tmp_path / "o.mp4").astype(int)
-    assert np.abs(before - after)[3:5].mean() < 2  # no face: as it was, but for the encoder
+    # Frames without a face differ by the encoder's error alone.
+    assert np.abs(before - after)[3:5].mean() < 2
     changed = np.abs(before - after).max(-1) > 25
     assert changed[10].sum() > 50
     assert not changed[:, :20].any() and not changed[:, :, :16].any() and not changed[:, :, -16:].any()
 
 
-def test_a_short_video_is_played_back_and_forth_and_odd_sizes_do(tmp_path, bundle_folder, one_face) -> None:
+def test_a_short_video_of_odd_size_is_played_back_and_forth(tmp_path, bundle_folder, one_face) -> None:
     video, audio = tmp_path / "v.mkv", _wav(tmp_path / "a.wav", 2.0, rate=44100)
     write_video(video, (np.full((67, 91, 3), 12 * n, np.uint8) for n in range(12)), fps=12.5)
     report = dub_video(video, audio, tmp_path / "o.mp4", model=bundle_folder)
     assert report.mirrored and report.frames == 50
     shown = read_frames(tmp_path / "o.mp4")[:, 0, 0, 0]
-    assert np.abs(np.diff(shown.astype(int))).max() <= 15  # neither jump nor restart
+    assert np.abs(np.diff(shown.astype(int))).max() <= 15  # no jump and no restart
 
 
 def test_the_seed_decides_the_frames(tmp_path, bundle_folder, one_face, monkeypatch) -> None:
@@ -136,8 +136,8 @@ def _bad(tmp_path: Path) -> dict[str, tuple[dict[str, Path], str]]:
     }
 
 
-def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(tmp_path, bundle_folder, monkeypatch) -> None:
-    def nobody(video: Path, max_frames: int, on_frame=None) -> FaceTrack:
+def test_bad_input_raises_one_clear_line_and_leaves_no_file(tmp_path, bundle_folder, monkeypatch) -> None:
+    def track_no_face(video: Path, max_frames: int, on_frame=None) -> FaceTrack:
         return FaceTrack(
             landmarks68=np.full((5, 68, 2), np.nan, np.float32),
             landmarks478=np.full((5, 478, 3), np.nan, np.float32),
@@ -148,7 +148,7 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing_behind(tmp_path, bundle_
             width=96,
         )
 
-    monkeypatch.setattr(dub, "track_face", nobody)
+    monkeypatch.setattr(dub, "track_face", track_no_face)
     cases = _bad(tmp_path)
     before = sorted(tmp_path.iterdir())
     for name, (arguments, words) in cases.items():

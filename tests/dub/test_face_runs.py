@@ -1,4 +1,4 @@
-"""Which frames are dubbed: unbroken stretches with one face."""
+"""Runs of frames that are dubbed: unbroken stretches with one face."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xdub.perception.faces import FaceTrack
 
 
 def _face(x: float, y: float, size: float = 40.0) -> np.ndarray:
-    """68 points around (x, y), eyes `size` px apart."""
+    """Return 68 points around (x, y), with eyes `size` px apart."""
     points = np.random.default_rng(0).uniform(-0.8, 0.8, (68, 2))
     points[36:42], points[42:48] = (-0.5, 0), (0.5, 0)
     points[27:36] = (0, 0.7)
@@ -22,13 +22,13 @@ def _track(landmarks: np.ndarray, cuts: tuple[int, ...] = ()) -> FaceTrack:
     count = len(landmarks)
     marks = np.zeros(count, bool)
     marks[list(cuts)] = True
-    known = np.isfinite(landmarks[:, 0, 0])
+    has_face = np.isfinite(landmarks[:, 0, 0])
     mesh = np.full((count, 478, 3), np.nan, np.float32)
     return FaceTrack(
         landmarks68=landmarks,
         landmarks478=mesh,
-        detected=known,
-        faces=known.astype(int),
+        detected=has_face,
+        faces=has_face.astype(int),
         cuts=marks,
         height=400,
         width=400,
@@ -43,7 +43,7 @@ def _spans(track: FaceTrack, index: np.ndarray) -> list[tuple[int, int]]:
     return [(run.start, run.start + len(run)) for run in find_runs(track, index, 1.0)]
 
 
-def test_a_face_seen_throughout_is_one_run_however_it_is_played() -> None:
+def test_a_face_in_all_frames_is_one_run_in_any_order_of_play() -> None:
     track = _track(_moving(10))
     assert _spans(track, np.arange(10)) == [(0, 10)]
     assert _spans(track, mirror_index(10, 35)) == [(0, 35)]
@@ -69,7 +69,7 @@ def test_a_face_that_jumps_or_grows_is_another_face() -> None:
     assert _spans(_track(landmarks), np.arange(9)) == [(0, 3), (3, 6), (6, 9)]
 
 
-def test_masks_are_made_for_the_frames_asked_for_and_do_not_know_the_lips() -> None:
+def test_masks_are_computed_for_the_requested_frames_and_do_not_depend_on_the_lips() -> None:
     landmarks = _moving(20)
     run = find_runs(_track(landmarks), np.arange(20), 1.0)[0]
     moved = landmarks.copy()

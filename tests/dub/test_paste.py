@@ -1,4 +1,4 @@
-"""Pasting: only what changed, only inside the mask, with no trace of the old lips and no seam."""
+"""Pasting changes only pixels inside the mask, and leaves no trace of the old lips and no seam."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_pixels_outside_the_mask_are_returned_bit_for_bit(seed: int, side: float
     full, box, source, rendered, mask, lips = _scene(seed, side)
     generated = np.where(mask[..., None], 255 - source.astype(np.float32), rendered)
     out = paste_patch(full, make_patches(generated, rendered, mask, lips, feather)[0], box)
-    # The mask's outline in the picture, one crop pixel wider for interpolation.
+    # The outline of the mask in the picture is one crop pixel wider, because of interpolation.
     step, corner = box[2] / SIZE, box[:2] - box[2] / 2
     y, x = np.meshgrid(np.arange(full.shape[0]) + 0.5, np.arange(full.shape[1]) + 0.5, indexing="ij")
     u, v = (x - corner[0]) / step, (y - corner[1]) / step
@@ -54,16 +54,16 @@ def test_pixels_outside_the_mask_are_returned_bit_for_bit(seed: int, side: float
 
 
 @pytest.mark.parametrize("everywhere", [True, False])
-def test_a_drift_of_colour_leaves_no_patch(everywhere: bool) -> None:
+def test_a_drift_of_colour_leaves_no_visible_patch(everywhere: bool) -> None:
     full, box, _, rendered, mask, lips = _scene()
     drift = np.float32([14, -9, 6])
     generated = rendered + (drift if everywhere else np.where(mask[..., None], drift, 0))
     out = paste_patch(full, make_patches(generated, rendered, mask, np.zeros_like(lips), 2)[0], box)
-    apart = blur(np.abs(out.astype(np.float32) - full)[None], 4)[0]
-    assert apart.max() <= 7
+    difference = blur(np.abs(out.astype(np.float32) - full)[None], 4)[0]
+    assert difference.max() <= 7
 
 
-def test_the_models_grain_stays_out_of_skin_that_nobody_asked_it_to_change() -> None:
+def test_the_models_grain_stays_out_of_skin_that_should_not_change() -> None:
     full, box, _, rendered, mask, lips = _scene()
     grain = np.random.default_rng(1).normal(0, 8, rendered.shape).astype(np.float32)
     generated = rendered + grain
@@ -76,7 +76,8 @@ def test_the_models_grain_stays_out_of_skin_that_nobody_asked_it_to_change() -> 
 
 def test_new_lips_appear_and_old_ones_leave_no_trace() -> None:
     full, box, _, _, mask, lips = _scene()
-    full[94:98, 73:99] = 0  # a shut mouth: a fine dark line, which the codec only blurs
+    # A shut mouth is a fine dark line, which the codec only blurs.
+    full[94:98, 73:99] = 0
     rendered = blur(crop(full[None], box[None], SIZE), 1.5)
     generated = rendered.copy()
     generated[:, 28:38, 16:32] = (190, 120, 110)  # closed lips of one colour
@@ -87,7 +88,7 @@ def test_new_lips_appear_and_old_ones_leave_no_trace() -> None:
 
 
 @pytest.mark.parametrize("sigma", [0.5, 2.0, 5.0])
-def test_feathers_stay_on_their_side(sigma: float) -> None:
+def test_a_feather_stays_on_its_side_of_the_mask(sigma: float) -> None:
     mask = np.zeros((1, 40, 40), bool)
     mask[0, 10:, 5:30] = True  # reaches the lower border
     inside, away = feather_inside(mask, sigma), keep_away(mask, sigma)

@@ -1,4 +1,4 @@
-"""Segments cover a video exactly once, bridged by motion frames that have been generated already."""
+"""Segments cover a video exactly once; motion frames that are generated already bridge them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def test_motion_frames_are_the_last_frames_contributed_before(num_frames: int, k
 
 
 @given(st.integers(1, 200), st.integers(1, 10))
-def test_a_window_reads_its_own_frames_and_mirrors_only_what_is_too_short(num_frames: int, k: int) -> None:
+def test_a_window_reads_its_own_frames_and_mirrors_only_a_video_that_is_too_short(
+    num_frames: int, k: int
+) -> None:
     window = 4 * k + 1
     for segment in plan_segments(num_frames, window, 0):
         index = window_index(segment, num_frames, window)
@@ -41,7 +43,7 @@ def test_a_window_reads_its_own_frames_and_mirrors_only_what_is_too_short(num_fr
         np.testing.assert_array_equal(index[:real], np.arange(segment.start, segment.start + real))
 
 
-def test_a_clip_of_45_frames_is_25_new_frames_and_then_20() -> None:
+def test_a_clip_of_45_frames_has_segments_of_25_and_of_20_new_frames() -> None:
     assert [(s.start, s.motion, s.keep, s.stop) for s in plan_segments(45, 25, 5)] == [
         (0, 0, 0, 25),
         (20, 5, 25, 45),
@@ -49,18 +51,19 @@ def test_a_clip_of_45_frames_is_25_new_frames_and_then_20() -> None:
 
 
 @given(st.integers(78, 300))
-def test_training_clips_are_windows_of_25_frames_bridged_by_5_until_the_clip_ends(num_frames: int) -> None:
-    """Paper B.3: 25 + 20 + 20 + 20 = 85 is the first sum over 77 frames; longer clips go on to their end."""
+def test_windows_of_25_frames_that_share_5_frames_cover_a_training_clip_to_its_end(num_frames: int) -> None:
+    """Paper B.3: 25 + 20 + 20 + 20 = 85 is the first sum over 77 frames; longer clips have more windows."""
     segments = plan_segments(num_frames, 25, 5)
     starts = [20 * n for n in range(len(segments) - 1)]
     assert len(segments) >= 4
     assert [s.start for s in segments] == [*starts, num_frames - 25]  # the last one ends with the clip
     assert [s.motion for s in segments] == [0] + [5] * (len(segments) - 1)
     assert [s.keep for s in segments] == [0, *(s.start + 5 for s in segments[1:])]
-    assert starts[-1] + 25 < num_frames <= starts[-1] + 45  # and there is not one window more than it takes
+    # No window is superfluous.
+    assert starts[-1] + 25 < num_frames <= starts[-1] + 45
 
 
-def test_the_paper_s_77_frames_are_four_windows_or_one_pass() -> None:
+def test_the_papers_77_frames_are_four_windows_or_one_pass() -> None:
     assert [(s.start, s.keep, s.stop) for s in plan_segments(77, 25, 5)] == [
         (0, 0, 25),
         (20, 25, 45),

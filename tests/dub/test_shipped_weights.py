@@ -1,4 +1,4 @@
-"""The shipped model on a rendered speaker it never saw: found, dubbed, and left alone where it should be."""
+"""The shipped model dubs a rendered speaker that it was not trained on, and changes nothing but the lower face."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def speaker() -> RenderedPair:
 
 
 @pytest.mark.parametrize("use", ["editor", "generator"])
-def test_lips_follow_the_new_speech_and_all_else_stays(
+def test_lips_follow_the_new_speech_and_the_rest_stays(
     speaker: RenderedPair, tmp_path: Path, use: str
 ) -> None:
     write_video(tmp_path / "v.mp4", speaker.full, audio=speaker.clip.audio, crf=8)

@@ -26,7 +26,7 @@ def _track(crops, num_frames: int, seed: int, dim: int, masked: bool) -> Track:
     )
 
 
-def test_tracks_of_any_length_come_back_whole_and_do_not_depend_on_their_batch(
+def test_tracks_of_any_length_are_generated_whole_and_do_not_depend_on_their_batch(
     make_sampler, crops, recipe
 ) -> None:
     for phase in ("generator", "editor"):
@@ -37,20 +37,20 @@ def test_tracks_of_any_length_come_back_whole_and_do_not_depend_on_their_batch(
         alone = [generate([track], sampler, batch=1, **settings)[0] for track in tracks]
         for track, one, other in zip(tracks, together, alone, strict=True):
             assert one.shape == track.frames.shape
-            np.testing.assert_allclose(one, other, atol=0.05)  # of 255; sums of another order
+            np.testing.assert_allclose(one, other, atol=0.05)  # of 255: sums have another order
 
 
 def test_a_later_window_begins_with_the_frames_generated_before(make_sampler, crops, recipe) -> None:
-    sampler, seen = make_sampler("editor"), []
+    sampler, calls = make_sampler("editor"), []
 
     def spy(windows):
         out = sampler(windows)
-        seen.append((windows[0], out[0]))
+        calls.append((windows[0], out[0]))
         return out
 
     track = _track(crops, 40, 1, recipe.audio.dim, False)
     joined = generate([track], spy, window=25, motion=5, batch=1)[0]
-    (first, _), (second, output) = seen
+    (first, _), (second, output) = calls
     assert first.motion is None
     np.testing.assert_array_equal(second.motion, joined[15:20])
     np.testing.assert_array_equal(output[:5], second.motion)
@@ -58,7 +58,7 @@ def test_a_later_window_begins_with_the_frames_generated_before(make_sampler, cr
     np.testing.assert_array_equal(second.frames, track.frames[15:])
 
 
-def test_the_new_speech_decides_the_frames_and_silence_follows_its_end(make_sampler, crops, recipe) -> None:
+def test_frames_depend_on_the_new_speech_and_silence_follows_its_end(make_sampler, crops, recipe) -> None:
     sampler = make_sampler("editor")
     track = _track(crops, 25, 1, recipe.audio.dim, False)
     other = Track(frames=track.frames, features=track.features.flip(0), noise=track.noise)
@@ -68,18 +68,18 @@ def test_the_new_speech_decides_the_frames_and_silence_follows_its_end(make_samp
     assert np.isfinite(three).all()
 
 
-def test_a_generator_sees_nothing_of_the_hidden_pixels_but_one_frame(make_sampler, crops, recipe) -> None:
+def test_a_generator_reads_the_hidden_pixels_of_its_reference_frame_only(make_sampler, crops, recipe) -> None:
     sampler = make_sampler("generator")
     track = _track(crops, 25, 1, recipe.audio.dim, True)
     changed = track.frames.copy()
-    changed[:12][track.hidden[:12]] = 0  # all but the middle, its reference frame
+    changed[:12][track.hidden[:12]] = 0  # all frames but the middle one, the reference frame
     changed[13:][track.hidden[13:]] = 0
     other = Track(frames=changed, features=track.features, noise=track.noise, hidden=track.hidden)
     one, two = generate([track, other], sampler, window=25, motion=5, batch=2)
     np.testing.assert_allclose(one, two, atol=0.05)
 
 
-def test_the_reference_frame_is_the_central_one_of_those_that_show_the_face() -> None:
+def test_the_reference_frame_is_the_most_central_of_the_frames_that_show_the_face() -> None:
     hidden = np.zeros((9, 4, 4), bool)
     hidden[:, 2:] = True
     assert reference_frame(hidden) == 4
@@ -96,47 +96,49 @@ def test_experts_are_on_inside_their_bands_only(recipe) -> None:
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_conditions_are_made_when_an_expert_comes_or_goes_and_only_then(
+def test_conditions_are_computed_only_when_an_expert_is_switched_on_or_off(
     make_sampler, crops, recipe, monkeypatch, solver
 ) -> None:
     options = {"num_steps": 20, "bands": (("lip", (0.4, 0.6)), ("texture", (0.0, 0.3))), "solver": solver}
     sampler = make_sampler("editor", **options)
     add_experts(sampler.backbone, recipe)
     (window,) = _windows(crops, recipe, "editor", 1)
-    made, times, conditions = [], [], sampler.backbone.conditions
-    monkeypatch.setattr(sampler.backbone, "conditions", lambda *a, **k: made.append(1) or conditions(*a, **k))
-    found = sampler([window], times.append)[0]
+    computed, times, conditions = [], [], sampler.backbone.conditions
+    monkeypatch.setattr(
+        sampler.backbone, "conditions", lambda *a, **k: computed.append(1) or conditions(*a, **k)
+    )
+    result = sampler([window], times.append)[0]
     experts = [expert_at(t, sampler.bands) for t in times]
-    assert len(made) == 1 + sum(a != b for a, b in pairwise(experts)) >= 4
-    wanted = WindowSampler(Uncached(sampler.backbone), sampler.codec, **options)([window])[0]
-    np.testing.assert_allclose(found, wanted, atol=0.02)  # of 255
+    assert len(computed) == 1 + sum(a != b for a, b in pairwise(experts)) >= 4
+    expected = WindowSampler(Uncached(sampler.backbone), sampler.codec, **options)([window])[0]
+    np.testing.assert_allclose(result, expected, atol=0.02)  # of 255
     sampler.bands = ()
-    assert np.abs(found - sampler([window])[0]).max() > 0.2
+    assert np.abs(result - sampler([window])[0]).max() > 0.2
 
 
-def test_a_compiled_step_always_gets_the_batch_that_it_was_compiled_for(
+def test_a_compiled_step_always_runs_on_the_batch_size_that_it_was_compiled_for(
     make_sampler, crops, recipe, monkeypatch
 ) -> None:
-    windows, seen = _windows(crops, recipe, "generator", 3), []
+    windows, sizes = _windows(crops, recipe, "generator", 3), []
 
     def compiled(step, **options):
         assert options == {"dynamic": False, "fullgraph": True}
-        return lambda z_t, t, given: seen.append(len(z_t)) or step(z_t, t, given)
+        return lambda z_t, t, conditions: sizes.append(len(z_t)) or step(z_t, t, conditions)
 
     monkeypatch.setattr(torch, "compile", compiled)
     sampler = make_sampler("generator", compile_for=3)
     for count in (3, 1, 2):
-        found = sampler(windows[:count])
-        wanted = make_sampler("generator")(windows[:count])
-        np.testing.assert_allclose(np.stack(found), np.stack(wanted), atol=0.05)
-    assert set(seen) == {3}
+        result = sampler(windows[:count])
+        expected = make_sampler("generator")(windows[:count])
+        np.testing.assert_allclose(np.stack(result), np.stack(expected), atol=0.05)
+    assert set(sizes) == {3}
     with pytest.raises(ValueError, match="4 windows for a step compiled for 3"):
         sampler([*windows, windows[0]])
 
 
 @pytest.mark.parametrize("phase", ["generator", "editor"])
-def test_the_whole_step_is_one_graph_for_the_compiler_whatever_the_conditions(crops, phase) -> None:
-    """A break, or another graph for each window or time, would cost more than compiling saves."""
+def test_the_compiler_sees_the_whole_step_as_one_graph_under_all_conditions(crops, phase) -> None:
+    """A graph break, or one graph for each window or time, would cost more than compiling saves."""
     recipe, graphs = small_recipe("model.num_layers=1"), CompileCounter()
     codec = random_codec(recipe.codec.channels)
     sampler = WindowSampler(random_backbone(recipe, phase, codec), codec, num_steps=2)

@@ -13,18 +13,18 @@ from xdub.model.audio_encoder import LogMelEncoder, WhisperEncoder
 
 @settings(deadline=None, max_examples=20)
 @given(samples=st.integers(0, 20_000))
-def test_there_are_fifty_rows_a_second(samples):
+def test_features_have_fifty_rows_a_second(samples):
     assert LogMelEncoder(16).encode(np.zeros(samples, np.float32)).shape == (max(1, round(samples / 320)), 16)
 
 
-def test_a_burst_shows_in_its_own_row():
+def test_a_burst_of_sound_shows_in_its_own_row():
     wav = np.random.default_rng(0).normal(0, 1e-3, 16_000).astype(np.float32)
     wav[320 * 30 : 320 * 31] += np.random.default_rng(1).normal(0, 0.3, 320)
     energy = LogMelEncoder(16).encode(wav).mean(1)
     assert energy.argmax() == 30
 
 
-def test_loudness_of_a_recording_does_not_matter():
+def test_features_do_not_depend_on_the_loudness_of_a_recording():
     wav = np.random.default_rng(0).normal(0, 0.05, 16_000).astype(np.float32)
     quiet = LogMelEncoder(16).encode(0.2 * wav)
     torch.testing.assert_close(quiet, LogMelEncoder(16).encode(wav), atol=1e-3, rtol=1e-3)
@@ -36,7 +36,7 @@ def test_silence_stays_silent():
 
 
 @pytest.mark.parametrize("seconds", [0.5, 3.0])
-def test_the_whisper_backend_gives_fifty_rows_a_second_over_chunks(seconds):
+def test_the_whisper_backend_returns_fifty_rows_a_second_across_chunks(seconds):
     from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
     config = WhisperConfig(

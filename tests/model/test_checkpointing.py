@@ -1,4 +1,4 @@
-"""The three policies of activation checkpointing: one result, three prices."""
+"""The three policies of activation checkpointing have one result and differ in memory and time."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def build(policy: str) -> VideoDiT:
         num_layers=LAYERS,
     )
     model = VideoDiT(config).train()
-    for parameter in model.parameters():  # zero-initialised layers would hide what they connect
+    for parameter in model.parameters():  # zero-initialised layers would hide the layers before them
         parameter.data += 0.05 * torch.randn_like(parameter)
     model.checkpointing = policy
     return model
 
 
 def inputs(side: int = 24) -> dict[str, Any]:
-    """With side 24, a frame has 144 tokens: torch's fused attention runs in both self-attentions."""
+    """Return inputs; with side 24 a frame has 144 tokens, so torch's fused attention runs in both self-attentions."""
     draw = lambda *shape: torch.randn(*shape, generator=torch.Generator().manual_seed(1))  # noqa: E731
     return dict(
         z_t=draw(1, 5, 3, side, side),
@@ -49,7 +49,7 @@ def inputs(side: int = 24) -> dict[str, Any]:
 
 
 class Calls(TorchDispatchMode):
-    """How often each operator runs."""
+    """Counter of the calls of each operator."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,14 +76,14 @@ def test_loss_and_gradients_are_the_same_to_the_bit(policy):
 
 
 @pytest.mark.parametrize(("policy", "times"), [("none", 1), ("full", 2), ("attention", 1)])
-def test_attention_runs_twice_only_where_it_is_not_kept(policy, times):
+def test_attention_runs_twice_only_where_its_output_is_not_kept(policy, times):
     with Calls() as calls:
         step(build(policy))
     assert calls.count[FUSED] == 2 * LAYERS * times
     assert calls.count[f"{FUSED}_backward"] == 2 * LAYERS
 
 
-def test_what_is_computed_again_is_all_but_the_self_attention():
+def test_everything_but_the_self_attention_is_computed_again():
     """Linear layers run as often under `attention` as under `full`."""
     counts = {}
     for policy in POLICIES:
@@ -93,7 +93,7 @@ def test_what_is_computed_again_is_all_but_the_self_attention():
     assert counts["full"] == counts["attention"] > counts["none"]
 
 
-def test_each_policy_keeps_less_than_the_one_before():
+def test_each_policy_keeps_less_memory_than_the_policy_before():
     kept = {}
     for policy in POLICIES:
         model, arguments = build(policy), inputs()
@@ -103,21 +103,21 @@ def test_each_policy_keeps_less_than_the_one_before():
         del out
     assert kept["none"] > 2 * kept["attention"]
     assert kept["attention"] > kept["full"]
-    # Two attentions a block, each with an output of the tokens' size and one number a token and head.
+    # A block has two attentions; each keeps an output of the tokens' size and one number a token and head.
     tokens = 6 * 144
     assert kept["attention"] - kept["full"] == pytest.approx(LAYERS * 2 * tokens * 4 * (32 + 2), rel=0.05)
 
 
-def test_nothing_is_checkpointed_while_evaluating():
+def test_evaluation_does_not_checkpoint():
     model = build("full").eval()
     with Calls() as calls:
         model(**inputs()).sum().backward()
     assert calls.count[FUSED] == 2 * LAYERS
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there the kernels run as they are")
-def test_our_kernels_keep_their_attention_too():
-    """The path of a GPU, interpreted: one operator for norm, rotation and attention."""
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU the kernels run compiled")
+def test_the_fused_kernels_keep_their_attention_too():
+    """Interpret the path of a GPU, where one operator computes norm, rotation and attention."""
     from xdub_kernels import Rope, shifted_rope_attention
     from xdub_kernels.dispatch import rehearsing_gpu
 

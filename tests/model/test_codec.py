@@ -21,7 +21,7 @@ def codec() -> LinearCodec:
 
 
 @pytest.mark.parametrize(("frames", "latents"), [(1, 1), (5, 2), (13, 4), (25, 7), (77, 20)])
-def test_four_frames_make_a_latent_after_the_first(frames, latents, codec):
+def test_after_the_first_frame_every_four_frames_are_one_latent(frames, latents, codec):
     assert codec.geometry.latent_frames(frames) == latents
     assert codec.geometry.frames(latents) == frames
     video = torch.rand(2, 3, frames, 16, 24) * 2 - 1
@@ -30,7 +30,7 @@ def test_four_frames_make_a_latent_after_the_first(frames, latents, codec):
     assert codec.decode(z).shape == video.shape
 
 
-def test_a_latent_does_not_see_later_frames(codec):
+def test_a_latent_does_not_depend_on_later_frames(codec):
     video = torch.rand(1, 3, 13, 16, 16) * 2 - 1
     later = video.clone()
     later[:, :, 5:] = 0
@@ -42,14 +42,14 @@ def test_decoding_then_encoding_is_the_identity_on_latents(codec):
     torch.testing.assert_close(codec.encode(codec.decode(z)), z, atol=1e-4, rtol=1e-3)
 
 
-def test_save_and_load_round_trip(codec, tmp_path):
+def test_a_saved_codec_loads_unchanged(codec, tmp_path):
     codec.save(tmp_path / "codec.safetensors")
     video = torch.rand(1, 3, 5, 8, 8)
     loaded = LinearCodec.load(tmp_path / "codec.safetensors")
     torch.testing.assert_close(loaded.encode(video), codec.encode(video), atol=1e-5, rtol=1e-5)
 
 
-def test_frames_and_sizes_that_do_not_fit_are_named(codec):
+def test_an_error_names_frames_and_sizes_that_do_not_fit(codec):
     with pytest.raises(UserError, match="24 frames"):
         codec.encode(torch.zeros(1, 3, 24, 8, 8))
     with pytest.raises(UserError, match="12x8"):

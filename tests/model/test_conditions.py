@@ -1,4 +1,4 @@
-"""What is computed once for all noise levels gives what computing it at every level gives."""
+"""Conditions that are computed once for all noise levels yield the same steps as conditions computed at each level."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ shapes = st.fixed_dictionaries(
         "order": st.sampled_from(["target_first", "reference_first"]),
         "linear_skip": st.booleans(),
         "text_tokens": st.integers(1, 3),
-        "given_text": st.sampled_from([0, 1, 4]),  # rows of a text encoder; 0 = the null prompt
+        "text_rows": st.sampled_from([0, 1, 4]),  # rows of a text encoder; 0 = the null prompt
         "heads": st.integers(1, 3),
         "latents": st.integers(1, 4),
         "batch": st.integers(1, 3),
@@ -40,18 +40,18 @@ def build(shape: dict) -> VideoDiT:
         num_heads=shape["heads"],
         num_layers=2,
         text_tokens=shape["text_tokens"],
-        text_dim=5 if shape["given_text"] else None,
+        text_dim=5 if shape["text_rows"] else None,
         order=shape["order"],
         linear_skip=shape["linear_skip"],
     )
     model = VideoDiT(config, torch.tensor([1.0, 0.5, 0.2])).eval()
-    for parameter in model.parameters():  # zero-initialised layers would hide what they connect
+    for parameter in model.parameters():  # zero-initialised layers would hide the layers before them
         parameter.data += 0.05 * torch.randn_like(parameter)
     return model.requires_grad_(False)
 
 
 def inputs(shape: dict) -> tuple[dict, dict]:
-    """What depends on the noise level, and what does not."""
+    """Return the inputs that depend on the noise level, and those that do not."""
     batch, f = shape["batch"], shape["latents"]
     generator = torch.Generator().manual_seed(shape["seed"])
     draw = lambda *size: torch.randn(*size, generator=generator)  # noqa: E731
@@ -63,18 +63,18 @@ def inputs(shape: dict) -> tuple[dict, dict]:
         "z_mask": draw(batch, 3, f, 4, 2) if shape["masked"] else None,
         "motion_frames": torch.arange(batch).clamp(max=motion) if shape["motion_by_sample"] else motion,
         "audio_enabled": torch.arange(batch) % 2 == 0 if shape["silent"] else None,
-        "text": draw(batch, shape["given_text"], 5) if shape["given_text"] else None,
+        "text": draw(batch, shape["text_rows"], 5) if shape["text_rows"] else None,
     }
     return {"z_t": draw(batch, 3, f, 4, 2), "t": torch.rand(batch, generator=generator)}, constant
 
 
 def compare(model: VideoDiT, shape: dict, level: dict, constant: dict) -> None:
-    wanted = model(**level, **constant)
-    found = model.velocity(**level, conditions=model.conditions(**constant))
-    if not shape["masked"] and (shape["given_text"] or shape["text_tokens"]) > 1:
-        assert torch.equal(found, wanted)  # the same operations
+    expected = model(**level, **constant)
+    result = model.velocity(**level, conditions=model.conditions(**constant))
+    if not shape["masked"] and (shape["text_rows"] or shape["text_tokens"]) > 1:
+        assert torch.equal(result, expected)  # the same operations
     else:  # split products: fp32 rounding
-        torch.testing.assert_close(found, wanted, atol=3e-5, rtol=1e-4)
+        torch.testing.assert_close(result, expected, atol=3e-5, rtol=1e-4)
 
 
 @settings(max_examples=40, deadline=None)
@@ -87,14 +87,13 @@ def test_a_step_from_prepared_conditions_is_the_step_from_all_inputs(shape):
     conditions = model.conditions(**constant)
     first = model.velocity(**level, conditions=conditions)
     model.velocity(**other, conditions=conditions)
-    assert torch.equal(
-        model.velocity(**level, conditions=conditions), first
-    )  # a step leaves nothing behind in them
+    # A step does not change the conditions.
+    assert torch.equal(model.velocity(**level, conditions=conditions), first)
 
 
 def test_every_expert_has_conditions_of_its_own():
     shape = dict(
-        masked=False, order="target_first", linear_skip=True, text_tokens=1, given_text=0, heads=2, latents=3,
+        masked=False, order="target_first", linear_skip=True, text_tokens=1, text_rows=0, heads=2, latents=3,
         batch=2, motion=1, motion_by_sample=False, silent=False, seed=3,
     )  # fmt: skip
     model = build(shape)
@@ -114,9 +113,9 @@ def test_every_expert_has_conditions_of_its_own():
 
 
 @pytest.mark.parametrize("tokens", [1, 3])
-def test_training_asks_the_prompt_whatever_its_length_so_that_all_parameters_learn(tokens):
+def test_training_attends_to_prompts_of_any_length_so_that_all_parameters_learn(tokens):
     shape = dict(
-        masked=True, order="target_first", linear_skip=True, text_tokens=tokens, given_text=0, heads=2, latents=2,
+        masked=True, order="target_first", linear_skip=True, text_tokens=tokens, text_rows=0, heads=2, latents=2,
         batch=1, motion=0, motion_by_sample=False, silent=False, seed=0,
     )  # fmt: skip
     model = build(shape).train().requires_grad_(True)
@@ -125,22 +124,22 @@ def test_training_asks_the_prompt_whatever_its_length_so_that_all_parameters_lea
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
-def test_in_bf16_the_difference_is_rounding_too():
+def test_in_bf16_steps_differ_by_rounding_alone():
     shape = dict(
-        masked=True, order="target_first", linear_skip=True, text_tokens=1, given_text=0, heads=2, latents=3,
+        masked=True, order="target_first", linear_skip=True, text_tokens=1, text_rows=0, heads=2, latents=3,
         batch=2, motion=1, motion_by_sample=False, silent=False, seed=1,
     )  # fmt: skip
     model, (level, constant) = build(shape), inputs(shape)
     exact = model(**level, **constant)
     model.bfloat16()
-    found = model.velocity(**level, conditions=model.conditions(**constant))
+    cached = model.velocity(**level, conditions=model.conditions(**constant))
     uncached = model(**level, **constant)
-    assert (found - exact).abs().mean() < 1.5 * (uncached - exact).abs().mean()
+    assert (cached - exact).abs().mean() < 1.5 * (uncached - exact).abs().mean()
 
 
-def test_conditions_that_do_not_fit_the_model_are_named():
+def test_an_error_names_conditions_that_do_not_fit_the_model():
     shape = dict(
-        masked=True, order="target_first", linear_skip=True, text_tokens=1, given_text=0, heads=1, latents=1,
+        masked=True, order="target_first", linear_skip=True, text_tokens=1, text_rows=0, heads=1, latents=1,
         batch=1, motion=0, motion_by_sample=False, silent=False, seed=0,
     )  # fmt: skip
     _, constant = inputs(shape)

@@ -1,4 +1,4 @@
-"""The backbone: what each condition may and may not reach."""
+"""The backbone: each condition reaches the outputs that it should, and no others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def build(masked=False, seed=0, **changes) -> VideoDiT:
         num_layers=2,
     )
     model = VideoDiT(DiTConfig(**{**base, **changes}), torch.linspace(1.0, 0.2, 5)).eval()
-    for parameter in model.parameters():  # zero-initialised layers would hide what they connect
+    for parameter in model.parameters():  # zero-initialised layers would hide the layers before them
         parameter.data += 0.05 * torch.randn_like(parameter)
     return model
 
@@ -55,8 +55,8 @@ def test_token_order_does_not_change_the_result():
     torch.testing.assert_close(first(**inputs()), second(**inputs()), atol=1e-5, rtol=1e-4)
 
 
-def test_a_latent_frame_hears_its_own_window_only_through_audio_attention():
-    """With 3D attention silenced, audio row 25 (last window only) reaches the last latent frame alone."""
+def test_audio_attention_of_a_latent_frame_reads_its_own_window_only():
+    """With 3D attention set to zero, audio row 25 (in the last window only) reaches the last latent frame alone."""
     model = build()
     for block in model.blocks:
         block.attention_3d.out.weight.data.zero_()
@@ -78,7 +78,7 @@ def test_disabled_audio_has_no_influence_at_all():
 
 
 def test_timestep_of_motion_frames_and_references_is_zero():
-    """Changing t changes motion frames' embedding only through the other frames: with attention cut, not at all."""
+    """A change of t reaches motion frames through other frames only, so without attention it has no effect on them."""
     model = build(linear_skip=False)
     for block in model.blocks:
         block.attention_3d.out.weight.data.zero_()
@@ -91,13 +91,13 @@ def test_timestep_of_motion_frames_and_references_is_zero():
     assert not torch.allclose(one[1, :, :2], two[1, :, :2])
 
 
-def test_samples_in_a_batch_do_not_see_each_other():
+def test_samples_in_a_batch_do_not_affect_each_other():
     model, kwargs = build(), inputs()
     alone = model(**{**kwargs, **{key: kwargs[key][:1] for key in ("z_t", "z_ref", "t", "audio")}})
     torch.testing.assert_close(model(**kwargs)[:1], alone, atol=1e-5, rtol=1e-4)
 
 
-def test_without_training_the_output_is_the_best_linear_guess():
+def test_an_untrained_model_returns_the_best_linear_estimate():
     """For Gaussian latents of the codec's variance, the untrained model's error is the theoretical minimum."""
     torch.manual_seed(0)
     std = torch.tensor([1.0, 0.3, 0.1, 0.05, 0.01])
@@ -126,13 +126,13 @@ def test_every_parameter_receives_a_gradient():
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
-def test_precision_of_the_preconditioning_survives_a_bf16_model():
+def test_preconditioning_keeps_its_precision_in_a_bf16_model():
     model = build().bfloat16()
     assert model.precondition.std.dtype == torch.float32
     assert torch.isfinite(model(**inputs())).all()
 
 
-def test_wrong_inputs_are_named():
+def test_an_error_names_the_wrong_input():
     with pytest.raises(ValueError, match="z_mask"):
         build(masked=True)(**inputs(1))
     with pytest.raises(ValueError, match="3x6 is not divisible by the patch 2x2"):

@@ -1,4 +1,4 @@
-"""Experts: nothing changes before training, one is active at a time, files round-trip, the base stays frozen."""
+"""Experts change nothing before training, one is active at a time, their files round-trip, the base stays frozen."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run(model):
     return model(z_t, torch.tensor([0.5]), z_ref, audio, torch.tensor([0, 2]))
 
 
-def train_a_bit(model, name):
+def change_weights(model, name):
     for key, parameter in model.named_parameters():
         if f".{name}." in key:
             parameter.data += 0.1 * torch.randn_like(parameter)
@@ -52,12 +52,12 @@ def test_a_fresh_expert_changes_nothing_and_freezes_the_base():
     assert trainable and all(".lora_" in name and ".lip." in name for name in trainable)
 
 
-def test_one_expert_is_active_at_a_time_and_none_is_the_base():
+def test_one_expert_is_active_at_a_time_and_without_one_the_output_is_the_bases():
     model = build()
     before = run(model)
     for name in ("lip", "texture"):
         add_expert(model, name, LORA)
-        train_a_bit(model, name)
+        change_weights(model, name)
     outputs = {}
     for name in ("lip", "texture", None):
         set_expert(model, name)
@@ -67,19 +67,19 @@ def test_one_expert_is_active_at_a_time_and_none_is_the_base():
     assert not torch.allclose(outputs["lip"], outputs["texture"])
 
 
-def test_files_round_trip_in_either_order(tmp_path):
+def test_an_expert_file_loads_beside_another_expert(tmp_path):
     model = build()
     add_expert(model, "lip", LORA)
-    train_a_bit(model, "lip")
+    change_weights(model, "lip")
     save_expert(model, "lip", tmp_path / "lip.safetensors")
-    wanted = run(model)
+    expected = run(model)
     other = build()
     add_expert(other, "texture", LORA)
     load_expert(other, "lip", tmp_path / "lip.safetensors", LORA)
-    torch.testing.assert_close(run(other), wanted)
+    torch.testing.assert_close(run(other), expected)
 
 
-def test_targets_that_match_nothing_and_wrong_ranks_are_named(tmp_path):
+def test_an_error_names_targets_that_match_no_layer_and_wrong_ranks(tmp_path):
     with pytest.raises(UserError, match="nonsense"):
         add_expert(build(), "lip", LoraConfig(rank=2, alpha=2, targets=("nonsense",)))
     model = build()

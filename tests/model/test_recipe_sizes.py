@@ -1,4 +1,4 @@
-"""Every shipped recipe is built in every phase without its weights: shapes fit from end to end."""
+"""Networks of every shipped recipe and phase, built without weights: their shapes fit from end to end."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from xdub.model.lora import add_expert
 
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("name", shipped_recipes())
-def test_a_recipes_network_takes_what_the_data_stream_delivers(name, phase):
-    """All blocks in shape only, on the meta device, at the true number of tokens and the recipe's micro batch."""
+def test_a_recipes_network_accepts_batches_of_the_data_stream(name, phase):
+    """Run all blocks on the meta device, with the true number of tokens and the recipe's micro batch."""
     recipe = load_recipe(name)
     batch, frames = recipe.for_phase(phase).micro_batch, recipe.phase(phase).window
     geometry = recipe.codec.geometry
@@ -27,12 +27,12 @@ def test_a_recipes_network_takes_what_the_data_stream_delivers(name, phase):
         conditions = {"z_mask": z} if phase == "generator" else {}
         t, audio = torch.empty(batch), torch.empty(batch, 2 * frames + 8, recipe.audio.dim)
         starts = torch.empty(f, dtype=torch.int64)
-    seen = []
-    model.blocks[-1].register_forward_hook(lambda _, arguments, out: seen.append(out.shape))
+    shapes = []
+    model.blocks[-1].register_forward_hook(lambda _, arguments, out: shapes.append(out.shape))
     with torch.no_grad():
         v_hat = model(z, t, reference, audio, starts, **conditions)
     assert v_hat.shape == z.shape
-    tokens = seen[0][1] * seen[0][2]
+    tokens = shapes[0][1] * shapes[0][2]
     expected = {
         ("xdub-1b", "generator"): 8_192,
         ("xdub-1b", "editor"): 40_960,

@@ -1,4 +1,4 @@
-"""Weights that cannot be read are named in one line, whatever asks for them."""
+"""Weights that cannot be read are reported in one line by every function that reads weights."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def refused(call: Callable[[], object]) -> str:
     return str(caught.value)
 
 
-def test_a_truncated_file_is_named(cut_short):
+def test_a_truncated_file_is_reported_by_name(cut_short):
     assert refused(lambda: read_tensors(cut_short)).startswith(
         f"{cut_short}: not a readable safetensors file"
     )
 
 
 @pytest.mark.parametrize("name", ["editor", "lip"])
-def test_a_model_folder_with_a_damaged_part_names_it(tmp_path, cut_short, name):
+def test_a_damaged_file_in_a_model_folder_is_reported_by_name(tmp_path, cut_short, name):
     for file in bundle_path("tiny").iterdir():
         (tmp_path / file.name).symlink_to(file)
     (tmp_path / f"{name}.safetensors").unlink()
@@ -47,12 +47,12 @@ def test_a_model_folder_with_a_damaged_part_names_it(tmp_path, cut_short, name):
     assert f"{name}.safetensors: not a readable" in refused(lambda: load_bundle(tmp_path, generator=False))
 
 
-def test_other_weights_are_no_codec(tmp_path):
+def test_a_file_of_other_weights_is_not_a_codec(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
     assert "not a linear codec" in refused(lambda: LinearCodec.load(tmp_path / "a.safetensors"))
 
 
-def test_a_folder_without_the_pretrained_model_is_named_with_its_setting(tmp_path):
+def test_a_folder_without_the_pretrained_model_is_reported_with_its_setting(tmp_path):
     codec = SimpleNamespace(kind="wan", channels=16, path=str(tmp_path))
     assert refused(lambda: load_codec(codec)).startswith(f"codec.path={tmp_path}: cannot be loaded")
     audio = SimpleNamespace(kind="whisper", dim=80, path=str(tmp_path))

@@ -1,3 +1,5 @@
+"""Comparison of tracked runs: tables, charts, messages."""
+
 from __future__ import annotations
 
 import json
@@ -58,7 +60,7 @@ def test_folders_are_compared_phase_by_phase(folders: dict[str, Path], tmp_path:
     assert [float(value) for value in group.metrics["loss/flow"]] == pytest.approx([1 / 1.3, 1 / 4], rel=1e-3)
 
 
-def test_the_page_and_the_picture_hold_both_curves(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_the_page_and_the_picture_show_both_curves(folders: dict[str, Path], tmp_path: Path) -> None:
     result = compare_runs([str(folders["slow"]), str(folders["fast"])], out=tmp_path / "c.html")
     html = result.html.read_text()
     charts = re.findall(r'<svg class="chart".*?</svg>', html)
@@ -71,7 +73,7 @@ def test_the_page_and_the_picture_hold_both_curves(folders: dict[str, Path], tmp
     assert cv2.imread(str(result.png)).std() > 5
 
 
-def test_a_loss_by_noise_band_is_that_of_the_last_quarter(folders: dict[str, Path]) -> None:
+def test_a_loss_by_noise_band_is_the_mean_of_the_last_quarter(folders: dict[str, Path]) -> None:
     group = compare_runs([folders["slow"], folders["fast"]]).groups[0]
     banded = group.charts[-1]
     assert banded.y_label == "loss/flow"
@@ -79,7 +81,7 @@ def test_a_loss_by_noise_band_is_that_of_the_last_quarter(folders: dict[str, Pat
     assert not any("t_bin" in name for name in group.metrics)
 
 
-def test_an_mlflow_id_may_be_a_parents_and_an_address_may_be_given(
+def test_a_parents_id_stands_for_its_phases_and_an_address_replaces_the_folders(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = json.loads(RunFolder(folders["slow"]).state.read_text())
@@ -93,7 +95,7 @@ def test_an_mlflow_id_may_be_a_parents_and_an_address_may_be_given(
 
 def test_a_missing_server_is_reported_within_seconds(folders: dict[str, Path]) -> None:
     begin = time.monotonic()
-    with pytest.raises(UserError, match="MLflow at http://127.0.0.1:9 does not give it"):
+    with pytest.raises(UserError, match="MLflow at http://127.0.0.1:9 does not return it"):
         compare_runs([folders["slow"], folders["fast"]], uri="http://127.0.0.1:9")
     assert time.monotonic() - begin < 30
 
@@ -115,7 +117,9 @@ def test_the_mlflow_command_names_the_store_and_all_runs(folders: dict[str, Path
     assert re.search(r"http://127\.0\.0\.1:5000/#/compare-runs\?runs=\[", ui)
 
 
-def test_a_missing_run_is_named_with_the_valid_choices(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_an_error_about_a_missing_run_lists_the_valid_choices(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
     slow = str(folders["slow"])
     (tmp_path / "text.db").write_text("hello " * 1000)
     uri = json.loads(RunFolder(folders["slow"]).state.read_text())["tracking_uri"]

@@ -1,4 +1,4 @@
-"""Records reach the tracker once, whatever happens to it, and never stop the loop."""
+"""Records reach the tracker once, in spite of its failures, and never stop the loop."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_records_written_while_the_tracker_was_down_arrive_when_it_is_back(tmp_p
     assert tracker.steps() == list(range(1, 50))
 
 
-def test_a_tracker_that_never_answers_loses_nothing(tmp_path: Path) -> None:
+def test_no_record_is_lost_to_a_tracker_that_never_answers(tmp_path: Path) -> None:
     folder = StageFolder(tmp_path)
     journal = Journal(folder)
     down = Tracker()
@@ -58,7 +58,7 @@ def test_a_tracker_that_never_answers_loses_nothing(tmp_path: Path) -> None:
     assert later.steps() == list(range(1000))
 
 
-def test_a_restarted_sender_continues_at_the_remembered_offset(tmp_path: Path) -> None:
+def test_a_restarted_sender_continues_at_the_recorded_offset(tmp_path: Path) -> None:
     folder, tracker = StageFolder(tmp_path), Tracker()
     journal = Journal(folder)
     for step in (1, 2, 3):

@@ -56,18 +56,16 @@ def test_runs_are_created_once_and_continued(tmp_path: Path, client, journal: Jo
     assert client.get_run(first.parent).data.params == {"name": "tiny"}
 
 
-def test_a_run_whose_creation_was_never_answered_is_found_and_not_created_again(
-    tmp_path: Path, client
-) -> None:
+def test_a_run_whose_creation_got_no_answer_is_found_and_not_created_again(tmp_path: Path, client) -> None:
     runs = open_runs(RunFolder(tmp_path), "generator")
     state = json.loads(RunFolder(tmp_path).state.read_text())
-    lost = {"key": state["key"], "phases": {}}  # what was kept before the server was asked
+    lost = {"key": state["key"], "phases": {}}  # the state before the request was sent
     RunFolder(tmp_path).state.write_text(json.dumps(lost))
     assert open_runs(RunFolder(tmp_path), "generator") == runs
     assert len(client.search_runs([runs.experiment])) == 2
 
 
-def test_sending_twice_stores_once_and_artefacts_lie_in_the_run_folder(
+def test_sending_twice_stores_once_and_artefacts_are_in_the_run_folder(
     tmp_path: Path, client, journal: Journal
 ) -> None:
     sink = MlflowSink(RunFolder(tmp_path), "generator")
@@ -87,7 +85,7 @@ def test_sending_twice_stores_once_and_artefacts_lie_in_the_run_folder(
     assert list(RunFolder(tmp_path).artifacts.rglob("strip.png"))
 
 
-def test_a_file_that_vanished_and_a_name_that_mlflow_refuses_are_told_and_hold_up_nothing(
+def test_a_missing_file_and_a_name_that_mlflow_refuses_are_reported_and_block_no_other_record(
     tmp_path: Path, client, journal: Journal, capsys: pytest.CaptureFixture
 ) -> None:
     kept = tmp_path / "kept.png"
@@ -155,14 +153,14 @@ def test_a_tracker_that_comes_up_later_gets_everything(
     assert [point.step for point in history] == [1, 2]
 
 
-def test_a_store_that_moved_is_followed_and_a_foreign_one_is_not(
+def test_a_store_that_moved_is_used_and_a_foreign_store_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/first.db")
     runs = open_runs(RunFolder(tmp_path), "generator")
     (tmp_path / "moved.db").write_bytes((tmp_path / "first.db").read_bytes())
-    for name, followed in (("foreign.db", False), ("moved.db", True)):
+    for name, is_used in (("foreign.db", False), ("moved.db", True)):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/{name}")
         again = open_runs(RunFolder(tmp_path), "generator")
         assert (again.parent, again.child) == (runs.parent, runs.child)
-        assert again.uri.endswith(name) == followed
+        assert again.uri.endswith(name) == is_used

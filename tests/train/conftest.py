@@ -1,4 +1,4 @@
-"""A two-layer recipe, a random codec and a handful of synthetic clips: everything real, everything small."""
+"""Small fixtures for real training: a two-layer recipe, a random codec and a few synthetic clips."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHANNELS, SIZE, FRAMES = 8, 32, 13
 
 
 def random_codec(path: Path) -> Path:
-    """A linear codec with orthonormal rows, which the recipe's codec.path names."""
+    """Write a linear codec with orthonormal rows for the recipe's codec.path."""
     generator = torch.Generator().manual_seed(0)
     first, rest = (torch.linalg.qr(torch.randn(n, CHANNELS, generator=generator))[0].T for n in (192, 768))
     std = torch.linspace(2, 0.5, CHANNELS)
@@ -26,7 +26,7 @@ def random_codec(path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory):
-    """Function of overrides -> two-layer Recipe that trains on 32 px clips of 13 frames."""
+    """Return a function of overrides -> two-layer Recipe that trains on 32 px clips of 13 frames."""
     codec = random_codec(tmp_path_factory.mktemp("codec") / "codec.safetensors")
 
     def make(*overrides: str) -> Recipe:
@@ -61,13 +61,13 @@ def small(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """12 clips without pairs."""
+    """Write 12 clips without pairs."""
     return _write(tmp_path_factory.mktemp("clips"), pair=False)
 
 
 @pytest.fixture(scope="session")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """12 pairs."""
+    """Write 12 pairs of clips."""
     return _write(tmp_path_factory.mktemp("pairs"), pair=True)
 
 

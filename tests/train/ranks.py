@@ -1,7 +1,7 @@
-"""Runs the real engine in several gloo processes; called by test_world_size.py, once for all its cases.
+"""Run the real engine in several gloo processes; test_world_size.py calls this script once for all its cases.
 
-Every case is a stretch of training from a checkpoint (or from nothing) at some world size and ZeRO stage. Prints one
-JSON object: case -> {losses, weights, average} as exact floats.
+Every case is a stretch of training from a checkpoint (or from nothing) at some world size and ZeRO stage. The script
+prints one JSON object: case -> {losses, weights, average} as exact floats.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ GLOBAL_BATCH, STEPS, SAVED_AT = 8, 6, 3
 
 
 def network(*, frozen: bool) -> nn.Module:
-    """Odd sizes that divide by nothing, several parameter groups, one layer that can be frozen as under an adapter."""
+    """Build a network of sizes that no world size divides, with one layer that can be frozen as under an adapter."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(7, 5), nn.LayerNorm(5), nn.Linear(5, 33), nn.GELU(), nn.Linear(33, 3))
     model[0].requires_grad_(not frozen)
@@ -33,7 +33,7 @@ def network(*, frozen: bool) -> nn.Module:
 
 
 def train_rank(rank: int, world_size: int, case: dict[str, Any]) -> dict[str, Any]:
-    """One rank of a case."""
+    """Train one rank of a case."""
     settings = {
         "zero_stage": case["stage"],
         "precision": case["precision"],
@@ -57,25 +57,25 @@ def train_rank(rank: int, world_size: int, case: dict[str, Any]) -> dict[str, An
             loss = engine.model(x).float().pow(2).mean()
             engine.backward(loss, last=i == len(mine) - 1)
             parts.append(loss.item())
-        everyones: list[Any] = [None] * world_size
-        dist.all_gather_object(everyones, parts)
-        losses.append(sum(loss for part in everyones for loss in part) / GLOBAL_BATCH)
+        gathered: list[Any] = [None] * world_size
+        dist.all_gather_object(gathered, parts)
+        losses.append(sum(loss for part in gathered for loss in part) / GLOBAL_BATCH)
         assert engine.step()
         if step + 1 == SAVED_AT and not case["resume"]:
             engine.save(folder)
     weights, average = engine.trained_state(ema=False), engine.trained_state()
     if rank > 0:
-        return {}  # rank 0 alone has them
+        return {}  # rank 0 alone has the weights
     flat = [torch.cat([v.flatten() for v in state.values()]).tolist() for state in (weights, average)]
     return {"losses": losses, "weights": flat[0], "average": flat[1]}
 
 
 if __name__ == "__main__":
     os.environ["DS_ACCELERATOR"] = "cpu"
-    # What a rank with ZeRO-3 would load for itself, in each of fifty processes.
+    # Without these imports every one of fifty processes with ZeRO-3 would load the modules for itself.
     import deepspeed.runtime.zero.stage3  # noqa: F401
     import torch._dynamo  # noqa: F401
 
-    gc.freeze()  # DeepSpeed collects garbage in every rank: a second each for what is loaded here
+    gc.freeze()  # else DeepSpeed's garbage collection takes a second in every rank
     cases = json.loads(sys.argv[1])
     print(json.dumps({name: run_ranks(case["workers"], train_rank, case) for name, case in cases.items()}))

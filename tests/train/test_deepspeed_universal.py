@@ -1,6 +1,6 @@
-"""Why checkpoints are our own (`xdub.train.state.pieces`): DeepSpeed's universal ones load wrongly under ZeRO-3.
+"""DeepSpeed's universal checkpoints load wrongly under ZeRO-3, so `xdub.train.state.pieces` has its own format.
 
-When this fails, DeepSpeed has mended it: look at docs/training.md again.
+A failure of this test means that DeepSpeed fixed the defect: then review docs/training.md.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from xdub.train.engine import import_deepspeed
 
 
 def engine(*, universal: bool) -> Any:
-    """ZeRO-3 with two groups of parameters that differ in their weight decay, and several sub-groups."""
+    """Return a ZeRO-3 engine with two groups of parameters that differ in weight decay, and with several sub-groups."""
     context = LocalContext()
     deepspeed = import_deepspeed(context.device)
     deepspeed.init_distributed(dist_backend="gloo", verbose=False)
@@ -45,7 +45,7 @@ def step(ds: Any, seed: int) -> None:
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """An engine after DeepSpeed's own conversion and load."""
+    """Return an engine after DeepSpeed's own conversion and load."""
     from deepspeed.checkpoint.ds_to_universal import main as convert
 
     folder = tmp_path_factory.mktemp("universal")
@@ -63,7 +63,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return again
 
 
-def test_deepspeed_gives_the_first_groups_weight_decay_to_all(loaded) -> None:
+def test_deepspeed_applies_the_first_groups_weight_decay_to_all_groups(loaded) -> None:
     assert [group["weight_decay"] for group in loaded.optimizer.optimizer.param_groups] == [0.1, 0.1]
 
 
@@ -71,4 +71,6 @@ def test_deepspeed_counts_one_step_for_every_sub_group(loaded) -> None:
     step(loaded, 3)
     states = loaded.optimizer.optimizer.state.values()
     assert len(states) > 2
-    assert max(float(state["step"]) for state in states) == 3 + len(states), "it is 4 when mended"
+    assert max(float(state["step"]) for state in states) == 3 + len(states), (
+        "the count is 4 once DeepSpeed fixes the defect"
+    )

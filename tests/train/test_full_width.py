@@ -1,4 +1,4 @@
-"""The paper's width on two CPU cores: one block of xdub-1b, a short window, one real optimizer step."""
+"""One block of xdub-1b at the paper's width on two CPU cores: a short window, one real optimizer step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SMALL = (
     "train.workers=1",
     "train.global_batch=1", "train.micro_batch=1", "train.warmup=0", "train.lr=1e-4", "train.zero_stage=0",
     "train.precision=fp32",  # bf16 on a CPU without units for it takes a minute
-    # random pictures need no codec that knows faces; its channels are all that the backbone sees of it
+    # random pictures need no codec of faces, and the backbone depends on the codec's channels only
     "codec.kind=linear", "codec.channels=48",
 )  # fmt: skip
 
@@ -45,7 +45,7 @@ def test_one_block_of_the_papers_model_takes_a_real_step():
 
 
 def batch(recipe, codec, seed: int) -> dict:
-    """One random pair of videos through the real codec."""
+    """Return a batch of one random pair of videos, encoded by the codec."""
     draw = torch.Generator().manual_seed(seed)
     videos = torch.rand(2, 3, FRAMES, SIDE, SIDE, generator=draw) * 2 - 1
     geometry = codec.geometry

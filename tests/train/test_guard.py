@@ -1,4 +1,4 @@
-"""A batch that would spoil the weights is skipped; if they are spoilt already, the run is rolled back."""
+"""A batch that would damage the weights is skipped; a run with damaged weights is rolled back."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def quiet(progress) -> None:
 
 @pytest.fixture
 def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[list[int]], float]], None]:
-    """Multiply the loss by a function of the batch's positions in the data."""
+    """Return a function that multiplies the loss by a function of the batch's positions in the data."""
     from xdub.train.phases import generator
 
     honest = generator.loss
@@ -48,7 +48,9 @@ def skipped(folder: PhaseFolder) -> list[dict]:
     return list(read_lines(folder.skipped))
 
 
-def test_a_loss_that_is_not_finite_is_skipped_and_noted(small, clips, tmp_path: Path, spoil, capsys) -> None:
+def test_a_batch_with_a_loss_that_is_not_finite_is_skipped_and_recorded(
+    small, clips, tmp_path: Path, spoil, capsys
+) -> None:
     spoil(lambda positions: math.nan if 10 in positions else 1.0)  # in the third global batch of four
     result = train_phase("generator", small(), clips, tmp_path, local=True, progress=quiet)
     assert (result.status, result.step) == ("finished", 6)
@@ -60,7 +62,7 @@ def test_a_loss_that_is_not_finite_is_skipped_and_noted(small, clips, tmp_path: 
     assert all(value.isfinite().all() for value in weights.values())
 
 
-def test_an_exploding_loss_is_skipped_again_after_a_resume(
+def test_a_batch_with_an_exploding_loss_is_skipped_again_after_a_resume(
     small, clips, tmp_path: Path, spoil, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guard, "WARM", 2)
@@ -102,11 +104,13 @@ def test_a_run_that_diverges_after_every_rollback_ends_with_the_samples_and_a_hi
 ) -> None:
     spoil(lambda positions: math.nan if min(positions) >= 16 else 1.0)
     with pytest.raises(
-        UserError, match=r"diverges at step 3 \(the loss is not finite; samples: .*going back 2"
+        UserError, match=r"diverges at step 3 \(the loss is not finite; samples: .*2 rollbacks did not help"
     ):
         train_phase("generator", small(), clips, tmp_path, local=True, progress=quiet)
     rollbacks = list(read_lines(PhaseFolder(tmp_path, "generator").rollbacks))
-    assert [record["step"] for record in rollbacks] == [4, 2], "the second time one checkpoint further"
+    assert [record["step"] for record in rollbacks] == [4, 2], (
+        "the second rollback goes one checkpoint further back"
+    )
 
 
 @given(losses=st.lists(st.floats(0.1, 10.0), min_size=WARM, max_size=80), factor=st.floats(1.5, 20))

@@ -1,4 +1,4 @@
-"""`train_phase` in this process: it ends with weights, and an interrupted run ends with the same ones."""
+"""`train_phase` in this process ends with weights, and an interrupted run ends with the same weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def quiet(progress) -> None:
 
 @pytest.fixture(scope="module")
 def whole(small, clips, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
-    """An uninterrupted run of six steps."""
+    """Run six steps without interruption."""
     out = tmp_path_factory.mktemp("whole")
     return train_phase("generator", small(), clips, out, local=True, progress=quiet)
 
@@ -33,7 +33,7 @@ def curve(folder: PhaseFolder) -> list[tuple]:
 
 
 def metrics(folder: PhaseFolder) -> list[tuple]:
-    """The journal without its clocks."""
+    """Return the metrics of the journal without those of time."""
     records = [r for r in read_lines(folder.journal) if r["kind"] == "metrics"]
     return [(r["step"], {k: v for k, v in r["values"].items() if "perf/" not in k}) for r in records]
 
@@ -66,8 +66,8 @@ def test_a_run_ends_with_weights_records_and_a_tracked_run(whole: RunResult) -> 
     assert any(name.startswith("loss/flow/t_bin_") for name in run.data.metrics)
 
 
-def interrupted(small, clips, out: Path, at: int, event: str) -> RunResult | None:
-    """Run until something happens after step ``at`` (it draws a sample there); None if the run raised."""
+def interrupted(small, clips, out: Path, step: int, event: str) -> RunResult | None:
+    """Run until the sampler crashes or requests a stop after ``step`` steps; return None if the run raised."""
 
     def sampler(model, context):
         import numpy as np
@@ -77,21 +77,21 @@ def interrupted(small, clips, out: Path, at: int, event: str) -> RunResult | Non
         PhaseFolder(out, "generator").stop_request.touch()
         return np.zeros((2, 2, 3), np.uint8)
 
-    recipe = small(f"train.sample_every={at}")
+    recipe = small(f"train.sample_every={step}")
     try:
         return train_phase("generator", recipe, clips, out, local=True, sampler=sampler, progress=quiet)
     except RuntimeError:
         return None
 
 
-@pytest.mark.parametrize(("at", "event"), [(3, "crash"), (1, "crash"), (3, "stop")])
-def test_an_interrupted_run_continues_as_if_nothing_had_happened(
-    at, event, small, clips, whole, tmp_path: Path
+@pytest.mark.parametrize(("step", "event"), [(3, "crash"), (1, "crash"), (3, "stop")])
+def test_an_interrupted_run_continues_with_the_same_steps_and_weights(
+    step, event, small, clips, whole, tmp_path: Path
 ) -> None:
-    first = interrupted(small, clips, tmp_path, at, event)
-    if event == "stop":  # after the step that follows the sample
+    first = interrupted(small, clips, tmp_path, step, event)
+    if event == "stop":  # a stop takes effect after the step that follows the sample
         assert first is not None
-        assert (first.status, first.step, first.export) == ("stopped", at + 1, None)
+        assert (first.status, first.step, first.export) == ("stopped", step + 1, None)
     ids = read_state(RunFolder(tmp_path))["phases"]
     last = train_phase("generator", small(), clips, tmp_path, resume=True, local=True, progress=quiet)
     assert curve(last.folder) == curve(whole.folder)
@@ -135,12 +135,12 @@ def test_a_finished_run_returns_at_once_and_continues_to_more_steps(
         ([], "add --resume"),
     ],
 )
-def test_a_run_that_cannot_be_started_names_the_reason(overrides, message, small, clips, whole) -> None:
+def test_a_run_that_cannot_be_started_ends_with_the_reason(overrides, message, small, clips, whole) -> None:
     with pytest.raises(UserError, match=message):
         train_phase("generator", small(*overrides), clips, whole.folder.run.path, local=True, progress=quiet)
 
 
-def test_fewer_clips_than_a_batch_are_trained_on_with_a_warning(small, clips, tmp_path: Path, capsys) -> None:
+def test_a_run_with_fewer_clips_than_a_batch_prints_a_warning(small, clips, tmp_path: Path, capsys) -> None:
     recipe = small("train.global_batch=16", "train.micro_batch=16", "train.steps=2")
     train_phase("generator", recipe, clips, tmp_path, local=True, progress=quiet)
     samples = [r["sample_ids"] for r in read_lines(PhaseFolder(tmp_path, "generator").steps)]
@@ -157,7 +157,7 @@ def test_fewer_clips_than_a_batch_are_trained_on_with_a_warning(small, clips, tm
         ("train.ema=0", "ema"),
     ],
 )
-def test_a_resume_that_would_be_another_run_is_refused(
+def test_a_resume_with_settings_of_another_run_is_refused(
     override, message, small, clips, whole, tmp_path
 ) -> None:
     shutil.copytree(whole.folder, tmp_path / "generator")

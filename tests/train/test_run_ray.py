@@ -1,6 +1,6 @@
-"""`train_phase` under Ray Train with two workers and ZeRO-2: killed anywhere, the same committed run comes out.
+"""`train_phase` under Ray Train with two workers and ZeRO-2: a killed run commits the same steps as a whole one.
 
-A start of Ray takes seconds: what can be seen in a run that is there anyway is looked at in that one.
+A start of Ray takes seconds, so one run serves several tests.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def quiet(progress) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def ray_session() -> Iterator[None]:
-    """A machine that offers two of the resource `train`."""
+    """Start Ray as a machine that offers two of the resource `train`."""
     import ray
 
     ray.init(
@@ -56,7 +56,7 @@ def ray_session() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def whole(small, clips, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
-    """An uninterrupted run of six steps. Its workers write down which of Ray's resources they have."""
+    """Run six steps without interruption; the workers write the Ray resources that they have to files."""
     out = tmp_path_factory.mktemp("whole")
 
     def resources(model, context):
@@ -79,14 +79,13 @@ def curve(folder: PhaseFolder) -> list[tuple]:
 def test_two_workers_train_on_every_sample_once(whole: RunResult) -> None:
     assert (whole.status, whole.step, whole.attempts) == ("finished", 6, 1)
     samples = [sample for *_, ids in curve(whole.folder) for sample in ids]
-    assert len(samples) == 24 and all(
-        samples.count(sample) == 2 for sample in samples
-    )  # 12 clips, two epochs
+    # Two epochs of 12 clips.
+    assert len(samples) == 24 and all(samples.count(sample) == 2 for sample in samples)
     records = read_lines(whole.folder.journal)
     assert [r["step"] for r in records if r["kind"] == "metrics"] == [2, 4, 6]
 
 
-def test_workers_take_the_resource_that_their_run_names(whole: RunResult) -> None:
+def test_workers_reserve_the_resource_of_their_recipe(whole: RunResult) -> None:
     for rank in range(2):
         mine = json.loads((whole.folder.run.path / f"resources{rank}.json").read_text())
         assert (mine["train"], mine["CPU"]) == (1.0, 1.0)
@@ -96,7 +95,6 @@ def test_a_killed_worker_costs_an_attempt_and_changes_nothing(small, clips, whol
     marker = str(tmp_path / "killed")
 
     def kill_once(model, context):
-
         import numpy as np
         import torch.distributed as dist
 
@@ -112,7 +110,7 @@ def test_a_killed_worker_costs_an_attempt_and_changes_nothing(small, clips, whol
     assert [r["attempt"] for r in read_lines(result.folder.steps)] == [1, 1, 2, 2, 2, 2]
 
 
-def test_a_users_mistake_in_a_worker_is_told_once_and_not_tried_again(small, clips, tmp_path: Path) -> None:
+def test_a_users_mistake_in_a_worker_is_reported_once_and_not_retried(small, clips, tmp_path: Path) -> None:
     def mistaken(model, context):
         from xdub.errors import UserError
 
@@ -178,7 +176,7 @@ def killed(small, clips, tmp_path_factory: pytest.TempPathFactory) -> Killed:
 
 
 def listening(root: psutil.Process) -> set[tuple[str, int, str]]:
-    """(address, port, process) of everything that a process and its descendants listen at."""
+    """Return (address, port, process) of every socket on which a process and its descendants listen."""
     sockets = set()
     for process in [root, *root.children(recursive=True)]:
         try:
@@ -195,7 +193,7 @@ def listening(root: psutil.Process) -> set[tuple[str, int, str]]:
 
 def test_a_local_training_with_two_workers_listens_on_loopback_alone(killed: Killed) -> None:
     assert any("raylet" in name for *_, name in killed.listened)
-    assert {where for where in killed.listened if where[0] not in LOOPBACK} == set()
+    assert {socket for socket in killed.listened if socket[0] not in LOOPBACK} == set()
 
 
 def test_a_killed_driver_continues_from_its_checkpoint(small, clips, whole, killed: Killed) -> None:
@@ -208,7 +206,7 @@ def test_a_killed_driver_continues_from_its_checkpoint(small, clips, whole, kill
 def _wait_for_step(
     record: Path, attempt: int, step: int, driver: subprocess.Popen, seconds: float = 300.0
 ) -> None:
-    """Until this attempt has committed ``step``: an earlier attempt's steps must not end the wait."""
+    """Wait until this attempt has committed ``step``; an earlier attempt's steps do not end the wait."""
     end = time.monotonic() + seconds
 
     def reached() -> bool:

@@ -11,7 +11,7 @@ from xdub.train.schedule import FINAL_SHARE, lr_at
 
 
 @given(st.integers(0, 50), st.integers(1, 500), st.sampled_from(["cosine", "constant"]))
-def test_the_rate_rises_to_its_peak_and_never_again(warmup: int, after: int, schedule: str) -> None:
+def test_the_rate_rises_to_its_peak_and_then_never_rises(warmup: int, after: int, schedule: str) -> None:
     total = warmup + after
     rates = [lr_at(s, peak=2.0, warmup=warmup, total=total, schedule=schedule) for s in range(total + 3)]
     assert all(0 < rate <= 2.0 for rate in rates)
@@ -22,6 +22,6 @@ def test_the_rate_rises_to_its_peak_and_never_again(warmup: int, after: int, sch
         assert rates[total] == pytest.approx(2.0 * FINAL_SHARE)
 
 
-def test_an_unknown_schedule_names_the_known_ones() -> None:
+def test_an_error_about_an_unknown_schedule_lists_the_valid_ones() -> None:
     with pytest.raises(UserError, match="'cosine' or 'constant'"):
         lr_at(5, peak=1.0, warmup=0, total=10, schedule="linear")

@@ -1,4 +1,4 @@
-"""One real optimizer step of every phase, and learning."""
+"""Real optimizer steps of every phase, and a loss that falls."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from xdub.train.phases.common import PhaseContext
 from xdub.train.state.export import write_export
 
 TEXT = "model.text_tokens=3"
-"""With a single token of text the softmax is constant, so its queries have no gradient."""
+"""Override for three text tokens, because the softmax over one token is constant and its queries get no gradient."""
 
 
 @pytest.fixture(scope="module")
 def editor(small, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An export folder of an untrained editor, as the base of the experts."""
+    """Write an export folder of an untrained editor as the base of the experts."""
     recipe, folder = small(TEXT), PhaseFolder(tmp_path_factory.mktemp("base"), "editor").export
     model = build_model(recipe, "editor", load_codec(recipe.codec), base=None, init_from=None)
     noise = torch.Generator().manual_seed(0)
@@ -42,7 +42,7 @@ def editor(small, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def loss_context(recipe, phase: str) -> PhaseContext:
-    """The phase's context with small frozen networks in place of the weights that a file would bring."""
+    """Return the phase's context with small random networks in place of those from files."""
     frozen = {"sync": SyncNet(), "identity": FaceFeatureNet(), "features": FaceFeatureNet()}
     frozen = {name: net.eval().requires_grad_(False) for name, net in frozen.items()}
     return PhaseContext(phase=recipe.phase(phase), seed=0, codec=load_codec(recipe.codec), **frozen)
@@ -54,7 +54,9 @@ def first_batch(recipe, phase: str, data: Path) -> dict:
 
 
 @pytest.mark.parametrize("phase", ["generator", "editor", "lip", "texture"])
-def test_a_step_moves_what_the_phase_trains_and_nothing_else(phase, small, clips, pairs, editor) -> None:
+def test_a_step_changes_the_trained_weights_of_the_phase_and_no_others(
+    phase, small, clips, pairs, editor
+) -> None:
     recipe = small(
         "train.global_batch=4", "train.micro_batch=4", "train.warmup=0", "train.ema=0", "train.lr=1e-2",
         "train.weight_decay=0", "phases.texture.silent_prob=0.5", TEXT,
@@ -67,14 +69,14 @@ def test_a_step_moves_what_the_phase_trains_and_nothing_else(phase, small, clips
     assert all((expert is not None) == (f".{expert}." in name) for name in trained)
     engine = Engine.build(model, recipe.for_phase(phase), device=LocalContext().device, world_size=1)
     batch = first_batch(recipe, phase, clips if phase == "generator" else pairs)
-    for _ in range(3):  # zero-initialised layers hide what lies before them for a step or two
+    for _ in range(3):  # for a step or two, zero-initialised layers hide the layers before them
         terms = phase_loss(phase)(engine.model, batch, loss_context(recipe, phase))
         engine.backward(terms.total, last=True)
         engine.step()
     after = dict(model.named_parameters())
-    moved = {name for name in before if not torch.equal(before[name], after[name])}
-    assert moved <= trained
-    assert len(trained) >= 40 and trained == moved, f"not trained: {sorted(trained - moved)[:5]}"
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed <= trained
+    assert len(trained) >= 40 and trained == changed, f"not trained: {sorted(trained - changed)[:5]}"
     assert engine.grad_norm > 0
     added = {"lip": ["sync"], "texture": ["identity", "clip"]}.get(phase, [])
     assert list(terms.terms) == ["flow", *added]
@@ -98,7 +100,7 @@ def test_the_loss_of_one_memorised_batch_falls(small, clips) -> None:
     assert losses[-1] < 0.6 * losses[0]
 
 
-def test_an_expert_without_its_editor_names_what_is_missing(small, pairs, tmp_path: Path) -> None:
+def test_an_error_names_the_missing_editor_of_an_expert(small, pairs, tmp_path: Path) -> None:
     from xdub.errors import UserError
     from xdub.train.run import train_phase
 

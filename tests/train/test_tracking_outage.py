@@ -1,4 +1,4 @@
-"""A real MLflow server that dies or hangs while a phase trains, a store that is locked, and none at all."""
+"""Training with an MLflow server that dies or hangs, with a locked store, and without a server."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ STEPS = ("train.steps=40", "train.log_every=1", "train.checkpoint_every=40", "tr
 
 
 def quiet(progress) -> None:
-    """In place of the bar."""
+    """Show no progress."""
 
 
-class At:
-    """A sampler that does something at certain steps, in the loop's own thread."""
+class ActionSampler:
+    """Sampler that calls functions at certain steps, in the thread of the training loop."""
 
     def __init__(self, actions: dict) -> None:
         self.actions, self.step = actions, 0
@@ -38,8 +38,8 @@ class At:
         return np.zeros((2, 2, 3), np.uint8)
 
 
-def everything_is_there(out: Path, uri: str) -> None:
-    """All that the journal holds, once, in two runs, and the weights in the registry."""
+def assert_all_sent(out: Path, uri: str) -> None:
+    """Check that two runs hold all records of the journal once, and that the registry holds the weights."""
     from mlflow import MlflowClient
 
     client, state = MlflowClient(tracking_uri=uri), read_state(RunFolder(out))
@@ -74,29 +74,35 @@ def server(tmp_path: Path) -> Iterator[MlflowServer]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("event", ["dies", "hangs"])
-def test_a_server_that_goes_and_comes_back_has_everything_at_the_end(
+def test_a_server_that_was_down_for_a_while_has_all_records_at_the_end(
     event: str, small, clips, tmp_path: Path, server: MlflowServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     away, back = (server.kill, server.start) if event == "dies" else (server.hang, server.go_on)
     out = tmp_path / "run"
     result = train_phase(
-        "generator", small(*STEPS), clips, out, local=True, progress=quiet, sampler=At({10: away, 30: back})
+        "generator",
+        small(*STEPS),
+        clips,
+        out,
+        local=True,
+        progress=quiet,
+        sampler=ActionSampler({10: away, 30: back}),
     )
     assert result.status == "finished"
-    server.wait()  # on a busy machine it may come up only now
+    server.wait()  # on a busy machine the server may start only now
     train_phase("generator", small(*STEPS), clips, out, local=True, resume=True, progress=quiet)
-    everything_is_there(out, server.uri)
+    assert_all_sent(out, server.uri)
 
 
 @pytest.mark.slow
-def test_without_any_server_a_phase_is_trained_and_a_later_resume_sends_it(
+def test_a_phase_trains_without_a_server_and_a_later_resume_sends_its_records(
     small, clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     server, out = MlflowServer(tmp_path / "server"), tmp_path / "run"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     begin = time.monotonic()
-    train_phase("generator", small(*STEPS), clips, out, local=True, progress=quiet, sampler=At({}))
+    train_phase("generator", small(*STEPS), clips, out, local=True, progress=quiet, sampler=ActionSampler({}))
     assert time.monotonic() - begin < 60
     message = capsys.readouterr().err
     assert "tracking is not reachable" in message and "with --resume) sends the rest" in message
@@ -104,13 +110,13 @@ def test_without_any_server_a_phase_is_trained_and_a_later_resume_sends_it(
         server.start()
         server.wait()
         train_phase("generator", small(*STEPS), clips, out, local=True, resume=True, progress=quiet)
-        everything_is_there(out, server.uri)
+        assert_all_sent(out, server.uri)
     finally:
         server.kill()
 
 
 @pytest.mark.slow
-def test_a_locked_database_holds_up_neither_start_nor_end(
+def test_a_locked_database_delays_neither_start_nor_end(
     small, clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -120,10 +126,10 @@ def test_a_locked_database_holds_up_neither_start_nor_end(
     out.mkdir()
     lock = sqlite3.connect(RunFolder(out).database, isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")
-    train_phase("generator", small(*STEPS), clips, out, local=True, progress=quiet, sampler=At({}))
+    train_phase("generator", small(*STEPS), clips, out, local=True, progress=quiet, sampler=ActionSampler({}))
     assert "tracking is not reachable (no answer within 0.5 s)" in capsys.readouterr().err
     lock.rollback()
     lock.close()
     monkeypatch.setattr(tracked, "FLUSH_SECONDS", 100.0)
     train_phase("generator", small(*STEPS), clips, out, local=True, resume=True, progress=quiet)
-    everything_is_there(out, default_uri(RunFolder(out)))
+    assert_all_sent(out, default_uri(RunFolder(out)))

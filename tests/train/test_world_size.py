@@ -1,4 +1,4 @@
-"""A checkpoint continues at any world size and ZeRO stage: bit for bit where nothing changed, else but for rounding."""
+"""Training continues from a checkpoint at any world size and stage: to the bit at the same ones, else with rounding."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WRITERS = {  # name -> stage, precision, frozen layer
     "z2 lora": (2, "fp32", True),
     "z3 lora": (3, "fp32", True),
 }
-RESUMED = {  # writer -> (stage, workers) of those that continue it; written by two workers
+RESUMED = {  # writer, with two workers -> (stage, workers) of the runs that continue from it
     "z0": [(0, 2)],
     "z1": [(1, 2)],
     "z2": [(2, 2), (2, 1), (2, 4), (3, 4)],
@@ -41,7 +41,7 @@ CASES = [(writer, stage, workers) for writer, others in RESUMED.items() for stag
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list[float]]]:
-    """All stretches of training, run by one process that starts the ranks."""
+    """Run all cases in one process that starts the ranks; return case -> losses, weights, average."""
     cases = {}
     for writer, (stage, precision, frozen) in WRITERS.items():
         folder = tmp_path_factory.mktemp("state")
@@ -102,7 +102,7 @@ def test_any_piece_is_read_from_any_cutting(tmp_path_factory, length, cuts, expe
     assert target.equal(whole[low:high])
 
 
-def test_values_that_no_file_holds_are_named(tmp_path: Path) -> None:
+def test_an_error_names_values_that_no_file_holds(tmp_path: Path) -> None:
     write_shard(tmp_path, 0, {"master": {"w": torch.zeros(3)}}, {"w": 0})
     with pytest.raises(UserError, match=r"2 of 4 values of master/w are missing"):
         ShardedState(tmp_path).fill(torch.zeros(4), "master", "w", 1)

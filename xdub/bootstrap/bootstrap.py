@@ -15,7 +15,7 @@ from xdub.files.run_folder import RunFolder
 from xdub.progress import Report, stage_progress
 
 TITLES = {"pairs": "generate pairs", "bundle": "write the model"}
-"""Titles of the stages that are no phases; a phase has its own."""
+"""Titles of the stages that are no phases; a phase has a title of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ def bootstrap(
         on_stage: called with (stage, number, total) before each stage; returns the function that receives the
             stage's progress. None: show each stage on stderr.
 
-    Raises UserError for data or settings that do not fit, and for an OUT that was started with others.
+    Raises UserError for data or settings that do not fit, and for an OUT that was started with other ones.
     """
     _check_inputs(recipe, Path(data), init)
     stages = bootstrap_stages(recipe, data, out, init=init, local=local, pair_workers=pair_workers)
@@ -129,8 +129,8 @@ def _train(
     from xdub.train.run import train_phase
     from xdub.train.show.step_progress import PhaseProgress
 
-    def show(now: PhaseProgress) -> None:
-        now.send(report)
+    def show(state: PhaseProgress) -> None:
+        state.send(report)
 
     if init is not None:
         init_from = bundle_weights(bundle_path(init), name)
@@ -170,7 +170,7 @@ def _check_inputs(recipe: Recipe, data: Path, init: str | Path | None) -> None:
 
 
 def _begin(recipe: Recipe, data: Path, run: RunFolder, init: str | Path | None) -> None:
-    """Record recipe, data and start in OUT, or raise UserError where OUT was started with others.
+    """Record recipe, data and start in OUT, or raise UserError if OUT was started with other ones.
 
     Stages of different recipes or data would fit together and give a meaningless model.
     """

@@ -21,7 +21,7 @@ class Column:
 
 
 def contact_sheet(columns: Sequence[Column], rows: Sequence[str], title: str) -> np.ndarray:
-    """Draw uint8 [H, W, 3]: every picture as a square of CELL px, rows named at the left, columns above."""
+    """Draw a sheet, uint8 [H, W, 3], of squares of CELL px with row names at the left and column titles above."""
     small, large = ImageFont.load_default(13), ImageFont.load_default(16)
     left = MARGIN + 14 + max(round(large.getlength(name)) for name in rows)
     top = MARGIN + 52

@@ -25,7 +25,7 @@ from xdub.report.palette import SERIES
 from xdub.tracking.read import BAND, TrackedRun, read_runs, ui_command
 
 PLOT_COLUMNS = 3
-"""Most charts in a row of the PNG."""
+"""Largest number of charts in a row of the PNG."""
 
 Line = tuple[Values, Values]
 """x and y [N] of one run."""
@@ -40,7 +40,7 @@ class Chart:
     lines: Sequence[Line | None]
     """Line of each run; None where a run lacks the quantity."""
     noisy: bool = False
-    """True: draw the running mean, with the values themselves faint behind it."""
+    """Draw the running mean, with the values themselves faint behind it."""
 
     def series(self, names: Sequence[str]) -> list[Series]:
         """Return the lines to draw, for runs with these names in this order."""
@@ -76,7 +76,7 @@ class Group:
 
     @property
     def metrics(self) -> dict[str, list[str]]:
-        """Last values: name -> value of each run. Losses by noise band are left to the charts."""
+        """Last values: name -> value of each run. Losses by noise band are in the charts only."""
         columns = [
             {name: f"{value:.4g}" for name, value in run.metrics.items() if BAND not in name}
             for run in self.runs
@@ -119,8 +119,8 @@ def compare_runs(
 ) -> Comparison:
     """Compare tracked runs: folders, FOLDER/PHASE, or MLflow ids with ``uri``.
 
-    Several folders are compared phase by phase, a single folder's phases with one another. ``out`` is an HTML
-    file to write; a PNG of the loss curves goes beside it.
+    Several folders are compared phase by phase; the phases of a single folder are compared with one another. ``out`` is
+    an HTML file to write; a PNG of the loss curves is written beside it.
 
     Raises:
         UserError: a run does not exist, or there are fewer than two.

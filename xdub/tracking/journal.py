@@ -1,8 +1,8 @@
 """Journal of a stage: the loop appends records to a file, and threads of the driver send them to the tracker.
 
-A tracker that is down, slow or killed delays no step and loses no record: sending starts again from a remembered
-offset, at once, after a restart, or when the driver flushes. A sink must accept a record twice. Numbers and files have
-lanes of their own, so that an upload that fails or takes long delays no number.
+A tracker that is down, slow or killed delays no step and loses no record, because sending continues from a recorded
+offset: at once, after a restart, or when the driver flushes. A sink must accept a record twice. Numbers and files have
+lanes of their own, so an upload that fails or takes long delays no number.
 
     {"kind": "metrics", "step", "time_ms", "values"}          from the loop
     {"kind": "artifact", "path", "folder"}                    a file that stays in place until it is sent
@@ -34,7 +34,7 @@ LANES = {"numbers": ("metrics", "params", "tags", "status"), "files": ("artifact
 """Kinds of records that are sent together, in order."""
 
 BATCH = 200
-"""Lines sent at once, at most."""
+"""Largest number of lines that are sent in one call."""
 RETRY_SECONDS = (1.0, 2.0, 5.0, 15.0)
 """Pauses after one, two, ... failures in a row."""
 _SENDING: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
@@ -42,18 +42,18 @@ _SENDING: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 
 
 class Journal:
-    """Writer of a stage's journal. The first record of a step stays, so a replayed step is not journalled again."""
+    """Writer of a stage's journal. The first record of a step is kept, so a replayed step adds none."""
 
     def __init__(self, folder: StageFolder) -> None:
         self._path = folder.journal
         self.last_step = max(
             (r["step"] for r in read_lines(self._path) if r["kind"] == "metrics"), default=-1
         )
-        """Newest step with metrics; those of earlier steps are ignored."""
+        """Newest step with metrics; metrics of this step and of earlier ones are ignored."""
         self._file = LineFile(self._path)
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
-        """Append the loop's metrics of a step, unless a later step has some."""
+        """Append the loop's metrics of a step, unless the journal has metrics of that step or a later one."""
         if step > self.last_step:
             self.last_step = step
             self.evaluation(step, values)
@@ -112,14 +112,14 @@ class Shipper:
         return self
 
     def close(self, timeout: float) -> int:
-        """Send the rest for at most ``timeout`` seconds; the number of bytes that stay for a later start."""
+        """Send the rest for at most ``timeout`` seconds; return the number of bytes that were not sent."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(max(timeout, 0.0))
         return _size(self._path) - _offset(self._offset_file)
 
     def flush(self) -> None:
-        """Send everything now, in this thread; the sink's exceptions pass through."""
+        """Send everything now, in this thread, and raise the sink's exceptions."""
         while self._send_batch():
             pass
 
@@ -130,7 +130,7 @@ class Shipper:
             try:
                 sent, failures, self.last_error = self._send_batch(), 0, None
                 self._batch = min(BATCH, 2 * self._batch)
-            # Training goes on whatever the tracker does, and the records stay.
+            # No failure of the tracker may stop training; the records stay in the journal.
             except Exception as error:
                 self.last_error = f"{type(error).__name__}: {error}"
                 self.tried.set()
@@ -154,7 +154,7 @@ class Shipper:
             return self._send_next()
 
     def _send_next(self) -> bool:
-        """Send the records of the next lines, at most a batch; False at the end of the file."""
+        """Send the records of the next lines, at most a batch; return False at the end of the file."""
         if not self._path.is_file():
             return False
         records, lines, end = [], 0, self._offset
@@ -178,7 +178,7 @@ class Shipper:
 
 
 def pending_bytes(folder: StageFolder) -> int:
-    """Bytes of a journal that were not sent, by the lane that is farthest behind."""
+    """Return the number of bytes of a journal that its slowest lane has not sent."""
     return _size(folder.journal) - min(_offset(folder.offset(lane)) for lane in LANES)
 
 

@@ -1,4 +1,4 @@
-"""Trained weights in MLflow's registry, by their address; the weights themselves are not uploaded."""
+"""Register trained weights in MLflow by their address; the weights themselves are not uploaded."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def register_model(
 ) -> None:
     """Register the weights at ``source`` (a URI) as a new version of the model ``name``, unless they are registered.
 
-    ``tags["sha256"]`` decides: the same weights of the same run are registered once. ``remote``: the store is a server.
-    No alias is set: MLflow resolves `models:/NAME/latest` by itself, and the user chooses a champion.
+    ``tags["sha256"]`` identifies weights: equal weights of one run are registered once. ``remote``: the store is
+    a server. No alias is set: MLflow resolves `models:/NAME/latest` by itself, and the user chooses a champion.
     """
     _create_registered_model(client, name)
     versions = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
@@ -50,7 +50,10 @@ def _logged_model(
     params: dict[str, str],
     tags: dict[str, str],
 ) -> str:
-    """Id of the run's logged model with these weights; an attempt that failed half-way may have created it already."""
+    """Return the id of the run's logged model with these weights.
+
+    The model may exist already, created by an attempt that failed half-way.
+    """
     for model in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
         if model.tags.get("sha256") == tags["sha256"]:
             break

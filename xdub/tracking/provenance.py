@@ -1,4 +1,4 @@
-"""Code, machine and data of a run, so that a number can be traced to them years later."""
+"""Describe the code, machine and data of a run, so that a number can be traced to them years later."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGES = ("torch", "deepspeed", "ray", "mlflow", "peft", "triton")
 
 
 def code_version() -> dict[str, Any]:
-    """Versions of this package and of those that decide its numbers, and the commit of a checkout."""
+    """Return the versions of this package and of those that decide its numbers, and the commit of a checkout."""
     versions: dict[str, Any] = {"xdub": xdub.__version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -33,7 +33,7 @@ def code_version() -> dict[str, Any]:
 
 
 def _checkout() -> dict[str, Any]:
-    """{commit, dirty}; {} for an installed package or without git."""
+    """Return {commit, dirty}; {} for an installed package or without git."""
     if not (ROOT / ".git").exists():
         return {}
     try:
@@ -49,7 +49,7 @@ def _git(*arguments: str) -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """Name of the GPU, or of the processor."""
+    """Return the name of the GPU, or of the processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
@@ -66,7 +66,10 @@ def count_devices(names: Sequence[str]) -> str:
 
 
 def data_summary(manifest: Manifest) -> dict[str, Any]:
-    """Facts about a data set without its 10^5 ids, which the digest covers; the shards' hashes cover the rows."""
+    """Return facts about a data set without its 10^5 ids.
+
+    The digest covers the ids, and the shards' hashes cover the rows.
+    """
     return {
         "folder": str(manifest.folder.resolve()),
         "kind": manifest.kind,

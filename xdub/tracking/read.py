@@ -24,15 +24,15 @@ BANDS = 10
 LAST_SHARE = 0.25
 """Last part of a run over which a loss by noise band is averaged, because one logged value comes from few samples."""
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-"""Environment that makes MLflow give up within seconds; its defaults wait minutes for a server that is not there."""
+"""Environment that makes MLflow give up within seconds; its defaults wait minutes for a server that is down."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrackedRun:
-    """One phase of one training run, as MLflow has it."""
+    """One phase of one training run, as MLflow stores it."""
 
     name: str
-    """Name that the caller gave, with the phase where it means several."""
+    """Name that the caller passed, followed by the phase if the name stands for several runs."""
     phase: str
     """Name of the phase; empty if the run has none."""
     run_id: str
@@ -51,7 +51,7 @@ class TrackedRun:
 
     @property
     def settings(self) -> dict[str, str]:
-        """Params that counted for this phase: `train` as the phase used it, without other phases' own."""
+        """Params that applied to this phase: `train` as the phase used it, without the sections of other phases."""
         resolved = {
             k.removeprefix("resolved."): v for k, v in self.params.items() if k.startswith("resolved.")
         }
@@ -71,8 +71,8 @@ class TrackedRun:
 def read_runs(names: Sequence[str], uri: str | None = None) -> list[TrackedRun]:
     """Read runs by name: an output folder (all its phases), FOLDER/PHASE, or an MLflow run id.
 
-    The id of a parent run means all its phases. ``uri`` is the address of MLflow; None means the folder's own address,
-    or MLFLOW_TRACKING_URI for an id.
+    The id of a parent run stands for all its phases. ``uri`` is the address of MLflow; None means the folder's own
+    address, or MLFLOW_TRACKING_URI for an id.
 
     Raises:
         UserError: a run does not exist, or MLflow does not answer; the message names the valid choices.
@@ -112,7 +112,7 @@ def _json(values: list[str]) -> str:
 
 
 def _locate(name: str, uri: str | None) -> list[tuple[str, str, str]]:
-    """Return (tracking uri, run id, phase) of every run that a name means."""
+    """Return (tracking uri, run id, phase) of every run that a name stands for."""
     folder = Path(name)
     if RunFolder(folder).state.is_file():
         state = _state(folder)
@@ -155,7 +155,7 @@ def _phases_of(uri: str, run_id: str) -> list[tuple[str, str, str]]:
 @contextmanager
 def _client(name: str, uri: str) -> Iterator[MlflowClient]:
     """Yield a client of the store; its failures become UserErrors of one line."""
-    # MLflow would create an empty database.
+    # Without this check MLflow would create an empty database.
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         raise UserError(f"run {name}: its tracking database {uri} is gone")
     for variable, value in PATIENCE.items():
@@ -164,10 +164,10 @@ def _client(name: str, uri: str) -> Iterator[MlflowClient]:
 
     try:
         yield MlflowClient(tracking_uri=uri)
-    # The error may be MLflow's, or that of the database or network below it.
+    # The error may come from MLflow, or from the database or network below it.
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"run {name}: MLflow at {uri} does not give it ({reason})") from error
+        raise UserError(f"run {name}: MLflow at {uri} does not return it ({reason})") from error
 
 
 def _read(name: str, phase: str, uri: str, run_id: str) -> TrackedRun:

@@ -1,7 +1,8 @@
-"""MLflow: one parent run for an output folder, one child run a phase. The only writer that imports mlflow.
+"""Write to MLflow: one parent run for each output folder, one child run for each phase.
 
 The driver creates the runs once and keeps their ids in OUT/run_state.json, so that a restart continues the same runs.
-Everything in them comes from the journal (`xdub.tracking.journal`), never straight from the loop.
+All content of the runs comes from the journal (`xdub.tracking.journal`), never directly from the loop. No other writer
+imports mlflow.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from xdub.tracking.model_registry import register_model
 EXPERIMENT = "xdub"
 """Experiment of all runs."""
 KEY = "xdub.key"
-"""Tag that finds a run again when the call that created it was never answered."""
+"""Tag by which a run is found when the call that created it got no answer."""
 MAX_PARAM = 500
 """Longest param, in characters; the rest is cut off."""
 PARAMS_PER_CALL = 100
@@ -34,7 +35,7 @@ REFUSALS = {"INVALID_PARAMETER_VALUE", "PERMISSION_DENIED"}
 
 
 _OPENING = threading.Lock()
-"""Held while runs are created, because several senders of this process may need the same runs."""
+"""Lock held while runs are created, because several senders of this process may need the same runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,15 +49,15 @@ class RunIds:
 
 
 def default_uri(run: RunFolder) -> str:
-    """MLFLOW_TRACKING_URI if the user set one, else a sqlite file in the output folder."""
+    """Return MLFLOW_TRACKING_URI if the user set one, else a sqlite file in the output folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{run.database.resolve()}"
 
 
 def open_runs(run: RunFolder, phase: str) -> RunIds:
-    """Return the runs of an output folder and a phase: created by the first call, found again by every later one.
+    """Return the runs of an output folder and a phase: the first call creates them, later calls find them.
 
-    A server may execute a request long after its time-out (stopped, then continued). So the key of a run is saved
-    before the run is created, and searched for before it is created again.
+    A server may execute a request long after its time-out (stopped, then continued), so the key of a run is saved
+    before the run is created, and searched for before another one is created.
     """
     state = read_state(run)
     if "key" not in state:
@@ -81,7 +82,7 @@ def open_runs(run: RunFolder, phase: str) -> RunIds:
 
 
 class MlflowSink:
-    """Delivers journal records to the runs of a phase.
+    """Sink that delivers journal records to the runs of a phase.
 
     A record has its own step, time and value, so delivering it twice changes nothing.
     """
@@ -92,7 +93,7 @@ class MlflowSink:
         self._client: Any = None
 
     def open(self) -> RunIds:
-        """Create or find the runs. MLflow's exceptions pass through, and the next records try again."""
+        """Create or find the runs; raise MLflow's exceptions, after which the next delivery tries again."""
         with _OPENING:
             if self._ids is None:
                 ids = open_runs(self._run, self._phase)
@@ -101,7 +102,7 @@ class MlflowSink:
             return self._ids
 
     def __call__(self, records: list[dict[str, Any]]) -> None:
-        """Deliver records in order. MLflow's exceptions pass through, except its refusals of single records."""
+        """Deliver records in order; raise MLflow's exceptions except its refusals of single records."""
         ids = self.open()
         for kind, group in groupby(records, key=lambda record: record["kind"]):
             if kind == "metrics":
@@ -186,7 +187,7 @@ def flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def read_state(run: RunFolder) -> dict[str, Any]:
-    """Read the ids of a run, {} before its first phase."""
+    """Return the ids of a run; {} before its first phase."""
     return json.loads(run.state.read_text("utf-8")) if run.state.is_file() else {}
 
 
@@ -203,9 +204,10 @@ def _name(record: dict[str, Any]) -> str:
 
 
 def _client_of(run: RunFolder, state: dict[str, Any]) -> tuple[Any, str]:
-    """Client and address of the store that holds the runs.
+    """Return client and address of the store that holds the runs.
 
-    It is the store that created them, unless MLFLOW_TRACKING_URI names one that has them too: a server that moved.
+    This is the store that created the runs, unless MLFLOW_TRACKING_URI names another store that also holds them,
+    because the server moved.
     """
     first, current = state.get("tracking_uri"), default_uri(run)
     if first is None or first == current or "parent" not in state:
@@ -221,7 +223,7 @@ def _client_of(run: RunFolder, state: dict[str, Any]) -> tuple[Any, str]:
 
 
 def _find_or_create(client: Any, state: dict[str, Any], key: str, name: str, tags: dict[str, str]) -> str:
-    """Id of the run with this key."""
+    """Return the id of the run with this key, which is created if the store has none."""
     runs = client.search_runs([state["experiment_id"]], f"tags.`{KEY}` = '{key}'", max_results=1)
     if runs:
         return runs[0].info.run_id
@@ -232,13 +234,13 @@ def _experiment(client: Any, run: RunFolder, uri: str) -> str:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is not None:
         return experiment.experiment_id
-    # Without an absolute folder MLflow would put artefacts under the current one. A server has its own.
+    # MLflow would write artefacts below the current directory. A server has a folder of its own.
     folder = f"file://{run.artifacts.resolve()}" if uri.startswith("sqlite:") else None
     return client.create_experiment(EXPERIMENT, artifact_location=folder)
 
 
 def _client(uri: str) -> Any:
-    """A client that gives up soon, because the journal keeps the records and retries."""
+    """Return a client that gives up soon, because the journal keeps the records and retries."""
     defaults = {
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -253,7 +255,7 @@ def _client(uri: str) -> Any:
 
     from mlflow import MlflowClient
 
-    # Both log that they create a database and retry to reach it; MLflow's import sets another level.
+    # Alembic and MLflow log every creation of a database and every retry; MLflow's import sets another level.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     return MlflowClient(tracking_uri=uri)

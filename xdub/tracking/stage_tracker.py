@@ -18,12 +18,12 @@ from xdub.tracking.sink import MlflowSink
 OPEN_SECONDS, FLUSH_SECONDS = 30.0, 60.0
 """Longest wait at a stage's start and end.
 
-A server that refuses, or does not answer a call within its time-out, ends the wait at once; these bound a database that
-is locked or a machine that is overloaded."""
+A server that refuses, or does not answer a call within its time-out, ends the wait at once; these limits are for a
+locked database or an overloaded machine."""
 
 
 class StageTracker:
-    """Sends a stage's journal from this process. The stage runs without a tracker, too."""
+    """Sender of a stage's journal in this process. The stage also runs while the tracker is down."""
 
     def __init__(self, run: RunFolder, name: str, folder: StageFolder) -> None:
         """Track ``folder`` as the run ``name`` below the run of ``run``, which keeps the ids."""

@@ -21,7 +21,7 @@ LOOPBACK = "127.0.0.1"
 
 
 class TrainContext(Protocol):
-    """One rank's view of the job."""
+    """One rank's view of the job. All ranks must call a method that is marked "collective", in the same order."""
 
     rank: int
     world_size: int
@@ -48,7 +48,7 @@ class LocalContext:
     def __init__(self, device: torch.device | None = None) -> None:
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
-        if not dist.is_initialized():  # DeepSpeed wants a group even for one rank
+        if not dist.is_initialized():  # DeepSpeed needs a group even for one rank
             backend = "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
 
@@ -61,7 +61,7 @@ class LocalContext:
 
 
 class RayContext:
-    """One worker of a Ray ``TorchTrainer``, which joins the group of all ranks here."""
+    """One worker of a Ray ``TorchTrainer``; its constructor joins the process group of all ranks."""
 
     def __init__(self) -> None:
         import ray

@@ -1,4 +1,4 @@
-"""The optimizer engine: ZeRO 0-3, precision, accumulation, clipping, EMA. The only import of deepspeed.
+"""Optimizer engine with ZeRO 0-3, precision, accumulation, clipping and EMA. No other module imports deepspeed.
 
 All settings of DeepSpeed come from one dict, which :func:`deepspeed_config` derives from the train section.
 """
@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
 
 def deepspeed_config(train: TrainConfig, world_size: int) -> dict[str, Any]:
-    """Return DeepSpeed's settings for ``world_size`` ranks. UserError for a stage or precision that does not exist."""
+    """Return DeepSpeed's settings for ``world_size`` ranks.
+
+    Raise UserError for a stage or precision that does not exist.
+    """
     if train.zero_stage not in (0, 1, 2, 3):
         raise UserError(f"train.zero_stage={train.zero_stage}: use 0, 1, 2 or 3")
     if train.precision not in ("fp32", "bf16"):
@@ -100,10 +103,8 @@ class Engine:
             # DeepSpeed before 0.19.8 gathers the small weights that it keeps whole with a race under gloo: keep none.
             config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
         ds, *_ = deepspeed.initialize(model=model.to(device), optimizer=optimizer, config=config)
-        for (
-            name,
-            value,
-        ) in ds.module.named_buffers():  # only weights become bf16; statistics keep their precision
+        # Only weights become bf16; statistics keep their precision.
+        for name, value in ds.module.named_buffers():
             value.data = buffers[name].to(device)
         engine = cls(ds, train, rank=rank, world_size=world_size)
         if exact:
@@ -170,7 +171,7 @@ class Engine:
         write_shard(folder, self.rank, pieces, {f.name: f.share_start for f in self._fragments})
 
     def load(self, folder: Path, step: int) -> None:
-        """Read what :meth:`save` wrote at any world size and stage. Collective."""
+        """Read the state that :meth:`save` wrote at any world size and stage. Collective."""
         state = ShardedState(folder)
         for f in self._fragments:
             state.fill(f.master, "master", f.name, f.start)
@@ -250,7 +251,10 @@ def import_deepspeed(device: torch.device) -> ModuleType:
 
 
 def _compile_nothing() -> None:
-    """Keep DeepSpeed from compiling its collectives over shared memory, for a minute where plain gloo does the same."""
+    """Keep DeepSpeed from compiling its collectives over shared memory, which takes a minute.
+
+    Plain gloo does the same.
+    """
     from deepspeed.accelerator import set_accelerator
     from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
 

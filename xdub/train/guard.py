@@ -1,8 +1,9 @@
 """Guard against losses that are not finite or explode: skip the batch, and after several in a row roll back.
 
-A skipped batch is no step: weights, moments and average stay unchanged, and the data move on. After `train.max_skips`
-in a row the weights are suspected, so the run loads its last checkpoint and continues with the samples after the bad
-ones. Both decisions use the losses of all ranks, so every rank decides the same, and a resumed run repeats them.
+A skipped batch is no step: weights, moments and average stay unchanged, and the position in the data advances. After
+`train.max_skips` in a row the weights are suspected, so the run loads its last checkpoint and continues with the
+samples after the bad ones. Both decisions use the losses of all ranks, so every rank decides the same, and a resumed
+run repeats them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections import deque
 from typing import Any
 
 WINDOW = 64
-"""Number of latest losses that the median is taken of."""
+"""Number of latest losses whose median is the reference."""
 WARM = 16
 """Number of losses before which no loss counts as exploding."""
 

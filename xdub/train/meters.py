@@ -56,7 +56,7 @@ def loss_sums(terms: LossTerms) -> Sums:
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:
-    """Largest memory of this process so far, GB: of the machine, and of its GPU if it has one."""
+    """Return the peak memory of this process in GB: on the machine, and on its GPU if it has one."""
     peaks = {"perf/memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
     if device.type == "cuda":
         peaks["perf/gpu_memory_gb"] = torch.cuda.max_memory_allocated(device) / 1e9

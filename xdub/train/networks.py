@@ -47,7 +47,10 @@ def build_model(
 
 
 def weights_file(path: Path) -> Path:
-    """Return the safetensors file of a path: the file itself, or the one in an export folder. UserError without one."""
+    """Return the safetensors file of a path: the file itself, or the file in an export folder.
+
+    Raise UserError if there is none.
+    """
     candidates = [path] if path.suffix == ".safetensors" else [path / MODEL_WEIGHTS, path / ADAPTER_WEIGHTS]
     for candidate in candidates:
         if candidate.is_file():

@@ -43,7 +43,7 @@ from xdub.train.supervise.watchdog import Watchdog
 from xdub.train.trainer import Sampler, Trainer
 
 CACHE_BYTES = 512 << 20
-"""Decoded clips that a data actor keeps, so that a tiny data set is decoded once."""
+"""Size of the decoded clips that a data actor keeps, so that a tiny data set is decoded once."""
 
 MakeStream = Callable[..., Stream]
 """(spec, *, cursor, steps, cache_bytes) -> batches of one rank."""
@@ -54,15 +54,15 @@ class TrainJob:
     """Everything that the workers of a phase need; picklable."""
 
     folder: PhaseFolder
-    """By its absolute path."""
+    """Folder of the phase, with an absolute path."""
     recipe: Recipe
     data: tuple[str, ...]
     started: float = field(default_factory=time.time)
-    """Seconds since 1970."""
+    """Time of the job's creation, seconds since 1970."""
     base: str | None = None
-    """Weights under an expert."""
+    """File with the frozen weights under an expert."""
     init_from: str | None = None
-    """Weights to start from."""
+    """File with the weights to start from."""
     sampler: Sampler | None = None
     step_flops: float | None = None
     """Model FLOPs of one optimizer step, for MFU; None where no rank has a GPU."""
@@ -93,12 +93,12 @@ def run_locally(job: TrainJob) -> None:
 
 
 def attempts_so_far(folder: PhaseFolder) -> int:
-    """Number of worker groups that have started this phase."""
+    """Count the worker groups that have started this phase."""
     return sum(1 for _ in read_lines(folder.attempts))
 
 
 def begin_attempt(job: TrainJob, context: TrainContext) -> tuple[int, float]:
-    """Record a new attempt; its number, and the start of the first one, from which goodput counts. Collective."""
+    """Record a new attempt; return its number and the start of the first one, which goodput counts from. Collective."""
     attempt, started = 0, 0.0
     if context.rank == 0:
         records = list(read_lines(job.folder.attempts))
@@ -121,12 +121,12 @@ def train_rank(
     make_stream: MakeStream,
     beat: Callable[[], None] = lambda: None,
 ) -> None:
-    """Train from the latest good checkpoint to the end; rank 0 writes the result when all is done."""
+    """Train from the latest good checkpoint to the end; rank 0 then writes the result."""
     attempt_start = time.time()
     attempt, started = begin_attempt(job, context)
     train = job.train
     torch.set_num_threads(train.num_threads or max(1, (os.cpu_count() or 1) // context.local_world_size))
-    # Decides whatever has no generator of its own.
+    # This seed governs all random numbers that have no generator of their own.
     torch.manual_seed(stable_seed(train.seed, "global", context.rank))
     spec = StreamSpec.from_recipe(
         job.recipe, job.phase, job.data, rank=context.rank, world_size=context.world_size
@@ -197,7 +197,7 @@ def _build_trainer(
 
 
 def _open_records(job: TrainJob, context: TrainContext, progress: Progress, attempt: int) -> Records:
-    """Open the records of rank 0, or return those that do nothing. Collective."""
+    """Open the records on rank 0; on other ranks return records that do nothing. Collective."""
     nodes, devices = context.gather(context.node), context.gather(device_name(context.device))
     if context.rank > 0:
         return Records()
@@ -223,7 +223,7 @@ def _busy_seconds(step_flops: float | None, context: TrainContext) -> float | No
 
 
 def run_facts(job: TrainJob, world_size: int, attempt: int, data: str) -> dict[str, Any]:
-    """Facts about the run for every checkpoint; `MUST_MATCH` lists those that a resume must not change."""
+    """Return facts about the run for its checkpoints; `MUST_MATCH` lists those that a resume must not change."""
     train, sections = job.train, job.recipe.to_dict()
     names = ["video", "codec", "audio", "model"] + (["lora"] if expert_of(job.phase) else [])
     network = hashlib.sha256(json.dumps([sections[name] for name in names], sort_keys=True).encode())

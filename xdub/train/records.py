@@ -1,4 +1,4 @@
-"""Records of a running phase: rank 0 keeps them, on the other ranks every call does nothing."""
+"""Records of a running phase: rank 0 keeps them; on the other ranks every call does nothing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Records:
         """Record a batch that the step after ``progress`` did not learn from."""
 
     def roll_back(self, step: int, progress: Progress) -> None:
-        """Forget the steps between ``progress`` and ``step``."""
+        """Discard the steps between ``progress`` and ``step``."""
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Send metrics to the tracker."""
@@ -44,7 +44,7 @@ class Records:
         """Write a film strip, uint8 [H, W, 3], and send it to the tracker."""
 
     def sync(self) -> None:
-        """Bring the committed steps to the disk: no checkpoint may be older than the record of its last step."""
+        """Flush the committed steps to the disk: no checkpoint may exist without the record of its last step."""
 
     def checkpoint(self, folder: Path) -> None:
         """Start the upload of a checkpoint."""
@@ -140,7 +140,7 @@ class RunRecords(Records):
             self._uploads.export(self._folder.export)
 
     def close(self) -> None:
-        """Print what could not be uploaded in time, and close the files."""
+        """Report uploads that were not done in time, and close the files."""
         if self._uploads is not None and (undone := self._uploads.close(UPLOAD_SECONDS)):
             print(f"{undone}; --resume sends the rest", file=sys.stderr)
         for file in (self._journal, self._committed, self._skipped):
@@ -148,7 +148,7 @@ class RunRecords(Records):
 
 
 def save_png(strip: np.ndarray, path: Path) -> None:
-    """Write uint8 RGB [H, W, 3]."""
+    """Write a picture, uint8 RGB [H, W, 3], as PNG."""
     from PIL import Image
 
     path.parent.mkdir(exist_ok=True)

@@ -28,7 +28,7 @@ from xdub.train.state.committed_steps import last_record
 from xdub.train.state.export import exported_model
 from xdub.train.supervise.cluster import check_resources, use_gpu
 from xdub.train.supervise.launch import run_job
-from xdub.train.supervise.preflight import check_data, check_disk, check_fresh, make_folder
+from xdub.train.supervise.preflight import check_data, check_disk, check_fresh, create_folder
 from xdub.train.trainer import Sampler
 
 
@@ -38,12 +38,12 @@ class RunResult:
 
     phase: str
     status: Literal["finished", "stopped"]
-    """Stopped: after a stop request, with a checkpoint, so `resume` continues."""
+    """``stopped`` means that a stop request ended the phase with a checkpoint, so `resume` continues."""
     step: int
     loss: float | None
     folder: PhaseFolder
     export: Path | None
-    """Folder with the weights, when finished."""
+    """Folder with the weights; None before the phase is finished."""
     attempts: int
     """Worker groups that this call started."""
     seconds: float
@@ -73,7 +73,7 @@ def train_phase(
         base: the editor under an expert, OUT/editor/export if not given.
         local: train in this process without Ray, with one worker.
 
-    Raises UserError for whatever the caller can mend.
+    Raises UserError for every problem that the caller can solve.
     """
     start = time.monotonic()
     folder, train = PhaseFolder(out, phase), recipe.for_phase(phase)
@@ -85,7 +85,7 @@ def train_phase(
     if base is None and phase_facts(phase).expert is not None:
         base = folder.run.phase(str(phase_facts(phase).starts_from)).export
     base_file, init_file = _weights(base), _weights(init_from or train.init_from)
-    make_folder(folder)
+    create_folder(folder)
     if train.upload_to is not None:
         check_remote(train.upload_to, phase, fresh=not resume)
 
@@ -128,7 +128,7 @@ def _step_flops(recipe: Recipe, phase: str, local: bool) -> float | None:
 
 
 def _weights(path: str | Path | None) -> str | None:
-    """Absolute path of the weights in a file or an export folder."""
+    """Return the absolute path of the weights in a file or an export folder."""
     return None if path is None else str(weights_file(Path(path)).resolve())
 
 
@@ -152,7 +152,7 @@ def _tracked(
 
 
 def _finished(folder: PhaseFolder, steps: int) -> bool:
-    """Return whether an earlier call trained the phase that far."""
+    """Return whether an earlier call trained the phase for at least ``steps`` steps."""
     return folder.result.is_file() and json.loads(folder.result.read_text("utf-8"))["step"] >= steps
 
 

@@ -17,9 +17,9 @@ SECONDS = 120
 
 
 def run_ranks(world_size: int, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call ``function(rank, world_size, *arguments)`` on every rank, forked from this process; rank 0's result (small).
+    """Call ``function(rank, world_size, *arguments)`` on every rank, and return rank 0's result, which must be small.
 
-    RuntimeError if a rank fails, or runs longer than two minutes.
+    The ranks are forked from this process. Raise RuntimeError if a rank fails, or runs longer than two minutes.
     """
     # A fork inherits the imports of this process; that of deepspeed alone takes seconds.
     context = mp.get_context("fork")

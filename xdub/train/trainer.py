@@ -65,18 +65,18 @@ class Trainer:
     def run(self, open_stream: OpenStream) -> Literal["finished", "stopped"]:
         """Train on micro batches to ``train.steps``, or until a stop is requested; both end with a checkpoint.
 
-        UserError for a run that diverges after every rollback.
+        Raise UserError for a run that diverges after every rollback.
         """
         self._continue_from(self.progress)
         while self.progress.step < self.train.steps:
-            # Skipped batches leave steps to do when the stream has ended.
+            # After skipped batches a stream ends before the last step.
             stream = open_stream(self.progress.cursor, self.train.steps - self.progress.step)
             if self._run_through(stream):
                 return "stopped"
         return "finished"
 
     def _run_through(self, stream: Iterable[RawBatch]) -> bool:
-        """Train until the stream ends; True after a stop request."""
+        """Train until the stream ends; return True after a stop request."""
         for micro_batches, wait in groups(stream, self.engine.micro_batches):
             begin = time.perf_counter() - wait
             step, objection = self._accumulate(micro_batches, wait)
@@ -96,7 +96,7 @@ class Trainer:
         return False
 
     def _accumulate(self, micro_batches: list[RawBatch], wait: float) -> tuple[GlobalStep, str | None]:
-        """Compute the gradients of the whole global batch; the merged step, and the guard's objection or None.
+        """Compute the gradients of the whole global batch; return the merged step and the guard's objection, if any.
 
         The losses are compared before the last one is differentiated. An objection turns that gradient into NaN, which
         the engine refuses to apply in every ZeRO stage alike.
@@ -132,7 +132,7 @@ class Trainer:
         self.beat()
 
     def _skip(self, step: GlobalStep, objection: str) -> None:
-        """Move on in the data but not in the weights; after ``train.max_skips`` in a row, roll the weights back."""
+        """Advance in the data but not in the weights; after ``train.max_skips`` in a row, roll the weights back."""
         self._guard.skip()
         self.records.skip(self.progress, step, objection)
         self.progress = replace(self.progress, cursor=self.progress.cursor + len(step.sample_ids))
@@ -149,8 +149,8 @@ class Trainer:
         if progress is None:
             raise UserError(
                 f"training diverges at step {before + 1} ({objection}; samples: {', '.join(step.sample_ids)}) and "
-                f"going back {self.train.max_rollbacks} times did not help: look at {self.folder.skipped}, lower "
-                "train.lr, or raise train.max_rollbacks, and --resume"
+                f"{self.train.max_rollbacks} rollbacks did not help: inspect {self.folder.skipped}, lower "
+                "train.lr or raise train.max_rollbacks, then run again with --resume"
             )
         self._continue_from(progress)
         self.records.roll_back(before, progress)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-# For `remote_side`, which the files here share.
+# The test files of this folder share the module `remote_side`.
 sys.path.insert(0, str(Path(__file__).parent))
 
 from remote_side import Flaky  # noqa: E402
@@ -18,7 +18,7 @@ from xdub.train.remote import upload  # noqa: E402
 
 @pytest.fixture(autouse=True)
 def fast_retries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Retry at once, and forget the hook of a test when it ends."""
+    """Retry at once, and remove the hook of a test when the test ends."""
     monkeypatch.setattr(upload, "RETRY_SECONDS", (0.01,))
     yield
     Flaky.hook = staticmethod(lambda operation, path: None)
@@ -26,7 +26,7 @@ def fast_retries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(params=["plain", "file", "memory", "flaky"])
 def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Address of an empty remote, in every way that an address can be written."""
+    """Return the address of an empty remote, in every form of an address."""
     folder = tmp_path / "remote side"
     return {
         "plain": str(folder),

@@ -1,4 +1,4 @@
-"""Runs of a few bytes, and a file system that fails or waits on request."""
+"""Write runs of a few bytes, and simulate a file system that fails or waits."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ fsspec.register_implementation("flaky", Flaky, clobber=True)
 
 
 def phase(out: Path) -> PhaseFolder:
-    """Folder of the phase in a run."""
+    """Return the folder of the phase in a run."""
     return PhaseFolder(out, PHASE)
 
 
 def newest(uri: str) -> Copy | None:
-    """Newest whole checkpoint of a remote."""
+    """Return the newest whole checkpoint of a remote."""
     return next(iter(Remote(uri, PHASE).copies(CHECKPOINTS)), None)
 
 
@@ -89,7 +89,7 @@ def started_uploads(uri: str, out: Path, *, keep: int = 2) -> Uploads:
 
 
 def upload_all(uri: str, out: Path, *steps: int, keep: int = 2) -> None:
-    """Write and upload checkpoints, each by uploads of its own."""
+    """Write and upload checkpoints, each with an uploader of its own."""
     for step in steps:
         uploads = started_uploads(uri, out, keep=keep)
         uploads.checkpoint(write_checkpoint(out, step))
@@ -97,7 +97,7 @@ def upload_all(uri: str, out: Path, *steps: int, keep: int = 2) -> None:
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
-    """Wait until a condition holds. AssertionError after a deadline."""
+    """Wait until a condition holds. Raise AssertionError after a deadline."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "timed out"
@@ -105,10 +105,10 @@ def wait_until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Bytes of every file below a folder, by its name."""
+    """Return the bytes of every file below a folder, by its name."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def number_of_steps(out: Path) -> int:
-    """Lines in the record of committed steps."""
+    """Count the lines in the record of committed steps."""
     return len(phase(out).steps.read_text().splitlines())

@@ -1,4 +1,4 @@
-"""Restore: a machine with nothing gets a phase back from its remote copy, and damaged copies are skipped."""
+"""Restore: an empty machine fetches a phase from its remote copy, and damaged copies are skipped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from xdub.train.remote.upload import Uploads
 from xdub.train.state.checkpoint import damaged_files, read_manifest
 
 
-def test_a_machine_with_nothing_gets_the_newest_checkpoint_and_its_records(uri: str, tmp_path: Path) -> None:
+def test_an_empty_machine_gets_the_newest_checkpoint_and_its_records(uri: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     upload_all(uri, run, 2, 4)
     other = tmp_path / "elsewhere"
@@ -52,7 +52,7 @@ def test_a_finished_phase_is_restored_with_its_export_and_result(uri: str, tmp_p
     assert json.loads(phase(tmp_path / "b").result.read_text()) == {"step": 6}
 
 
-def test_nothing_is_restored_from_an_empty_remote_or_over_a_local_run_that_is_as_far(
+def test_an_empty_remote_and_a_remote_that_is_no_further_than_the_local_run_restore_nothing(
     uri: str, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -128,11 +128,11 @@ def test_only_records_of_this_phase_are_restored(tmp_path: Path) -> None:
     state.write_text("mine")
     restore(uri, phase(tmp_path / "b"))
     assert {p.name for p in (tmp_path / "b").iterdir()} == {PHASE, state.name}
-    assert state.read_text() == "mine", "other phases are in it, too"
+    assert state.read_text() == "mine", "the local file also holds other phases"
 
 
-def test_a_restored_journal_is_sent_whole_though_a_longer_one_was_sent_before(tmp_path: Path) -> None:
-    """The offsets of the local journal say nothing about the restored one."""
+def test_a_restored_journal_is_sent_whole_after_a_longer_journal_was_sent(tmp_path: Path) -> None:
+    """The offsets of the local journal do not apply to the restored journal."""
     uri, out, steps = str(tmp_path / "r"), tmp_path / "run", list[int]()
     folder = phase(out)
     folder.path.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Uploads: a remote has whole copies or none, and never delays a step."""
+"""Uploads: a remote has only whole copies, and never delays a step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from xdub.train.remote.store import CHECKPOINTS, Remote
 from xdub.train.state.checkpoint import damaged_files, read_manifest
 
 
-def test_the_remote_keeps_the_newest_copies_as_many_as_keep(uri: str, tmp_path: Path) -> None:
+def test_the_remote_keeps_as_many_of_the_newest_copies_as_configured(uri: str, tmp_path: Path) -> None:
     upload_all(uri, tmp_path / "run", 1, 2, 3, 4, 5, keep=2)
     assert [copy.step for copy in Remote(uri, PHASE).copies(CHECKPOINTS)] == [5, 4]
     assert len(Remote(uri, PHASE).folders(CHECKPOINTS)) == 2
@@ -45,10 +45,10 @@ def test_the_same_checkpoint_is_not_sent_again(tmp_path: Path) -> None:
 
 @settings(max_examples=12, deadline=None)
 @given(fatal=st.integers(0, 12), steps=st.lists(st.integers(1, 30), min_size=1, max_size=3, unique=True))
-def test_an_upload_cut_off_after_any_operation_leaves_no_half_folder_as_the_newest(
+def test_an_upload_that_ends_after_any_operation_leaves_a_whole_folder_as_the_newest(
     fatal: int, steps: list[int]
 ) -> None:
-    """The other side stops answering for good after some number of writes and removals, as when the sender dies."""
+    """The remote stops answering after ``fatal`` writes and removals, as when the sender dies."""
 
     with tempfile.TemporaryDirectory() as name:
         uri, run = f"flaky://{name}/r", Path(name) / "run"
@@ -62,12 +62,12 @@ def test_an_upload_cut_off_after_any_operation_leaves_no_half_folder_as_the_newe
 
         Flaky.hook = staticmethod(hook)
         uploads = started_uploads(uri, run, keep=1)
-        threading.excepthook, kept = lambda message: None, threading.excepthook
+        threading.excepthook, original_hook = lambda message: None, threading.excepthook
         for step in steps:
             uploads.checkpoint(write_checkpoint(run, step, salt="other"))
             wait_until(lambda: uploads.lag == 0 or not uploads._thread.is_alive())
         Flaky.hook = staticmethod(lambda operation, path: None)
-        threading.excepthook = kept
+        threading.excepthook = original_hook
         folder = restore(uri, phase(Path(name) / "b"))
         assert folder is not None and not damaged_files(folder, read_manifest(folder))
         step = int(folder.name[4:])
@@ -78,7 +78,7 @@ def test_an_upload_cut_off_after_any_operation_leaves_no_half_folder_as_the_newe
         assert len(Remote(uri, PHASE).folders(CHECKPOINTS)) == 1
 
 
-def test_a_remote_that_fails_for_a_while_has_everything_in_the_end(tmp_path: Path) -> None:
+def test_a_remote_that_fails_for_a_while_finally_has_every_file(tmp_path: Path) -> None:
     uri, run, tries = f"flaky://{tmp_path}/r", tmp_path / "run", []
 
     def hook(operation: str, path: str) -> None:
@@ -94,7 +94,9 @@ def test_a_remote_that_fails_for_a_while_has_everything_in_the_end(tmp_path: Pat
     assert uploads.close(20) is None and uploads.last_error is None and newest(uri).step == 2
 
 
-def test_a_remote_that_hangs_delays_no_step_and_the_end_by_its_deadline(tmp_path: Path) -> None:
+def test_a_remote_that_hangs_delays_no_step_and_delays_the_end_by_its_deadline_at_most(
+    tmp_path: Path,
+) -> None:
     uri, run, hanging, go = f"flaky://{tmp_path}/r", tmp_path / "run", threading.Event(), threading.Event()
     upload_all(uri, run, 1)
 
@@ -110,7 +112,7 @@ def test_a_remote_that_hangs_delays_no_step_and_the_end_by_its_deadline(tmp_path
         uploads.checkpoint(folder)
         hanging.wait(10)
     assert time.monotonic() - begin < 5
-    assert uploads.lag > 0 and uploads.dropped == 36, "one is under way, the newest waits"
+    assert uploads.lag > 0 and uploads.dropped == 36, "one upload is running and the newest folder waits"
     begin = time.monotonic()
     message = uploads.close(0.3)
     assert time.monotonic() - begin < 2

@@ -9,13 +9,13 @@ from pathlib import Path
 from xdub.train.show.step_progress import PhaseProgress, watch
 
 
-def test_the_time_to_start_is_no_part_of_the_speed(tmp_path: Path) -> None:
+def test_the_speed_does_not_include_the_time_to_start(tmp_path: Path) -> None:
     record, shown = tmp_path / "record.jsonl", []
     changed = threading.Condition()
 
-    def show(now: PhaseProgress) -> None:
+    def show(state: PhaseProgress) -> None:
         with changed:
-            shown.append(now)
+            shown.append(state)
             changed.notify_all()
 
     def shows(step: int) -> bool:
@@ -27,8 +27,8 @@ def test_the_time_to_start_is_no_part_of_the_speed(tmp_path: Path) -> None:
                 print(json.dumps({"step": step, "loss": (1.0).hex()}), file=file, flush=True)
             with changed:
                 assert changed.wait_for(lambda step=step: shows(step), timeout=30)
-    rates = {now.step: now.steps_per_second for now in shown}
-    assert rates[0] is None and rates[1] is None, "nothing is known after the first step"
+    rates = {state.step: state.steps_per_second for state in shown}
+    assert rates[0] is None and rates[1] is None, "the speed is unknown after the first step"
     assert rates[2] > 0 and rates[3] > 0
 
 

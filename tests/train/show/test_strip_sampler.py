@@ -1,4 +1,4 @@
-"""Sample strips: the same window at every step, drawn beside training without a trace in it."""
+"""Sample strips show the same window at every step, and drawing them does not change training."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run(phase: str, recipe, data: Path, out: Path, **options) -> tuple[RunResult
 
 
 @pytest.mark.parametrize("phase", ["generator", "lip"])
-def test_a_run_with_strips_trains_exactly_as_one_without(
+def test_a_run_with_strips_trains_exactly_like_a_run_without(
     phase: str, small, clips, pairs, tmp_path: Path
 ) -> None:
     options, data = {}, clips

@@ -13,7 +13,7 @@ from xdub.train.state.committed_steps import CommittedSteps, last_record
 
 
 @given(cut=st.integers(0, 400))
-def test_a_torn_line_is_dropped_and_writing_goes_on(
+def test_a_torn_line_is_dropped_and_writing_continues(
     tmp_path_factory: pytest.TempPathFactory, cut: int
 ) -> None:
     path = tmp_path_factory.mktemp("lines") / "file.jsonl"
@@ -46,14 +46,14 @@ def test_committed_steps_after_a_resume_hold_every_step_once(tmp_path: Path) -> 
     assert [float.fromhex(record["loss"]) for record in records] == [step / 3 for step in range(1, 7)]
 
 
-def test_a_record_with_holes_is_refused(tmp_path: Path) -> None:
+def test_a_record_with_missing_steps_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "record.jsonl"
     first = CommittedSteps(path, resume_at=0)
     first.append(1, 0.5, ["a"], attempt=1)
     first.close()
-    with pytest.raises(ValueError, match=r"steps 1\.\.2 are not all there"):
+    with pytest.raises(ValueError, match=r"steps 1\.\.2 are not all in it"):
         CommittedSteps(path, resume_at=2)
 
 
-def test_no_file_has_no_last_record(tmp_path: Path) -> None:
+def test_a_missing_file_has_no_last_record(tmp_path: Path) -> None:
     assert last_record(tmp_path / "nothing.jsonl") is None

@@ -22,14 +22,14 @@ def train(workers: int, least: int | None, global_batch: int = 64) -> SimpleName
     available=st.integers(0, 80),
     parts=st.integers(1, 4),
 )
-def test_the_most_workers_that_fit_and_divide_the_batch(workers, least, available, parts) -> None:
+def test_a_run_gets_the_most_workers_that_fit_and_divide_the_batch(workers, least, available, parts) -> None:
     cfg = train(workers, least, workers * parts)
     allowed = range(least or workers, workers + 1)
     fitting = [n for n in allowed if n <= available and cfg.global_batch % n == 0]
     assert choose_workers(cfg, available) == max(fitting, default=None)
 
 
-def test_a_fixed_run_takes_all_or_nothing() -> None:
+def test_a_run_without_min_workers_gets_all_workers_or_none() -> None:
     assert choose_workers(train(4, None), 4) == 4
     assert choose_workers(train(4, None), 3) is None
     assert choose_workers(train(4, 1), 3) == 2, "three do not divide 64"
@@ -56,7 +56,7 @@ def test_a_healthy_attempt_is_restarted_only_for_a_reason(
 @pytest.mark.parametrize(
     ("machines", "resource", "gpu", "expected"),
     [
-        ([{"CPU": 4}], None, False, 3),  # one is left for the data
+        ([{"CPU": 4}], None, False, 3),  # one CPU remains for the data
         ([{"CPU": 4}, {"CPU": 2}], None, False, 5),
         ([{"CPU": 96, "GPU": 8}, {"CPU": 2}], None, True, 8),
         ([{"CPU": 96, "GPU": 8, "train": 8}, {"CPU": 8, "GPU": 1, "pairgen": 1}], "train", True, 8),

@@ -20,5 +20,5 @@ PhaseLoss = Callable[[nn.Module, Batch, PhaseContext], LossTerms]
 
 
 def phase_loss(name: str) -> PhaseLoss:
-    """Return the loss of a phase. UserError for an unknown phase."""
+    """Return the loss of a phase. Raise UserError for an unknown phase."""
     return import_module(f"xdub.train.phases.{phase_facts(name).name}").loss

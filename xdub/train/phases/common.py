@@ -43,12 +43,12 @@ class PhaseContext:
     sync: SyncLoss | None = None
     identity: Embeds | None = None
     features: Embeds | None = None
-    """Image features of face crops."""
+    """Network that computes image features of face crops."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Noised:
-    """Noise of a batch."""
+    """Noise, timesteps and motion frames that were drawn for a batch."""
 
     eps: Tensor
     """[B, C, f, h, w]."""
@@ -65,7 +65,7 @@ class Noised:
 def draw_noise(batch: Batch, ctx: PhaseContext) -> Noised:
     """Draw noise, timestep and motion frames of every sample from (seed, epoch, sample id) alone.
 
-    The numbers do not depend on the sample's place in the batch, on the world size, or on earlier batches.
+    The numbers do not depend on the sample's position in the batch, on the world size, or on earlier batches.
     """
     z0, config = batch["z0"], ctx.phase
     motion_latents = ctx.codec.geometry.latent_frames(config.motion_frames)

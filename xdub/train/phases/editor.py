@@ -1,4 +1,4 @@
-"""Phase 2, the mask-free editor at high noise (3.2, 3.3): V' and V's audio in, V out."""
+"""Phase 2, the mask-free editor at high noise (3.2, 3.3): it predicts V from V' and V's audio."""
 
 from __future__ import annotations
 

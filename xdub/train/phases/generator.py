@@ -1,4 +1,4 @@
-"""Phase 1, the mask-inpainting generator (3.1): a clip from its masked self, one other frame and its audio."""
+"""Phase 1, the mask-inpainting generator (3.1): it predicts a clip from the masked clip, one other frame and audio."""
 
 from __future__ import annotations
 

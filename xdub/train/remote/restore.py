@@ -1,9 +1,10 @@
 """Restore of a phase from its remote copy, on a machine that lacks all or part of it; the inverse of `upload`.
 
-It fetches the newest whole checkpoint and the newest whole export, and with the later of the two the records that were
-uploaded with it, so that they belong together. Records are JSON and JSON lines: those of the phase replace local ones,
-OUT/run_state.json is only written where it is missing. steps.jsonl may be longer than the checkpoint; opening it cuts
-it there. Every byte is checked against the sha256 of the remote manifest, and nothing is unpickled here.
+The newest whole checkpoint and the newest whole export are fetched. The records are those that were uploaded with the
+later of the two, so records and weights belong together. Records are JSON and JSON-lines files: those of the phase
+replace local ones, and OUT/run_state.json is written only where it is missing. steps.jsonl may be longer than the
+checkpoint, and opening it truncates it there. Every byte is checked against the sha256 of the remote manifest, and
+nothing is unpickled here.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from xdub.train.remote.store import CHECKPOINTS, EXPORTS, Copy, Remote, first_li
 from xdub.train.state.checkpoint import latest_checkpoint
 
 RECORD_SUFFIXES = (".json", ".jsonl")
-"""Files of other types are not restored, whatever a copy holds."""
+"""Suffixes of the records that are restored; other files of a copy are ignored."""
 
 
 def restore(uri: str, folder: PhaseFolder) -> Path | None:
-    """Fetch what the remote has beyond the local checkpoints; the fetched checkpoint's folder, or None without one.
+    """Fetch a checkpoint and an export that are newer than the local checkpoints.
 
-    A copy with a wrong byte is skipped for the one before it. UserError when the file system fails.
+    Return the folder of the fetched checkpoint, or None if the remote has no newer one. A copy with a wrong byte is
+    skipped, and the copy before it is fetched. Raise UserError when the file system fails.
     """
     folder = folder.resolved()
     latest = latest_checkpoint(folder)
@@ -37,10 +39,10 @@ def restore(uri: str, folder: PhaseFolder) -> Path | None:
         checkpoint, export = (_fetch(remote, kind, folder, local_step) for kind in (CHECKPOINTS, EXPORTS))
         if export:
             replace_folder(export[1] / "files", folder.export)
-        # The export comes after the last checkpoint, so of two at the same step its records are the later ones.
+        # The export is written after the last checkpoint, so its records are the later ones at the same step.
         for _, fetched in sorted(filter(None, (checkpoint, export)), key=lambda copy: copy[0]):
             _put_records(fetched, folder)
-        # The checkpoint comes last, so a call that was killed before does everything again.
+        # The checkpoint is moved last, so a call that is killed earlier is repeated as a whole.
         if not checkpoint:
             return None
         return replace_folder(checkpoint[1] / "files", folder.checkpoint(checkpoint[0]))
@@ -48,7 +50,7 @@ def restore(uri: str, folder: PhaseFolder) -> Path | None:
         raise
     except Exception as error:
         raise UserError(
-            f"{shown(uri)}: cannot be fetched ({first_line(error)}); try again, or take out --resume"
+            f"{shown(uri)}: cannot be fetched ({first_line(error)}); try again, or leave out --resume"
         ) from error
     finally:
         for kind in (CHECKPOINTS, EXPORTS):
@@ -56,7 +58,7 @@ def restore(uri: str, folder: PhaseFolder) -> Path | None:
 
 
 def _fetch(remote: Remote, kind: str, folder: PhaseFolder, local_step: int) -> tuple[int, Path] | None:
-    """(step, temporary folder) of the newest intact copy beyond ``local_step``."""
+    """Return (step, temporary folder) of the newest intact copy after ``local_step``, or None."""
     temporary = folder.fetching(kind)
     for copy in remote.copies(kind):
         if copy.step <= local_step:
@@ -70,7 +72,7 @@ def _fetch(remote: Remote, kind: str, folder: PhaseFolder, local_step: int) -> t
 
 
 def _fetch_file(remote: Remote, copy: Copy, name: str, folder: Path) -> bool:
-    """Download a file; False when its hash is not the manifest's."""
+    """Download a file; return False when its hash differs from the manifest's."""
     path, digest = folder / name, hashlib.sha256()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
@@ -86,13 +88,13 @@ def _put_records(fetched: Path, folder: PhaseFolder) -> None:
     """Move OUT/x and OUT/<phase>/x from records/x and records/<phase>/x; other files of a copy are ignored."""
     records, out = fetched / "records", folder.run.path
     for path in records.glob("*.json"):
-        # Other phases are in a local file, too.
+        # A local file also holds other phases, so it is kept.
         if not (out / path.name).exists():
             os.replace(path, out / path.name)
     for path in (records / folder.phase).glob("*"):
         if path.suffix in RECORD_SUFFIXES:
             os.replace(path, folder.path / path.name)
             if path.name == folder.journal.name:
-                # The offsets are those of the journal before. Sending a record twice does no harm.
+                # The offsets belong to the replaced journal. The tracker accepts a record twice.
                 for offset in folder.offsets:
                     offset.unlink(missing_ok=True)

@@ -1,13 +1,13 @@
-"""Remote copies of a run on another file system: their layout, and which of them are whole.
+"""Remote copies of a run on another file system: their layout, and the check whether they are whole.
 
     URI/<phase>/checkpoints/step00000100-<16 hex>/{files/..., records/..., manifest.json}
     URI/<phase>/exports/step00000120-<16 hex>/{files/..., records/..., manifest.json}
 
-``files/`` is the local folder unchanged (a checkpoint's own manifest included), ``records/`` the run's small files at
-that time, by their names in OUT. manifest.json, {number, step, files: {name: {bytes, sha256}}}, is written last: a
-folder without it, or with a file missing or short, is ignored. Object stores cannot rename, so no whole folder is
-written again: its hex digits are the hash of its content. ``number`` counts uploads, and the highest is the newest, so
-a run that was rolled back wins over the later steps that it abandoned.
+``files/`` is the local folder unchanged (a checkpoint's own manifest included), ``records/`` holds the run's small
+files at that time, under their names in OUT. manifest.json, {number, step, files: {name: {bytes, sha256}}}, is written
+last: a folder without it, or with a file missing or short, is ignored. Object stores cannot rename, so no whole folder
+is written again: its hex digits are the hash of its content. ``number`` counts uploads, and the highest is the newest,
+so a run that was rolled back wins over the later steps that it abandoned.
 
 pyarrow opens the file system of the URI (s3, gs, hdfs, file, a plain path), or else fsspec (any other scheme whose
 package is installed). Credentials come from the environment, as these packages read them. A URI belongs to one run.
@@ -54,20 +54,20 @@ class Copy:
 
 
 class Remote:
-    """Copies of one phase. Every method may raise whatever the file system raises."""
+    """Copies of one phase. Every method may raise the exceptions of the file system."""
 
     def __init__(self, uri: str, phase: str) -> None:
-        """UserError for a URI of an unknown scheme."""
+        """Open the file system of ``uri``. Raise UserError for an unknown scheme."""
         self.fs, root = open_uri(uri)
         self.root = f"{root.rstrip('/')}/{phase}"
 
     def copies(self, kind: str) -> list[Copy]:
-        """Whole folders of a kind, the newest first."""
+        """Return the whole folders of a kind, the newest first."""
         whole = (self._whole(folder) for folder in self.folders(kind))
         return sorted((copy for copy in whole if copy), key=lambda copy: copy.number, reverse=True)
 
     def folders(self, kind: str) -> list[str]:
-        """Paths of all folders of a kind, whole or not."""
+        """Return the paths of all folders of a kind, whole or not."""
         from pyarrow.fs import FileSelector
 
         infos = self.fs.get_file_info(FileSelector(f"{self.root}/{kind}", allow_not_found=True))
@@ -97,11 +97,11 @@ class Remote:
                 yield piece
 
     def write(self, path: str, pieces: Iterator[bytes]) -> dict[str, Any]:
-        """Write a file; {bytes, sha256} of its content."""
+        """Write a file; return {bytes, sha256} of its content."""
         digest, size = hashlib.sha256(), 0
         try:
             out = self.fs.open_output_stream(path)
-        # Disks need the folder first, object stores have none.
+        # A disk needs the folder first; an object store has no folders.
         except FileNotFoundError:
             self.fs.create_dir(path.rsplit("/", 1)[0], recursive=True)
             out = self.fs.open_output_stream(path)
@@ -129,7 +129,7 @@ def safe_name(name: str) -> bool:
 
 
 def open_uri(uri: str) -> tuple[FileSystem, str]:
-    """Return the file system of a URI, and the path in it. UserError for an unknown scheme."""
+    """Return the file system of a URI, and the path in it. Raise UserError for an unknown scheme."""
     import pyarrow as pa
     from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
 
@@ -145,7 +145,7 @@ def open_uri(uri: str) -> tuple[FileSystem, str]:
 
         filesystem, path = url_to_fs(uri)
     except (ImportError, ValueError) as error:
-        hint = "pyarrow knows s3, gs, hdfs and file; fsspec others"
+        hint = "pyarrow opens s3, gs, hdfs and file; fsspec opens others"
         raise UserError(f"{shown(uri)}: {first_line(error)} ({hint})") from error
     return PyFileSystem(FSSpecHandler(filesystem)), path
 
@@ -157,13 +157,14 @@ def _absolute(uri: str) -> str:
 def check(
     uri: str, phase: str | None = None, *, fresh: bool = False, seconds: float = ANSWER_SECONDS
 ) -> None:
-    """Write, read and remove a small file. UserError, within ``seconds``, when that cannot be done.
+    """Write, read and remove a small file. Raise UserError, within ``seconds``, when one of these fails.
 
-    With ``fresh``, also a UserError when ``phase`` has a copy there, which another run must not replace. The check runs
-    in a process of its own, because a client that waits for its server cannot be stopped, not even when Python exits.
+    With ``fresh``, also raise UserError when the remote has a copy of ``phase``, which another run must not replace.
+    The check runs in a process of its own, because a client that waits for its server cannot be stopped, not even when
+    Python exits.
     """
     uri = _absolute(uri)
-    # Arguments could be read by other users, and a URI may hold credentials.
+    # Other users can read a process's arguments, and a URI may hold credentials.
     request = json.dumps([uri, phase, fresh])
     command = [sys.executable, "-m", __name__]
     try:
@@ -176,7 +177,7 @@ def check(
 
 
 def main() -> int:
-    """Run the process of `check`: exit code 0, or a line on stdout and 1."""
+    """Run the process of `check`: return exit code 0, or print a line on stdout and return 1."""
     uri, phase, fresh = json.load(sys.stdin)
     try:
         remote = Remote(uri, phase or "")

@@ -1,7 +1,7 @@
 """Uploads of checkpoints and exports to another file system, by a daemon thread of rank 0.
 
 All ranks write one run folder (a disk, or a file system that their machines share), so rank 0 sees every shard.
-Training never blocks on an upload: enqueueing only stores a path, and a remote that fails, hangs or is away for hours
+Training never blocks on an upload: enqueueing only stores a path, and a remote that fails, hangs or is down for hours
 affects only this thread. The thread retries; a newer folder replaces an older one of its kind that waits, so at most
 one folder of a kind is being sent and one waits. `xdub.train.remote.store` defines the layout, and
 `xdub.train.remote.restore` is the inverse.
@@ -31,7 +31,7 @@ HELD = ".uploading-"
 
 
 class Gone(Exception):
-    """Error: the local folder was removed by retention, or is damaged."""
+    """Error raised when the local folder was removed by retention, or is damaged."""
 
 
 @dataclass(kw_only=True)
@@ -42,7 +42,7 @@ class _Job:
     folder: Path
     since: float = field(default_factory=time.monotonic)
     sent: Files = field(default_factory=dict)
-    """Files that the remote has; kept over retries."""
+    """Files that the remote has received; kept across retries."""
 
 
 class Uploads:
@@ -52,9 +52,9 @@ class Uploads:
         """``keep`` whole folders of a kind stay at URI/<phase>."""
         self.uri, self.folder, self.keep = uri, folder, keep
         self.records = folder.records
-        """Small files that go with every folder, as they are at that time; missing ones are left out."""
+        """Small files that are uploaded with every folder, in their state at that time; missing files are skipped."""
         self.errors: dict[str, str] = {}
-        """Reason why the latest folder of a kind is not whole on the remote, by kind; empty without a problem."""
+        """Kind -> reason why its latest folder is not whole on the remote; empty without a problem."""
         self.uploaded = {CHECKPOINTS: -1, EXPORTS: -1}
         """Newest step of each kind that is whole on the remote."""
         self.dropped = 0
@@ -72,11 +72,11 @@ class Uploads:
         return self
 
     def checkpoint(self, folder: Path) -> None:
-        """Enqueue a committed checkpoint of the phase; returns at once."""
+        """Enqueue a committed checkpoint of the phase; return at once."""
         self._enqueue(_Job(kind=CHECKPOINTS, folder=folder))
 
     def export(self, folder: Path) -> None:
-        """Enqueue the exported weights; returns at once. The result goes with them, so write it first."""
+        """Enqueue the exported weights; return at once. The result is uploaded with them, so write the result first."""
         self._enqueue(_Job(kind=EXPORTS, folder=folder))
 
     @property
@@ -86,13 +86,13 @@ class Uploads:
 
     @property
     def lag(self) -> float:
-        """Seconds since the remote lacks something that was enqueued; 0 when it has everything."""
+        """Seconds for which the remote has lacked an enqueued folder; 0 when it has all of them."""
         with self._changed:
             jobs = [*self._waiting.values(), *([self._current] if self._current else [])]
             return time.monotonic() - min(job.since for job in jobs) if jobs else 0.0
 
     def close(self, timeout: float) -> str | None:
-        """Upload the rest for at most ``timeout`` seconds; one line about unfinished uploads, or None."""
+        """Upload the rest for at most ``timeout`` seconds; return one line about unfinished uploads, or None."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -125,10 +125,10 @@ class Uploads:
             except Gone as error:
                 self.errors[job.kind] = str(error)
                 self.dropped += 1
-            # Training goes on whatever the remote does.
+            # No failure of the remote may stop training.
             except Exception as error:
                 self.errors[job.kind] = first_line(error)
-                # Credentials and connections age, so the next try opens a new one.
+                # Credentials and connections expire, so the next try opens a new connection.
                 self._remote = None
                 wait = RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)]
                 failures += 1
@@ -188,7 +188,7 @@ class Uploads:
         for path in self.records:
             name = f"records/{path.resolve().relative_to(run).as_posix()}"
             if path.is_file() and name not in job.sent:
-                # Only its present bytes: the file may grow meanwhile, and it has at least this checkpoint's steps.
+                # Only the present bytes are sent: the file may grow, and it has at least this checkpoint's steps.
                 job.sent[name] = remote.write(f"{target}/{name}", _pieces(path, path.stat().st_size))
 
     def _remove_old(self, remote: Remote, kind: str, newest: str) -> None:
@@ -200,7 +200,7 @@ class Uploads:
 
 
 def _contents(kind: str, folder: Path) -> tuple[Files, int]:
-    """Files of a local folder with size and hash, and its step. Gone if it cannot be read."""
+    """Return a local folder's files with size and hash, and its step. Raise Gone if the folder cannot be read."""
     try:
         return export_files(folder) if kind == EXPORTS else checkpoint_files(folder)
     except (OSError, ValueError, KeyError) as error:
@@ -224,7 +224,7 @@ def _hold(folder: Path) -> Path:
 
     Without hard links the folder itself is returned, so a slow upload may find it removed and then reports that.
     """
-    # A killed run may have left some behind.
+    # A killed run may have left links behind.
     for stale in folder.parent.glob(f"{HELD}*"):
         shutil.rmtree(stale, ignore_errors=True)
     held = folder.with_name(HELD + folder.name)

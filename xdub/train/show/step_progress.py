@@ -24,9 +24,9 @@ class PhaseProgress:
     steps: int
     """Number of steps that the phase trains for."""
     loss: float | None
-    """Loss of the last committed step; None before the first."""
+    """Loss of the last committed step, or None before the first step."""
     steps_per_second: float | None
-    """Speed over the last minute; starting up is no part of it."""
+    """Speed over the last minute, without the time to start."""
     eta_seconds: float | None
     """Seconds until the last step at that speed."""
 
@@ -66,10 +66,10 @@ def _phase_display(phase: str) -> Generator[Show]:
     console, last = Console(stderr=True, highlight=False), None
     with display(console, phase) as report:
 
-        def show(now: PhaseProgress) -> None:
+        def show(state: PhaseProgress) -> None:
             nonlocal last
-            last = now
-            now.send(report)
+            last = state
+            state.send(report)
 
         yield show
     if last is not None:
@@ -87,10 +87,10 @@ def _watching(phase: str, record: Path, steps: int, show: Show, poll_seconds: fl
             entry = last_record(record)
             step = entry["step"] if entry else 0
             if step != shown:
-                # The first step found may come from an earlier attempt, so its time says nothing about the speed.
+                # The first step in the record may come from an earlier attempt, so the speed ignores its time.
                 if shown >= 0:
                     rate.add(step)
-                now = PhaseProgress(
+                state = PhaseProgress(
                     phase=phase,
                     step=step,
                     steps=steps,
@@ -98,7 +98,7 @@ def _watching(phase: str, record: Path, steps: int, show: Show, poll_seconds: fl
                     steps_per_second=rate.per_second,
                     eta_seconds=rate.seconds_left(step, steps),
                 )
-                show(now)
+                show(state)
                 shown = step
             if last:
                 return

@@ -36,7 +36,7 @@ STEPS = 8
 FRAMES = 6
 """Frames in a row of a strip."""
 TRIES = 8
-"""Rows tried in place of one that cannot be read."""
+"""Largest number of rows that are tried until one can be read."""
 
 
 class StripSampler:
@@ -68,7 +68,7 @@ class StripSampler:
         low, high = getattr(self._recipe.dub, f"{expert}_band") if expert else (0.0, 1.0)
 
         def switch(t: float) -> None:
-            # Outside its band an expert was not trained.
+            # An expert was not trained outside its band.
             if expert is not None:
                 set_expert(model, expert if low < t < high else None)
 
@@ -85,7 +85,10 @@ class StripSampler:
         return ("masked input" if inpaints(self._phase) else "source", "generated", "truth")
 
     def _columns(self, codec: Codec, z: Tensor, batch: Batch) -> list[Column]:
-        """Columns of moments of input, result and truth; before them the reference frame of a phase that inpaints."""
+        """Return one column of input, result and truth for each moment.
+
+        In a phase that inpaints, the reference frame is the first column.
+        """
         source = batch["z_mask"] if "z_mask" in batch else batch["z_ref"]
         films = [_pixels(codec.decode(latents)) for latents in (source, z, batch["z0"])]
         count = len(films[0])
@@ -97,7 +100,7 @@ class StripSampler:
         return columns
 
     def _window(self, codec: Codec, device: torch.device) -> Batch:
-        """Batch of one sample: a window of the first clip that is long enough and can be read."""
+        """Return a batch of one sample: a window of the first clip that is long enough and can be read."""
         if self._batch is None:
             window = self._recipe.phase(self._phase).window
             order = sample_order(self._data, phase=self._phase, window=window, seed=0)
@@ -116,12 +119,12 @@ class StripSampler:
 
 
 def _first_clip(order: SampleOrder) -> Clip:
-    """First readable clip of the order. UserError if the first `TRIES` cannot be read."""
+    """Return the first readable clip of the order. Raise UserError if the first `TRIES` cannot be read."""
     error: Exception | None = None
     for row in order.rows[:TRIES]:
         try:
             return ShardReader(order.manifests[row.dataset]).clip(row.row)
-        # A damaged row may raise anything; the stream reports it.
+        # A damaged row may raise any exception; the data stream reports it.
         except Exception as caught:
             error = caught
     raise UserError(
@@ -130,6 +133,6 @@ def _first_clip(order: SampleOrder) -> Clip:
 
 
 def _pixels(video: Tensor) -> np.ndarray:
-    """[1, 3, F, H, W] in [-1, 1] -> uint8 [F, H, W, 3]."""
+    """Convert a video [1, 3, F, H, W] in [-1, 1] to pictures, uint8 [F, H, W, 3]."""
     pixels = (video[0].float().clamp(-1, 1) + 1) * 127.5
     return rearrange(pixels.round(), "c f h w -> f h w c").byte().cpu().numpy()

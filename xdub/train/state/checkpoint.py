@@ -25,7 +25,7 @@ from xdub.train.context import TrainContext
 from xdub.train.engine import Engine
 
 FORMAT = 2
-"""Version of the layout; another one is refused."""
+"""Version of the layout; checkpoints of other versions are refused."""
 MANIFEST = "manifest.json"
 """File that lists the other files of a checkpoint."""
 
@@ -56,7 +56,7 @@ class Progress:
     guard: dict[str, Any] = field(default_factory=dict)
     """State of `xdub.train.guard.Guard`."""
     useful_seconds: float = 0.0
-    """Time spent on steps that were kept; time that a kill cost is not in it."""
+    """Seconds spent on steps that were kept, without the time that kills cost."""
 
 
 class Checkpoints:
@@ -67,7 +67,10 @@ class Checkpoints:
         self.folder, self.keep, self.facts = folder, keep, facts
 
     def save(self, engine: Engine, progress: Progress, context: TrainContext) -> Path:
-        """Write a checkpoint: the folder is complete for every rank, or UserError and it does not exist. Collective."""
+        """Write a checkpoint and return its folder, which is complete for every rank. Collective.
+
+        Raise UserError, and leave no folder, if a rank cannot write its files.
+        """
         final = self.folder.checkpoint(progress.step)
         temporary = self.folder.unfinished_checkpoint(progress.step)
         if context.rank == 0:
@@ -104,9 +107,9 @@ class Checkpoints:
         return final
 
     def load(self, engine: Engine, context: TrainContext) -> Progress:
-        """Bring the engine to the newest good checkpoint; step 0 when there is none. Collective.
+        """Load the newest good checkpoint into the engine; return its position, or step 0 without one. Collective.
 
-        UserError when the checkpoint belongs to another run, see `MUST_MATCH`.
+        Raise UserError when the checkpoint belongs to another run, see `MUST_MATCH`.
         """
         latest = context.gather(latest_checkpoint(self.folder) if context.rank == 0 else None)[0]
         if latest is None:
@@ -114,7 +117,7 @@ class Checkpoints:
         folder, manifest = latest
         self._check_continues(folder, manifest)
         engine.load(folder, manifest["step"])
-        # Another number of ranks means other generators.
+        # Another number of ranks has other generators.
         if manifest["world_size"] == context.world_size:
             rng = torch.load(folder / _rng_file(context.rank), weights_only=True)
             torch.set_rng_state(rng["torch"])
@@ -142,7 +145,7 @@ class Checkpoints:
         return self.load(engine, context) if context.gather(possible)[0] else None
 
     def _cursor_after_rollbacks(self, step: int) -> int:
-        """Position in the data after the rollbacks to a step; 0 without one."""
+        """Return the position in the data after the rollbacks to a step; 0 without a rollback."""
         records = read_lines(self.folder.rollbacks)
         return max((record["cursor"] for record in records if record["step"] == step), default=0)
 
@@ -152,10 +155,10 @@ class Checkpoints:
                 f"{folder} has checkpoint format {manifest['format']}, this version reads {FORMAT}"
             )
         for key, hint in MUST_MATCH.items():
-            was, now = manifest.get(key), self.facts.get(key)
-            if was != now:
+            recorded, current = manifest.get(key), self.facts.get(key)
+            if recorded != current:
                 raise UserError(
-                    f"{folder} was written with {key}={_short(was)}, this run has {_short(now)}: {hint}"
+                    f"{folder} was written with {key}={_short(recorded)}, this run has {_short(current)}: {hint}"
                 )
 
     def _remove_old(self) -> None:
@@ -164,7 +167,7 @@ class Checkpoints:
 
 
 def latest_checkpoint(folder: PhaseFolder) -> tuple[Path, dict[str, Any]] | None:
-    """Newest checkpoint whose every file has the size and hash of its manifest, with the manifest."""
+    """Return the newest checkpoint whose files all have the size and hash of its manifest, and the manifest."""
     for step in folder.checkpoint_steps():
         checkpoint = folder.checkpoint(step)
         manifest = read_manifest(checkpoint)
@@ -182,7 +185,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def damaged_files(folder: Path, manifest: dict[str, Any]) -> list[str]:
-    """Files that are missing or differ from the manifest."""
+    """Return the names of files that are missing or differ from the manifest."""
     bad = []
     for name, expected in manifest["files"].items():
         path = folder / name
@@ -196,21 +199,21 @@ def damaged_files(folder: Path, manifest: dict[str, Any]) -> list[str]:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Size and hash of a file: {bytes, sha256}."""
+    """Return size and hash of a file: {bytes, sha256}."""
     return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
 
 
 def checkpoint_files(folder: Path) -> tuple[Files, int]:
-    """Files of a checkpoint by its manifest, the manifest included, and its step.
+    """Return the files that a checkpoint's manifest lists, the manifest included, and its step.
 
-    OSError, ValueError or KeyError for a folder that is no checkpoint any more.
+    Raise OSError, ValueError or KeyError for a folder that is no checkpoint any more.
     """
     manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
     return manifest["files"] | {MANIFEST: describe(folder / MANIFEST)}, int(manifest["step"])
 
 
 def _synced(path: Path) -> dict[str, Any]:
-    """Describe a file that is on the disk, not only in the page cache."""
+    """Flush a file from the page cache to the disk, and describe it."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
     return describe(path)

@@ -13,9 +13,9 @@ from xdub.files.lines import LineFile
 
 
 class CommittedSteps:
-    """Record with one line per committed optimizer step, none twice.
+    """Record with one line for each committed optimizer step, and no step twice.
 
-    A step is {step, loss (float as hex, exact), sample_ids, attempt}; steps count from 1.
+    A step is {step, loss (float as hex, exact), sample_ids, attempt}; steps are counted from 1.
     """
 
     def __init__(self, path: Path, *, resume_at: int) -> None:
@@ -41,7 +41,7 @@ class CommittedSteps:
         if kept != list(range(1, step + 1)):
             file.close()
             raise UserError(
-                f"{self.path}: steps 1..{step} are not all there, once and in order, though a checkpoint is; "
+                f"{self.path}: steps 1..{step} are not all in it, once and in order, as the checkpoint requires; "
                 "restore the file or start again in another --out"
             )
         return file
@@ -61,7 +61,7 @@ class CommittedSteps:
 
 
 class SkippedBatches:
-    """Record with one line per global batch that no step learned from, for a person to look at.
+    """Record with one line for each global batch that no step learned from, for inspection.
 
     A line is {step (the one after it), cursor, objection, loss, sample_ids, attempt}.
     """
@@ -73,7 +73,7 @@ class SkippedBatches:
 
     def append(self, **record: Any) -> None:
         """Write the line of a batch."""
-        # JSON has no inf and nan.
+        # The loss is text, because JSON has neither inf nor nan.
         self._file.append(record | {"loss": str(record["loss"])})
 
     def close(self) -> None:
@@ -82,7 +82,10 @@ class SkippedBatches:
 
 
 def _step(line: bytes) -> int:
-    """Number of a committed step, without parsing its hundreds of ids: a long run has half a gigabyte of them."""
+    """Return the number of a committed step without parsing the hundreds of ids after it.
+
+    A long run has half a gigabyte of ids.
+    """
     return int(line[len(b'{"step":') : line.index(b",")])
 
 
@@ -100,7 +103,7 @@ def _cut_at(path: Path, dropped: Callable[[bytes], bool]) -> LineFile:
 
 
 def last_record(path: Path, tail_bytes: int = 65536) -> dict[str, Any] | None:
-    """Read the newest complete record from the end of the file; None without one."""
+    """Read the newest complete record from the end of the file; return None if there is none."""
     try:
         with path.open("rb") as file:
             file.seek(0, os.SEEK_END)

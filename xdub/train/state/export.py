@@ -1,4 +1,4 @@
-"""Trained weights for others to read: OUT/<phase>/export/{model.safetensors | adapter.safetensors, config.json}."""
+"""Export of trained weights: OUT/<phase>/export/{model.safetensors | adapter.safetensors, config.json}."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CONFIG = "config.json"
 def export(
     folder: Path, engine: Engine, context: TrainContext, *, recipe: Recipe, phase: str, step: int
 ) -> None:
-    """Write the (averaged) weights in fp32, whole or not at all. Collective; rank 0 writes."""
+    """Write the (averaged) weights in fp32, whole or not at all, on rank 0. Collective."""
     state, expert = engine.trained_state(), expert_of(phase)
     if context.rank == 0:
         if expert is None:
@@ -58,9 +58,9 @@ def write_export(folder: Path, state: Mapping[str, Tensor], config: dict[str, An
 
 
 def export_files(folder: Path) -> tuple[Files, int]:
-    """Files of an export with size and hash, and its step.
+    """Return the files of an export with size and hash, and its step.
 
-    OSError or ValueError for a folder that is no export any more.
+    Raise OSError or ValueError for a folder that is no export any more.
     """
     names = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
     files = {name: describe(folder / name) for name in names}
@@ -68,7 +68,10 @@ def export_files(folder: Path) -> tuple[Files, int]:
 
 
 def exported_model(folder: Path) -> dict[str, Any]:
-    """Arguments of `Journal.model` for exported weights; every finished training is a new version in the registry."""
+    """Return the arguments of `Journal.model` for exported weights.
+
+    Every finished training is a new version in the registry.
+    """
     weights, config = weights_file(folder), json.loads((folder / CONFIG).read_text("utf-8"))
     phase, step, recipe = config["phase"], config["step"], config["recipe"]
     return {

@@ -25,7 +25,7 @@ class Fragment:
 
     name: str
     start: int
-    """Index of its first element in the flattened parameter."""
+    """Index of the fragment's first element in the flattened parameter."""
     master: Tensor
     flat: Tensor
     """The optimizer's tensor that holds `master`, at `offset`."""
@@ -114,7 +114,7 @@ def _zero12(zero: Any, trained: dict[str, Any]) -> Iterator[Fragment]:
     """Yield fragments of ZeRO 1 and 2, which put a group's parameters in a row and cut it into equal pieces."""
     for name, p in trained.items():
         mapping = p._hp_mapping
-        # A parameter without a mapping lies wholly on other ranks.
+        # A parameter without a mapping is stored wholly on other ranks.
         if mapping is not None:
             flat = zero.optimizer.param_groups[mapping.param_group_index]["params"][0]
             address, own = mapping.hp_fragment_address, mapping.lp_fragment_address

@@ -44,7 +44,7 @@ class ShardedState:
     """Reader of all rank files of a checkpoint, piece by piece."""
 
     def __init__(self, folder: Path) -> None:
-        """UserError if there is no file, or one cannot be read."""
+        """Open the files in ``folder``. Raise UserError if there is none, or if one cannot be read."""
         self.folder = folder
         self._files = []
         self._pieces: dict[str, list[tuple[int, int, int]]] = {}
@@ -64,11 +64,11 @@ class ShardedState:
             raise UserError(f"{folder} holds no training state")
 
     def has(self, kind: str) -> bool:
-        """Return whether anything of this kind was saved."""
+        """Return whether tensors of this kind were saved."""
         return any(key.startswith(f"{kind}/") for key in self._pieces)
 
     def fill(self, target: Tensor, kind: str, name: str, start: int) -> None:
-        """Copy elements start ... start + n of a parameter to ``target`` [n]. UserError if some were not saved."""
+        """Copy elements start ... start + n of a parameter to ``target`` [n]. Raise UserError if any was not saved."""
         missing, end = target.numel(), start + target.numel()
         for first, length, number in self._pieces.get(f"{kind}/{name}", ()):
             low, high = max(start, first), min(end, first + length)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from xdub.config import TrainConfig
 
 POLL_SECONDS = 2.0
-"""Pause between two looks at the cluster."""
+"""Pause between two checks of the cluster."""
 WAIT_SECONDS = 1800.0
 """Longest wait of a run that lost machines: an autoscaler or a repair needs that time to replace them."""
 
@@ -37,7 +37,7 @@ def per_worker(train: TrainConfig) -> dict[str, float]:
 
 
 def capacity(train: TrainConfig) -> int:
-    """Count the workers that fit on the machines that stay."""
+    """Count the workers that fit on machines that are not about to be reclaimed."""
     import ray
 
     leaving = draining_nodes()
@@ -48,8 +48,8 @@ def capacity(train: TrainConfig) -> int:
 def _fit_into(machines: Sequence[Mapping[str, float]], train: TrainConfig) -> int:
     """Count the workers that fit.
 
-    A worker takes one GPU, or else one CPU, where one more CPU is kept for the data. With `train.resource` it takes one
-    of that resource, too.
+    A worker needs one GPU. In a cluster without GPUs it needs one CPU, and one more CPU is kept for the data. With
+    `train.resource` it also needs one of that resource.
     """
     resources = per_worker(train)
     scarce = "GPU" if "GPU" in resources else "CPU"
@@ -58,8 +58,8 @@ def _fit_into(machines: Sequence[Mapping[str, float]], train: TrainConfig) -> in
     return total if scarce == "GPU" or train.resource else max(0, total - 1)
 
 
-def ask_autoscaler(train: TrainConfig, workers: int) -> None:
-    """Request machines for ``workers`` workers and keep them; 0 ends the request. No-op without an autoscaler."""
+def request_machines(train: TrainConfig, workers: int) -> None:
+    """Request machines for ``workers`` workers and keep them; 0 ends the request. Do nothing without an autoscaler."""
     from ray.autoscaler.sdk import request_resources
 
     if autoscaler_limits():
@@ -75,37 +75,38 @@ def choose_workers(train: TrainConfig, available: int) -> int | None:
 
 
 def check_resources(train: TrainConfig) -> None:
-    """UserError for what the cluster can never provide: Ray would wait for it without end."""
+    """Raise UserError for resources that the cluster can never provide: Ray would wait for them without end."""
     ensure_ray(train.workers + 2)
-    have = max(capacity(train), _fit_into([autoscaler_limits()], train))
-    if choose_workers(train, have) is None:
-        raise UserError(_too_few(train, have))
+    available = max(capacity(train), _fit_into([autoscaler_limits()], train))
+    if choose_workers(train, available) is None:
+        raise UserError(_too_few(train, available))
 
 
 def wait_for_workers(train: TrainConfig, stopped: Callable[[], bool]) -> int:
-    """Return the number of workers to start with, as soon as there are machines for them. UserError when none come.
+    """Wait for machines; return the number of workers that they allow.
 
-    ``stopped``: whether the user no longer wants to wait; then the result is 0.
+    ``stopped``: returns True when the user has requested a stop; the result is then 0. Raise UserError after
+    `WAIT_SECONDS` without enough machines.
     """
     ensure_ray(train.workers + 2)
     end, waiting = time.monotonic() + WAIT_SECONDS, False
     while not stopped():
-        have = capacity(train)
-        count = choose_workers(train, have)
+        available = capacity(train)
+        count = choose_workers(train, available)
         if count is not None:
             return count
         if time.monotonic() > end:
-            raise UserError(f"{_too_few(train, have)}; run again with --resume when they are there")
+            raise UserError(f"{_too_few(train, available)}; run again with --resume when there are enough")
         if not waiting:
-            print(f"{_too_few(train, have)}; waiting for more", file=sys.stderr)
-            ask_autoscaler(train, train.workers)
+            print(f"{_too_few(train, available)}; waiting for more", file=sys.stderr)
+            request_machines(train, train.workers)
             waiting = True
         time.sleep(POLL_SECONDS)
     return 0
 
 
 def reason_to_restart(train: TrainConfig, workers: int, nodes: Collection[str]) -> str | None:
-    """Return why a healthy worker group on ``nodes`` should checkpoint and restart, None to let it run.
+    """Return why a healthy worker group on ``nodes`` should checkpoint and restart, or None.
 
     Reasons are a machine of the group that is about to be reclaimed, and room for more workers.
     """
@@ -118,13 +119,11 @@ def reason_to_restart(train: TrainConfig, workers: int, nodes: Collection[str]) 
     return None
 
 
-def _too_few(train: TrainConfig, have: int) -> str:
-    """Word the message about missing machines."""
+def _too_few(train: TrainConfig, available: int) -> str:
+    """Return the message about missing machines."""
     unit = "GPUs" if use_gpu() else "CPUs and one for the data"
     if train.resource is not None:
         unit += f" on machines that offer the Ray resource {train.resource!r}"
     least = train.min_workers or train.workers
     name = "train.workers" if least == train.workers else "train.min_workers"
-    return (
-        f"{name}={least} needs {least} {unit}; this Ray has room for {have} workers: lower it or add machines"
-    )
+    return f"{name}={least} needs {least} {unit}; this Ray has room for {available} workers: lower it or add machines"

@@ -1,4 +1,4 @@
-"""Judge what ended a worker group, and count how often that happened without progress."""
+"""Classify the failure of a worker group, and count failures without progress."""
 
 from __future__ import annotations
 
@@ -48,13 +48,16 @@ class RankError(Exception):
 
 
 def rank_failure(error: Exception) -> RankError:
-    """Return what a rank raises in place of ``error``; call it in the handler of ``error``."""
+    """Return the exception that a rank raises in place of ``error``; call it in the handler of ``error``."""
     facts = {"kind": _kind(error), "message": str(error), "traceback": traceback.format_exc()}
     return RankError(json.dumps(facts))
 
 
 def judge(error: TrainingFailedError) -> str:
-    """Return one line about lost machinery. UserError or RuntimeError (a defect) where a retry would only repeat it."""
+    """Return one line about lost machinery.
+
+    Raise UserError or RuntimeError (a defect) where a retry would repeat the failure.
+    """
     failures = getattr(error, "worker_failures", None)
     if not failures:
         cause = getattr(error, "controller_failure", error)
@@ -64,7 +67,7 @@ def judge(error: TrainingFailedError) -> str:
         if fact["kind"] == USER:
             raise UserError(fact["message"])
     if any(fact["kind"] == NO_BATCH for fact in facts.values()):
-        return "no batch was made for minutes, the machine may be overloaded"
+        return "no batch was computed for minutes; the machine may be overloaded"
     for rank, fact in facts.items():
         if fact["kind"] == DEFECT:
             raise RuntimeError(f"worker {rank} failed:\n{fact['traceback']}")
@@ -73,7 +76,7 @@ def judge(error: TrainingFailedError) -> str:
 
 
 def _facts(failure: Exception) -> dict[str, str]:
-    """Return what a rank reported of its exception. Without a report its process died, or Ray lost contact with it."""
+    """Return a rank's report of its exception. A rank without a report died, or Ray lost contact with it."""
     if isinstance(failure, RankError):
         return json.loads(str(failure))
     reports = re.findall(rf"^{__name__}\.RankError: (.+)$", str(failure), flags=re.MULTILINE)
@@ -86,7 +89,8 @@ def _kind(error: Exception) -> str:
 
     if isinstance(error, UserError):
         return USER
-    if type(error).__name__ == "ExecutionTimeoutError":  # Ray Data's; older versions have none
+    # Older versions of Ray Data have no such exception to import.
+    if type(error).__name__ == "ExecutionTimeoutError":
         return NO_BATCH
     if isinstance(error, RuntimeError) and _is_broken_connection(error):
         return CONNECTION

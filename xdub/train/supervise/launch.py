@@ -24,12 +24,12 @@ from xdub.errors import UserError
 from xdub.files.run_folder import PhaseFolder
 from xdub.ray_session import ensure_ray
 from xdub.train.rank import TrainJob, attempts_so_far, run_locally
-from xdub.train.supervise.cluster import POLL_SECONDS, ask_autoscaler, reason_to_restart, wait_for_workers
+from xdub.train.supervise.cluster import POLL_SECONDS, reason_to_restart, request_machines, wait_for_workers
 from xdub.train.supervise.failures import Failures
 from xdub.train.supervise.worker_group import fit
 
 MAX_FAILURES = 4
-"""Failures in a row without a new checkpoint after which a run fails; with checkpoints between them it never does."""
+"""Number of failures in a row after which a run fails; a new checkpoint resets the count."""
 
 BACK_OFF_SECONDS = (0.0, 2.0, 10.0)
 """Pause before the next attempt, after the first, second and third failure in a row."""
@@ -40,7 +40,10 @@ SignalHandler: TypeAlias = Callable[[int, FrameType | None], object] | int | Non
 
 
 def run_job(job: TrainJob, *, local: bool) -> int:
-    """Run to the end or to a stop request; return the number of attempts. UserError where a retry cannot help."""
+    """Run to the end or to a stop request; return the number of attempts.
+
+    Raise UserError where a retry cannot help.
+    """
     folder = job.folder
     before = attempts_so_far(folder)
     with _stop_on_signal(folder):
@@ -51,7 +54,7 @@ def run_job(job: TrainJob, *, local: bool) -> int:
             try:
                 _supervise(job, train, folder)
             finally:
-                ask_autoscaler(train, 0)
+                request_machines(train, 0)
     return attempts_so_far(folder) - before
 
 
@@ -93,15 +96,16 @@ def _fit(job: TrainJob, train: TrainConfig, workers: int) -> str | None:
         return _in_thread(lambda: fit(job, train, workers))
     except ray.exceptions.RayError as error:
         # The lost controller's resources stay reserved for as long as this process is connected, and the next attempt
-        # would wait for them without end. A new connection (a new Ray, if it is ours) frees them.
+        # would wait for them without end. A new connection (a new Ray, if this process started it) frees them.
         ray.shutdown()
         return f"the training controller was lost ({type(error).__name__})"
 
 
 def _in_thread(function: Callable[[], str | None]) -> str | None:
-    """Call and wait. In the main thread Ray would replace our SIGINT handler, and ours would run after Ray returns.
+    """Call ``function`` in a thread and wait.
 
-    The thread is a daemon, so a second SIGINT does not wait for it either.
+    In the main thread Ray would replace our SIGINT handler, and ours would run after Ray returns. The thread is a
+    daemon, so a second SIGINT does not wait for it either.
     """
     result: Future[str | None] = Future()
 
@@ -134,7 +138,7 @@ def _watch_cluster(folder: PhaseFolder, train: TrainConfig, workers: int) -> Gen
             try:
                 nodes = json.loads(folder.workers.read_text("utf-8"))["nodes"]
                 reason = reason_to_restart(train, workers, nodes)
-            except Exception:  # no attempt is running yet, or Ray is restarting: look again later
+            except Exception:  # no attempt is running yet, or Ray is restarting: check again later
                 continue
             if reason is not None and reason == before and _stop_reason(folder) is None:
                 folder.stop_request.write_text(reason, "utf-8")

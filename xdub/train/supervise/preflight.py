@@ -15,34 +15,35 @@ from xdub.plan.storage import checkpoint_bytes
 
 
 def check_data(folders: list[Path], phase: str, recipe: Recipe) -> None:
-    """UserError for data that the phase cannot use; warn on stderr when a batch repeats clips."""
+    """Raise UserError for data that the phase cannot use; warn on stderr when a batch repeats clips."""
     train = recipe.for_phase(phase)
     order = sample_order(folders, phase=phase, window=recipe.phase(phase).window, seed=train.seed or 0)
-    if len(order) < train.global_batch:  # each repetition has its own window and noise
+    # Clips may repeat, because each repetition has its own window and noise.
+    if len(order) < train.global_batch:
         size = f"{len(order)} usable clips for batches of {train.global_batch}"
-        print(f"{phase}: {size}: clips repeat within a batch, more data would be better", file=sys.stderr)
+        print(f"{phase}: {size}: clips repeat within a batch; more data would be better", file=sys.stderr)
 
 
-def make_folder(folder: PhaseFolder) -> None:
-    """Create the folder of a phase. UserError where the file system refuses."""
+def create_folder(folder: PhaseFolder) -> None:
+    """Create the folder of a phase. Raise UserError if the file system refuses."""
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"cannot make the folder {folder} ({error.strerror}); choose another --out"
+            f"cannot create the folder {folder} ({error.strerror}); choose another --out"
         ) from error
 
 
 def check_fresh(folder: PhaseFolder, resume: bool) -> None:
-    """UserError when the folder holds a run and ``resume`` is not set."""
+    """Raise UserError when the folder holds a run and ``resume`` is not set."""
     if not resume and (folder.steps.exists() or folder.result.exists()):
         raise UserError(f"{folder} already holds a run: add --resume to continue it, or choose another --out")
 
 
 def check_disk(folder: PhaseFolder, recipe: Recipe) -> None:
-    """UserError when the disk has no room for all checkpoints that exist at one time."""
+    """Raise UserError when the disk has no room for all checkpoints that exist at one time."""
     train = recipe.for_phase(folder.phase)
-    # One more is being written, and an upload may keep another one alive.
+    # One more checkpoint is being written, and an upload may hold another one.
     at_once = train.keep_checkpoints + (1 if train.upload_to is None else 2)
     needed = checkpoint_bytes(recipe, folder.phase, count_parameters(recipe, folder.phase)) * at_once + 100e6
     free = shutil.disk_usage(folder).free

@@ -1,4 +1,4 @@
-"""A rank that hangs ends itself, so that the run continues without an operator.
+"""End a rank that hangs, so that the run continues without an operator.
 
 A collective waits for a stopped partner without end, or for half an hour. Every rank watches its own progress from a
 thread. After too long without progress it writes the stacks of all its threads to a file and exits; the supervisor sees
@@ -23,14 +23,14 @@ class Watchdog:
     """Context manager that ends the process when :meth:`beat` was not called for ``seconds``."""
 
     def __init__(self, seconds: float, report: Path) -> None:
-        """``report``: file for the stacks of all threads."""
+        """Watch with a limit of ``seconds``; ``report`` is the file for the stacks of all threads."""
         self._seconds, self._report = seconds, report
         self._deadline = time.monotonic() + START_FACTOR * seconds
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def beat(self) -> None:
-        """Note progress: the time starts again."""
+        """Record progress, which restarts the time limit."""
         self._deadline = time.monotonic() + self._seconds
 
     def __enter__(self) -> Watchdog:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def fit(job: TrainJob, train: TrainConfig, workers: int) -> str | None:
     """Run one worker group; return None at its orderly end, or the failure that another attempt may survive.
 
-    RayError when the controller itself was lost; UserError for the user's mistakes, RuntimeError for defects.
+    Raise RayError when the controller itself was lost, UserError for the user's mistakes, RuntimeError for defects.
     """
     from ray.train import LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
@@ -54,7 +54,7 @@ def fit(job: TrainJob, train: TrainConfig, workers: int) -> str | None:
 
 
 def run_rank(config: dict[str, TrainJob]) -> None:
-    """Run one rank: the train function of Ray's TorchTrainer. Its exceptions leave as text that `judge` reads."""
+    """Run one rank: the train function of Ray's TorchTrainer. It raises exceptions as text that `judge` reads."""
     try:
         run_in_ray(config["job"])
     except Exception as error:
@@ -71,7 +71,7 @@ def _never_retry() -> FailureConfig:
 
 
 def _torch_config() -> TorchConfig:
-    """Return Ray's settings for torch without Ray's process group, because that one listens on every address.
+    """Return Ray's settings for torch without Ray's process group, because that group listens on every address.
 
     The ranks form their group themselves (`xdub.train.context`).
     """
@@ -79,7 +79,7 @@ def _torch_config() -> TorchConfig:
     from ray.train.torch import TorchConfig
 
     class Ranks(Backend):
-        share_cuda_visible_devices = True  # NCCL wants to see the GPUs of all ranks of a machine
+        share_cuda_visible_devices = True  # NCCL needs to see the GPUs of all ranks of a machine
 
     class Config(TorchConfig):
         @property
