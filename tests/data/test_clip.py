@@ -11,7 +11,7 @@ from xdub.errors import UserError
 
 
 @pytest.mark.parametrize("pair", [False, True])
-def test_round_trip_through_an_arrow_table(pair: bool) -> None:
+def test_a_clip_survives_a_round_trip_through_an_arrow_table(pair: bool) -> None:
     import pyarrow as pa
 
     clip = make_clip(3, num_frames=9, pair=pair)

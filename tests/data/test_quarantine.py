@@ -14,7 +14,7 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_without_bad_rows_there_is_no_file(tmp_path: Path) -> None:
+def test_without_bad_rows_no_file_is_created(tmp_path: Path) -> None:
     Quarantine(tmp_path / "bad.jsonl").note({}, 3)
     assert not list(tmp_path.iterdir())
 

@@ -34,7 +34,7 @@ sizes = st.lists(st.integers(1, 9), min_size=1, max_size=12)
 
 @settings(max_examples=50, deadline=None)
 @given(rows=sizes, seed=st.integers(0, 5), together=st.integers(1, 4))
-def test_every_id_comes_exactly_once_an_epoch(rows: list[int], seed: int, together: int) -> None:
+def test_every_id_occurs_exactly_once_an_epoch(rows: list[int], seed: int, together: int) -> None:
     data = manifest(rows)
     order = SampleOrder([data, manifest([2, 1], name="b")], window=9, seed=seed, shards_together=together)
     n = len(order)

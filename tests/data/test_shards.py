@@ -27,7 +27,7 @@ def dataset(tmp_path: Path) -> Path:
     return tmp_path / "ds"
 
 
-def test_clips_come_back_in_order_and_by_id(dataset: Path) -> None:
+def test_clips_are_read_in_order_and_by_id(dataset: Path) -> None:
     manifest = read_manifest(dataset, verify=True)
     assert [shard.rows for shard in manifest.shards] == [2, 2, 1] and manifest.kind == "clips"
     assert manifest.num_frames == (5,) * 5 and manifest.locations[-1] == (2, 0)
@@ -49,7 +49,7 @@ def test_a_second_writer_adds_only_new_clips(dataset: Path) -> None:
     assert before.digest != after.digest
 
 
-def test_the_same_clips_give_the_same_bytes(dataset: Path, tmp_path: Path) -> None:
+def test_the_same_clips_are_written_as_the_same_bytes(dataset: Path, tmp_path: Path) -> None:
     with ShardWriter(tmp_path / "again", rows_per_shard=2) as writer:
         for seed in range(5):
             writer.add(make_clip(seed, num_frames=5))
@@ -116,7 +116,7 @@ def test_bad_manifests_are_user_errors(dataset: Path, tmp_path: Path) -> None:
         read_manifest(dataset)
 
 
-def test_pairs_clips_and_recipes_do_not_mix(dataset: Path, tmp_path: Path) -> None:
+def test_a_data_set_has_one_kind_and_one_recipe(dataset: Path, tmp_path: Path) -> None:
     with ShardWriter(dataset) as writer, pytest.raises(UserError, match="holds clips"):
         writer.add(make_clip(9, pair=True))
     with pytest.raises(UserError, match="holds clips, not pairs"):

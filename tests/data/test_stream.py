@@ -215,7 +215,7 @@ def test_a_killed_data_actor_changes_no_batch(running_ray: None, clips: Path, tm
     marker, test = tmp_path / "killed", os.getpid()
 
     class Deadly(SampleOrder):
-        """Kills the actor that reads its ninth sample, once."""
+        """Sample order that once kills the actor that reads its ninth sample."""
 
         def at(self, position: int) -> tuple[int, RowRef]:
             self.calls = getattr(self, "calls", 0) + 1
@@ -239,7 +239,7 @@ def test_the_first_batches_are_read_in_this_process_and_the_others_in_actors_wit
     running_ray: None, clips: Path, tmp_path: Path
 ) -> None:
     class Recording(SampleOrder):
-        """Records the process that reads a sample, and whether it has imported torch."""
+        """Sample order that records the process of each read, and whether that process has imported torch."""
 
         def at(self, position: int) -> tuple[int, RowRef]:
             (tmp_path / f"{position}").write_text(f"{os.getpid()} {'torch' in sys.modules}")

@@ -40,7 +40,7 @@ def test_motion_frames_stay_clean_per_sample():
 
 @given(u=st.floats(0, 1), alpha=st.floats(0.1, 10))
 @example(u=1.0, alpha=0.1)
-def test_timestep_shift_keeps_the_ends_and_inverts(u, alpha):
+def test_the_timestep_shift_keeps_the_ends_and_has_an_inverse(u, alpha):
     t = shift_timesteps(torch.tensor(u, dtype=torch.float64), alpha)
     assert 0 <= t <= 1
     torch.testing.assert_close(shift_timesteps(t, 1 / alpha), torch.tensor(u, dtype=torch.float64))

@@ -71,7 +71,7 @@ def test_sound_that_starts_late_in_a_video_is_padded_to_the_picture(media):
     assert abs(onset - 4000) < 80
 
 
-def test_picture_that_starts_late_cuts_the_sound_before_it(media):
+def test_sound_before_a_picture_that_starts_late_is_cut(media):
     samples = np.concatenate([np.zeros(8000, np.float32), media.tone(0.5, 16000)])
     path = media.video("late.mkv", times=[0.3 + n / 25 for n in range(20)], audio=samples)
     got = read_audio(path)

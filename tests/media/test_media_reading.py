@@ -15,7 +15,7 @@ from xdub.media import probe, read_audio, read_frames, read_video
 from xdub.media.reader import resample
 
 
-def test_a_25_fps_file_comes_back_frame_by_frame(media):
+def test_a_25_fps_file_is_read_frame_by_frame(media):
     assert media.numbers(media.video()) == list(range(25))
 
 
@@ -30,12 +30,12 @@ def test_fifty_fps_keeps_every_second_frame(media):
     assert media.numbers(path) == [n % 36 for n in range(0, 50, 2)]
 
 
-def test_ntsc_rate_gives_the_length_of_the_film(media):
+def test_a_file_at_the_ntsc_rate_keeps_its_length(media):
     path = media.video(times=[n * 1.001 / 30 for n in range(120)], fps=30)
     assert len(media.numbers(path)) == 100
 
 
-def test_variable_rate_holds_a_frame_as_long_as_it_was_shown(media):
+def test_a_frame_of_variable_rate_is_repeated_for_its_duration(media):
     path = media.video(times=[0.0, 0.04, 0.08, 0.48, 0.52])
     got = media.numbers(path)
     assert len(got) == 14 and got[:3] == [0, 1, 2] and got[12:] == [3, 4]

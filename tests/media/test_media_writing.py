@@ -40,7 +40,7 @@ def test_frame_count_and_duration_do_not_depend_on_the_sound(media, tmp_path, se
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".m4v", ".mkv"])
-def test_every_offered_type_is_written_without_a_warning(media, tmp_path, suffix, caplog):
+def test_every_supported_type_is_written_without_a_warning(media, tmp_path, suffix, caplog):
     assert write_video(tmp_path / f"v{suffix}", media.ramps(2)) == 2
     assert not caplog.records
 
@@ -96,7 +96,7 @@ def test_bad_targets_are_named(media, tmp_path, name, text):
         write_video(tmp_path / name, media.ramps(2))
 
 
-def test_no_frames_is_an_error(tmp_path):
+def test_a_video_without_frames_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no frame"):
         write_video(tmp_path / "o.mp4", [])
 
@@ -138,7 +138,7 @@ def test_clip_bytes_are_deterministic_and_nearly_lossless():
     assert psnr(decode_clip_bytes(encode_clip_bytes(clip, crf=0)), clip) > 46
 
 
-def test_clip_bytes_of_one_frame():
+def test_clip_bytes_can_hold_a_single_frame():
     clip = np.full((1, 16, 16, 3), 77, np.uint8)
     assert np.abs(decode_clip_bytes(encode_clip_bytes(clip)).astype(int) - 77).max() <= 1
 

@@ -13,7 +13,7 @@ from xdub.seeding import rng
 
 
 @given(st.integers(0, 50), st.floats(0, 6))
-def test_outside_of_the_face_and_on_occluders_nothing_changes(seed: int, sigma: float) -> None:
+def test_pixels_outside_of_the_face_and_on_occluders_do_not_change(seed: int, sigma: float) -> None:
     clip = make_clip(seed, num_frames=3)
     generated = 255 - clip.frames
     out = composite(clip.frames, generated, clip.face_mask, clip.occluder_mask, sigma)

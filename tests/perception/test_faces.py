@@ -35,7 +35,7 @@ def put(background: np.ndarray, head: np.ndarray, x: int, y: int, size: int) -> 
     return frame
 
 
-def test_landmarks_lie_on_the_rendered_truth_and_measure_the_lips(tracker, heads):
+def test_landmarks_are_close_to_the_rendered_truth_and_measure_the_lips(tracker, heads):
     for pair in heads:
         track = tracker.track(pair.full)
         assert track.detected.all() and not track.cuts.any() and (track.height, track.width) == (256, 256)
@@ -102,7 +102,7 @@ def test_a_cut_starts_a_new_search(tracker, heads):
     assert (track.landmarks68[:6, 30, 0] < 280).all() and (track.landmarks68[6:, 30, 0] > 320).all()
 
 
-def test_equal_pictures_give_equal_points_and_the_mesh_is_kept_on_request(tracker, heads):
+def test_equal_pictures_have_equal_points_and_the_mesh_is_kept_on_request(tracker, heads):
     first = tracker.track(heads[0].full[:4], keep_mesh=True)
     again = tracker.track(heads[0].full[:4])
     assert np.array_equal(first.landmarks68, again.landmarks68) and again.landmarks478 is None
@@ -133,7 +133,7 @@ def test_interpolation_is_linear_and_stays_within_a_shot():
     assert np.isnan(bridge_gaps(holes, np.zeros(12, bool), longest=2)[6:9]).all()
 
 
-def test_fades_and_motion_are_no_cuts():
+def test_fades_and_motion_are_not_cuts():
     watch, picture = CutWatch(), wall(360, 640)
     fade = [(picture * a).astype(np.uint8) for a in np.linspace(1, 0, 25)]
     pan = [np.roll(picture, 12 * n, axis=1) for n in range(10)]

@@ -23,7 +23,7 @@ def similarity(a: torch.Tensor, b: torch.Tensor) -> float:
     return F.cosine_similarity(net(a), net(b)).item()
 
 
-def test_features_are_unit_vectors_of_the_promised_length_for_any_picture_size():
+def test_features_are_unit_vectors_of_the_documented_length_for_any_picture_size():
     net = FaceFeatureNet()
     for size in (32, 80, 256):
         features = net(picture(0, size).expand(3, -1, -1, -1))
@@ -64,7 +64,7 @@ def test_gradients_reach_the_pixels_and_improve_the_match():
     assert loss(start - 0.01 * gradient / gradient.abs().max()) < loss(start)
 
 
-def test_a_constant_picture_gives_finite_features_and_gradients():
+def test_a_constant_picture_has_finite_features_and_gradients():
     flat = torch.zeros(1, 3, 40, 40, requires_grad=True)
     FaceFeatureNet()(flat).sum().backward()
     assert torch.isfinite(flat.grad).all()

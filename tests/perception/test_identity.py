@@ -80,7 +80,7 @@ def dat_bytes(network: DlibIdentity) -> bytes:
     return b"".join(out)
 
 
-def test_parameters_come_back_from_the_bytes_of_a_dat_file():
+def test_parameters_are_read_from_the_bytes_of_a_dat_file():
     torch.manual_seed(0)
     source, target = DlibIdentity(), DlibIdentity()
     target.read(dat_bytes(source), "x.dat")

@@ -103,7 +103,7 @@ def test_without_a_registry_the_message_has_the_remedy(offline):
     assert "\n" not in str(caught.value)
 
 
-def test_the_users_folder_comes_first(offline, tmp_path, monkeypatch):
+def test_the_users_folder_is_searched_first(offline, tmp_path, monkeypatch):
     weight = make_weight(offline)
     own = tmp_path / "own"
     own.mkdir()

@@ -105,7 +105,7 @@ def test_a_visual_embedding_depends_on_the_mouth_only():
     torch.testing.assert_close(net.embed_video(forehead), before)
 
 
-def test_a_saved_network_comes_back_frozen_and_the_same(trained, tmp_path):
+def test_a_saved_network_is_loaded_frozen_and_unchanged(trained, tmp_path):
     trained.save(tmp_path / "sync.safetensors")
     loaded = SyncNet.load(tmp_path / "sync.safetensors")
     assert loaded.cfg == trained.cfg

@@ -175,7 +175,7 @@ def _round(sources: list[str], prepare_one: Prepare, workers: int) -> Generator[
     import ray.data
 
     data = ray.data.from_items([{"source": source} for source in sources], override_num_blocks=len(sources))
-    # The same sources give the same shards.
+    # The order is preserved, so that the same sources are written to the same shards.
     data.context.execution_options.preserve_order = True
     hush(data)
     # A block is a source, and the caller tries missing sources again.

@@ -82,7 +82,7 @@ class SampleOrder:
         return self.manifests[ref.dataset].ids[ref.row]
 
     def substitute(self, epoch: int, clip_id: str, attempt: int) -> RowRef:
-        """Return the row that replaces an unreadable clip, the same one on every machine."""
+        """Return the row that replaces an unreadable clip, the same row on every machine."""
         choice = rng(self.seed, "substitute", epoch, clip_id, attempt).integers(len(self))
         return self.rows[int(choice)]
 

@@ -160,7 +160,7 @@ class ShardWriter:
         self._num_frames = list(manifest.num_frames)
 
     def _adopt(self) -> None:
-        """Add shards that were completed after the last manifest, and remove incomplete ones."""
+        """Add shards that were completed after the last manifest, and remove incomplete shards."""
         named = {shard.file for shard in self._shards}
         for leftover in self.folder.glob(".shard-*.parquet"):
             leftover.unlink()

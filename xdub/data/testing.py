@@ -41,7 +41,7 @@ def make_clip(seed: int, *, num_frames: int = 13, size: int = 32, pair: bool = F
 
 
 class PatchCodec:
-    """A linear codec with the geometry of real ones (causal, time x4, space x8): a random projection of each patch."""
+    """Linear codec with the geometry of real codecs (causal, time x4, space x8): a random projection of each patch."""
 
     geometry = CodecGeometry(channels=6, time=4, space=8)
 

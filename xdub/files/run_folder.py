@@ -203,7 +203,7 @@ class PhaseFolder(StageFolder):
         return self.checkpoints / f".writing-step{step:08d}"
 
     def checkpoint_steps(self) -> list[int]:
-        """Steps of the checkpoint folders, whole or not, the newest first."""
+        """Steps of the checkpoint folders, complete or not, the newest first."""
         if not self.checkpoints.is_dir():
             return []
         matches = (_CHECKPOINT.fullmatch(path.name) for path in self.checkpoints.iterdir())
@@ -211,7 +211,7 @@ class PhaseFolder(StageFolder):
 
     @property
     def newest_step(self) -> int:
-        """Step of the newest checkpoint folder, whole or not; 0 if there is none."""
+        """Step of the newest checkpoint folder, complete or not; 0 if there is none."""
         return next(iter(self.checkpoint_steps()), 0)
 
     @property

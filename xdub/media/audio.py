@@ -31,7 +31,7 @@ def read_audio(path: str | Path, rate: int = 16000) -> np.ndarray:
     """
     with open_media(path) as container:
         if not has_audio(container):
-            raise UserError(f"{path}: no audio stream in this file; give one with sound")
+            raise UserError(f"{path}: no audio stream in this file; use a file with sound")
         origin = _video_start(container)
         samples = _join(_mono(container, rate), rate, origin)
         samples = samples[: _true_length(container, rate, origin)]

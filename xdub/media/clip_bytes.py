@@ -1,4 +1,4 @@
-"""Short clips as bytes in memory: near-lossless H.264 with full chroma; equal clips give equal bytes."""
+"""Short clips as bytes in memory: near-lossless H.264 with full chroma; equal clips have equal bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xdub.media.writer import REPEATABLE, to_yuv
 
 
 def encode_clip_bytes(frames: np.ndarray, crf: int = 6, fps: int = 25) -> bytes:
-    """Encode uint8 RGB [F, H, W, 3] as mp4 (H.264, yuv444p), on one thread so that equal input gives equal bytes."""
+    """Encode uint8 RGB [F, H, W, 3] as mp4 (H.264, yuv444p), on one thread so that equal input has equal bytes."""
     import av
 
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or frames.shape[0] == 0:

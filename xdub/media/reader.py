@@ -27,7 +27,7 @@ def read_video(
 ) -> Iterator[np.ndarray]:
     """Yield the frames of a video, upright, resampled to a constant rate (nearest frame in time).
 
-    The generator holds two decoded frames at a time, whatever the length. A repeated frame is yielded as the same
+    The generator holds two decoded frames at a time, for a video of any length. A repeated frame is yielded as the same
     array, so treat arrays as read-only.
 
     Args:

@@ -23,7 +23,7 @@ SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv")
 AAC_FRAME = 1024
 """Samples of one AAC frame."""
 REPEATABLE = {"x264-params": "mbtree=0"}
-"""Options without x264's macroblock tree, which reads uninitialised memory, so equal frames give equal files."""
+"""Options without x264's macroblock tree, which reads uninitialised memory, so equal frames have equal files."""
 
 
 def write_video(

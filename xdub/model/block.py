@@ -50,7 +50,8 @@ class Block(nn.Module):
     ) -> Tensor:
         """Update tokens x [B, f+r, N, D] under the modulation ``shared`` [B, f+r, 9, D].
 
-        ``keys`` are those of prompt and speech, or the rows to compute them from. ``enabled`` is bool [B]: audio is on.
+        ``keys`` are those of prompt and speech, or the rows to compute them from. ``enabled``, bool [B], turns the
+        audio attention of each sample on.
         """
         if isinstance(keys, Rows):
             keys = BlockKeys(self.text.keys(keys.prompt), self.audio.keys(keys.audio, keys.starts))

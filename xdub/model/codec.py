@@ -1,7 +1,7 @@
 """Video codecs: 3D causal autoencoders; `CodecGeometry` holds how each divides time and space (paper B.1).
 
-The paper names no factors. Four frames and 8 px are those of the open Wan 2.1 VAE, which agree with the paper's 25 and
-77 frames.
+The paper names no factors. Four frames and 8 px are the factors of the open Wan 2.1 VAE, which agree with the paper's
+25 and 77 frames.
 
 A codec's first latent holds one frame, every other one ``geometry.time`` frames, and no latent depends on later frames.
 Latents are scaled so that the network receives values of order one.

@@ -33,7 +33,7 @@ def add_expert(model: Backbone, name: str, cfg: LoraConfig) -> None:
     targets = _base_targets(model, cfg.targets)
     lora = PeftConfig(
         r=cfg.rank,
-        # peft divides by the rank, so a float works although its annotation says int.
+        # peft divides by the rank, so a float works although its annotation is int.
         lora_alpha=cfg.alpha,  # ty: ignore[invalid-argument-type]
         target_modules=targets,
         lora_dropout=0.0,

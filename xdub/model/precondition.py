@@ -2,8 +2,9 @@
 
 If channel c of z_0 had zero mean and standard deviation s, then given z_t = (1 - t) z_0 + t eps the best linear
 estimate of v = eps - z_0 is k z_t with k = (t - (1 - t) s^2) / n^2, n^2 = (1 - t)^2 s^2 + t^2, and the remaining error
-has standard deviation s / n. The network sees z_t / n and its output is multiplied by s / n: unit variance in and
-out in every channel and at every t, which is what EDM's preconditioning does for a scalar variance.
+has standard deviation s / n. The network reads z_t / n, and its output is multiplied by s / n, so input and target of
+the network have unit variance in every channel and at every t. EDM's preconditioning does the same for a scalar
+variance.
 """
 
 from __future__ import annotations

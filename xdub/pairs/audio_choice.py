@@ -52,7 +52,7 @@ class SpeechIndex:
     def choices(self, target: Utterance, seed: int) -> list[Choice]:
         """Return choices of speech for ``target``, best first; the caller uses the first of a different recording.
 
-        1. Other utterances of the same speaker, long enough ones if there are any.
+        1. Other utterances of the same speaker, only those of sufficient length if there are any.
         2. Utterances of other speakers that are most similar in length.
         3. The clip's own speech, shifted by half its length, for data sets of one utterance.
         """

@@ -64,7 +64,7 @@ def build_pairs(
     """Build pairs from every clip of a data set. A repeated call continues, and adds nothing when all is done.
 
     Args:
-        generator: an export of the generator phase, its run, or a bundle; `tiny` is the shipped one.
+        generator: an export of the generator phase, its run, or a bundle; `tiny` is the shipped bundle.
         data: folder of clips; data of `xdub render` holds twins, which yield exact pairs too (`pairs.render_twins`).
         out: folder for pair shards, manifest.json and ledger.parquet.
         workers: number of Ray actors, each with a GPU if the cluster has any, else with its share of the cores;

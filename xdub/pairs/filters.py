@@ -128,7 +128,7 @@ def sanity_checks(clip: Clip, reference: np.ndarray) -> list[Check]:
 
 
 def alignment_checks(clip: Clip, reference: np.ndarray) -> list[Check]:
-    """Check that V' lies on V outside the face: the difference is small, and no shift or delay makes it smaller."""
+    """Check that V' matches V outside the face: the difference is small, and no shift or delay reduces it."""
     outside = ~clip.face_mask
     old, new = _luma(clip.frames)[::4], _luma(reference)[::4]
     if outside.sum() < outside.size // 50:
@@ -210,7 +210,7 @@ def judge(
     """
     checks = [*sanity_checks(clip, reference), *alignment_checks(clip, reference)]
     scores = {check.name: check.value for check in checks}
-    # Networks give no meaningful values for a broken picture.
+    # Networks return no meaningful values for a broken picture.
     if any(not check.passed for check in checks):
         return Verdict(tuple(checks)), scores
     valid = np.flatnonzero(np.isfinite(clip.landmarks).all(axis=(1, 2)))[::every]

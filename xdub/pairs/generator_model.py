@@ -22,7 +22,7 @@ FILES = (
 
 
 def generator_file(folder: str | Path) -> Path:
-    """Find the weights in an export, a phase's folder, a run or a bundle (`tiny` is the shipped one).
+    """Find the weights in an export, a phase's folder, a run or a bundle (`tiny` is the shipped bundle).
 
     UserError lists the files that were looked for.
     """

@@ -100,7 +100,7 @@ class WorkerPool:
         self._idle_since, self._checked_nodes = time.monotonic(), 0.0
 
     def outcomes(self, units: Sequence[Unit]) -> Iterator[Outcome]:
-        """Yield outcomes in the order of the units, in whatever order they finish."""
+        """Yield outcomes in the order of the units, regardless of the order in which units finish."""
         if not units:
             return
 
@@ -178,7 +178,7 @@ class WorkerPool:
         ray.kill(worker.actor)
 
     def _mark_draining_workers(self) -> None:
-        """Mark workers on machines that are about to be reclaimed: no new unit, but the current one may finish."""
+        """Mark workers on machines that are about to be reclaimed; they get no new unit but may finish theirs."""
         now = time.monotonic()
         if now - self._checked_nodes > POLL_SECONDS:
             self._checked_nodes = now

@@ -224,7 +224,7 @@ class _StepTimer:
         self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:
-        """Record the time since the last call as that of the step ``name``."""
+        """Record the time since the last call as the time of the step ``name``."""
         now = time.perf_counter()
         self.seconds[name] = now - self._last
         self._last = now

@@ -42,7 +42,7 @@ class SearchWindow:
 
 
 class FaceSearch:
-    """MediaPipe's landmarker on windows of a picture; stateless, so equal pictures give equal points.
+    """MediaPipe's landmarker on windows of a picture; stateless, so equal pictures have equal points.
 
     Use as a context manager, or call ``close``.
 

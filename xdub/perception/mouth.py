@@ -52,7 +52,7 @@ def to_template(landmarks68: np.ndarray, anchor: Anchor = "five") -> np.ndarray:
 def umeyama(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Fit the least-squares similarity (linear part [..., 2, 2], shift [..., 2]) of source to target [..., N, 2].
 
-    In the plane the solution has a closed form over complex numbers, without reflections. nan points give nan.
+    In the plane the solution has a closed form over complex numbers, without reflections; nan points yield nan.
     """
     target = np.broadcast_to(target, source.shape)
     source_mean, target_mean = source.mean(axis=-2), target.mean(axis=-2)
