@@ -108,11 +108,11 @@ def test_a_recipe_file_is_loaded_like_a_shipped_one(tmp_path):
         ("phases.lip.sync_weight=-1", "phases.lip.sync_weight=-1.0 must be zero or more"),
     ],
 )
-def test_a_wrong_override_is_refused_by_one_line_that_names_it(override, words):
+def test_a_wrong_override_is_refused_with_one_line_that_names_it(override, words):
     assert words in refused(override)
 
 
-def test_an_unknown_key_lists_the_valid_ones():
+def test_an_error_about_an_unknown_key_lists_the_valid_keys():
     message = refused("pairs.feather=1")
     for field in dataclasses.fields(load_recipe("tiny").pairs):
         assert field.name in message
@@ -143,7 +143,7 @@ def test_a_damaged_section_is_named_even_when_a_setting_overrides_it(tmp_path):
         load_recipe(path, ["train.steps=5"])
 
 
-def test_a_missing_recipe_names_the_shipped_ones():
+def test_an_error_about_a_missing_recipe_lists_the_shipped_recipes():
     with pytest.raises(UserError, match="tiny, xdub-1b"):
         load_recipe("tinny")
 
@@ -198,7 +198,7 @@ def test_numbers_are_read_in_every_notation(value):
         st.lists(st.integers()),
     ),
 )
-def test_any_value_of_a_train_field_gives_a_recipe_or_a_user_error(field: str, value: Any):
+def test_any_value_of_a_train_field_yields_a_recipe_or_a_user_error(field: str, value: Any):
     raw = load_recipe("tiny").to_dict()
     raw["train"][field] = value
     try:

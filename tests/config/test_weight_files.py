@@ -74,7 +74,7 @@ def test_paths_that_no_stage_uses_may_be_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["codec.path", "audio.path"])
-def test_a_path_that_does_not_exist_is_named(tmp_path: Path, key: str) -> None:
+def test_an_error_names_a_path_that_does_not_exist(tmp_path: Path, key: str) -> None:
     recipe = large(tmp_path, **{key: str(tmp_path / "gone")})
     with pytest.raises(UserError, match=rf"{key}=.*/gone: there is no such file or folder"):
         check_weights(recipe, ("generator",))

@@ -49,7 +49,7 @@ def test_a_face_in_all_frames_is_one_run_in_any_order_of_play() -> None:
     assert _spans(track, mirror_index(10, 35)) == [(0, 35)]
 
 
-def test_frames_without_a_face_are_left_out() -> None:
+def test_frames_without_a_face_are_in_no_run() -> None:
     landmarks = _moving(12)
     landmarks[[0, 5, 6, 11]] = np.nan
     assert _spans(_track(landmarks), np.arange(12)) == [(1, 5), (7, 11)]

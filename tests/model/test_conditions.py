@@ -79,7 +79,7 @@ def compare(model: VideoDiT, shape: dict, level: dict, constant: dict) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(shapes)
-def test_a_step_from_prepared_conditions_is_the_step_from_all_inputs(shape):
+def test_a_step_from_prepared_conditions_equals_the_step_from_all_inputs(shape):
     model = build(shape)
     level, constant = inputs(shape)
     compare(model, shape, level, constant)

@@ -133,7 +133,7 @@ def test_nested_values_become_dotted_params() -> None:
     }
 
 
-def test_a_tracker_that_comes_up_later_gets_everything(
+def test_a_tracker_that_starts_later_receives_all_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: Journal
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # no server listens at this port

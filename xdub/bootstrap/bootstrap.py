@@ -172,7 +172,7 @@ def _check_inputs(recipe: Recipe, data: Path, init: str | Path | None) -> None:
 def _begin(recipe: Recipe, data: Path, run: RunFolder, init: str | Path | None) -> None:
     """Record recipe, data and start in OUT, or raise UserError if OUT was started with other ones.
 
-    Stages of different recipes or data would fit together and give a meaningless model.
+    Stages of different recipes or data would fit together and yield a meaningless model.
     """
     choices: dict[str, Any] = {
         "recipe": recipe.to_dict(),

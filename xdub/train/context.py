@@ -1,4 +1,4 @@
-"""Surroundings of a rank: Ray Train, or this process alone. The training loop sees only :class:`TrainContext`.
+"""Environment of a rank: Ray Train, or this process alone. The training loop sees only :class:`TrainContext`.
 
 Ray is imported inside the functions that need it.
 """

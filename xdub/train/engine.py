@@ -189,7 +189,7 @@ class Engine:
         return [(name, b) for name, b in self._ds.module.named_buffers() if saved is None or name in saved]
 
     def trained_state(self, *, ema: bool = True) -> dict[str, Tensor]:
-        """Return the trained parameters (or their average), fp32, on the CPU of rank 0; {} on others. Collective."""
+        """Return the trained parameters (or their average), fp32, on rank 0's CPU; {} on other ranks. Collective."""
         full = {}
         for name, value in self._gathered(ema=ema and bool(self._ema)):
             if self.rank == 0:
@@ -233,7 +233,7 @@ class Engine:
 
 
 def _clips_here(train: TrainConfig) -> bool:
-    """Return True for stage 0 in fp32: there DeepSpeed only averages gradients and reports no norm."""
+    """Return True for stage 0 in fp32, where DeepSpeed only averages gradients and reports no norm."""
     return train.zero_stage == 0 and train.precision == "fp32"
 
 

@@ -57,7 +57,7 @@ class Records:
 
 
 class RunRecords(Records):
-    """Records of rank 0, in the files of a phase's folder and, if there is one, its remote copy."""
+    """Records of rank 0, in the files of a phase's folder and, if ``uploads`` is set, in its remote copy."""
 
     def __init__(
         self, folder: PhaseFolder, progress: Progress, *, attempt: int, uploads: Uploads | None

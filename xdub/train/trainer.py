@@ -30,7 +30,7 @@ Sampler = Callable[[torch.nn.Module, PhaseContext], np.ndarray]
 """Draws a film strip uint8 [H, W, 3] with the current model; called on every rank (ZeRO-3 needs all of them)."""
 
 OpenStream = Callable[[int, int], Iterable[RawBatch]]
-"""(cursor, steps) -> the micro batches of this rank from a position on, enough for that many steps."""
+"""(cursor, steps) -> micro batches of this rank that start at ``cursor`` and suffice for ``steps`` steps."""
 
 
 @dataclass(kw_only=True)
@@ -101,21 +101,21 @@ class Trainer:
         The losses are compared before the last one is differentiated. An objection turns that gradient into NaN, which
         the engine refuses to apply in every ZeRO stage alike.
         """
-        mine = RankStep(data_wait=wait)
-        mine.peaks = peak_memory(self.context.device)
-        mine.stop = self.records.stop_requested()
+        rank_step = RankStep(data_wait=wait)
+        rank_step.peaks = peak_memory(self.context.device)
+        rank_step.stop = self.records.stop_requested()
         for batch in micro_batches[:-1]:
-            self.engine.backward(self._loss(batch, mine), last=False)
-        loss = self._loss(micro_batches[-1], mine)
-        step = GlobalStep.merge(self.context.gather(mine))
+            self.engine.backward(self._loss(batch, rank_step), last=False)
+        loss = self._loss(micro_batches[-1], rank_step)
+        step = GlobalStep.merge(self.context.gather(rank_step))
         objection = self._guard.objection(step.loss)
         self.engine.backward(loss if objection is None else loss * math.nan, last=True)
         return step, objection
 
-    def _loss(self, raw: RawBatch, mine: RankStep) -> Tensor:
+    def _loss(self, raw: RawBatch, rank_step: RankStep) -> Tensor:
         batch = self.encode(raw)
         terms = self.loss(self.engine.model, batch, self.loss_context)
-        mine.add(terms, batch)
+        rank_step.add(terms, batch)
         return terms.total
 
     def _commit(self, step: GlobalStep, begin: float) -> None:

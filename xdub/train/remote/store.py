@@ -145,7 +145,7 @@ def open_uri(uri: str) -> tuple[FileSystem, str]:
 
         filesystem, path = url_to_fs(uri)
     except (ImportError, ValueError) as error:
-        hint = "pyarrow opens s3, gs, hdfs and file; fsspec opens others"
+        hint = "pyarrow opens s3, gs, hdfs and file; fsspec opens other schemes"
         raise UserError(f"{shown(uri)}: {first_line(error)} ({hint})") from error
     return PyFileSystem(FSSpecHandler(filesystem)), path
 

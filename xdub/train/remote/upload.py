@@ -30,7 +30,7 @@ HELD = ".uploading-"
 """Prefix of the folder of hard links that is being sent."""
 
 
-class Gone(Exception):
+class FolderLost(Exception):
     """Error raised when the local folder was removed by retention, or is damaged."""
 
 
@@ -122,7 +122,7 @@ class Uploads:
                 self._upload(job)
                 failures = 0
                 self.errors.pop(job.kind, None)
-            except Gone as error:
+            except FolderLost as error:
                 self.errors[job.kind] = str(error)
                 self.dropped += 1
             # No failure of the remote may stop training.
@@ -182,7 +182,7 @@ class Uploads:
                 continue
             written = remote.write(f"{target}/files/{name}", _pieces(held / name))
             if written != expected:
-                raise Gone(f"{job.folder / name}: differs from its manifest, not uploaded")
+                raise FolderLost(f"{job.folder / name}: differs from its manifest, not uploaded")
             job.sent[f"files/{name}"] = written
         run = self.folder.run.path.resolve()
         for path in self.records:
@@ -200,11 +200,11 @@ class Uploads:
 
 
 def _contents(kind: str, folder: Path) -> tuple[Files, int]:
-    """Return a local folder's files with size and hash, and its step. Raise Gone if the folder cannot be read."""
+    """Return a local folder's files with size and hash, and its step. Raise FolderLost if the folder cannot be read."""
     try:
         return export_files(folder) if kind == EXPORTS else checkpoint_files(folder)
     except (OSError, ValueError, KeyError) as error:
-        raise Gone(f"{folder}: cannot be read any more ({first_line(error)})") from error
+        raise FolderLost(f"{folder}: cannot be read any more ({first_line(error)})") from error
 
 
 def _pieces(path: Path, size: int | None = None) -> Iterator[bytes]:
@@ -216,7 +216,7 @@ def _pieces(path: Path, size: int | None = None) -> Iterator[bytes]:
                 remaining -= len(piece)
                 yield piece
     except OSError as error:
-        raise Gone(f"{path}: cannot be read any more ({first_line(error)})") from error
+        raise FolderLost(f"{path}: cannot be read any more ({first_line(error)})") from error
 
 
 def _hold(folder: Path) -> Path:

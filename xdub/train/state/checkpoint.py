@@ -88,11 +88,13 @@ class Checkpoints:
         if failures:
             shutil.rmtree(temporary, ignore_errors=True)
             free = shutil.disk_usage(self.folder.checkpoints).free / 1e9
-            raise UserError(f"cannot write checkpoint {final} ({failures[0]}); {free:.1f} GB free there")
+            raise UserError(
+                f"cannot write checkpoint {final} ({failures[0]}); {free:.1f} GB free on its disk"
+            )
 
         names = sorted(str(p.relative_to(temporary)) for p in temporary.rglob("*") if p.is_file())
-        mine = {name: _synced(temporary / name) for name in names[context.rank :: context.world_size]}
-        files = {name: entry for part in context.gather(mine) for name, entry in part.items()}
+        described = {name: _synced(temporary / name) for name in names[context.rank :: context.world_size]}
+        files = {name: entry for part in context.gather(described) for name, entry in part.items()}
         if context.rank == 0:
             manifest = {
                 "format": FORMAT,

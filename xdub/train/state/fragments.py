@@ -2,7 +2,7 @@
 
 ZeRO cuts weights and Adam moments into flat buffers whose layout depends on stage and world size. *Fragments*, flat
 pieces of named parameters, do not depend on them, so saved fragments are loaded at any world size and any stage
-(`xdub.train.state.pieces`). The layout is DeepSpeed's own, and only this file knows it.
+(`xdub.train.state.pieces`). The layout is DeepSpeed's own, and only this file depends on it.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _zero3(zero: Any, trained: dict[str, Any], rank: int) -> Iterator[Fragment]:
 
 
 def _zero12(zero: Any, trained: dict[str, Any]) -> Iterator[Fragment]:
-    """Yield fragments of ZeRO 1 and 2, which put a group's parameters in a row and cut it into equal pieces."""
+    """Yield fragments of ZeRO 1 and 2, which concatenate a group's parameters and cut the result into equal pieces."""
     for name, p in trained.items():
         mapping = p._hp_mapping
         # A parameter without a mapping is stored wholly on other ranks.
