@@ -90,7 +90,7 @@ def device_context(x: Tensor) -> contextlib.AbstractContextManager[object]:
 
 
 def processors(x: Tensor) -> int:
-    """Return the streaming multiprocessors of the device of ``x``; 1 in the interpreter, so that programs loop."""
+    """Return the number of streaming multiprocessors of x's device; 1 in the interpreter, so that programs loop."""
     if x.device.type == "meta":
         return 108
     if x.device.type != "cuda":

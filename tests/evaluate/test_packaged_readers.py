@@ -15,9 +15,9 @@ from xdub.perception.syncnet import load_sync
 @pytest.fixture(scope="module")
 def pairs():
     from xdub.render import make_clips
-    from xdub.render.clips import HELD_OUT
+    from xdub.render.clips import FIRST_HELD_OUT
 
-    return list(make_clips(0, [HELD_OUT + 500, HELD_OUT + 504], frames=33))
+    return list(make_clips(0, [FIRST_HELD_OUT + 500, FIRST_HELD_OUT + 504], frames=33))
 
 
 @pytest.fixture(scope="module")

@@ -71,9 +71,9 @@ def render_cases(
 
 
 def _render_case(folder: Path, seed: int, number: int, settings: dict[str, Any]) -> None:
-    from xdub.render.clips import HELD_OUT, TAKES, make_clips
+    from xdub.render.clips import FIRST_HELD_OUT, TAKES, make_clips
 
-    _write_case(folder, next(make_clips(seed, [HELD_OUT + number * TAKES], **settings)))
+    _write_case(folder, next(make_clips(seed, [FIRST_HELD_OUT + number * TAKES], **settings)))
 
 
 def _folder(out: Path, number: int) -> Path:

@@ -44,7 +44,7 @@ def hardware() -> dict[str, Any]:
 
 
 def memory_limit() -> int:
-    """Return the bytes of memory of the machine, or of the control group if those are fewer."""
+    """Return the machine's memory in bytes, or the control group's limit if that is lower."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         text = Path(path).read_text().strip() if Path(path).is_file() else ""

@@ -43,7 +43,7 @@ class DemoPlan:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DemoPlan:
-        """Return the plan of a `to_dict`."""
+        """Rebuild a plan from the output of `to_dict`."""
         fields: dict[str, Any] = {**values, "overrides": tuple(values["overrides"])}
         return cls(**fields)
 
@@ -55,7 +55,7 @@ START_SECONDS = 40.0
 CLIP_SECONDS, PAIR_SECONDS = 1.4, 0.38
 """Seconds to render a clip with its twin in two processes, and to generate and judge a pair with two workers."""
 PAIRS_PER_CLIP = 2.9
-"""Pairs of a clip: clip and twin dubbed by the generator, and exact pairs beside them."""
+"""Pairs per clip: the clip and its twin, each dubbed by the generator, plus the exact pairs."""
 SHARES = {"generator": 0.45, "editor": 0.39, "lip": 0.08, "texture": 0.08}
 """Phase -> share of the training time of a demo from scratch; the generator has to learn faces first."""
 WARM_STEPS = {"generator": 100, "editor": 100, "lip": 30, "texture": 30}
@@ -67,7 +67,7 @@ WARM_CLIPS, SCRATCH_CLIPS = 40, 72
 
 
 def default_plan(*, from_scratch: bool, minutes: float | None = None) -> DemoPlan:
-    """Return the plan of `xdub demo`. ``minutes`` on two cores bound the whole demo; None selects the usual time."""
+    """Return the plan of `xdub demo`. ``minutes`` is the time budget on two cores; None selects the default."""
     clips = SCRATCH_CLIPS if from_scratch else WARM_CLIPS
     plan = DemoPlan(clips=clips)
     fixed = _fixed_seconds(plan)

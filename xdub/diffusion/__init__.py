@@ -1,4 +1,4 @@
-"""Flow matching (paper B.1, Eq. 2-11) as pure functions."""
+"""Flow matching (paper B.1, Eq. 2, 5) as pure functions."""
 
 from xdub.diffusion.flow_matching import sample_timesteps, shift_timesteps, velocity
 from xdub.diffusion.sampler import euler_timesteps, evaluations, sample

@@ -1,1 +1,1 @@
-"""Losses that the phases minimise (paper Eq. 1, 12, 13)."""
+"""Pixel losses from a single step (paper Eq. 3, 11, 13); Eq. 1 is an operator of `xdub_kernels`."""

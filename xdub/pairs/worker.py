@@ -50,7 +50,7 @@ class Outcome:
 
 @dataclass
 class _Request:
-    """V of a job and the speech that V' gets."""
+    """A job's clip V, and the speech to dub onto V'."""
 
     clip: Clip
     speech: np.ndarray

@@ -1,7 +1,7 @@
 """The registry of third-party weights: role, file, size, sha256, licence and sources in order.
 
-A file is searched in the folder named by ``XDUB_WEIGHTS``, then in the cache, then downloaded from its sources. Every
-file is checked against its sha256 before use, and nothing is unpickled or executed to get it.
+A file is looked up in the folder named by ``XDUB_WEIGHTS``, then in the cache, and else downloaded from its sources.
+Every file is checked against its sha256 before use, and nothing is unpickled or executed to get it.
 """
 
 from __future__ import annotations

@@ -113,9 +113,9 @@ class SyncNet(nn.Module):
         return self.scale * cosine + self.bias
 
     def sync_loss(self, frames: Tensor, audio: Tensor, start: int = AUDIO_MARGIN) -> Tensor:
-        """Compute BCE(cosine, 1) of every window, [B, F - 4], low where the mouth matches the sound.
+        """Compute the BCE of every window's match against 1, [B, F - 4], low where the mouth matches the sound.
 
-        This is Eq. 12 with the usual sign.
+        The logit of a match is scale * cosine + bias. This is Eq. 12 with the usual sign.
 
         Args:
             frames: ``[B, 3, F, H, W]`` face crops in [-1, 1], F >= 5; gradients reach the pixels.

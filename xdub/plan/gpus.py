@@ -17,9 +17,9 @@ class Gpu:
     name: str
     """Name that `--gpu` accepts."""
     memory: int
-    """Largest number of bytes that a process can allocate, as the driver reports it before any reserve."""
+    """Usable memory in bytes, as the driver reports it, before any safety margin."""
     tflops: float
-    """Peak of dense bf16 matrix products with fp32 accumulation, 10^12 a second (never the sparse figure)."""
+    """Peak dense bf16 throughput with fp32 accumulation, TFLOP/s (not the figure with sparsity)."""
     link: float
     """Bytes/s that one GPU sends to its neighbours in one direction, over NVLink or else PCIe."""
     price: float

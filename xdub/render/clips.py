@@ -1,6 +1,6 @@
 """Rendered clips and their twins: pixels, speech and ground truth, computed from a seed and a clip's index alone.
 
-Clip `index` shows person `index // TAKES` in take `index % TAKES`. Indices from HELD_OUT on are reserved for
+Clip `index` shows person `index // TAKES` in take `index % TAKES`. Indices from FIRST_HELD_OUT on are reserved for
 evaluation: no training set may contain them, so their people, voices and sentences are unseen by construction.
 """
 
@@ -32,7 +32,7 @@ from xdub.seeding import rng as seeded
 
 TAKES = 4
 """Clips of one person."""
-HELD_OUT = 1_000_000
+FIRST_HELD_OUT = 1_000_000
 """Index of the first clip that is reserved for evaluation."""
 
 
@@ -239,7 +239,7 @@ def make_clips(
 
     Args:
         seed: seed of all random choices, together with a clip's index.
-        indices: clip numbers; numbers from HELD_OUT on are for evaluation only.
+        indices: clip numbers; numbers from FIRST_HELD_OUT on are for evaluation only.
         size: side of the square face crop in px.
         frames: video frames, 25 per second.
         full_size: side of the full picture in px.
@@ -262,14 +262,14 @@ def render_full_clip(
 ) -> RenderedPair:
     """Render one longer held-out clip of round(25 * seconds) frames with full frames, sound and twin.
 
-    `index` counts from 0 within the reserved range, or is absolute (HELD_OUT and above).
+    `index` counts from 0 within the reserved range, or is absolute (FIRST_HELD_OUT and above).
 
     Raises:
         UserError: as `make_clips`, or `seconds` is not above 0.
     """
     if seconds <= 0:
         raise UserError(f"seconds is {seconds}: a clip needs a length above 0")
-    absolute = index if index >= HELD_OUT else HELD_OUT + index
+    absolute = index if index >= FIRST_HELD_OUT else FIRST_HELD_OUT + index
     return next(
         make_clips(seed, [absolute], size=size, frames=max(1, round(25 * seconds)), full_size=full_size)
     )

@@ -20,7 +20,7 @@ from xdub.errors import UserError
 from xdub.files.atomic import atomic_path
 from xdub.progress import Report
 from xdub.render.assets import load_assets
-from xdub.render.clips import HELD_OUT, RenderedPair, make_clips
+from xdub.render.clips import FIRST_HELD_OUT, RenderedPair, make_clips
 from xdub.render.processes import renderers
 
 VERSION = 1
@@ -123,7 +123,7 @@ def render_dataset(
 
     Args:
         recipe: recipe whose `video.size`, `video.clip_frames` and `video.crop_scale` are used.
-        first: index of the first clip; HELD_OUT (1,000,000) and above is reserved for evaluation.
+        first: index of the first clip; FIRST_HELD_OUT (1,000,000) and above is reserved for evaluation.
         workers: number of processes; by default one per core.
         on_progress: callback that receives (clips done, all clips).
 
@@ -133,9 +133,9 @@ def render_dataset(
     begin = time.monotonic()
     if clips < 1:
         raise UserError(f"clips is {clips}: at least one is needed")
-    if first < 0 or (first < HELD_OUT < first + clips):
+    if first < 0 or (first < FIRST_HELD_OUT < first + clips):
         raise UserError(
-            f"clips {first} to {first + clips - 1}: stay within 0..{HELD_OUT - 1}, or start at {HELD_OUT}"
+            f"clips {first} to {first + clips - 1}: stay within 0..{FIRST_HELD_OUT - 1}, or start at {FIRST_HELD_OUT}"
         )
     workers = workers or len(os.sched_getaffinity(0))
     video = _Video(

@@ -32,7 +32,7 @@ class Lighting:
 
     @property
     def half_dir(self) -> np.ndarray:
-        """Direction [3] between the key light and a distant camera on +z; surfaces that face it shine."""
+        """Half vector [3] of the key light and the view direction +z; surfaces that face it show the highlight."""
         return _unit(*(self.key_dir + np.array([0.0, 0.0, 1.0])))
 
 
@@ -154,7 +154,7 @@ def strands() -> np.ndarray:
 
 
 def draw_surroundings(rng: np.random.Generator, size: int, frames: int, skin: np.ndarray) -> Surroundings:
-    """Draw the surroundings of one take; a hand in front of the face gets about the colour `skin`."""
+    """Draw the surroundings of one take; an occluding hand has roughly the colour `skin`."""
     light = draw_lighting(rng)
     centre = np.array([rng.uniform(-0.25, 0.25), 6.95 + rng.uniform(-0.15, 0.15), 0.9])
     camera = camera_matrix(centre, DISTANCE, rng.uniform(3.9, 4.5))

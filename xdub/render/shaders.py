@@ -1,7 +1,7 @@
-"""GLSL: one vertex program and small fragment programs (surface, surface with a cut edge, eyeball, hair).
+"""GLSL: one vertex shader and small fragment shaders (surface, surface with a cut edge, eyeball, hair).
 
-Everything static is painted once per person (see skin.py), because the fragment program decides the frame rate of a
-software rasteriser with many small triangles.
+Everything static is painted once per person (see skin.py), because with many small triangles the fragment shader is the
+bottleneck of a software rasteriser.
 """
 
 from __future__ import annotations

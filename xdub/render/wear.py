@@ -113,7 +113,7 @@ def visor_piece(avatar: Avatar, shape: Shape, person: Person) -> Piece:
 
 
 def _tube(path: np.ndarray, radius: float, closed: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Build a tube of six sides along points [n,3]: vertices and triangles."""
+    """Build a six-sided tube along points [n,3]: vertices and triangles."""
     ahead = np.roll(path, -1, 0) - np.roll(path, 1, 0) if closed else np.gradient(path, axis=0)
     ahead = ahead / np.linalg.norm(ahead, axis=1, keepdims=True)
     side = np.cross(ahead, [0.13, 0.29, 0.95])

@@ -1,8 +1,8 @@
 """Guard against losses that are not finite or explode: skip the batch, and after several in a row roll back.
 
-A skipped batch is no step: weights, moments and average stay unchanged, and the position in the data advances. After
-`train.max_skips` in a row the weights are suspected, so the run loads its last checkpoint and continues with the
-samples after the bad ones. Both decisions use the losses of all ranks, so every rank decides the same, and a resumed
+A skipped batch does not count as a step: weights, moments and average stay unchanged, and the position in the data
+advances. After `train.max_skips` in a row the weights themselves are suspect, so the run loads its last checkpoint and
+continues with the samples after the bad ones. Both decisions use the losses of all ranks, so every rank decides the same, and a resumed
 run repeats them.
 """
 
@@ -16,14 +16,14 @@ from typing import Any
 WINDOW = 64
 """Number of latest losses whose median is the reference."""
 WARM = 16
-"""Number of losses before which no loss counts as exploding."""
+"""Losses to collect before any can count as a spike."""
 
 
 class Guard:
-    """Judge of the losses of global batches. Its state is plain numbers, kept in checkpoints."""
+    """Decision whether a global batch may be learned from, by its loss. The state is plain numbers, kept in checkpoints."""
 
     def __init__(self, spike_factor: float, state: dict[str, Any] | None = None) -> None:
-        """``spike_factor``: a loss above this multiple of the median explodes; 0 switches the test off."""
+        """``spike_factor``: a loss above this multiple of the median counts as a spike; 0 switches the test off."""
         state = state or {}
         self._factor = spike_factor
         self._recent: deque[float] = deque(state.get("recent", ()), maxlen=WINDOW)

@@ -8,7 +8,7 @@ from xdub_kernels.dispatch import check_device, check_floating, check_like
 from xdub_kernels.rope import Rope
 
 NORMS = ("none", "head", "hidden")
-"""Kinds of RMSNorm: no norm, over D of every head, over H*D together."""
+"""Variants of RMSNorm: none, over D of each head, over H*D across heads."""
 
 
 def check_weight(name: str, weight: Tensor | None, norm: str, q: Tensor) -> None:

@@ -11,7 +11,7 @@ from xdub.train.phases.common import PhaseContext, draw_noise, flow_loss, predic
 
 
 def loss(model: nn.Module, batch: Batch, ctx: PhaseContext) -> LossTerms:
-    """Return Eq. 1 + sync_weight * BCE(cos(video, audio), 1); Eq. 12 as printed would reward lips out of sync."""
+    """Return Eq. 1 + sync_weight * BCE(match, 1); Eq. 12 as printed would reward lips out of sync."""
     assert ctx.sync is not None, "the lip expert needs the sync network"
     noised = draw_noise(batch, ctx)
     v_hat = predict(model, batch, noised)

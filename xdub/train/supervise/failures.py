@@ -54,7 +54,7 @@ def rank_failure(error: Exception) -> RankError:
 
 
 def judge(error: TrainingFailedError) -> str:
-    """Return one line about lost machinery.
+    """Describe an infrastructure failure in one line.
 
     Raise UserError or RuntimeError (a defect) where a retry would repeat the failure.
     """

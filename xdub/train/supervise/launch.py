@@ -1,4 +1,4 @@
-"""Supervise a job: run its workers with Ray Train, or in this process, and restart them after lost machinery.
+"""Supervise a job: run its workers with Ray Train, or in this process, and restart them after infrastructure failures.
 
 One worker group is one *attempt*. An attempt ends with the phase, with a failure, or after a stop request. A stop is
 requested by the user (SIGTERM, SIGINT), or by the watch over the cluster, when a machine is about to be reclaimed or
