@@ -2,8 +2,8 @@
 
 A skipped batch does not count as a step: weights, moments and average stay unchanged, and the position in the data
 advances. After `train.max_skips` in a row the weights themselves are suspect, so the run loads its last checkpoint and
-continues with the samples after the bad ones. Both decisions use the losses of all ranks, so every rank decides the same, and a resumed
-run repeats them.
+continues with the samples after the bad ones. Both decisions use the losses of all ranks, so every rank decides the
+same, and a resumed run repeats them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WARM = 16
 
 
 class Guard:
-    """Decision whether a global batch may be learned from, by its loss. The state is plain numbers, kept in checkpoints."""
+    """Decision by its loss whether a batch may be learned from. The state is plain numbers, kept in checkpoints."""
 
     def __init__(self, spike_factor: float, state: dict[str, Any] | None = None) -> None:
         """``spike_factor``: a loss above this multiple of the median counts as a spike; 0 switches the test off."""
