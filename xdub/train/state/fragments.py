@@ -2,12 +2,14 @@
 
 ZeRO cuts weights and Adam moments into flat buffers whose layout depends on stage and world size. *Fragments*, flat
 pieces of named parameters, do not depend on them, so saved fragments are loaded at any world size and any stage
-(`xdub.train.state.pieces`). The layout is DeepSpeed's own, and only this file depends on it.
+(`xdub.train.state.pieces`). The layout is DeepSpeed's own, and only this file knows it. DeepSpeed does not
+document the public attributes that hold it, so they are compared with the weights when an engine is built.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -66,37 +68,63 @@ def full_shape(p: nn.Parameter) -> torch.Size:
 
 
 def find_fragments(ds: Any, trained: dict[str, nn.Parameter], rank: int, world_size: int) -> list[Fragment]:
-    """Return the fragments of this rank, in the order of ``trained`` (name -> parameter of the engine ``ds``)."""
-    optimizer = ds.optimizer
+    """Return the fragments of this rank, in the order of ``trained`` (name -> parameter of the engine ``ds``).
+
+    Call it before the first step, while each weight is still its rounded master. Raise RuntimeError for a DeepSpeed
+    with another layout.
+    """
+    with _layout_checked():
+        stage, optimizer = ds.zero_optimization_stage(), ds.optimizer
+        if stage == 0:
+            return list(_replicated(optimizer, trained, rank, world_size))
+        fragments = list((_zero3 if stage == 3 else _zero12)(optimizer, trained, rank))
+        for fragment in fragments:
+            weight = _weight(fragment, trained)
+            # NaN equals NaN in this comparison, because the first step reports weights that are not finite.
+            if not torch.allclose(fragment.master.to(weight), weight, rtol=0, atol=0, equal_nan=True):
+                raise LookupError(f"{fragment.name} differs from its fp32 weights")
+        return fragments
+
+
+def refresh_weights(ds: Any, trained: dict[str, nn.Parameter], fragments: list[Fragment]) -> None:
+    """Copy the masters to the weights that the model computes with. Collective.
+
+    Raise RuntimeError for a DeepSpeed with another layout.
+    """
+    with _layout_checked():
+        stage, optimizer = ds.zero_optimization_stage(), ds.optimizer
+        if stage in (1, 2):
+            optimizer.update_lp_params()
+            return
+        if stage == 3:
+            # Gathered copies of the old weights are dropped, so the next pass gathers the new ones.
+            optimizer.empty_partition_cache()
+        for fragment in fragments:
+            weight = _weight(fragment, trained)
+            if weight.data_ptr() != fragment.master.data_ptr():
+                weight.copy_(fragment.master)
+        if stage == 3 and optimizer.persistent_parameters:  # the small parameters that every rank keeps whole
+            optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
+
+
+@contextmanager
+def _layout_checked() -> Generator[None]:
+    """Raise RuntimeError with the supported versions if DeepSpeed's tensors are not where this file expects them."""
     try:
-        if any(hasattr(p, "ds_tensor") for p in trained.values()):
-            return list(_zero3(optimizer, trained, rank))
-        if any(hasattr(p, "_hp_mapping") for p in trained.values()):
-            return list(_zero12(optimizer, trained))
-        return list(_replicated(optimizer, trained, rank, world_size))
-    except AttributeError as error:
+        yield
+    except (AttributeError, LookupError) as error:
         raise RuntimeError(
             f"DeepSpeed {version('deepspeed')} keeps its fp32 weights elsewhere than DeepSpeed 0.19.0 to 0.19.8 "
             f"({error}); install one of those"
         ) from error
 
 
-def refresh_weights(ds: Any, trained: dict[str, nn.Parameter], fragments: list[Fragment]) -> None:
-    """Copy the masters to the weights that the model computes with. Collective."""
-    optimizer = ds.optimizer
-    if any(hasattr(p, "ds_tensor") for p in trained.values()):
-        optimizer._partition_all_parameters()
-        for group in range(len(optimizer.fp16_groups)):
-            optimizer._reassign_or_swap_out_partitioned_parameters(group)
-        if optimizer.persistent_parameters:  # small ones are kept whole on every rank
-            optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
-    elif hasattr(optimizer, "update_lp_params"):
-        optimizer.update_lp_params()
-    else:
-        for fragment in fragments:
-            weight = trained[fragment.name].data.view(-1)
-            if weight.data_ptr() != fragment.master.data_ptr():
-                weight.copy_(fragment.master)
+def _weight(fragment: Fragment, trained: dict[str, Any]) -> Tensor:
+    """Return the fragment's part of the weight that the model computes with, a view, [n]."""
+    p, count = trained[fragment.name], fragment.master.numel()
+    if hasattr(p, "ds_tensor"):  # ZeRO 3: this rank's piece of the parameter
+        return p.ds_tensor.data.view(-1).narrow(0, 0, count)
+    return p.data.view(-1).narrow(0, fragment.start, count)
 
 
 def _zero3(zero: Any, trained: dict[str, Any], rank: int) -> Iterator[Fragment]:
@@ -110,15 +138,20 @@ def _zero3(zero: Any, trained: dict[str, Any], rank: int) -> Iterator[Fragment]:
             yield _fragment(name, start, flat, offset, count, zero.optimizer)
 
 
-def _zero12(zero: Any, trained: dict[str, Any]) -> Iterator[Fragment]:
-    """Yield fragments of ZeRO 1 and 2, which concatenate a group's parameters and cut the result into equal pieces."""
+def _zero12(zero: Any, trained: dict[str, Any], rank: int) -> Iterator[Fragment]:
+    """Yield fragments of ZeRO 1 and 2, where the weights of a group are views of one flat tensor.
+
+    The flat tensor is cut into equal pieces; the optimizer's only parameter of a group is this rank's piece in fp32.
+    """
+    groups = zip(zero.bit16_groups, zero.bit16_groups_flat, zero.optimizer.param_groups, strict=True)
+    buffers = {id(p): (whole, group["params"][0]) for weights, whole, group in groups for p in weights}
     for name, p in trained.items():
-        mapping = p._hp_mapping
-        # A parameter without a mapping is stored wholly on other ranks.
-        if mapping is not None:
-            flat = zero.optimizer.param_groups[mapping.param_group_index]["params"][0]
-            address, own = mapping.hp_fragment_address, mapping.lp_fragment_address
-            yield _fragment(name, own.start, flat, address.start, own.numel, zero.optimizer)
+        whole, flat = buffers[id(p)]
+        # Index of the parameter's first element in this rank's piece; it is negative if the parameter starts before.
+        first = p.storage_offset() - whole.storage_offset() - rank * flat.numel()
+        start, end = max(0, -first), min(p.numel(), flat.numel() - first)
+        if start < end:
+            yield _fragment(name, start, flat, first + start, end - start, zero.optimizer)
 
 
 def _replicated(
