@@ -2,8 +2,8 @@
 
 ZeRO cuts weights and Adam moments into flat buffers whose layout depends on stage and world size. *Fragments*, flat
 pieces of named parameters, do not depend on them, so saved fragments are loaded at any world size and any stage
-(`xdub.train.state.pieces`). The layout is DeepSpeed's own, and only this file knows it. DeepSpeed does not
-document the public attributes that hold it, so they are compared with the weights when an engine is built.
+(`xdub.train.state.pieces`). The layout is DeepSpeed's own, and only this file depends on it. DeepSpeed does not
+document the public attributes that hold it, so the fp32 values are compared with the weights when an engine is built.
 """
 
 from __future__ import annotations
