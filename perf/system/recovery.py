@@ -109,10 +109,10 @@ class Bench:
             # The first step whose data come from an actor.
             first = FIRST_STEPS + 1
             return self._row(
-                kind, run, whole, killed_at, reached=reached, until=first, usual=median_step(whole), ids=None
+                kind, run, whole, killed_at, reached=reached, until=first, usual=median_step(whole)
             )
         run.wait_for_step(int(moment))
-        ids, usual = run.run_ids(), median_step(run)
+        ids, usual, attempt = run.run_ids(), median_step(run), run.attempts()
         time.sleep(moment % 1 * usual)
         reached = run.step()
         if kind == "hang":
@@ -120,6 +120,8 @@ class Bench:
             run.stop("worker")
         else:
             killed_at = run.kill(kind)
+        # The group may commit more steps before it ends, so only the next attempt's steps count.
+        run.wait_for_attempt(attempt + 1)
         # One step may already have been computed before the kill.
         until = reached + 2
         return self._row(kind, run, whole, killed_at, reached=reached, until=until, usual=usual, ids=ids)
@@ -134,13 +136,15 @@ class Bench:
         reached: int,
         until: int,
         usual: float,
-        ids: dict | None,
+        ids: dict | None = None,
     ) -> dict[str, Any]:
         """Finish the run and compare it with the undisturbed one.
 
-        Seconds lost run from the kill at step `reached` until step `until`, less the usual time of these steps.
+        Seconds lost run from the kill at step `reached` until step `until` or, if the next attempt starts with a later
+        step, until that step, less the usual time of these steps.
         """
-        lost = run.wait_for_step(until) - killed_at - (until - reached) * usual
+        seconds = run.wait_for_step(until) - killed_at
+        lost = seconds - (run.step() - reached) * usual
         ids = ids or run.run_ids()
         run.finish()
         row = {
