@@ -25,12 +25,12 @@ class Head:
 
 def render_heads(recipe: Recipe, count: int, seed: int, frames: int | None = None) -> list[Head]:
     """Render one clip of each of ``count`` identities; ``frames`` None: the recipe's length."""
-    from xdub.render.clips import HELD_OUT, TAKES, make_clips
+    from xdub.render.clips import FIRST_HELD_OUT, TAKES, make_clips
 
     video = recipe.video
     pairs = make_clips(
         seed,
-        [HELD_OUT + number * TAKES for number in range(count)],
+        [FIRST_HELD_OUT + number * TAKES for number in range(count)],
         size=video.size,
         frames=frames or video.clip_frames,
         crop_scale=video.crop_scale,

@@ -80,11 +80,11 @@ def _write(source: Path, recipe: Any, sets: dict[int, Path]) -> None:
     """Render clips for the largest data set, and write each set from the first of them."""
     from xdub.data.manifest import read_manifest
     from xdub.data.shards import ShardReader, ShardWriter
-    from xdub.render.clips import HELD_OUT
+    from xdub.render.clips import FIRST_HELD_OUT
     from xdub.render.dataset import render_dataset
 
     # Every clip has a twin, so half as many are rendered.
-    render_dataset(recipe, source, clips=-(-max(sets) // 2), seed=11, first=HELD_OUT)
+    render_dataset(recipe, source, clips=-(-max(sets) // 2), seed=11, first=FIRST_HELD_OUT)
     reader = ShardReader(read_manifest(source))
     for size, folder in sets.items():
         with ShardWriter(folder, rows_per_shard=recipe.pairs.batch, kind="clips") as writer:

@@ -110,13 +110,13 @@ def ways(recipe: Recipe, long: int) -> dict[str, int]:
 
 def heads(recipe: Recipe, seed: int, count: int, frames: int) -> Iterator[RenderedPair]:
     """Render pairs of clip and twin with people, scenes and sentences that no training set may hold."""
-    from xdub.render.clips import HELD_OUT, TAKES, make_clips
+    from xdub.render.clips import FIRST_HELD_OUT, TAKES, make_clips
     from xdub.seeding import stable_seed
 
     video = recipe.video
     yield from make_clips(
         stable_seed("segments", seed) % 2**31,
-        [HELD_OUT + number * TAKES for number in range(count)],
+        [FIRST_HELD_OUT + number * TAKES for number in range(count)],
         size=video.size,
         frames=frames,
         crop_scale=video.crop_scale,

@@ -7,7 +7,7 @@ import pytest
 
 from xdub.errors import UserError
 from xdub.render import make_clips, render_full_clip, truth
-from xdub.render.clips import HELD_OUT, TAKES
+from xdub.render.clips import FIRST_HELD_OUT, TAKES
 from xdub.render.gl import Rasteriser
 from xdub.render.scene import draw_surroundings
 from xdub.seeding import rng
@@ -140,8 +140,8 @@ def test_about_15_percent_of_the_clips_are_occluded_and_have_an_occluder_mask():
 def test_a_held_out_clip_comes_from_the_reserved_range():
     pair = render_full_clip(0, 2, 0.4, full_size=96)
     assert pair.clip.num_frames == 10 and pair.full.shape == (10, 96, 96, 3)
-    assert pair.identity >= HELD_OUT // TAKES
-    assert pair.clip.source == f"render:0/{HELD_OUT + 2}"
+    assert pair.identity >= FIRST_HELD_OUT // TAKES
+    assert pair.clip.source == f"render:0/{FIRST_HELD_OUT + 2}"
 
 
 def test_numbers_out_of_range_are_user_errors_that_name_the_argument():
