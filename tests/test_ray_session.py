@@ -1,4 +1,4 @@
-"""The token of a Ray of our own."""
+"""The token and the environment of a Ray of our own."""
 
 from __future__ import annotations
 
@@ -46,3 +46,19 @@ def test_a_token_that_is_there_is_kept_and_one_that_is_named_elsewhere_suffices(
     (tmp_path / "named").mkdir()
     start(tmp_path / "named", RAY_AUTH_TOKEN_PATH=str(token)).communicate("\n")
     assert not list((tmp_path / "named").iterdir())
+
+
+ADDRESSES = """
+import os
+import ray
+from xdub.ray_session import ensure_ray
+
+ensure_ray()
+address = ray.remote(lambda: os.environ.get("RAY_API_SERVER_ADDRESS"))
+print(os.environ.get("RAY_API_SERVER_ADDRESS"), ray.get(address.remote()))
+"""
+
+
+def test_workers_of_our_own_ray_search_for_no_dashboard_and_their_starter_keeps_its_environment() -> None:
+    run = subprocess.run([sys.executable, "-c", ADDRESSES], capture_output=True, text=True, timeout=120)
+    assert run.stdout.split() == ["None", "http://127.0.0.1:9"], run.stderr[-2000:]
