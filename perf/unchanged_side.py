@@ -8,9 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import time
 import wave
+import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -201,12 +201,12 @@ class Side:
 
 def export_tree(commit: str, folder: Path) -> None:
     """Write the files of a commit to a new folder."""
-    command = ["git", "-C", str(ROOT), "archive", "--format=tar", commit]
+    command = ["git", "-C", str(ROOT), "archive", "--format=zip", commit]
     archive = subprocess.run(command, check=True, capture_output=True).stdout
     temporary = folder.with_suffix(".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
-        files.extractall(temporary, filter="data")
+    with zipfile.ZipFile(io.BytesIO(archive)) as files:
+        files.extractall(temporary)
     os.replace(temporary, folder)
 
 

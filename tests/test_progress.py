@@ -71,13 +71,23 @@ def test_the_line_of_a_stage_ends_when_the_next_stage_begins(capsys):
     assert capsys.readouterr().err == "2/2 pairs: done in 0 s\n"
 
 
-def test_the_bar_of_a_terminal_shows_count_text_and_time_left(clock):
+def test_the_bar_of_a_terminal_shows_count_text_and_time_left(clock, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
     text = io.StringIO()
     with display(Console(file=text, force_terminal=True, width=120), "dubbing") as report:
         report(1, 3, "frames")
         clock(10)
         report(2, 3, "frames")
     assert "2/3" in text.getvalue() and "frames, 10 s left" in text.getvalue()
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines(clock, monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    text = io.StringIO()
+    with display(Console(file=text, force_terminal=True, width=120), "dubbing") as report:
+        clock(30)
+        report(2, 3, "frames")
+    assert "2 of 3" in text.getvalue()
 
 
 def test_the_speed_is_measured_over_the_last_minute(clock):

@@ -97,8 +97,11 @@ def stage_progress() -> Iterator[Callable[[Titled, int, int], Report]]:
 
 @contextmanager
 def display(console: Console, title: str, indent: str = "") -> Iterator[Report]:
-    """Yield a `Report` that draws on the console: a live bar that vanishes at the end, or a line every 20 s."""
-    if console.is_terminal:
+    """Yield a `Report` that draws on the console: a live bar that vanishes at the end, or a line every 20 s.
+
+    The bar needs a terminal that can move its cursor; TERM=dumb gets the lines.
+    """
+    if console.is_terminal and not console.is_dumb_terminal:
         with _bar(console, title, indent) as report:
             yield report
     else:

@@ -32,7 +32,8 @@ def test_a_line_of_a_log_is_one_line_however_long() -> None:
     assert len(text.getvalue().splitlines()) == 1
 
 
-def test_the_live_bar_of_a_terminal_is_gone_when_its_stage_fails() -> None:
+def test_the_live_bar_of_a_terminal_is_gone_when_its_stage_fails(monkeypatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     show, text = shown(terminal=True)
     with contextlib.suppress(KeyboardInterrupt), show.stage(1, 1, "Render", None, "") as report:
         report(1, None, "clip")

@@ -14,7 +14,7 @@ from xdub.data.ledger import Ledger
 from xdub.data.manifest import read_manifest
 from xdub.data.shards import iter_clips
 from xdub.errors import UserError
-from xdub.render.clips import HELD_OUT
+from xdub.render.clips import FIRST_HELD_OUT
 from xdub.render.dataset import render_dataset
 
 
@@ -83,8 +83,8 @@ def test_a_folder_of_other_settings_is_a_user_error(dataset, recipe):
 
 
 def test_a_training_set_cannot_hold_held_out_clips(recipe, tmp_path):
-    with pytest.raises(UserError, match=str(HELD_OUT)):
-        _render(recipe, tmp_path, first=HELD_OUT - 1)
+    with pytest.raises(UserError, match=str(FIRST_HELD_OUT)):
+        _render(recipe, tmp_path, first=FIRST_HELD_OUT - 1)
     with pytest.raises(UserError, match="clips is 0"):
         _render(recipe, tmp_path, clips=0)
 
