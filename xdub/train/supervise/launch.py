@@ -50,20 +50,20 @@ def run_job(job: TrainJob, *, local: bool) -> int:
         if local:
             run_locally(job)
         else:
-            train = job.train
             try:
-                _supervise(job, train, folder)
+                _supervise(job)
             finally:
-                request_machines(train, 0)
+                request_machines(job.train, 0)
     return attempts_so_far(folder) - before
 
 
-def _supervise(job: TrainJob, train: TrainConfig, folder: PhaseFolder) -> None:
+def _supervise(job: TrainJob) -> None:
     """Run attempts until the phase ends, the user stops it, or it fails for good."""
+    folder, train = job.folder, job.train
     failures = Failures(folder)
     while workers := wait_for_workers(train, lambda: _stop_reason(folder) == USER):
         with _watch_cluster(folder, train, workers):
-            failure = _fit(job, train, workers)
+            failure = _fit(job, workers)
         reason = _stop_reason(folder)
         if failure is None:
             if folder.result.is_file() or reason is None or reason == USER:
@@ -87,13 +87,13 @@ def _supervise(job: TrainJob, train: TrainConfig, folder: PhaseFolder) -> None:
         time.sleep(BACK_OFF_SECONDS[in_a_row - 1])
 
 
-def _fit(job: TrainJob, train: TrainConfig, workers: int) -> str | None:
+def _fit(job: TrainJob, workers: int) -> str | None:
     """Run one attempt; return None at its orderly end, or the failure that another attempt may survive."""
     ensure_ray(workers + 2)
     import ray.exceptions
 
     try:
-        return _in_thread(lambda: fit(job, train, workers))
+        return _in_thread(lambda: fit(job, workers))
     except ray.exceptions.RayError as error:
         # The lost controller's resources stay reserved for as long as this process is connected, and the next attempt
         # would wait for them without end. A new connection (a new Ray, if this process started it) frees them.

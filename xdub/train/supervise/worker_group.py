@@ -11,7 +11,6 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
-from xdub.config import TrainConfig
 from xdub.train.rank import TrainJob, run_in_ray
 from xdub.train.supervise.cluster import per_worker, use_gpu
 from xdub.train.supervise.failures import judge, rank_failure
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from ray.train.torch import TorchConfig
 
 
-def fit(job: TrainJob, train: TrainConfig, workers: int) -> str | None:
+def fit(job: TrainJob, workers: int) -> str | None:
     """Run one worker group; return None at its orderly end, or the failure that another attempt may survive.
 
     Raise RayError when the controller itself was lost, UserError for the user's mistakes, RuntimeError for defects.
@@ -35,7 +34,7 @@ def fit(job: TrainJob, train: TrainConfig, workers: int) -> str | None:
         train_loop_config={"job": job},
         torch_config=_torch_config(),
         scaling_config=ScalingConfig(
-            num_workers=workers, use_gpu=use_gpu(), resources_per_worker=per_worker(train)
+            num_workers=workers, use_gpu=use_gpu(), resources_per_worker=per_worker(job.train)
         ),
         run_config=RunConfig(
             name=f"run{time.time_ns()}",  # Ray would continue an earlier run of the same name
