@@ -98,3 +98,11 @@ def test_ray_actors_write_the_same_data_set_and_a_crash_fails_its_source_alone(
     fixed.touch()
     second = ingest(sources, tmp_path / "ray", prepare(str(fixed)), workers=1)
     assert second.clips == 2 and status(tmp_path / "ray")["crash-3"] == ["kept", "kept"]
+
+
+def test_a_name_that_is_not_utf8_is_refused_before_any_work(tmp_path):
+    bad = os.fsdecode(b"\xff.mp4")
+    for sources, out in (([bad], tmp_path / "ds"), (["a.mp4"], tmp_path / bad)):
+        with pytest.raises(UserError, match="not UTF-8 text; rename"):
+            ingest(sources, out, lambda source: [], workers=1)
+    assert not list(tmp_path.iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -48,4 +49,7 @@ app.add_typer(weights.app, name="weights")
 def main() -> None:
     """Run the `xdub` script; exit code 0, 2 for an error that the user can correct, 130 when interrupted."""
     prepare_environment()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name may hold bytes that the terminal's encoding does not have.
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(run_app(app))

@@ -22,7 +22,7 @@ import numpy as np
 
 from xdub.data.clip import Clip, to_row
 from xdub.data.ledger import Counts, Ledger, LedgerRow
-from xdub.data.shards import ShardWriter
+from xdub.data.shards import ShardWriter, check_utf8
 from xdub.errors import UserError
 from xdub.progress import Report
 from xdub.ray_session import ensure_ray, hush
@@ -69,6 +69,8 @@ def ingest(
     Raises:
         UserError: OUT holds no clip in the end; the message has the reason of the first source.
     """
+    for source in sources:
+        check_utf8(source)
     writer = ShardWriter(out, rows_per_shard, kind=kind, recipe=manifest_recipe)
     ledger = Ledger(out)
     names = list(dict.fromkeys(str(source) for source in sources))

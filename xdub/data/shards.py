@@ -41,6 +41,7 @@ class ShardWriter:
         recipe: Any = None,
     ) -> None:
         self.folder = Path(folder)
+        check_utf8(self.folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -232,6 +233,16 @@ def read_clip(folder: str | Path, clip_id: str) -> Clip:
     if clip_id not in manifest.ids:
         raise UserError(f"{folder} has no clip {clip_id!r} among its {len(manifest.ids)}")
     return ShardReader(manifest).clip(manifest.ids.index(clip_id))
+
+
+def check_utf8(path: str | Path) -> None:
+    """Raise UserError for a file name that is not UTF-8 text, which no Parquet file can hold."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{ascii(str(path))}: the name is not UTF-8 text; rename the file or folder"
+        ) from None
 
 
 def _open(path: Path) -> pq.ParquetFile:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 
 STILL_FORMATS = ("image2", "_pipe")
 """Parts of the names of FFmpeg's formats for still images."""
+REFUSED_FORMATS = {"hls", "dash", "imf", "concat", "sdp", "rtsp", "sap", "vobsub", "image2", "lavfi", "tty"}
+"""FFmpeg's formats that are not opened.
+
+Files of the first eight name other files or addresses, which FFmpeg would open. `image2` reads a name as a pattern,
+`lavfi` reads a file as a filter graph, and `tty` draws any text as a picture.
+"""
 
 
 @contextmanager
@@ -35,9 +42,13 @@ def open_media(path: str | Path) -> Iterator[InputContainer]:
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty (0 bytes)")
     try:
-        container = av.open(str(path), metadata_errors="replace")
+        options = {"format_whitelist": _formats(), "protocol_whitelist": "file"}
+        container = av.open(media_url(path), container_options=options, metadata_errors="replace")
     except PermissionError as error:
         raise UserError(f"{path}: no permission to read it") from error
+    except av.error.ArgumentError as error:
+        problem = "not a media file itself but a text, or a playlist that names other files"
+        raise UserError(f"{path}: {problem}; give a video or audio file") from error
     except (av.error.FFmpegError, ValueError) as error:
         problem = f"not a readable media file ({_reason(error)})"
         raise UserError(f"{path}: {problem}; it is truncated, corrupt or of an unsupported format") from error
@@ -47,6 +58,24 @@ def open_media(path: str | Path) -> Iterator[InputContainer]:
     except av.error.FFmpegError as error:
         problem = f"corrupt or unsupported data ({_reason(error)})"
         raise UserError(f"{path}: {problem}; re-encode it or leave it out") from error
+
+
+def media_url(path: str | Path) -> str:
+    """Return a file's name for FFmpeg, which would read a name with a colon as an address."""
+    return f"file:{path}"
+
+
+@cache
+def _formats() -> str:
+    """Return the names of all formats that hold sound or picture themselves, separated by commas."""
+    from av import formats_available
+    from av.format import ContainerFormat
+
+    names = set()
+    for name in formats_available:
+        with suppress(ValueError):  # a format that is only written
+            names.update(ContainerFormat(name, "r").name.split(","))
+    return ",".join(sorted(names - REFUSED_FORMATS))
 
 
 def video_stream(container: InputContainer, path: str | Path) -> VideoStream:

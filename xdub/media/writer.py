@@ -11,6 +11,7 @@ import numpy as np
 
 from xdub.errors import UserError
 from xdub.files.atomic import atomic_path
+from xdub.media.container import media_url
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -62,7 +63,7 @@ def write_video(
 
     options = {"crf": str(crf), "preset": preset, **REPEATABLE}
     header = {} if path.suffix.lower() == ".mkv" else {"movflags": "faststart"}
-    with atomic_path(path) as temporary, av.open(str(temporary), "w", options=header) as container:
+    with atomic_path(path) as temporary, av.open(media_url(temporary), "w", options=header) as container:
         rate = Fraction(fps).limit_denominator(1001)
         video = container.add_stream("libx264", rate=rate, options=options)
         _setup(video, first, "yuv420p")
