@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xdub.files.user_folders import ray_folder
 from xdub.runtime_env import on_a_cluster, prepare_environment
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def ensure_ray(cpus: int = 1) -> bool:
         ray.init(logging_level=logging.ERROR, log_to_driver=_worker_logs())
         return True
     ensure_token()
+    folder = str(ray_folder())
     for attempt in range(1, STARTS + 1):
         try:
             with _environment(NO_DASHBOARD):
@@ -50,6 +52,7 @@ def ensure_ray(cpus: int = 1) -> bool:
                     address="local",  # a bare init would follow cluster files that a killed Ray left
                     num_cpus=max(cpus, (os.cpu_count() or 1) + 2),
                     include_dashboard=False,
+                    _temp_dir=folder,
                     object_store_memory=OBJECT_STORE_BYTES,
                     logging_level=logging.ERROR,
                     log_to_driver=_worker_logs(),
@@ -87,20 +90,36 @@ def ensure_token() -> None:
     """Create the token that protects the Rays of this user, unless it exists; only this user can read it.
 
     Ray would create a token that others can read. Two Rays that start at once on a new machine would each create their
-    own and then refuse each other.
+    own and then refuse each other. Where no file can be written, such as in a read-only home, this process and its
+    children have a token of their own, in their environment.
     """
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
         return
-    path = Path.home() / ".ray" / "auth_token"
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path = Path.home() / ".ray" / "auth_token"
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.path.lexists(path):
+            _write_token(path)
+        # A token that another user wrote would let that user run code in our Ray.
+        usable = path.stat().st_uid in (0, os.getuid()) and bool(path.read_text().strip())
+    except (OSError, RuntimeError):
+        usable = False
+    if not usable:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def _write_token(path: Path) -> None:
+    """Create the token's file at once with its content; a file of another process counts."""
     descriptor, name = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(32))
-    with contextlib.suppress(FileExistsError):  # another process was first, so its token counts
-        os.link(name, path)
-    os.unlink(name)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32))
+        with contextlib.suppress(FileExistsError):
+            os.link(
+                name, path
+            )  # some file systems have no links, so their users have tokens in the environment
+    finally:
+        os.unlink(name)
 
 
 def hush(data: Dataset) -> None:

@@ -6,7 +6,24 @@ Variables that the user has set keep their values.
 
 from __future__ import annotations
 
+import contextlib
+import getpass
+import ipaddress
 import os
+import re
+import socket
+import tempfile
+from pathlib import Path
+
+from xdub.errors import UserError
+from xdub.files.user_folders import (
+    allows_execution,
+    can_write,
+    compiled_folder,
+    home_folder,
+    is_foreign,
+    private_folder,
+)
 
 SETTINGS = {
     # No telemetry.
@@ -48,10 +65,18 @@ LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Variable that, at 0, makes Ray use 127.0.0.1 as its machine's address, so Ray listens to no other machine."""
 
 
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
+"""Variables that name a proxy; libraries also read them in upper case."""
+
+
 def prepare_environment() -> None:
-    """Set every variable that is not set yet."""
+    """Set every variable that is not set yet, and let no proxy come between this machine and itself."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    with contextlib.suppress(UserError, OSError):  # the code that needs a folder raises the error again
+        _prepare_folders()
+    if any(os.environ.get(name) or os.environ.get(name.upper()) for name in PROXIES):
+        _bypass_proxy()
     if not on_a_cluster():
         os.environ.setdefault(LOOPBACK, "0")
 
@@ -59,3 +84,57 @@ def prepare_environment() -> None:
 def on_a_cluster() -> bool:
     """Return True in a job of a Ray cluster, and where RAY_ADDRESS names a cluster; False: Ray will be our own."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ or bool(os.environ.get("RAY_ADDRESS"))
+
+
+def _prepare_folders() -> None:
+    """Name writable folders for libraries that would fail, or warn at length, in a home that cannot be written."""
+    if "TMPDIR" in os.environ:
+        os.environ["TMPDIR"] = tempfile.gettempdir()  # Python tries the folder; other libraries would not
+    compiled = Path(tempfile.gettempdir()) / f"torchinductor_{_user_name()}"
+    if is_foreign(compiled) or not allows_execution(compiled.parent):
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(compiled_folder()))
+    home = home_folder()
+    if home is None or (home == Path("/") and not can_write(home)):
+        home = private_folder() / "home"
+        home.mkdir(mode=0o700, exist_ok=True)
+        os.environ["HOME"] = str(home)
+    if not (can_write(home / ".config" / "matplotlib") and can_write(home / ".cache" / "matplotlib")):
+        os.environ.setdefault("MPLCONFIGDIR", str(private_folder() / "matplotlib"))
+    if not can_write(home / ".triton"):
+        os.environ.setdefault("TRITON_HOME", str(private_folder()))
+    models = home / ".cache" / "huggingface"
+    if not (models.exists() or can_write(models)):
+        os.environ.setdefault("HF_HOME", str(private_folder() / "huggingface"))
+
+
+def _user_name() -> str:
+    """Return the user's name; a user id without an entry in /etc/passwd receives one for libraries that need it."""
+    with contextlib.suppress(KeyError, OSError):
+        return getpass.getuser()
+    return os.environ.setdefault("LOGNAME", f"uid{os.getuid()}")
+
+
+def _bypass_proxy() -> None:
+    """Add this machine's addresses to ``no_proxy`` and ``NO_PROXY``; the user's entries stay.
+
+    Most libraries read the lower-case variable first and the other only without it, so both are set.
+    """
+    own = own_addresses()
+    before = {name: os.environ.get(name) for name in ("no_proxy", "NO_PROXY")}
+    for name, other in (("no_proxy", "NO_PROXY"), ("NO_PROXY", "no_proxy")):
+        value = before[name] if before[name] is not None else before[other]
+        entries = [entry.strip() for entry in (value or "").split(",") if entry.strip()]
+        if "*" not in entries:
+            os.environ[name] = ",".join(dict.fromkeys([*entries, *own]))
+
+
+def own_addresses() -> list[str]:
+    """Return this machine's names and addresses as entries of ``no_proxy``, without a query to a name server."""
+    addresses = ["localhost", "127.0.0.0/8", "127.0.0.1", "::1", socket.gethostname()]
+    with contextlib.suppress(OSError):
+        routes = Path("/proc/net/fib_trie").read_text()
+        addresses += re.findall(r"\|-- ([0-9.]+)\n +/32 host LOCAL", routes)
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/net/if_inet6").read_text().splitlines():
+            addresses.append(str(ipaddress.IPv6Address(bytes.fromhex(line.split()[0]))))
+    return list(dict.fromkeys(addresses))
