@@ -2,7 +2,7 @@
 
 Training therefore starts immediately on a set of any size, and the check covers the bytes that this machine reads,
 whether copied, mounted or damaged. The result is stored outside of the data set, which may be read-only and shared:
-in ~/.cache/xdub/shards (or below XDG_CACHE_HOME), one small file per shard. The result holds for the same file only
+in ~/.cache/xdub/shards (see `cache_folder`), one small file per shard. The result holds for the same file only
 (device, inode, size, times of content and inode), so an overwritten file is hashed again even if its time is unchanged.
 Later damage is detected by the checksum of every Parquet page, which each read verifies (`shards.py`).
 """
@@ -12,14 +12,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from xdub.data.manifest import Shard, check_shard
+from xdub.errors import UserError
 from xdub.files.lock import exclusive
+from xdub.files.user_folders import cache_folder
 
 SETTLED_SECONDS = 2.0
 """Age of a change before its hash is stored. A newer file could change again within the same clock tick."""
@@ -58,13 +59,13 @@ def _identity(path: Path) -> dict[str, int]:
 @contextlib.contextmanager
 def _record(path: Path) -> Iterator[IO[str] | None]:
     """Yield the shard's file in the cache, locked; None if the cache cannot be written."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xdub" / "shards"
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
     with contextlib.ExitStack() as stack:
         try:
+            folder = cache_folder() / "shards"
             folder.mkdir(parents=True, exist_ok=True)
             record = stack.enter_context(exclusive(folder / f"{name}.json"))
-        except OSError:
+        except (OSError, UserError):
             record = None
         yield record
 

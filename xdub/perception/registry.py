@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from xdub.errors import UserError
+from xdub.files.user_folders import cache_folder, home_cache_folder
 from xdub.perception.package_file import PackageFile, extract
 
 logger = logging.getLogger(__name__)
@@ -138,10 +139,9 @@ def weight_of(role: str) -> Weight:
     raise UserError(f"no weights for role {role!r}; valid roles: {', '.join(w.role for w in WEIGHTS)}")
 
 
-def cache_folder() -> Path:
-    """Return the folder of downloaded files: ``$XDG_CACHE_HOME/xdub/weights``, by default below ``~/.cache``."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "xdub" / "weights"
+def weights_folder() -> Path:
+    """Return the folder of downloaded files, ``weights`` in `cache_folder`."""
+    return cache_folder() / "weights"
 
 
 def fetch(role: str) -> Path:
@@ -163,7 +163,7 @@ def fetch_weight(weight: Weight) -> Path:
             f"{status.path}: is not the {weight.role} file (sha256 differs from {weight.sha256[:16]}...); "
             "replace it, or unset XDUB_WEIGHTS"
         )
-    target = cache_folder() / weight.file
+    target = weights_folder() / weight.file
     problems = []
     for source in weight.sources:
         try:
@@ -183,7 +183,7 @@ def status_of(weight: Weight) -> WeightStatus:
     """Look for a weight on this machine, without a download."""
     for folder in _folders():
         path = folder / weight.file
-        if path.is_file():
+        if os.path.isfile(path):
             return WeightStatus(
                 weight=weight, path=path, state="ok" if _is_right(path, weight) else "damaged"
             )
@@ -205,11 +205,15 @@ def _folders() -> list[Path]:
     own = os.environ.get("XDUB_WEIGHTS")
     if own and not Path(own).is_dir():
         raise UserError(f"XDUB_WEIGHTS={own}: no such folder")
-    return [*([Path(own)] if own else []), cache_folder()]
+    folders = [*([Path(own)] if own else []), weights_folder()]
+    home = home_cache_folder()
+    if home is not None and not os.environ.get("XDG_CACHE_HOME"):
+        folders.append(home / "weights")  # a home that cannot be written may still hold weights
+    return list(dict.fromkeys(folders))
 
 
 def _is_cache(path: Path | None) -> bool:
-    return path is not None and path.parent == cache_folder()
+    return path is not None and path.parent == weights_folder()
 
 
 _checked: dict[tuple[str, int, int], str] = {}

