@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from xdub.config import load_recipe
+from xdub.data.clip_checks import Rejected
 from xdub.data.ledger import Ledger
 from xdub.data.manifest import read_manifest
-from xdub.data.prepare import Rejected, find_spans, find_videos, prepare_videos, shortest_clip
+from xdub.data.prepare import find_spans, find_videos, prepare_videos, shortest_clip
 from xdub.data.shards import iter_clips
 from xdub.errors import UserError
 from xdub.geometry import SAMPLES_PER_FRAME

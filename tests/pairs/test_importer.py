@@ -73,6 +73,9 @@ def scenes(people, tmp_path_factory) -> Path:
     _scene(src / "short", one, one.twin_full[:-3])
     _scene(src / "small", one, one.twin_full[:, ::2, ::2])
     _scene(src / "fast", one, fps=30.0)
+    _scene(src / "photo", replace(one, full=np.repeat(one.full[3:4], FRAMES, axis=0)))
+    noise = np.random.default_rng(0).normal(0, 6, one.full.shape)
+    _scene(src / "photo_dub", one, np.clip(one.twin_full[3:4] + noise, 0, 255).astype(np.uint8))
     (_scene(src / "alone", one) / "dubbed.mp4").unlink()
     # A folder without videos is no scene.
     (src / "notes").mkdir()
@@ -83,7 +86,7 @@ def scenes(people, tmp_path_factory) -> Path:
 def imported(scenes, recipe, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("pairs") / "out"
     result = import_pairs([scenes], out, recipe, workers=1)
-    assert (result.clips, result.sources) == (1, 11)
+    assert (result.clips, result.sources) == (1, 13)
     return out
 
 
@@ -92,7 +95,7 @@ def results(imported) -> dict[str, LedgerRow]:
     """Ledger rows by the scene's name."""
     rows = Ledger(imported).rows()
     # Each scene has one row, because no clip is longer than FRAMES.
-    assert len({row.input for row in rows}) == len(rows) == 11
+    assert len({row.input for row in rows}) == len(rows) == 13
     return {Path(row.input).name: row for row in rows}
 
 
@@ -113,6 +116,13 @@ def test_equal_lips_are_rejected(results) -> None:
     row = results["same"]
     assert (row.status, row.check, row.threshold) == ("rejected", "mouth_distance", 0.6)
     assert row.value == row.scores["mouth_distance"] < 0.3
+
+
+def test_a_video_that_stands_still_is_rejected_on_either_side(results) -> None:
+    row = results["photo"]
+    assert (row.status, row.check, row.clip_id) == ("rejected", "still", f"frames 0-{FRAMES}")
+    assert row.value > row.threshold == 0.4
+    assert results["photo_dub"].status == "rejected"
 
 
 def test_another_person_is_rejected(results) -> None:

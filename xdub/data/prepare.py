@@ -15,6 +15,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xdub.data.clip import Clip, clip_id_of
+from xdub.data.clip_checks import (
+    MIN_SIDE,
+    MIN_SOUND,
+    Rejected,
+    check_face_size,
+    check_motion,
+    check_sound,
+    frame_levels,
+)
 from xdub.data.ingest import Ingested, ingest
 from xdub.data.ledger import LedgerRow
 from xdub.data.transforms import crop, crop_boxes, crop_points
@@ -30,10 +39,10 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp")
 """Suffixes of the video files that are searched in folders."""
-MIN_SIDE = 0.5
-"""Smallest side of a face's box relative to video.size: a crop is enlarged at most twice."""
-MIN_SOUND = 1e-4
-"""Smallest root mean square of the sound; a video below it counts as silent."""
+
+
+MAX_STEP, STEP_RATIO, JUMP_FRAMES = 0.5, 3.0, 45
+"""A face jumps if it moves by more eye distances in one frame, and by this ratio more than in the frames around it."""
 
 
 @dataclass(frozen=True)
@@ -46,25 +55,6 @@ class Span:
     """[n, 68, 2] px of the picture"""
     boxes: np.ndarray
     """[n, 3], see `xdub.data.transforms`"""
-
-
-class Rejected(Exception):
-    """A readable video that fails a check, with the check's name, value and threshold."""
-
-    def __init__(self, check: str, value: float, threshold: float, message: str) -> None:
-        super().__init__(message)
-        self.check, self.value, self.threshold, self.message = check, value, threshold, message
-
-    def row(self, source: str) -> LedgerRow:
-        """Return the ledger row of the source."""
-        return LedgerRow(
-            input=source,
-            status="rejected",
-            check=self.check,
-            value=self.value,
-            threshold=self.threshold,
-            message=self.message,
-        )
 
 
 def prepare_videos(
@@ -130,7 +120,10 @@ def prepare_video(source: str, recipe: Recipe) -> Iterator[Clip | LedgerRow]:
     used = np.zeros(len(has_face), bool)
     for start, span, crops in cut_crops(path, recipe, spans):
         used[start : start + len(crops)] = True
-        yield clip_of(path, crops, start, span, audio)
+        try:
+            yield clip_of(path, crops, start, span, audio)
+        except Rejected as rejection:
+            yield rejection.row(source, frames_id(start, start + len(crops)))
     yield from unused_rows(source, used, has_face, shortest_clip(recipe))
 
 
@@ -149,8 +142,8 @@ def find_spans(track: FaceTrack, recipe: Recipe) -> list[Span]:
     has_face = track.has_face
     if not has_face.any():
         raise Rejected("face", 0.0, 1.0, "no face in any frame")
-    needed, least = shortest_clip(recipe), MIN_SIDE * recipe.video.size
-    cuts = np.flatnonzero(track.cuts)
+    needed = shortest_clip(recipe)
+    cuts = np.flatnonzero(track.cuts | _jumps(track.landmarks68))
     runs = [piece for start, end in _runs(has_face) for piece in _split(start, end, cuts)]
     longest = max(end - start for start, end in runs)
     if longest < needed:
@@ -164,11 +157,19 @@ def find_spans(track: FaceTrack, recipe: Recipe) -> list[Span]:
         if end - start >= needed:
             points = track.landmarks68[start:end]
             spans.append(Span(start, end, points, crop_boxes(points, scale=recipe.video.crop_scale)))
-    large = [span for span in spans if float(np.median(span.boxes[:, 2])) >= least]
+    # Some clips of a span may be large enough, which `clip_of` checks.
+    least = MIN_SIDE * recipe.video.size
+    large = [span for span in spans if span.boxes[:, 2].max() >= least]
     if not large:
-        side = max(float(np.median(span.boxes[:, 2])) for span in spans)
-        raise Rejected("face_size", side, least, f"the face crop is {side:.0f} px wide; {least:.0f} needed")
+        check_face_size(
+            max((span.boxes for span in spans), key=lambda boxes: np.median(boxes[:, 2])), recipe.video.size
+        )
     return large
+
+
+def frames_id(start: int, end: int) -> str:
+    """Return the name of frames [start, end) in the ledger, where they have no clip id."""
+    return f"frames {start}-{end}"
 
 
 def unused_rows(source: str, used: np.ndarray, has_face: np.ndarray, needed: int) -> Iterator[LedgerRow]:
@@ -177,7 +178,7 @@ def unused_rows(source: str, used: np.ndarray, has_face: np.ndarray, needed: int
         faces = int(has_face[start:end].sum())
         yield LedgerRow(
             input=source,
-            clip_id=f"frames {start}-{end}",
+            clip_id=frames_id(start, end),
             status="rejected",
             check="face" if faces == 0 else "length",
             value=float(faces),
@@ -197,9 +198,9 @@ def find_clips(
     if sound is None and not info.has_audio:
         raise Rejected("audio", 0.0, 1.0, "no audio stream")
     audio = read_audio(sound or path, SAMPLE_RATE)
-    loudness = float(np.sqrt(np.mean(np.square(audio, dtype=np.float64))))
-    if loudness < MIN_SOUND:
-        raise Rejected("sound", loudness, MIN_SOUND, "the sound is silent")
+    loudest = float(frame_levels(audio).max(initial=0.0))
+    if loudest < MIN_SOUND:
+        raise Rejected("sound", loudest, MIN_SOUND, "the sound is silent")
     with FaceTracker() as tracker:
         track = tracker.track(read_video(path, fps=FPS, exact=False))
     return find_spans(track, recipe), track.has_face, audio
@@ -229,13 +230,21 @@ def cut_crops(path: Path, recipe: Recipe, spans: Sequence[Span]) -> Iterator[tup
 
 
 def clip_of(path: Path, frames: np.ndarray, start: int, span: Span, audio: np.ndarray) -> Clip:
-    """Build the clip of crops [F,S,S,3] that begin at frame ``start`` of a video with the sound ``audio`` [N]."""
+    """Build the clip of crops [F,S,S,3] that begin at frame ``start`` of a video with the sound ``audio`` [N].
+
+    Raises:
+        Rejected: the clip fails a check of its sound, its face's size or its face's motion.
+    """
     count, size = frames.shape[:2]
     rows = slice(start - span.start, start - span.start + count)
-    points = crop_points(span.landmarks[rows], span.boxes[rows], size)
     sound = np.zeros(count * SAMPLES_PER_FRAME, np.float32)
     part = audio[start * SAMPLES_PER_FRAME :][: len(sound)]
     sound[: len(part)] = part
+    check_sound(sound, covered=len(part) / len(sound))
+    check_face_size(span.boxes[rows], size)
+    points = crop_points(span.landmarks[rows], span.boxes[rows], size)
+    face_mask = lower_face_masks(points, size, size)
+    check_motion(frames, points, face_mask)
     # The folder often names the speaker or the recording.
     name = f"{path.resolve().parent.name}/{path.name}"
     source = f"{name}:{start}-{start + count}"
@@ -246,10 +255,21 @@ def clip_of(path: Path, frames: np.ndarray, start: int, span: Span, audio: np.nd
         frames=frames,
         audio=sound,
         landmarks=points,
-        face_mask=lower_face_masks(points, size, size),
+        face_mask=face_mask,
         lip_mask=lip_masks(points, size, size),
         occluder_mask=np.zeros((count, size, size), bool),
     )
+
+
+def _jumps(landmarks: np.ndarray) -> np.ndarray:
+    """Return bool [F], True where the face of landmarks [F, 68, 2] jumps, as at a cut between similar pictures."""
+    from scipy.ndimage import percentile_filter
+
+    eyes = landmarks[:, 36:42].mean(axis=1) - landmarks[:, 42:48].mean(axis=1)
+    steps = np.linalg.norm(np.diff(landmarks.mean(axis=1), axis=0), axis=1) / np.linalg.norm(eyes[1:], axis=1)
+    # Frames without a face are nan.
+    steps = np.concatenate([[0.0], np.nan_to_num(steps)])
+    return (steps > MAX_STEP) & (steps > STEP_RATIO * percentile_filter(steps, 90, size=JUMP_FRAMES))
 
 
 def _split(start: int, end: int, cuts: np.ndarray) -> list[tuple[int, int]]:

@@ -16,10 +16,11 @@ import numpy as np
 
 from xdub.config import PerceptionConfig, Recipe
 from xdub.data.clip import Clip, clip_id_of
+from xdub.data.clip_checks import Rejected
 from xdub.data.ingest import Ingested, ingest
 from xdub.data.ledger import LEDGER, LedgerRow
 from xdub.data.manifest import MANIFEST, read_manifest
-from xdub.data.prepare import Rejected, clip_of, cut_crops, find_clips, shortest_clip, unused_rows
+from xdub.data.prepare import clip_of, cut_crops, find_clips, frames_id, shortest_clip, unused_rows
 from xdub.errors import UserError
 from xdub.geometry import SAMPLE_RATE
 from xdub.media import probe
@@ -78,7 +79,11 @@ def import_scene(source: str, recipe: Recipe, judges: Judges | None = None) -> I
         both = (cut_crops(path, recipe, spans) for path in (scene.original, scene.dubbed))
         for (start, span, crops), (_, _, reference) in zip(*both, strict=True):
             used[start : start + len(crops)] = True
-            clip = clip_of(scene.original, crops, start, span, audio)
+            try:
+                clip = clip_of(scene.original, crops, start, span, audio)
+            except Rejected as rejection:
+                yield rejection.row(source, frames_id(start, start + len(crops)))
+                continue
             pair, row = judge_pair(source, clip, reference, recipe, judges)
             yield row
             if pair is not None:

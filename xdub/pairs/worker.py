@@ -14,6 +14,7 @@ import torch
 
 from xdub.config import Recipe, recipe_from_dict
 from xdub.data.clip import Clip, to_row
+from xdub.data.clip_checks import MIN_SOUND, Rejected, check_sound, sound_level
 from xdub.data.ledger import LedgerRow
 from xdub.data.manifest import read_manifest
 from xdub.data.shards import ShardReader
@@ -131,22 +132,25 @@ class PairWorker:
         if job.twin_row is not None:
             twin = self.reader.clip(job.twin_row)
             return _Candidate(clip, twin.frames, f"speech={job.kind}", twin.landmarks)
+        # Data sets of earlier versions may hold silent clips.
+        check_sound(clip.audio)
         for row, choice in job.choices:
             speech = self._speech(row, clip, choice)
             if speech is not None:
-                return _Request(clip, cut_audio(speech, choice.start, clip.num_frames), choice)
+                return _Request(clip, speech, choice)
         raise UserError(f"clip {clip.clip_id}: no speech for V'")
 
     def _speech(self, row: int, clip: Clip, choice: Choice) -> np.ndarray | None:
-        """Read the chosen speech. Return None, for the next choice, if it is the clip's own or unreadable."""
+        """Cut the chosen speech to the clip's length. Return None if it is the clip's own, silent or unreadable."""
         if choice.rule == OWN_SHIFTED:
-            return clip.audio
+            return cut_audio(clip.audio, choice.start, clip.num_frames)
         try:
             speech = self.reader.clip(row).audio
         except UserError:
             # The unreadable clip is an input too, and fails in a ledger row of its own.
             return None
-        return None if _same(speech, clip.audio) else speech
+        cut = cut_audio(speech, choice.start, clip.num_frames)
+        return None if _same(speech, clip.audio) or sound_level(cut) < MIN_SOUND else cut
 
     def _sample(self, requests: list[_Request]) -> list[_Candidate]:
         """Generate V' for all requests as one batch."""
@@ -179,10 +183,10 @@ class PairWorker:
     ) -> tuple[dict[str, Any] | None, LedgerRow]:
         """Judge a candidate; return the encoded pair if it is kept, and its ledger row."""
         if isinstance(candidate, Exception):
-            return None, _failed_row(job, candidate)
+            return None, _row_without_pair(job, candidate)
         result = _attempt(self._judge, job, candidate)
         if isinstance(result, Exception):
-            return None, _failed_row(job, result)
+            return None, _row_without_pair(job, result)
         verdict, scores = result
         entry = verdict.ledger_row(job.key, job.pair_id, scores, candidate.message)
         return to_row(self._pair(job, candidate, scores)) if verdict.kept else None, entry
@@ -238,7 +242,10 @@ def _attempt(step: Callable[..., Result], *arguments: Any) -> Result | Exception
         return error
 
 
-def _failed_row(job: PairJob, error: Exception) -> LedgerRow:
+def _row_without_pair(job: PairJob, error: Exception) -> LedgerRow:
+    """Return the ledger row of a job without a pair."""
+    if isinstance(error, Rejected):
+        return error.row(job.key, job.pair_id)
     message = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     return LedgerRow(input=job.key, status="failed", check="error", message=message)
 
