@@ -88,7 +88,7 @@ DOORS = {
         "train/supervise/",
     },
     "deepspeed": {"train/engine.py"},
-    "mlflow": {"tracking/sink.py", "tracking/read.py"},
+    "mlflow": {"tracking/"},
     "mediapipe": {"perception/"},
     "onnxruntime": {"perception/"},
     "insightface": {"perception/"},

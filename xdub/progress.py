@@ -77,7 +77,8 @@ def progress(title: str) -> Iterator[Report]:
 
     The last line is not printed if the job raises.
     """
-    console, begin = Console(stderr=True, highlight=False), time.monotonic()
+    # A title or a text may hold a file name, which may look like markup or like an emoji's name.
+    console, begin = Console(stderr=True, highlight=False, markup=False, emoji=False), time.monotonic()
     with display(console, title) as report:
         yield report
     console.print(f"{title}: done in {time.monotonic() - begin:.0f} s", soft_wrap=True)
@@ -113,11 +114,11 @@ def _bar(console: Console, title: str, indent: str) -> Iterator[Report]:
     columns = (
         TextColumn(indent),
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(32),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     rate = Rate()
     with Progress(*(columns if indent else columns[1:]), console=console, transient=True) as bar:

@@ -81,7 +81,7 @@ def run_case(case: str, data: Path, folder: Path, steps: int) -> dict[str, Any]:
     from xdub.config import load_recipe
     from xdub.files.lines import read_lines
     from xdub.files.run_folder import RunFolder
-    from xdub.tracking.sink import read_state
+    from xdub.tracking.runs import read_state
     from xdub.train.run import train_phase
 
     out, server = folder / "run", MlflowServer(folder / "server")

@@ -9,7 +9,9 @@ import pytest
 
 from xdub.files.run_folder import RunFolder, StageFolder
 from xdub.tracking.journal import Journal, Shipper
-from xdub.tracking.sink import MlflowSink, default_uri, flatten, open_runs, read_state
+from xdub.tracking.runs import open_runs, read_state
+from xdub.tracking.sink import MlflowSink, flatten
+from xdub.tracking.store import own_uri
 
 
 @pytest.fixture
@@ -17,7 +19,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     from mlflow import MlflowClient
 
-    return MlflowClient(tracking_uri=default_uri(RunFolder(tmp_path)))
+    return MlflowClient(tracking_uri=own_uri(RunFolder(tmp_path)))
 
 
 def send(folder: Path, sink: MlflowSink) -> None:
@@ -147,20 +149,18 @@ def test_a_tracker_that_starts_later_receives_all_records(
     from mlflow import MlflowClient
 
     run_id = read_state(RunFolder(tmp_path))["phases"]["generator"]
-    history = MlflowClient(tracking_uri=default_uri(RunFolder(tmp_path))).get_metric_history(
-        run_id, "train/loss"
-    )
+    history = MlflowClient(tracking_uri=own_uri(RunFolder(tmp_path))).get_metric_history(run_id, "train/loss")
     assert [point.step for point in history] == [1, 2]
 
 
-def test_a_store_that_moved_is_used_and_a_foreign_store_is_not(
+def test_a_store_that_moved_has_the_same_runs_and_another_store_gets_new_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/first.db")
     runs = open_runs(RunFolder(tmp_path), "generator")
     (tmp_path / "moved.db").write_bytes((tmp_path / "first.db").read_bytes())
-    for name, is_used in (("foreign.db", False), ("moved.db", True)):
+    for name, is_same in (("moved.db", True), ("another.db", False), ("first.db", True)):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/{name}")
         again = open_runs(RunFolder(tmp_path), "generator")
-        assert (again.parent, again.child) == (runs.parent, runs.child)
-        assert again.uri.endswith(name) == is_used
+        assert again.uri.endswith(name)
+        assert ((again.parent, again.child) == (runs.parent, runs.child)) == is_same

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from xdub.errors import UserError
 from xdub.files.lines import read_lines
 from xdub.files.run_folder import PhaseFolder, RunFolder
-from xdub.tracking.sink import read_state
+from xdub.tracking.runs import read_state
 from xdub.train.run import RunResult, train_phase
 
 

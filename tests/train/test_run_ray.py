@@ -22,7 +22,7 @@ import pytest
 from xdub.errors import UserError
 from xdub.files.lines import read_lines
 from xdub.files.run_folder import PhaseFolder, RunFolder
-from xdub.tracking.sink import read_state
+from xdub.tracking.runs import read_state
 from xdub.train.run import RunResult, train_phase
 from xdub.train.state.committed_steps import last_record
 

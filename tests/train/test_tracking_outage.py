@@ -15,7 +15,8 @@ from xdub.files.lines import read_lines
 from xdub.files.run_folder import PhaseFolder, RunFolder
 from xdub.tracking import stage_tracker as tracked
 from xdub.tracking.journal import pending_bytes
-from xdub.tracking.sink import default_uri, read_state
+from xdub.tracking.runs import read_state
+from xdub.tracking.store import own_uri
 from xdub.train.run import train_phase
 
 STEPS = ("train.steps=40", "train.log_every=1", "train.checkpoint_every=40", "train.sample_every=1")
@@ -132,4 +133,4 @@ def test_a_locked_database_delays_neither_start_nor_end(
     lock.close()
     monkeypatch.setattr(tracked, "FLUSH_SECONDS", 100.0)
     train_phase("generator", small(*STEPS), clips, out, local=True, resume=True, progress=quiet)
-    assert_all_sent(out, default_uri(RunFolder(out)))
+    assert_all_sent(out, own_uri(RunFolder(out)))

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from xdub.config import load_recipe
 from xdub.demo.assess import finish
 from xdub.demo.facts import hardware, versions
@@ -19,6 +21,7 @@ from xdub.demo.stages import demo_stages
 from xdub.demo.state import DemoState
 from xdub.evaluate.targets import CEILINGS
 from xdub.files.run_folder import RunFolder
+from xdub.tracking.store import sqlite_uri
 
 
 def run_demo(
@@ -58,7 +61,7 @@ def run_demo(
             summary = _summary(demo, state, meter)
             command = finish(demo, summary)
     show.figures(summary)
-    show.line(f"  report  [bold]{state.out / 'report.html'}[/bold]")
+    show.line(f"  report  [bold]{escape(str(state.out / 'report.html'))}[/bold]")
     show.line("  compare the training runs:")
     # Printed without wrapping because a wrapped address cannot be copied.
     print(command)
@@ -111,7 +114,7 @@ def _metered(state: DemoState) -> Iterator[Meter]:
 def _own_tracking(out: Path) -> Iterator[None]:
     """Track the demo's runs in OUT/mlflow.db, wherever the user's other runs are tracked."""
     before = os.environ.get("MLFLOW_TRACKING_URI")
-    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{RunFolder(out).database}"
+    os.environ["MLFLOW_TRACKING_URI"] = sqlite_uri(RunFolder(out).database)
     try:
         yield
     finally:

@@ -26,7 +26,7 @@ class Show:
 
     def line(self, text: str) -> None:
         """Print one line, which is wrapped on a terminal only."""
-        self.console.print(text, highlight=False, soft_wrap=not self.console.is_terminal)
+        self.console.print(text, highlight=False, emoji=False, soft_wrap=not self.console.is_terminal)
 
     def finished(self, number: int, total: int, title: str, seconds: float) -> None:
         """Print that an earlier attempt finished a stage."""

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from xdub.plan.fit import settings_to_pass
@@ -40,7 +41,7 @@ def show(
     """Print the tables with one column for each phase."""
     first = plans[0]
     console.print(
-        f"[bold]{recipe}[/bold] on {first.gpus} x {first.gpu.name} "
+        f"[bold]{escape(recipe)}[/bold] on {first.gpus} x {first.gpu.name} "
         f"({first.gpu.memory / GIB:.1f} GiB, {first.gpu.tflops:g} TFLOP/s bf16), "
         f"at an ASSUMED {efficiency:.0%} of peak and {price:.2f} $/GPU h"
     )

@@ -143,21 +143,23 @@ def print_comparison(result: Comparison) -> None:
     """Print tables, then the command that opens MLflow's page."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console()
+    # File names may look like markup or like an emoji's name.
+    console = Console(highlight=False, markup=False, emoji=False)
     for group in result.groups:
         for title, rows in (("last values", group.metrics), ("settings that differ", group.params)):
-            lines = Table(title=f"{group.title}: {title}", title_justify="left")
+            lines = Table(title=Text(f"{group.title}: {title}", style="italic"), title_justify="left")
             lines.add_column("")
             for name in group.names:
-                lines.add_column(name, justify="right", overflow="fold")
+                lines.add_column(Text(name), justify="right", overflow="fold")
             for name, values in rows.items():
-                lines.add_row(name, *values)
+                lines.add_row(*map(Text, (name, *values)))
             if rows:
                 console.print(lines)
     if result.html is not None:
-        console.print(f"Plots: {result.html}, {result.png}", highlight=False)
-    console.print("In MLflow:", highlight=False)
+        console.print(f"Plots: {result.html}, {result.png}", soft_wrap=True)
+    console.print("In MLflow:")
     # Printed without wrapping because a wrapped address cannot be copied.
     print(result.ui)
 

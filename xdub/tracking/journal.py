@@ -21,7 +21,9 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from xdub.files.atomic import write_text
 from xdub.files.lines import LineFile, read_lines
@@ -29,6 +31,21 @@ from xdub.files.run_folder import StageFolder
 
 Sink = Callable[[list[dict[str, Any]]], None]
 """Delivers records or raises."""
+
+
+class Target(Protocol):
+    """Runs of a tracker that receive a journal."""
+
+    @property
+    def target(self) -> str:
+        """Identifier of the runs, without blanks."""
+        ...
+
+    @property
+    def created(self) -> bool:
+        """True if the runs are new, so that they have no record yet."""
+        ...
+
 
 LANES = {"numbers": ("metrics", "params", "tags", "status"), "files": ("artifact", "model")}
 """Kinds of records that are sent together, in order."""
@@ -63,8 +80,10 @@ class Journal:
         self._file.append({"kind": "metrics", "step": step, "time_ms": _now(), "values": values})
 
     def artifact(self, path: Path, folder: str, *, to: Literal["phase", "parent"] = "phase") -> None:
-        """Append a file; ``path`` must stay in place until it is sent."""
-        self._file.append({"kind": "artifact", "path": str(path.resolve()), "folder": folder, "to": to})
+        """Append a file. It must stay in place until it is sent; a file below the stage's folder moves with it."""
+        path, own = path.resolve(), self._path.parent.resolve()
+        shown = path.relative_to(own) if path.is_relative_to(own) else path
+        self._file.append({"kind": "artifact", "path": str(shown), "folder": folder, "to": to})
 
     def params(self, values: dict[str, Any], *, to: Literal["phase", "parent"] = "phase") -> None:
         """Append params: nested plain values."""
@@ -97,7 +116,8 @@ class Shipper:
     ) -> None:
         self._path, self._sink, self._poll = folder.journal, sink, poll_seconds
         self._kinds, self._offset_file = LANES[lane], folder.offset(lane)
-        self._offset = _offset(self._offset_file)
+        # A sink of MLflow finds or creates its runs; the offset of other runs does not count for them.
+        self._open: Callable[[int | None], Target] | None = getattr(sink, "open", None)
         self._batch = BATCH
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"tracking-{lane}", daemon=True)
@@ -116,7 +136,7 @@ class Shipper:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(max(timeout, 0.0))
-        return _size(self._path) - _offset(self._offset_file)
+        return _size(self._path) - _offset(self._offset_file)[0]
 
     def flush(self) -> None:
         """Send everything now, in this thread, and raise the sink's exceptions."""
@@ -150,16 +170,17 @@ class Shipper:
 
     def _send_batch(self) -> bool:
         with _SENDING[self._offset_file.resolve()]:
-            self._offset = _offset(self._offset_file)
             return self._send_next()
 
     def _send_next(self) -> bool:
         """Send the records of the next lines, at most a batch; return False at the end of the file."""
         if not self._path.is_file():
             return False
-        records, lines, end = [], 0, self._offset
+        target = self._open(_first_time(self._path)) if self._open else None
+        offset = _valid_offset(self._offset_file, target)
+        records, lines, end = [], 0, offset
         with self._path.open("rb") as file:
-            file.seek(self._offset)
+            file.seek(offset)
             while lines < self._batch:
                 line = file.readline()
                 if not line.endswith(b"\n"):
@@ -167,27 +188,63 @@ class Shipper:
                 lines, end = lines + 1, end + len(line)
                 record = json.loads(line)
                 if record["kind"] in self._kinds:
-                    records.append(record)
+                    records.append(_located(record, self._path.parent))
         if not lines:
             return False
         if records:
             self._sink(records)
-        self._offset = end
-        write_text(self._offset_file, str(end))
+        write_text(self._offset_file, f"{end} {target.target}" if target else str(end))
         return True
 
 
-def pending_bytes(folder: StageFolder) -> int:
-    """Return the number of bytes of a journal that its slowest lane has not sent."""
-    return _size(folder.journal) - min(_offset(folder.offset(lane)) for lane in LANES)
+def pending_bytes(folder: StageFolder, target: Target | None = None) -> int:
+    """Return the number of bytes of a journal that its slowest lane has not sent, to ``target`` if one is passed."""
+    offsets = [_valid_offset(folder.offset(lane), target) for lane in LANES]
+    return _size(folder.journal) - min(offsets)
+
+
+def _located(record: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a record with the present path of its file, because the stage's folder may have been moved."""
+    if record["kind"] == "artifact":
+        return record | {"path": str(_present(Path(record["path"]), folder))}
+    if record["kind"] == "model" and record["source"].startswith("file:"):
+        path = Path(url2pathname(urlsplit(record["source"]).path))
+        return record | {"source": _present(path, folder).resolve().as_uri()}
+    return record
+
+
+def _present(path: Path, folder: Path) -> Path:
+    """Return where a file of a stage is now; absolute paths of a folder that was moved keep the stage's name."""
+    if path.is_absolute() and folder.name in path.parts:
+        tail = path.parts[len(path.parts) - path.parts[::-1].index(folder.name) :]
+        if (moved := folder.joinpath(*tail)).exists():
+            return moved
+    return folder / path
+
+
+def _first_time(journal: Path) -> int | None:
+    """Return the time of the first record, in ms since 1970, if the record has one."""
+    record = next(read_lines(journal), {})
+    return record.get("time_ms")
+
+
+def _valid_offset(file: Path, target: Target | None) -> int:
+    """Return the number of bytes that were sent to ``target``, or to any target if there is none to compare with."""
+    end, runs = _offset(file)
+    if target is None:
+        return end
+    # An offset of an earlier version does not record its runs; it counts unless the runs are new.
+    return 0 if runs != target.target and (runs or target.created) else end
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _offset(file: Path) -> int:
-    return int(file.read_text()) if file.is_file() else 0
+def _offset(file: Path) -> tuple[int, str]:
+    """Return the number of bytes that were sent, and the runs that received them ("" where that is not recorded)."""
+    end, _, runs = (file.read_text("utf-8") if file.is_file() else "0").partition(" ")
+    return int(end), runs
 
 
 def _now() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from urllib.parse import quote
 
 from xdub.errors import UserError
 from xdub.files.run_folder import RunFolder
+from xdub.tracking.runs import read_state
+from xdub.tracking.store import connect, recorded_uri, sqlite_file, without_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -96,9 +99,9 @@ def ui_command(runs: Sequence[TrackedRun], port: int = 5000) -> str:
         query = f"runs={_json([r.run_id for r in stored])}"
         query += f"&experiments={_json(sorted({r.experiment_id for r in stored}))}"
         if uri.startswith(("http://", "https://")):
-            lines.append(f"{uri.rstrip('/')}/#/compare-runs?{query}")
+            lines.append(f"{without_credentials(uri).rstrip('/')}/#/compare-runs?{query}")
         else:
-            lines.append(f"mlflow ui --backend-store-uri {uri} --port {port + number}")
+            lines.append(f"mlflow ui --backend-store-uri {shlex.quote(uri)} --port {port + number}")
             lines.append(f"# then open http://127.0.0.1:{port + number}/#/compare-runs?{query}")
     if len(stores) > 1:
         lines.append(
@@ -132,10 +135,11 @@ def _locate(name: str, uri: str | None) -> list[tuple[str, str, str]]:
 
 
 def _state(folder: Path) -> dict[str, Any]:
-    path = RunFolder(folder).state
+    run = RunFolder(folder)
+    path = run.state
     try:
-        state = json.loads(path.read_text("utf-8"))
-        return {"tracking_uri": state["tracking_uri"], "phases": dict(state["phases"])}
+        state = read_state(run)
+        return {"tracking_uri": recorded_uri(run, state), "phases": dict(state["phases"])}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: {type(error).__name__} {error}") from error
 
@@ -155,19 +159,22 @@ def _phases_of(uri: str, run_id: str) -> list[tuple[str, str, str]]:
 @contextmanager
 def _client(name: str, uri: str) -> Iterator[MlflowClient]:
     """Yield a client of the store; its failures become UserErrors of one line."""
+    shown = without_credentials(uri)
     # Without this check MLflow would create an empty database.
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-        raise UserError(f"run {name}: its tracking database {uri} is gone")
+    file = sqlite_file(uri)
+    if file is not None and not file.is_file():
+        raise UserError(
+            f"run {name}: its tracking database {file} is gone; "
+            "`xdub train` with --resume writes the runs again from their journals"
+        )
     for variable, value in PATIENCE.items():
         os.environ.setdefault(variable, value)
-    from mlflow import MlflowClient
-
     try:
-        yield MlflowClient(tracking_uri=uri)
+        yield connect(uri)
     # The error may come from MLflow, or from the database or network below it.
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"run {name}: MLflow at {uri} does not return it ({reason})") from error
+        raise UserError(f"run {name}: MLflow at {shown} does not return it ({reason})") from error
 
 
 def _read(name: str, phase: str, uri: str, run_id: str) -> TrackedRun:

@@ -1,31 +1,22 @@
-"""Write to MLflow: one parent run for each output folder, one child run for each phase.
+"""Send records to MLflow.
 
-The driver creates the runs once and keeps their ids in OUT/run_state.json, so that a restart continues the same runs.
-All content of the runs comes from the journal (`xdub.tracking.journal`), never directly from the loop. No other writer
-imports mlflow.
+All content of the runs comes from the journal (`xdub.tracking.journal`), never directly from the loop.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import threading
-import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from xdub.files.atomic import write_json
 from xdub.files.run_folder import RunFolder
 from xdub.tracking.model_registry import register_model
+from xdub.tracking.runs import RunIds, active_run, open_runs
+from xdub.tracking.store import connect, plain_text
 
-EXPERIMENT = "xdub"
-"""Experiment of all runs."""
-KEY = "xdub.key"
-"""Tag by which a run is found when the call that created it got no answer."""
 MAX_PARAM = 500
 """Longest param, in characters; the rest is cut off."""
 PARAMS_PER_CALL = 100
@@ -36,49 +27,6 @@ REFUSALS = {"INVALID_PARAMETER_VALUE", "PERMISSION_DENIED"}
 
 _OPENING = threading.Lock()
 """Lock held while runs are created, because several senders of this process may need the same runs."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunIds:
-    """Address and ids of a phase's runs."""
-
-    uri: str
-    experiment: str
-    parent: str
-    child: str
-
-
-def default_uri(run: RunFolder) -> str:
-    """Return MLFLOW_TRACKING_URI if the user set one, else a sqlite file in the output folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{run.database.resolve()}"
-
-
-def open_runs(run: RunFolder, phase: str) -> RunIds:
-    """Return the runs of an output folder and a phase: the first call creates them, later calls find them.
-
-    A server may execute a request long after its time-out (stopped, then continued), so the key of a run is saved
-    before the run is created, and searched for before another one is created.
-    """
-    state = read_state(run)
-    if "key" not in state:
-        state |= {"key": uuid.uuid4().hex, "phases": state.get("phases", {})}
-        _write_state(run, state)
-    client, uri = _client_of(run, state)
-    if state.get("tracking_uri") != uri or "parent" not in state:
-        state |= {"tracking_uri": uri, "experiment_id": _experiment(client, run, uri)}
-        if "parent" not in state:
-            state["parent"] = _find_or_create(client, state, state["key"], run.path.resolve().name, {})
-        _write_state(run, state)
-    if phase not in state["phases"]:
-        tags = {"mlflow.parentRunId": state["parent"], "phase": phase}
-        state["phases"][phase] = _find_or_create(client, state, f"{state['key']}/{phase}", phase, tags)
-        _write_state(run, state)
-    return RunIds(
-        uri=uri,
-        experiment=state["experiment_id"],
-        parent=state["parent"],
-        child=state["phases"][phase],
-    )
 
 
 class MlflowSink:
@@ -92,18 +40,26 @@ class MlflowSink:
         self._ids: RunIds | None = None
         self._client: Any = None
 
-    def open(self) -> RunIds:
+    def open(self, started: int | None = None) -> RunIds:
         """Create or find the runs; raise MLflow's exceptions, after which the next delivery tries again."""
         with _OPENING:
             if self._ids is None:
-                ids = open_runs(self._run, self._phase)
-                self._client = _client(ids.uri)
+                ids = open_runs(self._run, self._phase, started=started)
+                self._client = connect(ids.uri)
                 self._ids = ids
             return self._ids
 
     def __call__(self, records: list[dict[str, Any]]) -> None:
         """Deliver records in order; raise MLflow's exceptions except its refusals of single records."""
         ids = self.open()
+        try:
+            self._deliver(ids, records)
+        except Exception:
+            # The runs may have been deleted, so the next delivery looks for them.
+            self._ids = None
+            raise
+
+    def _deliver(self, ids: RunIds, records: list[dict[str, Any]]) -> None:
         for kind, group in groupby(records, key=lambda record: record["kind"]):
             if kind == "metrics":
                 self._metrics(ids, list(group))
@@ -114,6 +70,9 @@ class MlflowSink:
                 # A record that MLflow always refuses must not block all later ones.
                 except Exception as error:
                     if getattr(error, "error_code", None) not in REFUSALS:
+                        raise
+                    # MLflow refuses every record of a deleted run.
+                    if not all(active_run(self._client, id_) for id_ in (ids.parent, ids.child)):
                         raise
                     print(f"tracking: MLflow refuses {_name(record)}: {error}", file=sys.stderr)
 
@@ -133,7 +92,7 @@ class MlflowSink:
         from mlflow.entities import Param, RunTag
 
         run_id = _run_id(ids, record)
-        expected = {key: str(value)[:MAX_PARAM] for key, value in flatten(record["values"])}
+        expected = {key: plain_text(value)[:MAX_PARAM] for key, value in flatten(record["values"])}
         logged = self._client.get_run(run_id).data.params
         fresh = [Param(key, value) for key, value in expected.items() if key not in logged]
         for low in range(0, len(fresh), PARAMS_PER_CALL):
@@ -146,7 +105,7 @@ class MlflowSink:
     def _tags(self, ids: RunIds, record: dict[str, Any]) -> None:
         from mlflow.entities import RunTag
 
-        tags = [RunTag(key, str(value)) for key, value in record["values"].items()]
+        tags = [RunTag(key, plain_text(value)) for key, value in record["values"].items()]
         self._client.log_batch(ids.child, tags=tags)
 
     def _status(self, ids: RunIds, record: dict[str, Any]) -> None:
@@ -164,7 +123,7 @@ class MlflowSink:
         self._client.log_artifact(_run_id(ids, record), record["path"], record["folder"])
 
     def _model(self, ids: RunIds, record: dict[str, Any]) -> None:
-        params = {key: str(value)[:MAX_PARAM] for key, value in flatten(record["params"])}
+        params = {key: plain_text(value)[:MAX_PARAM] for key, value in flatten(record["params"])}
         register_model(
             self._client,
             ids.child,
@@ -186,76 +145,9 @@ def flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
-def read_state(run: RunFolder) -> dict[str, Any]:
-    """Return the ids of a run; {} before its first phase."""
-    return json.loads(run.state.read_text("utf-8")) if run.state.is_file() else {}
-
-
-def _write_state(run: RunFolder, state: dict[str, Any]) -> None:
-    write_json(run.state, state)
-
-
 def _run_id(ids: RunIds, record: dict[str, Any]) -> str:
     return ids.parent if record.get("to") == "parent" else ids.child
 
 
 def _name(record: dict[str, Any]) -> str:
     return str(record.get("path") or record.get("name") or f"the {record['kind']}")
-
-
-def _client_of(run: RunFolder, state: dict[str, Any]) -> tuple[Any, str]:
-    """Return client and address of the store that holds the runs.
-
-    This is the store that created the runs, unless MLFLOW_TRACKING_URI names another store that also holds them,
-    because the server moved.
-    """
-    first, current = state.get("tracking_uri"), default_uri(run)
-    if first is None or first == current or "parent" not in state:
-        return _client(current), current
-    client = _client(current)
-    try:
-        client.get_run(state["parent"])
-    except Exception as error:
-        if getattr(error, "error_code", None) != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return _client(first), first
-    return client, current
-
-
-def _find_or_create(client: Any, state: dict[str, Any], key: str, name: str, tags: dict[str, str]) -> str:
-    """Return the id of the run with this key, which is created if the store has none."""
-    runs = client.search_runs([state["experiment_id"]], f"tags.`{KEY}` = '{key}'", max_results=1)
-    if runs:
-        return runs[0].info.run_id
-    return client.create_run(state["experiment_id"], run_name=name, tags=tags | {KEY: key}).info.run_id
-
-
-def _experiment(client: Any, run: RunFolder, uri: str) -> str:
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    if experiment is not None:
-        return experiment.experiment_id
-    # MLflow would write artefacts below the current directory. A server has a folder of its own.
-    folder = f"file://{run.artifacts.resolve()}" if uri.startswith("sqlite:") else None
-    return client.create_experiment(EXPERIMENT, artifact_location=folder)
-
-
-def _client(uri: str) -> Any:
-    """Return a client that gives up soon, because the journal keeps the records and retries."""
-    defaults = {
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "true",
-        "GIT_PYTHON_REFRESH": "quiet",
-        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    }
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
-    import logging
-
-    from mlflow import MlflowClient
-
-    # Alembic and MLflow log every creation of a database and every retry; MLflow's import sets another level.
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
-    return MlflowClient(tracking_uri=uri)

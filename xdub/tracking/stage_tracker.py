@@ -90,10 +90,20 @@ class StageTracker:
         self.send_rest()
 
     def send_rest(self) -> None:
-        """Send records that an earlier process did not send."""
-        if pending_bytes(self._folder):
+        """Send records that an earlier process did not send, and all of them to runs that had to be created again."""
+        if pending_bytes(self._folder) or self._runs_are_new():
             self._start()
             self._close()
+
+    def _runs_are_new(self) -> bool:
+        """Return whether the runs that received the journal are not those that the tracker has now."""
+        if not self._folder.journal.is_file():
+            return False
+        try:
+            return pending_bytes(self._folder, self._sink.open()) > 0
+        # Everything was sent, so a tracker that does not answer is no matter for this stage.
+        except Exception:
+            return False
 
     def _start(self) -> None:
         self._shippers = [Shipper(self._folder, self._sink, lane).start() for lane in LANES]

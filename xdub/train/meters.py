@@ -31,11 +31,13 @@ class Meters:
             entry[0] += total
             entry[1] += count
 
-    def take(self) -> dict[str, float]:
-        """Return the means in name order, and reset the sums."""
-        means = {name: total / count for name, (total, count) in sorted(self.sums.items()) if count}
+    def means(self) -> dict[str, float]:
+        """Return the means in name order."""
+        return {name: total / count for name, (total, count) in sorted(self.sums.items()) if count}
+
+    def reset(self) -> None:
+        """Forget all sums."""
         self.sums = {}
-        return means
 
 
 def loss_sums(terms: LossTerms) -> Sums:

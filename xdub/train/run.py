@@ -17,7 +17,7 @@ from xdub.files.atomic import write_json
 from xdub.files.lock import exclusive
 from xdub.files.run_folder import PhaseFolder
 from xdub.plan.flops import train_step_flops
-from xdub.tracking.sink import read_state
+from xdub.tracking.runs import read_state
 from xdub.tracking.stage_tracker import StageTracker
 from xdub.train.networks import weights_file
 from xdub.train.rank import TrainJob

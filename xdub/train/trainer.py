@@ -84,11 +84,15 @@ class Trainer:
                 self._skip(step, objection or "the gradient is not finite")
                 continue
             self._commit(step, begin)
+            finished = self.progress.step >= self.train.steps
             if self._due(self.train.log_every):
+                self._log(step)
+                self._begin_means()
+            elif finished or step.stop:
+                # The means continue in the checkpoint, so a resumed run logs what an uninterrupted run logs.
                 self._log(step)
             if self.sampler is not None and self._due(self.train.sample_every):
                 self._draw_sample(self.sampler)
-            finished = self.progress.step >= self.train.steps
             if finished or step.stop or self._due(self.train.checkpoint_every):
                 self._checkpoint()
             if step.stop and not finished:
@@ -162,11 +166,16 @@ class Trainer:
         self._guard = Guard(self.train.spike_factor, progress.guard)
         self._since_log, self._waited = (time.perf_counter(), progress.step), 0.0
 
+    def _begin_means(self) -> None:
+        self._meters.reset()
+        self._since_log, self._waited = (time.perf_counter(), self.progress.step), 0.0
+
     def _log(self, step: GlobalStep) -> None:
+        """Log the means since the last multiple of ``train.log_every``."""
         now, (then, last_step) = time.perf_counter(), self._since_log
         steps = self.progress.step - last_step
         seconds = (now - then) / steps
-        values = self._meters.take() | {
+        values = self._meters.means() | {
             "lr": self.engine.applied_lr,
             "train/epoch": float(step.epoch),
             "perf/step_seconds": seconds,
@@ -177,7 +186,6 @@ class Trainer:
         }
         if self.busy_seconds is not None:
             values["perf/mfu"] = self.busy_seconds / seconds
-        self._since_log, self._waited = (now, self.progress.step), 0.0
         self.records.log(self.progress.step, values)
 
     def _draw_sample(self, sampler: Sampler) -> None:
