@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from xdub.errors import UserError
 from xdub.files.lines import read_lines
 from xdub.files.run_folder import PhaseFolder, RunFolder
+from xdub.tracking.read import read_runs
 from xdub.tracking.runs import read_state
 from xdub.train.run import RunResult, train_phase
 
@@ -66,7 +67,7 @@ def test_a_run_ends_with_weights_records_and_a_tracked_run(whole: RunResult) -> 
     assert any(name.startswith("loss/flow/t_bin_") for name in run.data.metrics)
 
 
-def interrupted(small, clips, out: Path, step: int, event: str) -> RunResult | None:
+def interrupted(small, clips, out: Path, step: int, event: str, *overrides: str) -> RunResult | None:
     """Run until the sampler crashes or requests a stop after ``step`` steps; return None if the run raised."""
 
     def sampler(model, context):
@@ -77,7 +78,7 @@ def interrupted(small, clips, out: Path, step: int, event: str) -> RunResult | N
         PhaseFolder(out, "generator").stop_request.touch()
         return np.zeros((2, 2, 3), np.uint8)
 
-    recipe = small(f"train.sample_every={step}")
+    recipe = small(f"train.sample_every={step}", *overrides)
     try:
         return train_phase("generator", recipe, clips, out, local=True, sampler=sampler, progress=quiet)
     except RuntimeError:
@@ -100,6 +101,20 @@ def test_an_interrupted_run_continues_with_the_same_steps_and_weights(
     mine, theirs = (load_file(result.export / "model.safetensors") for result in (last, whole))
     assert all(mine[name].equal(theirs[name]) for name in theirs)
     assert read_state(RunFolder(tmp_path))["phases"] == ids
+
+
+def test_the_last_step_is_logged_at_a_stop_and_at_the_end_of_a_run(small, clips, tmp_path: Path) -> None:
+    rare = small("train.log_every=100", "train.steps=3")
+    whole = train_phase("generator", rare, clips, tmp_path / "whole", local=True, progress=quiet)
+    interrupted(small, clips, tmp_path / "stopped", 1, "stop", "train.log_every=100", "train.steps=3")
+    stopped = PhaseFolder(tmp_path / "stopped", "generator")
+    assert [step for step, _ in metrics(stopped)] == [2]
+    train_phase("generator", rare, clips, tmp_path / "stopped", resume=True, local=True, progress=quiet)
+    (last,) = metrics(whole.folder)
+    assert last[0] == 3 and last[1]["train/loss"] > 0
+    assert metrics(stopped)[1:] == [last]
+    (tracked,) = read_runs([str(tmp_path / "whole")])
+    assert tracked.metrics["train/loss"] == last[1]["train/loss"]
 
 
 def test_a_damaged_checkpoint_is_skipped(small, clips, whole, tmp_path: Path) -> None:
