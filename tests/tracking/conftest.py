@@ -16,7 +16,7 @@ from xdub.tracking.store import connect, own_uri, sqlite_uri
 
 
 class Stored(NamedTuple):
-    """What MLflow has of the phase `generator` and of its parent."""
+    """Records of the phase `generator` and of its parent in MLflow."""
 
     points: dict[int, float]
     """step -> train/loss"""

@@ -171,11 +171,11 @@ def _experiment(client: MlflowClient, run: RunFolder, uri: str) -> str:
     Raises:
         UserError: MLFLOW_EXPERIMENT_ID names no active experiment.
     """
-    wanted, number = os.environ.get("MLFLOW_EXPERIMENT_NAME"), os.environ.get("MLFLOW_EXPERIMENT_ID")
-    if number and not wanted:
+    chosen, number = os.environ.get("MLFLOW_EXPERIMENT_NAME"), os.environ.get("MLFLOW_EXPERIMENT_ID")
+    if number and not chosen:
         return _experiment_by_id(client, number)
     for attempt in itertools.count(1):
-        name = (wanted or EXPERIMENT) + (f"-{attempt}" if attempt > 1 else "")
+        name = (chosen or EXPERIMENT) + (f"-{attempt}" if attempt > 1 else "")
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
             # MLflow would write artefacts below the current directory. A server has a folder of its own.

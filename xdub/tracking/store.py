@@ -27,7 +27,7 @@ _OPENED: dict[Path, tuple[int, int | None]] = {}
 def sqlite_uri(file: Path) -> str:
     """Return the address of a database file with any name.
 
-    A plain name is written as it is. In any other name MLflow, SQLAlchemy and SQLite would each read another path, so
+    A plain name is written unchanged. In any other name MLflow, SQLAlchemy and SQLite would each read another path, so
     SQLite gets its own escaped form. The scheme then names the driver, because MLflow creates the folder that follows
     ``sqlite:///`` without decoding it.
     """
@@ -94,13 +94,13 @@ def recorded_uri(run: RunFolder, state: Mapping[str, Any]) -> str:
     file = sqlite_file(recorded)
     if file is None:
         return recorded
-    folder, places = run.path.resolve(), [file]
+    folder, files = run.path.resolve(), [file]
     if "database" in state:
-        places.insert(0, Path(os.path.normpath(folder / state["database"])))
+        files.insert(0, Path(os.path.normpath(folder / state["database"])))
     elif file.name == run.database.name:
         # A run of an earlier version does not record where the database is relative to it.
-        places.insert(0, folder / run.database.name)
-    return next((sqlite_uri(place) for place in places if place.is_file()), recorded)
+        files.insert(0, folder / run.database.name)
+    return next((sqlite_uri(file) for file in files if file.is_file()), recorded)
 
 
 def store_record(run: RunFolder, uri: str) -> dict[str, str]:
