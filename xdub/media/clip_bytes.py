@@ -7,7 +7,7 @@ import io
 import numpy as np
 
 from xdub.errors import UserError
-from xdub.media.reader import to_rgb
+from xdub.media.pictures import to_rgb
 from xdub.media.writer import REPEATABLE, to_yuv
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xdub.errors import UserError
+from xdub.media.colours import check_colours
 from xdub.media.container import has_audio, open_media, seconds, video_stream
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def probe(path: str | Path) -> VideoInfo:
         first = next(container.decode(stream), None)
         if first is None:
             raise UserError(f"{path}: no frame can be decoded from its video stream")
+        check_colours(first, stream, path)
         width, height = display_size(first, stream.sample_aspect_ratio)
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         if stream.duration:

@@ -11,7 +11,8 @@ import numpy as np
 
 from xdub.errors import UserError
 from xdub.media.container import open_media, video_stream
-from xdub.media.probe import probe, upright_size
+from xdub.media.pictures import Pictures
+from xdub.media.probe import probe
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -25,8 +26,9 @@ TIE = 1e-6
 def read_video(
     path: str | Path, *, fps: float = 25.0, max_frames: int | None = None, exact: bool = True
 ) -> Iterator[np.ndarray]:
-    """Yield the frames of a video, upright, resampled to a constant rate (nearest frame in time).
+    """Yield the frames of a video, upright and in BT.709 SDR, resampled to a constant rate (nearest frame in time).
 
+    All frames have the size of the first, see `xdub.media.pictures`; HDR is converted, see `xdub.media.colours`.
     The generator holds two decoded frames at a time, for a video of any length. A repeated frame is yielded as the same
     array, so treat arrays as read-only.
 
@@ -80,12 +82,13 @@ def _frames(path: Path, fps: float, max_frames: int | None, exact: bool) -> Iter
     with open_media(path) as container:
         stream = video_stream(container, path)
         stream.thread_type = "AUTO"
+        pictures = Pictures(stream, exact=exact)
         converted: tuple[VideoFrame | None, np.ndarray] = (None, np.empty(0))
         for n, frame in enumerate(resample(_timed(container.decode(stream), stream), fps)):
             if max_frames is not None and n >= max_frames:
                 return
             if frame is not converted[0]:
-                converted = (frame, to_rgb(frame, stream.sample_aspect_ratio, exact=exact))
+                converted = (frame, pictures(frame))
             yield converted[1]
 
 
@@ -101,34 +104,3 @@ def _timed(frames: Iterable[VideoFrame], stream: VideoStream) -> Iterator[tuple[
             step = time - before
         duration = float(frame.duration * (frame.time_base or 0)) if frame.duration else step
         yield time, duration, frame
-
-
-def to_rgb(frame: VideoFrame, pixel_aspect: Fraction | None = None, *, exact: bool = True) -> np.ndarray:
-    """Convert to uint8 [H, W, 3] with square pixels, upright, by the frame's own colour matrix and range."""
-    from av.video.reformatter import Interpolation
-
-    width, height = upright_size(frame, pixel_aspect)
-    rounding = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT if exact else Interpolation(0)
-    rgb = frame.reformat(
-        width=width,
-        height=height,
-        format="rgb24",
-        src_colorspace=_matrix(frame),
-        src_color_range=frame.color_range or None,
-        dst_color_range="JPEG",
-        interpolation=Interpolation.BILINEAR | rounding,
-        threads=1,
-    ).to_ndarray()
-    turns = round(frame.rotation / 90) % 4
-    # Rows of narrow frames are padded, so copy.
-    return np.ascontiguousarray(np.rot90(rgb, turns))
-
-
-def _matrix(frame: VideoFrame) -> str:
-    """Return the colour matrix of a frame; for an untagged frame, the matrix that players assume for its size.
-
-    The keys are AVCOL_SPC_*: 1 is BT.709, 5 and 6 are BT.601, 9 and 10 are BT.2020.
-    """
-    matrices = {1: "ITU709", 4: "FCC", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M", 9: "BT2020", 10: "BT2020"}
-    guess = "ITU709" if frame.width >= 1280 or frame.height > 576 else "ITU601"
-    return matrices.get(int(frame.colorspace), guess)
