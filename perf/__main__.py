@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 FOLDERS = {
     "kernels": ("run", "static", "tune", "compare", "report", "plot"),
-    "system": ("data", "pool", "submit", "recovery", "resize", "elastic", "checkpoint", "tracking"),
+    "system": ("data", "pool", "submit", "recovery", "resize", "elastic", "checkpoint", "tracking", "names"),
     "step": ("step",),
     "sampler": ("sampler", "segments"),
 }

@@ -1,0 +1,348 @@
+"""`python -m perf names`: every verb with drawn file names, and a check that nothing else on the disk changes.
+
+A name is used for a source video, its sound, a data set, a run folder, a folder of pairs, a model folder and a dubbed
+video. The current folder, HOME and TMPDIR are folders of the check, so a file that a verb writes there is a failure,
+like a verb that does not return 0, a step that the tracker does not have, and a moved run that writes at its old place.
+
+Training and pairs run in this process, without Ray; the first ``--ray`` names use Ray and its workers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from perf.environment import environment
+
+PIECES = [
+    *" '\"?#%:[]{}()&;$*\\\n\t=,~!`|<>@+^-_.",
+    "a",
+    "B",
+    "7",
+    "é",
+    "ß",
+    "漢",
+    "字",
+    "🎬",
+    "\u202e",
+    "e\u0301",
+]
+"""Characters of the names; the separator `/` and NUL cannot occur in a name."""
+WORDS = [
+    "%2e",
+    "%41",
+    "%s",
+    "{0}",
+    "[red]",
+    "[/]",
+    ":smile:",
+    "file:",
+    "s3:",
+    "http:",
+    "..",
+    " -- ",
+    "?a=1",
+    "#x",
+    "$HOME",
+]
+"""Texts that mean something to a parser of addresses, patterns, templates, markup or commands."""
+LONGEST = 240
+"""Bytes of the long names; suffixes and temporary names must fit into the file system's 255."""
+SETTINGS = (
+    "model.num_layers=1",
+    "train.global_batch=2",
+    "train.micro_batch=2",
+    "train.num_threads=1",
+    "train.sample_every=4",
+    "train.checkpoint_every=2",
+    "perception.face=mediapipe",
+)
+"""Settings of every training: the smallest model, and one strip at step 4."""
+STEPS = 4
+Tree = dict[str, tuple[int, int]]
+"""path -> (bytes, time of the last change in ns); (-1, 0) for a folder."""
+
+
+def draw_names(count: int, seed: int) -> list[str]:
+    """Draw different names: every fifth begins with a dash, and every fifth has the largest length."""
+    random_ = random.Random(seed)
+    names: dict[str, None] = {}
+    while len(names) < count:
+        number = len(names)
+        name = "".join(
+            random_.choice(WORDS if random_.random() < 0.2 else PIECES) for _ in range(random_.randint(1, 12))
+        )
+        if number % 5 == 1:
+            name = f"-{name}"
+        if number % 5 == 3:
+            while len(name.encode()) < LONGEST:
+                name += random_.choice(PIECES)
+            name = name.encode()[:LONGEST].decode(errors="ignore")
+        # A name of dots is another folder, and hidden files are no input.
+        if not name.startswith("."):
+            names[name] = None
+    return list(names)
+
+
+def listing(root: Path, inside: Path) -> Tree:
+    """List everything below ``root`` except what is below ``inside``."""
+    entries: Tree = {}
+    for folder, folders, files in os.walk(root):
+        here = Path(folder)
+        folders[:] = [name for name in folders if here / name != inside]
+        entries |= {str(here / name): (-1, 0) for name in folders}
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):
+                status = os.lstat(here / name)
+                entries[str(here / name)] = (status.st_size, status.st_mtime_ns)
+    return entries
+
+
+def changes(before: Tree, after: Tree) -> list[str]:
+    """Return a line for each file or folder that is new, gone or different."""
+    lines = [f"new: {path!r}" for path in after.keys() - before.keys()]
+    lines += [f"gone: {path!r}" for path in before.keys() - after.keys()]
+    lines += [f"changed: {p!r}" for p in after.keys() & before.keys() if after[p] != before[p]]
+    return sorted(lines)
+
+
+class Sandbox:
+    """Folders of the check: ``work`` is the current folder, and HOME and TMPDIR are beside it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.work, self.inputs = root / "work", root / "inputs"
+        for folder in (self.work, self.inputs, root / "home", root / "tmp"):
+            folder.mkdir()
+        os.environ.update(HOME=str(root / "home"), TMPDIR=str(root / "tmp"))
+        for variable in ("XDG_CACHE_HOME", "MPLCONFIGDIR", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+            os.environ.pop(variable, None)
+        tempfile.tempdir = None
+        os.chdir(self.work)
+
+    def prepare(self) -> None:
+        """Render the clip to prepare and dub, and write its video and a short sound."""
+        from xdub.media import write_video
+
+        talk = self.inputs / "talk"
+        _xdub(
+            "render",
+            f"--out={talk}",
+            "--clips=1",
+            "--seed=1",
+            "--workers=1",
+            "--set=video.size=256",
+            "--set=video.crop_scale=1.4",
+        )
+        import pyarrow.parquet as pq
+
+        row = pq.read_table(next(talk.glob("shard-*.parquet")), partitioning=None).to_pylist()[0]
+        (self.inputs / "talk.mp4").write_bytes(row["frames"])
+        import numpy as np
+
+        from xdub.media import read_video
+
+        sound = np.frombuffer(row["audio"]["data"], np.float32)
+        frames = list(read_video(self.inputs / "talk.mp4", fps=25))
+        write_video(self.inputs / "source.mp4", iter(frames), fps=25, audio=sound, audio_rate=16_000, crf=20)
+        write_video(
+            self.inputs / "speech.mp4",
+            iter(frames[:8]),
+            fps=25,
+            audio=sound[:5120],
+            audio_rate=16_000,
+            crf=20,
+        )
+        _xdub("render", f"--out={self.inputs / 'heads'}", "--clips=1", "--workers=1")
+
+    def without_caches(self, tree: Tree) -> Tree:
+        """Leave out the caches, whose file names are digests, and Ray's token and sessions."""
+        folders = ("home/.cache/xdub", "home/.ray", "tmp/ray")
+        caches = tuple(str(self.root / folder) for folder in folders)
+        return {path: entry for path, entry in tree.items() if not path.startswith(caches)}
+
+
+class Failure(Exception):
+    """A check that a name did not pass."""
+
+
+def run_name(sandbox: Sandbox, name: str, *, ray: bool, render: bool) -> list[str]:
+    """Run every verb with one name; return a line for each failure."""
+    from xdub.model.bundle import bundle_path
+
+    own = sandbox.work / name
+    before = listing(sandbox.root, own)
+    failures: list[str] = []
+    try:
+        own.mkdir()
+        last = name if len(name.encode()) < 60 else "run"
+        run, source, sound = f"{name}/{last}", own / f"{name}.mp4", own / f"{name}.wav"
+        shutil.copyfile(sandbox.inputs / "source.mp4", source)
+        shutil.copyfile(sandbox.inputs / "speech.mp4", sound)
+        shutil.copytree(bundle_path("tiny"), own / "model")
+        if render:
+            _xdub("render", f"--out={name}/heads", "--clips=1", "--workers=1")
+        else:
+            shutil.copytree(sandbox.inputs / "heads", own / "heads")
+        _xdub(
+            "prepare",
+            "--recipe=tiny",
+            f"--out={name}/clips",
+            f"--workers={1 + ray}",
+            "--",
+            f"{name}/{name}.mp4",
+        )
+        _expect_rows(own / "clips")
+        _train(f"{name}/heads", run, STEPS, ray=ray, resume=False)
+        _pairs(run, f"{name}/heads", f"{name}/pairs", ray=ray)
+        _xdub(
+            "dub",
+            f"--video={name}/{name}.mp4",
+            f"--audio={name}/{name}.wav",
+            f"--out={name}/dub-{last}.mp4",
+            f"--model={name}/model",
+        )
+        _xdub("runs", "compare", f"--out={name}/compare.html", "--", run, f"{run}/generator")
+        _expect_steps(run, STEPS)
+        moved = f"{name}/moved {last}"
+        os.rename(run, moved)
+        _train(f"{name}/heads", moved, STEPS + 1, ray=False, resume=True)
+        _expect_steps(moved, STEPS + 1)
+        if Path(run).exists():
+            failures.append(f"the moved run wrote at its old place: {sorted(map(str, Path(run).rglob('*')))}")
+    except Failure as error:
+        failures.append(str(error))
+    except Exception:
+        failures.append(traceback.format_exc(limit=-4))
+    shutil.rmtree(own, ignore_errors=True)
+    failures += changes(sandbox.without_caches(before), sandbox.without_caches(listing(sandbox.root, own)))
+    return failures
+
+
+def _xdub(*arguments: str) -> None:
+    """Run the command line in this process; raise Failure with its output unless it returns 0."""
+    from xdub.cli import app
+    from xdub.cli.errors import run_app
+
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        code = run_app(app, list(arguments))
+    if code:
+        raise Failure(f"xdub {list(arguments)} ended with {code}: {output.getvalue()[-1500:]}")
+
+
+def _train(data: str, run: str, steps: int, *, ray: bool, resume: bool) -> None:
+    if ray:
+        settings = [f"--set={text}" for text in (*SETTINGS, f"train.steps={steps}")]
+        _xdub("train", "generator", "--recipe=tiny", f"--data={data}", f"--out={run}", *settings)
+        return
+    from xdub.config import load_recipe
+    from xdub.train.run import train_phase
+
+    recipe = load_recipe("tiny", [*SETTINGS, f"train.steps={steps}"])
+    output = io.StringIO()
+    with contextlib.redirect_stderr(output):
+        train_phase("generator", recipe, data, run, local=True, resume=resume, progress=lambda _: None)
+    if output.getvalue():
+        raise Failure(f"training printed: {output.getvalue()[-1500:]}")
+
+
+def _pairs(run: str, data: str, out: str, *, ray: bool) -> None:
+    if ray:
+        settings = [f"--set={text}" for text in SETTINGS]
+        _xdub("pairs", "--recipe=tiny", f"--generator={run}", f"--data={data}", f"--out={out}", *settings)
+        return
+    from xdub.config import load_recipe
+    from xdub.pairs.factory import build_pairs
+
+    build_pairs(load_recipe("tiny", SETTINGS), run, data, out, local=True, tracked_in=out)
+
+
+def _expect_rows(data: Path) -> None:
+    from xdub.data.ledger import Ledger
+
+    rows = list(Ledger(data).rows())
+    if not any(row.status == "kept" for row in rows):
+        raise Failure(f"prepare kept no clip: {rows}")
+
+
+def _expect_steps(run: str, steps: int) -> None:
+    """Raise Failure unless the tracker has every step's metrics and the strip of the run."""
+    from xdub.tracking.read import read_runs
+
+    (tracked,) = read_runs([f"{run}/generator"])
+    last = max(tracked.curves.get("loss/flow", tracked.curves.get("train/loss", ([0], [])))[0])
+    if (last, tracked.status) != (steps, "FINISHED"):
+        raise Failure(f"the tracker has step {last} of {steps}, status {tracked.status}")
+    if not list((Path(run) / "mlartifacts").rglob("step00000004.png")):
+        raise Failure("the tracker has no strip")
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command `names` and its options."""
+    parser = commands.add_parser("names", help="every verb with drawn file names", description=__doc__)
+    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ray", type=int, default=2, help="number of names that also use Ray (default 2)")
+    parser.add_argument(
+        "--render", type=int, default=10, help="render with the first name of so many (default 10)"
+    )
+    parser.add_argument("--json", type=Path, help="write the result to this file")
+    parser.set_defaults(main=main)
+
+
+@contextlib.contextmanager
+def _sandbox() -> Iterator[Sandbox]:
+    before = os.getcwd()
+    with tempfile.TemporaryDirectory(prefix="names-", dir="/tmp") as folder:
+        try:
+            yield Sandbox(Path(folder).resolve())
+        finally:
+            os.chdir(before)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run all names, print every failure and a summary; return 1 after a failure."""
+    json_file = args.json.resolve() if args.json else None
+    result = run(draw_names(args.count, args.seed), ray=args.ray, every=args.render)
+    result |= {"command": " ".join(["python -m perf", *sys.argv[1:]]), "environment": environment()}
+    if json_file:
+        json_file.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"{args.count} names, {len(result['failures'])} with a failure, {result['seconds']:.0f} s")
+    return int(bool(result["failures"]))
+
+
+def run(names: Sequence[str], *, ray: int, every: int) -> dict[str, Any]:
+    """Run the names after a plain one, which fills the caches; return names, failures and seconds."""
+    begin, failures = time.monotonic(), {}
+    with _sandbox() as sandbox:
+        from xdub.runtime_env import prepare_environment
+
+        prepare_environment()
+        with contextlib.suppress(ImportError):
+            # Triton's LLVM crashes the interpreter if it is loaded after Mesa's (llvmpipe).
+            import triton._C.libtriton  # noqa: F401
+        sandbox.prepare()
+        # Caches, such as matplotlib's list of fonts, are written once.
+        run_name(sandbox, "plain", ray=False, render=False)
+        for number, name in enumerate(names):
+            lines = run_name(sandbox, name, ray=number < ray, render=number % every == 0)
+            if lines:
+                failures[name] = lines
+                print(f"{number}: {name!r}\n  " + "\n  ".join(lines), flush=True)
+            print(
+                f"{number + 1} of {len(names)}, {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True
+            )
+    return {"names": list(names), "failures": failures, "seconds": round(time.monotonic() - begin)}
