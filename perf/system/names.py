@@ -71,6 +71,8 @@ SETTINGS = (
 )
 """Settings of every training: the smallest model, and one strip at step 4."""
 STEPS = 4
+MOST_LINES = 8
+"""Largest number of printed lines of a name; the result file has all."""
 Tree = dict[str, tuple[int, int]]
 """path -> (bytes, time of the last change in ns); (-1, 0) for a folder."""
 
@@ -169,7 +171,7 @@ class Sandbox:
 
     def without_caches(self, tree: Tree) -> Tree:
         """Leave out the caches, whose file names are digests, and Ray's token and sessions."""
-        folders = ("home/.cache/xdub", "home/.ray", "tmp/ray")
+        folders = ("home/.cache/xdub", "home/.ray", "tmp/ray", f"tmp/xdub-{os.getuid()}")
         caches = tuple(str(self.root / folder) for folder in folders)
         return {path: entry for path, entry in tree.items() if not path.startswith(caches)}
 
@@ -341,7 +343,7 @@ def run(names: Sequence[str], *, ray: int, every: int) -> dict[str, Any]:
             lines = run_name(sandbox, name, ray=number < ray, render=number % every == 0)
             if lines:
                 failures[name] = lines
-                print(f"{number}: {name!r}\n  " + "\n  ".join(lines), flush=True)
+                print(f"{number}: {name!r}\n  " + "\n  ".join(lines[:MOST_LINES]), flush=True)
             print(
                 f"{number + 1} of {len(names)}, {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True
             )

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from xdub.data.ledger import Ledger, LedgerRow
 from xdub.data.manifest import read_manifest
 from xdub.data.shards import ShardReader, ShardWriter, iter_clips, read_clip
 from xdub.data.testing import make_clip
@@ -163,3 +164,17 @@ def test_a_writer_killed_at_any_moment_leaves_a_valid_data_set(tmp_path: Path) -
         writer.add(make_clip(99_999, num_frames=5))
     manifest = read_manifest(folder, verify=True)
     assert len(manifest.ids) == len(set(manifest.ids)) > total
+
+
+@pytest.mark.parametrize("name", ["s3:clips", "file:clips", "http:x?y#z", "-%41"])
+def test_a_folder_that_looks_like_an_address_is_a_folder(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with ShardWriter(name, rows_per_shard=2) as writer, Ledger(Path(name)) as ledger:
+        clip = make_clip(0, num_frames=5)
+        writer.add(clip)
+        ledger.add(LedgerRow(input="a", clip_id=clip.clip_id, status="kept"))
+    assert read_clip(name, clip.clip_id).num_frames == 5
+    assert [row.clip_id for row in Ledger(Path(name)).rows()] == [clip.clip_id]
+    assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -138,3 +138,13 @@ def test_a_name_that_no_database_can_have_is_an_error_with_the_fix(tracking, tmp
         own_uri(RunFolder(long))
     with pytest.raises(UserError, match="not UTF-8"):
         own_uri(RunFolder(tmp_path / os.fsdecode(b"caf\xe9")))
+
+
+def test_a_run_that_was_never_sent_is_an_error_with_the_fix(
+    tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(Exception, match="Max retries|refused"):
+        tracking.track(tmp_path / "run", 1)
+    with pytest.raises(UserError, match="nothing was sent to MLflow yet"):
+        read_runs([str(tmp_path / "run")])

@@ -119,7 +119,8 @@ class Ledger:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         table = pa.Table.from_pylist([asdict(row) for row in self._rows.values()], schema=_schema())
         with atomic_path(self.path) as path:
-            pq.write_table(table, path)
+            # An absolute path, because PyArrow takes `s3:x/ledger.parquet` for an address.
+            pq.write_table(table, path.absolute())
         self._changed = False
 
     def __enter__(self) -> Self:
@@ -148,7 +149,7 @@ def _read(path: Path) -> list[LedgerRow]:
     import pyarrow.parquet as pq
 
     try:
-        rows = pq.read_table(path, partitioning=None).to_pylist()
+        rows = pq.read_table(path.absolute(), partitioning=None).to_pylist()
         # Ledgers written before scores were recorded lack the column and stay readable.
         return [LedgerRow(**(row | {"scores": dict(row.get("scores") or ())})) for row in rows]
     except (pa.ArrowException, OSError, TypeError) as error:

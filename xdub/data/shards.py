@@ -117,7 +117,7 @@ class ShardWriter:
             table = pa.Table.from_pylist(self._rows, schema=schema())
             pq.write_table(
                 table,
-                temporary,
+                temporary.absolute(),  # PyArrow takes `s3:x/shard.parquet` for an address
                 row_group_size=1,
                 compression="zstd",
                 compression_level=1,
@@ -250,7 +250,7 @@ def _open(path: Path) -> pq.ParquetFile:
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(path, page_checksum_verification=True)
+        return pq.ParquetFile(path.absolute(), page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise UserError(
             f"{path}: not a readable shard ({error}); copy or create the data set again"

@@ -67,7 +67,7 @@ def read_entries(manifest: Manifest) -> list[Entry]:
         columns = ["clip_id", "speaker", "num_frames", "twin_of"]
         path = manifest.path(shard)
         try:
-            rows = pq.read_table(path, columns=columns, partitioning=None).to_pylist()
+            rows = pq.read_table(path.absolute(), columns=columns, partitioning=None).to_pylist()
         except (pa.ArrowException, OSError) as error:
             raise UserError(
                 f"{path}: not a readable shard ({error}); copy or create the data set again"
