@@ -25,17 +25,9 @@ def test_wavs_of_any_rate_and_type_become_16_khz(media, tmp_path, rate, kind):
 
 
 def test_stereo_is_averaged_not_summed(media, tmp_path):
-    both = np.stack([media.tone(0.5, 16000), np.zeros(8000, np.float32)], axis=1)
+    both = np.stack([media.tone(0.5, 16000), media.tone(0.5, 16000, 310.0)], axis=1)
     got = read_audio(media.wav("a.wav", both, 16000))
-    assert np.abs(got - media.tone(0.5, 16000) / 2).max() < 1e-4
-
-
-@pytest.mark.parametrize("channels", [3, 6, 11, 24])
-def test_any_number_of_channels_is_averaged(media, tmp_path, channels):
-    samples = np.zeros((8000, channels), np.float32)
-    samples[:, -1] = media.tone(0.5, 16000)
-    got = read_audio(media.wav("a.wav", samples, 16000))
-    assert np.abs(got - samples[:, -1] / channels).max() < 1e-4
+    assert np.abs(got - both.mean(axis=1)).max() < 1e-4
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

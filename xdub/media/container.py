@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from xdub.errors import UserError
 
 if TYPE_CHECKING:
     import av
+    from av.audio.stream import AudioStream
     from av.container import InputContainer
     from av.video.stream import VideoStream
+
+Track = TypeVar("Track", bound="av.stream.Stream")
 
 STILL_FORMATS = ("image2", "_pipe")
 """Parts of the names of FFmpeg's formats for still images."""
@@ -79,29 +82,52 @@ def _formats() -> str:
 
 
 def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
-    """Return the first video stream; cover art does not count.
+    """Return the video stream that a player shows; cover art does not count.
 
     Raises:
         UserError: the file has no video stream, is a still image, or is truncated.
     """
-    from av.stream import Disposition
-
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not streams:
+    if not _moving(container):
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "none"
         raise UserError(f"{path}: no video stream in this file (streams found: {kinds}); give a video")
     if any(mark in container.format.name for mark in STILL_FORMATS):
         raise UserError(f"{path}: is a still image; give a video")
-    stream = streams[0]
-    if stream.codec_context is None:
+    stream = moving_stream(container)
+    if stream is None:
         raise UserError(f"{path}: its video codec is not supported; re-encode it as H.264")
     _check_whole(stream, path)
     return stream
 
 
-def has_audio(container: InputContainer) -> bool:
-    """Return True if the file has an audio stream that can be decoded."""
-    return any(s.codec_context is not None for s in container.streams.audio)
+def moving_stream(container: InputContainer) -> VideoStream | None:
+    """Return the video stream that a player shows, None if there is none that can be decoded."""
+    return _preferred(_moving(container))
+
+
+def audio_stream(container: InputContainer) -> AudioStream | None:
+    """Return the audio stream that a player plays, None if there is none that can be decoded."""
+    return _preferred(container.streams.audio)
+
+
+def _moving(container: InputContainer) -> list[VideoStream]:
+    """Return the video streams without cover art."""
+    from av.stream import Disposition
+
+    return [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+
+
+def _preferred(streams: Iterable[Track]) -> Track | None:
+    """Return the first stream that is flagged as default, else the first; commentary and the like come last."""
+    from av.stream import Disposition
+
+    special = Disposition.comment | Disposition.hearing_impaired | Disposition.visual_impaired
+    special |= Disposition.descriptions | Disposition.dependent | Disposition.still_image
+
+    def rank(stream: Track) -> tuple[bool, bool]:
+        return bool(stream.disposition & special), not stream.disposition & Disposition.default
+
+    # A stream without a context has a codec that is not supported.
+    return min((s for s in streams if s.codec_context is not None), key=rank, default=None)
 
 
 def seconds(ticks: int, stream: av.stream.Stream) -> float:

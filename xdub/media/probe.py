@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from xdub.errors import UserError
 from xdub.media.colours import check_colours
-from xdub.media.container import has_audio, open_media, seconds, video_stream
+from xdub.media.container import audio_stream, open_media, seconds, video_stream
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -25,9 +25,9 @@ class VideoInfo:
     fps: float
     """Average rate of the file; the reader resamples to a constant rate."""
     frames: int
-    """Number of stored frames, computed from the duration if the container has no count."""
+    """Number of stored frames as the header states it, computed from the duration if the container has no count."""
     duration: float
-    """Duration in seconds."""
+    """Duration in seconds as the header states it, which may be wrong: only a display of progress may rely on it."""
     rotation: int
     """Degrees, counter-clockwise; the reader undoes the rotation."""
     codec: str
@@ -57,7 +57,7 @@ def probe(path: str | Path) -> VideoInfo:
             duration = container.duration / 1e6
         else:
             duration = stream.frames / float(rate)
-        audio = container.streams.audio[0] if has_audio(container) else None
+        audio = audio_stream(container)
         return VideoInfo(
             path=Path(path),
             width=width,

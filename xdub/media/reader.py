@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
 from xdub.errors import UserError
-from xdub.media.container import open_media, video_stream
+from xdub.media.container import audio_stream, open_media, video_stream
 from xdub.media.pictures import Pictures
 from xdub.media.probe import probe
+from xdub.media.timeline import LIMIT, TimeLine
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 TIE = 1e-6
 """Tolerance in seconds for rounded timestamps that fall half-way between two frames."""
+STEP = 0.04
+"""Duration in seconds of a frame in a file that states none that is plausible."""
 
 
 def read_video(
@@ -29,8 +32,8 @@ def read_video(
     """Yield the frames of a video, upright and in BT.709 SDR, resampled to a constant rate (nearest frame in time).
 
     All frames have the size of the first, see `xdub.media.pictures`; HDR is converted, see `xdub.media.colours`.
-    The generator holds two decoded frames at a time, for a video of any length. A repeated frame is yielded as the same
-    array, so treat arrays as read-only.
+    The generator holds three decoded frames at a time, for a video of any length. A repeated frame is yielded as the
+    same array, so treat arrays as read-only.
 
     Args:
         exact: False converts colours several times faster, one level too dark (46 dB), for detection only.
@@ -84,7 +87,9 @@ def _frames(path: Path, fps: float, max_frames: int | None, exact: bool) -> Iter
         stream.thread_type = "AUTO"
         pictures = Pictures(stream, exact=exact)
         converted: tuple[VideoFrame | None, np.ndarray] = (None, np.empty(0))
-        for n, frame in enumerate(resample(_timed(container.decode(stream), stream), fps)):
+        sound = audio_stream(container)
+        line = TimeLine(container, [stream] if sound is None else [stream, sound])
+        for n, frame in enumerate(resample(_timed(line, stream), fps)):
             if max_frames is not None and n >= max_frames:
                 return
             if frame is not converted[0]:
@@ -92,15 +97,27 @@ def _frames(path: Path, fps: float, max_frames: int | None, exact: bool) -> Iter
             yield converted[1]
 
 
-def _timed(frames: Iterable[VideoFrame], stream: VideoStream) -> Iterator[tuple[float, float, VideoFrame]]:
-    """Yield (time, duration, frame), both in seconds; missing timestamps are extrapolated."""
+def _timed(line: TimeLine, stream: VideoStream) -> Iterator[tuple[float, float, VideoFrame]]:
+    """Yield (time, duration, frame), both in seconds; missing timestamps are extrapolated.
+
+    The last frame lasts at most ``LIMIT`` seconds, or until the end of the sound, because durations in headers may lie.
+    """
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
     step = float(1 / rate)
+    if not 0.001 <= step <= LIMIT:
+        step = STEP
+    last: tuple[float, float, VideoFrame] | None = None
     time = -step
-    for n, frame in enumerate(frames):
-        before, time = time, frame.time if frame.pts is not None else time + step
-        if n and time > before:
-            # The measured step is more accurate than the header's rate for frames without a duration.
-            step = time - before
+    for frame in cast("Iterator[VideoFrame]", line.decode(stream)):
+        before, time = time, frame.time if frame.time is not None else time + step
+        if last is not None:
+            yield last
+            if time > before:
+                # The measured step is more accurate than the header's rate for frames without a duration.
+                step = min(time - before, LIMIT)
         duration = float(frame.duration * (frame.time_base or 0)) if frame.duration else step
-        yield time, duration, frame
+        last = time, duration, frame
+    if last is not None:
+        # All packets have been read, so the line ends with the sound.
+        time, duration, frame = last
+        yield time, duration if duration <= LIMIT else max(step, line.end - time), frame
