@@ -153,7 +153,7 @@ def _stereo(blocks: np.ndarray) -> np.ndarray | None:
         return None
     before = np.searchsorted(certain, np.arange(len(signs)), side="right") - 1
     signs = signs[certain[np.maximum(before, 0)]]
-    # A run that is too short for evidence is left as it is.
+    # A run that is too short for evidence keeps the sum.
     edges = np.flatnonzero(np.diff(signs, prepend=1.0, append=1.0))
     for begin, end in edges.reshape(-1, 2):
         if cancelled[begin:end].sum() < RUN:

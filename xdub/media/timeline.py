@@ -118,18 +118,18 @@ class TimeLine:
         for packet in self._packets(stream):
             yield from cast("Iterable[VideoFrame | AudioFrame]", packet.decode())
 
-    def _packets(self, wanted: Stream) -> Iterator[Packet[Stream]]:
+    def _packets(self, target: Stream) -> Iterator[Packet[Stream]]:
         waiting: deque[tuple[Packet[Stream], _Piece]] = deque()
         for packet in without_strays(self._container.demux(*self._streams)):
             if is_last(packet):
                 # The decoder is emptied by such a packet at the end of the file.
                 self._settle()
                 yield from _shifted(waiting)
-                if packet.stream_index == wanted.index:
+                if packet.stream_index == target.index:
                     yield packet
                 continue
             piece = self._place(packet)
-            if packet.stream_index == wanted.index:
+            if packet.stream_index == target.index:
                 waiting.append((packet, piece))
             yield from _shifted(waiting)
 
