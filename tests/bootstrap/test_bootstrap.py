@@ -9,11 +9,14 @@ import pytest
 
 from xdub.bootstrap import bootstrap, stage_names
 from xdub.config import PHASES, expert_of, load_recipe
+from xdub.data.manifest import read_manifest
 from xdub.data.shards import ShardWriter
 from xdub.data.testing import make_clip
 from xdub.errors import UserError
+from xdub.files.atomic import write_json
 from xdub.files.run_folder import EXPORT, PhaseFolder, RunFolder
 from xdub.model.bundle import same_bundle, write_bundle
+from xdub.tracking.provenance import data_summary
 from xdub.train.show.step_progress import PhaseProgress
 
 
@@ -24,9 +27,9 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple]:
     The folder also has the data sets `clips` and `others`.
     """
     requests: list[tuple] = []
-    for name in ("clips", "others"):
+    for seed, name in enumerate(("clips", "others")):
         with ShardWriter(tmp_path / name) as writer:
-            writer.add(make_clip(0, num_frames=25))
+            writer.add(make_clip(seed, num_frames=25))
 
     def train_phase(phase, recipe, data, out, *, resume, init_from, local, progress):
         requests.append(
@@ -104,6 +107,43 @@ def test_a_folder_continues_only_the_run_that_was_started_in_it(calls: list, tmp
     RunFolder(tmp_path / "run").bootstrap.write_text("[]")
     with pytest.raises(UserError, match="damaged"):
         bootstrap(load_recipe("tiny"), tmp_path / "clips", tmp_path / "run")
+
+
+def test_a_run_continues_after_its_folders_moved_and_its_data_grew(calls: list, tmp_path: Path) -> None:
+    def start(box: Path, name: str = "clips") -> None:
+        bootstrap(load_recipe("tiny"), box / name, box / "run", init=box / "model" / "bundle")
+
+    _model(tmp_path / "a" / "model" / "bundle")
+    for name in ("clips", "others"):
+        (tmp_path / name).rename(tmp_path / "a" / name)
+    start(tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / "b")
+    start(tmp_path / "b")
+    with ShardWriter(tmp_path / "b" / "clips") as writer:
+        writer.add(make_clip(1, num_frames=25))
+    start(tmp_path / "b")
+    (tmp_path / "b" / "model" / "bundle" / "lip.safetensors").write_bytes(b"other")
+    for name, words in (("clips", "another init;"), ("others", "another data, another init;")):
+        with pytest.raises(UserError, match=words):
+            start(tmp_path / "b", name)
+
+
+def test_a_run_of_an_earlier_version_knows_its_data_by_path_and_by_the_summary_of_its_first_stage(
+    calls: list, tmp_path: Path
+) -> None:
+    clips, run = tmp_path / "clips", RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    record = {"recipe": load_recipe("tiny").to_dict(), "data": str(clips), "init": None}
+    write_json(run.bootstrap, record)
+    bootstrap(load_recipe("tiny"), clips, run.path)
+    clips.rename(tmp_path / "moved")
+    with pytest.raises(UserError, match="another data"):
+        bootstrap(load_recipe("tiny"), tmp_path / "moved", run.path)
+    summary = run.phase("generator").data_summary
+    write_json(summary, [data_summary(read_manifest(tmp_path / "moved"))])
+    bootstrap(load_recipe("tiny"), tmp_path / "moved", run.path)
+    with pytest.raises(UserError, match="another data"):
+        bootstrap(load_recipe("tiny"), tmp_path / "others", run.path)
 
 
 def test_a_wrong_input_is_refused_at_once_and_not_recorded(calls: list, tmp_path: Path) -> None:

@@ -6,13 +6,16 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from xdub.config import Recipe, check_weights, inpaints, phase_facts
+from xdub.config import SHIPPED_MODEL, Recipe, check_weights, inpaints, phase_facts
 from xdub.errors import UserError
 from xdub.files.atomic import write_json
-from xdub.files.run_folder import RunFolder
+from xdub.files.run_folder import PhaseFolder, RunFolder
 from xdub.progress import Report, stage_progress
+
+if TYPE_CHECKING:
+    from xdub.data.manifest import Manifest
 
 TITLES = {"pairs": "generate pairs", "bundle": "write the model"}
 """Titles of the stages that are no phases; a phase has a title of its own."""
@@ -53,7 +56,8 @@ def bootstrap(
 
     Raises UserError for data or settings that do not fit, and for an OUT that was started with other ones.
     """
-    _check_inputs(recipe, Path(data), init)
+    manifest = _check_inputs(recipe, Path(data), init)
+    _begin(recipe, manifest, RunFolder(out), init)
     stages = bootstrap_stages(recipe, data, out, init=init, local=local, pair_workers=pair_workers)
     with stage_progress() as show_stage:
         for number, stage in enumerate(stages, start=1):
@@ -70,9 +74,8 @@ def bootstrap_stages(
     local: bool = False,
     pair_workers: int | None = None,
 ) -> list[Stage]:
-    """Return the stages of `bootstrap`, for a caller that runs them one by one."""
+    """Return the stages of `bootstrap`, for a caller that runs them one by one and checks its inputs itself."""
     run = RunFolder(out)
-    _begin(recipe, Path(data), run, init)
 
     def phase(name: str) -> Callable[[Report], None]:
         source = data if inpaints(name) else run.pairs
@@ -146,8 +149,8 @@ def _train(
         raise KeyboardInterrupt  # a request to stop ended the phase with a checkpoint
 
 
-def _check_inputs(recipe: Recipe, data: Path, init: str | Path | None) -> None:
-    """Raise UserError for inputs that a later stage would refuse, before OUT records them."""
+def _check_inputs(recipe: Recipe, data: Path, init: str | Path | None) -> Manifest:
+    """Return the data's manifest. Raise UserError for inputs that a later stage would refuse."""
     from xdub.data.manifest import read_manifest
     from xdub.data.sample_order import SampleOrder
     from xdub.model.bundle import bundle_path, bundle_weights
@@ -162,23 +165,20 @@ def _check_inputs(recipe: Recipe, data: Path, init: str | Path | None) -> None:
         [manifest], window=max(recipe.phase(name).window for name in recipe.phase_names), seed=recipe.seed
     )
     if init is None:
-        return
+        return manifest
     for name in recipe.phase_names:
         weights = bundle_weights(bundle_path(init), name)
         if not weights.is_file():
             raise UserError(f"--init {init}: has no {weights.name}; use tiny or a model folder (RUN/bundle)")
+    return manifest
 
 
-def _begin(recipe: Recipe, data: Path, run: RunFolder, init: str | Path | None) -> None:
+def _begin(recipe: Recipe, manifest: Manifest, run: RunFolder, init: str | Path | None) -> None:
     """Record recipe, data and start in OUT, or raise UserError if OUT was started with other ones.
 
-    Stages of different recipes or data would fit together and yield a meaningless model.
+    Stages of different recipes or data would fit together and yield a meaningless model. Data and weights are known by
+    their content, so all folders may move.
     """
-    choices: dict[str, Any] = {
-        "recipe": recipe.to_dict(),
-        "data": str(data.resolve()),
-        "init": None if init is None else str(init),
-    }
     record, out = run.bootstrap, run.path
     if not record.is_file():
         try:
@@ -187,15 +187,54 @@ def _begin(recipe: Recipe, data: Path, run: RunFolder, init: str | Path | None) 
             raise UserError(
                 f"--out {out}: cannot be created ({error.strerror}); choose another folder"
             ) from error
-        write_json(record, choices)
+        shards = len(manifest.shards)
+        data = {"shards": shards, "digest": manifest.beginning(shards)}
+        write_json(record, {"recipe": recipe.to_dict(), "data": data, "init": _weights(init, recipe)})
         return
     try:
         recorded = json.loads(record.read_text("utf-8"))
-        changed = [key for key in choices if recorded[key] != choices[key]]
+        same = {
+            "recipe": recorded["recipe"] == recipe.to_dict(),
+            "data": _same_data(recorded["data"], manifest, run.phase(stage_names(recipe)[0])),
+            "init": _same_init(recorded["init"], init, recipe),
+        }
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{record} is damaged; remove {out} and start again") from error
-    if changed:
-        others = ", ".join(f"another {key}" for key in changed)
+    if not all(same.values()):
+        others = ", ".join(f"another {key}" for key, equal in same.items() if not equal)
         raise UserError(
             f"--out {out} was started with {others}; continue with the same, or choose another folder"
         )
+
+
+def _same_data(recorded: dict[str, Any] | str, manifest: Manifest, first: PhaseFolder) -> bool:
+    """Return whether a set begins with the recorded shards; `xdub prepare` may have added others since.
+
+    Records of earlier versions have the path of the data; after a move, the first stage's summary of its data decides.
+    """
+    if not isinstance(recorded, str):
+        return manifest.beginning(recorded["shards"]) == recorded["digest"]
+    if recorded == str(manifest.folder.resolve()):
+        return True
+    if not first.data_summary.is_file():
+        return False
+    (data,) = json.loads(first.data_summary.read_text("utf-8"))
+    hashes = [shard["sha256"] for shard in data["shards"]]
+    return hashes == [shard.sha256 for shard in manifest.shards[: len(hashes)]]
+
+
+def _same_init(recorded: dict[str, str] | str | None, init: str | Path | None, recipe: Recipe) -> bool:
+    """Return whether ``init`` holds the recorded weights; records of earlier versions have the folder's path."""
+    if isinstance(recorded, str) and init is not None and SHIPPED_MODEL not in (recorded, str(init)):
+        return Path(recorded).resolve() == Path(init).resolve()
+    return recorded == _weights(init, recipe)
+
+
+def _weights(init: str | Path | None, recipe: Recipe) -> dict[str, str] | str | None:
+    """Return the sha256 of each phase's weights in a model folder; None and the shipped model stay as they are."""
+    from xdub.data.manifest import file_sha256
+    from xdub.model.bundle import bundle_path, bundle_weights
+
+    if init is None or str(init) == SHIPPED_MODEL:
+        return None if init is None else str(init)
+    return {name: file_sha256(bundle_weights(bundle_path(init), name)) for name in recipe.phase_names}

@@ -58,6 +58,11 @@ class Manifest:
         text = json.dumps([self.kind, [shard.sha256 for shard in self.shards], self.ids])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def beginning(self, shards: int) -> str:
+        """Return 16 hex digits that change with the first shards, and not with shards that are added to the set."""
+        text = json.dumps([self.kind, [shard.sha256 for shard in self.shards[:shards]]])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
     @cached_property
     def locations(self) -> tuple[tuple[int, int], ...]:
         """(shard, row within the shard) of every row."""
