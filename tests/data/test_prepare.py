@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,6 +96,16 @@ def test_a_second_run_adds_nothing(prepared, film, recipe):
     before = read_manifest(out).ids
     assert prepare_videos([film.path], out, recipe, workers=1).clips == 0
     assert read_manifest(out).ids == before
+
+
+def test_a_renamed_or_copied_folder_adds_nothing(prepared, film, recipe, tmp_path):
+    out, _ = prepared
+    before, rows = read_manifest(out).ids, Ledger(out).rows()
+    (tmp_path / "speeches").mkdir()
+    shutil.copy(film.path, tmp_path / "speeches" / "other.mp4")
+    result = prepare_videos([tmp_path / "speeches"], out, recipe, workers=1)
+    assert (result.clips, result.settled) == (0, 1) and result.counts["kept"] == 2
+    assert read_manifest(out).ids == before and Ledger(out).rows() == rows
 
 
 def test_bad_files_end_in_the_ledger_and_the_good_one_is_prepared(film, recipe, tmp_path):

@@ -162,6 +162,11 @@ def test_a_second_run_adds_nothing_and_tries_corrected_scenes_again(
     second = import_pairs([src], out, recipe, workers=1)
     assert (second.clips, second.settled) == (0, 1)
     assert read_manifest(out).ids == before and len(Ledger(out).rows()) == len(rows) == 2
+    # Another folder with the same files is the same scene.
+    (tmp_path / "link").symlink_to(shutil.move(src, tmp_path / "moved"))
+    moved = import_pairs([tmp_path / "link"], out, recipe, workers=1)
+    assert (moved.clips, moved.settled) == (0, 1) and len(Ledger(out).rows()) == 2
+    shutil.move(tmp_path / "moved", src)
     # The video is of another person, so the scene is rejected instead of failed.
     _film(src / "alone" / "dubbed.mp4", people[1].twin_full)
     import_pairs([src], out, recipe, workers=1)

@@ -66,7 +66,8 @@ def prepare(
     with progress("preparing videos") as report:
         result = prepare_videos(sources, out, loaded, workers=workers, on_progress=report)
     typer.echo(
-        f"{result.clips} clips added to {out} from {result.sources} videos ({result.counts} in all); "
+        f"{result.clips} clips added to {out} from {result.sources} videos{_copies(result.copies)} "
+        f"({result.counts} in all); "
         f"reasons: {out}/ledger.parquet"
     )
 
@@ -148,6 +149,12 @@ def import_pairs(
     with progress("importing pairs") as report:
         result = import_pairs(sources, out, loaded, workers=workers, on_progress=report)
     typer.echo(
-        f"{result.clips} pairs added to {out} from {result.sources} scenes ({result.counts} in all); "
+        f"{result.clips} pairs added to {out} from {result.sources} scenes{_copies(result.copies)} "
+        f"({result.counts} in all); "
         f"reasons: {out}/ledger.parquet, {out}/filters.png"
     )
+
+
+def _copies(count: int) -> str:
+    """Return a remark about sources that were skipped as copies."""
+    return f", without {count} copies of them" if count else ""

@@ -12,7 +12,7 @@ import pickle
 import socket
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,13 +23,17 @@ import numpy as np
 from xdub.data.clip import Clip, to_row
 from xdub.data.ledger import Counts, Ledger, LedgerRow
 from xdub.data.shards import ShardWriter, check_utf8
+from xdub.data.sources import FilesOf, Source, Sources, content_of, own_file
 from xdub.errors import UserError
+from xdub.files.folders import why_unreadable
 from xdub.progress import Report
 from xdub.ray_session import ensure_ray, hush
 
 Prepare = Callable[[str], Iterable[Clip | LedgerRow]]
 """Function of a source that yields its clips and ledger rows lazily, in any order; picklable if actors call it."""
 
+FOLDER = "folder"
+"""Check of a folder that could not be listed."""
 ATTEMPTS = 3
 """Attempts at a source whose actors die, before the source is recorded as failed."""
 
@@ -44,6 +48,8 @@ class Ingested:
     """Number of different sources."""
     settled: int
     """Number of sources that an earlier call had completed."""
+    copies: int
+    """Number of further sources with the content of another; they are skipped."""
     counts: Counts
     """Ledger rows of these sources by status."""
 
@@ -54,6 +60,7 @@ def ingest(
     prepare_one: Prepare,
     *,
     kind: str = "clips",
+    files_of: FilesOf = own_file,
     manifest_recipe: dict[str, Any] | None = None,
     workers: int | None = None,
     rows_per_shard: int = 32,
@@ -63,6 +70,7 @@ def ingest(
 
     Args:
         kind: content of OUT, "clips" or "pairs".
+        files_of: lists the files of a source, whose content identifies it (`xdub.data.sources`).
         manifest_recipe: settings that all clips of OUT share, stored in its manifest.
         workers: 1 runs in this process, more use Ray; default: 1 for a single source, else one per CPU.
 
@@ -73,35 +81,71 @@ def ingest(
         check_utf8(source)
     writer = ShardWriter(out, rows_per_shard, kind=kind, recipe=manifest_recipe)
     ledger = Ledger(out)
-    names = list(dict.fromkeys(str(source) for source in sources))
-    todo = [name for name in names if not ledger.settled(name)]
-    workers = workers or min(len(todo), os.cpu_count() or 1)
-    results = _local(todo, prepare_one) if workers <= 1 else _ray(todo, prepare_one, workers)
-    before, done = len(writer), len(names) - len(todo)
-    with closing(results):
-        for source, row, rows in results:
-            if row is not None:
-                writer.add_row(row)
-                continue
-            # Shards go first, because every ledger row with status "kept" must have its clip on disk.
-            writer.flush()
-            for entry in rows:
-                ledger.add(entry)
-            ledger.flush()
-            done += 1
+    with closing(Sources(out, ledger)) as recorded:
+        named = list(dict.fromkeys(map(str, sources)))
+
+        def show_hash(name: str) -> None:
             if on_progress is not None:
-                on_progress(done, len(names), text=Path(source).name)
+                on_progress(0, len(named), text=f"comparing {Path(name).name}")
+
+        different = recorded.identify(named, files_of, show_hash)
+        todo = {source.name: source for source in different if not recorded.settled(source)}
+        for source in different:
+            if source.name not in todo:
+                recorded.record(source)
+        _forget_readable_folders(ledger, {source.input for source in different})
+        workers = workers or min(len(todo), os.cpu_count() or 1)
+        items = [(source.name, () if source.content else source.files) for source in todo.values()]
+        results = _local(items, prepare_one) if workers <= 1 else _ray(items, prepare_one, workers)
+        before, done = len(writer), len(different) - len(todo)
+        with closing(results):
+            for name, row, rows, content in results:
+                if row is not None:
+                    writer.add_row(row)
+                    continue
+                # Shards go first, because every ledger row with status "kept" must have its clip on disk.
+                writer.flush()
+                _settle(todo[name], rows, content, ledger, recorded)
+                done += 1
+                if on_progress is not None:
+                    on_progress(done, len(different), text=Path(name).name)
     writer.close()
     ledger.flush()
+    inputs = dict.fromkeys(source.input for source in different)
     if not len(writer):
-        reason = f"{_reason(ledger, names)}; {ledger.path} lists the reason of every source"
+        reason = f"{_reason(ledger, list(inputs))}; {ledger.path} lists the reason of every source"
         raise UserError(f"no {kind.removesuffix('s')} could be created; {reason}")
     return Ingested(
         clips=len(writer) - before,
-        sources=len(names),
-        settled=len(names) - len(todo),
-        counts=ledger.counts(set(names)),
+        sources=len(different),
+        settled=len(different) - len(todo),
+        copies=sum(len(source.copies) for source in different),
+        counts=ledger.counts(inputs.keys()),
     )
+
+
+def _settle(source: Source, rows: list[LedgerRow], content: str, ledger: Ledger, recorded: Sources) -> None:
+    """Write the ledger rows of a source that is done, and its content."""
+    source.content = source.content or content
+    failed = any(row.status == "failed" for row in rows)
+    if not source.changed:
+        # The content goes first, so that it is never missing beside rows after a kill.
+        recorded.record(source)
+    elif not failed:
+        ledger.reopen(source.input)
+    for row in rows:
+        ledger.add(replace(row, input=source.input))
+    ledger.flush()
+    if not failed:
+        # The content of a changed source goes last. If it is missing after a kill, the source is prepared again.
+        recorded.record(source)
+
+
+def _forget_readable_folders(ledger: Ledger, inputs: Collection[str]) -> None:
+    """Remove the rows of folders that could not be listed by an earlier call and can be now."""
+    for row in ledger.rows():
+        if row.check == FOLDER and row.input not in inputs and why_unreadable(Path(row.input)) is None:
+            ledger.reopen(row.input)
 
 
 def _reason(ledger: Ledger, names: Sequence[str]) -> str:
@@ -113,12 +157,16 @@ def _reason(ledger: Ledger, names: Sequence[str]) -> str:
     return "no source was given"
 
 
-Result = tuple[str, dict[str, Any] | None, list[LedgerRow]]
-"""(source, clip row, []) for each clip, then (source, None, ledger rows) when the source is done."""
+Result = tuple[str, dict[str, Any] | None, list[LedgerRow], str]
+"""(source, clip row, [], "") for each clip, then (source, None, ledger rows, content) when the source is done."""
+Item = tuple[str, tuple[str, ...]]
+"""(source, its files if their content is not known yet)"""
 
 
-def _results(source: str, prepare_one: Prepare) -> Iterator[Result]:
+def _results(source: str, files: Sequence[str], prepare_one: Prepare) -> Iterator[Result]:
     """Yield all results of one source; its errors become ledger rows."""
+    # Hash before the work, so that a file that changes during it is noticed by the next call.
+    content = content_of(files) if files else ""
     begin, worker = time.monotonic(), f"{socket.gethostname()}:{os.getpid()}"
     kept: list[str] = []
     rows: list[LedgerRow] = []
@@ -127,7 +175,7 @@ def _results(source: str, prepare_one: Prepare) -> Iterator[Result]:
             if isinstance(item, LedgerRow):
                 rows.append(item)
             else:
-                yield source, to_row(item), []
+                yield source, to_row(item), [], ""
                 kept.append(item.clip_id)
     except UserError as error:
         # The source is unusable, so no later call tries it again.
@@ -144,24 +192,25 @@ def _results(source: str, prepare_one: Prepare) -> Iterator[Result]:
         source,
         None,
         [replace(row, worker=row.worker or worker, seconds=row.seconds or seconds) for row in rows],
+        content,
     )
 
 
-def _local(sources: Sequence[str], prepare_one: Prepare) -> Generator[Result]:
-    for source in sources:
-        yield from _results(source, prepare_one)
+def _local(items: Sequence[Item], prepare_one: Prepare) -> Generator[Result]:
+    for source, files in items:
+        yield from _results(source, files, prepare_one)
 
 
-def _ray(sources: Sequence[str], prepare_one: Prepare, workers: int) -> Generator[Result]:
+def _ray(items: Sequence[Item], prepare_one: Prepare, workers: int) -> Generator[Result]:
     """Yield the results of `_local` in the same order, computed by up to `workers` actors.
 
     A source whose actor died is tried again after all others, in a round of its own. An immediate retry would go to an
     actor that is still restarting, and the deaths of one source would use up the retries of the next.
     """
     with _running_ray(workers):
-        missing = dict.fromkeys(sources)
+        missing = dict(items)
         for _ in range(ATTEMPTS):
-            for result in _round(list(missing), prepare_one, workers):
+            for result in _round(list(missing.items()), prepare_one, workers):
                 if result[1] is None:
                     missing.pop(result[0])
                 yield result
@@ -169,14 +218,16 @@ def _ray(sources: Sequence[str], prepare_one: Prepare, workers: int) -> Generato
                 return
         for source in missing:
             message = f"its worker died {ATTEMPTS} times"
-            yield source, None, [LedgerRow(input=source, status="failed", message=message)]
+            yield source, None, [LedgerRow(input=source, status="failed", message=message)], ""
 
 
-def _round(sources: list[str], prepare_one: Prepare, workers: int) -> Generator[Result]:
+def _round(items: list[Item], prepare_one: Prepare, workers: int) -> Generator[Result]:
     """Run Ray Data once over the sources; a source whose actor dies has no final result."""
     import ray.data
 
-    data = ray.data.from_items([{"source": source} for source in sources], override_num_blocks=len(sources))
+    data = ray.data.from_items(
+        [{"item": pickle.dumps(item)} for item in items], override_num_blocks=len(items)
+    )
     # The order is preserved, so that the same sources are written to the same shards.
     data.context.execution_options.preserve_order = True
     hush(data)
@@ -206,8 +257,9 @@ class SourceActor:
 
     def __call__(self, rows: dict[str, np.ndarray]) -> Iterator[dict[str, list[bytes]]]:
         """Yield the pickled results of the sources in a block."""
-        for source in rows["source"]:
-            for result in _results(str(source), self._prepare_one):
+        for item in rows["item"]:
+            source, files = pickle.loads(item)
+            for result in _results(source, files, self._prepare_one):
                 yield {"result": [pickle.dumps(result)]}
 
 

@@ -77,6 +77,7 @@ class Ledger:
         """Read the ledger of a folder; a missing file is an empty ledger. Raise UserError if the file is damaged."""
         self.path = Path(folder) / LEDGER
         self._rows: dict[tuple[str, str], LedgerRow] = {}
+        self._clip_ids: dict[str, list[str]] = {}
         self._settled: set[str] = set()
         self._changed = False
         if self.path.exists():
@@ -100,6 +101,15 @@ class Ledger:
     def settled(self, input: str) -> bool:
         """Return True if the input, or a clip of it, was kept or rejected, so that it needs no second attempt."""
         return input in self._settled
+
+    def reopen(self, input: str) -> None:
+        """Remove the rows of an input that are not kept, because the input changed; clips stay in the data set."""
+        for clip_id in self._clip_ids.get(input, ()):
+            row = self._rows.get((input, clip_id))
+            if row is not None and row.status != "kept":
+                del self._rows[input, clip_id]
+                self._changed = True
+        self._settled.discard(input)
 
     def rows(self) -> list[LedgerRow]:
         """List all rows in the order they were added."""
@@ -131,6 +141,8 @@ class Ledger:
             self.flush()
 
     def _store(self, row: LedgerRow) -> None:
+        if (row.input, row.clip_id) not in self._rows:
+            self._clip_ids.setdefault(row.input, []).append(row.clip_id)
         self._rows[row.input, row.clip_id] = row
         if row.status != "failed":
             self._settled.add(row.input)

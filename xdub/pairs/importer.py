@@ -20,14 +20,15 @@ from xdub.data.clip_checks import Rejected
 from xdub.data.ingest import Ingested, ingest
 from xdub.data.ledger import LEDGER, LedgerRow
 from xdub.data.manifest import MANIFEST, read_manifest
-from xdub.data.prepare import clip_of, cut_crops, find_clips, frames_id, shortest_clip, unused_rows
+from xdub.data.prepare import clip_of, cut_crops, find_clips
+from xdub.data.spans import frames_id, shortest_clip, unused_rows
 from xdub.errors import UserError
 from xdub.geometry import SAMPLE_RATE
 from xdub.media import probe
 from xdub.pairs.filter_plots import update_filter_plots
 from xdub.pairs.filters import judge
 from xdub.pairs.judges import Judges, load_judges
-from xdub.pairs.scenes import check_sound, find_scenes, open_scene
+from xdub.pairs.scenes import check_sound, find_scenes, open_scene, scene_files
 from xdub.progress import Report
 
 
@@ -57,6 +58,7 @@ def import_pairs(
             out,
             import_one,
             kind="pairs",
+            files_of=scene_files,
             manifest_recipe=settings,
             workers=workers,
             on_progress=on_progress,

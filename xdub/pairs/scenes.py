@@ -9,12 +9,14 @@ SRC may be one scene, or hold scenes at any depth. Other containers (.mov, .mkv,
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from xdub.data.prepare import SUFFIXES
 from xdub.errors import UserError
+from xdub.files.folders import find_files, why_unreadable
 from xdub.media import VideoInfo, probe
 
 ORIGINAL, DUBBED, AUDIO = "original", "dubbed", "audio.wav"
@@ -40,7 +42,10 @@ def find_scenes(sources: Sequence[str | Path]) -> list[Path]:
     for source in map(Path, sources):
         if not source.is_dir():
             raise UserError(f"{source}: no such folder; pairs to import are laid out as {LAYOUT}")
-        inside = sorted({path.parent for path in source.rglob("*") if _named(path, ORIGINAL, DUBBED)})
+        videos, unreadable = find_files(source, lambda name: _named(Path(name), ORIGINAL, DUBBED))
+        inside = sorted({path.parent for path in videos})
+        for path in unreadable:
+            print(f"{path}: skipped: {why_unreadable(path)}", file=sys.stderr)
         if not inside:
             raise UserError(f"{source}: holds no {ORIGINAL}.mp4; pairs to import are laid out as {LAYOUT}")
         folders += inside
@@ -78,12 +83,19 @@ def check_sound(scene: Scene, info: VideoInfo, seconds: float, slack: float = 0.
         )
 
 
+def scene_files(folder: str | Path) -> list[Path]:
+    """List the files of a scene that exist, in order of their names."""
+    stems = (AUDIO.removesuffix(".wav"), ORIGINAL, DUBBED)
+    files = [path for path in Path(folder).iterdir() if path.name == AUDIO or _named(path, ORIGINAL, DUBBED)]
+    return sorted((path for path in files if path.is_file()), key=lambda path: stems.index(path.stem.lower()))
+
+
 def _named(path: Path, *stems: str) -> bool:
-    return path.stem.lower() in stems and path.suffix.lower() in SUFFIXES and path.is_file()
+    return path.stem.lower() in stems and path.suffix.lower() in SUFFIXES
 
 
 def _only(folder: Path, stem: str) -> Path:
-    files = sorted(path for path in folder.iterdir() if _named(path, stem))
+    files = sorted(path for path in folder.iterdir() if _named(path, stem) and path.is_file())
     if not files:
         raise UserError(f"{folder}: {stem}.mp4 is missing; a pair is laid out as {LAYOUT}")
     if len(files) > 1:
