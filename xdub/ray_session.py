@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xdub.files.user_folders import ray_folder
+from xdub.files.user_folders import ray_folder, spill_folder
 from xdub.runtime_env import on_a_cluster, prepare_environment
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def ensure_ray(cpus: int = 1) -> bool:
         ray.init(logging_level=logging.ERROR, log_to_driver=_worker_logs())
         return True
     ensure_token()
-    folder = str(ray_folder())
+    folder = ray_folder()
     for attempt in range(1, STARTS + 1):
         try:
             with _environment(NO_DASHBOARD):
@@ -52,7 +52,8 @@ def ensure_ray(cpus: int = 1) -> bool:
                     address="local",  # a bare init would follow cluster files that a killed Ray left
                     num_cpus=max(cpus, (os.cpu_count() or 1) + 2),
                     include_dashboard=False,
-                    _temp_dir=folder,
+                    _temp_dir=str(folder),
+                    object_spilling_directory=spill_folder(folder),
                     object_store_memory=OBJECT_STORE_BYTES,
                     logging_level=logging.ERROR,
                     log_to_driver=_worker_logs(),

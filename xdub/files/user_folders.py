@@ -93,6 +93,7 @@ def ray_folder() -> Path:
     reason = "no temporary folder can be written"
     for folder in folders:
         try:
+            _check_length(folder)
             folder.mkdir(parents=True, exist_ok=True)
             _try_socket(folder)
         except OSError as error:
@@ -104,6 +105,16 @@ def ray_folder() -> Path:
         f"{variable}={os.environ.get(variable, '')}: {reason}; set RAY_TMPDIR to a folder on a local disk that you "
         f"can write and whose path has at most {_socket_limit() - len('/ray')} bytes"
     )
+
+
+def spill_folder(sessions: Path) -> str | None:
+    """Return where Ray writes objects that do not fit in memory, if that is not the session's folder.
+
+    Objects can be large, so they go to the disk that TMPDIR names also if its path is too long for sockets.
+    """
+    if os.environ.get("RAY_TMPDIR") or sessions.parent == private_folder():
+        return None
+    return str(private_folder())
 
 
 def compiled_folder() -> Path:
@@ -156,10 +167,13 @@ def _is_private(folder: Path) -> bool:
     )
 
 
-def _try_socket(folder: Path) -> None:
-    """Create and remove a socket whose path is as long as Ray's. OSError if the folder cannot hold such a socket."""
+def _check_length(folder: Path) -> None:
     if len(os.fsencode(folder)) > _socket_limit():
-        raise OSError(f"its path is longer than {_socket_limit()} bytes")
+        raise OSError("the path of a socket is limited to 107 bytes")
+
+
+def _try_socket(folder: Path) -> None:
+    """Create and remove a socket. OSError if the file system has none."""
     with tempfile.TemporaryDirectory(dir=folder, prefix="s") as name, socket.socket(socket.AF_UNIX) as trial:
         trial.bind(os.path.join(name, "s"))
 
