@@ -47,7 +47,7 @@ def ensure_ray(cpus: int = 1) -> bool:
     folder = ray_folder()
     for attempt in range(1, STARTS + 1):
         try:
-            with _environment(NO_DASHBOARD):
+            with environment(NO_DASHBOARD):
                 ray.init(
                     address="local",  # a bare init would follow cluster files that a killed Ray left
                     num_cpus=max(cpus, (os.cpu_count() or 1) + 2),
@@ -68,7 +68,7 @@ def ensure_ray(cpus: int = 1) -> bool:
 
 
 @contextlib.contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Set environment variables for the processes that start inside the block; this process keeps its own."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)

@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from xdub.config import ModelFolder
 from xdub.errors import UserError
-from xdub.submit.command import Kind, check_command, check_environment
+from xdub.submit.command import Kind, check_command, check_environment, check_name, job_name
 
 if TYPE_CHECKING:
     from xdub.submit.jobs import Jobs
@@ -69,14 +69,15 @@ def submit(
 
     Example: xdub submit bootstrap --recipe tiny --data /shared/ds --out /shared/run --address http://127.0.0.1:8265
     """
-    from xdub.submit.jobs import Jobs, job_name
+    from xdub.submit.jobs import Jobs
 
     words, rest = _verb(verb, context.args)
     command = check_command(words, option_kinds(context.find_root().command, words), rest, file or ())
-    environment = check_environment(env or ())
+    variables = check_environment(env or ())
+    name = job_name(command) if name is None else check_name(name)
     cluster = Jobs(address)
-    job = cluster.submit(command, name=name or job_name(command), environment=environment)
-    typer.echo(f"submitted {job}; xdub jobs logs|status|stop {job} --address {address}", err=True)
+    job = cluster.submit(command, name=name, variables=variables)
+    typer.echo(f"submitted {job}; xdub jobs logs|status|stop {job} --address {cluster.address}", err=True)
     if not detach:
         _follow(cluster, job)
 
@@ -88,13 +89,14 @@ def list_(address: Address) -> None:
     Example: xdub jobs list --address http://127.0.0.1:8265
     """
     from rich.console import Console
-    from rich.table import Table
+    from rich.markup import escape
+    from rich.table import Column, Table
 
     from xdub.submit.jobs import Jobs
 
-    table = Table("job", "status", "started", "command")
+    table = Table(Column("job", overflow="fold"), "status", "started", "command")
     for job in Jobs(address).all():
-        table.add_row(job.id, job.status, f"{_age(job.seconds)} ago", job.command)
+        table.add_row(escape(job.id), job.status, f"{_age(job.seconds)} ago", escape(job.command))
     Console().print(table)
 
 

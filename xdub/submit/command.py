@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path, PurePosixPath
@@ -13,6 +14,15 @@ from xdub.errors import UserError
 
 SECRET = re.compile(r"token|secret|password|passwd|credential|api_?key|access_?key|private", re.IGNORECASE)
 """Names of environment variables that hold secrets."""
+
+STOP_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
+"""Environment variable from which Ray reads how many seconds a stopped job has before Ray kills it."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+"""Names of runs. A job's id is part of a URL, of Ray's file names and of command lines."""
+UNSENDABLE = {".gitignore", ".rayignore", "__pycache__"}
+"""Names of files by which Ray decides what it sends."""
+FILE_BYTES = 90_000_000
+"""Most bytes of all files that are sent; the dashboard refuses more than 100 MiB with the code."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,8 @@ def check_command(
     Raises UserError for a recipe that does not load, an unknown option, and a path that only this machine has.
     """
     values = list(arguments)
+    for value in values:
+        _check_text(value)
     sent = {path.name: path for path in files}
     if len(sent) != len(files):
         raise UserError("two files of the same name cannot be sent; rename one")
@@ -63,7 +75,7 @@ def check_command(
             recipe = value
             if value not in shipped_recipes() and Path(value).is_file():
                 sent.setdefault(Path(value).name, Path(value))
-                values[index] = values[index].replace(value, Path(value).name)
+                values[index] = values[index].replace(value, _as_argument(Path(value).name))
         elif option == "--set":
             settings.append(value)
         elif kind is Kind.PATH:
@@ -75,9 +87,33 @@ def check_command(
             )
         if option == "--out":
             out = value
+    _check_files(sent.values())
     if recipe is not None:
         load_recipe(recipe, settings)
     return Command(tuple(verb), tuple(values), tuple(sent.values()), out)
+
+
+def check_name(name: str) -> str:
+    """Return the name of a run. UserError for a name that cannot be part of a job's id."""
+    if not NAME.fullmatch(name):
+        raise UserError(
+            f"--name {name!r}: a name has 1 to 100 letters of A-Z and a-z, digits, `_`, `.` and `-`, "
+            "and begins with a letter or digit"
+        )
+    return name
+
+
+def job_name(command: Command) -> str:
+    """Return a name such as ``train-lip-myrun``; a submission that continues a job has the same name.
+
+    A name with other characters, or a long one, is shortened to what `check_name` allows and ends with a hash.
+    """
+    phase = command.arguments[:1] if command.verb == ("train",) else ()
+    text = "-".join([*command.verb, *phase, *([Path(command.out).name] if command.out else [])])
+    if NAME.fullmatch(text):
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', text)[:60].rstrip('-')}-{digest}"
 
 
 def check_environment(assignments: Sequence[str]) -> dict[str, str]:
@@ -85,22 +121,52 @@ def check_environment(assignments: Sequence[str]) -> dict[str, str]:
     environment = {}
     for text in assignments:
         name, equals, value = text.partition("=")
-        if not equals or not re.fullmatch(r"[A-Za-z_]\w*", name):
-            raise UserError(f"--env {name}: use NAME=VALUE")
+        _check_text(text)
+        if not equals or not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
+            raise UserError(f"--env {name!r}: use NAME=VALUE")
         if SECRET.search(name) or re.search(r"://[^/@]+:[^/@]+@", value):
             raise UserError(
                 f"--env {name} looks like a secret, and a job's environment can be read in the dashboard: set it on "
                 "the cluster's machines (a Kubernetes secret, the container's environment)"
             )
+        if name == STOP_VARIABLE and not re.fullmatch(r"[1-9]\d{0,5}", value, re.ASCII):
+            raise UserError(f"--env {text}: use a whole number of seconds")
         environment[name] = value
     return environment
+
+
+def _check_text(text: str) -> None:
+    """Raise UserError for bytes that are no UTF-8, which a job's description cannot hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{text!r} is not UTF-8 text, so it cannot be sent; rename the file") from error
+
+
+def _check_files(files: Iterable[Path]) -> None:
+    total = 0
+    for path in files:
+        _check_text(path.name)
+        if path.name in UNSENDABLE:
+            raise UserError(f"{path}: a file of this name cannot be sent; rename it")
+        total += path.stat().st_size
+    if total > FILE_BYTES:
+        raise UserError(
+            f"the files to send have {total / 1e6:.0f} MB, and {FILE_BYTES / 1e6:.0f} MB is the most; "
+            "copy large files to storage that all machines of the cluster share"
+        )
+
+
+def _as_argument(name: str) -> str:
+    """Return a file's name so that it is not read as an option."""
+    return f"./{name}" if name.startswith("-") else name
 
 
 def _path_on_cluster(option: str, value: str, sent: Mapping[str, Path]) -> str:
     """Return the path by which the job finds a file or folder."""
     name = next((name for name, path in sent.items() if Path(value).resolve() == path.resolve()), None)
     if name is not None:
-        return name
+        return _as_argument(name)
     if not PurePosixPath(value).is_absolute():
         raise UserError(
             f"{option} {value}: a relative path means nothing on the cluster; use an absolute one on storage that all "

@@ -11,14 +11,16 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from xdub.errors import UserError
+from xdub.ray_session import environment
 from xdub.runtime_env import prepare_environment
-from xdub.submit.command import Command
+from xdub.submit.command import STOP_VARIABLE, Command, check_name
+from xdub.submit.dashboard import ANSWER_SECONDS, SEND_SECONDS, Answer, call, check_address, url_part
 from xdub.submit.packages import EXCLUDED, package_folders
 from xdub.submit.versions import SUBMITTED, versions
 
@@ -28,8 +30,6 @@ INTERRUPTED = 130
 """Exit code of following a job that was stopped."""
 PATIENCE_SECONDS = 60.0
 """Time for a cluster that has just started to accept a job."""
-STOP_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
-"""Environment variable from which Ray reads how many seconds a stopped job has before Ray kills it."""
 STOP_SECONDS = 180
 """Default of STOP_VARIABLE: enough for one step of the largest recipe and a checkpoint."""
 LOGGERS = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
@@ -75,27 +75,22 @@ class Jobs:
 
     def __init__(self, address: str) -> None:
         """Connect to the dashboard. UserError when the dashboard does not answer or refuses our token."""
-        if not address.startswith(("http://", "https://")):
-            raise UserError(
-                f"--address {address}: use the dashboard's address, such as http://127.0.0.1:8265 (through a tunnel: "
-                "`ray dashboard cluster.yaml`, or `kubectl port-forward`)"
-            )
         prepare_environment()
         from ray.job_submission import JobSubmissionClient
 
         for name in LOGGERS:
             logging.getLogger(name).setLevel(logging.WARNING)
-        self.address = address
-        try:
-            self._client = JobSubmissionClient(address)
-        except Exception as error:
-            raise _user_error(error, address) from error
+        self.address = check_address(address)
+        # Ray would prefer RAY_ADDRESS, which a shell on the cluster often has, to our address.
+        with environment({"RAY_API_SERVER_ADDRESS": self.address}):
+            self._client = self._call(lambda: JobSubmissionClient(self.address))
 
-    def submit(self, command: Command, *, name: str, environment: Mapping[str, str]) -> str:
+    def submit(self, command: Command, *, name: str, variables: Mapping[str, str]) -> str:
         """Send code and command, and return the job's id ``name-ATTEMPT``.
 
-        UserError while an earlier attempt still runs.
+        UserError for a name that cannot be part of a job's id, and while an earlier attempt still runs.
         """
+        check_name(name)
         earlier = self._attempts(name)
         running = [job.id for job in earlier.values() if job.status not in ENDED]
         if running:
@@ -105,13 +100,14 @@ class Jobs:
             )
         job_id = f"{name}-{max(earlier, default=0) + 1}"
         # Ray reads the variable in the job's environment; its own default is 3 seconds.
-        variables = {STOP_VARIABLE: str(STOP_SECONDS), **environment}
+        variables = {STOP_VARIABLE: str(STOP_SECONDS), **variables}
         variables[SUBMITTED] = json.dumps(versions())
         with tempfile.TemporaryDirectory(prefix="xdub-submit-") as scratch:
             working = Path(scratch)
-            for path in command.files:
-                shutil.copy(path, working / path.name)
+            # Ray refuses an empty folder, so it has a file in any case.
             (working / "command.txt").write_text(shlex.join([*command.verb, *command.arguments]) + "\n")
+            for path in command.files:
+                shutil.copyfile(path, working / path.name)
             self._send(
                 entrypoint=ENTRY + shlex.join([*command.verb, *command.arguments]),
                 submission_id=job_id,
@@ -130,16 +126,16 @@ class Jobs:
         end = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
-                self._client.submit_job(**job)
+                self._call(lambda: self._client.submit_job(**job), SEND_SECONDS)
                 return
-            except Exception as error:
+            except UserError as error:
                 if "No available agent" not in str(error) or time.monotonic() > end:
-                    raise _user_error(error, self.address) from error
+                    raise
                 time.sleep(1.0)
 
     def all(self) -> list[Job]:
         """Return all jobs, newest first."""
-        listed = cast("list[_Details]", self._client.list_jobs())
+        listed = cast("list[_Details]", self._call(self._client.list_jobs))
         jobs = [self._job(details) for details in listed if details.submission_id]
         return sorted(jobs, key=lambda job: job.seconds)
 
@@ -150,17 +146,24 @@ class Jobs:
     def logs(self, job_id: str) -> str:
         """Return a job's output so far. UserError for an unknown id."""
         self._details(job_id)
-        return self._client.get_job_logs(job_id)
+        return self._call(lambda: self._client.get_job_logs(url_part(job_id)))
 
     def follow(self, job_id: str) -> int:
         """Print a job's output until the job ends, and return its exit code (130 if it was stopped)."""
 
         async def copy() -> None:
-            async for text in self._client.tail_job_logs(job_id):
+            async for text in self._client.tail_job_logs(url_part(job_id)):
                 sys.stdout.write(text)
                 sys.stdout.flush()
 
-        asyncio.run(copy())
+        self._details(job_id)
+        try:
+            asyncio.run(copy())
+        except (OSError, RuntimeError) as error:  # aiohttp's errors are OSErrors
+            raise UserError(
+                f"{self.address}: the connection broke ({' '.join(str(error).split())}), and the job continues; "
+                f"`xdub jobs logs {job_id} -f` follows it again"
+            ) from error
         while (details := self._details(job_id)).status not in ENDED:
             time.sleep(0.5)  # the log ends a moment before the job does
         if details.status == "SUCCEEDED":
@@ -172,21 +175,28 @@ class Jobs:
     def stop(self, job_id: str) -> Job:
         """Request that the job ends with a checkpoint, and wait until it has ended or Ray has killed it."""
         job = self.status(job_id)
-        self._client.stop_job(job_id)
+        self._call(lambda: self._client.stop_job(url_part(job_id)))
         end = time.monotonic() + job.stop_seconds + 30.0
         while (job := self.status(job_id)).status not in ENDED and time.monotonic() < end:
             time.sleep(0.5)
         return job
 
     def _details(self, job_id: str) -> _Details:
+        part = url_part(job_id)
         try:
-            details = self._client.get_job_info(job_id)
-        except Exception as error:
-            if "does not exist" in str(error) or "404" in str(error):
-                ids = ", ".join(job.id for job in self.all()[:5]) or "none"
-                raise UserError(f"{self.address} has no job {job_id}; the latest are: {ids}") from error
-            raise _user_error(error, self.address) from error
+            # `..` would be resolved to another path of the dashboard.
+            details = self._call(lambda: self._client.get_job_info(part)) if part.strip(".") else None
+        except UserError as error:
+            if "does not exist" not in str(error) and "status code 404" not in str(error):
+                raise
+            details = None
+        if details is None:
+            ids = ", ".join(job.id for job in self.all()[:5]) or "none"
+            raise UserError(f"{self.address} has no job {job_id!r}; the latest are: {ids}")
         return cast("_Details", details)
+
+    def _call(self, function: Callable[[], Answer], seconds: float = ANSWER_SECONDS) -> Answer:
+        return call(function, self.address, seconds)
 
     def _attempts(self, name: str) -> dict[int, Job]:
         pattern = re.compile(rf"{re.escape(name)}-(\d+)")
@@ -210,25 +220,3 @@ def _seconds(text: str | None) -> float:
         return STOP_SECONDS if text is None else float(text)
     except ValueError:
         return STOP_SECONDS
-
-
-def job_name(command: Command) -> str:
-    """Return a name such as ``train-lip-myrun``; a submission that continues a job has the same name."""
-    phase = command.arguments[:1] if command.verb == ("train",) else ()
-    words = [*command.verb, *phase, *([Path(command.out).name] if command.out else [])]
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", "-".join(words))
-
-
-def _user_error(error: Exception, address: str) -> Exception:
-    """Convert an error of Ray to a UserError if the user can correct it."""
-    text = " ".join(str(error).split())[:300]
-    if isinstance(error, ConnectionError) or "Failed to connect" in text:
-        return UserError(
-            f"{address}: no Ray dashboard answers; is the cluster up, and the tunnel to it open?"
-        )
-    if any(word in text.lower() for word in ("401", "403", "unauthorized", "authentication", "token")):
-        return UserError(
-            f"{address} refuses our token: write the cluster's token into the file that RAY_AUTH_TOKEN_PATH names "
-            "(default ~/.ray/auth_token)"
-        )
-    return UserError(f"{address}: {text}") if isinstance(error, RuntimeError) else error
