@@ -122,7 +122,7 @@ def test_a_dead_address_and_an_unknown_job_are_reported_in_one_line(run) -> None
     refused = run("jobs", "list", XDUB_ADDRESS="http://127.0.0.1:1")
     assert refused.returncode == 2 and "no Ray dashboard answers" in refused.stderr
     unknown = run("jobs", "status", "nothing-7")
-    assert unknown.returncode == 2 and "has no job nothing-7; the latest are: " in unknown.stderr
+    assert unknown.returncode == 2 and "has no job 'nothing-7'; the latest are: " in unknown.stderr
 
 
 def test_a_stopped_job_is_continued_by_the_same_submission(run, heads, tmp_path) -> None:
