@@ -183,3 +183,22 @@ def test_no_package_reports_usage(monkeypatch):
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == os.environ["DO_NOT_TRACK"] == "true"
     assert os.environ["RAY_DEDUP_LOGS"] == "0"  # a value of the user is kept
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["plan", "--recipe", "tiny", "--gpus", "1", "--gpu", "h200", "--json"],
+        ["runs", "compare", "nowhere", "nowhere-else", "--out"],
+    ],
+    ids=["plan", "compare"],
+)
+@pytest.mark.parametrize("name", ["missing/out.html", "folder", "x" * 256])
+def test_an_output_that_cannot_be_written_is_known_before_the_work(args, name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    assert run_app(app, [*args, name]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and name in printed.err and printed.err.count("\n") == 1
+    assert "does not exist; create" in printed.err or "directory" in printed.err or "too long" in printed.err
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]

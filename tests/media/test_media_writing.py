@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 
 import av
 import numpy as np
@@ -148,3 +149,33 @@ def test_damaged_clip_bytes_are_refused(media):
     for broken in (b"", b"nonsense" * 10, data[: len(data) // 2]):
         with pytest.raises(UserError, match="corrupt|truncated"):
             decode_clip_bytes(broken)
+
+
+def test_a_file_system_that_refuses_chmod_gets_the_video(media, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    write_video(tmp_path / "o.mp4", media.ramps(2))
+    assert [p.name for p in tmp_path.iterdir()] == ["o.mp4"] and probe(tmp_path / "o.mp4").frames == 2
+
+
+def test_a_finished_video_remains_where_the_last_rename_fails(media, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(UserError, match="is complete, but cannot be renamed to o.mp4"):
+        write_video(tmp_path / "o.mp4", media.ramps(2))
+    (saved,) = tmp_path.iterdir()
+    assert probe(saved).frames == 2
+
+
+def test_the_longest_name_is_written_and_a_link_stays_a_link(media, tmp_path):
+    for name in ("x" * 245 + ".mp4", "x" * 251 + ".mp4"):
+        write_video(tmp_path / name, media.ramps(2))
+        assert probe(tmp_path / name).frames == 2
+    (tmp_path / "link.mp4").symlink_to("target.mp4")
+    write_video(tmp_path / "link.mp4", media.ramps(2))
+    assert (tmp_path / "link.mp4").is_symlink() and probe(tmp_path / "target.mp4").frames == 2

@@ -48,6 +48,7 @@ def plan(
     """
     from rich.console import Console
 
+    from xdub.files.atomic import check_output
     from xdub.plan.fit import fit as fit_phase
     from xdub.plan.fit import settings_to_pass
     from xdub.plan.gpus import known_gpu
@@ -55,6 +56,8 @@ def plan(
     from xdub.plan.phase_plan import plan as plan_phases
     from xdub.plan.report import as_json, show
 
+    if json_file is not None:
+        check_output(json_file, streams=True)
     card = known_gpu(gpu, memory_gb=memory_gb, tflops=tflops)
     checked_assumptions(efficiency, price)
     chosen = ["train.micro_batch=1"] if fit else []

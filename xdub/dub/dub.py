@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from xdub.dub.segments import mirror_index
 from xdub.dub.source import mirrored_frames
 from xdub.dub.window_sampler import WindowSampler, bands_of
 from xdub.errors import UserError
+from xdub.files.atomic import check_output
 from xdub.geometry import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from xdub.media import probe, read_audio, read_video, write_video
 from xdub.media.writer import SUFFIXES
@@ -165,12 +165,7 @@ def _check_out(out: Path, *inputs: str | Path) -> None:
     """Raise UserError for an output path that `write_video` would refuse only after all the work."""
     if out.suffix.lower() not in SUFFIXES:
         raise UserError(f"{out}: unknown video type {out.suffix!r}; use one of {', '.join(SUFFIXES)}")
-    if out.is_dir():
-        raise UserError(f"{out}: is a directory; give a file name")
-    if not out.parent.is_dir():
-        raise UserError(f"{out}: its folder {out.parent} does not exist; create it first")
-    if not os.access(out.parent, os.W_OK):
-        raise UserError(f"{out}: no permission to write in {out.parent}; choose another folder")
+    check_output(out)
     for source in map(Path, inputs):
         if out.exists() and source.exists() and out.samefile(source):
             raise UserError(f"{out}: is the input itself, which would be overwritten; choose another name")

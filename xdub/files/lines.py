@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from xdub.files.atomic import sync
+
 BLOCK = 65536
 """Bytes read at a time when looking for the last newline."""
 
@@ -41,7 +43,7 @@ class LineFile:
 
     def sync(self) -> None:
         """Wait until all records so far survive a power cut."""
-        os.fsync(self._file.fileno())
+        sync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file; its records are complete even without this call."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +17,8 @@ from xdub.errors import UserError
 def exclusive(path: Path, *, busy: str | None = None) -> Iterator[IO[str]]:
     """Hold the lock on a file, created if missing, and yield the file open for reading and appending.
 
-    With ``busy``, raise UserError(busy) at once if another process holds the lock. Without ``busy``, wait; on a file
-    system that cannot lock, continue without a lock. Omit ``busy`` only where two holders at a time merely repeat work.
+    With ``busy``, raise UserError(busy) at once if another process holds the lock. Without ``busy``, wait. On a file
+    system that cannot lock, continue without a lock; with ``busy``, print a note.
 
     Raises:
         UserError: another process holds the lock.
@@ -25,7 +27,10 @@ def exclusive(path: Path, *, busy: str | None = None) -> Iterator[IO[str]]:
     with path.open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX if busy is None else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            if busy is not None:
+        except OSError as error:
+            if busy is not None and error.errno in (errno.EAGAIN, errno.EACCES):
                 raise UserError(busy) from None
+            if busy is not None:
+                note = "this file system has no locks, so do not start a second process that writes there"
+                print(f"{path.parent}: {note}", file=sys.stderr)
         yield file

@@ -14,6 +14,7 @@ import torch
 from einops import rearrange
 
 from xdub.config.sections import CODEC_FACTORS
+from xdub.files.atomic import check_output
 from xdub.model.codec import LinearCodec
 
 
@@ -80,6 +81,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--channels", type=int, default=48)
     args = parser.parse_args()
+    check_output(args.out)
     clips = ((clip.frames, clip.lip_mask) for clip in iter_clips(args.data))
     fit_linear_codec(clips, args.channels).save(args.out)
 

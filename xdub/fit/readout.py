@@ -18,6 +18,7 @@ from torch import Tensor
 
 from xdub.errors import UserError
 from xdub.evaluate.opening import KnownClip, round_trip, score_readout
+from xdub.files.atomic import check_output
 from xdub.model.codec import Codec
 from xdub.perception.mouth_readout import PATCH, MouthReadout, mouth_patches, shake
 from xdub.seeding import rng, stable_seed, torch_rng
@@ -134,6 +135,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="tiny", help="recipe whose codec makes the round trips")
     parser.add_argument("--steps", type=int, default=2500)
     args = parser.parse_args()
+    check_output(args.out)
     recipe = load_recipe(args.recipe)
     codec = load_codec(recipe.codec)
     readout = train_readout(

@@ -19,6 +19,7 @@ from einops import rearrange
 from torch import Tensor
 
 from xdub.errors import UserError
+from xdub.files.atomic import check_output
 from xdub.geometry import AUDIO_MARGIN
 from xdub.model.audio_encoder import AudioEncoder
 from xdub.model.codec import Codec
@@ -228,6 +229,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--held-out", type=float, default=0.15, help="share of the clips kept for the scores")
     args = parser.parse_args()
+    check_output(args.out)
     recipe = load_recipe(args.recipe)
     codec, audio_encoder = load_codec(recipe.codec), load_audio_encoder(recipe.audio)
     clips = list(iter_clips(args.data))

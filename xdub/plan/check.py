@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.profiler import ProfilerActivity, profile
 
 from xdub.config import Policy, Recipe, expert_of, load_recipe
+from xdub.files.atomic import check_output
 from xdub.model.backbone import Backbone
 from xdub.model.build import build_backbone
 from xdub.model.checkpointing import POLICIES
@@ -162,6 +163,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, help="JSON file")
     out = parser.parse_args().out
+    if out is not None:
+        check_output(out)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = []
     print(f"{'recipe':8} {'phase':10} {'policy':10} {'predicted MB':>12} {'measured MB':>12} {'off by':>8}")

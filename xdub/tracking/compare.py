@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from xdub.errors import UserError
-from xdub.files.atomic import atomic_path
+from xdub.files.atomic import atomic_path, check_output
 from xdub.report.charts import (
     Series,
     Values,
@@ -125,6 +125,9 @@ def compare_runs(
     Raises:
         UserError: a run does not exist, or there are fewer than two.
     """
+    if out is not None:
+        check_output(out)
+        check_output(Path(out).with_suffix(".png"))
     runs = read_runs([str(name) for name in names], uri)
     if len(runs) < 2:
         raise UserError(f"{', '.join(map(str, names))}: only one tracked run; give at least two to compare")

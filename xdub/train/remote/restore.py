@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from xdub.errors import UserError
-from xdub.files.atomic import replace_folder
+from xdub.files.atomic import replace_folder, sync
 from xdub.files.run_folder import PhaseFolder
 from xdub.train.remote.store import CHECKPOINTS, EXPORTS, Copy, Remote, first_line, shown
 from xdub.train.state.checkpoint import latest_checkpoint
@@ -80,7 +80,7 @@ def _fetch_file(remote: Remote, copy: Copy, name: str, folder: Path) -> bool:
             file.write(piece)
             digest.update(piece)
         file.flush()
-        os.fsync(file.fileno())
+        sync(file.fileno())
     return digest.hexdigest() == copy.files[name]["sha256"]
 
 

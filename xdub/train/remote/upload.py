@@ -229,7 +229,12 @@ def _hold(folder: Path) -> Path:
         shutil.rmtree(stale, ignore_errors=True)
     held = folder.with_name(HELD + folder.name)
     try:
-        shutil.copytree(folder, held, copy_function=os.link)
+        for path in (folder, *folder.rglob("*")):
+            linked = held / path.relative_to(folder)
+            if path.is_dir():
+                linked.mkdir()
+            else:
+                os.link(path, linked)
     except OSError:
         shutil.rmtree(held, ignore_errors=True)
         return folder

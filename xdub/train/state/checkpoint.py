@@ -8,7 +8,6 @@ A folder counts only if its manifest verifies, so the newest good one is found a
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 
 from xdub.data.manifest import file_sha256
 from xdub.errors import UserError
-from xdub.files.atomic import replace_folder, write_json
+from xdub.files.atomic import replace_folder, sync, write_json
 from xdub.files.lines import LineFile, read_lines
 from xdub.files.run_folder import PhaseFolder
 from xdub.train.context import TrainContext
@@ -217,7 +216,7 @@ def checkpoint_files(folder: Path) -> tuple[Files, int]:
 def _synced(path: Path) -> dict[str, Any]:
     """Flush a file from the page cache to the disk, and describe it."""
     with path.open("rb") as file:
-        os.fsync(file.fileno())
+        sync(file.fileno())
     return describe(path)
 
 
