@@ -24,6 +24,8 @@ BASE = {
     "recipes",
     "runtime_env",
     "ray_session",
+    "ray_address",
+    "ray_machines",
     "geometry",
     "files",
     "progress",
@@ -80,6 +82,7 @@ ALLOWED["cli"] = {*ALLOWED, "xdub_kernels"}
 DOORS = {
     "ray": {
         "ray_session.py",
+        "ray_machines.py",
         "data/ingest.py",
         "data/stream.py",
         "pairs/pool.py",

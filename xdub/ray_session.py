@@ -6,12 +6,16 @@ import contextlib
 import logging
 import os
 import secrets
+import shlex
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from xdub.errors import UserError
 from xdub.files.user_folders import ray_folder, spill_folder
+from xdub.ray_address import check_address
 from xdub.runtime_env import on_a_cluster, prepare_environment
 
 if TYPE_CHECKING:
@@ -29,25 +33,95 @@ a failure in that time is reported 11 s late.
 """
 
 
+_connections: set[tuple[str, str]] = set()
+"""Connections that `ensure_ray` opened: (address, job); any other connection of this process is the caller's."""
+
+
 def ensure_ray(cpus: int = 1) -> bool:
     """Connect to Ray; return False if this process is connected already.
 
     A Ray of our own has at least ``cpus`` logical CPUs, and two more than the machine: training workers must leave
     some for the data actors, or both wait for ever. ``XDUB_WORKER_LOGS=1`` shows the workers' output, also in a job.
+
+    Raises:
+        UserError: the cluster that RAY_ADDRESS names cannot be used, or the caller is connected by Ray Client.
     """
     prepare_environment()
     import ray
 
     if ray.is_initialized():
-        return False
+        _check_direct_connection()
+        if on_a_cluster() or not is_ours() or ray.cluster_resources().get("CPU", 0) >= cpus:
+            return False
+        ray.shutdown()  # our own Ray is too small for this call
     if on_a_cluster():
-        ray.init(logging_level=logging.ERROR, log_to_driver=_worker_logs())
-        return True
-    ensure_token()
+        _connect_to_cluster()
+    else:
+        ensure_token()
+        _start(cpus)
+    _connections.add(_connection())
+    return True
+
+
+def is_ours() -> bool:
+    """Return True if `ensure_ray` opened this process's connection to Ray, so this package may close it."""
+    import ray
+
+    return ray.is_initialized() and _connection() in _connections
+
+
+def disconnect() -> None:
+    """Close a connection that `ensure_ray` opened, which ends a Ray of our own; keep a connection of the caller."""
+    import ray
+
+    if is_ours():
+        ray.shutdown()
+
+
+def _connection() -> tuple[str, str]:
+    """Return the address and the job of this process's connection."""
+    import ray
+
+    context = ray.get_runtime_context()
+    return context.gcs_address, context.get_job_id()
+
+
+def _check_direct_connection() -> None:
+    """Raise UserError if the caller is connected by Ray Client, which has no access to the cluster's state."""
+    from ray.util.client import ray as client
+
+    if client.is_connected():
+        raise UserError(
+            "this process is connected by Ray Client (ray://...), which is not supported; call ray.init() with the "
+            "HOST:PORT of the cluster on one of its machines, or use `xdub submit`"
+        )
+
+
+def _connect_to_cluster() -> None:
+    """Connect to the cluster of this job, or the cluster that RAY_ADDRESS names."""
+    import ray
+
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": _worker_logs()}
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        ray.init(**quiet)  # the job has its own environment of workers, which may not be given twice
+        return
+    check_address()
+    with _worker_settings() as settings:
+        ray.init(**quiet, runtime_env=settings)
+
+
+def _start(cpus: int) -> None:
+    """Start a Ray of our own."""
+    import ray
+
+    _check_python_path()
     folder = ray_folder()
     for attempt in range(1, STARTS + 1):
         try:
-            with environment(NO_DASHBOARD):
+            with environment(NO_DASHBOARD), _worker_settings() as settings:
+                if shlex.quote(sys.executable) != sys.executable:
+                    # Ray inserts the path of Python into a command of the shell without quotes.
+                    settings["py_executable"] = shlex.quote(sys.executable)
                 ray.init(
                     address="local",  # a bare init would follow cluster files that a killed Ray left
                     num_cpus=max(cpus, (os.cpu_count() or 1) + 2),
@@ -57,14 +131,68 @@ def ensure_ray(cpus: int = 1) -> bool:
                     object_store_memory=OBJECT_STORE_BYTES,
                     logging_level=logging.ERROR,
                     log_to_driver=_worker_logs(),
+                    runtime_env=settings,
                 )
-            return True
+            return
         except Exception as error:
             # On a busy machine Ray's processes may need longer than the 30 s that Ray waits for them.
             if attempt == STARTS or "timed out during startup" not in str(error):
                 raise
             ray.shutdown()
-    raise AssertionError
+
+
+def _check_python_path() -> None:
+    """Raise UserError for a path of Python with which Ray would start no worker and wait without end."""
+    quotes, blanks = set("'\\"), set(" \t")
+    # Ray quotes a path for the command of its workers only if the path has a blank.
+    if quotes & set(sys.executable) and not blanks & set(sys.executable):
+        raise UserError(
+            f"{sys.executable}: Ray cannot start a Python in a folder whose name has a quotation mark or a backslash; "
+            "create the virtual environment in another folder"
+        )
+
+
+@contextlib.contextmanager
+def _worker_settings() -> Iterator[dict[str, Any]]:
+    """Return Ray's settings for workers that import nothing from the current folder; use them inside the block.
+
+    Ray inserts the driver's current folder before all others in the workers' search path, so a user's ``torch.py``
+    would replace torch. It does not if workers have a folder of their own, here an empty one. They change to the
+    current folder afterwards, so relative paths keep their meaning on this machine.
+    """
+    with tempfile.TemporaryDirectory(prefix="xdub-") as empty:
+        yield {
+            "working_dir": empty,
+            "env_vars": {"PYTHONSAFEPATH": "1"},
+            "worker_process_setup_hook": _begin_worker(os.getcwd(), _script_folder()),
+        }
+
+
+def _script_folder() -> str | None:
+    """Return the folder of the caller's script if Python imports from it, None for the command line."""
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    folder = os.path.dirname(os.path.realpath(main)) if main else ""
+    return folder if folder and folder in sys.path and folder != os.path.dirname(sys.executable) else None
+
+
+def _begin_worker(current_folder: str, script_folder: str | None) -> Callable[[], None]:
+    """Return the function that every worker calls first.
+
+    It is a nested function, so Ray sends its code and not its name: nothing is imported before the path is in order.
+    """
+
+    def begin() -> None:
+        import contextlib
+        import os
+        import sys
+
+        with contextlib.suppress(OSError):  # a worker of a cluster may have no such folder
+            os.chdir(current_folder)
+        if script_folder is not None:
+            # The caller's own modules are found, after all packages.
+            sys.path.append(script_folder)
+
+    return begin
 
 
 @contextlib.contextmanager
@@ -130,28 +258,3 @@ def hush(data: Dataset) -> None:
         # The stream handler prints to the terminal; the session's file has a handler of its own.
         if isinstance(handler, logging.StreamHandler):
             handler.setLevel(logging.ERROR)
-
-
-def draining_nodes() -> set[str]:
-    """Return the ids of machines that are about to leave, such as reclaimed spot instances."""
-    import ray
-    from ray.autoscaler.v2.sdk import get_cluster_status
-
-    status = get_cluster_status(ray.get_runtime_context().gcs_address)
-    nodes = [*status.active_nodes, *status.idle_nodes]
-    return {node.node_id for node in nodes if node.node_id and node.node_status == "DRAINING"}
-
-
-def autoscaler_limits() -> dict[str, float]:
-    """Return the most of each resource that the cluster's autoscaler may start; {} without an autoscaler.
-
-    Ray has no public access to these limits, so this one place uses a private function of Ray 2.56 to 2.60.
-    """
-    import ray
-
-    try:
-        return ray._private.state.state.get_max_resources_from_cluster_config() or {}
-    except AttributeError as error:
-        raise RuntimeError(
-            f"Ray {ray.__version__} keeps its autoscaler's limits elsewhere than Ray 2.56 to 2.60; install one of those"
-        ) from error

@@ -12,6 +12,7 @@ import ipaddress
 import os
 import re
 import socket
+import sys
 import tempfile
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from xdub.files.user_folders import (
     is_foreign,
     private_folder,
 )
+from xdub.ray_address import names_a_cluster
 
 SETTINGS = {
     # No telemetry.
@@ -72,7 +74,9 @@ PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
 def prepare_environment() -> None:
     """Set every variable that is not set yet, and let no proxy come between this machine and itself."""
     for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
+        # A caller who has imported Ray has fixed its mode: a Ray that he starts now enables the token by itself.
+        if name != "RAY_AUTH_MODE" or "ray" not in sys.modules:
+            os.environ.setdefault(name, value)
     with contextlib.suppress(UserError, OSError):  # the code that needs a folder raises the error again
         _prepare_folders()
     if any(os.environ.get(name) or os.environ.get(name.upper()) for name in PROXIES):
@@ -83,7 +87,7 @@ def prepare_environment() -> None:
 
 def on_a_cluster() -> bool:
     """Return True in a job of a Ray cluster, and where RAY_ADDRESS names a cluster; False: Ray will be our own."""
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ or bool(os.environ.get("RAY_ADDRESS"))
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ or names_a_cluster(os.environ.get("RAY_ADDRESS", ""))
 
 
 def _prepare_folders() -> None:

@@ -27,7 +27,8 @@ from xdub.data.sources import FilesOf, Source, Sources, content_of, own_file
 from xdub.errors import UserError
 from xdub.files.folders import why_unreadable
 from xdub.progress import Report
-from xdub.ray_session import ensure_ray, hush
+from xdub.ray_machines import wait_for_worker
+from xdub.ray_session import disconnect, ensure_ray, hush
 
 Prepare = Callable[[str], Iterable[Clip | LedgerRow]]
 """Function of a source that yields its clips and ledger rows lazily, in any order; picklable if actors call it."""
@@ -243,7 +244,8 @@ def _round(items: list[Item], prepare_one: Prepare, workers: int) -> Generator[R
             # One source at a time, because sources queued at an actor die with it.
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, max_tasks_in_flight_per_actor=1),
             num_cpus=1,
-            ray_remote_args_fn=lambda: {"max_restarts": -1, "max_task_retries": 0},
+            # The pool replaces an actor that has died. Ray warns about actors that it would restart itself.
+            ray_remote_args_fn=lambda: {"max_restarts": 0, "max_task_retries": 0},
         )
     for packed in data.iter_rows():
         yield pickle.loads(packed["result"])
@@ -265,12 +267,11 @@ class SourceActor:
 
 @contextmanager
 def _running_ray(workers: int) -> Iterator[None]:
-    """Connect to Ray, or start it and shut it down at the end."""
-    import ray
-
+    """Connect to Ray, or start it and shut it down at the end; a Ray of the caller stays."""
     started = ensure_ray(cpus=workers)
     try:
+        wait_for_worker("prepare", {"CPU": 1}, for_machines=True)
         yield
     finally:
         if started:
-            ray.shutdown()
+            disconnect()

@@ -22,7 +22,13 @@ from xdub.errors import UserError
 from xdub.pairs.units import Unit
 from xdub.pairs.worker import Outcome, PairWorker
 from xdub.pairs.workers import PoolState, Workers
-from xdub.ray_session import draining_nodes, ensure_ray
+from xdub.ray_machines import (
+    PATIENCE_SECONDS,
+    draining_nodes,
+    resource_list,
+    wait_for_worker,
+)
+from xdub.ray_session import ensure_ray
 
 MAX_DEATHS = 3
 """Number of workers that may die while they process a unit, before its inputs fail; lost machines do not count."""
@@ -32,8 +38,6 @@ AHEAD = 4
 """Units per worker that may finish before an earlier one does; their pairs wait in the driver's memory."""
 POLL_SECONDS = 1.0
 """Longest wait for a worker's answer before the pool checks its size again."""
-PATIENCE_SECONDS = 60.0
-"""Time without a ready worker after which the pool prints the resources that it waits for."""
 
 
 class PairActor:
@@ -105,7 +109,9 @@ class WorkerPool:
             return
 
         ensure_ray(max(4, math.ceil(self._size.most * self._size.cpus) + 1))
+        self._needs = self._worker_needs()
         self._new_actor = self._actor_factory()
+        wait_for_worker("pairs", self._needs)
         # A sorted list is a heap.
         self._waiting = list(enumerate(units))
         try:
@@ -133,14 +139,23 @@ class WorkerPool:
         for answer in answers:
             self._receive(workers[answer])
 
-    def _actor_factory(self) -> Callable[[], Any]:
+    def _worker_needs(self) -> dict[str, float]:
+        """Return the Ray resources of one worker."""
         import ray
 
         gpus = self._size.gpus
         if gpus is None:
             gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
+        return {"CPU": self._size.cpus, "GPU": gpus} | self._size.resources
+
+    def _actor_factory(self) -> Callable[[], Any]:
+        import ray
+
         actor = ray.remote(PairActor).options(
-            num_cpus=self._size.cpus, num_gpus=gpus, resources=self._size.resources, max_restarts=0
+            num_cpus=self._needs["CPU"],
+            num_gpus=self._needs["GPU"],
+            resources=self._size.resources,
+            max_restarts=0,
         )
         return actor.remote
 
@@ -248,9 +263,12 @@ class WorkerPool:
             self._idle_since = now
         elif now - self._idle_since > PATIENCE_SECONDS:
             self._idle_since = now
-            needs = {"CPU": self._size.cpus, "GPU": self._size.gpus or 0} | self._size.resources
+            import ray
+
+            free = resource_list(ray.available_resources())
             print(
-                f"pairs: no worker is ready yet; each needs {needs} and waits for a machine with these resources",
+                f"pairs: no worker is ready yet; each needs {resource_list(self._needs)}, free are {free}; waiting "
+                "for a machine with these resources, or for the networks to load",
                 file=sys.stderr,
             )
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from xdub.errors import UserError
-from xdub.ray_session import autoscaler_limits, draining_nodes, ensure_ray
+from xdub.ray_machines import autoscaler_limits, draining_nodes, wait_for_worker
+from xdub.ray_session import ensure_ray, is_ours
 
 if TYPE_CHECKING:
     from xdub.config import TrainConfig
@@ -75,11 +76,15 @@ def choose_workers(train: TrainConfig, available: int) -> int | None:
 
 
 def check_resources(train: TrainConfig) -> None:
-    """Raise UserError for resources that the cluster can never provide: Ray would wait for them without end."""
+    """Raise UserError for resources that the cluster can never provide: Ray would wait for them without end.
+
+    Wait for the first worker on machines that are busy; `wait_for_workers` waits for machines of an autoscaler.
+    """
     ensure_ray(train.workers + 2)
     available = max(capacity(train), _fit_into([autoscaler_limits()], train))
     if choose_workers(train, available) is None:
         raise UserError(_too_few(train, available))
+    wait_for_worker("train", per_worker(train), variables=None if is_ours() else {"PYTHONSAFEPATH": "1"})
 
 
 def wait_for_workers(train: TrainConfig, stopped: Callable[[], bool]) -> int:

@@ -22,7 +22,7 @@ from typing import TypeAlias
 from xdub.config import TrainConfig
 from xdub.errors import UserError
 from xdub.files.run_folder import PhaseFolder
-from xdub.ray_session import ensure_ray
+from xdub.ray_session import disconnect, ensure_ray
 from xdub.train.rank import TrainJob, attempts_so_far, run_locally
 from xdub.train.supervise.cluster import POLL_SECONDS, reason_to_restart, request_machines, wait_for_workers
 from xdub.train.supervise.failures import Failures
@@ -96,8 +96,9 @@ def _fit(job: TrainJob, workers: int) -> str | None:
         return _in_thread(lambda: fit(job, workers))
     except ray.exceptions.RayError as error:
         # The lost controller's resources stay reserved for as long as this process is connected, and the next attempt
-        # would wait for them without end. A new connection (a new Ray, if this process started it) frees them.
-        ray.shutdown()
+        # would wait for them without end. A new connection (a new Ray, if this process started it) frees them. The
+        # caller's own connection stays, because it may hold the caller's work.
+        disconnect()
         return f"the training controller was lost ({type(error).__name__})"
 
 
