@@ -130,6 +130,17 @@ def test_a_file_that_is_replaced_is_prepared_again_and_its_old_clips_stay(box: P
     assert _run("talks")[1] == []
 
 
+def test_a_file_that_replaces_a_copy_is_an_input_of_its_own(box: Path) -> None:
+    _run("talks")
+    shutil.copytree("talks", "copy")
+    _run("copy")
+    before = Ledger("out").rows()
+    Path("copy/b").write_text("another")
+    assert _run("copy")[1] == ["copy/b"]
+    rows = Ledger("out").rows()
+    assert rows[: len(before)] == before and {row.input for row in rows[len(before) :]} == {"copy/b"}
+
+
 @pytest.mark.parametrize("spelling", ["talks", "./talks", "absolute"])
 def test_a_data_set_of_an_earlier_version_knows_its_sources_by_path(box: Path, spelling: str) -> None:
     _run("talks")

@@ -72,11 +72,13 @@ class Sources:
         self._by_state: dict[State, str] = {}
         self._by_content: dict[str, str] = {}
         self._by_place: dict[tuple[str, ...], str] = {}
+        """Inputs by the first place of their files."""
+        self._inputs: set[str] = set()
         self._sizes: set[tuple[int, ...]] = set()
         for line in read_lines(self._path):
             state = tuple((path, size, time) for path, size, time in line["files"])
             self._store(Source(name="", input=line["input"], state=state, content=line["sha256"]))
-        earlier = {row.input for row in ledger.rows()}.difference(self._by_content.values())
+        earlier = {row.input for row in ledger.rows()} - self._inputs
         self._by_path = {os.path.abspath(name): name for name in earlier}
         """Inputs of earlier versions, which recorded no content, by absolute path."""
 
@@ -132,7 +134,9 @@ class Sources:
     def _store(self, source: Source) -> None:
         self._by_state[source.state] = source.input
         self._by_content[source.content] = source.input
-        self._by_place[source.place] = source.input
+        if source.input not in self._inputs:
+            self._by_place[source.place] = source.input
+            self._inputs.add(source.input)
         self._sizes.add(source.sizes)
 
     def _find_state(self, source: Source) -> bool:
@@ -147,11 +151,12 @@ class Sources:
         return False
 
     def _find_content(self, source: Source) -> None:
-        """Set the input of a source whose state is not recorded, by its content or else by the place of its files."""
+        """Set the input of a source whose state is not recorded, by its content, or else by its files' first place."""
         if source.content in self._by_content:
             source.input = self._by_content[source.content]
-        elif (earlier := self._by_place.get(source.place)) is not None:
-            source.input, source.changed = earlier, self._ledger.settled(earlier)
+        else:
+            source.input = self._by_place.get(source.place, source.input)
+            source.changed = bool(source.state) and self._ledger.settled(source.input)
 
 
 def content_of(files: Sequence[str]) -> str:
