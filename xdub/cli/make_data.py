@@ -157,4 +157,4 @@ def import_pairs(
 
 def _copies(count: int) -> str:
     """Return a remark about sources that were skipped as copies."""
-    return f", without {count} copies of them" if count else ""
+    return f", without {count} {'copy' if count == 1 else 'copies'} of them" if count else ""
