@@ -10,7 +10,7 @@ from typer.main import get_command
 from xdub.cli import app
 from xdub.cli.submitting import option_kinds
 from xdub.errors import UserError
-from xdub.submit.command import Command, check_command, check_environment
+from xdub.submit.command import Command, check_command, check_environment, check_name, job_name
 from xdub.submit.versions import differences, versions
 
 
@@ -101,3 +101,62 @@ def test_differing_versions_are_named_and_local_builds_count_as_the_same() -> No
     assert differences(ours, cluster) == []
     assert differences(ours, ours | {"ray": "2.1.0"}) == [f"ray {ours['ray']} here, 2.1.0 there"]
     assert differences(ours, ours | {"torch": "1.0.0"}) == [f"torch {ours['torch']} here, 1.0.0 there"]
+
+
+@pytest.mark.parametrize(
+    "name", ["team/run1", "a#b", "a?b", "a b", "a%2Fb", "", ".", "..", "-x", "é", "a\nb", "a\n", "x" * 101]
+)
+def test_a_name_that_a_url_cannot_hold_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="--name .*: a name has 1 to 100 letters") as error:
+        check_name(name)
+    assert "\n" not in str(error.value)
+
+
+def test_a_common_name_is_used_as_it_is() -> None:
+    for name in ("run1", "Team_A.run-1", "x" * 100):
+        assert check_name(name) == name
+
+
+def test_the_name_of_a_job_is_that_of_its_output_folder() -> None:
+    assert job_name(check("train", "lip", "--out", "/runs/my.run_1/")) == "train-lip-my.run_1"
+
+
+def test_other_output_folders_have_different_names_that_fit_a_url() -> None:
+    folders = ["日本", "中国", "a b", "a-b", "a#b", "q?a", "x" * 240, "x" * 239 + "y", "-", "é"]
+    names = [job_name(check("render", "--out", f"/runs/{folder}")) for folder in folders]
+    assert len(set(names)) == len(folders)
+    assert [check_name(name) for name in names] == names
+    assert names == [job_name(check("render", "--out", f"/runs/{folder}")) for folder in folders]
+
+
+@pytest.mark.parametrize("text", ["=x", "1A=x", "A", "A B=x", "é=x", "A\n=x"])
+def test_a_variable_has_a_name_and_a_value(text: str) -> None:
+    with pytest.raises(UserError, match=r"--env .*: use NAME=VALUE") as error:
+        check_environment([text])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["soon", "-1", "0", "inf", "1e3", ""])
+def test_the_time_to_stop_is_a_number_of_seconds(value: str) -> None:
+    with pytest.raises(UserError, match=r"--env RAY_JOB_STOP_WAIT_TIME_S=.*: use a whole number of seconds"):
+        check_environment([f"RAY_JOB_STOP_WAIT_TIME_S={value}"])
+    assert check_environment(["RAY_JOB_STOP_WAIT_TIME_S=600", "A=b\nc"])["A"] == "b\nc"
+
+
+def test_a_file_whose_name_begins_with_a_dash_is_no_option_of_the_job(tmp_path: Path) -> None:
+    talk = tmp_path / "-talk.mp4"
+    talk.touch()
+    assert check("prepare", str(talk), "--out", "/ds", files=(talk,)).arguments[0] == "./-talk.mp4"
+
+
+def test_files_that_cannot_be_sent_are_refused(tmp_path: Path) -> None:
+    ignore, large, undecodable = tmp_path / ".gitignore", tmp_path / "large.mp4", tmp_path / "\udcff.mp4"
+    for path in (ignore, large, undecodable):
+        path.touch()
+    with large.open("r+b") as file:
+        file.truncate(200_000_000)
+    for path, words in ((ignore, "rename it"), (large, "90 MB is the most"), (undecodable, "not UTF-8")):
+        with pytest.raises(UserError, match=words):
+            check("prepare", "--out", "/ds", files=(path,))
+    with pytest.raises(UserError, match="not UTF-8"):
+        check("prepare", "/talks/\udcff.mp4", "--out", "/ds")
