@@ -52,7 +52,7 @@ class Source:
     """Other sources of the call with the same content."""
 
     @property
-    def place(self) -> tuple[str, ...]:
+    def real_paths(self) -> tuple[str, ...]:
         """Real path of each file."""
         return tuple(path for path, _, _ in self.state)
 
@@ -71,8 +71,8 @@ class Sources:
         self._file: LineFile | None = None
         self._by_state: dict[State, str] = {}
         self._by_content: dict[str, str] = {}
-        self._by_place: dict[tuple[str, ...], str] = {}
-        """Inputs by the first place of their files."""
+        self._by_real_paths: dict[tuple[str, ...], str] = {}
+        """Inputs by the first paths of their files."""
         self._inputs: set[str] = set()
         self._sizes: set[tuple[int, ...]] = set()
         for line in read_lines(self._path):
@@ -105,7 +105,7 @@ class Sources:
         different: dict[object, Source] = {}
         states: set[State] = set()
         for each in sources:
-            # A changed file may have the ledger's name of another that was moved away from its place.
+            # A changed file may have the ledger's name of another that was moved away from its path.
             key = (each.input, each.content or each.state) if each.changed else each.input
             first = different.setdefault(key, each)
             if each.state not in states:
@@ -135,7 +135,7 @@ class Sources:
         self._by_state[source.state] = source.input
         self._by_content[source.content] = source.input
         if source.input not in self._inputs:
-            self._by_place[source.place] = source.input
+            self._by_real_paths[source.real_paths] = source.input
             self._inputs.add(source.input)
         self._sizes.add(source.sizes)
 
@@ -151,11 +151,11 @@ class Sources:
         return False
 
     def _find_content(self, source: Source) -> None:
-        """Set the input of a source whose state is not recorded, by its content, or else by its files' first place."""
+        """Set the input of a source whose state is not recorded, by its content, or else by its files' first paths."""
         if source.content in self._by_content:
             source.input = self._by_content[source.content]
         else:
-            source.input = self._by_place.get(source.place, source.input)
+            source.input = self._by_real_paths.get(source.real_paths, source.input)
             source.changed = bool(source.state) and self._ledger.settled(source.input)
 
 
@@ -177,8 +177,9 @@ def own_file(source: str) -> list[Path]:
 
 
 def _source(name: str, files_of: FilesOf) -> Source:
-    files = [str(file) for file in files_of(name)]
+    files: list[str] = []
     try:
+        files = [str(file) for file in files_of(name)]
         stats = [(os.path.realpath(file), os.stat(file)) for file in files]
     except OSError:
         stats = []

@@ -11,8 +11,8 @@ SKIPPED = {"$RECYCLE.BIN", "System Volume Information", "@eaDir"}
 """Names of folders that are skipped like hidden ones: of deleted files, and of a server's previews."""
 
 
-def find_files(folder: Path, wanted: Callable[[str], bool]) -> tuple[list[Path], list[Path]]:
-    """Return the files below a folder whose names are wanted, and the entries that cannot be read; both are sorted.
+def find_files(folder: Path, matches: Callable[[str], bool]) -> tuple[list[Path], list[Path]]:
+    """Return the files below a folder whose names match, and the entries that cannot be read; both are sorted.
 
     Links to files and folders are followed. A file or folder that is reached several ways is listed once, by a path
     without a link if there is one. Names that begin with a dot are skipped below ``folder``. Entries that cannot be
@@ -43,12 +43,12 @@ def find_files(folder: Path, wanted: Callable[[str], bool]) -> tuple[list[Path],
             if not entry.is_symlink():
                 if entry.is_dir():
                     folders.append(inside)
-                elif entry.is_file() and wanted(entry.name):
+                elif entry.is_file() and matches(entry.name):
                     files[os.path.join(real, entry.name)] = inside
             elif not inside.exists():
                 unreadable.append(inside)
             elif inside.is_file():
-                links_to_files += [inside] if wanted(entry.name) else []
+                links_to_files += [inside] if matches(entry.name) else []
             elif inside.is_dir() and not _contains(os.path.realpath(inside), real):
                 links_to_folders.append(inside)
     for inside in links_to_files:
