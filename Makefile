@@ -1,7 +1,7 @@
 # Every target installs the pins of constraints.txt into a virtual environment first; a second call reuses it.
 VENV ?= .venv
-PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3,$(shell \
-	$(p) -c 'import sys; print(sys.executable) if sys.version_info[:2] in ((3, 11), (3, 12)) else None' 2>/dev/null)))
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
+	$$p -c 'import sys; sys.version_info[:2] in ((3, 11), (3, 12)) or sys.exit(1); print(sys.executable)' 2>/dev/null && break; done)
 ARGS ?=
 INSTALL = $(VENV)/bin/pip install --quiet --disable-pip-version-check --no-compile
 
@@ -40,7 +40,7 @@ system-packages:
 $(VENV)/.ready: constraints.txt setup.py pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: install it, or name it with make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "Installing into $(VENV): 160 packages, a few minutes"
-	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
+	@test -x $(VENV)/bin/pip || "$(PYTHON)" -m venv $(VENV)
 	@$(INSTALL) -c constraints.txt torch setuptools
 	@$(INSTALL) --no-deps --no-build-isolation --use-pep517 -r constraints.txt
 	@$(INSTALL) --no-deps --no-build-isolation -e .

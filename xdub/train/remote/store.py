@@ -166,7 +166,7 @@ def check(
     uri = _absolute(uri)
     # Other users can read a process's arguments, and a URI may hold credentials.
     request = json.dumps([uri, phase, fresh])
-    command = [sys.executable, "-m", __name__]
+    command = [sys.executable, "-P", "-m", __name__]  # -P: no import from the current folder
     try:
         done = subprocess.run(command, input=request, capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired:
