@@ -81,6 +81,23 @@ def test_the_speech_decides_the_length_and_the_video_the_size(tmp_path, bundle_f
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "o.mp4", "v.mp4"]
 
 
+def test_silent_speech_is_reported_before_the_work(tmp_path, bundle_folder, one_face) -> None:
+    video, audio = _video(tmp_path / "v.mp4", 6), tmp_path / "silent.wav"
+    write_video(tmp_path / "s.mp4", [np.zeros((16, 16, 3), np.uint8)] * 5, audio=np.zeros(3200, np.float32))
+    (tmp_path / "s.mp4").rename(audio)
+    events: list[object] = []
+    dub_video(
+        video,
+        audio,
+        tmp_path / "o.mp4",
+        model=bundle_folder,
+        on_warning=events.append,
+        on_progress=lambda done, total=None, text="": events.append(done),
+    )
+    assert events[0] == f"{audio}: its sound is silent, so the mouth will stay closed"
+    assert sum(isinstance(event, str) for event in events) == 1
+
+
 def test_everything_but_the_lower_face_stays(tmp_path, bundle_folder, one_face) -> None:
     video, audio = _video(tmp_path / "v.mp4", 30), _wav(tmp_path / "a.wav", 1.2)
     dub_video(video, audio, tmp_path / "o.mp4", model=bundle_folder)

@@ -59,8 +59,11 @@ def dub(
     """
     from xdub.dub.dub import dub_video
 
+    def warn(message: str) -> None:
+        typer.echo(f"xdub: warning: {message}", err=True)
+
     with progress("dubbing") as report:
-        result = dub_video(video, audio, out, model=model, seed=seed, on_progress=report)
+        result = dub_video(video, audio, out, model=model, seed=seed, on_progress=report, on_warning=warn)
     looped = (
         "; the video was shorter than the speech and was played back and forth" if result.mirrored else ""
     )

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from xdub.data.clip_checks import MIN_SOUND
 from xdub.dub.face_runs import find_runs
 from xdub.dub.frame_stream import Dubber, OnCrops
 from xdub.dub.segments import mirror_index
@@ -56,6 +57,7 @@ def dub_video(
     device: str | None = None,
     on_progress: Report | None = None,
     on_crops: OnCrops | None = None,
+    on_warning: Callable[[str], None] | None = None,
 ) -> DubReport:
     """Write ``out``: the video with lips that follow the speech, 25 frames a second, at the video's own size.
 
@@ -70,6 +72,7 @@ def dub_video(
         use: network that dubs. The generator, with masks and one reference frame, is for comparison.
         on_progress: called with the frames of each pass: the search for faces first, the writing second.
         on_crops: called with the model's own pictures before they are pasted back, for measuring.
+        on_warning: called before the work with a line about silent speech, with which the mouth stays closed.
 
     Raises:
         UserError: a file is missing, of another kind, or holds no frame, sound or face; ``out`` cannot be written. In
@@ -78,7 +81,10 @@ def dub_video(
     clock = _Clock()
     _check_out(Path(out), video, audio)
     speech = read_audio(audio, SAMPLE_RATE)
+    if on_warning is not None and speech.std() < MIN_SOUND:
+        on_warning(f"{audio}: its sound is silent, so the mouth will stay closed")
     length = max(1, round(len(speech) / SAMPLES_PER_FRAME))
+    # The header may state any duration, so only the display relies on it.
     to_search = min(length, max(1, round(probe(video).duration * FPS)))
     bundle = (
         model

@@ -74,6 +74,17 @@ def probe(path: str | Path) -> VideoInfo:
         )
 
 
+def count_frames(path: str | Path) -> int:
+    """Return the number of stored frames of a video, from its packets: neither the header counts nor a decoder.
+
+    Raises:
+        UserError: the file is no readable video.
+    """
+    with open_media(path) as container:
+        stream = video_stream(container, path)
+        return sum(packet.size > 0 for packet in container.demux(stream))
+
+
 def upright_size(frame: VideoFrame, pixel_aspect: Fraction | None) -> tuple[int, int]:
     """Return (width, height) with square pixels, before rotation."""
     if not pixel_aspect or pixel_aspect == 1:

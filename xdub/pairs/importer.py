@@ -23,8 +23,7 @@ from xdub.data.manifest import MANIFEST, read_manifest
 from xdub.data.prepare import clip_of, cut_crops, find_clips
 from xdub.data.spans import frames_id, shortest_clip, unused_rows
 from xdub.errors import UserError
-from xdub.geometry import SAMPLE_RATE
-from xdub.media import probe
+from xdub.geometry import FPS, SAMPLE_RATE
 from xdub.pairs.filter_plots import update_filter_plots
 from xdub.pairs.filters import judge
 from xdub.pairs.judges import Judges, load_judges
@@ -76,7 +75,7 @@ def import_scene(source: str, recipe: Recipe, judges: Judges | None = None) -> I
     try:
         scene = open_scene(folder)
         spans, has_face, audio = find_clips(scene.original, recipe, sound=scene.audio)
-        check_sound(scene, probe(scene.original), len(audio) / SAMPLE_RATE)
+        check_sound(scene, len(has_face) / FPS, len(audio) / SAMPLE_RATE)
         used = np.zeros(len(has_face), bool)
         both = (cut_crops(path, recipe, spans) for path in (scene.original, scene.dubbed))
         for (start, span, crops), (_, _, reference) in zip(*both, strict=True):

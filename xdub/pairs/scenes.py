@@ -17,7 +17,7 @@ from pathlib import Path
 from xdub.data.prepare import SUFFIXES
 from xdub.errors import UserError
 from xdub.files.folders import find_files, why_unreadable
-from xdub.media import VideoInfo, probe
+from xdub.media import count_frames, probe
 
 ORIGINAL, DUBBED, AUDIO = "original", "dubbed", "audio.wav"
 """Stems of the two videos, and name of the sound file."""
@@ -65,7 +65,7 @@ def open_scene(folder: Path) -> Scene:
     for property, values in (
         ("size", [f"{info.width}x{info.height}" for info in infos]),
         ("frame rate", [f"{info.fps:.3f}" for info in infos]),
-        ("length in frames", [str(info.frames) for info in infos]),
+        ("length in frames", [str(count_frames(path)) for path in (original, dubbed)]),
     ):
         if values[0] != values[1]:
             both = f"{original.name} {values[0]}, {dubbed.name} {values[1]}"
@@ -75,11 +75,14 @@ def open_scene(folder: Path) -> Scene:
     return Scene(original=original, dubbed=dubbed, audio=audio if audio.is_file() else None)
 
 
-def check_sound(scene: Scene, info: VideoInfo, seconds: float, slack: float = 0.2) -> None:
-    """Raise UserError if audio.wav, which lasts ``seconds``, and the video differ by more than ``slack`` seconds."""
-    if scene.audio is not None and abs(seconds - info.duration) > slack:
+def check_sound(scene: Scene, picture: float, seconds: float, slack: float = 0.2) -> None:
+    """Raise UserError if audio.wav lasts ``slack`` seconds longer or shorter than the video.
+
+    ``picture`` and ``seconds`` are the durations of the video and of audio.wav.
+    """
+    if scene.audio is not None and abs(seconds - picture) > slack:
         raise UserError(
-            f"{scene.audio} lasts {seconds:.2f} s, {scene.original.name} {info.duration:.2f} s; give V's own speech"
+            f"{scene.audio} lasts {seconds:.2f} s, {scene.original.name} {picture:.2f} s; give V's own speech"
         )
 
 
