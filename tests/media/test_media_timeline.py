@@ -167,6 +167,17 @@ def test_durations_in_the_header_change_nothing(recording):
             assert probe(path).width == 64
 
 
+def test_a_pixel_aspect_in_the_header_decides_no_size(tmp_path):
+    path = tmp_path / "wide.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(60000, 1)
+        frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 60, np.uint8), format="rgb24")
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    assert next(read_video(path)).shape == (48, 64, 3)
+
+
 def _remuxed(source: Path, target: Path, change: Callable[[av.Packet], None]) -> Path:
     """Copy all packets, after a change of each."""
     with av.open(str(source)) as old, av.open(str(target), "w") as new:

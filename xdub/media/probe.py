@@ -14,6 +14,9 @@ from xdub.media.container import audio_stream, open_media, seconds, video_stream
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
+MOST_ASPECT = 8
+"""Largest ratio of a pixel's sides that is plausible; a damaged header would decide the memory of a picture."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class VideoInfo:
@@ -86,8 +89,8 @@ def count_frames(path: str | Path) -> int:
 
 
 def upright_size(frame: VideoFrame, pixel_aspect: Fraction | None) -> tuple[int, int]:
-    """Return (width, height) with square pixels, before rotation."""
-    if not pixel_aspect or pixel_aspect == 1:
+    """Return (width, height) with square pixels, before rotation; a pixel aspect that cannot be right is ignored."""
+    if not pixel_aspect or pixel_aspect == 1 or not 1 / MOST_ASPECT <= pixel_aspect <= MOST_ASPECT:
         return frame.width, frame.height
     if pixel_aspect > 1:
         return round(frame.width * pixel_aspect), frame.height
