@@ -114,7 +114,7 @@ def _prepare_folders() -> None:
     if not can_write(home / ".triton"):
         os.environ.setdefault("TRITON_HOME", str(private_folder()))
     models = home / ".cache" / "huggingface"
-    if not (models.exists() or can_write(models)):
+    if not (os.path.exists(models) or can_write(models)):
         os.environ.setdefault("HF_HOME", str(private_folder() / "huggingface"))
 
 

@@ -152,7 +152,7 @@ def _named_folders() -> list[str]:
 
 
 def _is_private(folder: Path) -> bool:
-    """Create the folder unless it exists; return True if it belongs to this user and nobody else can enter it."""
+    """Create the folder unless it exists; return True if only this user owns and enters it."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         status = folder.lstat()
