@@ -19,8 +19,9 @@ from xdub.files import user_folders
 from xdub.files.user_folders import cache_folder, private_folder, ray_folder
 
 STRANGER = """
-import json, os, zipfile
+import encodings.cp437, json, os, zipfile
 from pathlib import Path
+from xdub.files.user_folders import ray_folder
 from xdub.ray_session import ensure_token
 from xdub.render.assets import load_assets
 from xdub.runtime_env import prepare_environment
@@ -34,6 +35,7 @@ load_assets()
 token = Path.home() / ".ray" / "auth_token"
 print(json.dumps({
     "uid": os.getuid(),
+    "ray": str(ray_folder()),
     "home": str(Path.home()),
     "token": bool(os.environ.get("RAY_AUTH_TOKEN")) or len(token.read_text()) == 64,
     "settings": os.environ.get("MPLCONFIGDIR", ""),
@@ -73,7 +75,7 @@ def test_every_home_suffices_for_token_and_caches(home: str, temporary: Path) ->
     )
     assert run.returncode == 0, run.stderr[-2000:]
     result = json.loads(run.stdout)
-    assert result["token"]
+    assert result["token"] and result["ray"] == str(temporary / f"xdub-{result['uid']}" / "ray")
     if os.getuid() == 0:
         assert result["uid"] == 54321 and result["name"] == "uid54321"
         cached = temporary / ("home/.cache" if home.startswith("beside") else "xdub-54321")
