@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
 import json
 import os
@@ -22,9 +23,12 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perf.environment import environment
+
+if TYPE_CHECKING:
+    from xdub.pairs.judges import Judges
 
 PIECES = [
     *" '\"?#%:[]{}()&;$*\\\n\t=,~!`|<>@+^-_.",
@@ -46,7 +50,7 @@ WORDS = [
     "%s",
     "{0}",
     "[red]",
-    "[/]",
+    "[b]",
     ":smile:",
     "file:",
     "s3:",
@@ -60,14 +64,17 @@ WORDS = [
 """Texts that mean something to a parser of addresses, patterns, templates, markup or commands."""
 LONGEST = 240
 """Bytes of the long names; suffixes and temporary names must fit into the file system's 255."""
+CLIP = ("video.clip_frames=25",)
+"""Settings of all data: clips of one window."""
 SETTINGS = (
+    *CLIP,
+    "pairs.sampler_steps=1",
     "model.num_layers=1",
     "train.global_batch=2",
     "train.micro_batch=2",
     "train.num_threads=1",
     "train.sample_every=4",
     "train.checkpoint_every=2",
-    "perception.face=mediapipe",
 )
 """Settings of every training: the smallest model, and one strip at step 4."""
 STEPS = 4
@@ -147,6 +154,7 @@ class Sandbox:
             "--workers=1",
             "--set=video.size=256",
             "--set=video.crop_scale=1.4",
+            *_set(CLIP),
         )
         import pyarrow.parquet as pq
 
@@ -167,7 +175,7 @@ class Sandbox:
             audio_rate=16_000,
             crf=20,
         )
-        _xdub("render", f"--out={self.inputs / 'heads'}", "--clips=1", "--workers=1")
+        _xdub("render", f"--out={self.inputs / 'heads'}", "--clips=1", "--workers=1", *_set(CLIP))
 
     def without_caches(self, tree: Tree) -> Tree:
         """Leave out the caches, whose file names are digests, and Ray's token and sessions."""
@@ -194,8 +202,10 @@ def run_name(sandbox: Sandbox, name: str, *, ray: bool, render: bool) -> list[st
         shutil.copyfile(sandbox.inputs / "source.mp4", source)
         shutil.copyfile(sandbox.inputs / "speech.mp4", sound)
         shutil.copytree(bundle_path("tiny"), own / "model")
+        recipe = own / "model" / "recipe.yaml"
+        recipe.write_text(recipe.read_text("utf-8").replace("sampler_steps: 12", "sampler_steps: 1"), "utf-8")
         if render:
-            _xdub("render", f"--out={name}/heads", "--clips=1", "--workers=1")
+            _xdub("render", f"--out={name}/heads", "--clips=1", "--workers=1", *_set(CLIP))
         else:
             shutil.copytree(sandbox.inputs / "heads", own / "heads")
         _xdub(
@@ -203,12 +213,14 @@ def run_name(sandbox: Sandbox, name: str, *, ray: bool, render: bool) -> list[st
             "--recipe=tiny",
             f"--out={name}/clips",
             f"--workers={1 + ray}",
+            *_set(CLIP),
             "--",
             f"{name}/{name}.mp4",
         )
         _expect_rows(own / "clips")
         _train(f"{name}/heads", run, STEPS, ray=ray, resume=False)
-        _pairs(run, f"{name}/heads", f"{name}/pairs", ray=ray)
+        # Pairs in a run folder are a stage of the run; elsewhere they have a database of their own.
+        _pairs(run, f"{name}/heads", f"{name if render else run}/pairs", ray=ray)
         _xdub(
             "dub",
             f"--video={name}/{name}.mp4",
@@ -245,9 +257,13 @@ def _xdub(*arguments: str) -> None:
         raise Failure(f"xdub {list(arguments)} ended with {code}: {output.getvalue()[-1500:]}")
 
 
+def _set(settings: Sequence[str]) -> list[str]:
+    return [f"--set={text}" for text in settings]
+
+
 def _train(data: str, run: str, steps: int, *, ray: bool, resume: bool) -> None:
     if ray:
-        settings = [f"--set={text}" for text in (*SETTINGS, f"train.steps={steps}")]
+        settings = _set((*SETTINGS, f"train.steps={steps}"))
         _xdub("train", "generator", "--recipe=tiny", f"--data={data}", f"--out={run}", *settings)
         return
     from xdub.config import load_recipe
@@ -263,13 +279,25 @@ def _train(data: str, run: str, steps: int, *, ray: bool, resume: bool) -> None:
 
 def _pairs(run: str, data: str, out: str, *, ray: bool) -> None:
     if ray:
-        settings = [f"--set={text}" for text in SETTINGS]
-        _xdub("pairs", "--recipe=tiny", f"--generator={run}", f"--data={data}", f"--out={out}", *settings)
+        _xdub(
+            "pairs", "--recipe=tiny", f"--generator={run}", f"--data={data}", f"--out={out}", *_set(SETTINGS)
+        )
         return
     from xdub.config import load_recipe
     from xdub.pairs.factory import build_pairs
 
-    build_pairs(load_recipe("tiny", SETTINGS), run, data, out, local=True, tracked_in=out)
+    recipe = load_recipe("tiny", SETTINGS)
+    tracked_in = run if Path(out).parent == Path(run) else out
+    build_pairs(recipe, run, data, out, local=True, tracked_in=tracked_in, judges=_judges())
+
+
+@functools.cache
+def _judges() -> Judges:
+    """Load the networks of the filters once, because no file name concerns them."""
+    from xdub.config import load_recipe
+    from xdub.pairs.judges import load_judges
+
+    return load_judges(load_recipe("tiny", SETTINGS).perception)
 
 
 def _expect_rows(data: Path) -> None:
