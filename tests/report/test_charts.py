@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import warnings
+from pathlib import Path
 
-from xdub.report.charts import Series, legend, line_chart
+from xdub.report.charts import Series, chart_style, draw_lines, legend, line_chart, new_figure, save_png
 from xdub.report.palette import DARK, LIGHT, ROLES, SERIES
 
 
@@ -43,3 +45,15 @@ def test_every_colour_has_a_dark_counterpart() -> None:
     assert list(LIGHT) == list(DARK)
     assert {*ROLES.values(), *SERIES} <= set(LIGHT)
     assert len(set(LIGHT.values())) == len(LIGHT), "a colour of a chart belongs to one variable of the page"
+
+
+def test_the_name_of_a_series_is_text_whatever_its_signs_are(tmp_path: Path) -> None:
+    names = ["$a^$", "_hidden", "100%", "漢🎬\n"]
+    with warnings.catch_warnings(), chart_style():
+        warnings.simplefilter("error", append=True)
+        figure = new_figure(4, 3)
+        axes = figure.subplots()
+        draw_lines(axes, [Series(name=name, y=[1, 2]) for name in names])
+        axes.legend()
+        save_png(figure, tmp_path / "a.png")
+    assert [text.get_text().strip() for text in axes.get_legend().get_texts()] == [n.strip() for n in names]

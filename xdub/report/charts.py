@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,9 +71,11 @@ def chart_style() -> Iterator[None]:
         "axes.grid": True, "axes.grid.axis": "y", "grid.color": line, "grid.linewidth": 0.8,
         "xtick.major.size": 0, "ytick.major.size": 0, "legend.frameon": False, "legend.fontsize": 8,
         "lines.linewidth": 1.8, "lines.solid_joinstyle": "round", "lines.solid_capstyle": "round",
-        "svg.fonttype": "none",
+        # A run's name may hold `$`, and signs that the font lacks.
+        "svg.fonttype": "none", "text.parse_math": False,
     }  # fmt: skip
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
         yield
 
 
@@ -93,7 +96,8 @@ def draw_lines(axes: Axes, series: Sequence[Series], x_label: str = "", y_label:
         axes.plot(
             x,
             np.asarray(item.y, dtype=np.float64),
-            label=item.name or "_nolegend_",
+            # Matplotlib leaves a label out of the legend if it begins with an underscore.
+            label=(f" {item.name}" if item.name.startswith("_") else item.name) or "_nolegend_",
             color=LIGHT[item.colour],
             alpha=0.28 if item.faint else 1.0,
             linewidth=1.2 if item.dashed or item.faint else 1.8,

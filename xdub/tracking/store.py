@@ -30,8 +30,16 @@ def sqlite_uri(file: Path) -> str:
     A plain name is written unchanged. In any other name MLflow, SQLAlchemy and SQLite would each read another path, so
     SQLite gets its own escaped form. The scheme then names the driver, because MLflow creates the folder that follows
     ``sqlite:///`` without decoding it.
+
+    Raises:
+        UserError: SQLite or MLflow cannot open a file of this name.
     """
-    path = str(file)
+    path, name = str(file), os.fsencode(file)
+    remedy = "choose another --out or set MLFLOW_TRACKING_URI"
+    if len(name) > MAX_DATABASE_PATH:
+        raise UserError(f"{file}: a path of {len(name)} bytes, SQLite opens {MAX_DATABASE_PATH}; {remedy}")
+    if re.search(r"[\ud800-\udfff]", path):
+        raise UserError(f"{name!r}: the name is not UTF-8, so MLflow cannot open it; {remedy}")
     return _escaped_uri(file) if _UNSAFE.search(path) else f"sqlite:///{path}"
 
 
@@ -69,19 +77,8 @@ def without_credentials(uri: str) -> str:
 
 
 def own_uri(run: RunFolder) -> str:
-    """Return the address of the database in the run folder.
-
-    Raises:
-        UserError: SQLite or MLflow cannot open a file of this name.
-    """
-    file = run.database.resolve()
-    name = os.fsencode(file)
-    remedy = "choose another --out or set MLFLOW_TRACKING_URI"
-    if len(name) > MAX_DATABASE_PATH:
-        raise UserError(f"{file}: a path of {len(name)} bytes, SQLite opens {MAX_DATABASE_PATH}; {remedy}")
-    if re.search(r"[\ud800-\udfff]", str(file)):
-        raise UserError(f"{name!r}: the name is not UTF-8, so MLflow cannot open it; {remedy}")
-    return sqlite_uri(file)
+    """Return the address of the database in the run folder; raise UserError as `sqlite_uri` does."""
+    return sqlite_uri(run.database.resolve())
 
 
 def recorded_uri(run: RunFolder, state: Mapping[str, Any]) -> str:
@@ -117,7 +114,7 @@ def current_uri(run: RunFolder, state: Mapping[str, Any]) -> str:
     MLFLOW_TRACKING_URI comes first, then the store that has the runs, then a database in the run folder.
 
     Raises:
-        UserError: see `own_uri`.
+        UserError: see `sqlite_uri`.
     """
     if address := os.environ.get("MLFLOW_TRACKING_URI"):
         file = sqlite_file(address)
