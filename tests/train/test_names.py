@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from perf.system.names import LONGEST, changes, draw_names, listing
+from perf.system.drawn_names import LONGEST, changes, draw_names, listing
 from xdub.cli import app
 from xdub.cli.errors import run_app
 from xdub.files.run_folder import RunFolder
