@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -107,6 +109,17 @@ def display(console: Console, title: str, indent: str = "") -> Iterator[Report]:
             yield report
     else:
         yield _lines(console, title, indent)
+
+
+def leave_closed_terminal() -> None:
+    """Discard further output to a terminal that has been closed, because writing to it would fail."""
+    with open(os.devnull, "w") as null:
+        for handle in (1, 2):
+            try:
+                os.ttyname(handle)
+            except OSError as error:
+                if error.errno != errno.ENOTTY:  # a pipe or file
+                    os.dup2(null.fileno(), handle)
 
 
 @contextmanager

@@ -47,7 +47,10 @@ app.add_typer(weights.app, name="weights")
 
 
 def main() -> None:
-    """Run the `xdub` script; exit code 0, 2 for an error that the user can correct, 130 when interrupted."""
+    """Run the `xdub` script.
+
+    The exit code is 0, 2 for an error that the user can correct, 130 when interrupted, and 128 + number after a signal.
+    """
     prepare_environment()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name may hold bytes that the terminal's encoding does not have.

@@ -9,12 +9,15 @@ from collections.abc import Iterator
 import typer
 from typer.exceptions import TyperException
 
+from xdub.cli.stopping import clean_stop, reader_has_left
 from xdub.errors import UserError
 
 BAD_INPUT = 2
 """Exit code of an error that the user can correct."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C or a request to stop."""
+PIPE_CLOSED = 141
+"""Exit code after the reader of stdout has left, as in ``xdub ... | head``; that of a process that SIGPIPE ends."""
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 """Errors of a full disk or quota."""
 PATH_ERRORS = {
@@ -32,7 +35,13 @@ PATH_ERRORS = {
 def run_app(app: typer.Typer, args: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     try:
-        code = app(args, prog_name="xdub", standalone_mode=False)
+        with clean_stop():
+            code = app(args, prog_name="xdub", standalone_mode=False)
+        sys.stdout.flush()
+    except SystemExit as error:
+        if reader_has_left():
+            return PIPE_CLOSED
+        return error.code if isinstance(error.code, int) else 1
     except typer.Abort:
         return 1
     except KeyboardInterrupt:
@@ -40,6 +49,8 @@ def run_app(app: typer.Typer, args: list[str] | None = None) -> int:
     except TyperException as error:
         return _refuse(_usage_line(error))
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and reader_has_left():
+            return PIPE_CLOSED
         line = user_line(error)
         if line is None:
             raise

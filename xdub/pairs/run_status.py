@@ -117,7 +117,7 @@ def tracked(
     try:
         yield journal
         status = "FINISHED"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
         raise
     finally:

@@ -32,6 +32,11 @@ def renderers(workers: int) -> Generator[ProcessPoolExecutor]:
     ):
         try:
             yield pool
+        except (KeyboardInterrupt, SystemExit):
+            # A request to stop does not wait for the clips in work.
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

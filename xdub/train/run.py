@@ -143,7 +143,7 @@ def _tracked(
     try:
         yield
         status = "FINISHED" if folder.result.is_file() else "KILLED"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
         raise
     finally:

@@ -22,6 +22,7 @@ from typing import TypeAlias
 from xdub.config import TrainConfig
 from xdub.errors import UserError
 from xdub.files.run_folder import PhaseFolder
+from xdub.progress import leave_closed_terminal
 from xdub.ray_session import disconnect, ensure_ray
 from xdub.train.rank import TrainJob, attempts_so_far, run_locally
 from xdub.train.supervise.cluster import POLL_SECONDS, reason_to_restart, request_machines, wait_for_workers
@@ -157,7 +158,7 @@ def _watch_cluster(folder: PhaseFolder, train: TrainConfig, workers: int) -> Gen
 
 @contextmanager
 def _stop_on_signal(folder: PhaseFolder) -> Generator[None]:
-    """Turn SIGTERM and SIGINT into a stop request with a checkpoint; a second signal ends the process at once."""
+    """Turn SIGTERM, SIGINT and SIGHUP into a stop request with a checkpoint; a second one ends the process at once."""
     stop_file = folder.stop_request
     stop_file.unlink(missing_ok=True)
     if threading.current_thread() is not threading.main_thread():
@@ -169,10 +170,14 @@ def _stop_on_signal(folder: PhaseFolder) -> Generator[None]:
         if _stop_reason(folder) == USER:
             signal.signal(number, before[number])
             os.kill(os.getpid(), number)
-        print("stopping after this step, with a checkpoint", file=sys.stderr)
         stop_file.write_text(USER, "utf-8")
+        if number == signal.SIGHUP:
+            leave_closed_terminal()
+        print("stopping after this step, with a checkpoint", file=sys.stderr)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+            continue  # nohup
         before[number] = signal.signal(number, request)
     try:
         yield
