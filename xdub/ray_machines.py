@@ -64,7 +64,8 @@ def wait_for_worker(
         return
     others = {name: amount for name, amount in needs.items() if name not in ("CPU", "GPU")}
     trial = ray.remote(num_cpus=needs.get("CPU", 0), num_gpus=needs.get("GPU", 0), resources=others)(_nothing)
-    task = trial.options(runtime_env={"env_vars": dict(variables)} if variables else None).remote()
+    environment = {"env_vars": dict(variables)} if variables else None
+    task = trial.options(runtime_env=environment, max_retries=0).remote()
     if ray.wait([task], timeout=PATIENCE_SECONDS)[0]:
         try:
             ray.get(task)
