@@ -75,7 +75,7 @@ def clicks(path: Path) -> np.ndarray:
     return loud[np.diff(loud, prepend=-1e6) > 1000] / 16000
 
 
-@pytest.mark.parametrize("offsets", [(0, 600), (0, 0), (600, 0), (0, 30, 12)])
+@pytest.mark.parametrize("offsets", [(0, 600), (0, 0), (600, 0), (0, 30, 12), (0, 0.96), (0, 0.92, 1.8)])
 def test_joined_recordings_follow_each_other_without_a_gap(recording, tmp_path, offsets):
     parts = [recording(f"{n}.ts", offset=offset) for n, offset in enumerate(offsets)]
     path = joined(tmp_path / "all.ts", *parts)
@@ -98,6 +98,15 @@ def test_a_recording_goes_on_after_an_inserted_one(recording, tmp_path):
     parts = [recording("a.ts"), recording("b.ts", offset=50), recording("c.ts", offset=1)]
     frames, white = flashes(joined(tmp_path / "all.ts", *parts))
     assert frames == 75 and white.tolist() == [FLASH, FLASH + 1, FLASH + 2]
+
+
+def test_sound_that_steps_back_alone_goes_on_where_it_was(recording):
+    path = recording("a.ts", 3.0, flash=2.0)
+    for number in range(30, 40):
+        _shift_time_stamp(path, 0xC0, number, -0.5)
+    frames, white = flashes(path)
+    assert frames == 75 and white.tolist() == [2.0]
+    assert clicks(path) == pytest.approx(white, abs=0.05)
 
 
 def test_a_pause_of_seconds_stays_and_a_pause_of_a_minute_is_closed(recording):

@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.stream import Stream
 
-BACKWARD = 0.1
-"""Largest step back in seconds within one recording."""
+BACKWARD = 0.03
+"""Largest step back in seconds within one recording, for rounded time stamps; decoding times never decrease."""
+STRAY_JUMP = 0.1
+"""Smallest step back in seconds of a time stamp that may be wrong; a step forward must be five times as large."""
 WAITING = 300
 """Number of packets that wait for the next packet of a stream."""
 
@@ -38,7 +40,7 @@ def without_strays(packets: Iterable[Packet[Stream]]) -> Iterator[Packet[Stream]
             last.update({stream: held.dts for stream, held in unsure.items() if held.dts is not None})
             unsure.clear()
         elif time is not None and packet.time_base and not packet.is_discard:
-            jump = round(BACKWARD / packet.time_base)
+            jump = round(STRAY_JUMP / packet.time_base)
             stray, step = unsure.pop(index, None), steps.get(index, 0)
             if stray is not None and stray.dts is not None:
                 right = stray.dts
