@@ -234,11 +234,16 @@ class TimeLine:
             begin, earliest = piece.first[leader], min(piece.first.values())
             piece.shift = end - (earliest if earliest < begin - OVERHANG else begin)
             other = self._tracks[self._lead].piece
-            if piece.away >= AWAY and not piece.pictures and not piece.forward and other and other.shift is not None:
-                # The pictures went on without a joint: the sound alone stepped back, and keeps the picture's shift.
-                if end - (begin + other.shift) <= LIMIT:
-                    piece.shift = other.shift
-                    continue
+            went_on = piece.away >= AWAY and not piece.pictures and not piece.forward
+            if (
+                went_on
+                and other is not None
+                and other.shift is not None
+                and end - begin - other.shift <= LIMIT
+            ):
+                # The pictures had no joint: the sound alone stepped back, so it keeps their shift.
+                piece.shift = other.shift
+                continue
             self.joint = end
             for index, raw in piece.ends.items():
                 self._extend(self._tracks[index], raw + piece.shift)
