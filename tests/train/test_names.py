@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from perf.system.drawn_names import LONGEST, changes, draw_names, listing
 from xdub.cli import app
 from xdub.cli.errors import run_app
+from xdub.errors import UserError
 from xdub.files.run_folder import RunFolder
 from xdub.tracking.read import read_runs
 from xdub.train.run import train_phase
@@ -44,6 +46,14 @@ def test_a_run_with_a_difficult_name_changes_nothing_outside_of_its_folder(
     output = capsys.readouterr()
     assert output.err == ""
     assert f"Plots: {name}/c.html, {name}/c.png" in output.out
+
+
+def test_a_run_folder_whose_name_is_not_text_is_refused_before_it_exists(
+    small, clips, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="not UTF-8 text; rename"):
+        train_phase("generator", small(), clips, tmp_path / os.fsdecode(b"caf\xe9"), local=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_drawn_names_are_different_and_of_every_kind() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from xdub.config import Recipe
 from xdub.data.sample_order import sample_order
+from xdub.data.shards import check_utf8
 from xdub.errors import UserError
 from xdub.files.run_folder import PhaseFolder
 from xdub.plan.network import count_parameters
@@ -25,7 +26,9 @@ def check_data(folders: list[Path], phase: str, recipe: Recipe) -> None:
 
 
 def create_folder(folder: PhaseFolder) -> None:
-    """Create the folder of a phase. Raise UserError if the file system refuses."""
+    """Create the folder of a phase. Raise UserError if the file system refuses, or if its name is not UTF-8 text."""
+    # Ray sends the path to the workers as UTF-8, from the root on.
+    check_utf8(folder.path.absolute())
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
