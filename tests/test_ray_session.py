@@ -55,13 +55,15 @@ def test_a_token_that_is_there_is_kept_and_one_that_is_named_elsewhere_suffices(
 
 
 STARTED = """
-import os
+import os, signal
 import ray
 from xdub.ray_session import ensure_ray
 
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
 ensure_ray()
 address = ray.remote(lambda: os.environ.get("RAY_API_SERVER_ADDRESS"))
 print(os.environ.get("RAY_API_SERVER_ADDRESS"), ray.get(address.remote()))
+signal.raise_signal(signal.SIGTERM)
 print(ray.get_runtime_context().get_session_name())
 """
 
@@ -89,6 +91,13 @@ def test_workers_of_our_own_ray_search_for_no_dashboard_and_their_starter_keeps_
 def test_a_ray_starts_where_tmpdir_is_too_long_for_its_sockets(started: subprocess.CompletedProcess) -> None:
     session = Path(f"/tmp/xdub-{os.getuid()}/ray") / started.stdout.split()[-1]
     assert (session / "sockets").is_dir(), started.stderr[-2000:]
+
+
+def test_the_callers_handler_of_sigterm_outlives_the_start_of_ray(
+    started: subprocess.CompletedProcess,
+) -> None:
+    assert started.stdout.split()[2] == "handled", started.stderr[-2000:]
+    assert "SIGTERM" not in started.stderr
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can create a file of another user")

@@ -7,8 +7,10 @@ import logging
 import os
 import secrets
 import shlex
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,11 +56,12 @@ def ensure_ray(cpus: int = 1) -> bool:
         if on_a_cluster() or not is_ours() or ray.cluster_resources().get("CPU", 0) >= cpus:
             return False
         ray.shutdown()  # our own Ray is too small for this call
-    if on_a_cluster():
-        _connect_to_cluster()
-    else:
-        ensure_token()
-        _start(cpus)
+    with _own_stop_handler():
+        if on_a_cluster():
+            _connect_to_cluster()
+        else:
+            ensure_token()
+            _start(cpus)
     _connections.add(_connection())
     return True
 
@@ -150,6 +153,26 @@ def _check_python_path() -> None:
             f"{sys.executable}: Ray cannot start a Python in a folder whose name has a quotation mark or a backslash; "
             "create the virtual environment in another folder"
         )
+
+
+@contextlib.contextmanager
+def _own_stop_handler() -> Iterator[None]:
+    """Restore the caller's handler of SIGTERM after the block, in the main thread.
+
+    Ray replaces it twice: by a handler of Python, and below Python by one of its core that prints a stack and aborts
+    the process 3 s later, in the middle of a cleanup. Ray's handler of Python stays if the caller has none.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        handler = signal.getsignal(signal.SIGTERM) if before in (signal.SIG_DFL, None) else before
+        if handler is not None:
+            # This call also replaces the core's handler.
+            signal.signal(signal.SIGTERM, handler)
 
 
 @contextlib.contextmanager
