@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from xdub import ray_address
 from xdub.config import load_recipe
 from xdub.errors import UserError
 from xdub.pairs.pool import WorkerPool
@@ -46,6 +47,23 @@ def test_an_address_of_another_kind_is_an_error_that_names_the_variable(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(UserError, match=rf"^RAY_ADDRESS={address}: .*{reason}.*unset RAY_ADDRESS"):
+        check_address()
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("ray.exceptions.ActorDiedError: The actor died", "RAY_AUTH_MODE=disabled here too"),
+        ("AuthenticationError: refused", "refuses this machine's token"),
+        ("first\nValueError: last", "ValueError: last"),
+    ],
+)
+def test_a_cluster_that_fails_the_trial_is_an_error_with_its_reason(
+    output: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr(ray_address, "TRIAL", f"import sys; sys.exit({output!r})")
+    with pytest.raises(UserError, match=rf"^RAY_ADDRESS=auto: .*{reason}[^\n]*unset RAY_ADDRESS"):
         check_address()
 
 

@@ -14,13 +14,21 @@ CONNECT_SECONDS = 5.0
 """Longest wait for the machine that RAY_ADDRESS names."""
 TRIAL_SECONDS = 35.0
 """Longest wait for a trial connection; Ray needs 3 to 10 s, and 20 s to find that its token is refused."""
-TRIAL = "import logging, ray; ray.init(logging_level=logging.ERROR, log_to_driver=False)"
-"""Program of the trial connection."""
-FIX = (
-    "start that cluster, set RAY_ADDRESS to the HOST:PORT of a running one (`ray status` on its head), or unset "
-    "RAY_ADDRESS to use this machine alone"
-)
-"""Advice that ends the messages of this file."""
+TRIAL = """
+import logging, ray
+ray.init(logging_level=logging.ERROR, log_to_driver=False)
+class Trial: pass
+actor = ray.remote(num_cpus=0)(Trial).remote()
+ready, _ = ray.wait([actor.__ray_ready__.remote()], timeout=10)
+ray.get(ready)
+"""
+"""Program of the trial connection: a cluster without tokens accepts the connection and ends the first actor."""
+ALONE = "or unset RAY_ADDRESS to use this machine alone"
+"""Advice that ends every message of this file."""
+START = "start that cluster, set RAY_ADDRESS to the HOST:PORT of a running one (`ray status` on its head)"
+"""Advice where no cluster answers."""
+FIX = f"{START}, {ALONE}"
+"""Advice for an address that cannot be used."""
 
 
 def names_a_cluster(address: str) -> bool:
@@ -44,6 +52,13 @@ def check_address() -> None:
         )
     if address != "auto":
         _check_port(address)
+    reason = _try_connection()
+    if reason:
+        raise UserError(f"RAY_ADDRESS={address}: {reason}, {ALONE}")
+
+
+def _try_connection() -> str | None:
+    """Return why a process with this environment cannot use the cluster, None if it can."""
     try:
         trial = subprocess.run(
             [sys.executable, "-P", "-c", TRIAL],
@@ -57,13 +72,11 @@ def check_address() -> None:
     except subprocess.TimeoutExpired as error:
         output = error.stderr or b""
         reason = _reason(output.decode("utf-8", "replace") if isinstance(output, bytes) else output)
-        raise UserError(
-            f"RAY_ADDRESS={address}: {reason or f'no Ray answers in {TRIAL_SECONDS:g} s'}; {FIX}"
-        ) from None
-    if trial.returncode:
-        lines = [line for line in trial.stderr.splitlines() if line.strip()]
-        reason = _reason(trial.stderr) or (lines[-1][:300] if lines else f"exit code {trial.returncode}")
-        raise UserError(f"RAY_ADDRESS={address}: {reason}; {FIX}")
+        return reason or f"no Ray answers in {TRIAL_SECONDS:g} s; {START}"
+    if not trial.returncode:
+        return None
+    lines = [line for line in trial.stderr.splitlines() if line.strip()]
+    return _reason(trial.stderr) or (lines[-1][:300] if lines else f"exit code {trial.returncode}")
 
 
 def _check_port(address: str) -> None:
@@ -84,6 +97,11 @@ def _reason(output: str) -> str | None:
         return (
             "it refuses this machine's token; set RAY_AUTH_TOKEN_PATH to a file with the token of that cluster "
             "(RAY_AUTH_MODE=token must be set before Ray is imported)"
+        )
+    if "ActorDiedError" in output:
+        return (
+            "it ends a first actor at once, as a cluster without tokens does; if it was started with "
+            "RAY_AUTH_MODE=disabled, set RAY_AUTH_MODE=disabled here too"
         )
     if "Version mismatch" in output:
         text = " ".join(output[output.index("Version mismatch") :].split())
