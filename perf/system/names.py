@@ -231,13 +231,14 @@ def _expect_rows(data: Path) -> None:
 
 def _expect_steps(run: str, steps: int) -> None:
     """Raise Failure unless the tracker has every step's metrics and the strip of the run."""
+    from xdub.files.run_folder import RunFolder
     from xdub.tracking.read import read_runs
 
     (tracked,) = read_runs([f"{run}/generator"])
     last = max(tracked.curves.get("loss/flow", tracked.curves.get("train/loss", ([0], [])))[0])
     if (last, tracked.status) != (steps, "FINISHED"):
         raise Failure(f"the tracker has step {last} of {steps}, status {tracked.status}")
-    if not list((Path(run) / "mlartifacts").rglob("step00000004.png")):
+    if not list(RunFolder(run).artifacts.rglob("step00000004.png")):
         raise Failure("the tracker has no strip")
 
 

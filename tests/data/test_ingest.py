@@ -83,7 +83,7 @@ def test_a_data_set_without_a_clip_is_refused_with_the_reason(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_ray_actors_write_the_same_data_set_and_a_crash_fails_its_source_alone(
+def test_ray_workers_write_the_same_data_set_and_a_crash_fails_its_source_alone(
     tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
     sources = ["ok-1", "wav-2", "crash-3", "ok-4"]

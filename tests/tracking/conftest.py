@@ -73,7 +73,7 @@ class Tracking:
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write a database without runs."""
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    file = RunFolder(tmp_path_factory.mktemp("store")).database
     connect(sqlite_uri(file)).search_experiments()
     return file
 

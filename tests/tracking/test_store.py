@@ -36,15 +36,15 @@ def tree(folder: Path) -> set[str]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_address_of_a_database_names_its_file(name: str, tmp_path: Path) -> None:
-    file = tmp_path / name / "mlflow.db"
+    file = tmp_path / name / "runs.db"
     assert sqlite_file(sqlite_uri(file)) == file
 
 
 def test_a_plain_address_is_unchanged_and_other_stores_have_no_file() -> None:
-    assert sqlite_uri(Path("/runs/my run/mlflow.db")) == "sqlite:////runs/my run/mlflow.db"
+    assert sqlite_uri(Path("/runs/my run/a.db")) == "sqlite:////runs/my run/a.db"
     assert sqlite_file("http://127.0.0.1:5000") is sqlite_file("sqlite:///:memory:") is None
     assert without_credentials("https://me:secret@host:5000/x") == "https://host:5000/x"
-    assert without_credentials("sqlite:////runs/a@b/mlflow.db") == "sqlite:////runs/a@b/mlflow.db"
+    assert without_credentials("sqlite:////runs/a@b/a.db") == "sqlite:////runs/a@b/a.db"
 
 
 def test_a_run_folder_of_any_name_holds_all_of_its_tracking(tracking, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_moved_run_is_read_at_its_new_place_before_it_continues(tracking, tmp_
     (tmp_path / "run").rename(tmp_path / "moved")
     tracking.track(tmp_path / "run", 1)
     (run,) = read_runs([str(tmp_path / "moved")])
-    assert sqlite_file(run.uri) == tmp_path / "moved" / "mlflow.db"
+    assert sqlite_file(run.uri) == RunFolder(tmp_path / "moved").database
     assert list(run.curves["train/loss"][0]) == [1, 2, 3]
 
 

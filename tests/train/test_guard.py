@@ -96,7 +96,7 @@ def test_a_run_whose_skips_do_not_help_is_rolled_back_and_continues_after_the_ba
     assert list(read_lines(result.folder.rollbacks)) == [{"step": 2, "cursor": 24}]
     assert len(skipped(result.folder)) == 3
     steps = [r["step"] for r in read_lines(result.folder.journal) if r["kind"] == "metrics"]
-    assert steps == [2, 4, 6]
+    assert steps == [2, 4, 6, 7]
 
 
 def test_a_run_that_diverges_after_every_rollback_ends_with_the_samples_and_a_hint(

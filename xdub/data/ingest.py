@@ -1,7 +1,7 @@
-"""Ingest of many sources into clip shards and a ledger, in this process or in Ray Data actors.
+"""Ingest of many sources into clip shards and a ledger, in this process or in Ray Data tasks.
 
-The function that prepares one source is an argument, so every kind of source uses the same code. Actors prepare and
-encode; only this process writes. A source that crashes its actor is tried twice more, after all others, and then
+The function that prepares one source is an argument, so every kind of source uses the same code. Tasks prepare and
+encode; only this process writes. A source that crashes its worker is tried twice more, after all others, and then
 recorded as failed.
 """
 
@@ -31,12 +31,12 @@ from xdub.ray_machines import wait_for_worker
 from xdub.ray_session import disconnect, ensure_ray, hush
 
 Prepare = Callable[[str], Iterable[Clip | LedgerRow]]
-"""Function of a source that yields its clips and ledger rows lazily, in any order; picklable if actors call it."""
+"""Function of a source that yields its clips and ledger rows lazily, in any order; picklable if workers call it."""
 
 FOLDER = "folder"
 """Check of a folder that could not be listed."""
 ATTEMPTS = 3
-"""Attempts at a source whose actors die, before the source is recorded as failed."""
+"""Attempts at a source whose workers die, before the source is recorded as failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,10 +203,9 @@ def _local(items: Sequence[Item], prepare_one: Prepare) -> Generator[Result]:
 
 
 def _ray(items: Sequence[Item], prepare_one: Prepare, workers: int) -> Generator[Result]:
-    """Yield the results of `_local` in the same order, computed by up to `workers` actors.
+    """Yield the results of `_local` in the same order, computed by up to `workers` processes.
 
-    A source whose actor died is tried again after all others, in a round of its own. An immediate retry would go to an
-    actor that is still restarting, and the deaths of one source would use up the retries of the next.
+    A source whose worker died is tried again after all others, so a source that kills workers delays no other.
     """
     with _running_ray(workers):
         missing = dict(items)
@@ -223,7 +222,7 @@ def _ray(items: Sequence[Item], prepare_one: Prepare, workers: int) -> Generator
 
 
 def _round(items: list[Item], prepare_one: Prepare, workers: int) -> Generator[Result]:
-    """Run Ray Data once over the sources; a source whose actor dies has no final result."""
+    """Run Ray Data once over the sources; a source whose worker dies has no final result."""
     import ray.data
 
     data = ray.data.from_items(
@@ -234,35 +233,28 @@ def _round(items: list[Item], prepare_one: Prepare, workers: int) -> Generator[R
     hush(data)
     # A block is a source, and the caller tries missing sources again.
     data.context.max_errored_blocks = -1
+    # Tasks instead of actors: a death costs its own source, and no later source waits for a dead actor.
     with warnings.catch_warnings():
         # Ray 2.60 warns about a new name of the last argument that it does not accept yet.
         warnings.simplefilter("ignore")
         data = data.map_batches(
-            SourceActor,
-            fn_constructor_args=(prepare_one,),
+            _prepare_block,
+            fn_args=(prepare_one,),
             batch_size=1,
-            # One source at a time, because sources queued at an actor die with it.
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, max_tasks_in_flight_per_actor=1),
+            compute=ray.data.TaskPoolStrategy(size=min(workers, len(items))),
             num_cpus=1,
-            # The pool replaces an actor that has died. Ray warns about actors that it would restart itself.
-            ray_remote_args_fn=lambda: {"max_restarts": 0, "max_task_retries": 0},
+            ray_remote_args_fn=lambda: {"max_retries": 0},
         )
     for packed in data.iter_rows():
         yield pickle.loads(packed["result"])
 
 
-class SourceActor:
-    """Ray Data worker that prepares one source after the other, clip by clip, so a long video needs no more memory."""
-
-    def __init__(self, prepare_one: Prepare) -> None:
-        self._prepare_one = prepare_one
-
-    def __call__(self, rows: dict[str, np.ndarray]) -> Iterator[dict[str, list[bytes]]]:
-        """Yield the pickled results of the sources in a block."""
-        for item in rows["item"]:
-            source, files = pickle.loads(item)
-            for result in _results(source, files, self._prepare_one):
-                yield {"result": [pickle.dumps(result)]}
+def _prepare_block(rows: dict[str, np.ndarray], prepare_one: Prepare) -> Iterator[dict[str, list[bytes]]]:
+    """Yield the pickled results of the sources in a block, clip by clip, so a long video needs no more memory."""
+    for item in rows["item"]:
+        source, files = pickle.loads(item)
+        for result in _results(source, files, prepare_one):
+            yield {"result": [pickle.dumps(result)]}
 
 
 @contextmanager
