@@ -225,6 +225,13 @@ def _round(items: list[Item], prepare_one: Prepare, workers: int) -> Generator[R
     """Run Ray Data once over the sources; a source whose worker dies has no final result."""
     import ray.data
 
+    def prepare_block(rows: Any) -> Iterator[Any]:
+        # Results leave the worker clip by clip, so a long video needs no more memory.
+        for item in rows["item"]:
+            source, files = pickle.loads(item)
+            for result in _results(source, files, prepare_one):
+                yield {"result": [pickle.dumps(result)]}
+
     data = ray.data.from_items(
         [{"item": pickle.dumps(item)} for item in items], override_num_blocks=len(items)
     )
@@ -238,8 +245,7 @@ def _round(items: list[Item], prepare_one: Prepare, workers: int) -> Generator[R
         # Ray 2.60 warns about a new name of the last argument that it does not accept yet.
         warnings.simplefilter("ignore")
         data = data.map_batches(
-            _prepare_block,
-            fn_args=(prepare_one,),
+            prepare_block,
             batch_size=1,
             compute=ray.data.TaskPoolStrategy(size=min(workers, len(items))),
             num_cpus=1,
@@ -247,14 +253,6 @@ def _round(items: list[Item], prepare_one: Prepare, workers: int) -> Generator[R
         )
     for packed in data.iter_rows():
         yield pickle.loads(packed["result"])
-
-
-def _prepare_block(rows: dict[str, np.ndarray], prepare_one: Prepare) -> Iterator[dict[str, list[bytes]]]:
-    """Yield the pickled results of the sources in a block, clip by clip, so a long video needs no more memory."""
-    for item in rows["item"]:
-        source, files = pickle.loads(item)
-        for result in _results(source, files, prepare_one):
-            yield {"result": [pickle.dumps(result)]}
 
 
 @contextmanager
