@@ -18,8 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from xdub.data.clip import Clip, to_row
 from xdub.data.ledger import Counts, Ledger, LedgerRow
 from xdub.data.shards import ShardWriter, check_utf8
