@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,27 @@ def test_a_temporary_folder_that_cannot_be_used_is_replaced_for_every_library(
     monkeypatch.setenv("TMPDIR", str(tmp_path / "none"))
     prepare_environment()
     assert os.environ["TMPDIR"] == tempfile.gettempdir() != str(tmp_path / "none")
+
+
+COMMAND_THEN_TORCH = """
+import sys
+from xdub.cli import main
+
+sys.argv = ["xdub", "--version"]
+try:
+    main()
+finally:
+    import torch
+"""
+
+
+@pytest.mark.parametrize("threads", ["0", "abc"])
+def test_openmp_prints_no_error_about_an_invalid_number_of_threads(threads: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", COMMAND_THEN_TORCH],
+        env=os.environ | {"OMP_NUM_THREADS": threads},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert run.returncode == 0 and run.stderr == ""
