@@ -100,7 +100,13 @@ def _fit(job: TrainJob, workers: int) -> str | None:
         # would wait for them without end. A new connection (a new Ray, if this process started it) frees them. The
         # caller's own connection stays, because it may hold the caller's work.
         disconnect()
-        return f"the training controller was lost ({type(error).__name__})"
+        return f"the training controller was lost ({type(error).__name__}{_start_error(error)})"
+
+
+def _start_error(error: Exception) -> str:
+    """Return ": " and the last line of the error with which a process failed to start, "" for any other death."""
+    text = str(error).strip()
+    return f": {text.splitlines()[-1][:300]}" if "raised in its creation task" in text else ""
 
 
 def _in_thread(function: Callable[[], str | None]) -> str | None:
