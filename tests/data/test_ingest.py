@@ -106,3 +106,17 @@ def test_a_name_that_is_not_utf8_is_refused_before_any_work(tmp_path):
         with pytest.raises(UserError, match="not UTF-8 text; rename"):
             ingest(sources, out, lambda source: [], workers=1)
     assert not list(tmp_path.iterdir())
+
+
+def test_rows_that_waited_for_a_flush_are_written_when_a_signal_ends_the_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(source: str) -> Iterator[Clip | LedgerRow]:
+        if source == "stop-9":
+            raise SystemExit(143)
+        return prepare()(source)
+
+    monkeypatch.setattr(Ledger, "flush_in_turn", lambda ledger: False)
+    with pytest.raises(SystemExit):
+        ingest(["ok-1", "wav-2", "stop-9"], tmp_path, stopped, workers=1)
+    assert status(tmp_path) == {"ok-1": ["kept"] * 2, "wav-2": ["rejected"]}

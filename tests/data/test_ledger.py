@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import ClassVar
 
@@ -78,3 +79,24 @@ def test_an_unreadable_ledger_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "ledger.parquet").write_bytes(b"no")
     with pytest.raises(UserError, match=r"ledger\.parquet: not a readable ledger"):
         Ledger(tmp_path)
+
+
+def test_flushes_in_turn_do_not_cost_the_square_of_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    write = pq.write_table
+
+    def slow(table: object, path: Path) -> None:
+        written.append(table.num_rows)
+        time.sleep(0.02)
+        write(table, path)
+
+    monkeypatch.setattr(pq, "write_table", slow)
+    ledger = Ledger(tmp_path)
+    for n in range(50):
+        ledger.add(LedgerRow(input=f"{n}.mp4", status="rejected", check="readable"))
+        ledger.flush_in_turn()
+    assert written[0] == 1 and len(written) <= 3 and ledger.changed
+    ledger.flush()
+    assert len(Ledger(tmp_path).rows()) == 50

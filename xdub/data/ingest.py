@@ -97,17 +97,29 @@ def ingest(
         items = [(source.name, () if source.content else source.files) for source in todo.values()]
         results = _local(items, prepare_one) if workers <= 1 else _ray(items, prepare_one, workers)
         before, done = len(writer), len(different) - len(todo)
-        with closing(results):
-            for name, row, rows, content in results:
-                if row is not None:
-                    writer.add_row(row)
-                    continue
-                # Shards go first, because every ledger row with status "kept" must have its clip on disk.
-                writer.flush()
-                _settle(todo[name], rows, content, ledger, recorded)
-                done += 1
-                if on_progress is not None:
-                    on_progress(done, len(different), text=Path(name).name)
+        unrecorded: list[Source] = []
+        complete = True
+        try:
+            with closing(results):
+                for name, row, rows, content in results:
+                    if row is not None:
+                        writer.add_row(row)
+                        continue
+                    # Shards go first, because every ledger row with status "kept" must have its clip on disk.
+                    writer.flush()
+                    complete = False
+                    unrecorded += _settle(todo[name], rows, content, ledger, recorded)
+                    complete = True
+                    if ledger.flush_in_turn():
+                        _record(unrecorded, recorded)
+                    done += 1
+                    if on_progress is not None:
+                        on_progress(done, len(different), text=Path(name).name)
+        finally:
+            # A source that a signal interrupted between its rows is prepared again.
+            if complete and ledger.changed:
+                ledger.flush()
+                _record(unrecorded, recorded)
     writer.close()
     ledger.flush()
     inputs = dict.fromkeys(source.input for source in different)
@@ -123,8 +135,10 @@ def ingest(
     )
 
 
-def _settle(source: Source, rows: list[LedgerRow], content: str, ledger: Ledger, recorded: Sources) -> None:
-    """Write the ledger rows of a source that is done, and its content."""
+def _settle(
+    source: Source, rows: list[LedgerRow], content: str, ledger: Ledger, recorded: Sources
+) -> list[Source]:
+    """Add the ledger rows of a source that is done; return the source if its content follows when they are on disk."""
     source.content = source.content or content
     failed = any(row.status == "failed" for row in rows)
     if not source.changed:
@@ -134,10 +148,14 @@ def _settle(source: Source, rows: list[LedgerRow], content: str, ledger: Ledger,
         ledger.reopen(source.input)
     for row in rows:
         ledger.add(replace(row, input=source.input))
-    ledger.flush()
-    if not failed:
-        # The content of a changed source goes last. If it is missing after a kill, the source is prepared again.
-        recorded.record(source)
+    # The content of a changed source goes last. If it is missing after a kill, the source is prepared again.
+    return [source] if source.changed and not failed else []
+
+
+def _record(sources: list[Source], recorded: Sources) -> None:
+    """Record sources whose rows are on disk, and empty the list."""
+    while sources:
+        recorded.record(sources.pop(0))
 
 
 def _forget_readable_folders(ledger: Ledger, inputs: Collection[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field, fields
@@ -80,6 +81,7 @@ class Ledger:
         self._clip_ids: dict[str, list[str]] = {}
         self._settled: set[str] = set()
         self._changed = False
+        self._flushed_at, self._flush_cost = 0.0, 0.0
         if self.path.exists():
             for row in _read(self.path):
                 self._store(row)
@@ -111,6 +113,11 @@ class Ledger:
                 self._changed = True
         self._settled.discard(input)
 
+    @property
+    def changed(self) -> bool:
+        """True if a row is not on disk yet."""
+        return self._changed
+
     def rows(self) -> list[LedgerRow]:
         """List all rows in the order they were added."""
         return list(self._rows.values())
@@ -119,6 +126,16 @@ class Ledger:
         """Count all rows, or those of ``inputs`` only, because several commands may write one folder."""
         return Counts.of(row for row in self._rows.values() if inputs is None or row.input in inputs)
 
+    def flush_in_turn(self) -> bool:
+        """Flush, unless this would take more than a twentieth of the time since the last flush; return if it did.
+
+        The whole file is written every time, so a flush after each of 10^4 inputs would cost their square.
+        """
+        due = time.monotonic() - self._flushed_at >= 20 * self._flush_cost
+        if due:
+            self.flush()
+        return due
+
     def flush(self) -> None:
         """Replace the file atomically if a row changed."""
         import pyarrow as pa
@@ -126,12 +143,15 @@ class Ledger:
 
         if not self._changed and self.path.exists():
             return
+        begin = time.monotonic()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         table = pa.Table.from_pylist([asdict(row) for row in self._rows.values()], schema=_schema())
         with atomic_path(self.path) as path:
             # An absolute path, because PyArrow takes `s3:x/ledger.parquet` for an address.
             pq.write_table(table, path.absolute())
         self._changed = False
+        self._flushed_at = time.monotonic()
+        self._flush_cost = self._flushed_at - begin
 
     def __enter__(self) -> Self:
         return self
