@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from xdub.errors import UserError
 from xdub.model.audio_encoder import load_audio_encoder
 from xdub.model.bundle import bundle_path, load_bundle
 from xdub.model.codec import LinearCodec, load_codec
-from xdub.model.tensor_file import read_tensors
+from xdub.model.tensor_file import read_tensors, write_tensors
 
 
 @pytest.fixture()
@@ -57,3 +59,13 @@ def test_a_folder_without_the_pretrained_model_is_reported_with_its_setting(tmp_
     assert refused(lambda: load_codec(codec)).startswith(f"codec.path={tmp_path}: cannot be loaded")
     audio = SimpleNamespace(kind="whisper", dim=80, path=str(tmp_path))
     assert refused(lambda: load_audio_encoder(audio)).startswith(f"audio.path={tmp_path}: cannot be loaded")
+
+
+def test_a_full_disk_is_an_error_of_the_system(tmp_path, monkeypatch):
+    def full(*args, **options):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("xdub.model.tensor_file.save_file", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_tensors({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
+    assert caught.value.errno == errno.ENOSPC

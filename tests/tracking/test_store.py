@@ -148,3 +148,49 @@ def test_a_run_that_was_never_sent_is_an_error_with_the_fix(
         tracking.track(tmp_path / "run", 1)
     with pytest.raises(UserError, match="nothing was sent to MLflow yet"):
         read_runs([str(tmp_path / "run")])
+
+
+def test_a_database_that_cannot_be_opened_is_named_at_once(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no database" * 100)
+    for file in (tmp_path, tmp_path / "text", tmp_path / "text" / "runs.db"):
+        with pytest.raises(UserError, match="SQLite cannot open it"):
+            connect(f"sqlite:///{file}")
+    for uri in ("sqlite://", "sqlite:///:memory:"):
+        with pytest.raises(UserError, match="ends with its process"):
+            connect(uri)
+
+
+def test_an_interrupted_creation_of_a_database_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    def interrupted(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mlflow.MlflowClient, "search_experiments", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        connect(sqlite_uri(tmp_path / "runs.db"))
+    assert tree(tmp_path) == set()
+
+
+def test_a_damaged_record_of_the_runs_is_one_line(tmp_path: Path) -> None:
+    RunFolder(tmp_path).state.write_text('{"key": ')
+    for read in (lambda: open_runs(RunFolder(tmp_path), "generator"), lambda: read_runs([str(tmp_path)])):
+        with pytest.raises(UserError, match="is damaged") as caught:
+            read()
+        assert "\n" not in str(caught.value) and "UserError" not in str(caught.value)
+
+
+@pytest.mark.parametrize("variable", ["NAME", "ID"])
+def test_the_default_experiment_writes_nothing_outside_of_the_run(
+    tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(f"MLFLOW_EXPERIMENT_{variable}", {"NAME": "Default", "ID": "0"}[variable])
+    if variable == "ID":
+        with pytest.raises(UserError, match="set MLFLOW_EXPERIMENT_NAME"):
+            tracking.track(tmp_path, 1)
+    else:
+        tracking.track(tmp_path, 1)
+        assert list(RunFolder(tmp_path).artifacts.rglob("step1.png"))
+    assert tree(tmp_path / "cwd") == set()

@@ -11,6 +11,7 @@ from typer.exceptions import TyperException
 
 from xdub.cli.stopping import clean_stop, reader_has_left
 from xdub.errors import UserError
+from xdub.files.atomic import DISK_FULL
 
 BAD_INPUT = 2
 """Exit code of an error that the user can correct."""
@@ -18,8 +19,6 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C or a request to stop."""
 PIPE_CLOSED = 141
 """Exit code after the reader of stdout has left, as in ``xdub ... | head``; that of a process that SIGPIPE ends."""
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
-"""Errors of a full disk or quota."""
 PATH_ERRORS = {
     errno.ENOENT,
     errno.EACCES,

@@ -16,6 +16,8 @@ from xdub.errors import UserError
 
 REFUSALS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 """Errors of file systems that lack an operation, such as CIFS, FUSE or some network mounts."""
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+"""Errors of a full disk or quota."""
 
 
 def check_output(path: str | Path, *, streams: bool = False) -> Path:
@@ -193,13 +195,13 @@ def _unwritable(error: OSError, path: Path) -> Exception:
         return UserError(f"{path}: no permission to write in {path.parent}; choose another folder")
     if error.errno == errno.EROFS:
         return UserError(f"{path}: {path.parent} is on a read-only file system; choose another folder")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in DISK_FULL:
         return _explained(error, path)
     return UserError(f"{path}: cannot be created ({error.strerror}); choose another name or folder")
 
 
 def _explained(error: OSError, path: Path) -> Exception:
     """Return a UserError for a full disk, else the error itself."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in DISK_FULL:
         return UserError(f"{path}: the disk is full; free some space in {path.parent} and run again")
     return error

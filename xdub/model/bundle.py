@@ -27,6 +27,7 @@ from xdub.model.backbone import Backbone
 from xdub.model.build import load_backbone
 from xdub.model.codec import Codec, load_codec
 from xdub.model.lora import load_expert, set_expert
+from xdub.model.tensor_file import write_tensors
 
 RECIPE = "recipe.yaml"
 """File of a model folder that holds the whole recipe."""
@@ -121,11 +122,9 @@ def load_bundle(
 
 def save_backbone(model: Backbone, path: Path, dtype: torch.dtype = torch.float32) -> None:
     """Write a backbone without adapters as safetensors."""
-    from safetensors.torch import save_file
-
     state = {
         name.replace(".base_layer", ""): value.detach().cpu().to(dtype).contiguous()
         for name, value in model.state_dict().items()
         if ".lora_" not in name
     }
-    save_file(state, path)
+    write_tensors(state, path)

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 from einops import rearrange
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from xdub.config import CodecConfig
 from xdub.config.shipped import shipped_weights
 from xdub.errors import UserError, loading_pretrained
 from xdub.geometry import CodecGeometry
-from xdub.model.tensor_file import read_tensors
+from xdub.model.tensor_file import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
@@ -130,7 +129,7 @@ class LinearCodec(nn.Module):
     def save(self, path: Path) -> None:
         """Write the five arrays as safetensors."""
         names = ("first", "rest", "std_first", "std_rest", "mean")
-        save_file({name: getattr(self, name).contiguous() for name in names}, path)
+        write_tensors({name: getattr(self, name).contiguous() for name in names}, path)
 
     @classmethod
     def load(cls, path: Path) -> LinearCodec:

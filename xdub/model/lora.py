@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from xdub.config import EXPERTS, LoraConfig
 from xdub.errors import UserError
 from xdub.model.backbone import Backbone
-from xdub.model.tensor_file import read_tensors
+from xdub.model.tensor_file import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
@@ -88,7 +87,7 @@ def expert_state(model: Backbone, name: str) -> dict[str, Tensor]:
 
 def save_expert(model: Backbone, name: str, path: Path) -> None:
     """Write one adapter as safetensors."""
-    save_file(expert_state(model, name), path)
+    write_tensors(expert_state(model, name), path)
 
 
 def load_expert(model: Backbone, name: str, path: Path, cfg: LoraConfig) -> None:

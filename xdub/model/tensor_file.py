@@ -1,11 +1,14 @@
-"""Reading of weight files, with an error of one line for a file that cannot be read."""
+"""Weight files, with an error of one line for a file that cannot be read or written."""
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from xdub.errors import UserError
@@ -19,3 +22,17 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         raise UserError(
             f"{path}: not a readable safetensors file ({error}); copy or export it again"
         ) from error
+
+
+def write_tensors(
+    tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file. Raise OSError if the system refuses the write, for example on a full disk."""
+    try:
+        save_file(dict(tensors), path, metadata=None if metadata is None else dict(metadata))
+    except SafetensorError as error:
+        # The library reports errors of the system in its own type, as text.
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error

@@ -142,6 +142,8 @@ def _state(folder: Path) -> dict[str, Any]:
         if "tracking_uri" not in state:
             raise UserError(f"{folder}: nothing was sent to MLflow yet; `xdub train` with --resume sends it")
         return {"tracking_uri": recorded_uri(run, state), "phases": dict(state["phases"])}
+    except UserError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: {type(error).__name__} {error}") from error
 

@@ -28,7 +28,7 @@ from xdub.tracking.store import (
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Experiment, Run
 
 EXPERIMENT = "xdub"
 """Experiment of all runs, unless MLFLOW_EXPERIMENT_NAME or MLFLOW_EXPERIMENT_ID names another one."""
@@ -105,8 +105,18 @@ def open_runs(run: RunFolder, phase: str, *, started: int | None = None) -> RunI
 
 
 def read_state(run: RunFolder) -> dict[str, Any]:
-    """Return the ids of a run; {} before its first phase."""
-    return json.loads(run.state.read_text("utf-8")) if run.state.is_file() else {}
+    """Return the ids of a run; {} before its first phase. Raise UserError for a damaged file."""
+    if not run.state.is_file():
+        return {}
+    try:
+        state = json.loads(run.state.read_text("utf-8"))
+        if not isinstance(state, dict):
+            raise ValueError("no table of ids")
+    except ValueError as error:
+        raise UserError(
+            f"{run.state} is damaged ({error}); remove it, and the next `xdub train` with --resume sends the runs again"
+        ) from error
+    return state
 
 
 def _write_state(run: RunFolder, state: dict[str, Any]) -> None:
@@ -147,7 +157,10 @@ def _moved(run: RunFolder, uri: str, location: str | Path) -> bool:
     around = moves_with_run(run, uri)
     parts = urlsplit(str(location))
     path = Path(unquote(parts.path))
-    ours = parts.scheme in ("", "file") and path.name == run.artifacts.name
+    # MLflow puts the files of its experiment "Default" below the current folder.
+    ours = parts.scheme in ("", "file") and (
+        path.name == run.artifacts.name or path.parts[-2:] == ("mlruns", "0")
+    )
     return around is not None and ours and not path.is_relative_to(around)
 
 
@@ -173,7 +186,13 @@ def _experiment(client: MlflowClient, run: RunFolder, uri: str) -> str:
     """
     chosen, number = os.environ.get("MLFLOW_EXPERIMENT_NAME"), os.environ.get("MLFLOW_EXPERIMENT_ID")
     if number and not chosen:
-        return _experiment_by_id(client, number)
+        experiment = _experiment_by_id(client, number)
+        if _moved(run, uri, experiment.artifact_location):
+            raise UserError(
+                f"MLFLOW_EXPERIMENT_ID={number}: its files would be written to {experiment.artifact_location}; "
+                "set MLFLOW_EXPERIMENT_NAME"
+            )
+        return experiment.experiment_id
     for attempt in itertools.count(1):
         name = (chosen or EXPERIMENT) + (f"-{attempt}" if attempt > 1 else "")
         experiment = client.get_experiment_by_name(name)
@@ -188,7 +207,7 @@ def _experiment(client: MlflowClient, run: RunFolder, uri: str) -> str:
     raise AssertionError
 
 
-def _experiment_by_id(client: MlflowClient, number: str) -> str:
+def _experiment_by_id(client: MlflowClient, number: str) -> Experiment:
     try:
         experiment = client.get_experiment(number)
     except Exception as error:
@@ -200,4 +219,4 @@ def _experiment_by_id(client: MlflowClient, number: str) -> str:
             f"MLFLOW_EXPERIMENT_ID={number}: the MLflow store has no such experiment; "
             "name one that it has, or set MLFLOW_EXPERIMENT_NAME"
         )
-    return experiment.experiment_id
+    return experiment

@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sqlite3
+import tempfile
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote_to_bytes
@@ -144,7 +147,11 @@ def moves_with_run(run: RunFolder, uri: str) -> Path | None:
 
 
 def connect(uri: str) -> MlflowClient:
-    """Return a client that gives up soon, because the journal keeps the records and retries."""
+    """Return a client that gives up soon, because the journal keeps the records and retries.
+
+    Raises:
+        UserError: the database of ``uri`` cannot be opened or created, or exists in memory only.
+    """
     defaults = {
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -160,7 +167,38 @@ def connect(uri: str) -> MlflowClient:
     # Alembic and MLflow log every creation of a database and every retry; MLflow's import sets another level.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.ERROR)
+    if uri.startswith("sqlite"):
+        _open_database(uri)
     return MlflowClient(tracking_uri=_fresh_uri(uri))
+
+
+def _open_database(uri: str) -> None:
+    """Create the database if it does not exist, and raise UserError if SQLite cannot open it.
+
+    MLflow would retry an impossible file for minutes. It creates its tables over seconds, and a file in which it was
+    interrupted is never usable again, so the tables are complete before the file has its name.
+    """
+    from mlflow import MlflowClient
+
+    file = sqlite_file(uri)
+    if file is None:
+        raise UserError(f"{uri}: this database ends with its process; name a file")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            # The path is short, because SQLite limits its length.
+            with tempfile.TemporaryDirectory(prefix=".", dir=file.parent) as folder:
+                new = Path(folder) / "d"
+                MlflowClient(tracking_uri=_escaped_uri(new)).search_experiments(max_results=1)
+                # Another process may have created the database in the meantime.
+                if not file.exists():
+                    os.replace(new, file)
+        with closing(sqlite3.connect(file)) as database:
+            database.execute("PRAGMA schema_version")
+    except (OSError, sqlite3.Error) as error:
+        raise UserError(
+            f"{file}: SQLite cannot open it ({error}); set MLFLOW_TRACKING_URI to another"
+        ) from error
 
 
 def _fresh_uri(uri: str) -> str:

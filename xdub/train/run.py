@@ -94,6 +94,7 @@ def train_phase(
         if train.upload_to is not None and resume:
             restore(train.upload_to, folder)
         check_fresh(folder, resume)
+        read_state(folder.run)
         tracker = StageTracker(folder.run, phase, folder)
         if _finished(folder, train.steps):
             tracker.send_rest()

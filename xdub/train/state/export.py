@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 import xdub
@@ -15,6 +14,7 @@ from xdub.config import Recipe, expert_of
 from xdub.data.manifest import file_sha256
 from xdub.files.atomic import atomic_folder, write_json
 from xdub.files.run_folder import ADAPTER_WEIGHTS, MODEL_WEIGHTS
+from xdub.model.tensor_file import write_tensors
 from xdub.train.context import TrainContext
 from xdub.train.engine import Engine
 from xdub.train.networks import weights_file
@@ -50,7 +50,7 @@ def export(
 def write_export(folder: Path, state: Mapping[str, Tensor], config: dict[str, Any]) -> None:
     """Write a folder of weights and their config; it replaces an older one as a whole."""
     with atomic_folder(folder) as temporary:
-        save_file(
+        write_tensors(
             {name: value.contiguous() for name, value in state.items()},
             temporary / (ADAPTER_WEIGHTS if config["kind"] == "adapter" else MODEL_WEIGHTS),
         )

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from xdub.errors import UserError
+from xdub.model.tensor_file import write_tensors
 
 RANK_FILE = "rank{rank:05d}.safetensors"
 """Name of a rank's file."""
@@ -37,7 +37,7 @@ def write_shard(
         for kind, values in pieces.items()
         for name, value in values.items()
     }
-    save_file(tensors, folder / RANK_FILE.format(rank=rank), metadata={"starts": json.dumps(dict(starts))})
+    write_tensors(tensors, folder / RANK_FILE.format(rank=rank), {"starts": json.dumps(dict(starts))})
 
 
 class ShardedState:

@@ -9,6 +9,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from xdub.errors import UserError
+from xdub.files.atomic import DISK_FULL
 from xdub.files.lines import LineFile, read_lines
 from xdub.files.run_folder import PhaseFolder
 
@@ -87,7 +88,7 @@ def _kind(error: Exception) -> str:
     """Classify a rank's exception."""
     from ray.exceptions import RayError
 
-    if isinstance(error, UserError):
+    if isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in DISK_FULL):
         return USER
     # Older versions of Ray Data have no such exception to import.
     if type(error).__name__ == "ExecutionTimeoutError":
