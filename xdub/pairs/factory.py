@@ -158,7 +158,6 @@ class _Commits:
         self.seconds = sum(row.seconds for row in rows)
         """Worker seconds of the rows in `counts`."""
         self._failed: LedgerRow | None = None
-        self._flushed_at, self._flush_cost = 0.0, 0.0
 
     def settled(self, unit: Unit) -> bool:
         """Return True if every input of the unit was kept or rejected."""
@@ -175,13 +174,8 @@ class _Commits:
                 self.counts.add(entry)
                 self.seconds += entry.seconds
                 self._failed = entry if entry.status == "failed" else self._failed
-        # The ledger is rewritten as a whole, so spend at most a twentieth of the time on it. After a crash, lost rows
-        # are computed again and their pairs are skipped.
-        begin = time.monotonic()
-        if begin - self._flushed_at >= 20 * self._flush_cost:
-            self.ledger.flush()
-            self._flushed_at = time.monotonic()
-            self._flush_cost = self._flushed_at - begin
+        # After a crash, lost rows are computed again and their pairs are skipped.
+        self.ledger.flush_in_turn()
 
     def check_failures(self, total: int) -> None:
         """Raise UserError if more than `MAX_FAILED` of the inputs failed."""
