@@ -266,10 +266,9 @@ def _write_token(path: Path) -> None:
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_hex(32))
+        # On a file system without links this fails, and the token is in the environment.
         with contextlib.suppress(FileExistsError):
-            os.link(
-                name, path
-            )  # some file systems have no links, so their users have tokens in the environment
+            os.link(name, path)
     finally:
         os.unlink(name)
 
