@@ -53,7 +53,7 @@ def test_an_address_of_another_kind_is_an_error_that_names_the_variable(
 @pytest.mark.parametrize(
     ("output", "reason"),
     [
-        ("ray.exceptions.ActorDiedError: The actor died", "RAY_AUTH_MODE=disabled here too"),
+        ("ray.exceptions.ActorDiedError: The actor died", "RAY_AUTH_MODE here to the mode"),
         ("AuthenticationError: refused", "refuses this machine's token"),
         ("first\nValueError: last", "ValueError: last"),
     ],
