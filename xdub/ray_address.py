@@ -100,8 +100,8 @@ def _reason(output: str) -> str | None:
         )
     if "ActorDiedError" in output:
         return (
-            "it ends a first actor at once, as a cluster without tokens does; start it with RAY_AUTH_MODE=token, or set "
-            "RAY_AUTH_MODE here to the mode of the cluster"
+            "it ends a first actor at once, as a cluster without tokens does; start it with RAY_AUTH_MODE=token, or "
+            "set RAY_AUTH_MODE here to the mode of the cluster"
         )
     if "Version mismatch" in output:
         text = " ".join(output[output.index("Version mismatch") :].split())
