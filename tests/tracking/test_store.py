@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -194,3 +195,14 @@ def test_the_default_experiment_writes_nothing_outside_of_the_run(
         tracking.track(tmp_path, 1)
         assert list(RunFolder(tmp_path).artifacts.rglob("step1.png"))
     assert tree(tmp_path / "cwd") == set()
+
+
+def test_a_file_system_that_refuses_chmod_receives_the_strips(
+    tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    tracking.track(tmp_path / "run", 1, 2, 3)
+    assert tracking.stored(tmp_path / "run").strips == ["samples/step3.png"]

@@ -5,13 +5,16 @@ All content of the runs comes from the journal (`xdub.tracking.journal`), never 
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
+from xdub.files.atomic import atomic_path
 from xdub.files.run_folder import RunFolder
 from xdub.tracking.model_registry import register_model
 from xdub.tracking.runs import RunIds, active_run, open_runs
@@ -23,7 +26,6 @@ PARAMS_PER_CALL = 100
 METRICS_PER_CALL = 1000
 REFUSALS = {"INVALID_PARAMETER_VALUE", "PERMISSION_DENIED"}
 """MLflow's error codes for records that it refuses however often they are sent."""
-
 
 _OPENING = threading.Lock()
 """Lock held while runs are created, because several senders of this process may need the same runs."""
@@ -120,7 +122,16 @@ class MlflowSink:
         if not Path(record["path"]).is_file():
             print(f"tracking: {record['path']} is gone and was never sent", file=sys.stderr)
             return
-        self._client.log_artifact(_run_id(ids, record), record["path"], record["folder"])
+        run_id = _run_id(ids, record)
+        folder = _local_folder(self._client.get_run(run_id).info.artifact_uri)
+        if folder is None:
+            self._client.log_artifact(run_id, record["path"], record["folder"])
+            return
+        # MLflow would copy the file with its mode, which not every file system accepts.
+        target = folder / record["folder"] / Path(record["path"]).name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(target) as temporary:
+            shutil.copyfile(record["path"], temporary)
 
     def _model(self, ids: RunIds, record: dict[str, Any]) -> None:
         params = {key: plain_text(value)[:MAX_PARAM] for key, value in flatten(record["params"])}
@@ -143,6 +154,12 @@ def flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def _local_folder(uri: str) -> Path | None:
+    """Return the folder of a run's files on this machine, None if a server or another store has them."""
+    parts = urlsplit(uri)
+    return Path(unquote(parts.path)) if parts.scheme in ("", "file") and not parts.netloc else None
 
 
 def _run_id(ids: RunIds, record: dict[str, Any]) -> str:
