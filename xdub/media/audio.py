@@ -83,7 +83,7 @@ def _first_picture(path: str | Path) -> float | None:
         try:
             frame = next(TimeLine(container, [picture, sound]).decode(picture), None)
         except OSError:
-            # The sound of a damaged video may be sound.
+            # The sound of a damaged video may still be readable.
             frame = None
         if frame is not None and frame.time is not None:
             return frame.time

@@ -22,12 +22,11 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from xdub.files.atomic import write_text
 from xdub.files.lines import LineFile, read_lines
 from xdub.files.run_folder import StageFolder
+from xdub.tracking.store import local_path
 
 Sink = Callable[[list[dict[str, Any]]], None]
 """Delivers records or raises."""
@@ -208,7 +207,8 @@ def _located(record: dict[str, Any], folder: Path) -> dict[str, Any]:
     if record["kind"] == "artifact":
         return record | {"path": str(_present(Path(record["path"]), folder))}
     if record["kind"] == "model" and record["source"].startswith("file:"):
-        path = Path(url2pathname(urlsplit(record["source"]).path))
+        path = local_path(record["source"])
+        assert path is not None, record["source"]
         return record | {"source": _present(path, folder).resolve().as_uri()}
     return record
 

@@ -12,7 +12,6 @@ import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from xdub.errors import UserError
 from xdub.files.atomic import write_json
@@ -21,6 +20,7 @@ from xdub.tracking.store import (
     artifact_folder,
     connect,
     current_uri,
+    local_path,
     moves_with_run,
     plain_text,
     store_record,
@@ -155,13 +155,12 @@ def _usable(client: MlflowClient, run: RunFolder, uri: str, run_id: str | None) 
 def _moved(run: RunFolder, uri: str, location: str | Path) -> bool:
     """Return whether a folder of files that we created is no more where its database is."""
     around = moves_with_run(run, uri)
-    parts = urlsplit(str(location))
-    path = Path(unquote(parts.path))
+    path = local_path(str(location))
+    if around is None or path is None:
+        return False
     # MLflow puts the files of its experiment "Default" below the current folder.
-    ours = parts.scheme in ("", "file") and (
-        path.name == run.artifacts.name or path.parts[-2:] == ("mlruns", "0")
-    )
-    return around is not None and ours and not path.is_relative_to(around)
+    ours = path.name == run.artifacts.name or path.parts[-2:] == ("mlruns", "0")
+    return ours and not path.is_relative_to(around)
 
 
 def _find_or_create(

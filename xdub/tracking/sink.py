@@ -12,13 +12,12 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from xdub.files.atomic import atomic_path
 from xdub.files.run_folder import RunFolder
 from xdub.tracking.model_registry import register_model
 from xdub.tracking.runs import RunIds, active_run, open_runs
-from xdub.tracking.store import connect, plain_text
+from xdub.tracking.store import connect, local_path, plain_text
 
 MAX_PARAM = 500
 """Longest param, in characters; the rest is cut off."""
@@ -123,7 +122,7 @@ class MlflowSink:
             print(f"tracking: {record['path']} is gone and was never sent", file=sys.stderr)
             return
         run_id = _run_id(ids, record)
-        folder = _local_folder(self._client.get_run(run_id).info.artifact_uri)
+        folder = local_path(self._client.get_run(run_id).info.artifact_uri)
         if folder is None:
             self._client.log_artifact(run_id, record["path"], record["folder"])
             return
@@ -154,12 +153,6 @@ def flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _local_folder(uri: str) -> Path | None:
-    """Return the folder of a run's files on this machine, None if a server or another store has them."""
-    parts = urlsplit(uri)
-    return Path(unquote(parts.path)) if parts.scheme in ("", "file") and not parts.netloc else None
 
 
 def _run_id(ids: RunIds, record: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 
 from xdub.errors import UserError
 from xdub.files.run_folder import RunFolder
@@ -67,6 +67,12 @@ def sqlite_file(uri: str) -> Path | None:
     if "uri" in url.query and name.startswith("file:"):
         return Path(os.fsdecode(unquote_to_bytes(name.removeprefix("file:"))))
     return None if name == ":memory:" else Path(name).absolute()
+
+
+def local_path(uri: str) -> Path | None:
+    """Return the path of a ``file:`` address or of a plain path; None for any other address."""
+    parts = urlsplit(uri)
+    return Path(unquote(parts.path)) if parts.scheme in ("", "file") and not parts.netloc else None
 
 
 def plain_text(value: object) -> str:
