@@ -7,6 +7,7 @@ recorded as failed.
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import socket
@@ -154,8 +155,9 @@ def _settle(
 
 def _record(sources: list[Source], recorded: Sources) -> None:
     """Record sources whose rows are on disk, and empty the list."""
-    while sources:
-        recorded.record(sources.pop(0))
+    for source in sources:
+        recorded.record(source)
+    sources.clear()
 
 
 def _forget_readable_folders(ledger: Ledger, inputs: Collection[str]) -> None:
@@ -244,13 +246,11 @@ def _round(items: list[Item], prepare_one: Prepare, workers: int) -> Generator[R
     def prepare_block(rows: Any) -> Iterator[Any]:
         # Results leave the worker clip by clip, so a long video needs no more memory.
         for item in rows["item"]:
-            source, files = pickle.loads(item)
+            source, files = json.loads(item)
             for result in _results(source, files, prepare_one):
                 yield {"result": [pickle.dumps(result)]}
 
-    data = ray.data.from_items(
-        [{"item": pickle.dumps(item)} for item in items], override_num_blocks=len(items)
-    )
+    data = ray.data.from_items([{"item": json.dumps(item)} for item in items], override_num_blocks=len(items))
     # The order is preserved, so that the same sources are written to the same shards.
     data.context.execution_options.preserve_order = True
     hush(data)
