@@ -64,6 +64,7 @@ def assert_equal(left: dict[str, Any], right: dict[str, Any]) -> None:
 def test_batches_have_the_documented_shapes(clips: Path) -> None:
     batch = next(iter(LocalStream(spec(clips))))
     shapes = {"frames": (2, 9, 32, 32, 3), "reference": (2, 1, 32, 32, 3), "hidden": (2, 9, 32, 32)}
+    shapes["landmarks"] = (2, 9, 68, 2)
     c, f = PatchCodec.geometry.channels, 3
     shapes |= {"starts": (f,), "face_mask": (2, 1, f, 4, 4), "lip_mask": (2, 1, f, 4, 4), "epochs": (2,)}
     for name, shape in shapes.items():

@@ -19,7 +19,17 @@ def window(clip, phase: str, size: int = 9, seed: int = 0) -> dict:
     """Return a sample with its latents."""
     batch = collate([cut(clip, phase, size, seed)])
     encoded = encode_batch(batch, PatchCodec(), FrameIndexAudio(), "cpu")
-    names = ("z0", "z_ref", "z_mask", "audio", "face_mask", "lip_mask", "window_starts", "sample_id")
+    names = (
+        "z0",
+        "z_ref",
+        "z_mask",
+        "audio",
+        "face_mask",
+        "lip_mask",
+        "landmarks",
+        "window_starts",
+        "sample_id",
+    )
     sample = {name: encoded[name][0] for name in names if name in encoded}
     return sample | {"starts": encoded["starts"], "start": int(sample.pop("window_starts"))}
 
@@ -76,6 +86,7 @@ def test_the_window_is_cut_at_its_start_in_pixels_and_sound() -> None:
     assert torch.equal(sample["z0"], codec.encode(to_video(clip.frames[frames]))[0])
     assert torch.equal(sample["z_ref"], codec.encode(to_video(clip.reference[frames]))[0])
     assert sample["audio"][4, 0] == 2 * sample["start"]
+    assert torch.equal(sample["landmarks"], torch.from_numpy(clip.landmarks[frames]))
 
 
 def test_the_generator_sees_no_visible_face_pixel_but_every_occluder() -> None:

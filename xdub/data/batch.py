@@ -24,6 +24,8 @@ class RawBatch(TypedDict):
     """Reference, uint8 [B, 1 or F, H, W, 3]."""
     hidden: NotRequired[np.ndarray]
     """Pixels of `frames` that the model must not see, bool [B, F, H, W]; only in a phase that inpaints."""
+    landmarks: np.ndarray
+    """Landmarks of the target frames in crop px, float32 [B, F, 68, 2]; nan without a face."""
     face_mask: np.ndarray
     """Float32 [B, 1, f, h, w]."""
     lip_mask: np.ndarray
@@ -56,6 +58,8 @@ class Batch(TypedDict):
     """Latents of the target with the hidden pixels grey, [B, C, f, h, w]; only in a phase that inpaints."""
     audio: Tensor
     """Features of the window and its margins, float32 [B, 2 F + 8, d]."""
+    landmarks: Tensor
+    """Landmarks of the target frames in crop px, float32 [B, F, 68, 2]; nan without a face."""
     face_mask: Tensor
     """Float32 [B, 1, f, h, w]."""
     lip_mask: Tensor

@@ -80,6 +80,7 @@ def encode_batch(
         "z0": torch.stack(z0).contiguous(),
         "z_ref": torch.stack(z_ref).contiguous(),
         "audio": torch.stack(audio).to(device),
+        "landmarks": moved(raw["landmarks"]),
         "face_mask": moved(raw["face_mask"]),
         "lip_mask": moved(raw["lip_mask"]),
         "starts": moved(raw["starts"]),

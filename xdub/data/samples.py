@@ -145,6 +145,7 @@ def collate(samples: Sequence[dict[str, Any]]) -> RawBatch:
     batch: RawBatch = {
         "frames": stacked("frames"),
         "reference": stacked("reference"),
+        "landmarks": stacked("landmarks"),
         "face_mask": stacked("face_mask"),
         "lip_mask": stacked("lip_mask"),
         "starts": samples[0]["starts"],

@@ -45,6 +45,7 @@ def cut_window(
     Returns:
         frames: uint8 [F,H,W,3].
         reference: uint8 [1,H,W,3], one frame of the clip (generator), or [F,H,W,3], the same window of V' (editor).
+        landmarks: float32 [F,68,2], crop px of the frames, nan without a face.
         hidden: bool [F,H,W], M_vis, the pixels that the generator inpaints (generator only).
         face_mask, lip_mask: float32 [1,f,h,w].
         starts: int64 [f], see `audio_starts`.
@@ -60,7 +61,7 @@ def cut_window(
         raise UserError(f"clip {clip.clip_id} has {count} frames, the {phase} window needs {window}")
     start = int(rng.integers(count - window + 1))
     frames = slice(start, start + window)
-    sample: dict[str, Any] = {"frames": clip.frames[frames]}
+    sample: dict[str, Any] = {"frames": clip.frames[frames], "landmarks": clip.landmarks[frames]}
     if inpaints(phase):
         sample["hidden"] = clip.visible_mask[frames]
         reference = pick_reference(count, start, window, rng)
