@@ -17,6 +17,7 @@ from perf.kernels.timing import Marks
 from perf.step.case import Case
 from xdub.config import expert_of
 from xdub.data.batch import Batch
+from xdub.data.sound import window_samples
 from xdub.data.windows import audio_starts
 from xdub.geometry import CodecGeometry
 from xdub.model.codec import Codec, load_codec
@@ -152,13 +153,14 @@ def batch(case: Case, device: torch.device) -> Batch:
         return torch.randn(like.shape, generator=draw).to(device)
 
     shaped = inputs(case.recipe, case.phase, case.batch, "meta")
-    frames = shaped["z_t"].shape[2]
+    frames, geometry = shaped["z_t"].shape[2], case.recipe.codec.geometry
     mask = torch.ones(case.batch, 1, frames, *shaped["z_t"].shape[3:], device=device)
     samples: Batch = {
         "z0": noise(shaped["z_t"]),
         "z_ref": noise(shaped["z_ref"]),
         "audio": noise(shaped["audio"]),
-        "starts": torch.from_numpy(audio_starts(frames, case.recipe.codec.geometry)).to(device),
+        "sound": torch.randn(case.batch, window_samples(geometry.frames(frames)), generator=draw).to(device),
+        "starts": torch.from_numpy(audio_starts(frames, geometry)).to(device),
         "face_mask": mask,
         "lip_mask": mask,
         "epochs": torch.zeros(case.batch, dtype=torch.int64),

@@ -32,8 +32,8 @@ class RawBatch(TypedDict):
     """Float32 [B, 1, f, h, w]."""
     starts: np.ndarray
     """First audio row of every latent frame, int64 [f], the same for all samples."""
-    waves: list[np.ndarray]
-    """Whole clip of every sample, float32 [N] at 16 kHz."""
+    sound: np.ndarray
+    """Sound of every window and a second on either side, float32 [B, 640 (F + 50)] at 16 kHz."""
     sample_id: list[str]
     epochs: np.ndarray
     """Int64 [B]."""
@@ -60,6 +60,8 @@ class Batch(TypedDict):
     """Features of the window and its margins, float32 [B, 2 F + 8, d]."""
     landmarks: Tensor
     """Landmarks of the target frames in crop px, float32 [B, F, 68, 2]; nan without a face."""
+    sound: Tensor
+    """Sound of every window and a second on either side, float32 [B, 640 (F + 50)] at 16 kHz."""
     face_mask: Tensor
     """Float32 [B, 1, f, h, w]."""
     lip_mask: Tensor

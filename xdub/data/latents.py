@@ -1,6 +1,6 @@
 """Latents and audio features of a batch; only this module runs codec and audio encoder in training.
 
-Streams yield uint8 pixels and waves. Each training rank computes latents and features on its own device, so a Wan VAE
+Streams yield uint8 pixels and sound. Each training rank computes latents and features on its own device, so a Wan VAE
 and a Whisper run on the GPU, and the linear codec of the tiny recipe on the CPU, with the same code.
 """
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from xdub.data.batch import Batch, RawBatch
-from xdub.geometry import AUDIO_MARGIN, ROWS_PER_FRAME
+from xdub.geometry import AUDIO_MARGIN, ROWS_PER_FRAME, SOUND_MARGIN
 
 
 class Encodes(Protocol):
@@ -43,6 +43,17 @@ def audio_window(features: Tensor, start: int, num_frames: int) -> Tensor:
     return rows
 
 
+def window_features(audio_encoder: EncodesAudio, sound: np.ndarray) -> Tensor:
+    """Encode the sound [640 (F + 50)] of a window and a second on either side as float32 rows [2 F + 8, d].
+
+    Training, pairs and dubbing compute features only by this function, from a slice of `xdub.data.sound`. Windows are
+    encoded one at a time, so their bits do not depend on their neighbours in a batch.
+    """
+    rows = audio_encoder.encode(sound).float()
+    beyond = ROWS_PER_FRAME * SOUND_MARGIN - AUDIO_MARGIN
+    return rows[beyond : len(rows) - beyond]
+
+
 def to_video(frames: np.ndarray | Tensor) -> Tensor:
     """Convert uint8 [F,H,W,3] to float32 [1,3,F,H,W] in [-1,1], on the same device."""
     if isinstance(frames, np.ndarray):
@@ -54,7 +65,7 @@ def to_video(frames: np.ndarray | Tensor) -> Tensor:
 def encode_batch(
     raw: RawBatch, codec: Encodes, audio_encoder: EncodesAudio, device: torch.device | str
 ) -> Batch:
-    """Move a stream's batch to `device`, with latents in place of pixels and features in place of waves.
+    """Move a stream's batch to `device`, with latents in place of pixels and the features of the sound.
 
     Samples are encoded one at a time and, on a CPU, on one thread. A sample's bits therefore depend neither on its
     neighbours nor on the machine's cores, and memory does not grow with the batch.
@@ -67,20 +78,20 @@ def encode_batch(
     hidden = moved(raw["hidden"]) if "hidden" in raw else None
     z0, z_ref, z_mask, audio = list[Tensor](), list[Tensor](), list[Tensor](), list[Tensor]()
     with one_thread():
-        for i, start in enumerate(raw["window_starts"].tolist()):
+        for i in range(len(frames)):
             video = to_video(frames[i])
             z0.append(codec.encode(video)[0].float())
             z_ref.append(codec.encode(to_video(reference[i]))[0].float())
             if hidden is not None:
                 grey = video.masked_fill(hidden[i][None, None], 0.0)
                 z_mask.append(codec.encode(grey)[0].float())
-            features = audio_encoder.encode(raw["waves"][i])
-            audio.append(audio_window(features, start, frames.shape[1]).float())
+            audio.append(window_features(audio_encoder, raw["sound"][i]))
     batch: Batch = {
         "z0": torch.stack(z0).contiguous(),
         "z_ref": torch.stack(z_ref).contiguous(),
         "audio": torch.stack(audio).to(device),
         "landmarks": moved(raw["landmarks"]),
+        "sound": moved(raw["sound"]),
         "face_mask": moved(raw["face_mask"]),
         "lip_mask": moved(raw["lip_mask"]),
         "starts": moved(raw["starts"]),

@@ -149,7 +149,7 @@ def collate(samples: Sequence[dict[str, Any]]) -> RawBatch:
         "face_mask": stacked("face_mask"),
         "lip_mask": stacked("lip_mask"),
         "starts": samples[0]["starts"],
-        "waves": [sample["wave"] for sample in samples],
+        "sound": stacked("sound"),
         "sample_id": [sample["sample_id"] for sample in samples],
         "epochs": numbers("epoch"),
         "positions": numbers("position"),

@@ -244,19 +244,16 @@ class BatchActor:
         count = len(batch["sample_id"])
         columns = {name: value for name, value in batch.items() if isinstance(value, np.ndarray)}
         columns["starts"] = np.tile(batch["starts"], (count, 1))
-        # Waves differ in length, and Arrow is slow with arrays of arrays, so send bytes.
-        columns["waves"] = np.array([wave.tobytes() for wave in batch["waves"]], object)
         columns["sample_id"] = np.array(batch["sample_id"])
         columns["bad"] = np.array([json.dumps(batch["bad"])] * count)
         return columns
 
 
 def _from_columns(columns: dict[str, np.ndarray]) -> RawBatch:
-    others = {name: columns.pop(name) for name in ("waves", "sample_id", "bad")}
+    others = {name: columns.pop(name) for name in ("sample_id", "bad")}
     # Ray's arrays are read-only views of its object store, and a batch may be changed and kept.
     batch: dict[str, Any] = {name: np.array(value) for name, value in columns.items()}
     batch["starts"] = batch["starts"][0].copy()
-    batch["waves"] = [np.frombuffer(wave, np.float32).copy() for wave in others["waves"]]
     batch["sample_id"] = [str(name) for name in others["sample_id"]]
     batch["epoch"] = int(batch["epochs"][0])
     bad = json.loads(str(others["bad"][0]))

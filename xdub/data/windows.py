@@ -13,12 +13,13 @@ import numpy as np
 from xdub.config import inpaints
 from xdub.data.clip import Clip
 from xdub.data.masks import to_latent_mask
+from xdub.data.sound import surrounded, window_sound
 from xdub.errors import UserError
 from xdub.geometry import AUDIO_MARGIN, AUDIO_WINDOW, ROWS_PER_FRAME, CodecGeometry
 
 
 def audio_starts(num_latents: int, geometry: CodecGeometry) -> np.ndarray:
-    """Return int64 [f], the first row of each latent's 16 features within the rows that `latents.audio_window` cuts.
+    """Return int64 [f], the first row of each latent's 16 features within the rows of `latents.window_features`.
 
     The 16 rows are centred on the rows of the latent's own frames. With four frames a latent: 0, 2, 10, 18, ...
     """
@@ -49,7 +50,7 @@ def cut_window(
         hidden: bool [F,H,W], M_vis, the pixels that the generator inpaints (generator only).
         face_mask, lip_mask: float32 [1,f,h,w].
         starts: int64 [f], see `audio_starts`.
-        wave: float32 [N] of the whole clip, because features near a window's ends depend on the sound beyond.
+        sound: float32 [640 (F + 50)], the sound of the window and a second on either side (`xdub.data.sound`).
         sample_id: the clip id.
         start: first frame of the window.
 
@@ -80,7 +81,7 @@ def cut_window(
         | masks
         | {
             "starts": audio_starts(masks["face_mask"].shape[1], geometry),
-            "wave": clip.audio,
+            "sound": window_sound(surrounded(clip.audio), start, window),
             "sample_id": clip.clip_id,
             "start": start,
         }

@@ -77,9 +77,13 @@ class LogMelEncoder:
 
     @staticmethod
     def _speech_rms(signal: Tensor) -> Tensor:
-        """Return the RMS of the louder half of the 20 ms rows: pauses do not amplify speech; silence stays silent."""
+        """Return the RMS of the louder half of the 20 ms rows: pauses do not amplify speech; silence stays silent.
+
+        Rows of zeros are no sound, e.g. before the start of a recording, and do not count.
+        """
         rows = signal.view(-1, HOP).square().mean(1)
-        loud = rows.sort(descending=True).values[: max(1, len(rows) // 2)].mean().sqrt()
+        half = max(1, int(rows.count_nonzero()) // 2)
+        loud = rows.sort(descending=True).values[:half].mean().sqrt()
         return loud.clamp_min(2e-3)
 
 

@@ -1,0 +1,49 @@
+"""The sound that a window's speech features are computed from: its own, and one second on either side.
+
+An encoder hears beyond the frames of a window: Whisper attends to everything, and log-mel normalises the loudness of
+everything. Training, pairs and dubbing therefore all encode exactly this slice, so a window has the same features in
+all three, wherever it lies in its clip or video.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from xdub.geometry import SAMPLES_PER_FRAME, SOUND_MARGIN
+
+MARGIN_SAMPLES = SOUND_MARGIN * SAMPLES_PER_FRAME
+"""Audio samples of the margin on one side: 16,000."""
+
+
+def window_samples(num_frames: int) -> int:
+    """Return the number of samples of a window's slice: 640 (F + 50)."""
+    return (num_frames + 2 * SOUND_MARGIN) * SAMPLES_PER_FRAME
+
+
+def surrounded(
+    audio: np.ndarray, before: np.ndarray | None = None, after: np.ndarray | None = None
+) -> np.ndarray:
+    """Return float32 [N + 32,000]: sound [N] at 16 kHz between the seconds ``before`` and ``after``, each [<= 16,000].
+
+    Samples that do not exist are zeros, so without surroundings the sound lies between two silent seconds.
+    """
+    sound = np.zeros(len(audio) + 2 * MARGIN_SAMPLES, np.float32)
+    sound[MARGIN_SAMPLES : MARGIN_SAMPLES + len(audio)] = audio
+    if before is not None:
+        sound[MARGIN_SAMPLES - len(before) : MARGIN_SAMPLES] = before
+    if after is not None:
+        begin = MARGIN_SAMPLES + len(audio)
+        sound[begin : begin + len(after)] = after
+    return sound
+
+
+def window_sound(sound: np.ndarray, start: int, num_frames: int) -> np.ndarray:
+    """Return float32 [640 (F + 50)]: the slice of the F = num_frames frames from frame ``start`` on.
+
+    ``sound`` has the margins of `surrounded`, so its frame 0 begins at sample 16,000. Samples beyond its end are zeros.
+    """
+    length = window_samples(num_frames)
+    part = sound[start * SAMPLES_PER_FRAME :][:length]
+    window = np.zeros(length, np.float32)
+    window[: len(part)] = part
+    return window
