@@ -160,6 +160,7 @@ def batch(case: Case, device: torch.device) -> Batch:
         "z_ref": noise(shaped["z_ref"]),
         "audio": noise(shaped["audio"]),
         "sound": torch.randn(case.batch, window_samples(geometry.frames(frames)), generator=draw).to(device),
+        "landmarks": torch.full((case.batch, geometry.frames(frames), 68, 2), torch.nan, device=device),
         "starts": torch.from_numpy(audio_starts(frames, geometry)).to(device),
         "face_mask": mask,
         "lip_mask": mask,
