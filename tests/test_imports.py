@@ -27,6 +27,7 @@ BASE = {
     "ray_address",
     "ray_machines",
     "geometry",
+    "precision",
     "files",
     "progress",
 }

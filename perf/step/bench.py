@@ -21,7 +21,8 @@ from xdub.data.sound import window_samples
 from xdub.data.windows import audio_starts
 from xdub.geometry import CodecGeometry
 from xdub.model.codec import Codec, load_codec
-from xdub.plan.rehearsal import PRECISION, inputs
+from xdub.plan.rehearsal import inputs
+from xdub.precision import DTYPES
 from xdub.train.context import LocalContext
 from xdub.train.engine import Engine
 from xdub.train.meters import GlobalStep, RankStep
@@ -53,12 +54,18 @@ class Step:
 class LatentCodec:
     """Codec of a loss on latents: a geometry and channels of unit variance, without networks."""
 
+    machine_independent = True
+
     def __init__(self, geometry: CodecGeometry) -> None:
         self.geometry = geometry
         self.channel_std = torch.ones(geometry.channels)
 
     def to(self, device: str | torch.device, /) -> LatentCodec:
         """Return the codec itself: nothing lies on a device."""
+        return self
+
+    def computing_in(self, dtype: torch.dtype, /) -> LatentCodec:
+        """Return the codec itself: it has no network."""
         return self
 
     def encode(self, video: torch.Tensor) -> torch.Tensor:
@@ -188,7 +195,7 @@ def obstacle(impl: str, case: Case, device: torch.device) -> str | None:
     """Return why an implementation cannot run on this device; None if it can."""
     if impl == "reference":
         return None
-    dtype = PRECISION[case.recipe.for_phase(case.phase).precision]
+    dtype = DTYPES[case.recipe.for_phase(case.phase).precision]
     return dispatch.triton_obstacle(torch.empty(0, dtype=dtype, device=device))
 
 
@@ -204,7 +211,7 @@ def attention_core(impl: str, case: Case, device: torch.device) -> str:
     """Return the name of the kernel that computes softmax(q k^T) v."""
     if impl == "reference":
         return "sdpa"
-    model, dtype = case.recipe.model, PRECISION[case.recipe.for_phase(case.phase).precision]
+    model, dtype = case.recipe.model, DTYPES[case.recipe.for_phase(case.phase).precision]
     heads = (model.num_heads, model.hidden_size // model.num_heads)
     q = torch.empty(1, cores.CUDNN_TOKENS, *heads, dtype=dtype, device=device)
     return cores.pick_core(q, deterministic=torch.are_deterministic_algorithms_enabled())

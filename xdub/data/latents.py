@@ -6,8 +6,6 @@ and a Whisper run on the GPU, and the linear codec of the tiny recipe on the CPU
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
@@ -16,10 +14,13 @@ from torch import Tensor
 
 from xdub.data.batch import Batch, RawBatch
 from xdub.geometry import AUDIO_MARGIN, ROWS_PER_FRAME, SOUND_MARGIN
+from xdub.precision import one_thread
 
 
 class Encodes(Protocol):
     """The part of a codec that training uses."""
+
+    machine_independent: bool
 
     def encode(self, video: Tensor) -> Tensor:
         """Encode [B,3,F,H,W] in [-1,1] as [B,C,f,h,w]."""
@@ -27,6 +28,8 @@ class Encodes(Protocol):
 
 class EncodesAudio(Protocol):
     """The part of an audio encoder that training uses."""
+
+    machine_independent: bool
 
     def encode(self, wav: np.ndarray) -> Tensor:
         """Encode [N] at 16 kHz as [T50, d], 50 rows a second."""
@@ -67,8 +70,9 @@ def encode_batch(
 ) -> Batch:
     """Move a stream's batch to `device`, with latents in place of pixels and the features of the sound.
 
-    Samples are encoded one at a time and, on a CPU, on one thread. A sample's bits therefore depend neither on its
-    neighbours nor on the machine's cores, and memory does not grow with the batch.
+    Samples are encoded one at a time, so a sample's bits do not depend on its neighbours, and memory does not grow with
+    the batch. On a CPU, an encoder that promises the same bits on every machine runs on one thread; a network uses all
+    threads of the worker.
     """
 
     def moved(array: np.ndarray) -> Tensor:
@@ -77,7 +81,8 @@ def encode_batch(
     frames, reference = moved(raw["frames"]), moved(raw["reference"])
     hidden = moved(raw["hidden"]) if "hidden" in raw else None
     z0, z_ref, z_mask, audio = list[Tensor](), list[Tensor](), list[Tensor](), list[Tensor]()
-    with one_thread():
+    on_cpu = torch.device(device).type == "cpu"
+    with one_thread(enabled=on_cpu and codec.machine_independent):
         for i in range(len(frames)):
             video = to_video(frames[i])
             z0.append(codec.encode(video)[0].float())
@@ -85,7 +90,9 @@ def encode_batch(
             if hidden is not None:
                 grey = video.masked_fill(hidden[i][None, None], 0.0)
                 z_mask.append(codec.encode(grey)[0].float())
-            audio.append(window_features(audio_encoder, raw["sound"][i]))
+    with one_thread(enabled=on_cpu and audio_encoder.machine_independent):
+        for sound in raw["sound"]:
+            audio.append(window_features(audio_encoder, sound))
     batch: Batch = {
         "z0": torch.stack(z0).contiguous(),
         "z_ref": torch.stack(z_ref).contiguous(),
@@ -105,14 +112,3 @@ def encode_batch(
     if hidden is not None:
         batch["z_mask"] = torch.stack(z_mask).contiguous()
     return batch
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run torch on one thread, so that the order of its sums, and so every bit, is the same on every machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

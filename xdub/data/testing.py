@@ -44,6 +44,7 @@ class PatchCodec:
     """Linear codec with the geometry of real codecs (causal, time x4, space x8): a random projection of each patch."""
 
     geometry = CodecGeometry(channels=6, time=4, space=8)
+    machine_independent = True
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -65,6 +66,7 @@ class FrameIndexAudio:
     """An encoder whose row n is (n, mean of its samples), which shows where a window was cut."""
 
     dim = 2
+    machine_independent = True
 
     def encode(self, wav: np.ndarray) -> Tensor:
         """Encode [N] at 16 kHz as rows [N / 320, 2]."""

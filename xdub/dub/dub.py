@@ -23,6 +23,7 @@ from xdub.media import probe, read_audio, read_video, write_video
 from xdub.media.writer import SUFFIXES
 from xdub.model.bundle import Bundle, load_bundle
 from xdub.perception.faces import FaceTrack, FaceTracker
+from xdub.precision import open_device
 from xdub.progress import Report, ignore
 
 SOUND_RATE = 48_000
@@ -89,7 +90,7 @@ def dub_video(
     bundle = (
         model
         if isinstance(model, Bundle)
-        else load_bundle(model, device or _device(), generator=use == "generator")
+        else load_bundle(model, open_device(device), generator=use == "generator")
     )
     dubber = _dubber(bundle, use, speech, seed, on_crops)
     clock.lap("load")
@@ -175,12 +176,6 @@ def _check_out(out: Path, *inputs: str | Path) -> None:
     for source in map(Path, inputs):
         if out.exists() and source.exists() and out.samefile(source):
             raise UserError(f"{out}: is the input itself, which would be overwritten; choose another name")
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class _Clock:

@@ -13,6 +13,7 @@ import torch
 from xdub.evaluate.metrics.opening_corr import opening_corr
 from xdub.model.codec import Codec
 from xdub.perception.mouth_readout import MouthReadout
+from xdub.precision import frozen, open_device
 
 
 class KnownClip(Protocol):
@@ -47,8 +48,8 @@ class ReadoutScores:
 
 @lru_cache(maxsize=1)
 def packaged_readout() -> MouthReadout:
-    """Return the network that ships with the package; only the first call loads it."""
-    return MouthReadout.shipped()
+    """Return the network that ships with the package, on this process's device; only the first call loads it."""
+    return frozen(MouthReadout.shipped(), open_device())
 
 
 def read_opening(frames: np.ndarray, landmarks: np.ndarray) -> np.ndarray:

@@ -29,6 +29,8 @@ class AudioEncoder(Protocol):
     """The interface of an audio encoder to the rest of the code."""
 
     dim: int
+    machine_independent: bool
+    """True if the rows have the same bits on every machine; a CPU then computes them on one thread."""
 
     def to(self, device: str | torch.device, /) -> AudioEncoder:
         """Return the encoder, with its network if it has one, on another device."""
@@ -53,6 +55,8 @@ def mel_filters(num_mels: int, fft: int = _FFT, low: float = 50.0, high: float =
 
 class LogMelEncoder:
     """Log-mel energies of a 50 ms window centred on each 20 ms row, independent of loudness, about unit range."""
+
+    machine_independent = True
 
     def __init__(self, dim: int) -> None:
         self.dim = dim
@@ -89,6 +93,8 @@ class LogMelEncoder:
 
 class WhisperEncoder:
     """Last hidden states of a Whisper encoder (transformers), 50 rows a second, in chunks of 30 s."""
+
+    machine_independent = False
 
     def __init__(self, encoder: WhisperNetwork, feature_extractor: WhisperFeatureExtractor) -> None:
         self.encoder = encoder.eval().requires_grad_(False)

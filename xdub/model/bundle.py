@@ -28,6 +28,7 @@ from xdub.model.build import load_backbone
 from xdub.model.codec import Codec, load_codec
 from xdub.model.lora import load_expert, set_expert
 from xdub.model.tensor_file import write_tensors
+from xdub.precision import dtype_of, network_in, open_device
 
 RECIPE = "recipe.yaml"
 """File of a model folder that holds the whole recipe."""
@@ -35,7 +36,10 @@ RECIPE = "recipe.yaml"
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """Networks in eval mode, fp32, on one device. ``generator`` is None in a folder without one."""
+    """Networks in eval mode and the recipe's precision, on one device.
+
+    ``generator`` is None in a folder without one.
+    """
 
     path: Path
     recipe: Recipe
@@ -88,9 +92,16 @@ def same_bundle(run: RunFolder, bundle: Path, phases: Sequence[str]) -> bool:
 
 
 def load_bundle(
-    name_or_path: str | Path = SHIPPED_MODEL, device: str = "cpu", *, generator: bool = True
+    name_or_path: str | Path = SHIPPED_MODEL,
+    device: str | torch.device = "cpu",
+    *,
+    generator: bool = True,
 ) -> Bundle:
-    """Load a bundle, without the generator if ``generator=False``. UserError names a missing file."""
+    """Load a bundle, without the generator if ``generator=False``.
+
+    Every network computes in the precision of its training (`xdub.precision`), on the CPU as well. UserError names a
+    missing file.
+    """
     from xdub.config import load_recipe
 
     path = bundle_path(name_or_path)
@@ -100,22 +111,23 @@ def load_bundle(
                 f"{path} is not a model folder: it has no {name}; `xdub bootstrap` writes RUN/bundle"
             )
     recipe = load_recipe(path / RECIPE)
-    codec = load_codec(recipe.codec)
+    device, codec = open_device(device), load_codec(recipe.codec)
     editor = load_backbone(recipe, "editor", codec, bundle_weights(path, "editor"))
     experts = tuple(name for name in EXPERTS if bundle_weights(path, name).is_file())
     for name in experts:
         load_expert(editor, name, bundle_weights(path, name), recipe.lora)
     set_expert(editor, None)
-    has_generator = generator and bundle_weights(path, "generator").is_file()
+    inpainter = None
+    if generator and bundle_weights(path, "generator").is_file():
+        inpainter = load_backbone(recipe, "generator", codec, bundle_weights(path, "generator"))
+        inpainter = network_in(inpainter, recipe.for_phase("generator").precision, device)
     return Bundle(
         path=path,
         recipe=recipe,
-        codec=codec.to(device),
-        audio_encoder=load_audio_encoder(recipe.audio),
-        editor=editor.to(device),
-        generator=load_backbone(recipe, "generator", codec, bundle_weights(path, "generator")).to(device)
-        if has_generator
-        else None,
+        codec=codec.computing_in(dtype_of(recipe.train.precision)).to(device),
+        audio_encoder=load_audio_encoder(recipe.audio).to(device),
+        editor=network_in(editor, recipe.for_phase("editor").precision, device),
+        generator=inpainter,
         experts=experts,
     )
 

@@ -41,8 +41,14 @@ class Codec(Protocol):
     def channel_std(self) -> Tensor:
         """[C] standard deviation of each latent channel on faces."""
 
+    machine_independent: bool
+    """True if the latents have the same bits on every machine; a CPU then computes them on one thread."""
+
     def to(self, device: str | torch.device, /) -> Codec:
         """Return the codec on another device."""
+
+    def computing_in(self, dtype: torch.dtype, /) -> Codec:
+        """Return the codec with its network in another type; latents and videos stay float32."""
 
     def encode(self, video: Tensor) -> Tensor:
         """Encode a video [B, 3, F, H, W] in [-1, 1] as z [B, C, f, h, w] float32.
@@ -61,6 +67,7 @@ class LinearCodec(nn.Module):
     coarse channels stay stronger than fine ones, as in an image, yet fine ones are not lost in the noise.
     """
 
+    machine_independent = True
     first: Tensor
     rest: Tensor
     std_first: Tensor
@@ -126,6 +133,10 @@ class LinearCodec(nn.Module):
         )
         return video + self.mean[None, :, None, None, None]
 
+    def computing_in(self, dtype: torch.dtype, /) -> LinearCodec:
+        """Return the codec itself: its products are exact only in float32, and they are cheap."""
+        return self
+
     def save(self, path: Path) -> None:
         """Write the five arrays as safetensors."""
         names = ("first", "rest", "std_first", "std_rest", "mean")
@@ -148,6 +159,7 @@ class WanCodec(nn.Module):
     Wan 2.1 has 16 channels at 8 px.
     """
 
+    machine_independent = False
     latents_mean: Tensor
     latents_std: Tensor
     channel_std: Tensor
@@ -163,6 +175,12 @@ class WanCodec(nn.Module):
         self.register_buffer("latents_mean", mean[None, :, None, None, None])
         self.register_buffer("latents_std", std[None, :, None, None, None])
         self.register_buffer("channel_std", torch.ones(len(mean)))
+
+    def computing_in(self, dtype: torch.dtype, /) -> WanCodec:
+        """Convert the weights of the VAE and return the codec; the latents' statistics stay float32."""
+        # diffusers' own `to` prints a warning even where nothing needs fp32.
+        nn.Module.to(self.vae, dtype)
+        return self
 
     def encode(self, video: Tensor) -> Tensor:
         """Return the mode of the posterior [B, C, f, h, w], normalised to zero mean and unit variance a channel."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from xdub.config import Recipe
 from xdub.errors import UserError
 from xdub.files.run_folder import EXPORT, MODEL_WEIGHTS
@@ -11,6 +13,7 @@ from xdub.model.backbone import Backbone
 from xdub.model.build import load_backbone
 from xdub.model.bundle import bundle_path
 from xdub.model.codec import Codec
+from xdub.precision import network_in
 
 FILES = (
     MODEL_WEIGHTS,
@@ -41,6 +44,10 @@ def generator_file(folder: str | Path) -> Path:
     )
 
 
-def load_generator(recipe: Recipe, folder: str | Path, codec: Codec, device: str) -> Backbone:
-    """Load the generator in eval mode, fp32. Raise UserError if the weights do not fit the recipe."""
-    return load_backbone(recipe, "generator", codec, generator_file(folder)).to(device)
+def load_generator(recipe: Recipe, folder: str | Path, codec: Codec, device: str | torch.device) -> Backbone:
+    """Load the generator in eval mode and its training precision.
+
+    Raise UserError if the weights do not fit the recipe.
+    """
+    model = load_backbone(recipe, "generator", codec, generator_file(folder))
+    return network_in(model, recipe.for_phase("generator").precision, device)

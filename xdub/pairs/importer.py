@@ -28,6 +28,7 @@ from xdub.pairs.filter_plots import update_filter_plots
 from xdub.pairs.filters import judge
 from xdub.pairs.judges import Judges, load_judges
 from xdub.pairs.scenes import check_sound, find_scenes, open_scene, scene_files
+from xdub.precision import open_device
 from xdub.progress import Report
 
 
@@ -120,7 +121,7 @@ def judge_pair(
 @lru_cache(maxsize=1)
 def _judges(perception: PerceptionConfig) -> Judges:
     """Load the judges once per process."""
-    return load_judges(perception)
+    return load_judges(perception, open_device())
 
 
 def _settings(out: Path, recipe: Recipe) -> dict[str, Any] | None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from xdub.config import PerceptionConfig
 from xdub.pairs.filters import Embed, MouthReading, ReadMouth, compare_landmarks
 from xdub.perception.mouth import ARCFACE_112
+from xdub.precision import frozen
 
 TEMPLATE_EYES = float(np.linalg.norm(ARCFACE_112[1] - ARCFACE_112[0]))
 """Distance between the eyes in the 112 px template, px."""
@@ -47,10 +49,10 @@ class ReadMouths:
     times the change of the gap. That factor makes the values comparable to those of landmarks.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str | torch.device = "cpu") -> None:
         from xdub.perception.mouth_readout import MouthReadout
 
-        self._readout = MouthReadout.shipped()
+        self._readout = frozen(MouthReadout.shipped(), device)
 
     def __call__(self, frames: np.ndarray, new: np.ndarray, landmarks: np.ndarray) -> MouthReading:
         """Compare the lips of V and V', see `xdub.pairs.filters.ReadMouth`."""
@@ -60,10 +62,12 @@ class ReadMouths:
         return MouthReading(distance=distance, readable=float(valid.mean()))
 
 
-def load_judges(perception: PerceptionConfig, device: str = "cpu") -> Judges:
-    """Load the judges that a recipe names. Raise UserError if their weights are missing and cannot be downloaded."""
+def load_judges(perception: PerceptionConfig, device: str | torch.device = "cpu") -> Judges:
+    """Load the judges that a recipe names onto a device; the face tracker always runs on the CPU.
+
+    Raise UserError if their weights are missing and cannot be downloaded."""
     from xdub.perception.identity.load import load_identity
 
-    identity = load_identity(perception).to(device)
-    mouths = ReadMouths() if perception.mouth == "readout" else TrackedMouths()
+    identity = frozen(load_identity(perception), device)
+    mouths = ReadMouths(device) if perception.mouth == "readout" else TrackedMouths()
     return Judges(embed=identity.embed, read_mouth=mouths)

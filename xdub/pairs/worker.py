@@ -31,6 +31,7 @@ from xdub.pairs.judges import Judges, load_judges
 from xdub.pairs.relight import draw_light, is_uniformly_lit, relight
 from xdub.pairs.seams import seam_scores, seams
 from xdub.pairs.units import TWIN, PairJob, Unit
+from xdub.precision import dtype_of, open_device
 from xdub.seeding import rng
 
 Result = TypeVar("Result")
@@ -91,10 +92,11 @@ class PairWorker:
             torch.set_num_threads(threads)
         self.recipe = recipe if isinstance(recipe, Recipe) else recipe_from_dict(recipe)
         self.seed, self.name = seed, socket.gethostname()
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        codec = load_codec(self.recipe.codec).to(device)
-        self.audio_encoder = load_audio_encoder(self.recipe.audio)
-        dit = load_generator(self.recipe, generator, codec, device)
+        opened = open_device(device)
+        codec = load_codec(self.recipe.codec)
+        self.audio_encoder = load_audio_encoder(self.recipe.audio).to(opened)
+        dit = load_generator(self.recipe, generator, codec, opened)
+        codec = codec.computing_in(dtype_of(self.recipe.train.precision)).to(opened)
         pairs = self.recipe.pairs
         self.sampler = WindowSampler(
             dit,
@@ -104,7 +106,7 @@ class PairWorker:
             solver=pairs.solver,
             compile_for=pairs.batch if pairs.compile else None,
         )
-        self.judges = judges or load_judges(self.recipe.perception, device)
+        self.judges = judges or load_judges(self.recipe.perception, opened)
         self.reader = ShardReader(read_manifest(data))
 
     def run(self, unit: Unit) -> Outcome:

@@ -58,8 +58,9 @@ class MouthReadout(nn.Module):
         patches, valid = mouth_patches(frames, landmarks)
         opening = np.full(len(frames), np.nan, np.float32)
         if valid.any():
+            device = next(self.parameters()).device
             parts = torch.from_numpy(patches[valid]).permute(0, 3, 1, 2).float().div(255).split(256)
-            opening[valid] = torch.cat([self(part) for part in parts]).numpy()
+            opening[valid] = torch.cat([self(part.to(device)) for part in parts]).cpu().numpy()
         return opening
 
     def save(self, path: str | Path) -> None:

@@ -25,7 +25,8 @@ from xdub.model.backbone import Backbone
 from xdub.model.build import build_backbone
 from xdub.model.checkpointing import POLICIES
 from xdub.model.lora import add_expert
-from xdub.plan.rehearsal import PRECISION, Activations, forward_backward, inputs, measure, rehearse
+from xdub.plan.rehearsal import Activations, forward_backward, inputs, measure, rehearse
+from xdub.precision import DTYPES
 from xdub_kernels.qknorm_rope.reference import cached_rope_tables
 
 CASES = (
@@ -136,7 +137,7 @@ def _setup(recipe: Recipe, phase: str, policy: Policy, device: str) -> tuple[Bac
     model = build_backbone(recipe, phase)
     if (expert := expert_of(phase)) is not None:
         add_expert(model, expert, recipe.lora)
-    model = model.to(device=device, dtype=PRECISION[train.precision]).train()
+    model = model.to(device=device, dtype=DTYPES[train.precision]).train()
     model.checkpointing = policy
     return model, inputs(recipe, phase, train.micro_batch, device)
 

@@ -23,10 +23,8 @@ from xdub.model.backbone import Backbone
 from xdub.model.build import build_backbone
 from xdub.model.lora import add_expert
 from xdub.plan.shapes import shapes
+from xdub.precision import dtype_of
 from xdub_kernels.dispatch import rehearsing_gpu
-
-PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16}
-"""A recipe's `train.precision` -> type of weights and activations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +99,7 @@ def activations(
 
 def rehearse(recipe: Recipe, phase: str, policy: Policy, micro_batch: int) -> Activations:
     """Run one forward and backward pass on the meta device and count its bytes."""
-    dtype = PRECISION[recipe.for_phase(phase).precision]
+    dtype = dtype_of(recipe.for_phase(phase).precision)
     model, arguments = meta_model(recipe, phase, dtype), inputs(recipe, phase, micro_batch, "meta")
     model.checkpointing = policy
     with rehearsing_gpu():

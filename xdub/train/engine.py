@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from xdub.errors import UserError
+from xdub.precision import dtype_of
 from xdub.train.schedule import lr_at
 from xdub.train.state.fragments import MOMENTS, find_fragments, full_shape, refresh_weights, set_adam_step
 from xdub.train.state.pieces import ShardedState, write_shard
@@ -38,20 +39,19 @@ def deepspeed_config(train: TrainConfig, world_size: int) -> dict[str, Any]:
     """
     if train.zero_stage not in (0, 1, 2, 3):
         raise UserError(f"train.zero_stage={train.zero_stage}: use 0, 1, 2 or 3")
-    if train.precision not in ("fp32", "bf16"):
-        raise UserError(f"train.precision={train.precision!r}: use 'fp32' or 'bf16'")
+    half = dtype_of(train.precision) is torch.bfloat16
     micro_batch = train.micro_batch_of(world_size)
     config: dict[str, Any] = {
         "train_batch_size": train.global_batch,
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": train.global_batch // (micro_batch * world_size),
-        "bf16": {"enabled": train.precision == "bf16"},
+        "bf16": {"enabled": half},
         "zero_optimization": {"stage": train.zero_stage},
         "gradient_clipping": 0.0 if _clips_here(train) else float(train.grad_clip),
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
     }
-    if train.precision == "bf16" and train.zero_stage >= 2:
+    if half and train.zero_stage >= 2:
         # Sum micro batches in fp32: in bf16, the eighth of them would lose its last three bits.
         config["data_types"] = {"grad_accum_dtype": "fp32"}
     return config

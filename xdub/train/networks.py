@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from xdub.config import Recipe, expert_of, phase_facts
 from xdub.errors import UserError
@@ -16,9 +15,8 @@ from xdub.model.build import build_backbone
 from xdub.model.codec import Codec
 from xdub.model.lora import add_expert, load_expert
 from xdub.model.tensor_file import read_tensors
+from xdub.precision import frozen
 from xdub.train.phases.common import PhaseContext
-
-Network = TypeVar("Network", bound=nn.Module)
 
 
 def build_model(
@@ -73,14 +71,13 @@ def build_loss_context(recipe: Recipe, phase: str, codec: Codec, device: torch.d
 
     names, config = phase_facts(phase).networks, recipe.perception
 
-    def frozen(network: Network) -> Network:
-        return network.to(device).eval().requires_grad_(False)
-
     return PhaseContext(
         phase=recipe.phase(phase),
         seed=recipe.for_phase(phase).seed or 0,
         codec=codec,
-        sync=frozen(load_sync(config)) if "sync" in names else None,
-        identity=frozen(load_identity(config, recipe.video.crop_scale)) if "identity" in names else None,
-        features=frozen(load_features(config)) if "features" in names else None,
+        sync=frozen(load_sync(config), device) if "sync" in names else None,
+        identity=frozen(load_identity(config, recipe.video.crop_scale), device)
+        if "identity" in names
+        else None,
+        features=frozen(load_features(config), device) if "features" in names else None,
     )

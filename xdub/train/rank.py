@@ -28,6 +28,7 @@ from xdub.model.audio_encoder import load_audio_encoder
 from xdub.model.codec import load_codec
 from xdub.plan.gpus import peak_flops
 from xdub.plan.shapes import shapes
+from xdub.precision import dtype_of, open_device
 from xdub.seeding import stable_seed
 from xdub.tracking.provenance import count_devices, device_name
 from xdub.train.context import LocalContext, RayContext, TrainContext
@@ -162,19 +163,18 @@ def _build_trainer(
     recipe, train, phase = job.recipe, job.train, job.phase
     codec = load_codec(recipe.codec)
     model = build_model(recipe, phase, codec, base=job.base, init_from=job.init_from)
-    codec = codec.to(context.device)
-    engine = Engine.build(
-        model, train, device=context.device, rank=context.rank, world_size=context.world_size
-    )
+    device = open_device(context.device)
+    codec = codec.computing_in(dtype_of(recipe.train.precision)).to(device)
+    engine = Engine.build(model, train, device=device, rank=context.rank, world_size=context.world_size)
     facts = run_facts(job, context.world_size, attempt, data=spec.order().digest)
     checkpoints = Checkpoints(job.folder, keep=train.keep_checkpoints, facts=facts)
     progress = checkpoints.load(engine, context)
-    loss_context = build_loss_context(recipe, phase, codec, context.device)
+    loss_context = build_loss_context(recipe, phase, codec, device)
     encode = functools.partial(
         encode_batch,
         codec=codec,
-        audio_encoder=load_audio_encoder(recipe.audio).to(context.device),
-        device=context.device,
+        audio_encoder=load_audio_encoder(recipe.audio).to(device),
+        device=device,
     )
     sampler = job.sampler or (StripSampler(recipe, phase, job.data) if train.sample_every else None)
     return Trainer(
