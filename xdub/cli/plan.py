@@ -48,12 +48,14 @@ def plan(
     """
     from rich.console import Console
 
+    from xdub.config import phase_facts
     from xdub.files.atomic import check_output
     from xdub.plan.fit import fit as fit_phase
     from xdub.plan.fit import settings_to_pass
     from xdub.plan.gpus import known_gpu
     from xdub.plan.phase_plan import checked_assumptions, planned_recipe
     from xdub.plan.phase_plan import plan as plan_phases
+    from xdub.plan.random_start import random_start_warning
     from xdub.plan.report import as_json, show
 
     if json_file is not None:
@@ -79,6 +81,11 @@ def plan(
         efficiency=efficiency,
         price=card.price if price is None else price,
     )
+    for name in phases:
+        # Other phases continue from the weights of an earlier one.
+        warning = None if phase_facts(name).starts_from else random_start_warning(loaded, name)
+        if warning is not None:
+            typer.echo(f"xdub: warning: {warning}", err=True)
     if fit:
         typer.echo("pass to xdub train:")
         for each in plans:

@@ -28,7 +28,13 @@ from xdub.train.state.committed_steps import last_record
 from xdub.train.state.export import exported_model
 from xdub.train.supervise.cluster import check_resources, use_gpu
 from xdub.train.supervise.launch import run_job
-from xdub.train.supervise.preflight import check_data, check_disk, check_fresh, create_folder
+from xdub.train.supervise.preflight import (
+    check_data,
+    check_disk,
+    check_fresh,
+    create_folder,
+    warn_random_start,
+)
 from xdub.train.trainer import Sampler
 
 
@@ -100,6 +106,7 @@ def train_phase(
             tracker.send_rest()
             return _result(folder, "finished", 0, start)
         check_disk(folder, recipe)
+        warn_random_start(folder, recipe, init_file)
         if not local:
             check_resources(train)
 

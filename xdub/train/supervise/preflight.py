@@ -12,6 +12,7 @@ from xdub.data.shards import check_utf8
 from xdub.errors import UserError
 from xdub.files.run_folder import PhaseFolder
 from xdub.plan.network import count_parameters
+from xdub.plan.random_start import random_start_warning
 from xdub.plan.storage import checkpoint_bytes
 
 
@@ -41,6 +42,18 @@ def check_fresh(folder: PhaseFolder, resume: bool) -> None:
     """Raise UserError when the folder holds a run and ``resume`` is not set."""
     if not resume and (folder.steps.exists() or folder.result.exists()):
         raise UserError(f"{folder} already holds a run: add --resume to continue it, or choose another --out")
+
+
+def warn_random_start(folder: PhaseFolder, recipe: Recipe, init_from: str | None) -> None:
+    """Print a warning if a large network is about to start from random weights at a rate for fine-tuning.
+
+    A run that has steps continues from its own weights, so the warning is printed once.
+    """
+    warning = None
+    if not folder.steps.exists():
+        warning = random_start_warning(recipe, folder.phase, init_from=init_from)
+    if warning is not None:
+        print(f"xdub: warning: {warning}", file=sys.stderr)
 
 
 def check_disk(folder: PhaseFolder, recipe: Recipe) -> None:
