@@ -166,8 +166,8 @@ def test_a_wrong_input_is_refused_at_once_and_not_recorded(calls: list, tmp_path
 
 def test_missing_weights_of_the_last_phase_are_reported_before_the_first(calls: list, tmp_path: Path) -> None:
     for settings, words in (
-        (["perception.sync=syncnet"], "perception.sync=syncnet needs perception.sync_path"),
-        (["perception.features=clip"], "perception.features=clip needs perception.features_path"),
+        (["perception.sync=syncnet"], "perception.sync=syncnet needs its weights"),
+        (["perception.features=clip"], "perception.features=clip needs its weights"),
         (["perception.identity=arcface", "perception.identity_path=/none.pth"], "no such file"),
     ):
         with pytest.raises(UserError, match=words):

@@ -59,7 +59,7 @@ def test_an_error_names_frames_and_sizes_that_do_not_fit(codec):
 def test_the_wan_backend_has_the_same_geometry_and_inverts_its_normalisation(tmp_path):
     from diffusers import AutoencoderKLWan
 
-    from xdub.config.sections import CodecConfig
+    from xdub.config import CodecConfig
     from xdub.model.codec import load_codec
 
     torch.manual_seed(0)

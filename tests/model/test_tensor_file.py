@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from xdub.config import AudioConfig, CodecConfig
 from xdub.errors import UserError
 from xdub.model.audio_encoder import load_audio_encoder
 from xdub.model.bundle import bundle_path, load_bundle
@@ -55,9 +55,9 @@ def test_a_file_of_other_weights_is_not_a_codec(tmp_path):
 
 
 def test_a_folder_without_the_pretrained_model_is_reported_with_its_setting(tmp_path):
-    codec = SimpleNamespace(kind="wan", channels=16, path=str(tmp_path))
+    codec = CodecConfig(kind="wan", channels=16, path=str(tmp_path))
     assert refused(lambda: load_codec(codec)).startswith(f"codec.path={tmp_path}: cannot be loaded")
-    audio = SimpleNamespace(kind="whisper", dim=80, path=str(tmp_path))
+    audio = AudioConfig(kind="whisper", dim=80, path=str(tmp_path))
     assert refused(lambda: load_audio_encoder(audio)).startswith(f"audio.path={tmp_path}: cannot be loaded")
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 import torch.nn.functional as F
 
+from xdub.config import PerceptionConfig
 from xdub.errors import UserError
 from xdub.perception.features import ClipFeatures, FaceFeatureNet, load_features
 
@@ -78,15 +77,15 @@ def test_wrong_shapes_are_named():
 def test_the_recipe_chooses_the_network_and_clip_loads_from_a_folder(tmp_path):
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-    assert load_features(SimpleNamespace(features="tiny", features_path=None)).name == "fixed-filter-bank"
+    assert load_features(PerceptionConfig(features="tiny")).name == "fixed-filter-bank"
     with pytest.raises(UserError, match="features_path"):
-        load_features(SimpleNamespace(features="clip", features_path=None))
+        load_features(PerceptionConfig(features="clip"))
     config = CLIPVisionConfig(
         hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=16,
         projection_dim=8,
     )  # fmt: skip
     CLIPVisionModelWithProjection(config).save_pretrained(tmp_path)
-    net = load_features(SimpleNamespace(features="clip", features_path=str(tmp_path)))
+    net = load_features(PerceptionConfig(features="clip", features_path=str(tmp_path)))
     assert isinstance(net, ClipFeatures)
     frames = picture(6).requires_grad_()
     features = net(frames)

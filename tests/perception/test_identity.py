@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from xdub.config.sections import PerceptionConfig
+from xdub.config import PerceptionConfig
 from xdub.errors import UserError
 from xdub.perception.identity.arcface import ArcFaceIdentity
 from xdub.perception.identity.base import cosine, distance

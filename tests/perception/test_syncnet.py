@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from xdub.config import PerceptionConfig
 from xdub.errors import UserError
 from xdub.fit.syncnet import score_syncnet, train_syncnet
 from xdub.model.audio_encoder import LogMelEncoder
@@ -136,10 +137,10 @@ def test_missing_or_foreign_files_and_too_few_clips_are_user_errors(tmp_path):
 
 def test_the_recipe_can_name_a_users_network(trained, tmp_path):
     trained.save(tmp_path / "own.safetensors")
-    cfg = SimpleNamespace(sync="syncnet", sync_path=tmp_path / "own.safetensors")
+    cfg = PerceptionConfig(sync="syncnet", sync_path=str(tmp_path / "own.safetensors"))
     assert load_sync(cfg).cfg == trained.cfg
     with pytest.raises(UserError, match="sync_path"):
-        load_sync(SimpleNamespace(sync="syncnet", sync_path=None))
+        load_sync(PerceptionConfig(sync="syncnet"))
 
 
 def test_wrong_shapes_are_named():

@@ -160,3 +160,16 @@ def test_files_that_cannot_be_sent_are_refused(tmp_path: Path) -> None:
             check("prepare", "--out", "/ds", files=(path,))
     with pytest.raises(UserError, match="not UTF-8"):
         check("prepare", "/talks/\udcff.mp4", "--out", "/ds")
+
+
+def test_a_recipe_file_is_sent_with_its_bases(tmp_path: Path) -> None:
+    recipe, base = tmp_path / "mine.yaml", tmp_path / "base.yaml"
+    recipe.write_text("base: base.yaml\nname: mine\n")
+    base.write_text("base: tiny\n")
+    command = check("bootstrap", "-r", str(recipe), "--data", "/ds", "--out", "/run")
+    assert command.files == (recipe, base)
+    (tmp_path / "sub").mkdir()
+    base.rename(tmp_path / "sub" / "base.yaml")
+    recipe.write_text("base: sub/base.yaml\n")
+    with pytest.raises(UserError, match="are sent as files of one folder"):
+        check("bootstrap", "-r", str(recipe), "--data", "/ds", "--out", "/run")

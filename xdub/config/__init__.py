@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from xdub.config.loader import load_recipe, parse_override, recipe_from_dict, shipped_recipes
+from xdub.config.loader import load_recipe, parse_override, recipe_from_dict
+from xdub.config.network_sections import AudioConfig, CodecConfig, PerceptionConfig
 from xdub.config.phases import EXPERTS, PHASES, Phase, expert_of, inpaints, phase_facts
 from xdub.config.recipe import Recipe
+from xdub.config.recipe_file import base_files, shipped_recipes
 from xdub.config.sections import (
-    AudioConfig,
-    CodecConfig,
     DubConfig,
     LoraConfig,
     ModelConfig,
     PairsConfig,
-    PerceptionConfig,
     PhaseConfig,
     Policy,
     TokenOrder,
@@ -20,7 +19,7 @@ from xdub.config.sections import (
     VideoConfig,
 )
 from xdub.config.shipped import SHIPPED_MODEL, ModelFolder
-from xdub.config.weight_files import check_weights
+from xdub.config.weight_files import check_weights, network_path
 
 __all__ = [
     "EXPERTS",
@@ -41,10 +40,12 @@ __all__ = [
     "TokenOrder",
     "TrainConfig",
     "VideoConfig",
+    "base_files",
     "check_weights",
     "expert_of",
     "inpaints",
     "load_recipe",
+    "network_path",
     "parse_override",
     "phase_facts",
     "recipe_from_dict",

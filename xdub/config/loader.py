@@ -7,7 +7,6 @@ import difflib
 import types
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -15,23 +14,18 @@ import yaml
 
 from xdub.config.phases import PHASES, phase_facts
 from xdub.config.recipe import Recipe
+from xdub.config.recipe_file import read_recipe_file
 from xdub.config.sections import PhaseConfig, TrainConfig
 from xdub.errors import UserError
-
-
-def shipped_recipes() -> list[str]:
-    """Return the names of the recipes in the package."""
-    files = resources.files("xdub.recipes").iterdir()
-    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
 
 
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Load a recipe from a shipped name ("tiny") or a YAML file, with `section.key=value` overrides applied.
 
-    Raise UserError for a missing or malformed file, an unknown key, a value of the wrong type, or values that
-    do not fit together.
+    A file with the key ``base`` changes the recipe that the key names, see `xdub.config.recipe_file`. Raise UserError
+    for a missing or malformed file, an unknown key, a value of the wrong type, or values that do not fit together.
     """
-    raw = _read(name_or_path)
+    raw = read_recipe_file(name_or_path)
     parsed = [parse_override(text) for text in overrides]
     # A train setting on the command line overrides the recipe's phases; a setting for one phase overrides it in turn.
     for path, _ in parsed:
@@ -63,35 +57,9 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
         raise UserError(f"--set {text}: {value!r} is not a YAML value") from error
 
 
-def _read(name_or_path: str | Path) -> dict[str, Any]:
-    text, where = _recipe_text(name_or_path)
-    try:
-        raw = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(raw, dict):
-        raise UserError(
-            f"{where} is not a recipe: it must be a YAML mapping with keys {', '.join(_keys(Recipe))}"
-        )
-    return raw
-
-
-def _recipe_text(name_or_path: str | Path) -> tuple[str, str]:
-    if str(name_or_path) in shipped_recipes():
-        return (resources.files("xdub.recipes") / f"{name_or_path}.yaml").read_text(
-            "utf-8"
-        ), f"recipe {name_or_path}"
-    path = Path(name_or_path)
-    if not path.is_file():
-        names = ", ".join(shipped_recipes())
-        raise UserError(f"no recipe {str(name_or_path)!r}: give a YAML file or one of: {names}")
-    try:
-        return path.read_text("utf-8"), str(path)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a text file: give a YAML recipe") from error
-
-
 def _assign(raw: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    if path == ("base",):
+        raise UserError(f"--set base={value}: base is a key of recipe files; use --recipe {value}")
     node = raw
     for depth, key in enumerate(path[:-1]):
         child = node.setdefault(key, {})
@@ -105,7 +73,7 @@ def _assign(raw: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
 
 def _keys(section: Any) -> list[str]:
     """Return the keys that a section may have in a recipe file."""
-    own = [field.name for field in dataclasses.fields(section)]
+    own = [field.name for field in dataclasses.fields(section) if not field.metadata.get("derived")]
     if section is PhaseConfig:
         own.remove("train")
         own += _keys(TrainConfig)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import yaml
 
 from xdub.config.checks import failed_frames, failed_values
+from xdub.config.network_sections import AudioConfig, CodecConfig, PerceptionConfig
 from xdub.config.phases import PHASES, phase_facts
 from xdub.config.sections import (
-    AudioConfig,
-    CodecConfig,
     DubConfig,
     LoraConfig,
     ModelConfig,
     PairsConfig,
-    PerceptionConfig,
     PhaseConfig,
     TrainConfig,
     VideoConfig,
@@ -31,6 +29,9 @@ class Recipe:
 
     name: str
     seed: int = 0
+    weights: str | None = None
+    """Folder of all third-party networks, under the names of `xdub.config.weight_files.NETWORKS`. A section's own path
+    overrides it."""
     video: VideoConfig
     codec: CodecConfig
     audio: AudioConfig
@@ -44,6 +45,9 @@ class Recipe:
     perception: PerceptionConfig = PerceptionConfig()
 
     def __post_init__(self) -> None:
+        for name in ("codec", "audio", "perception"):
+            # A frozen dataclass sets its derived fields this way.
+            object.__setattr__(self, name, replace(getattr(self, name), weights=self.weights))
         for failed in _failed_checks(self):
             raise UserError(f"recipe {self.name}: {failed}")
 
@@ -68,6 +72,11 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values in the layout of a recipe file; `recipe_from_dict` reads them back to an equal recipe."""
         raw = _lists(asdict(self))
+        for section in fields(self):
+            value = getattr(self, section.name)
+            for field in fields(value) if is_dataclass(value) else ():
+                if field.metadata.get("derived"):
+                    del raw[section.name][field.name]
         for phase in raw["phases"].values():
             phase.update(phase.pop("train"))
         return raw

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from xdub.config.checks import BAND, DECAY, FRAMES, NOT_NEGATIVE, POSITIVE, SHARE, THREE_POSITIVE
 from xdub.errors import UserError
-from xdub.geometry import FPS, CodecGeometry
+from xdub.geometry import FPS
 
 MAX_SIZE = 2048
 """Largest side of a face crop, px."""
@@ -17,8 +17,6 @@ TokenOrder = Literal["target_first", "reference_first"]
 """Segment of the token sequence that comes first."""
 Policy = Literal["none", "full", "attention"]
 """Checkpoint policy: backward recomputes nothing, whole blocks, or blocks without their self-attention."""
-CODEC_FACTORS = {"linear": (4, 8), "wan": (4, 8)}
-"""Kind of codec -> (frames, px) that one latent covers in time and in space."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,32 +37,6 @@ class VideoConfig:
             yield f"{path}.size={self.size} px is more than {MAX_SIZE}: the size of a face crop, not of the videos"
         if self.fps != FPS:
             yield f"{path}.fps={self.fps}: audio and codec are aligned at {FPS} fps only"
-
-
-@dataclass(frozen=True, kw_only=True)
-class CodecConfig:
-    """Video codec: time x4 causal, space x8."""
-
-    kind: Literal["linear", "wan"]
-    channels: Annotated[int, POSITIVE]
-    path: str | None = None
-    """Weights: a file or folder. None: the codec in the package (linear); the kind wan needs a path."""
-
-    @property
-    def geometry(self) -> CodecGeometry:
-        """The codec's division of time and space, known before its weights are loaded."""
-        time, space = CODEC_FACTORS[self.kind]
-        return CodecGeometry(channels=self.channels, time=time, space=space)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AudioConfig:
-    """Audio features at 50 Hz (paper B.2)."""
-
-    kind: Literal["logmel", "whisper"]
-    dim: Annotated[int, POSITIVE]
-    """Width of one feature row."""
-    path: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,18 +242,3 @@ class DubConfig:
         """Yield a message if a window has no frames of its own."""
         if self.motion_frames >= self.window:
             yield f"{path}.motion_frames={self.motion_frames} leaves nothing of {path}.window={self.window}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PerceptionConfig:
-    """Frozen network of each role; the embedded networks need no download, the production networks need their file."""
-
-    face: Literal["mediapipe"] = "mediapipe"
-    mouth: Literal["landmarks", "readout"] = "landmarks"
-    """Measure of lips in the pair filter: the face tracker, or the small network that reads the opening."""
-    identity: Literal["dlib", "arcface"] = "dlib"
-    identity_path: str | None = None
-    sync: Literal["tiny", "syncnet"] = "tiny"
-    sync_path: str | None = None
-    features: Literal["tiny", "clip"] = "tiny"
-    features_path: str | None = None

@@ -1,49 +1,175 @@
-"""Check that every weight file a recipe needs exists before a run starts."""
+"""Locations of third-party networks: under fixed names in the recipe's folder `weights`, or at a path of their own."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from xdub.config.network_sections import AudioConfig, CodecConfig, PerceptionConfig
 from xdub.config.phases import phase_facts
 from xdub.config.recipe import Recipe
 from xdub.errors import UserError
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 """Form of a path that may also be the name of a model on the hub, which only loading can check."""
+Role = Literal["codec", "audio", "identity", "sync", "features", "text"]
+"""Use of a third-party network."""
+Section = CodecConfig | AudioConfig | PerceptionConfig
+"""Section of a recipe that names networks."""
 
-FILES = {
-    ("identity", "arcface"): "the backbone.pth of an ArcFace r50 or r100",
-    ("sync", "syncnet"): "a file of `xdub.fit.syncnet`",
-    ("features", "clip"): "a folder or hub name of a CLIP model",
-}
-"""(role, network) -> description of the file that the network needs."""
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkFile:
+    """A network that is not in the package."""
+
+    role: Role
+    kind: str
+    """Value of the recipe's key that selects the network."""
+    names: tuple[str, ...]
+    """Names of its file or folder in `Recipe.weights`; the first that exists is loaded."""
+    description: str
+    """Words for what an own path must hold."""
+
+
+NETWORKS = (
+    NetworkFile(
+        role="codec",
+        kind="wan",
+        names=("wan2.1-vae",),
+        description="a folder or hub name of a diffusers AutoencoderKLWan (Wan 2.1)",
+    ),
+    NetworkFile(
+        role="codec",
+        kind="wan2.2",
+        names=("wan2.2-vae",),
+        description="a folder or hub name of a diffusers AutoencoderKLWan (Wan 2.2)",
+    ),
+    NetworkFile(
+        role="audio",
+        kind="whisper",
+        names=("whisper",),
+        description="a folder or hub name of a transformers Whisper model",
+    ),
+    NetworkFile(
+        role="identity",
+        kind="arcface",
+        names=("arcface.pth",),
+        description="the backbone.pth of an ArcFace r50 or r100 (non-commercial research licence)",
+    ),
+    NetworkFile(
+        role="sync",
+        kind="syncnet",
+        names=("syncnet.safetensors", "syncnet_v2.model"),
+        description="a file of `xdub.fit.syncnet`",
+    ),
+    NetworkFile(
+        role="features", kind="clip", names=("clip",), description="a folder or hub name of a CLIP model"
+    ),
+    NetworkFile(
+        role="text",
+        kind="umt5",
+        names=("umt5",),
+        description="a folder or hub name of a transformers UMT5 encoder",
+    ),
+)
+"""All networks with a name in `Recipe.weights`. Other networks are in the package or in its registry."""
+
+
+def network_kind(section: Section, role: Role) -> str:
+    """Return the kind of network that a section selects for a role."""
+    return getattr(section, role) if isinstance(section, PerceptionConfig) else section.kind
+
+
+def network_path(section: Section, role: Role) -> str | None:
+    """Return the path from which a network is loaded; None means that the network has a default in the package.
+
+    The section's own path wins over the folder `Recipe.weights`. Raise UserError if a network without a default has
+    neither.
+    """
+    kind, own_path = network_kind(section, role), _own_path(section, role)
+    entry = next((entry for entry in NETWORKS if (entry.role, entry.kind) == (role, kind)), None)
+    if own_path is not None or entry is None:
+        return own_path
+    setting, key = f"{_kind_key(section, role)}={kind}", _path_key(section, role)
+    if section.weights is None:
+        raise UserError(
+            f"{setting} needs its weights: --set weights=DIR for a folder that holds {' or '.join(entry.names)}, or "
+            f"--set {key}=PATH for {entry.description}"
+        )
+    folder = Path(section.weights)
+    if not folder.is_dir():
+        raise UserError(
+            f"weights={folder}: there is no such folder; `xdub weights mini --out DIR` writes a small one"
+        )
+    for name in entry.names:
+        if (folder / name).exists():
+            return str(folder / name)
+    raise UserError(
+        f"{setting} needs its weights, and weights={folder} has no {' or '.join(entry.names)}; put "
+        f"{entry.description} there, or --set {key}=PATH"
+    )
 
 
 def check_weights(recipe: Recipe, stages: Sequence[str]) -> None:
-    """Raise UserError for weights that one of the stages (phases and "pairs") needs and that are unnamed or missing."""
-    codec, audio, perception = recipe.codec, recipe.audio, recipe.perception
-    if codec.kind == "wan" and codec.path is None:
-        raise UserError("codec.kind=wan needs its weights: --set codec.path=FOLDER or a hub name")
-    if audio.kind == "whisper" and audio.path is None:
-        raise UserError("audio.kind=whisper needs its weights: --set audio.path=FOLDER or a hub name")
-    named = {"codec.path": codec.path, "audio.path": audio.path}
-    for role in ("identity", "sync", "features"):
-        path, network = getattr(perception, f"{role}_path"), getattr(perception, role)
-        users = [stage for stage in stages if role in _networks(stage)]
-        if users and path is None and (role, network) in FILES:
-            description = FILES[role, network]
-            raise UserError(
-                f"{users[0]}: perception.{role}={network} needs perception.{role}_path, {description}: "
-                f"--set perception.{role}_path=PATH"
-            )
-        named[f"perception.{role}_path"] = path
-    for key, path in named.items():
+    """Raise UserError for weights that one of the stages (phases and "pairs") needs and that are unnamed or missing.
+
+    A path that the recipe names must exist even if none of the stages loads it.
+    """
+    for role, section, stage in _used(recipe, stages):
+        try:
+            network_path(section, role)
+        except UserError as error:
+            raise UserError(f"{stage}: {error}" if stage else str(error)) from error
+    for role, section in _sections(recipe):
+        path = _own_path(section, role)
         if path is not None and not HUB_NAME.fullmatch(path) and not Path(path).exists():
-            raise UserError(f"{key}={path}: there is no such file or folder")
+            raise UserError(f"{_path_key(section, role)}={path}: there is no such file or folder")
+
+
+def network_paths(recipe: Recipe, stages: Sequence[str]) -> dict[Role, str]:
+    """Return role -> path of the networks that the stages load from a path."""
+    paths = {role: network_path(section, role) for role, section, _ in _used(recipe, stages)}
+    return {role: path for role, path in paths.items() if path is not None}
+
+
+def _used(recipe: Recipe, stages: Sequence[str]) -> list[tuple[Role, Section, str]]:
+    """Return role, section and first stage of the networks that the stages load."""
+    used = []
+    for role, section in _sections(recipe):
+        # Every stage loads codec and audio encoder.
+        everywhere = "" if section is not recipe.perception else None
+        stage = next((stage for stage in stages if role in _networks(stage)), everywhere)
+        if stage is not None:
+            used.append((role, section, stage))
+    return used
+
+
+def _sections(recipe: Recipe) -> list[tuple[Role, Section]]:
+    """Return each role with the section that selects its network."""
+    return [
+        ("codec", recipe.codec),
+        ("audio", recipe.audio),
+        ("identity", recipe.perception),
+        ("sync", recipe.perception),
+        ("features", recipe.perception),
+    ]
 
 
 def _networks(stage: str) -> tuple[str, ...]:
     """Return the roles of the perception section that a stage loads."""
     return ("identity",) if stage == "pairs" else phase_facts(stage).networks
+
+
+def _own_path(section: Section, role: Role) -> str | None:
+    return getattr(section, f"{role}_path") if isinstance(section, PerceptionConfig) else section.path
+
+
+def _kind_key(section: Section, role: Role) -> str:
+    return f"perception.{role}" if isinstance(section, PerceptionConfig) else f"{role}.kind"
+
+
+def _path_key(section: Section, role: Role) -> str:
+    return f"perception.{role}_path" if isinstance(section, PerceptionConfig) else f"{role}.path"

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from einops import rearrange
 
-from xdub.config.sections import CODEC_FACTORS
+from xdub.config.network_sections import CODEC_FACTORS
 from xdub.files.atomic import check_output
 from xdub.model.codec import LinearCodec
 

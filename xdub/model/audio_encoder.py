@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xdub.config import AudioConfig
+from xdub.config import AudioConfig, network_path
 from xdub.errors import UserError, loading_pretrained
 from xdub.geometry import ROWS_PER_FRAME, SAMPLE_RATE, SAMPLES_PER_FRAME
 
@@ -126,16 +126,13 @@ def load_audio_encoder(cfg: AudioConfig) -> AudioEncoder:
     """Load the encoder of a recipe's ``audio`` section. Raise UserError if its weights are missing or do not fit."""
     if cfg.kind == "logmel":
         return LogMelEncoder(cfg.dim)
-    if not cfg.path:
-        raise UserError(
-            "audio.kind=whisper needs audio.path: a folder or hub name of a transformers Whisper model"
-        )
     from transformers import WhisperFeatureExtractor, WhisperModel
 
-    with loading_pretrained("audio.path", cfg.path):
+    path = str(network_path(cfg, "audio"))
+    with loading_pretrained("audio.path", path):
         encoder = WhisperEncoder(
-            WhisperModel.from_pretrained(cfg.path).encoder, WhisperFeatureExtractor.from_pretrained(cfg.path)
+            WhisperModel.from_pretrained(path).encoder, WhisperFeatureExtractor.from_pretrained(path)
         )
     if encoder.dim != cfg.dim:
-        raise UserError(f"audio.dim={cfg.dim}, but the encoder at {cfg.path} has {encoder.dim}")
+        raise UserError(f"audio.dim={cfg.dim}, but the encoder at {path} has {encoder.dim}")
     return encoder

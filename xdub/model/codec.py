@@ -1,7 +1,7 @@
 """Video codecs: 3D causal autoencoders; `CodecGeometry` holds how each divides time and space (paper B.1).
 
 The paper names no factors. Four frames and 8 px are the factors of the open Wan 2.1 VAE, which agree with the paper's
-25 and 77 frames.
+25 and 77 frames; the VAE of Wan 2.2 has 4 frames and 16 px.
 
 A codec's first latent holds one frame, every other one ``geometry.time`` frames, and no latent depends on later frames.
 Latents are scaled so that the network receives values of order one.
@@ -17,7 +17,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from xdub.config import CodecConfig
+from xdub.config import CodecConfig, network_path
 from xdub.config.shipped import shipped_weights
 from xdub.errors import UserError, loading_pretrained
 from xdub.geometry import CodecGeometry
@@ -156,7 +156,7 @@ class LinearCodec(nn.Module):
 class WanCodec(nn.Module):
     """Wan's causal VAE through diffusers, frozen; latents are normalised by the statistics in its configuration.
 
-    Wan 2.1 has 16 channels at 8 px.
+    Wan 2.1 has 16 channels at 8 px, Wan 2.2 48 channels at 16 px.
     """
 
     machine_independent = False
@@ -198,38 +198,35 @@ class WanCodec(nn.Module):
 def load_codec(config: CodecConfig) -> Codec:
     """Load the codec of a recipe's ``codec`` section (``kind``, ``channels``, ``path``).
 
-    ``linear``: the packaged face codec, or a file at ``path``. ``wan``: a diffusers folder or hub name at ``path``.
+    ``linear``: the packaged face codec, or a file at its path. ``wan``, ``wan2.2``: a diffusers folder or hub name.
     Raise UserError if there is no such codec, or if it differs from the section.
     """
-    codec = _load_linear(config) if config.kind == "linear" else _load_wan(config)
+    path = network_path(config, "codec")
+    codec = _load_linear(path) if config.kind == "linear" else _load_wan(str(path))
     if codec.geometry.channels != config.channels:
         raise UserError(
-            f"codec.channels={config.channels}, but the codec at {config.path} has {codec.geometry.channels}"
+            f"codec.channels={config.channels}, but the codec at {path} has {codec.geometry.channels}"
         )
     if codec.geometry != config.geometry:
         raise UserError(
-            f"codec.path={config.path}: a latent covers {codec.geometry.time} frames and {codec.geometry.space} px, "
+            f"codec.path={path}: a latent covers {codec.geometry.time} frames and {codec.geometry.space} px, "
             f"codec.kind={config.kind} means {config.geometry.time} and {config.geometry.space}"
         )
     return codec
 
 
-def _load_linear(config: CodecConfig) -> LinearCodec:
-    path = Path(config.path) if config.path else shipped_weights(PACKAGED_LINEAR_CODEC)
+def _load_linear(own_path: str | None) -> LinearCodec:
+    path = Path(own_path) if own_path else shipped_weights(PACKAGED_LINEAR_CODEC)
     if not path.is_file():
         raise UserError(f"codec.path={path}: no such file; fit one with `python -m xdub.fit.codec`")
     return LinearCodec.load(path)
 
 
-def _load_wan(config: CodecConfig) -> WanCodec:
-    if not config.path:
-        raise UserError(
-            "codec.kind=wan needs codec.path: a folder or hub name of a diffusers AutoencoderKLWan"
-        )
+def _load_wan(path: str) -> WanCodec:
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
-    with loading_pretrained("codec.path", config.path):
-        return WanCodec(AutoencoderKLWan.from_pretrained(config.path, **_subfolder(config.path)))
+    with loading_pretrained("codec.path", path):
+        return WanCodec(AutoencoderKLWan.from_pretrained(path, **_subfolder(path)))
 
 
 def _subfolder(path: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from xdub.config import EXPERTS, Recipe
-from xdub.config.sections import CODEC_FACTORS
+from xdub.config.network_sections import CODEC_FACTORS
 from xdub.model.backbone import Backbone
 from xdub.model.build import build_backbone
 from xdub.model.codec import Codec, LinearCodec

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from xdub.config import PerceptionConfig
+from xdub.config import PerceptionConfig, network_path
 from xdub.errors import UserError, loading_pretrained
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -100,16 +100,12 @@ class ClipFeatures(nn.Module):
 
 
 def load_features(cfg: PerceptionConfig) -> nn.Module:
-    """Load the network of a recipe's ``perception`` section (``features``, ``features_path``)."""
+    """Load the network that a recipe's ``perception`` section selects for the role ``features``."""
     if cfg.features == "tiny":
         return FaceFeatureNet().eval()
     if cfg.features != "clip":
         raise UserError(f"perception.features={cfg.features!r}: use 'tiny' or 'clip'")
-    if not cfg.features_path:
-        raise UserError(
-            "perception.features=clip needs perception.features_path: a folder or hub name of a CLIP model"
-        )
-    return ClipFeatures(cfg.features_path).eval()
+    return ClipFeatures(str(network_path(cfg, "features"))).eval()
 
 
 def _unit(part: Tensor) -> Tensor:

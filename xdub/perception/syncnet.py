@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from xdub.config import PerceptionConfig
+from xdub.config import PerceptionConfig, network_path
 from xdub.config.shipped import shipped_weights
 from xdub.errors import UserError
 from xdub.geometry import AUDIO_MARGIN
@@ -161,7 +161,7 @@ class SyncNet(nn.Module):
 
 
 def load_sync(cfg: PerceptionConfig) -> SyncNet:
-    """Load the network of a recipe's ``perception`` section (``sync``, ``sync_path``).
+    """Load the network that a recipe's ``perception`` section selects for the role ``sync``.
 
     ``tiny`` is the shipped network, for log-mel rows of rendered speakers. ``syncnet`` is a file of ``SyncNet.save`` of
     any size, trained on a user's data and audio features.
@@ -170,9 +170,7 @@ def load_sync(cfg: PerceptionConfig) -> SyncNet:
         return SyncNet.load(shipped_weights(PACKAGED))
     if cfg.sync != "syncnet":
         raise UserError(f"perception.sync={cfg.sync!r}: use 'tiny' or 'syncnet'")
-    if not cfg.sync_path:
-        raise UserError("perception.sync=syncnet needs perception.sync_path: a file of `xdub.fit.syncnet`")
-    return SyncNet.load(cfg.sync_path)
+    return SyncNet.load(str(network_path(cfg, "sync")))
 
 
 def _conv_block(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path, PurePosixPath
 
-from xdub.config import SHIPPED_MODEL, load_recipe, shipped_recipes
+from xdub.config import SHIPPED_MODEL, base_files, load_recipe, shipped_recipes
 from xdub.errors import UserError
 
 SECRET = re.compile(r"token|secret|password|passwd|credential|api_?key|access_?key|private", re.IGNORECASE)
@@ -74,7 +74,7 @@ def check_command(
         if option in ("--recipe", "-r"):
             recipe = value
             if value not in shipped_recipes() and Path(value).is_file():
-                sent.setdefault(Path(value).name, Path(value))
+                _send_recipe(Path(value), sent)
                 values[index] = values[index].replace(value, _as_argument(Path(value).name))
         elif option == "--set":
             settings.append(value)
@@ -155,6 +155,16 @@ def _check_files(files: Iterable[Path]) -> None:
             f"the files to send have {total / 1e6:.0f} MB, and {FILE_BYTES / 1e6:.0f} MB is the most; "
             "copy large files to storage that all machines of the cluster share"
         )
+
+
+def _send_recipe(path: Path, sent: dict[str, Path]) -> None:
+    """Add a recipe file and its bases, which the job finds in one folder."""
+    for file in (path, *base_files(path)):
+        if file.parent != path.parent or sent.setdefault(file.name, file).resolve() != file.resolve():
+            raise UserError(
+                f"{file}: {path} and its bases are sent as files of one folder; move the file beside {path.name}, "
+                "under a name that no other sent file has"
+            )
 
 
 def _as_argument(name: str) -> str:

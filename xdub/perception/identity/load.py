@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from xdub.config import PerceptionConfig
-from xdub.errors import UserError
+from xdub.config import PerceptionConfig, network_path
 from xdub.perception.identity.base import Identity
 
 
@@ -21,15 +20,10 @@ def load_identity(config: PerceptionConfig, crop_scale: float = 1.0) -> Identity
     if config.identity == "dlib":
         from xdub.perception.identity.dlib import DlibIdentity
 
-        network: Identity = DlibIdentity.load(config.identity_path)
+        network: Identity = DlibIdentity.load(network_path(config, "identity"))
     else:
         from xdub.perception.identity.arcface import ArcFaceIdentity
 
-        if config.identity_path is None:
-            raise UserError(
-                "perception.identity: arcface needs perception.identity_path, the backbone.pth of an ArcFace r50 or "
-                "r100 (non-commercial research licence); or set perception.identity=dlib"
-            )
-        network = ArcFaceIdentity.load(Path(config.identity_path))
+        network = ArcFaceIdentity.load(Path(str(network_path(config, "identity"))))
     network.crop_scale = crop_scale
     return network.eval()
