@@ -76,6 +76,10 @@ class LatentCodec:
         """Raise ``NotImplementedError``: a loss on latents decodes no pixels."""
         raise NotImplementedError
 
+    def decode_slice(self, z: torch.Tensor, start: int, latents: int) -> torch.Tensor:
+        """Raise ``NotImplementedError``: a loss on latents decodes no pixels."""
+        raise NotImplementedError
+
 
 class Bench:
     """Engine of a phase, built when a case needs it. Token counts and checkpoint policies share it."""

@@ -22,6 +22,7 @@ from xdub.config.shipped import shipped_weights
 from xdub.errors import UserError, loading_pretrained
 from xdub.geometry import CodecGeometry
 from xdub.model.tensor_file import read_tensors, write_tensors
+from xdub.model.wan_decoder import checkpoint_blocks, decode_latents
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
@@ -58,6 +59,13 @@ class Codec(Protocol):
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the video [B, 3, F, H, W] of z [B, C, f, h, w]: differentiable, not clamped."""
+
+    def decode_slice(self, z: Tensor, start: int, latents: int) -> Tensor:
+        """Return the frames [B, 3, n, H, W] of ``latents`` latents of z [B, C, f, h, w] from ``start`` on.
+
+        They are equal to the same frames of `decode`; n is ``latents * time``, less ``time - 1`` if ``start`` is 0.
+        Gradients reach the latents of the slice only.
+        """
 
 
 class LinearCodec(nn.Module):
@@ -120,10 +128,15 @@ class LinearCodec(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the video [B, 3, F, 8h, 8w] of z [B, C, f, h, w]."""
+        return self.decode_slice(z, 0, z.shape[2])
+
+    def decode_slice(self, z: Tensor, start: int, latents: int) -> Tensor:
+        """Return the frames [B, 3, n, 8h, 8w] of a slice; every latent is decoded by itself."""
         time, space = self.geometry.time, self.geometry.space
-        z = rearrange(z.float(), "b c t h w -> b t h w c")
-        head = (z[:, :1] / self.gain_first) @ self.first
-        tail = (z[:, 1:] / self.gain_rest) @ self.rest
+        z = rearrange(z[:, :, start : start + latents].float(), "b c t h w -> b t h w c")
+        heads = 1 if start == 0 else 0
+        head = (z[:, :heads] / self.gain_first) @ self.first
+        tail = (z[:, heads:] / self.gain_rest) @ self.rest
         video = torch.cat(
             (
                 rearrange(head, "b t h w (c p q) -> b c t (h p) (w q)", p=space, q=space),
@@ -167,6 +180,7 @@ class WanCodec(nn.Module):
     def __init__(self, vae: AutoencoderKLWan) -> None:
         super().__init__()
         self.vae = vae.eval().requires_grad_(False)
+        checkpoint_blocks(self.vae)
         config = vae.config
         mean, std = torch.tensor(config["latents_mean"]), torch.tensor(config["latents_std"])
         self.geometry = CodecGeometry(
@@ -191,8 +205,12 @@ class WanCodec(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the video [B, 3, F, H, W] float32 of normalised latents [B, C, f, h, w]."""
+        return self.decode_slice(z, 0, z.shape[2])
+
+    def decode_slice(self, z: Tensor, start: int, latents: int) -> Tensor:
+        """Return the frames [B, 3, n, H, W] float32 of a slice, see `xdub.model.wan_decoder`."""
         raw = z.float() * self.latents_std + self.latents_mean
-        return self.vae.decode(raw.to(self.vae.dtype)).sample.float()
+        return decode_latents(self.vae, raw.to(self.vae.dtype), start, latents).float()
 
 
 def load_codec(config: CodecConfig) -> Codec:

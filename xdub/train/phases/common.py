@@ -87,6 +87,22 @@ def draw_noise(batch: Batch, ctx: PhaseContext) -> Noised:
     )
 
 
+def draw_slices(batch: Batch, noised: Noised, ctx: PhaseContext) -> Tensor:
+    """Draw the latent int64 [B] from which pixel losses decode ``decode_latents`` latents of every sample.
+
+    The draw is uniform and depends on (seed, epoch, sample id) alone. A slice begins at the last motion latent or
+    later, so every frame after the motion frames is supervised, and of the motion frames at most the last one.
+    """
+    last = max(0, batch["z0"].shape[2] - ctx.phase.decode_latents)
+    rows = zip(batch["epochs"].tolist(), batch["sample_id"], noised.motion_frames.tolist(), strict=True)
+    starts = []
+    for epoch, sample_id, motion in rows:
+        generator = torch_rng(ctx.seed, epoch, sample_id, "slice")
+        earliest = min(max(0, motion - 1), last)
+        starts.append(torch.randint(earliest, last + 1, (1,), generator=generator))
+    return torch.cat(starts).to(batch["z0"].device)
+
+
 def predict(model: nn.Module, batch: Batch, noised: Noised, audio_enabled: Tensor | None = None) -> Tensor:
     """Return the model's velocity v_hat [B, C, f, h, w] under the batch's conditions."""
     return model(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import nn
 
 from xdub.data.batch import Batch
+from xdub.geometry import AUDIO_MARGIN, ROWS_PER_FRAME
 from xdub.losses.single_step import single_step_video
 from xdub.losses.terms import LossTerm, LossTerms
-from xdub.train.phases.common import PhaseContext, draw_noise, flow_loss, predict
+from xdub.train.phases.common import PhaseContext, draw_noise, draw_slices, flow_loss, predict
 
 
 def loss(model: nn.Module, batch: Batch, ctx: PhaseContext) -> LossTerms:
@@ -16,15 +17,18 @@ def loss(model: nn.Module, batch: Batch, ctx: PhaseContext) -> LossTerms:
     noised = draw_noise(batch, ctx)
     v_hat = predict(model, batch, noised)
     flow = flow_loss(v_hat, batch, noised, ctx)
-    video = single_step_video(
+    estimate = single_step_video(
         ctx.codec,
         batch["z0"],
         noised.eps,
         v_hat,
         noised.t,
+        starts=draw_slices(batch, noised, ctx),
+        motion_latents=noised.motion_frames,
         t_thres=ctx.phase.t_thres,
         decode_latents=ctx.phase.decode_latents,
     )
-    windows = ctx.sync.sync_loss(video, batch["audio"])  # [B, W]
+    audio = estimate.rows(batch["audio"], per_frame=ROWS_PER_FRAME, margin=AUDIO_MARGIN)
+    windows = ctx.sync.sync_loss(estimate.video, audio)  # [B, W]
     sync = LossTerm(mean=windows.mean(), per_sample=windows.detach().mean(1), t=noised.t)
     return LossTerms(total=flow.mean + ctx.phase.sync_weight * sync.mean, terms={"flow": flow, "sync": sync})

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from xdub.data.batch import Batch
 from xdub.losses.identity import cosine_to_reference
-from xdub.losses.single_step import single_step_video
+from xdub.losses.single_step import decode_slices, single_step_video
 from xdub.losses.terms import LossTerm, LossTerms
-from xdub.train.phases.common import PhaseContext, draw_noise, flow_loss, predict
+from xdub.train.phases.common import PhaseContext, draw_noise, draw_slices, flow_loss, predict
 
 
 def loss(model: nn.Module, batch: Batch, ctx: PhaseContext) -> LossTerms:
@@ -27,16 +28,20 @@ def loss(model: nn.Module, batch: Batch, ctx: PhaseContext) -> LossTerms:
     flow = flow_loss(v_hat, batch, noised, ctx)
     total, terms = flow.mean, {"flow": flow}
     if silent.any():
+        starts = draw_slices(batch, noised, ctx)[silent]
         video = single_step_video(
             ctx.codec,
             batch["z0"][silent],
             noised.eps[silent],
             v_hat[silent],
             noised.t[silent],
+            starts=starts,
+            motion_latents=noised.motion_frames[silent],
             t_thres=config.t_thres,
             decode_latents=config.decode_latents,
-        )
-        reference = ctx.codec.decode(batch["z_ref"][silent][:, :, : config.decode_latents])
+        ).video
+        with torch.no_grad():
+            reference = decode_slices(ctx.codec, batch["z_ref"][silent], starts, config.decode_latents)
         identity = _distance(ctx.identity, video, reference, noised.t[silent])
         clip = _distance(ctx.features, video, reference, noised.t[silent])
         total = total + config.identity_weight * identity.mean + config.clip_weight * clip.mean
