@@ -37,7 +37,7 @@ ALLOWED = {
     "media": set(),
     "diffusion": set(),
     "model": {"xdub_kernels", "diffusion"},
-    "perception": {"media"},
+    "perception": {"media", "model"},
     "report": {"perception", "media"},
     "data": {"perception", "media"},
     "tracking": {"data", "report"},

@@ -30,8 +30,10 @@ def batch_of(samples: int, latents: int = LATENTS) -> dict:
     return {
         "z0": z0,
         "z_ref": z_ref,
-        # The value of a row is its number; row 4 is the first of frame 0.
-        "audio": torch.arange(2 * frames + 8.0)[None, :, None].expand(samples, -1, 80),
+        "audio": torch.zeros(samples, 2 * frames + 8, 80),
+        # The value of a sample of sound is its number, that of a landmark the number of its frame.
+        "sound": torch.arange(640.0 * (frames + 50))[None].expand(samples, -1),
+        "landmarks": torch.arange(float(frames))[None, :, None, None].expand(samples, -1, 68, 2),
         "face_mask": torch.zeros(samples, 1, latents, 1, 1),
         "lip_mask": torch.zeros(samples, 1, latents, 1, 1),
         "starts": torch.zeros(latents, dtype=torch.int64),
@@ -93,19 +95,20 @@ def test_the_lip_loss_hears_the_frames_that_it_sees(context):
     batch, calls = batch_of(16), []
 
     class Sync:
-        def sync_loss(self, frames, audio):
-            calls.append((frames, audio))
+        def sync_loss(self, frames, sound, landmarks):
+            calls.append((frames, sound, landmarks))
             return torch.zeros(len(frames), 9)
 
     heard = replace(context, sync=Sync())
     lip.loss(ExactModel(batch, heard), batch, heard)
     starts = draw_slices(batch, draw_noise(batch, heard), heard)
     assert len(set(starts.tolist())) >= 3
-    ((video, audio),) = calls
+    ((video, sound, landmarks),) = calls
     truth = context.codec.decode(batch["z0"])
     for i, start in enumerate(starts.tolist()):
         torch.testing.assert_close(video[i], truth[i, :, 4 * start : 4 * start + 13])
-        assert audio[i, :, 0].tolist() == [8.0 * start + row for row in range(2 * 13 + 8)]
+        assert sound[i].tolist() == list(range(4 * start * 640, (4 * start + 13 + 50) * 640))
+        assert landmarks[i, :, 0, 0].tolist() == list(range(4 * start, 4 * start + 13))
 
 
 def test_the_texture_losses_compare_the_same_frames_of_estimate_and_reference(context):

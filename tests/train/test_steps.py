@@ -11,11 +11,12 @@ from xdub.config import expert_of
 from xdub.data.latents import encode_batch
 from xdub.data.samples import StreamSpec
 from xdub.data.stream import LocalStream
+from xdub.data.testing import FrameIndexAudio
 from xdub.files.run_folder import PhaseFolder
 from xdub.model.audio_encoder import load_audio_encoder
 from xdub.model.codec import load_codec
 from xdub.perception.features import FaceFeatureNet
-from xdub.perception.syncnet import SyncNet
+from xdub.perception.syncnet_tiny import TinySyncNet
 from xdub.train.context import LocalContext
 from xdub.train.engine import Engine
 from xdub.train.networks import build_model
@@ -43,7 +44,7 @@ def editor(small, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def loss_context(recipe, phase: str) -> PhaseContext:
     """Return the phase's context with small random networks in place of those from files."""
-    frozen = {"sync": SyncNet(), "identity": FaceFeatureNet(), "features": FaceFeatureNet()}
+    frozen = {"sync": TinySyncNet(), "identity": FaceFeatureNet(), "features": FaceFeatureNet()}
     frozen = {name: net.eval().requires_grad_(False) for name, net in frozen.items()}
     return PhaseContext(phase=recipe.phase(phase), seed=0, codec=load_codec(recipe.codec), **frozen)
 
@@ -81,6 +82,24 @@ def test_a_step_changes_the_trained_weights_of_the_phase_and_no_others(
     added = {"lip": ["sync"], "texture": ["identity", "clip"]}.get(phase, [])
     assert list(terms.terms) == ["flow", *added]
     assert all(torch.isfinite(term.mean) for term in terms.terms.values())
+
+
+def test_the_lip_loss_hears_the_wave_and_not_the_features_of_the_recipes_encoder(
+    small, pairs, editor
+) -> None:
+    """Recipe `small` has Whisper features, and the network in the package."""
+    recipe = small("audio.dim=2", "audio.kind=whisper", "audio.path=none", TEXT)
+    model = build_model(recipe, "lip", load_codec(recipe.codec), base=None, init_from=None)
+    raw = next(iter(LocalStream(StreamSpec.from_recipe(recipe, "lip", pairs))))
+    batch = encode_batch(raw, load_codec(recipe.codec), FrameIndexAudio(), "cpu")
+    terms = phase_loss("lip")(model, batch, loss_context(recipe, "lip"))
+    assert batch["audio"].shape[2] == 2
+    assert terms.terms["sync"].per_sample.isfinite().all()
+    other = batch | {"sound": batch["sound"].flip(0)}
+    assert (
+        phase_loss("lip")(model, other, loss_context(recipe, "lip")).terms["sync"].mean
+        != terms.terms["sync"].mean
+    )
 
 
 def test_the_loss_of_one_memorised_batch_falls(small, clips) -> None:

@@ -63,7 +63,7 @@ NETWORKS = (
         role="sync",
         kind="syncnet",
         names=("syncnet.safetensors", "syncnet_v2.model"),
-        description="a file of `xdub.fit.syncnet`",
+        description="a file of `xdub train syncnet`, or `syncnet_v2.model`",
     ),
     NetworkFile(
         role="features", kind="clip", names=("clip",), description="a folder or hub name of a CLIP model"

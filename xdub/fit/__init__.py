@@ -1,1 +1,1 @@
-"""Command lines that fit the small networks that ship with the package: codec, mouth readout, SyncNet."""
+"""Command lines that fit the small networks that ship with the package: codec and mouth readout."""

@@ -18,10 +18,16 @@ from xdub_kernels import add_noise, weighted_flow_loss
 
 
 class SyncLoss(Protocol):
-    """Frozen network of the lip expert, see `xdub.perception.syncnet.SyncNet`."""
+    """Frozen network of the lip expert, see `xdub.perception.syncnet_base.SyncExpert`."""
 
-    def sync_loss(self, frames: Tensor, audio: Tensor) -> Tensor:
-        """Return the loss [B, W] of the windows of a video [B, 3, F, H, W] and its audio features [B, 2 F + 8, d]."""
+    def sync_loss(self, frames: Tensor, sound: Tensor, landmarks: Tensor) -> Tensor:
+        """Return the loss [B, W] of the windows of a video.
+
+        Args:
+            frames: [B, 3, F, H, W].
+            sound: [B, 640 (F + 50)], the sound of the frames and a second on either side.
+            landmarks: [B, F, 68, 2].
+        """
         ...
 
 

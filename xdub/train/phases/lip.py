@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from xdub.data.batch import Batch
-from xdub.geometry import AUDIO_MARGIN, ROWS_PER_FRAME
+from xdub.geometry import SAMPLES_PER_FRAME, SOUND_MARGIN
 from xdub.losses.single_step import single_step_video
 from xdub.losses.terms import LossTerm, LossTerms
 from xdub.train.phases.common import PhaseContext, draw_noise, draw_slices, flow_loss, predict
@@ -28,7 +28,9 @@ def loss(model: nn.Module, batch: Batch, ctx: PhaseContext) -> LossTerms:
         t_thres=ctx.phase.t_thres,
         decode_latents=ctx.phase.decode_latents,
     )
-    audio = estimate.rows(batch["audio"], per_frame=ROWS_PER_FRAME, margin=AUDIO_MARGIN)
-    windows = ctx.sync.sync_loss(estimate.video, audio)  # [B, W]
+    margin = SOUND_MARGIN * SAMPLES_PER_FRAME
+    sound = estimate.rows(batch["sound"], per_frame=SAMPLES_PER_FRAME, margin=margin)
+    landmarks = estimate.rows(batch["landmarks"], per_frame=1)
+    windows = ctx.sync.sync_loss(estimate.video, sound, landmarks)  # [B, W]
     sync = LossTerm(mean=windows.mean(), per_sample=windows.detach().mean(1), t=noised.t)
     return LossTerms(total=flow.mean + ctx.phase.sync_weight * sync.mean, terms={"flow": flow, "sync": sync})
