@@ -10,7 +10,6 @@ import numpy as np
 from xdub.config import Recipe
 from xdub.data.clip import Clip
 from xdub.dub.tracks import Track
-from xdub.model.audio_encoder import AudioEncoder
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,12 @@ def render_heads(recipe: Recipe, count: int, seed: int, frames: int | None = Non
     return [Head(pair.clip, pair.twin) for pair in pairs]
 
 
-def tracks(heads: Sequence[Head], encoder: AudioEncoder, seed: int, *, masked: bool) -> list[Track]:
+def tracks(heads: Sequence[Head], seed: int, *, masked: bool) -> list[Track]:
     """Return the clips as the pair factory's tracks, with the twins' words; ``seed`` decides the noise."""
     return [
         Track(
             frames=head.clip.frames,
-            features=encoder.encode(head.twin.audio),
+            sound=head.twin.sound,
             noise=("perf sampler", seed, head.clip.clip_id),
             hidden=head.clip.visible_mask if masked else None,
         )

@@ -64,9 +64,11 @@ def _films(
 ) -> list[np.ndarray]:
     assert bundle.generator is not None
     pairs = recipe.pairs
-    sampler = WindowSampler(bundle.generator, bundle.codec, num_steps=steps, shift=shift, solver=solver)
+    sampler = WindowSampler(
+        bundle.generator, bundle.codec, bundle.audio_encoder, num_steps=steps, shift=shift, solver=solver
+    )
     films = generate(
-        tracks(heads, bundle.audio_encoder, seed, masked=True),
+        tracks(heads, seed, masked=True),
         sampler,
         window=pairs.segment_frames,
         motion=pairs.motion_frames,

@@ -132,12 +132,16 @@ def dub(bundle: Bundle, pairs: Sequence[RenderedPair], window: int, seed: int) -
     assert bundle.generator is not None
     settings = bundle.recipe.pairs
     sampler = WindowSampler(
-        bundle.generator, bundle.codec, num_steps=settings.sampler_steps, shift=settings.sampler_shift
+        bundle.generator,
+        bundle.codec,
+        bundle.audio_encoder,
+        num_steps=settings.sampler_steps,
+        shift=settings.sampler_shift,
     )
     tracks = [
         Track(
             frames=pair.clip.frames,
-            features=bundle.audio_encoder.encode(pair.twin.audio),
+            sound=pair.twin.sound,
             noise=("segments", seed, pair.clip.clip_id),
             hidden=pair.clip.visible_mask,
         )

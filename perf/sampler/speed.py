@@ -69,7 +69,7 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Return a row per level; repetitions take turns, so that other load affects all levels alike."""
     masked = model == "generator"
-    films = tracks(heads, bundle.audio_encoder, 0, masked=masked)
+    films = tracks(heads, 0, masked=masked)
     settings = recipe.pairs if masked else recipe.dub
     frames = recipe.pairs.segment_frames if masked else recipe.dub.window
     runs = [_sampler(recipe, bundle, model, level) for level in levels]
@@ -118,6 +118,7 @@ def _sampler(recipe: Recipe, bundle: Bundle, model: str, level: Level) -> Window
     return WindowSampler(
         network,
         bundle.codec,
+        bundle.audio_encoder,
         num_steps=settings.sampler_steps,
         shift=settings.sampler_shift,
         bands=() if model == "generator" else bands_of(recipe, bundle.experts),

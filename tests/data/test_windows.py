@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from xdub.data.latents import audio_window, encode_batch, to_video
+from xdub.data.latents import encode_batch, to_video, window_features
 from xdub.data.samples import collate
+from xdub.data.sound import surrounded, window_sound
 from xdub.data.testing import FrameIndexAudio, PatchCodec, make_clip
 from xdub.data.windows import audio_starts, cut_window, pick_reference
 from xdub.errors import UserError
@@ -40,26 +41,37 @@ def cut(clip, phase: str, size: int = 9, seed: int = 0) -> dict:
     return sample | {"epoch": 0, "position": 0, "bad": {}}
 
 
+def row_numbers(rows: int) -> np.ndarray:
+    """Return sound in which every 20 ms row has its own number as its mean, from 0 at the first frame on."""
+    return np.repeat(np.arange(rows, dtype=np.float32), 320)
+
+
 def test_each_latent_gets_its_own_features_and_four_on_either_side() -> None:
-    features = torch.arange(100).float()[:, None]
+    sound = surrounded(row_numbers(100))
     for start in (3, 10):
-        rows = audio_window(features, start, 13)
+        rows = window_features(FrameIndexAudio(), window_sound(sound, start, 13))[:, 1:]
         assert rows.shape == (2 * 13 + 8, 1)
         starts = audio_starts(4, PatchCodec.geometry)
         first = rows[starts[0] : starts[0] + 16, 0]
         assert first[4] == 2 * start, "four rows precede the first frame's features"
         for k in range(1, 4):
-            own = features[2 * (start + 4 * k - 3) : 2 * (start + 4 * k) + 2, 0]
+            own = torch.arange(2 * (start + 4 * k - 3), 2 * (start + 4 * k) + 2).float()
             span = rows[starts[k] : starts[k] + 16, 0]
             assert len(span) == 16 and torch.equal(span[4:12], own)
 
 
-def test_audio_beyond_the_clip_is_zero_rows() -> None:
-    features = torch.ones(20, 3)
-    rows = audio_window(features, 0, 9)
-    assert (rows[:4] == 0).all() and (rows[4:24] == 1).all() and (rows[24:] == 0).all()
-    assert rows.shape == (26, 3)
-    assert (audio_window(features, 100, 5) == 0).all()
+def test_the_sound_around_a_clip_is_that_of_its_source_or_silence() -> None:
+    before, after = np.full(640, -7, np.float32), np.full(1280, 5, np.float32)
+    clip = make_clip(5, num_frames=9, audio=row_numbers(18), sound_before=before, sound_after=after)
+    (rows,) = cut(clip, "generator")["sound"].reshape(1, -1, 320)
+    means = rows.mean(1)
+    assert len(means) == 2 * 59
+    assert (means[:48] == 0).all() and (means[48:50] == -7).all()
+    assert (means[50:68] == np.arange(18)).all()
+    assert (means[68:72] == 5).all() and (means[72:] == 0).all()
+    silent = cut(make_clip(5, num_frames=9, audio=row_numbers(18)), "generator")["sound"]
+    assert not silent[:16_000].any() and not silent[-16_000:].any()
+    assert (window_sound(surrounded(row_numbers(18)), 100, 5) == 0).all()
 
 
 @pytest.mark.parametrize(("phase", "pair"), [("generator", False), ("editor", True), ("lip", True)])

@@ -12,6 +12,7 @@ from hypothesis import settings
 from xdub.config import Recipe
 from xdub.dub.testing import small_recipe, write_random_bundle
 from xdub.dub.window_sampler import WindowSampler
+from xdub.model.audio_encoder import LogMelEncoder
 from xdub.model.testing import random_backbone, random_codec
 
 settings.register_profile("unhurried", deadline=None, max_examples=30)
@@ -26,8 +27,10 @@ def recipe() -> Recipe:
 @pytest.fixture(scope="session")
 def make_sampler(recipe: Recipe) -> Callable[..., WindowSampler]:
     def make(phase: str, **options) -> WindowSampler:
-        codec = random_codec(recipe.codec.channels)
-        return WindowSampler(random_backbone(recipe, phase, codec), codec, **({"num_steps": 2} | options))
+        codec, options = random_codec(recipe.codec.channels), {"num_steps": 2} | options
+        return WindowSampler(
+            random_backbone(recipe, phase, codec), codec, LogMelEncoder(recipe.audio.dim), **options
+        )
 
     return make
 

@@ -14,15 +14,16 @@ from xdub.diffusion.sampler import SOLVERS
 from xdub.dub.testing import Uncached, small_recipe
 from xdub.dub.tracks import Joiner, Track, generate
 from xdub.dub.window_sampler import Window, WindowSampler, bands_of, expert_at, reference_frame
+from xdub.model.audio_encoder import LogMelEncoder
 from xdub.model.testing import add_experts, random_backbone, random_codec
 
 
-def _track(crops, num_frames: int, seed: int, dim: int, masked: bool) -> Track:
+def _track(crops, num_frames: int, seed: int, masked: bool) -> Track:
     hidden = np.zeros((num_frames, 32, 32), bool)
     hidden[:, 16:, 8:24] = True
-    features = torch.randn(2 * num_frames, dim, generator=torch.Generator().manual_seed(seed))
+    sound = np.random.default_rng(seed).normal(0, 0.1, (num_frames + 50) * 640).astype(np.float32)
     return Track(
-        frames=crops(num_frames, seed), features=features, noise=(0, seed), hidden=hidden if masked else None
+        frames=crops(num_frames, seed), sound=sound, noise=(0, seed), hidden=hidden if masked else None
     )
 
 
@@ -31,7 +32,7 @@ def test_tracks_of_any_length_are_generated_whole_and_do_not_depend_on_their_bat
 ) -> None:
     for phase in ("generator", "editor"):
         sampler = make_sampler(phase)
-        tracks = [_track(crops, n, n, recipe.audio.dim, phase == "generator") for n in (3, 25, 31, 50)]
+        tracks = [_track(crops, n, n, phase == "generator") for n in (3, 25, 31, 50)]
         settings = dict(window=25, motion=5)
         together = generate(tracks, sampler, batch=4, **settings)
         alone = [generate([track], sampler, batch=1, **settings)[0] for track in tracks]
@@ -48,7 +49,7 @@ def test_a_later_window_begins_with_the_frames_generated_before(make_sampler, cr
         calls.append((windows[0], out[0]))
         return out
 
-    track = _track(crops, 40, 1, recipe.audio.dim, False)
+    track = _track(crops, 40, 1, False)
     joined = generate([track], spy, window=25, motion=5, batch=1)[0]
     (first, _), (second, output) = calls
     assert first.motion is None
@@ -60,9 +61,9 @@ def test_a_later_window_begins_with_the_frames_generated_before(make_sampler, cr
 
 def test_frames_depend_on_the_new_speech_and_silence_follows_its_end(make_sampler, crops, recipe) -> None:
     sampler = make_sampler("editor")
-    track = _track(crops, 25, 1, recipe.audio.dim, False)
-    other = Track(frames=track.frames, features=track.features.flip(0), noise=track.noise)
-    short = Track(frames=track.frames, features=track.features[:10], noise=track.noise)
+    track = _track(crops, 25, 1, False)
+    other = Track(frames=track.frames, sound=track.sound[::-1].copy(), noise=track.noise)
+    short = Track(frames=track.frames, sound=track.sound[:17_000], noise=track.noise)
     one, two, three = generate([track, other, short], sampler, window=25, motion=5, batch=3)
     assert np.abs(one - two).max() > 1e-3
     assert np.isfinite(three).all()
@@ -70,11 +71,11 @@ def test_frames_depend_on_the_new_speech_and_silence_follows_its_end(make_sample
 
 def test_a_generator_reads_the_hidden_pixels_of_its_reference_frame_only(make_sampler, crops, recipe) -> None:
     sampler = make_sampler("generator")
-    track = _track(crops, 25, 1, recipe.audio.dim, True)
+    track = _track(crops, 25, 1, True)
     changed = track.frames.copy()
     changed[:12][track.hidden[:12]] = 0  # all frames but the middle one, the reference frame
     changed[13:][track.hidden[13:]] = 0
-    other = Track(frames=changed, features=track.features, noise=track.noise, hidden=track.hidden)
+    other = Track(frames=changed, sound=track.sound, noise=track.noise, hidden=track.hidden)
     one, two = generate([track, other], sampler, window=25, motion=5, batch=2)
     np.testing.assert_allclose(one, two, atol=0.05)
 
@@ -110,7 +111,9 @@ def test_conditions_are_computed_only_when_an_expert_is_switched_on_or_off(
     result = sampler([window], times.append)[0]
     experts = [expert_at(t, sampler.bands) for t in times]
     assert len(computed) == 1 + sum(a != b for a, b in pairwise(experts)) >= 4
-    expected = WindowSampler(Uncached(sampler.backbone), sampler.codec, **options)([window])[0]
+    expected = WindowSampler(Uncached(sampler.backbone), sampler.codec, sampler.audio_encoder, **options)(
+        [window]
+    )[0]
     np.testing.assert_allclose(result, expected, atol=0.02)  # of 255
     sampler.bands = ()
     assert np.abs(result - sampler([window])[0]).max() > 0.2
@@ -141,7 +144,9 @@ def test_the_compiler_sees_the_whole_step_as_one_graph_under_all_conditions(crop
     """A graph break, or one graph for each window or time, would cost more than compiling saves."""
     recipe, graphs = small_recipe("model.num_layers=1"), CompileCounter()
     codec = random_codec(recipe.codec.channels)
-    sampler = WindowSampler(random_backbone(recipe, phase, codec), codec, num_steps=2)
+    sampler = WindowSampler(
+        random_backbone(recipe, phase, codec), codec, LogMelEncoder(recipe.audio.dim), num_steps=2
+    )
     windows = _windows(crops, recipe, phase, 2)
     eager = sampler(windows)
     sampler._velocity = torch.compile(
@@ -154,6 +159,6 @@ def test_the_compiler_sees_the_whole_step_as_one_graph_under_all_conditions(crop
 
 
 def _windows(crops, recipe, phase: str, count: int) -> list[Window]:
-    tracks = [_track(crops, 25, n, recipe.audio.dim, phase == "generator") for n in range(count)]
-    joiners = [Joiner(25, t.features, t.noise, window=25, motion=5) for t in tracks]
+    tracks = [_track(crops, 25, n, phase == "generator") for n in range(count)]
+    joiners = [Joiner(25, t.sound, t.noise, window=25, motion=5) for t in tracks]
     return [j.window(j.segments[0], t.frames, t.hidden) for j, t in zip(joiners, tracks, strict=True)]

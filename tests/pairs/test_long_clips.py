@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from xdub.config import load_recipe, recipe_from_dict
 from xdub.data.ledger import Ledger
@@ -20,6 +19,7 @@ from xdub.dub.window_sampler import Window, WindowSampler
 from xdub.errors import UserError
 from xdub.files.lines import read_lines
 from xdub.files.run_folder import PhaseFolder
+from xdub.model.audio_encoder import LogMelEncoder
 from xdub.model.bundle import bundle_path
 from xdub.model.testing import random_backbone, random_codec
 from xdub.pairs.factory import build_pairs
@@ -34,7 +34,8 @@ class _Spy:
 
     def __init__(self) -> None:
         codec = random_codec(RECIPE.codec.channels)
-        self.sampler = WindowSampler(random_backbone(RECIPE, "generator", codec), codec, num_steps=1)
+        network, encoder = random_backbone(RECIPE, "generator", codec), LogMelEncoder(RECIPE.audio.dim)
+        self.sampler = WindowSampler(network, codec, encoder, num_steps=1)
         self.calls: list[tuple[int, int]] = []
 
     def __call__(self, windows: Sequence[Window]) -> list[np.ndarray]:
@@ -49,8 +50,7 @@ class _Spy:
 )
 def test_a_clip_of_77_frames_is_one_pass_and_keeps_its_length(num_frames: int, passes) -> None:
     clip, spy = make_clip(0, num_frames=num_frames), _Spy()
-    features = torch.zeros(2 * num_frames, RECIPE.audio.dim)
-    track = Track(frames=clip.frames, features=features, noise=(0,), hidden=clip.visible_mask)
+    track = Track(frames=clip.frames, sound=clip.sound, noise=(0,), hidden=clip.visible_mask)
     pairs = RECIPE.pairs
     (frames,) = generate([track], spy, window=pairs.segment_frames, motion=pairs.motion_frames, batch=1)  # ty: ignore
     assert frames.shape == clip.frames.shape and frames.dtype == np.float32 and np.isfinite(frames).all()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from xdub.data.manifest import read_manifest
 from xdub.data.shards import ShardWriter
+from xdub.data.sound import surrounded
 from xdub.data.testing import make_clip
 from xdub.dub.testing import small_recipe
 from xdub.errors import UserError
@@ -55,10 +56,18 @@ def test_a_speaker_of_one_utterance_gets_speech_of_similar_length_of_another() -
 
 def test_speech_that_is_too_short_is_repeated() -> None:
     audio = np.arange(640 * 2, dtype=np.float32)
-    cut = cut_audio(audio, 640, 4)
-    assert len(cut) == 4 * 640
-    np.testing.assert_array_equal(cut[:640], audio[640:])
-    np.testing.assert_array_equal(cut[640:1920], audio)
+    sound = surrounded(audio, before=np.full(16_000, -1, np.float32))
+    cut = cut_audio(sound, 640, 4)
+    assert len(cut) == 54 * 640
+    np.testing.assert_array_equal(cut[: 16_000 - 640], -1)
+    np.testing.assert_array_equal(cut[16_000 - 640 :][: 6 * 640], np.tile(audio, 3))
+    np.testing.assert_array_equal(cut[-640:], audio[640:])
+
+
+def test_speech_of_sufficient_length_keeps_the_sound_before_and_after_it() -> None:
+    sound = surrounded(np.arange(640 * 60, dtype=np.float32), after=np.full(100, -1, np.float32))
+    np.testing.assert_array_equal(cut_audio(sound, 20 * 640, 4), sound[20 * 640 : 74 * 640])
+    np.testing.assert_array_equal(cut_audio(sound, 56 * 640, 4)[-16_000:][:101], [-1] * 100 + [0])
 
 
 def _entries(count: int, twins: int) -> list[Entry]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xdub.data.sound import MARGIN_SAMPLES, surrounded
 from xdub.errors import UserError
 from xdub.geometry import FPS, SAMPLES_PER_FRAME
 
@@ -37,6 +38,10 @@ class Clip:
     """[F,H,W,3] uint8 RGB; V of a pair"""
     audio: np.ndarray
     """[N] float32, 16 kHz mono in [-1,1]"""
+    sound_before: np.ndarray | None = None
+    """[up to 16,000] float32, the source's sound that ends where the clip begins; None: silence"""
+    sound_after: np.ndarray | None = None
+    """[up to 16,000] float32, the source's sound that begins where the clip ends; None: silence"""
     landmarks: np.ndarray
     """[F,68,2] float32, crop px; rows without a face are nan"""
     face_mask: np.ndarray
@@ -60,6 +65,9 @@ class Clip:
         _check(self, "frames", np.uint8, (None, None, None, 3))
         f, h, w, _ = self.frames.shape
         _check(self, "audio", np.float32, (f * SAMPLES_PER_FRAME,))
+        for name in ("sound_before", "sound_after"):
+            if (part := getattr(self, name)) is not None:
+                _check(self, name, np.float32, (min(len(part), MARGIN_SAMPLES),))
         _check(self, "landmarks", np.float32, (f, 68, 2))
         for name in ("face_mask", "lip_mask", "occluder_mask"):
             _check(self, name, np.bool_, (f, h, w))
@@ -72,6 +80,11 @@ class Clip:
     def num_frames(self) -> int:
         """Number of frames F."""
         return len(self.frames)
+
+    @property
+    def sound(self) -> np.ndarray:
+        """Sound with one second on either side, float32 [N + 32,000]; windows are cut from it (`xdub.data.sound`)."""
+        return surrounded(self.audio, self.sound_before, self.sound_after)
 
     @property
     def visible_mask(self) -> np.ndarray:
@@ -104,6 +117,8 @@ def schema() -> pa.Schema:
             ("num_frames", pa.int32()),
             ("frames", pa.binary()),
             ("audio", array),
+            ("sound_before", array),
+            ("sound_after", array),
             ("landmarks", array),
             ("face_mask", array),
             ("lip_mask", array),
@@ -129,6 +144,8 @@ def to_row(clip: Clip) -> dict[str, Any]:
         "num_frames": clip.num_frames,
         "frames": encode_clip_bytes(clip.frames),
         "audio": _pack(clip.audio),
+        "sound_before": None if clip.sound_before is None else _pack(clip.sound_before),
+        "sound_after": None if clip.sound_after is None else _pack(clip.sound_after),
         "landmarks": _pack(clip.landmarks),
         "face_mask": _pack(clip.face_mask),
         "lip_mask": _pack(clip.lip_mask),
@@ -157,11 +174,14 @@ def from_row(row: Mapping[str, Any]) -> Clip:
             fps=row["fps"],
             frames=decode_clip_bytes(row["frames"]),
             audio=_unpack(row["audio"], np.float32),
+            # Shards of earlier versions lack the surroundings.
+            sound_before=_optional(row.get("sound_before")),
+            sound_after=_optional(row.get("sound_after")),
             landmarks=_unpack(row["landmarks"], np.float32),
             face_mask=_unpack(row["face_mask"], np.bool_),
             lip_mask=_unpack(row["lip_mask"], np.bool_),
             occluder_mask=_unpack(row["occluder_mask"], np.bool_),
-            opening=None if row["opening"] is None else _unpack(row["opening"], np.float32),
+            opening=_optional(row["opening"]),
             reference=None if row["reference"] is None else decode_clip_bytes(row["reference"]),
             scores=dict(row["scores"] or ()),
             twin_of=row["twin_of"],
@@ -183,6 +203,10 @@ def _unpack(value: Mapping[str, Any], dtype: type) -> np.ndarray:
         bits = np.unpackbits(np.frombuffer(value["data"], np.uint8), count=int(np.prod(shape)))
         return bits.view(np.bool_).reshape(shape)
     return np.frombuffer(value["data"], np.dtype(dtype).newbyteorder("<")).astype(dtype).reshape(shape)
+
+
+def _optional(value: Mapping[str, Any] | None) -> np.ndarray | None:
+    return None if value is None else _unpack(value, np.float32)
 
 
 def _check(clip: Clip, name: str, dtype: type, shape: tuple[int | None, ...]) -> None:

@@ -35,24 +35,14 @@ class EncodesAudio(Protocol):
         """Encode [N] at 16 kHz as [T50, d], 50 rows a second."""
 
 
-def audio_window(features: Tensor, start: int, num_frames: int) -> Tensor:
-    """Cut rows [2 F + 8, d] for the frames start ... start + F - 1 of features [T50, d]; zeros beyond its ends."""
-    low = ROWS_PER_FRAME * start - AUDIO_MARGIN
-    high = ROWS_PER_FRAME * (start + num_frames) + AUDIO_MARGIN
-    rows = features.new_zeros(high - low, features.shape[1])
-    inside = features[max(0, low) : max(0, high)]
-    offset = max(0, -low)
-    rows[offset : offset + len(inside)] = inside
-    return rows
-
-
 def window_features(audio_encoder: EncodesAudio, sound: np.ndarray) -> Tensor:
     """Encode the sound [640 (F + 50)] of a window and a second on either side as float32 rows [2 F + 8, d].
 
     Training, pairs and dubbing compute features only by this function, from a slice of `xdub.data.sound`. Windows are
     encoded one at a time, so their bits do not depend on their neighbours in a batch.
     """
-    rows = audio_encoder.encode(sound).float()
+    with one_thread(enabled=audio_encoder.machine_independent):
+        rows = audio_encoder.encode(sound).float()
     beyond = ROWS_PER_FRAME * SOUND_MARGIN - AUDIO_MARGIN
     return rows[beyond : len(rows) - beyond]
 
@@ -80,7 +70,7 @@ def encode_batch(
 
     frames, reference = moved(raw["frames"]), moved(raw["reference"])
     hidden = moved(raw["hidden"]) if "hidden" in raw else None
-    z0, z_ref, z_mask, audio = list[Tensor](), list[Tensor](), list[Tensor](), list[Tensor]()
+    z0, z_ref, z_mask = list[Tensor](), list[Tensor](), list[Tensor]()
     on_cpu = torch.device(device).type == "cpu"
     with one_thread(enabled=on_cpu and codec.machine_independent):
         for i in range(len(frames)):
@@ -90,9 +80,7 @@ def encode_batch(
             if hidden is not None:
                 grey = video.masked_fill(hidden[i][None, None], 0.0)
                 z_mask.append(codec.encode(grey)[0].float())
-    with one_thread(enabled=on_cpu and audio_encoder.machine_independent):
-        for sound in raw["sound"]:
-            audio.append(window_features(audio_encoder, sound))
+    audio = [window_features(audio_encoder, sound) for sound in raw["sound"]]
     batch: Batch = {
         "z0": torch.stack(z0).contiguous(),
         "z_ref": torch.stack(z_ref).contiguous(),

@@ -24,6 +24,7 @@ from xdub.data.clip_checks import (
 )
 from xdub.data.ingest import FOLDER, Ingested, ingest
 from xdub.data.ledger import LedgerRow
+from xdub.data.sound import MARGIN_SAMPLES
 from xdub.data.spans import Span, find_spans, frames_id, shortest_clip, unused_rows
 from xdub.data.transforms import crop, crop_points
 from xdub.errors import UserError
@@ -192,6 +193,11 @@ def clip_of(path: Path, frames: np.ndarray, start: int, span: Span, audio: np.nd
     part = audio[start * SAMPLES_PER_FRAME :][: len(sound)]
     sound[: len(part)] = part
     check_sound(sound, covered=len(part) / len(sound))
+    begin = start * SAMPLES_PER_FRAME
+    before, after = (
+        audio[max(0, begin - MARGIN_SAMPLES) : begin],
+        audio[begin + len(sound) :][:MARGIN_SAMPLES],
+    )
     check_face_size(span.boxes[rows], size)
     points = crop_points(span.landmarks[rows], span.boxes[rows], size)
     face_mask = lower_face_masks(points, size, size)
@@ -205,6 +211,8 @@ def clip_of(path: Path, frames: np.ndarray, start: int, span: Span, audio: np.nd
         speaker=name,
         frames=frames,
         audio=sound,
+        sound_before=before if len(before) else None,
+        sound_after=after if len(after) else None,
         landmarks=points,
         face_mask=face_mask,
         lip_mask=lip_masks(points, size, size),

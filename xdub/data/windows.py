@@ -13,7 +13,7 @@ import numpy as np
 from xdub.config import inpaints
 from xdub.data.clip import Clip
 from xdub.data.masks import to_latent_mask
-from xdub.data.sound import surrounded, window_sound
+from xdub.data.sound import window_sound
 from xdub.errors import UserError
 from xdub.geometry import AUDIO_MARGIN, AUDIO_WINDOW, ROWS_PER_FRAME, CodecGeometry
 
@@ -81,7 +81,7 @@ def cut_window(
         | masks
         | {
             "starts": audio_starts(masks["face_mask"].shape[1], geometry),
-            "sound": window_sound(surrounded(clip.audio), start, window),
+            "sound": window_sound(clip.sound, start, window),
             "sample_id": clip.clip_id,
             "start": start,
         }

@@ -123,6 +123,7 @@ def _dub_and_read(
     dit: Backbone, recipe: Recipe, clips: Sequence[HeldOutClip], speech: Sequence[Path], steps: int
 ) -> list[np.ndarray]:
     """Dub each clip's face crop with its new speech and read the mouth's opening [F]."""
+    from xdub.data.sound import surrounded
     from xdub.dub.tracks import Track, generate
     from xdub.dub.window_sampler import WindowSampler
     from xdub.evaluate.opening import read_opening
@@ -130,11 +131,10 @@ def _dub_and_read(
     from xdub.model.audio_encoder import load_audio_encoder
     from xdub.model.codec import load_codec
 
-    encoder = load_audio_encoder(recipe.audio)
     tracks = [
         Track(
             frames=clip.crops(clip.source),
-            features=encoder.encode(read_audio(path)),
+            sound=surrounded(read_audio(path)),
             noise=("learning curve", clip.name),
             hidden=clip.face_mask,
         )
@@ -143,6 +143,7 @@ def _dub_and_read(
     sampler = WindowSampler(
         dit,
         load_codec(recipe.codec),
+        load_audio_encoder(recipe.audio),
         num_steps=steps,
         shift=recipe.dub.sampler_shift,
         solver=recipe.dub.solver,

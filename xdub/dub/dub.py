@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from xdub.data.clip_checks import MIN_SOUND
+from xdub.data.sound import surrounded
 from xdub.dub.face_runs import find_runs
 from xdub.dub.frame_stream import Dubber, OnCrops
 from xdub.dub.segments import mirror_index
@@ -152,13 +153,14 @@ def _dubber(
         sampler=WindowSampler(
             backbone,
             bundle.codec,
+            bundle.audio_encoder,
             num_steps=settings.sampler_steps,
             shift=settings.sampler_shift,
             solver=settings.solver,
             bands=bands,
             compile_for=1 if settings.compile else None,
         ),
-        features=bundle.audio_encoder.encode(speech),
+        sound=surrounded(speech),
         size=recipe.video.size,
         window=window,
         motion=settings.motion_frames,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-from torch import Tensor
 
 from xdub.data.transforms import crop
 from xdub.dub.face_runs import FaceRun
@@ -25,8 +24,8 @@ class Dubber:
     """A sampler with everything that a video needs besides its frames."""
 
     sampler: WindowSampler
-    features: Tensor
-    """[T50, d] of the new speech, from the first output frame on."""
+    sound: np.ndarray
+    """float32 [N + 32,000], the new speech from the first output frame on, between two silent seconds."""
     size: int
     """Side of the model's face crop, px."""
     window: int
@@ -52,7 +51,7 @@ class Dubber:
     def _run(self, frames: Iterator[np.ndarray], run: FaceRun) -> Iterator[np.ndarray]:
         joiner = Joiner(
             len(run),
-            self.features,
+            self.sound,
             ("dub", self.seed, run.start),
             window=self.window,
             motion=self.motion,

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
-from xdub.data.latents import audio_window
+from xdub.data.sound import window_sound
 from xdub.dub.segments import Segment, plan_segments, window_index
 from xdub.dub.window_sampler import Window, WindowSampler
 
@@ -19,8 +18,9 @@ class Track:
 
     frames: np.ndarray
     """uint8 [N,S,S,3]."""
-    features: Tensor
-    """[T50, d] of the new speech; silence (zero rows) where it ends before the video."""
+    sound: np.ndarray
+    """float32 [640 (N + 50)], the new speech between one second before and one after it (`xdub.data.sound`); silence
+    follows where it ends before the video."""
     noise: tuple[object, ...]
     """Parts that seed the noise, e.g. (seed, clip id)."""
     hidden: np.ndarray | None = None
@@ -33,15 +33,15 @@ class Joiner:
     def __init__(
         self,
         num_frames: int,
-        features: Tensor,
+        sound: np.ndarray,
         noise: tuple[object, ...],
         *,
         window: int,
         motion: int,
         first_frame: int = 0,
     ) -> None:
-        """Plan the segments. ``first_frame`` is the start of the track on the time line of ``features``."""
-        self.num_frames, self.features, self.first_frame = num_frames, features, first_frame
+        """Plan the segments. ``first_frame`` is the start of the track on the time line of ``sound``."""
+        self.num_frames, self.sound, self.first_frame = num_frames, sound, first_frame
         self.noise, self.window_frames = noise, window
         self.segments = plan_segments(num_frames, window, motion)
         self._tail: np.ndarray | None = None
@@ -55,7 +55,7 @@ class Joiner:
         """Build the segment's window from its own frames [F,S,S,3], selected by `index`."""
         return Window(
             frames=frames,
-            audio=audio_window(self.features, self.first_frame + segment.start, self.window_frames).float(),
+            sound=window_sound(self.sound, self.first_frame + segment.start, self.window_frames),
             noise=(*self.noise, segment.index),
             motion=self._tail if segment.motion else None,
             hidden=hidden,
@@ -84,8 +84,7 @@ def generate(
     is called after each batch.
     """
     joiners = [
-        Joiner(len(track.frames), track.features, track.noise, window=window, motion=motion)
-        for track in tracks
+        Joiner(len(track.frames), track.sound, track.noise, window=window, motion=motion) for track in tracks
     ]
     parts: list[list[np.ndarray]] = [[] for _ in tracks]
     total, done = sum(len(joiner.segments) for joiner in joiners), 0

@@ -11,10 +11,11 @@ from einops import rearrange
 from torch import Tensor
 
 from xdub.config import EXPERTS, Recipe
-from xdub.data.latents import to_video
+from xdub.data.latents import to_video, window_features
 from xdub.data.windows import audio_starts
 from xdub.diffusion import sample
 from xdub.dub.deblock import deblock
+from xdub.model.audio_encoder import AudioEncoder
 from xdub.model.backbone import Backbone
 from xdub.model.codec import Codec, LinearCodec
 from xdub.model.lora import set_expert
@@ -30,8 +31,8 @@ class Window:
 
     frames: np.ndarray
     """uint8 [F,S,S,3]: frames to dub."""
-    audio: Tensor
-    """[2F + 8, d]: the new speech (`audio_window`)."""
+    sound: np.ndarray
+    """float32 [640 (F + 50)]: the new speech and a second on either side (`xdub.data.sound`)."""
     noise: tuple[object, ...]
     """Parts that seed the noise, e.g. (seed, clip id, segment); never the batch."""
     motion: np.ndarray | None = None
@@ -46,6 +47,7 @@ class WindowSampler:
     Args:
         backbone: network in eval mode, used on its own device and in its own dtype.
         codec: codec on the same device.
+        audio_encoder: encoder of the speech. Every window costs one pass: for Whisper, one input of 30 s.
         num_steps: steps of the solver.
         shift: shift of the solver's times, Eq. 2.
         solver: name of a solver in `xdub.diffusion.sampler`.
@@ -58,6 +60,7 @@ class WindowSampler:
         self,
         backbone: Backbone,
         codec: Codec,
+        audio_encoder: AudioEncoder,
         *,
         num_steps: int,
         shift: float = 1.0,
@@ -65,7 +68,7 @@ class WindowSampler:
         bands: Bands = (),
         compile_for: int | None = None,
     ) -> None:
-        self.backbone, self.codec = backbone, codec
+        self.backbone, self.codec, self.audio_encoder = backbone, codec, audio_encoder
         self.num_steps, self.shift, self.solver = num_steps, shift, solver
         self.bands, self.compile_for = tuple(bands), compile_for
         compiled = compile_for is not None
@@ -82,9 +85,11 @@ class WindowSampler:
 
         All windows have one F and either all or none have motion frames (segments of equal index do).
         """
+        audio = torch.stack([window_features(self.audio_encoder, w.sound) for w in windows]).to(self.device)
         count, windows = len(windows), self._filled(windows)
+        # Copies of the last window are not encoded again.
+        audio = audio[[min(n, count - 1) for n in range(len(windows))]]
         frames = torch.cat([to_video(window.frames) for window in windows]).to(self.device)
-        audio = torch.stack([window.audio for window in windows]).to(self.device)
         z_source, z_mask = self._conditions(windows, frames)
         z_motion = self._motion(windows)
         geometry = self.codec.geometry

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xdub.data.sound import MARGIN_SAMPLES
 from xdub.geometry import SAMPLES_PER_FRAME
 from xdub.seeding import rng
 
@@ -80,10 +81,17 @@ class SpeechIndex:
         return [u for u in others if abs(u.num_frames - target.num_frames) == least]
 
 
-def cut_audio(audio: np.ndarray, start: int, num_frames: int) -> np.ndarray:
-    """Cut float32 [640 num_frames] from sample ``start`` on; speech that is too short is repeated."""
-    index = (start + np.arange(num_frames * SAMPLES_PER_FRAME)) % len(audio)
-    return audio[index].astype(np.float32)
+def cut_audio(sound: np.ndarray, start: int, num_frames: int) -> np.ndarray:
+    """Cut float32 [640 (num_frames + 50)]: speech from sample ``start`` on, with the second before and after it.
+
+    ``sound`` is `Clip.sound`, whose speech lies between two such seconds. Speech that is too short is repeated.
+    """
+    own = sound[MARGIN_SAMPLES : len(sound) - MARGIN_SAMPLES]
+    samples = num_frames * SAMPLES_PER_FRAME
+    if start + samples <= len(own):
+        return sound[start : start + samples + 2 * MARGIN_SAMPLES].copy()
+    times = start + np.arange(-MARGIN_SAMPLES, samples + MARGIN_SAMPLES)
+    return np.where(times < 0, sound[np.minimum(times, 0) + MARGIN_SAMPLES], own[times % len(own)])
 
 
 def _draw(utterances: list[Utterance], draw: np.random.Generator) -> list[Utterance]:

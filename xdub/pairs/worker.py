@@ -18,6 +18,7 @@ from xdub.data.clip_checks import MIN_SOUND, Rejected, check_sound, sound_level
 from xdub.data.ledger import LedgerRow
 from xdub.data.manifest import read_manifest
 from xdub.data.shards import ShardReader
+from xdub.data.sound import MARGIN_SAMPLES
 from xdub.dub.tracks import Track, generate
 from xdub.dub.window_sampler import WindowSampler
 from xdub.errors import UserError
@@ -56,7 +57,7 @@ class _Request:
 
     clip: Clip
     speech: np.ndarray
-    """float32 [640 F]"""
+    """float32 [640 (F + 50)], with the second before and after it"""
     choice: Choice
 
 
@@ -94,13 +95,13 @@ class PairWorker:
         self.seed, self.name = seed, socket.gethostname()
         opened = open_device(device)
         codec = load_codec(self.recipe.codec)
-        self.audio_encoder = load_audio_encoder(self.recipe.audio).to(opened)
         dit = load_generator(self.recipe, generator, codec, opened)
         codec = codec.computing_in(dtype_of(self.recipe.train.precision)).to(opened)
         pairs = self.recipe.pairs
         self.sampler = WindowSampler(
             dit,
             codec,
+            load_audio_encoder(self.recipe.audio).to(opened),
             num_steps=pairs.sampler_steps,
             shift=pairs.sampler_shift,
             solver=pairs.solver,
@@ -143,16 +144,20 @@ class PairWorker:
         raise UserError(f"clip {clip.clip_id}: no speech for V'")
 
     def _speech(self, row: int, clip: Clip, choice: Choice) -> np.ndarray | None:
-        """Cut the chosen speech to the clip's length. Return None if it is the clip's own, silent or unreadable."""
+        """Cut the chosen speech, with its surroundings, to the clip's length.
+
+        Return None if it is the clip's own, silent or unreadable.
+        """
         if choice.rule == OWN_SHIFTED:
-            return cut_audio(clip.audio, choice.start, clip.num_frames)
+            return cut_audio(clip.sound, choice.start, clip.num_frames)
         try:
-            speech = self.reader.clip(row).audio
+            other = self.reader.clip(row)
         except UserError:
             # The unreadable clip is an input too, and fails in a ledger row of its own.
             return None
-        cut = cut_audio(speech, choice.start, clip.num_frames)
-        return None if _same(speech, clip.audio) or sound_level(cut) < MIN_SOUND else cut
+        cut = cut_audio(other.sound, choice.start, clip.num_frames)
+        silent = sound_level(cut[MARGIN_SAMPLES:-MARGIN_SAMPLES]) < MIN_SOUND
+        return None if silent or _same(other.audio, clip.audio) else cut
 
     def _sample(self, requests: list[_Request]) -> list[_Candidate]:
         """Generate V' for all requests as one batch."""
@@ -160,7 +165,7 @@ class PairWorker:
         tracks = [
             Track(
                 frames=request.clip.frames,
-                features=self.audio_encoder.encode(request.speech),
+                sound=request.speech,
                 noise=("pair", self.seed, request.clip.clip_id),
                 hidden=request.clip.visible_mask,
             )
