@@ -15,10 +15,10 @@ from xdub.config import Recipe, recipe_from_dict
 from xdub.data.latents import encode_batch
 from xdub.data.samples import collate
 from xdub.data.shards import ShardWriter
+from xdub.data.sound import window_samples
 from xdub.data.testing import FrameIndexAudio, PatchCodec, make_clip
 from xdub.dub.testing import small_recipe, write_random_bundle
 from xdub.dub.window_sampler import Window, WindowSampler
-from xdub.geometry import AUDIO_MARGIN, ROWS_PER_FRAME
 from xdub.model.bundle import load_bundle
 from xdub.pairs.worker import PairWorker
 from xdub.precision import frozen, network_in, one_thread, open_device
@@ -116,7 +116,7 @@ def window(recipe: Recipe, frames: int, *, masked: bool) -> Window:
     hidden[:, size // 2 :] = True
     return Window(
         frames=np.random.default_rng(0).integers(0, 256, (frames, size, size, 3), np.uint8),
-        audio=torch.zeros(ROWS_PER_FRAME * frames + 2 * AUDIO_MARGIN, recipe.audio.dim),
+        sound=np.zeros(window_samples(frames), np.float32),
         noise=("precision", 0),
         hidden=hidden if masked else None,
     )
@@ -137,7 +137,7 @@ def test_a_dub_computes_in_bf16_and_keeps_the_samplers_state_in_fp32(model, use:
     bundle = load_bundle(model[0])
     backbone = bundle.editor if use == "editor" else bundle.generator
     assert backbone is not None
-    sampler = WindowSampler(backbone, bundle.codec, num_steps=2)
+    sampler = WindowSampler(backbone, bundle.codec, bundle.audio_encoder, num_steps=2)
     with recorded(sampler) as types:
         (frames,) = sampler([window(bundle.recipe, bundle.recipe.dub.window, masked=use == "generator")])
     assert types == {"blocks": {BF16}, "codec": {BF16}, "state": {FP32}, "velocity": {FP32}}
@@ -157,7 +157,7 @@ def test_every_network_of_a_pair_worker_is_on_the_workers_device(model, clips: P
     networks = {
         "generator": worker.sampler.backbone,
         "codec": worker.sampler.codec,
-        "audio encoder": worker.audio_encoder.encoder,
+        "audio encoder": worker.sampler.audio_encoder.encoder,
         "identity": worker.judges.embed.__self__,
         "mouth readout": worker.judges.read_mouth._readout,
     }
