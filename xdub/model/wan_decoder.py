@@ -38,7 +38,7 @@ def decode_latents(vae: AutoencoderKLWan, z: Tensor, start: int, latents: int) -
     state: State = (None,) * _convolutions(vae)
     with torch.no_grad():
         for i in range(start):
-            _, state = _decode_one(vae, i == 0, z[:, :, i : i + 1], *state)
+            _, state = _decode_one(vae, i == 0, z[:, :, i : i + 1].detach(), *state)
     frames = []
     for i in range(start, min(start + latents, z.shape[2])):
         out, state = _checkpointed(partial(_decode_one, vae, i == 0), z[:, :, i : i + 1], state)

@@ -8,6 +8,7 @@ again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from xdub.config import Recipe
@@ -20,14 +21,17 @@ class _Wan:
     encode: tuple[float, float]
     """FLOPs of encoding."""
     decode: tuple[float, float]
-    """FLOPs of decoding; the backward pass costs the same, because no weight has a gradient."""
-    kept: tuple[float, float]
-    """Bytes that decoding with gradients keeps, in fp32."""
-    working: tuple[float, float]
-    """Further bytes at the peak: for a single latent, and for several."""
+    """FLOPs of decoding."""
+    backward: float
+    """Multiple of ``decode`` that the backward pass costs. The gradient costs as much as decoding, because no weight
+    has one. A latent is decoded again, and its residual blocks are computed a third time (`model/wan_decoder.py`)."""
+    state: Mapping[str, float]
+    """Precision -> bytes that each decoded latent leaves for the next one and for the backward pass."""
+    working: Mapping[str, tuple[float, float]]
+    """Precision -> further bytes at the peak: for a slice of one latent, and for a longer one."""
     attention: tuple[float, float]
     """FLOPs of the encoder's and of the decoder's attention for each latent and squared number of its pixels; the
-    backward pass costs twice that."""
+    backward pass costs three times that."""
     parameters: int
     """Number of weights."""
 
@@ -37,8 +41,9 @@ WAN = {
     "wan": _Wan(
         encode=(426_039_296.0, 1_280_731_136.0),
         decode=(687_882_752.0, 2_161_889_792.0),
-        kept=(1_607_837.0, 4_215_700.0),
-        working=(320_000.0, 900_000.0),
+        backward=2.4445,
+        state={"fp32": 611_000.0, "bf16": 308_000.0},
+        working={"fp32": (2_048_000.0, 3_137_000.0), "bf16": (1_252_000.0, 1_807_000.0)},
         attention=(4 * 384.0, 4 * 384.0),
         parameters=126_892_531,
     ),
@@ -46,8 +51,9 @@ WAN = {
     "wan2.2": _Wan(
         encode=(1_188_800_512.0, 3_574_556_672.0),
         decode=(5_830_775_296.0, 18_835_608_064.0),
-        kept=(5_083_601.0, 13_572_913.0),
-        working=(955_776.0, 2_455_296.0),
+        backward=2.4769,
+        state={"fp32": 1_851_000.0, "bf16": 938_000.0},
+        working={"fp32": (6_462_000.0, 9_839_000.0), "bf16": (4_348_000.0, 6_055_000.0)},
         attention=(4 * 640.0, 4 * 1024.0),
         parameters=704_688_668,
     ),
@@ -59,38 +65,40 @@ BYTES = 4
 
 def encode_flops(recipe: Recipe, frames: int) -> float:
     """Return the FLOPs to encode a video of ``frames`` frames at the recipe's size."""
+    latents = recipe.codec.geometry.latent_frames(frames)
     if recipe.codec.kind == "linear":
-        return _linear_flops(recipe, frames)
+        return _linear_flops(recipe, latents)
     wan = WAN[recipe.codec.kind]
-    return _wan_flops(recipe, frames, wan.encode, wan.attention[0])
+    return _wan_flops(recipe, latents, wan.encode, wan.attention[0])
 
 
-def decode_flops(recipe: Recipe, latents: int) -> float:
-    """Return the FLOPs to decode ``latents`` latents once, without gradients."""
-    return _decode_flops(recipe, latents, attentions=1)
+def decode_flops(recipe: Recipe, latents: float) -> float:
+    """Return the FLOPs to decode the first ``latents`` latents of a video without gradients; a mean may be no integer."""
+    if recipe.codec.kind == "linear":
+        return _linear_flops(recipe, latents)
+    wan = WAN[recipe.codec.kind]
+    return _wan_flops(recipe, latents, wan.decode, wan.attention[1])
 
 
 def decode_backward_flops(recipe: Recipe, latents: int) -> float:
-    """Return the FLOPs of the backward pass from the decoded video to the latents."""
-    return _decode_flops(recipe, latents, attentions=2)
+    """Return the FLOPs from a decoded slice of ``latents`` latents, not the first ones, back to the latents.
 
-
-def _decode_flops(recipe: Recipe, latents: int, attentions: int) -> float:
-    frames = recipe.codec.geometry.frames(latents)
+    They include what is decoded again.
+    """
     if recipe.codec.kind == "linear":
-        return _linear_flops(recipe, frames)
+        return _linear_flops(recipe, latents)
     wan = WAN[recipe.codec.kind]
-    return _wan_flops(recipe, frames, wan.decode, attentions * wan.attention[1])
+    pixel = wan.backward * wan.decode[1]
+    return _wan_flops(recipe, latents, (pixel, pixel), 3 * wan.attention[1])
 
 
-def _linear_flops(recipe: Recipe, frames: int) -> float:
+def _linear_flops(recipe: Recipe, latents: float) -> float:
     """Count a product with one matrix of 192 or 768 rows."""
-    latents = recipe.codec.geometry.latent_frames(frames)
     return 2.0 * recipe.codec.channels * _pixels(recipe) * (192 + 768 * (latents - 1))
 
 
-def _wan_flops(recipe: Recipe, frames: int, pixel: tuple[float, float], attention: float) -> float:
-    latents, pixels = recipe.codec.geometry.latent_frames(frames), _pixels(recipe)
+def _wan_flops(recipe: Recipe, latents: float, pixel: tuple[float, float], attention: float) -> float:
+    pixels = _pixels(recipe)
     return pixels * (pixel[0] + pixel[1] * (latents - 1)) + attention * pixels**2 * latents
 
 
@@ -106,10 +114,15 @@ def codec_bytes(recipe: Recipe) -> float:
     return BYTES * WAN[recipe.codec.kind].parameters
 
 
-def decode_bytes(recipe: Recipe, latents: int) -> float:
-    """Return the peak bytes of decoding ``latents`` latents of one sample forwards and backwards."""
+def decode_bytes(recipe: Recipe, latents: int, samples: int) -> float:
+    """Return the peak bytes of decoding ``latents`` latents of each sample forwards and backwards.
+
+    States of all samples are kept until the backward pass, which decodes one latent of one sample at a time. Latents
+    before the slice need less memory than its backward pass.
+    """
     if recipe.codec.kind == "linear":  # only the video and its gradient, in three layouts
         frames = recipe.codec.geometry.frames(latents)
-        return 4.0 * BYTES * 3 * frames * recipe.video.size**2
-    wan = WAN[recipe.codec.kind]
-    return _pixels(recipe) * (wan.kept[0] + wan.kept[1] * (latents - 1) + wan.working[latents > 1])
+        return samples * 4.0 * BYTES * 3 * frames * recipe.video.size**2
+    wan, precision = WAN[recipe.codec.kind], recipe.train.precision
+    working = wan.working[precision][latents > 1]
+    return _pixels(recipe) * (wan.state[precision] * latents * samples + working)

@@ -38,7 +38,15 @@ def pixel_loss_bytes(recipe: Recipe, phase: str, micro_batch: int) -> float:
     """Return the peak bytes of decoding for the losses; every sample of a texture micro batch may be silent."""
     if not phase_facts(phase).decodes:
         return 0.0
-    return micro_batch * decode_bytes(recipe, recipe.phase(phase).decode_latents)
+    return decode_bytes(recipe, recipe.phase(phase).decode_latents, micro_batch)
+
+
+def mean_slice_start(recipe: Recipe, phase: str) -> float:
+    """Return the mean number of latents before the slice that pixel losses decode, see `train/phases/common.py`."""
+    cfg, geometry = recipe.phase(phase), recipe.codec.geometry
+    last = max(0, geometry.latent_frames(cfg.window) - cfg.decode_latents)
+    earliest = min(geometry.latent_frames(cfg.motion_frames) - 1, last)
+    return (last + cfg.motion_prob * earliest) / 2
 
 
 def pixel_loss_flops(recipe: Recipe, phase: str) -> float:
@@ -49,10 +57,12 @@ def pixel_loss_flops(recipe: Recipe, phase: str) -> float:
     latents = cfg.decode_latents
     frames = recipe.codec.geometry.frames(latents)
     scored = -(-frames // FRAME_STRIDE)
-    total = decode_flops(recipe, latents) + decode_backward_flops(recipe, latents)
+    # The decoder also runs over the latents before the slice.
+    forward = decode_flops(recipe, mean_slice_start(recipe, phase) + latents)
+    total = forward + decode_backward_flops(recipe, latents)
     for role, (_, flops) in _used(recipe, phase).items():
         # The video forwards and backwards, and the reference forwards.
         total += 2 * frames * flops if role == "sync" else 3 * scored * flops
     if {"identity", "features"} & set(facts.networks):
-        total += decode_flops(recipe, latents)  # the reference
+        total += forward  # the reference
     return total * (cfg.silent_prob if facts.silences else 1.0)
