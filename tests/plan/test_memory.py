@@ -48,5 +48,6 @@ def test_an_expert_needs_no_optimizer_for_the_editor_under_it():
     )
     assert lip.weights > editor.weights
     assert lip.optimizer < 0.2 * editor.optimizer
-    assert lip.activations_working > 40e9  # Wan's decoder with gradients, fp32, 13 frames of 512 px
+    # Wan's decoder in bf16, 13 frames of 512 px: the states of four latents, and one block with gradients.
+    assert 12e9 < lip.activations_working < 13e9
     assert editor.activations_working == 0

@@ -73,7 +73,7 @@ def encode_flops(recipe: Recipe, frames: int) -> float:
 
 
 def decode_flops(recipe: Recipe, latents: float) -> float:
-    """Return the FLOPs to decode the first ``latents`` latents of a video without gradients; a mean may be no integer."""
+    """Return the FLOPs to decode the first ``latents`` latents of a video without gradients (or a mean number)."""
     if recipe.codec.kind == "linear":
         return _linear_flops(recipe, latents)
     wan = WAN[recipe.codec.kind]
