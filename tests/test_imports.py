@@ -36,8 +36,8 @@ BASE = {
 ALLOWED = {
     "media": set(),
     "diffusion": set(),
-    "model": {"xdub_kernels", "diffusion"},
-    "perception": {"media", "model"},
+    "model": {"xdub_kernels", "diffusion", "perception"},
+    "perception": {"media"},
     "report": {"perception", "media"},
     "data": {"perception", "media"},
     "tracking": {"data", "report"},

@@ -19,7 +19,7 @@ from xdub.config.sections import (
     VideoConfig,
 )
 from xdub.config.shipped import SHIPPED_MODEL, ModelFolder
-from xdub.config.weight_files import check_weights, network_path
+from xdub.config.weight_files import PACKAGED, check_weights, network_path
 
 __all__ = [
     "EXPERTS",
@@ -45,6 +45,7 @@ __all__ = [
     "expert_of",
     "inpaints",
     "load_recipe",
+    "PACKAGED",
     "network_path",
     "parse_override",
     "phase_facts",

