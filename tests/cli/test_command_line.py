@@ -14,7 +14,10 @@ from xdub.cli import app
 from xdub.cli.errors import run_app, user_line
 from xdub.errors import UserError
 
-VERBS = ["demo", "dub", "render", "prepare", "pairs", "import-pairs", "train", "bootstrap", "plan", "submit"]
+VERBS = [
+    *("demo", "dub", "render", "prepare", "pairs", "import-pairs", "train", "bootstrap"),
+    *("plan", "doctor", "submit"),
+]
 GROUPS = ["eval", "runs", "weights", "jobs"]
 
 

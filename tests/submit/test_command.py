@@ -173,3 +173,12 @@ def test_a_recipe_file_is_sent_with_its_bases(tmp_path: Path) -> None:
     recipe.write_text("base: sub/base.yaml\n")
     with pytest.raises(UserError, match="are sent as files of one folder"):
         check("bootstrap", "-r", str(recipe), "--data", "/ds", "--out", "/run")
+
+
+def test_a_job_that_would_miss_its_networks_is_refused_before_it_is_sent() -> None:
+    arguments = ("--recipe", "xdub-1b", "--data", "/ds", "--out", "/run")
+    with pytest.raises(UserError, match="codec.kind=wan needs its weights: --set weights=DIR"):
+        check("bootstrap", *arguments)
+    with pytest.raises(UserError, match="weights=w: a relative path means nothing on the cluster"):
+        check("bootstrap", *arguments, "--set", "weights=w")
+    check("bootstrap", *arguments, "--set", "weights=/shared/w")

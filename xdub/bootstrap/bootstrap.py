@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xdub.config import SHIPPED_MODEL, Recipe, check_weights, inpaints, phase_facts
+from xdub.config import SHIPPED_MODEL, Recipe, inpaints, phase_facts
 from xdub.errors import UserError
 from xdub.files.atomic import write_json
 from xdub.files.run_folder import PhaseFolder, RunFolder
+from xdub.headers import check_networks
 from xdub.progress import Report, stage_progress
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def _check_inputs(recipe: Recipe, data: Path, init: str | Path | None) -> Manife
     from xdub.data.sample_order import SampleOrder
     from xdub.model.bundle import bundle_path, bundle_weights
 
-    check_weights(recipe, (*recipe.phase_names, "pairs"))
+    check_networks(recipe, (*recipe.phase_names, "pairs"))
     manifest = read_manifest(data)
     if manifest.kind != "clips":
         raise UserError(

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xdub.config import SHIPPED_MODEL, Recipe, check_weights
+from xdub.config import SHIPPED_MODEL, Recipe
 from xdub.data.ledger import Counts, Ledger, LedgerRow
 from xdub.data.manifest import MANIFEST, file_sha256, read_manifest
 from xdub.data.shards import ShardWriter
 from xdub.errors import UserError
+from xdub.headers import check_networks
 from xdub.pairs.filter_plots import update_filter_plots
 from xdub.pairs.generator_model import generator_file
 from xdub.pairs.judges import Judges
@@ -88,7 +89,7 @@ def build_pairs(
             f"{data} holds {manifest.kind}; pairs are built from clips (`xdub prepare`, `xdub render`)"
         )
     if judges is None:
-        check_weights(recipe, ("pairs",))
+        check_networks(recipe, ("pairs",))
     if not manifest.ids:
         raise UserError(f"{data}: an empty data set; pairs need at least one clip")
     weights = generator_file(generator)

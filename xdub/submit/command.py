@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path, PurePosixPath
 
-from xdub.config import SHIPPED_MODEL, base_files, load_recipe, shipped_recipes
+from xdub.config import PACKAGED, SHIPPED_MODEL, Recipe, base_files, load_recipe, shipped_recipes
+from xdub.config.weight_files import HUB_NAME
 from xdub.errors import UserError
+from xdub.headers import check_networks, network_locations
 
 SECRET = re.compile(r"token|secret|password|passwd|credential|api_?key|access_?key|private", re.IGNORECASE)
 """Names of environment variables that hold secrets."""
@@ -89,7 +91,7 @@ def check_command(
             out = value
     _check_files(sent.values())
     if recipe is not None:
-        load_recipe(recipe, settings)
+        _check_networks(verb, values, load_recipe(recipe, settings))
     return Command(tuple(verb), tuple(values), tuple(sent.values()), out)
 
 
@@ -155,6 +157,31 @@ def _check_files(files: Iterable[Path]) -> None:
             f"the files to send have {total / 1e6:.0f} MB, and {FILE_BYTES / 1e6:.0f} MB is the most; "
             "copy large files to storage that all machines of the cluster share"
         )
+
+
+def _check_networks(verb: Sequence[str], values: Sequence[str], recipe: Recipe) -> None:
+    """Raise UserError for networks that the job would miss: without a path, with a relative one, or of a wrong kind.
+
+    Only files that this machine has, too, can be checked for their kind.
+    """
+    stages = {
+        "train": [value for value in values[:1] if value in recipe.phase_names],
+        "pairs": ["pairs"],
+        "bootstrap": [*recipe.phase_names, "pairs"],
+    }.get(verb[0], [])
+    if not stages:
+        return
+    for key, path in network_locations(recipe).items():
+        if (
+            not PurePosixPath(path).is_absolute()
+            and not HUB_NAME.fullmatch(path)
+            and path not in PACKAGED["audio"]
+        ):
+            raise UserError(
+                f"{key}={path}: a relative path means nothing on the cluster; use an absolute one on storage that all "
+                "its machines share"
+            )
+    check_networks(recipe, stages, on_this_machine=False)
 
 
 def _send_recipe(path: Path, sent: dict[str, Path]) -> None:

@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 import torch
 
-from xdub.config import Recipe, check_weights, phase_facts
+from xdub.config import Recipe, phase_facts
 from xdub.files.atomic import write_json
 from xdub.files.lock import exclusive
 from xdub.files.run_folder import PhaseFolder
+from xdub.headers import check_networks
 from xdub.plan.flops import train_step_flops
 from xdub.tracking.runs import read_state
 from xdub.tracking.stage_tracker import StageTracker
@@ -87,7 +88,7 @@ def train_phase(
 
     # Check everything that can be checked before the folder exists.
     check_data(sets, phase, recipe)
-    check_weights(recipe, (phase,))
+    check_networks(recipe, (phase,))
     if base is None and phase_facts(phase).expert is not None:
         base = folder.run.phase(str(phase_facts(phase).starts_from)).export
     base_file, init_file = _weights(base), _weights(init_from or train.init_from)

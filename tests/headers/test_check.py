@@ -1,0 +1,166 @@
+"""The check of networks before a run: one line for every kind of wrong file, read from headers alone."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from xdub.config import PHASES, Recipe, load_recipe
+from xdub.errors import UserError
+from xdub.headers import check_networks, inspect_networks
+
+STAGES = (*PHASES, "pairs")
+"""Stages of a bootstrap that load networks."""
+
+
+def model_folder(folder: Path, config: dict[str, Any], stem: str, **shapes: tuple[int, ...]) -> None:
+    """Write a model's folder: its configuration, and tensors of zeros under names with underscores for dots."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file({name: torch.zeros(shape) for name, shape in shapes.items()}, folder / f"{stem}.safetensors")
+
+
+def vae(folder: Path, channels: int = 16, space: int | None = 8) -> None:
+    config: dict[str, Any] = {"_class_name": "AutoencoderKLWan", "z_dim": channels}
+    config |= {} if space is None else {"scale_factor_spatial": space, "scale_factor_temporal": 4}
+    shapes = {"post_quant_conv.weight": (channels, channels, 1, 1, 1)}
+    model_folder(folder, config, "diffusion_pytorch_model", **shapes)
+
+
+def whisper(folder: Path, width: int = 1280, bands: int = 128, heard: int = 128) -> None:
+    config = {"model_type": "whisper", "d_model": width, "num_mel_bins": bands, "max_source_positions": 1500}
+    model_folder(folder, config, "model", **{"encoder.conv1.weight": (width, bands, 3)})
+    (folder / "preprocessor_config.json").write_text(json.dumps({"feature_size": heard}))
+
+
+def syncnet(path: Path) -> None:
+    """Write the first layers of a SyncNet v2."""
+    state = {f"{tower}.0.weight": torch.zeros(1) for tower in ("netcnnaud", "netfcaud", "netfclip")}
+    torch.save(state | {"netcnnlip.0.weight": torch.zeros(4, 3, 5, 7, 7)}, path)
+
+
+def arcface(path: Path) -> None:
+    """Write one tensor of every part of an ArcFace backbone."""
+    names = [
+        *(f"layer{n}.0.conv1.weight" for n in range(1, 5)),
+        "conv1.weight",
+        "fc.weight",
+        "features.weight",
+    ]
+    torch.save({name: torch.zeros(2, 2) for name in names}, path)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A folder with all networks of the recipe xdub-1b."""
+    vae(tmp_path / "wan2.1-vae")
+    whisper(tmp_path / "whisper")
+    syncnet(tmp_path / "syncnet_v2.model")
+    arcface(tmp_path / "arcface.pth")
+    clip = {"model_type": "clip", "vision_config": {"hidden_size": 8, "image_size": 32}}
+    model_folder(tmp_path / "clip", clip, "model", **{"visual_projection.weight": (4, 8)})
+    return tmp_path
+
+
+def large(folder: Path, *settings: str) -> Recipe:
+    return load_recipe("xdub-1b", [f"weights={folder}", *settings])
+
+
+def fault(recipe: Recipe, stages: tuple[str, ...] = STAGES) -> str:
+    """Return the line with which the recipe is refused."""
+    with pytest.raises(UserError) as error:
+        check_networks(recipe, stages)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_folder_with_all_networks_passes_within_a_second(weights: Path) -> None:
+    begin = time.perf_counter()
+    check_networks(large(weights), STAGES)
+    check_networks(load_recipe("tiny"), STAGES)
+    words = {finding.role: finding.words for finding in inspect_networks(large(weights), STAGES)}
+    assert time.perf_counter() - begin < 5
+    assert words["codec"] == "wan: 16 channels, 4 frames, 8 px"
+    assert words["audio"] == "whisper: width 1280, 128 mel bands"
+    assert words["sync"] == "syncnet v2: 224 px, 5 frames"
+    assert words["identity"].startswith("arcface: 1-1-1-1 blocks")
+    assert words["features"] == "clip: width 8, 32 px"
+
+
+def test_a_codec_of_another_factor_is_named_with_the_settings_that_fit_it(weights: Path) -> None:
+    vae(weights / "wan2.1-vae", channels=48, space=16)
+    line = fault(large(weights))
+    assert "codec.kind=wan has latents of 4 frames and 8 px" in line and "4 frames and 16 px" in line
+    assert "--set codec.kind=wan2.2 --set codec.channels=48" in line
+
+
+def test_a_configuration_of_wan_2_1_without_factors_has_eight_pixels(weights: Path) -> None:
+    vae(weights / "wan2.1-vae", space=None)
+    check_networks(large(weights), STAGES)
+
+
+def test_a_codec_of_other_channels_is_named_with_their_number(weights: Path) -> None:
+    assert "codec.channels=12, but the codec at" in fault(large(weights, "codec.channels=12"))
+
+
+def test_a_whisper_of_another_width_is_named_with_both_widths(weights: Path) -> None:
+    whisper(weights / "whisper", width=384, bands=80, heard=80)
+    line = fault(large(weights))
+    assert line.startswith("audio.dim=1280, but the Whisper at ")
+    assert line.endswith("has width 384; --set audio.dim=384, or use Whisper large (width 1280)")
+
+
+def test_the_packaged_whisper_needs_its_own_width(weights: Path) -> None:
+    check_networks(large(weights, "audio.path=tiny.en", "audio.dim=384"), STAGES)
+    assert "Whisper tiny.en has width 384; --set audio.dim=384" in fault(large(weights, "audio.path=tiny.en"))
+
+
+def test_a_feature_extractor_of_another_whisper_is_refused(weights: Path) -> None:
+    whisper(weights / "whisper", heard=80)
+    assert "preprocessor_config.json has 80 mel bands, but its encoder reads 128" in fault(large(weights))
+
+
+def test_another_network_in_place_of_a_syncnet_is_refused_for_the_lip_phase_alone(weights: Path) -> None:
+    arcface(weights / "syncnet_v2.model")
+    line = fault(large(weights))
+    assert line.startswith("lip: perception.sync=syncnet: ") and "not a SyncNet; train one with" in line
+    check_networks(large(weights), ("generator", "pairs"))
+
+
+def test_a_syncnet_of_features_of_an_audio_encoder_is_refused(weights: Path) -> None:
+    metadata = {"network": "tiny-syncnet", "config": json.dumps({"audio_dim": 384})}
+    save_file({"w": torch.zeros(1)}, weights / "syncnet.safetensors", metadata=metadata)
+    assert "reads 384 features of an audio encoder" in fault(large(weights))
+
+
+def test_a_missing_file_is_named_with_its_folder(weights: Path) -> None:
+    (weights / "arcface.pth").unlink()
+    line = fault(large(weights), ("pairs",))
+    assert line.startswith("pairs: perception.identity=arcface needs its weights") and "arcface.pth" in line
+    (weights / "whisper/model.safetensors").unlink()
+    assert "whisper: the folder has no model.safetensors" in fault(large(weights))
+
+
+def test_files_cut_short_and_of_another_kind_are_refused(weights: Path) -> None:
+    weight_file = weights / "whisper/model.safetensors"
+    weight_file.write_bytes(weight_file.read_bytes()[:-8])
+    assert "model.safetensors: is not a whole safetensors file" in fault(large(weights))
+    whisper(weights / "whisper")
+    (weights / "arcface.pth").write_text("no weights")
+    assert "arcface.pth: cannot be read as weights" in fault(large(weights))
+    (weights / "clip/config.json").write_text("{")
+    line = fault(large(weights), ("texture",))
+    # One line for the first fault, and the number of the others.
+    assert "arcface.pth" in line and "(1 more: " in line
+
+
+def test_a_path_that_only_the_cluster_has_passes_and_a_missing_setting_does_not(tmp_path: Path) -> None:
+    check_networks(large(Path("/shared/weights")), STAGES, on_this_machine=False)
+    with pytest.raises(UserError, match="codec.kind=wan needs its weights"):
+        check_networks(load_recipe("xdub-1b"), STAGES, on_this_machine=False)

@@ -1,0 +1,201 @@
+"""Check of all networks that a recipe names, before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from xdub.config import PACKAGED, Recipe, network_path, phase_facts
+from xdub.config.weight_files import HUB_NAME, Role, Section, network_kind
+from xdub.errors import UserError
+from xdub.headers.files import Fault
+from xdub.headers.kinds import INSPECTORS, packaged, umt5, wrong_width
+
+PAIRS, DUB = "pairs", "dub"
+"""Names of the stages that are no phases."""
+REGISTERED = {
+    "dlib": "identity_dlib",
+    "mobilefacenet": "identity_mobilefacenet",
+    "tiny.en": "whisper_tiny_en",
+}
+"""Kind or name of a network -> its role in the registry."""
+TINY_EN = 384
+"""Width of Whisper tiny.en."""
+TRACKER = "face_landmarker"
+"""Role of the face tracker in the registry."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Result of the check of one network."""
+
+    role: str
+    kind: str
+    path: str | None
+    words: str
+    """The network that was found, in words; "" for a fault."""
+    problem: str | None = None
+    fix: str = ""
+    message: str = ""
+    """Problem and fix in one sentence."""
+    stage: str = ""
+    """First stage that loads the network; "" where all do."""
+
+    @property
+    def line(self) -> str:
+        """The fault as one line."""
+        return f"{self.stage}: {self.message}" if self.stage else self.message
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A network to check, and the first stage that loads it."""
+
+    role: Role
+    section: Section
+    stage: str
+
+
+def check_networks(recipe: Recipe, stages: Sequence[str], *, on_this_machine: bool = True) -> None:
+    """Raise UserError with the first network that a stage (a phase, "pairs" or "dub") needs and cannot use.
+
+    Only headers are read, so the check takes seconds. With ``on_this_machine=False`` a file that does not exist passes,
+    because a machine of the cluster may have it.
+    """
+    findings = inspect_networks(recipe, stages, on_this_machine=on_this_machine)
+    faults = [finding for finding in findings if finding.problem is not None]
+    if not faults:
+        return
+    others = len(faults) - 1
+    more = f" ({others} more: `xdub doctor --recipe ... --quick` lists all)" if others else ""
+    raise UserError(faults[0].line + more)
+
+
+def inspect_networks(recipe: Recipe, stages: Sequence[str], *, on_this_machine: bool = True) -> list[Finding]:
+    """Return a finding for every network that the stages load, and for every other one that the recipe locates."""
+    findings = [_inspect(recipe, network, on_this_machine) for network in _networks(recipe, stages)]
+    return findings + _text_encoder(recipe) + _tracker(stages)
+
+
+def network_locations(recipe: Recipe) -> dict[str, str]:
+    """Return key -> value of every path that the recipe sets for its networks."""
+    sections = {"codec": recipe.codec, "audio": recipe.audio}
+    paths = {"weights": recipe.weights} | {f"{name}.path": section.path for name, section in sections.items()}
+    paths |= {
+        f"perception.{role}_path": getattr(recipe.perception, f"{role}_path")
+        for role in ("sync", "identity", "features")
+    }
+    return {key: path for key, path in paths.items() if path is not None}
+
+
+def _networks(recipe: Recipe, stages: Sequence[str]) -> list[_Network]:
+    """Return the networks to check; every stage loads codec and audio encoder."""
+    perception = recipe.perception
+    networks = [_Network("codec", recipe.codec, ""), _Network("audio", recipe.audio, "")]
+    roles: tuple[Role, ...] = ("sync", "identity", "features")
+    for role in roles:
+        stage = next((stage for stage in stages if role in _roles(stage)), None)
+        if stage is not None or getattr(perception, f"{role}_path") is not None:
+            networks.append(_Network(role, perception, stage or ""))
+    return networks
+
+
+def _roles(stage: str) -> tuple[str, ...]:
+    """Return the roles of the perception section that a stage loads."""
+    if stage == PAIRS:
+        return ("identity",)
+    return () if stage == DUB else phase_facts(stage).networks
+
+
+def _inspect(recipe: Recipe, network: _Network, on_this_machine: bool) -> Finding:
+    role, section, path = network.role, network.section, None
+    kind = network_kind(section, role)
+    try:
+        # A folder of weights may exist on the cluster only.
+        if on_this_machine or section.weights is None or Path(section.weights).is_dir():
+            path = network_path(section, role)
+            words = _words(recipe, role, kind, path, on_this_machine)
+        else:
+            words = f"{kind}: in {section.weights}, not on this machine"
+        return Finding(role=role, kind=kind, path=path, words=words, stage=network.stage)
+    except UserError as error:
+        return _fault(role, kind, path, error, network.stage)
+
+
+def _words(recipe: Recipe, role: Role, kind: str, path: str | None, on_this_machine: bool) -> str:
+    """Return words for a network. Raise UserError for a file that is missing or of another network."""
+    if path is None:
+        if (file := packaged(role)) is not None and kind in ("linear", "tiny"):
+            return INSPECTORS[role, kind](recipe, file) + ", in the package"
+        if kind in REGISTERED:
+            return _registered_words(kind, REGISTERED[kind])
+        return f"{kind}: in the package, without weights"
+    if path in PACKAGED.get(role, ()):
+        if recipe.audio.dim != TINY_EN:
+            raise wrong_width(recipe, f"Whisper {path}", TINY_EN)
+        return _registered_words(f"{kind} {path}", REGISTERED[path])
+    if Path(path).exists():
+        inspect = INSPECTORS.get((role, kind))
+        return f"{kind}: {path}" if inspect is None else inspect(recipe, Path(path))
+    if HUB_NAME.fullmatch(path):
+        return f"{kind}: {path}, a name on the hub, which only loading can check"
+    if not on_this_machine:
+        return f"{kind}: {path}, not on this machine"
+    key = next(key for key, value in network_locations(recipe).items() if value == path)
+    raise Fault(f"{key}={path}: there is no such file or folder", f"correct the path, or --set {key}=null")
+
+
+def _text_encoder(recipe: Recipe) -> list[Finding]:
+    """Return a finding for the text encoder in the recipe's folder. Training with the null prompt needs none."""
+    path = Path(recipe.weights or "") / "umt5"
+    if recipe.model.text_dim is None or recipe.weights is None or not path.exists():
+        return []
+    try:
+        return [Finding(role="text", kind="umt5", path=str(path), words=umt5(recipe, path))]
+    except UserError as error:
+        return [_fault("text", "umt5", str(path), error)]
+
+
+def _tracker(stages: Sequence[str]) -> list[Finding]:
+    """Return a finding for the face tracker, for the first stage that runs it."""
+    stage = next((stage for stage in stages if stage in (PAIRS, DUB)), None)
+    if stage is None:
+        return []
+    try:
+        words = _registered_words("mediapipe", TRACKER)
+        return [Finding(role="face", kind="mediapipe", path=None, words=words, stage=stage)]
+    except UserError as error:
+        return [_fault("face", "mediapipe", None, error, stage)]
+
+
+def _fault(role: str, kind: str, path: str | None, error: UserError, stage: str = "") -> Finding:
+    problem, fix = split_message(error)
+    return Finding(
+        role=role, kind=kind, path=path, words="", problem=problem, fix=fix, message=str(error), stage=stage
+    )
+
+
+def split_message(error: UserError) -> tuple[str, str]:
+    """Return what is wrong and the fix of an error; messages end with the fix after a semicolon."""
+    if isinstance(error, Fault):
+        return error.problem, error.fix
+    text = str(error)
+    separator = "; " if "; " in text else ": --set "
+    problem, _, fix = text.partition(separator)
+    return problem, fix if separator == "; " or not fix else f"--set {fix}"
+
+
+def _registered_words(kind: str, role: str) -> str:
+    """Return words for a network of the registry. Raise Fault for a damaged file."""
+    from xdub.perception.registry import status_of, weight_of
+
+    status = status_of(weight_of(role))
+    if status.state == "damaged":
+        raise Fault(
+            f"{status.path}: is damaged (its sha256 is not the pinned one)",
+            f"delete it, then `xdub weights fetch {role}`",
+        )
+    if status.state == "absent":
+        return f"{kind}: not on this machine, fetched when it is first needed (`xdub weights fetch {role}`)"
+    return f"{kind}: {status.path}"
