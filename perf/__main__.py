@@ -11,7 +11,7 @@ FOLDERS = {
     "kernels": ("run", "static", "tune", "compare", "report", "plot"),
     "system": ("data", "pool", "submit", "recovery", "resize", "elastic", "checkpoint", "tracking", "names"),
     "step": ("step",),
-    "sampler": ("sampler", "segments"),
+    "sampler": ("sampler", "segments", "identity"),
 }
 COMMANDS = {name: f"perf.{folder}.{name}" for folder, names in FOLDERS.items() for name in names}
 COMMANDS["unchanged"] = "perf.unchanged"

@@ -49,7 +49,7 @@ def test_the_paper_recipe_has_the_papers_numbers():
     assert [recipe.for_phase(p).lr for p in PHASES] == [1e-5, 1e-5, 5e-6, 5e-6]
     assert [recipe.for_phase(p).global_batch for p in PHASES] == [256, 256, 64, 64]
     assert (recipe.phase("lip").sync_weight, recipe.phase("texture").clip_weight) == (0.05, 0.05)
-    assert (recipe.pairs.identity_threshold, recipe.pairs.mouth_threshold) == (0.85, 1.0)
+    assert (recipe.identity_threshold, recipe.pairs.mouth_threshold) == (0.85, 1.0)
     assert (recipe.dub.texture_band, recipe.dub.lip_band) == ((0.0, 0.3), (0.4, 0.6))
 
 

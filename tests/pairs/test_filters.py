@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xdub.config import PerceptionConfig
+from xdub.config import EMBEDDERS, PerceptionConfig
 from xdub.data.clip import Clip
 from xdub.pairs.composite import composite
 from xdub.pairs.filters import compare_landmarks, identity_check, judge
 from xdub.pairs.judges import Judges, load_judges
 from xdub.render import RenderedPair, make_clips
 
-SAME_PERSON = 0.95
-"""Threshold for dlib's network on rendered heads: twins reach 0.98, other people 0.94."""
+SAME_PERSON = EMBEDDERS[PerceptionConfig().identity].threshold
+"""Threshold of the default embedder."""
 
 
 @pytest.fixture(scope="module")

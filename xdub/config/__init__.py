@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from xdub.config.embedders import EMBEDDERS, Embedder
 from xdub.config.loader import load_recipe, parse_override, recipe_from_dict
 from xdub.config.network_sections import AudioConfig, CodecConfig, PerceptionConfig
 from xdub.config.phases import EXPERTS, PHASES, Phase, expert_of, inpaints, phase_facts
@@ -22,12 +23,14 @@ from xdub.config.shipped import SHIPPED_MODEL, ModelFolder
 from xdub.config.weight_files import PACKAGED, check_weights, network_path
 
 __all__ = [
+    "EMBEDDERS",
     "EXPERTS",
     "PHASES",
     "SHIPPED_MODEL",
     "AudioConfig",
     "CodecConfig",
     "DubConfig",
+    "Embedder",
     "LoraConfig",
     "ModelConfig",
     "ModelFolder",

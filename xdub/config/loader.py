@@ -12,6 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from xdub.config.embedders import check_threshold
 from xdub.config.phases import PHASES, phase_facts
 from xdub.config.recipe import Recipe
 from xdub.config.recipe_file import read_recipe_file
@@ -19,11 +20,17 @@ from xdub.config.sections import PhaseConfig, TrainConfig
 from xdub.errors import UserError
 
 
-def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = (), *, recorded: bool = False) -> Recipe:
     """Load a recipe from a shipped name ("tiny") or a YAML file, with `section.key=value` overrides applied.
 
-    A file with the key ``base`` changes the recipe that the key names, see `xdub.config.recipe_file`. Raise UserError
-    for a missing or malformed file, an unknown key, a value of the wrong type, or values that do not fit together.
+    A file with the key ``base`` changes the recipe that the key names, see `xdub.config.recipe_file`.
+
+    Args:
+        recorded: the file was written by a finished run, so an identity threshold of another embedder is accepted.
+
+    Raises:
+        UserError: the file is missing or malformed, a key is unknown, a value has the wrong type, or values do not fit
+            together.
     """
     raw = read_recipe_file(name_or_path)
     parsed = [parse_override(text) for text in overrides]
@@ -36,7 +43,10 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
                     phase.pop(path[1], None)
     for path, value in parsed:
         _assign(raw, path, value)
-    return recipe_from_dict(raw)
+    recipe = recipe_from_dict(raw)
+    if not recorded:
+        check_threshold(recipe.perception.identity, recipe.identity_threshold)
+    return recipe
 
 
 def recipe_from_dict(raw: Mapping[str, Any]) -> Recipe:

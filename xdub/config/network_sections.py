@@ -61,7 +61,7 @@ class PerceptionConfig:
     face: Literal["mediapipe"] = "mediapipe"
     mouth: Literal["landmarks", "readout"] = "landmarks"
     """Measure of lips in the pair filter: the face tracker, or the small network that reads the opening."""
-    identity: Literal["dlib", "arcface"] = "dlib"
+    identity: Literal["mobilefacenet", "dlib", "arcface"] = "mobilefacenet"
     identity_path: str | None = None
     sync: Literal["tiny", "syncnet"] = "tiny"
     sync_path: str | None = None

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from xdub.config.checks import failed_frames, failed_values
+from xdub.config.embedders import EMBEDDERS
 from xdub.config.network_sections import AudioConfig, CodecConfig, PerceptionConfig
 from xdub.config.phases import PHASES, phase_facts
 from xdub.config.sections import (
@@ -45,11 +46,21 @@ class Recipe:
     perception: PerceptionConfig = PerceptionConfig()
 
     def __post_init__(self) -> None:
+        if self.pairs.identity_threshold is None:
+            # The number is recorded with a run, so that a later calibration does not change it.
+            own = EMBEDDERS[self.perception.identity].threshold
+            object.__setattr__(self, "pairs", replace(self.pairs, identity_threshold=own))
         for name in ("codec", "audio", "perception"):
             # A frozen dataclass sets its derived fields this way.
             object.__setattr__(self, name, replace(getattr(self, name), weights=self.weights))
         for failed in _failed_checks(self):
             raise UserError(f"recipe {self.name}: {failed}")
+
+    @property
+    def identity_threshold(self) -> float:
+        """Lowest cosine between V and V' in the pair filter."""
+        assert self.pairs.identity_threshold is not None
+        return self.pairs.identity_threshold
 
     @property
     def phase_names(self) -> tuple[str, ...]:

@@ -194,8 +194,8 @@ class PairsConfig:
     motion_frames: Annotated[int, FRAMES] = 5
     feather_px: Annotated[float, NOT_NEGATIVE]
     """Sigma of the Gaussian that feathers the face mask, px of the crop."""
-    identity_threshold: float
-    """Lowest cosine between V and V'; every embedder needs its own value."""
+    identity_threshold: float | None = None
+    """Lowest cosine between V and V'; None is the own threshold of `perception.identity` (`config/embedders.py`)."""
     mouth_threshold: Annotated[float, NOT_NEGATIVE] = 1.0
     """Least mean distance of 20 mouth points, px of the 112 px template."""
     sampler_steps: Annotated[int, POSITIVE]

@@ -110,7 +110,7 @@ def load_bundle(
             raise UserError(
                 f"{path} is not a model folder: it has no {name}; `xdub bootstrap` writes RUN/bundle"
             )
-    recipe = load_recipe(path / RECIPE)
+    recipe = load_recipe(path / RECIPE, recorded=True)
     device, codec = open_device(device), load_codec(recipe.codec)
     editor = load_backbone(recipe, "editor", codec, bundle_weights(path, "editor"))
     experts = tuple(name for name in EXPERTS if bundle_weights(path, name).is_file())

@@ -56,9 +56,8 @@ def filter_figure(rows: Sequence[LedgerRow], recipe: Recipe) -> Figure:
     figure = Figure(figsize=(13, 3.9), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     identity, mouth, results = figure.subplots(1, 3, width_ratios=(1, 1, 0.9))
-    pairs = recipe.pairs
-    _histogram(identity, rows, "identity", pairs.identity_threshold)
-    _histogram(mouth, rows, "mouth_distance", pairs.mouth_threshold)
+    _histogram(identity, rows, "identity", recipe.identity_threshold)
+    _histogram(mouth, rows, "mouth_distance", recipe.pairs.mouth_threshold)
     embedder, reader = recipe.perception.identity, recipe.perception.mouth
     identity.set_xlabel(f"identity: cosine of V and V' ({embedder})", fontsize=9)
     mouth.set_xlabel(f"mouth distance, template px ({reader})", fontsize=9)

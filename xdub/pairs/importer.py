@@ -107,7 +107,7 @@ def judge_pair(
         reference,
         embed=judges.embed,
         read_mouth=judges.read_mouth,
-        identity_threshold=recipe.pairs.identity_threshold,
+        identity_threshold=recipe.identity_threshold,
         mouth_threshold=recipe.pairs.mouth_threshold,
     )
     pair_id = clip_id_of("import", clip.frames, clip.audio, reference)

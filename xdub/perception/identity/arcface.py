@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from xdub.errors import UserError
-from xdub.perception.identity.base import Identity
-from xdub.perception.landmarks import eye_centres
-from xdub.perception.mouth import ARCFACE_112
+from xdub.perception.identity.base import FivePointIdentity
 
 WIDTHS = (64, 128, 256, 512)
 """Channels of the four stages."""
@@ -43,13 +40,10 @@ class ArcFaceBlock(nn.Module):
         return self.bn3(self.conv2(y)) + (x if self.downsample is None else self.downsample(x))
 
 
-class ArcFaceIdentity(Identity):
+class ArcFaceIdentity(FivePointIdentity):
     """512-d embedding; ``depths`` are the blocks of the four stages, (3, 4, 14, 3) for r50, (3, 13, 30, 3) for r100."""
 
     name = "arcface"
-    chip_size = 112
-    template = ARCFACE_112
-    crop_anchors = np.array([[0.318, 0.184], [0.682, 0.184], [0.5, 0.405], [0.35, 0.596], [0.65, 0.596]])
 
     def __init__(self, depths: tuple[int, ...] = (3, 4, 14, 3)) -> None:
         super().__init__()
@@ -67,12 +61,6 @@ class ArcFaceIdentity(Identity):
         self.bn2 = nn.BatchNorm2d(512)
         self.fc = nn.Linear(512 * 7 * 7, 512)
         self.features = nn.BatchNorm1d(512)
-
-    @staticmethod
-    def anchors(landmarks68: np.ndarray) -> np.ndarray:
-        """Return eyes, tip of the nose and corners of the mouth, [N, 5, 2]."""
-        left, right = eye_centres(landmarks68)
-        return np.stack([left, right, landmarks68[:, 30], landmarks68[:, 48], landmarks68[:, 54]], axis=1)
 
     def embed_chips(self, chips: Tensor) -> Tensor:
         """Map aligned faces [N, 3, 112, 112] in [0, 1] to [N, 512]."""

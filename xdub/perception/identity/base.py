@@ -1,7 +1,6 @@
-"""Embeddings of faces: ``DlibIdentity`` needs 22 MB of weights, ``ArcFaceIdentity`` needs a user's file.
+"""Embeddings of faces: differentiable torch modules with one interface.
 
-Both are differentiable torch modules with one interface. Each embedder has its own scale, so a threshold holds for one
-embedder only.
+Each embedder has its own scale, so a threshold holds for one embedder only (`xdub.config.identity`).
 """
 
 from __future__ import annotations
@@ -11,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xdub.perception.mouth import umeyama
+from xdub.perception.landmarks import five_points
+from xdub.perception.mouth import ARCFACE_112, umeyama
 
 
 class Identity(nn.Module):
@@ -89,6 +89,19 @@ class Identity(nn.Module):
                 vectors[~np.isfinite(points).all(axis=(1, 2))] = np.nan
             parts.append(vectors)
         return np.concatenate(parts)
+
+
+class FivePointIdentity(Identity):
+    """Base class of networks whose faces are aligned to the ArcFace template by eyes, nose and corners of the mouth."""
+
+    chip_size = 112
+    template = ARCFACE_112
+    crop_anchors = np.array([[0.318, 0.184], [0.682, 0.184], [0.5, 0.405], [0.35, 0.596], [0.65, 0.596]])
+
+    @staticmethod
+    def anchors(landmarks68: np.ndarray) -> np.ndarray:
+        """Return eyes, tip of the nose and corners of the mouth, [N, 5, 2]."""
+        return five_points(landmarks68)
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:

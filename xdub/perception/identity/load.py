@@ -17,10 +17,14 @@ def load_identity(config: PerceptionConfig, crop_scale: float = 1.0) -> Identity
     Raises:
         UserError: its weights are missing or of another network.
     """
-    if config.identity == "dlib":
+    if config.identity == "mobilefacenet":
+        from xdub.perception.identity.mobilefacenet import MobileFaceNetIdentity
+
+        network: Identity = MobileFaceNetIdentity.load(network_path(config, "identity"))
+    elif config.identity == "dlib":
         from xdub.perception.identity.dlib import DlibIdentity
 
-        network: Identity = DlibIdentity.load(network_path(config, "identity"))
+        network = DlibIdentity.load(network_path(config, "identity"))
     else:
         from xdub.perception.identity.arcface import ArcFaceIdentity
 
