@@ -62,6 +62,7 @@ ALLOWED = {
     },
     "evaluate": {"model", "data", "perception", "media"},
     "fit": {"evaluate", "model", "data", "perception", "media"},
+    "miniature": {"perception"},
     "submit": {"headers"},
     "bootstrap": {"headers", "train", "pairs", "dub", "model", "data", "media"},
     "doctor": {"headers", "train", "pairs", "dub", "model", "diffusion", "data", "perception"},
@@ -102,8 +103,8 @@ DOORS = {
     "moderngl": {"render/"},
     "av": {"media/"},
     "decord": {"media/"},
-    "transformers": {"model/", "perception/"},
-    "diffusers": {"model/"},
+    "transformers": {"model/", "perception/", "miniature/"},
+    "diffusers": {"model/", "miniature/"},
     "peft": {"model/"},
     "typer": {"cli/", "cli.py"},
 }

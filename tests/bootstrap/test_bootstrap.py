@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from xdub.data.testing import make_clip
 from xdub.errors import UserError
 from xdub.files.atomic import write_json
 from xdub.files.run_folder import EXPORT, PhaseFolder, RunFolder
+from xdub.miniature import write_miniature
 from xdub.model.bundle import same_bundle, write_bundle
 from xdub.tracking.provenance import data_summary
 from xdub.train.show.step_progress import PhaseProgress
@@ -198,3 +200,24 @@ def test_a_bundle_is_replaced_after_a_phase_was_trained_further(tmp_path: Path) 
     write_bundle(RunFolder(tmp_path), recipe, tmp_path / "bundle", ("generator",))
     assert (tmp_path / "bundle" / "generator.safetensors").read_bytes() == b"two"
     assert not list(tmp_path.glob(".bundle*"))
+
+
+def test_a_bootstrap_continues_after_its_weights_moved_and_names_a_network_that_changed(
+    calls: list, tmp_path: Path
+) -> None:
+    def start(weights: str) -> None:
+        bootstrap(
+            load_recipe("mini", [f"weights={tmp_path / weights}"]), tmp_path / "clips", tmp_path / "run"
+        )
+
+    folder = tmp_path / "w"
+    write_miniature(load_recipe("mini"), folder)
+    start("w")
+    folder.rename(tmp_path / "moved")
+    start("moved")
+    (tmp_path / "moved" / "whisper" / "README.md").write_text("not a weight")
+    start("moved")
+    write_miniature(load_recipe("mini"), tmp_path / "other", seed=1)
+    shutil.copytree(tmp_path / "other" / "whisper", tmp_path / "moved" / "whisper", dirs_exist_ok=True)
+    with pytest.raises(UserError, match="was started with another audio network; continue"):
+        start("moved")

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xdub.config import SHIPPED_MODEL, Recipe, inpaints, phase_facts
+from xdub.config import (
+    SHIPPED_MODEL,
+    Recipe,
+    inpaints,
+    network_digests,
+    phase_facts,
+    recipe_from_dict,
+    without_paths,
+)
 from xdub.errors import UserError
 from xdub.files.atomic import write_json
 from xdub.files.run_folder import PhaseFolder, RunFolder
@@ -156,7 +164,7 @@ def _check_inputs(recipe: Recipe, data: Path, init: str | Path | None) -> Manife
     from xdub.data.sample_order import SampleOrder
     from xdub.model.bundle import bundle_path, bundle_weights
 
-    check_networks(recipe, (*recipe.phase_names, "pairs"))
+    check_networks(recipe, _weight_users(recipe))
     manifest = read_manifest(data)
     if manifest.kind != "clips":
         raise UserError(
@@ -190,12 +198,20 @@ def _begin(recipe: Recipe, manifest: Manifest, run: RunFolder, init: str | Path 
             ) from error
         shards = len(manifest.shards)
         data = {"shards": shards, "digest": manifest.beginning(shards)}
-        write_json(record, {"recipe": recipe.to_dict(), "data": data, "init": _weights(init, recipe)})
+        networks = network_digests(recipe, _weight_users(recipe))
+        facts = {
+            "recipe": recipe.to_dict(),
+            "networks": networks,
+            "data": data,
+            "init": _weights(init, recipe),
+        }
+        write_json(record, facts)
         return
     try:
         recorded = json.loads(record.read_text("utf-8"))
         same = {
-            "recipe": recorded["recipe"] == recipe.to_dict(),
+            "recipe": _same_recipe(recorded, recipe),
+            **_same_networks(recorded, recipe),
             "data": _same_data(recorded["data"], manifest, run.phase(stage_names(recipe)[0])),
             "init": _same_init(recorded["init"], init, recipe),
         }
@@ -206,6 +222,34 @@ def _begin(recipe: Recipe, manifest: Manifest, run: RunFolder, init: str | Path 
         raise UserError(
             f"--out {out} was started with {others}; continue with the same, or choose another folder"
         )
+
+
+def _weight_users(recipe: Recipe) -> tuple[str, ...]:
+    """Return the stages that load frozen networks."""
+    return (*recipe.phase_names, "pairs")
+
+
+def _same_recipe(recorded: dict[str, Any], recipe: Recipe) -> bool:
+    """Return whether a record has the recipe. Records of earlier versions know networks by their paths only."""
+    raw, current = recorded["recipe"], recipe.to_dict()
+    try:
+        before = recipe_from_dict(raw).to_dict()
+    except UserError:
+        return False
+    if "networks" not in recorded:
+        return before == current
+    return without_paths(before) == without_paths(current)
+
+
+def _same_networks(recorded: dict[str, Any], recipe: Recipe) -> dict[str, bool]:
+    """Return for each frozen network whether its content is the recorded one, wherever its file is now."""
+    if "networks" not in recorded:
+        return {}
+    current = network_digests(recipe, _weight_users(recipe))
+    return {
+        f"{role} network": digest == current.get(role, digest)
+        for role, digest in recorded["networks"].items()
+    }
 
 
 def _same_data(recorded: dict[str, Any] | str, manifest: Manifest, first: PhaseFolder) -> bool:

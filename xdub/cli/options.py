@@ -11,7 +11,7 @@ import typer
 from xdub.errors import UserError
 
 Recipe = Annotated[
-    str, typer.Option("--recipe", "-r", help="A shipped recipe (tiny, small, xdub-1b) or a YAML file.")
+    str, typer.Option("--recipe", "-r", help="A shipped recipe (tiny, mini, small, xdub-1b) or a YAML file.")
 ]
 Set = Annotated[
     list[str] | None,

@@ -52,6 +52,7 @@ def dub(
         str, typer.Option(help="`tiny` (shipped) or a model folder, e.g. RUN/bundle."), ModelFolder
     ] = SHIPPED_MODEL,
     seed: options.Seed = 0,
+    set_: options.Set = None,
 ) -> None:
     """Dub a video with new speech: the result is as long as the speech, and its lips match the speech.
 
@@ -63,7 +64,16 @@ def dub(
         typer.echo(f"xdub: warning: {message}", err=True)
 
     with progress("dubbing") as report:
-        result = dub_video(video, audio, out, model=model, seed=seed, on_progress=report, on_warning=warn)
+        result = dub_video(
+            video,
+            audio,
+            out,
+            model=model,
+            settings=set_ or (),
+            seed=seed,
+            on_progress=report,
+            on_warning=warn,
+        )
     looped = (
         "; the video was shorter than the speech and was played back and forth" if result.mirrored else ""
     )

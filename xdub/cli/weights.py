@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from xdub.cli import options
 from xdub.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,6 +59,33 @@ def verify() -> None:
     damaged = [str(status.path) for status in statuses if status.state == "damaged"]
     if damaged:
         raise UserError(f"damaged: {', '.join(damaged)}; delete the file and run `xdub weights fetch`")
+
+
+@app.command()
+def mini(
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    like: Annotated[
+        str,
+        typer.Option(
+            help="Recipe whose networks are written: `mini` is the toy; another recipe's have its true widths and one "
+            "block."
+        ),
+    ] = "mini",
+    seed: options.Seed = 0,
+    set_: options.Set = None,
+) -> None:
+    """Write small random networks in the true formats, to drive a recipe's whole path before anything is downloaded.
+
+    Example: xdub weights mini --out w, then xdub bootstrap --recipe mini --set weights=w --data DS --out run
+    """
+    from xdub.config import load_recipe
+    from xdub.miniature import write_miniature
+
+    rows = write_miniature(load_recipe(like, set_ or ()), out, seed=seed)
+    width = max(len(row.name) for row in rows)
+    for row in rows:
+        typer.echo(f"{row.name:{width}}  {row.size / 1e6:8.2f} MB  {row.format}")
+    typer.echo(f"{out}: {sum(row.size for row in rows) / 1e6:.2f} MB; use it with --set weights={out}")
 
 
 def _print(statuses: Iterable[WeightStatus]) -> None:

@@ -20,11 +20,19 @@ from xdub.config.sections import (
     VideoConfig,
 )
 from xdub.config.shipped import SHIPPED_MODEL, ModelFolder
-from xdub.config.weight_files import PACKAGED, check_weights, network_path
+from xdub.config.weight_files import (
+    PACKAGED,
+    check_weights,
+    located,
+    network_digests,
+    network_path,
+    without_paths,
+)
 
 __all__ = [
     "EMBEDDERS",
     "EXPERTS",
+    "PACKAGED",
     "PHASES",
     "SHIPPED_MODEL",
     "AudioConfig",
@@ -48,10 +56,12 @@ __all__ = [
     "expert_of",
     "inpaints",
     "load_recipe",
-    "PACKAGED",
+    "located",
+    "network_digests",
     "network_path",
     "parse_override",
     "phase_facts",
     "recipe_from_dict",
     "shipped_recipes",
+    "without_paths",
 ]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from xdub.config.loader import recipe_from_dict
 from xdub.config.network_sections import AudioConfig, CodecConfig, PerceptionConfig
 from xdub.config.phases import phase_facts
 from xdub.config.recipe import Recipe
 from xdub.errors import UserError
+from xdub.files.content import content_digest
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 """Form of a path that may also be the name of a model on the hub, which only loading can check."""
@@ -131,8 +134,8 @@ def check_weights(recipe: Recipe, stages: Sequence[str]) -> None:
         path = _own_path(section, role)
         if (
             path is not None
-            and path not in PACKAGED.get(role, ())
             and not HUB_NAME.fullmatch(path)
+            and not _is_packaged(path)
             and not Path(path).exists()
         ):
             raise UserError(f"{_path_key(section, role)}={path}: there is no such file or folder")
@@ -142,6 +145,58 @@ def network_paths(recipe: Recipe, stages: Sequence[str]) -> dict[Role, str]:
     """Return role -> path of the networks that the stages load from a path."""
     paths = {role: network_path(section, role) for role, section, _ in _used(recipe, stages)}
     return {role: path for role, path in paths.items() if path is not None}
+
+
+def located(recipe: Recipe) -> Recipe:
+    """Return the recipe with absolute paths of all networks on this disk, for workers with another working folder."""
+    raw = recipe.to_dict()
+    for section, key in _path_keys(raw):
+        path = section[key]
+        if path is not None and not _is_packaged(path) and Path(path).exists():
+            section[key] = str(Path(path).absolute())
+    return recipe_from_dict(raw)
+
+
+def without_paths(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the plain values of a recipe without the locations of its networks."""
+    copy = deepcopy(dict(raw))
+    for section, key in _path_keys(copy):
+        section[key] = None
+    return copy
+
+
+def network_digests(recipe: Recipe, stages: Sequence[str]) -> dict[str, str]:
+    """Return role -> sha256 of the networks that the stages load from a path.
+
+    A model of the registry or the hub has its name instead.
+    """
+    digests = {}
+    for role, path in network_paths(recipe, stages).items():
+        if _is_packaged(path) or not Path(path).exists():
+            digests[str(role)] = path
+            continue
+        folder = Path(path)
+        # A pipeline keeps its autoencoder below vae/.
+        if role == "codec" and folder.is_dir() and not (folder / "config.json").is_file():
+            folder = folder / "vae"
+        digests[str(role)] = content_digest(folder)
+    return digests
+
+
+def _path_keys(raw: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
+    """Return (section, key) of every location of networks in a recipe's plain values."""
+    perception = raw["perception"]
+    paths = [key for key in perception if key.endswith("_path")]
+    return [
+        (raw, "weights"),
+        (raw["codec"], "path"),
+        (raw["audio"], "path"),
+        *((perception, k) for k in paths),
+    ]
+
+
+def _is_packaged(path: str) -> bool:
+    return any(path in names for names in PACKAGED.values())
 
 
 def _used(recipe: Recipe, stages: Sequence[str]) -> list[tuple[Role, Section, str]]:

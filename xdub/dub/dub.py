@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -54,6 +54,7 @@ def dub_video(
     out: str | Path,
     *,
     model: str | Path | Bundle = "tiny",
+    settings: Sequence[str] = (),
     seed: int = 0,
     use: Literal["editor", "generator"] = "editor",
     device: str | None = None,
@@ -70,6 +71,7 @@ def dub_video(
         video: any video; the largest, most central face is dubbed.
         audio: any audio file, or a video with sound.
         model: "tiny" (shipped), a model folder, or a loaded bundle.
+        settings: changes of the model folder's recipe, such as ``weights=DIR`` after its networks have moved.
         seed: seed of the noise.
         use: network that dubs. The generator, with masks and one reference frame, is for comparison.
         on_progress: called with the frames of each pass: the search for faces first, the writing second.
@@ -91,7 +93,7 @@ def dub_video(
     bundle = (
         model
         if isinstance(model, Bundle)
-        else load_bundle(model, open_device(device), generator=use == "generator")
+        else load_bundle(model, open_device(device), generator=use == "generator", settings=settings)
     )
     dubber = _dubber(bundle, use, speech, seed, on_crops)
     clock.lap("load")

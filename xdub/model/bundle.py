@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import yaml
 
-from xdub.config import EXPERTS, SHIPPED_MODEL, Recipe, expert_of
+from xdub.config import EXPERTS, SHIPPED_MODEL, Recipe, expert_of, located
 from xdub.config.shipped import shipped_weights
 from xdub.errors import UserError
 from xdub.files.atomic import atomic_folder
@@ -70,7 +69,8 @@ def exported_weights(run: RunFolder, phase: str) -> Path:
 def write_bundle(run: RunFolder, recipe: Recipe, out: Path, phases: Sequence[str] = ()) -> Path:
     """Copy the exports of ``phases`` (default: all that the recipe trains) into the model folder ``out``; return it.
 
-    The folder appears at once, complete. Raise UserError if a phase has no export.
+    The folder appears at once, complete. Its recipe has absolute paths of the frozen networks. Raise UserError if a
+    phase has no export.
     """
     with atomic_folder(out) as temporary:
         for phase in phases or recipe.phase_names:
@@ -78,7 +78,7 @@ def write_bundle(run: RunFolder, recipe: Recipe, out: Path, phases: Sequence[str
             if not source.is_file():
                 raise UserError(f"{source} is missing: train the phase {phase} first")
             shutil.copyfile(source, bundle_weights(temporary, phase))
-        (temporary / RECIPE).write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False), "utf-8")
+        (temporary / RECIPE).write_text(located(recipe).to_yaml(), "utf-8")
     return out
 
 
@@ -96,8 +96,9 @@ def load_bundle(
     device: str | torch.device = "cpu",
     *,
     generator: bool = True,
+    settings: Sequence[str] = (),
 ) -> Bundle:
-    """Load a bundle, without the generator if ``generator=False``.
+    """Load a bundle, without the generator if ``generator=False``; ``settings`` override values of its recipe.
 
     Every network computes in the precision of its training (`xdub.precision`), on the CPU as well. UserError names a
     missing file.
@@ -110,7 +111,7 @@ def load_bundle(
             raise UserError(
                 f"{path} is not a model folder: it has no {name}; `xdub bootstrap` writes RUN/bundle"
             )
-    recipe = load_recipe(path / RECIPE, recorded=True)
+    recipe = load_recipe(path / RECIPE, settings, recorded=True)
     device, codec = open_device(device), load_codec(recipe.codec)
     editor = load_backbone(recipe, "editor", codec, bundle_weights(path, "editor"))
     experts = tuple(name for name in EXPERTS if bundle_weights(path, name).is_file())

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xdub.config import SHIPPED_MODEL, Recipe
+from xdub.config import SHIPPED_MODEL, Recipe, located
 from xdub.data.ledger import Counts, Ledger, LedgerRow
 from xdub.data.manifest import MANIFEST, file_sha256, read_manifest
 from xdub.data.shards import ShardWriter
@@ -97,7 +97,7 @@ def build_pairs(
     digest = file_sha256(weights)
     units = plan_units(read_entries(manifest), recipe, generator_digest=digest, seed=seed)
     arguments = dict(
-        recipe=recipe.to_dict(),
+        recipe=located(recipe).to_dict(),
         # Each machine has its own copy of the shipped generator, at a path of its own.
         generator=SHIPPED_MODEL if str(generator) == SHIPPED_MODEL else str(weights.resolve()),
         data=str(Path(data).resolve()),

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from xdub.config import Recipe
+from xdub.config import Recipe, network_digests, without_paths
 from xdub.data.manifest import Manifest
 from xdub.errors import UserError
 from xdub.pairs.audio_choice import Choice, SpeechIndex, Utterance
@@ -133,9 +133,14 @@ def _pair_id(kind: str, clip_id: str, others: list, facts: str) -> str:
 
 
 def deciding_sections(recipe: Recipe) -> dict:
-    """Return the sections of a recipe that decide how a pair looks and whether it is kept."""
-    raw = recipe.to_dict()
-    return {name: raw[name] for name in ("video", "codec", "audio", "model", "pairs", "perception")}
+    """Return the sections of a recipe that decide how a pair looks and whether it is kept.
+
+    Networks are known by content, so their folder may move: ``networks`` has their digests, if there are any.
+    """
+    networks = network_digests(recipe, ("pairs",))
+    raw = without_paths(recipe.to_dict())
+    sections = {name: raw[name] for name in ("video", "codec", "audio", "model", "pairs", "perception")}
+    return sections | ({"networks": networks} if networks else {})
 
 
 def _batches(jobs: list[PairJob], size: int) -> list[list[PairJob]]:

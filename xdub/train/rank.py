@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import os
 import platform
 import time
@@ -16,7 +14,7 @@ from typing import Any
 import torch
 
 import xdub
-from xdub.config import Recipe, TrainConfig, expert_of
+from xdub.config import Recipe, TrainConfig
 from xdub.data.latents import encode_batch
 from xdub.data.manifest import file_sha256
 from xdub.data.samples import StreamSpec
@@ -40,6 +38,7 @@ from xdub.train.remote.upload import Uploads
 from xdub.train.show.strip_sampler import StripSampler
 from xdub.train.state.checkpoint import Checkpoints, Progress
 from xdub.train.state.export import export
+from xdub.train.state.run_identity import network_digest
 from xdub.train.supervise.watchdog import Watchdog
 from xdub.train.trainer import Sampler, Trainer
 
@@ -57,9 +56,12 @@ class TrainJob:
     folder: PhaseFolder
     """Folder of the phase, with an absolute path."""
     recipe: Recipe
+    """The recipe with absolute paths."""
     data: tuple[str, ...]
     started: float = field(default_factory=time.time)
     """Time of the job's creation, seconds since 1970."""
+    networks: dict[str, str] = field(default_factory=dict)
+    """Role -> digest of the frozen networks that the phase loads from a path."""
     base: str | None = None
     """File with the frozen weights under an expert."""
     init_from: str | None = None
@@ -223,10 +225,8 @@ def _busy_seconds(step_flops: float | None, context: TrainContext) -> float | No
 
 
 def run_facts(job: TrainJob, world_size: int, attempt: int, data: str) -> dict[str, Any]:
-    """Return facts about the run for its checkpoints; `MUST_MATCH` lists those that a resume must not change."""
+    """Return facts about the run for its checkpoints; `xdub.train.state.run_identity` compares them."""
     train, sections = job.train, job.recipe.to_dict()
-    names = ["video", "codec", "audio", "model"] + (["lora"] if expert_of(job.phase) else [])
-    network = hashlib.sha256(json.dumps([sections[name] for name in names], sort_keys=True).encode())
     return {
         "phase": job.phase,
         "world_size": world_size,
@@ -235,7 +235,8 @@ def run_facts(job: TrainJob, world_size: int, attempt: int, data: str) -> dict[s
         "global_batch": train.global_batch,
         "seed": train.seed,
         "ema": train.ema,
-        "network": network.hexdigest()[:16],
+        "network": network_digest(sections, job.phase, paths=not job.networks),
+        "networks": job.networks,
         "base": file_sha256(weights_file(Path(job.base)))[:16] if job.base else None,
         "data": data,
         "attempt": attempt,

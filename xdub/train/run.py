@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from xdub.config import Recipe, phase_facts
+from xdub.config import Recipe, located, network_digests, phase_facts
 from xdub.files.atomic import write_json
 from xdub.files.lock import exclusive
 from xdub.files.run_folder import PhaseFolder
@@ -117,8 +117,9 @@ def train_phase(
             paths = tuple(str(path.resolve()) for path in sets)
             job = TrainJob(
                 folder=folder.resolved(),
-                recipe=recipe,
+                recipe=located(recipe),
                 data=paths,
+                networks=network_digests(recipe, (phase,)),
                 base=base_file,
                 init_from=init_file,
                 sampler=sampler,

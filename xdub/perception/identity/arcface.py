@@ -15,7 +15,9 @@ from xdub.errors import UserError
 from xdub.perception.identity.base import FivePointIdentity
 
 WIDTHS = (64, 128, 256, 512)
-"""Channels of the four stages."""
+"""Channels of the four stages of the public networks."""
+EMBEDDING = 512
+"""Length of their embedding."""
 
 
 class ArcFaceBlock(nn.Module):
@@ -41,26 +43,35 @@ class ArcFaceBlock(nn.Module):
 
 
 class ArcFaceIdentity(FivePointIdentity):
-    """512-d embedding; ``depths`` are the blocks of the four stages, (3, 4, 14, 3) for r50, (3, 13, 30, 3) for r100."""
+    """512-d embedding; ``depths`` are the blocks of the four stages, (3, 4, 14, 3) for r50, (3, 13, 30, 3) for r100.
+
+    Widths and length of the embedding are those of the public networks unless a file's shapes differ.
+    """
 
     name = "arcface"
 
-    def __init__(self, depths: tuple[int, ...] = (3, 4, 14, 3)) -> None:
+    def __init__(
+        self,
+        depths: tuple[int, ...] = (3, 4, 14, 3),
+        *,
+        widths: tuple[int, ...] = WIDTHS,
+        embedding: int = EMBEDDING,
+    ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.prelu = nn.PReLU(64)
-        inputs = 64
-        for number, (width, depth) in enumerate(zip(WIDTHS, depths, strict=True), start=1):
+        inputs = widths[0]
+        self.conv1 = nn.Conv2d(3, inputs, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.prelu = nn.PReLU(inputs)
+        for number, (width, depth) in enumerate(zip(widths, depths, strict=True), start=1):
             blocks = [
                 ArcFaceBlock(inputs, width, 2),
                 *(ArcFaceBlock(width, width, 1) for _ in range(depth - 1)),
             ]
             self.add_module(f"layer{number}", nn.Sequential(*blocks))
             inputs = width
-        self.bn2 = nn.BatchNorm2d(512)
-        self.fc = nn.Linear(512 * 7 * 7, 512)
-        self.features = nn.BatchNorm1d(512)
+        self.bn2 = nn.BatchNorm2d(inputs)
+        self.fc = nn.Linear(inputs * 7 * 7, embedding)
+        self.features = nn.BatchNorm1d(embedding)
 
     def embed_chips(self, chips: Tensor) -> Tensor:
         """Map aligned faces [N, 3, 112, 112] in [0, 1] to [N, 512]."""
@@ -83,9 +94,15 @@ class ArcFaceIdentity(FivePointIdentity):
         ]
         if not all(blocks):
             raise UserError(f"{path}: not an ArcFace backbone (no layer1 to layer4)")
-        network = cls(tuple(len(stage) for stage in blocks))
         try:
+            network = cls(
+                tuple(len(stage) for stage in blocks),
+                widths=tuple(state[f"layer{number}.0.conv2.weight"].shape[0] for number in range(1, 5)),
+                embedding=state["fc.weight"].shape[0],
+            )
             network.load_state_dict(state)
+        except KeyError as error:
+            raise UserError(f"{path}: not an ArcFace backbone (no {error.args[0]})") from error
         except RuntimeError as error:
             reason = str(error).splitlines()[1].strip()
             raise UserError(f"{path}: not an ArcFace backbone ({reason})") from error

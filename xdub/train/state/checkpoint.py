@@ -22,6 +22,7 @@ from xdub.files.lines import LineFile, read_lines
 from xdub.files.run_folder import PhaseFolder
 from xdub.train.context import TrainContext
 from xdub.train.engine import Engine
+from xdub.train.state.run_identity import difference
 
 FORMAT = 2
 """Version of the layout; checkpoints of other versions are refused."""
@@ -30,17 +31,6 @@ MANIFEST = "manifest.json"
 
 Files = dict[str, dict[str, Any]]
 """name below a folder -> {bytes, sha256}"""
-
-MUST_MATCH = {
-    "phase": "choose another --out",
-    "global_batch": "resume with the same train.global_batch, or the order of the samples would change",
-    "seed": "resume with the same seed, or the noise would change",
-    "ema": "resume with the same train.ema",
-    "network": "the network is another one; resume with the same model, codec, audio and lora sections",
-    "base": "the base weights have changed; start again in another --out",
-    "data": "the data have changed; start again in another --out",
-}
-"""Facts that decide whether a checkpoint continues the same run, with the remedy when they differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +100,7 @@ class Checkpoints:
     def load(self, engine: Engine, context: TrainContext) -> Progress:
         """Load the newest good checkpoint into the engine; return its position, or step 0 without one. Collective.
 
-        Raise UserError when the checkpoint belongs to another run, see `MUST_MATCH`.
+        Raise UserError when the checkpoint belongs to another run, see `run_identity`.
         """
         latest = context.gather(latest_checkpoint(self.folder) if context.rank == 0 else None)[0]
         if latest is None:
@@ -155,12 +145,8 @@ class Checkpoints:
             raise UserError(
                 f"{folder} has checkpoint format {manifest['format']}, this version reads {FORMAT}"
             )
-        for key, hint in MUST_MATCH.items():
-            recorded, current = manifest.get(key), self.facts.get(key)
-            if recorded != current:
-                raise UserError(
-                    f"{folder} was written with {key}={_short(recorded)}, this run has {_short(current)}: {hint}"
-                )
+        if (text := difference(manifest, self.facts)) is not None:
+            raise UserError(f"{folder} {text}")
 
     def _remove_old(self) -> None:
         for step in self.folder.checkpoint_steps()[self.keep :]:
@@ -222,8 +208,3 @@ def _synced(path: Path) -> dict[str, Any]:
 
 def _rng_file(rank: int) -> str:
     return f"rng_rank{rank:05d}.pt"
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) < 60 else text[:57] + "..."

@@ -1,0 +1,150 @@
+"""Builders: the real classes with small configurations, saved as their authors' releases are.
+
+Every function writes one network of random weights, drawn from torch's current generator, to a path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xdub.miniature.sizes import Sizes
+
+VOCABULARY = 64
+"""Tokens of the text towers, which no phase reads."""
+WAN_2_2 = dict(
+    in_channels=12, out_channels=12, patch_size=2, is_residual=True, z_dim=48, scale_factor_spatial=16
+)
+"""Arguments of diffusers' AutoencoderKLWan for the VAE of Wan 2.2."""
+
+
+@contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Silence the bars of transformers in the block; every file is written in less than a second."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def write_wan_2_1(path: Path, sizes: Sizes) -> None:
+    """Write the VAE of Wan 2.1: 16 channels, 4 frames, 8 px."""
+    _write_vae(path, base_dim=sizes.vae, num_res_blocks=sizes.vae_blocks)
+
+
+def write_wan_2_2(path: Path, sizes: Sizes) -> None:
+    """Write the VAE of Wan 2.2: 48 channels, 4 frames, 16 px, pixels folded by 2 and residual resampling."""
+    _write_vae(
+        path,
+        base_dim=sizes.vae,
+        decoder_base_dim=sizes.vae_decoder,
+        num_res_blocks=sizes.vae_blocks,
+        latents_mean=[0.0] * 48,
+        latents_std=[1.0] * 48,
+        **WAN_2_2,
+    )
+
+
+def _write_vae(path: Path, **arguments: Any) -> None:
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+
+    AutoencoderKLWan(**arguments).save_pretrained(path)
+
+
+def write_whisper(path: Path, sizes: Sizes) -> None:
+    """Write a Whisper with its feature extractor: 30 s of sound, 1,500 rows."""
+    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
+
+    config = WhisperConfig(
+        d_model=sizes.whisper,
+        encoder_layers=1,
+        encoder_attention_heads=sizes.whisper_heads,
+        encoder_ffn_dim=4 * sizes.whisper,
+        decoder_layers=1,
+        decoder_attention_heads=sizes.whisper_heads,
+        decoder_ffn_dim=4 * sizes.whisper,
+        vocab_size=VOCABULARY,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+    )
+    WhisperModel(config).save_pretrained(path)
+    WhisperFeatureExtractor(feature_size=config.num_mel_bins).save_pretrained(path)
+
+
+def write_clip(path: Path, sizes: Sizes) -> None:
+    """Write a CLIP with both towers."""
+    from transformers import CLIPConfig, CLIPModel
+
+    tower = dict(
+        hidden_size=sizes.clip,
+        intermediate_size=4 * sizes.clip,
+        num_hidden_layers=1,
+        num_attention_heads=sizes.clip_heads,
+        projection_dim=sizes.clip_projection,
+    )
+    config = CLIPConfig(
+        text_config=tower | dict(vocab_size=VOCABULARY, bos_token_id=1, eos_token_id=2, pad_token_id=0),
+        vision_config=tower | dict(image_size=sizes.clip_image, patch_size=sizes.clip_patch),
+        projection_dim=sizes.clip_projection,
+    )
+    CLIPModel(config).save_pretrained(path)
+
+
+def write_arcface(path: Path, sizes: Sizes) -> None:
+    """Write the state dict of an ArcFace iresnet with one block in each stage."""
+    from xdub.perception.identity.arcface import ArcFaceIdentity
+
+    network = ArcFaceIdentity((1, 1, 1, 1), widths=sizes.arcface, embedding=sizes.arcface_embedding)
+    torch.save(dict(network.state_dict()), path)
+
+
+def write_syncnet(path: Path, sizes: Sizes) -> None:
+    """Write the state dict of a SyncNet v2."""
+    from xdub.perception.syncnet_v2 import SyncNetV2, SyncNetV2Widths
+
+    width = sizes.syncnet
+    widths = (
+        SyncNetV2Widths(audio=(width,) * 6, lip=(width,) * 6, hidden=2 * width, embed=4 * width)
+        if width
+        else SyncNetV2Widths()
+    )
+    torch.save(dict(SyncNetV2(widths).state_dict()), path)
+
+
+def write_umt5(path: Path, sizes: Sizes) -> None:
+    """Write the encoder of a UMT5."""
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    config = UMT5Config(
+        d_model=sizes.text,
+        d_kv=sizes.text // sizes.text_heads,
+        d_ff=5 * sizes.text // 2,
+        num_layers=1,
+        num_decoder_layers=0,
+        num_heads=sizes.text_heads,
+        vocab_size=VOCABULARY,
+    )
+    UMT5EncoderModel(config).save_pretrained(path)
+
+
+WRITERS: Mapping[tuple[str, str], tuple[str, str, Callable[[Path, Sizes], None]]] = {
+    ("codec", "wan"): ("wan2.1-vae", "diffusers AutoencoderKLWan (Wan 2.1)", write_wan_2_1),
+    ("codec", "wan2.2"): ("wan2.2-vae", "diffusers AutoencoderKLWan (Wan 2.2)", write_wan_2_2),
+    ("audio", "whisper"): ("whisper", "transformers Whisper", write_whisper),
+    ("identity", "arcface"): ("arcface.pth", "state dict of ArcFace iresnet", write_arcface),
+    ("sync", "syncnet"): ("syncnet_v2.model", "state dict of SyncNet v2", write_syncnet),
+    ("features", "clip"): ("clip", "transformers CLIP", write_clip),
+    ("text", "umt5"): ("umt5", "transformers UMT5 encoder", write_umt5),
+}
+"""(role, kind) -> name in a folder of weights, format, writer."""

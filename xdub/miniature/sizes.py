@@ -1,0 +1,62 @@
+"""Sizes of miniatures: toys for the recipe `mini`, or one block at the widths of another recipe's networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xdub.config import Recipe
+
+HEAD_DIM = 64
+"""Width of an attention head of Whisper, CLIP and UMT5."""
+LARGE_V3_BANDS, BANDS = 128, 80
+"""Mel bands of Whisper large-v3, and of all other Whispers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Widths and depths; the defaults are the toys, which a training step on two CPU cores can afford."""
+
+    vae: int = 8
+    """`base_dim` of Wan's VAEs."""
+    vae_decoder: int = 8
+    """`decoder_base_dim` of Wan 2.2's VAE."""
+    vae_blocks: int = 1
+    """Residual blocks of each resolution."""
+    whisper: int = 32
+    whisper_heads: int = 2
+    clip: int = 32
+    clip_heads: int = 2
+    clip_image: int = 64
+    """Side of CLIP's picture, px."""
+    clip_patch: int = 16
+    clip_projection: int = 32
+    arcface: tuple[int, int, int, int] = (8, 8, 16, 16)
+    """Channels of the four stages."""
+    arcface_embedding: int = 32
+    syncnet: int = 8
+    """Channels of SyncNet's convolutions; 0 means the published widths."""
+    text: int = 32
+    text_heads: int = 2
+
+
+def sizes_of(recipe: Recipe) -> Sizes:
+    """Return the sizes of the networks that a recipe expects, with one block of each; `mini` expects the toys."""
+    if recipe.name == "mini":
+        return Sizes(whisper=recipe.audio.dim)
+    audio, text = recipe.audio.dim, recipe.model.text_dim or 4096
+    return Sizes(
+        vae=160 if recipe.codec.kind == "wan2.2" else 96,
+        vae_decoder=256,
+        whisper=audio,
+        whisper_heads=max(1, audio // HEAD_DIM),
+        clip=1024,
+        clip_heads=16,
+        clip_image=224,
+        clip_patch=14,
+        clip_projection=768,
+        arcface=(64, 128, 256, 512),
+        arcface_embedding=512,
+        syncnet=0,
+        text=text,
+        text_heads=max(1, text // HEAD_DIM),
+    )

@@ -1,0 +1,69 @@
+"""Comparison of a checkpoint's facts with those of the run that wants to continue it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from xdub.config import expert_of, recipe_from_dict, without_paths
+
+MUST_MATCH = {
+    "phase": "choose another --out",
+    "global_batch": "resume with the same train.global_batch, or the order of the samples would change",
+    "seed": "resume with the same seed, or the noise would change",
+    "ema": "resume with the same train.ema",
+    "network": "the network is another one; resume with the same model, codec, audio and lora sections",
+    "base": "the base weights have changed; start again in another --out",
+    "data": "the data have changed; start again in another --out",
+}
+"""Facts that decide whether a checkpoint continues the same run, with the remedy when they differ."""
+
+
+def network_digest(recipe: Mapping[str, Any], phase: str, *, paths: bool) -> str:
+    """Return a digest of the sections that fix a phase's network, with or without the locations of frozen networks.
+
+    Args:
+        recipe: plain values of a recipe; keys that an earlier version did not have get their defaults.
+    """
+    sections = recipe_from_dict(recipe).to_dict()
+    located = sections if paths else without_paths(sections)
+    names = ["video", "codec", "audio", "model"] + (["lora"] if expert_of(phase) else [])
+    for name in ("codec", "audio"):
+        if located[name]["path"] is not None:
+            located[name]["path"] = str(Path(located[name]["path"]).absolute())
+    text = json.dumps([located[name] for name in names], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def difference(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> str | None:
+    """Return words for the first difference between the facts of two runs; None if one continues the other.
+
+    Frozen networks are compared by content. Checkpoints of earlier versions know their locations only.
+    """
+    by_content = bool(recorded.get("networks"))
+    if by_content:
+        for role, digest in recorded["networks"].items():
+            now = current.get("networks", {}).get(role, digest)
+            if now != digest:
+                return (
+                    f"was written with another {role} network ({_short(digest)}), this run has {_short(now)}: "
+                    "resume with the same weights, or start again in another --out"
+                )
+    for key, remedy in MUST_MATCH.items():
+        old, new = recorded.get(key), current.get(key)
+        if key == "network":
+            old, new = (
+                network_digest(facts["recipe"], current["phase"], paths=not by_content)
+                for facts in (recorded, current)
+            )
+        if old != new:
+            return f"was written with {key}={_short(old)}, this run has {_short(new)}: {remedy}"
+    return None
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) < 60 else f"{text[:16]}..."
