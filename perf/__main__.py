@@ -10,7 +10,7 @@ from collections.abc import Sequence
 FOLDERS = {
     "kernels": ("run", "static", "tune", "compare", "report", "plot"),
     "system": ("data", "pool", "submit", "recovery", "resize", "elastic", "checkpoint", "tracking", "names"),
-    "step": ("step",),
+    "step": ("step", "pixel_losses"),
     "sampler": ("sampler", "segments", "identity"),
 }
 COMMANDS = {name: f"perf.{folder}.{name}" for folder, names in FOLDERS.items() for name in names}
