@@ -1,4 +1,4 @@
-"""`python -m perf pixel_losses`: memory and time of the pixel losses through Wan's VAE at its true width, with gradients.
+"""`python -m perf pixel_losses`: memory and time of pixel losses through Wan's VAE at its true width, with gradients.
 
 The weights are random and the windows are noise, because neither changes the cost. The loss is the mean square of the
 13 decoded frames; networks of losses are not included. A case is decoded as training decodes it (`checkpointed`), or by
