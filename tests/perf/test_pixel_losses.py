@@ -22,5 +22,7 @@ def test_rows_of_both_ways_hold_measured_and_planned_bytes(
         assert main(["pixel_losses", *arguments]) == 0
     checkpointed, plain = json.loads(out.read_text())["rows"]
     assert checkpointed["peak_bytes"] < 0.75 * plain["peak_bytes"]
-    assert checkpointed["planned_at_512_bytes"] == pytest.approx(256 * checkpointed["planned_bytes"], rel=1e-6)
+    assert checkpointed["planned_at_512_bytes"] == pytest.approx(
+        256 * checkpointed["planned_bytes"], rel=1e-6
+    )
     assert "--way plain" in plain["command"] and plain["environment"]["cores"] >= 1
