@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xdub.config.sections import CodecConfig
+from xdub.config import CodecConfig
 from xdub.diffusion.flow_matching import velocity
 from xdub.losses.identity import cosine_to_reference
 from xdub.losses.single_step import SingleStep, decode_slices, single_step_latents, single_step_video
