@@ -46,7 +46,7 @@ ALLOWED = {
     "losses": {"diffusion", "perception", "xdub_kernels"},
     "dub": {"model", "diffusion", "data", "perception", "media"},
     "pairs": {"headers", "dub", "model", "data", "tracking", "report", "perception", "media", "diffusion"},
-    "plan": {"model", "diffusion", "losses", "data", "xdub_kernels"},
+    "plan": {"model", "diffusion", "losses", "data", "dub", "xdub_kernels"},
     "train": {
         "headers",
         "plan",

@@ -37,6 +37,19 @@ def test_a_plan_is_printed_and_written(tmp_path: Path, capsys):
     assert editor["fits"] is True
 
 
+def test_a_plan_of_all_phases_has_pairs_and_dubbing(tmp_path: Path, capsys):
+    path = tmp_path / "plan.json"
+    whole = ["--recipe", "tiny", "--gpus", "2", "--gpu", "h200", "--hours", "3", "--json", str(path)]
+    whole += ["--set", "model.num_layers=1"]
+    assert run_app(app, ["plan", *whole]) == 0
+    printed = capsys.readouterr().out
+    for words in ("pairs and dubbing", "evaluations of the model", "GPUs to finish in a day", "codec decode"):
+        assert words in printed
+    sampling = json.loads(path.read_text())["sampling"]
+    assert [plan["hours_of_video"] for plan in sampling.values()] == [3.0, 3.0]
+    assert sampling["pairs"]["evaluations"] == 4 and sampling["dubbing"]["evaluations"] == 12
+
+
 def test_fit_prints_the_settings_to_pass_to_train(capsys):
     assert run_app(app, ["plan", *SMALL, "--fit"]) == 0
     printed = capsys.readouterr().out
@@ -53,6 +66,7 @@ def test_fit_prints_the_settings_to_pass_to_train(capsys):
         (["--gpu", "h200", "--gpus", "7"], "train.global_batch=16 (phase generator) is not divisible"),
         (["--gpu", "h200", "--efficiency", "1.5"], "--efficiency 1.5: use a share of the peak"),
         (["--gpu", "h200", "--price", "-1"], "--price -1"),
+        (["--gpu", "h200", "--hours", "0"], "--hours 0: use hours of video"),
         (["--gpu", "h200", "--memory-gb", "0"], "--memory-gb 0 must be a positive number"),
         (["--gpu", "h200", "--set", "train.activation_checkpointing=true"], "none, full, attention"),
         (["--gpu", "h200", "--fit", "--memory-gb", "0.5"], "phase generator does not fit"),

@@ -14,7 +14,10 @@ from xdub.plan.codec_cost import (
     decode_backward_flops,
     decode_bytes,
     decode_flops,
+    decoding_bytes,
     encode_flops,
+    encoding_bytes,
+    video_bytes,
 )
 from xdub.plan.rehearsal import LiveBytes
 from xdub.precision import dtype_of
@@ -56,6 +59,7 @@ def test_encoding_and_decoding_cost_what_torch_counts(codec, size, latents):
     frames, side = 4 * latents - 3, size // recipe.codec.geometry.space
     assert sum(p.numel() for p in wan.parameters()) == WAN[kind].parameters
     assert codec_bytes(recipe) == 4 * WAN[kind].parameters
+    assert codec_bytes(recipe_of(kind, size, "bf16")) == 2 * WAN[kind].parameters
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         wan.encode(torch.empty(1, 3, frames, size, size, device="meta"))
     assert encode_flops(recipe, frames) == pytest.approx(counter.get_total_flops(), rel=0.01)
@@ -101,6 +105,22 @@ def test_the_backward_pass_of_slices_needs_the_bytes_that_are_alive(codec, preci
         video = torch.cat([decode_latents(wan, sample, 2, latents) for sample in z])
         video.backward(torch.empty_like(video))
     assert decode_bytes(recipe, latents, samples) == pytest.approx(live.peak, rel=0.05)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_encoding_and_decoding_without_gradients_need_the_bytes_that_are_alive(codec, precision):
+    kind, wan = codec
+    recipe, dtype = recipe_of(kind, 256, precision), dtype_of(precision)
+    torch.nn.Module.to(wan, dtype)
+    side = 256 // recipe.codec.geometry.space
+    with torch.no_grad(), LiveBytes() as live:
+        wan.encode(torch.empty(1, 3, 13, 256, 256, device="meta", dtype=dtype))
+    assert encoding_bytes(recipe, 13) == pytest.approx(live.peak, rel=0.05)
+    z = torch.empty(1, recipe.codec.channels, 4, side, side, device="meta", dtype=dtype)
+    with torch.no_grad(), LiveBytes() as live:
+        decode_latents(wan, z, 0, 4)
+    video = video_bytes(recipe, 13)
+    assert decoding_bytes(recipe, 4) - video == pytest.approx(live.peak, rel=0.05)
 
 
 def test_the_linear_codec_costs_one_product():

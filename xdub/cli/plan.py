@@ -35,6 +35,12 @@ def plan(
         float, typer.Option(help="Assumed share of the peak at which the GPU computes.")
     ] = 0.4,
     price: Annotated[float | None, typer.Option(help="US dollars for one GPU and hour.")] = None,
+    hours: Annotated[
+        float | None,
+        typer.Option(
+            help="Hours of video that pair making and dubbing generate; default: the paper's 400 of pairs, 1 of dubs."
+        ),
+    ] = None,
     memory_gb: Annotated[float | None, typer.Option(help="Memory of the GPU, GiB.")] = None,
     tflops: Annotated[float | None, typer.Option(help="Dense bf16 peak of the GPU, TFLOP/s.")] = None,
     json_file: Annotated[
@@ -42,7 +48,7 @@ def plan(
     ] = None,
     set_: options.Set = None,
 ) -> None:
-    """Predict parameters, memory, FLOPs, hours, cost and bytes of a training run. The verb needs no GPU.
+    """Predict parameters, memory, FLOPs, hours, cost and bytes of training, pairs and dubs. The verb needs no GPU.
 
     Example: xdub plan --recipe xdub-1b --gpus 32 --gpu a100-80gb --fit
     """
@@ -57,11 +63,12 @@ def plan(
     from xdub.plan.phase_plan import plan as plan_phases
     from xdub.plan.random_start import random_start_warning
     from xdub.plan.report import as_json, show
+    from xdub.plan.sampling_plan import plan_sampling
 
     if json_file is not None:
         check_output(json_file, streams=True)
     card = known_gpu(gpu, memory_gb=memory_gb, tflops=tflops)
-    checked_assumptions(efficiency, price)
+    checked_assumptions(efficiency, price, hours)
     chosen = ["train.micro_batch=1"] if fit else []
     loaded = planned_recipe(recipe, [*(set_ or ()), *chosen], gpus)
     phases = [phase.value] if phase else loaded.phase_names
@@ -73,6 +80,10 @@ def plan(
         ]
     else:
         plans = plan_phases(loaded, card, phases=phases, efficiency=efficiency, price=price, folders=folders)
+    # A single phase is planned alone.
+    sampling = []
+    if phase is None:
+        sampling = plan_sampling(loaded, card, gpus=gpus, efficiency=efficiency, price=price, hours=hours)
     console = Console(width=None if Console().is_terminal else 160)
     show(
         plans,
@@ -80,6 +91,7 @@ def plan(
         recipe=loaded.name,
         efficiency=efficiency,
         price=card.price if price is None else price,
+        sampling=sampling,
     )
     for name in phases:
         # Other phases continue from the weights of an earlier one.
@@ -91,4 +103,6 @@ def plan(
         for each in plans:
             typer.echo(f"  {each.phase}: " + " ".join(f"--set {text}" for text in settings_to_pass(each)))
     if json_file is not None:
-        json_file.write_text(json.dumps(as_json(plans, efficiency=efficiency), indent=1) + "\n")
+        json_file.write_text(
+            json.dumps(as_json(plans, efficiency=efficiency, sampling=sampling), indent=1) + "\n"
+        )

@@ -32,6 +32,14 @@ def evaluations(solver: str, num_steps: int) -> int:
     return 2 * num_steps - 1 if solver == "heun" else num_steps
 
 
+def evaluation_times(solver: str, num_steps: int, shift: float = 1.0) -> list[float]:
+    """Return t of every call of the model in `sample`, in order."""
+    times = euler_timesteps(num_steps, shift).tolist()
+    if solver != "heun":
+        return times[:-1]
+    return [times[0], *(t for time in times[1:-1] for t in (time, time))]
+
+
 def sample(
     model_fn: ModelFn,
     noise: Tensor,

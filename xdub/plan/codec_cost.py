@@ -1,7 +1,7 @@
-"""Cost of the frozen codec: every sample is encoded, and pixel losses decode with gradients.
+"""Cost of the frozen codec: training encodes every sample, pixel losses decode with gradients, pairs and dubs do both.
 
 Wan's VAEs consist of convolutions and of one attention within a frame. A video's first latent holds one frame, every
-other latent four. Either kind costs the same at every pixel, so four numbers and the attention describe a network.
+other latent four. Either kind costs the same at every pixel, so a few numbers and the attention describe a network.
 The numbers were counted on the networks of diffusers on the meta device; `tests/plan/test_codec_cost.py` counts them
 again.
 """
@@ -29,6 +29,10 @@ class _Wan:
     """Precision -> bytes that each decoded latent leaves for the next one and for the backward pass."""
     working: Mapping[str, tuple[float, float]]
     """Precision -> further bytes at the peak: for a slice of one latent, and for a longer one."""
+    encoding: Mapping[str, tuple[float, float]]
+    """Precision -> peak bytes of encoding: of a single latent, and of several, which are encoded one after another."""
+    decoding: Mapping[str, tuple[float, float]]
+    """Precision -> peak bytes of decoding without gradients, alike."""
     attention: tuple[float, float]
     """FLOPs of the encoder's and of the decoder's attention for each latent and squared number of its pixels; the
     backward pass costs three times that."""
@@ -44,6 +48,8 @@ WAN = {
         backward=2.4445,
         state={"fp32": 611_000.0, "bf16": 308_000.0},
         working={"fp32": (2_048_000.0, 3_137_000.0), "bf16": (1_252_000.0, 1_807_000.0)},
+        encoding={"fp32": (251_000.0, 910_000.0), "bf16": (126_000.0, 476_000.0)},
+        decoding={"fp32": (447_000.0, 1_770_000.0), "bf16": (224_000.0, 905_000.0)},
         attention=(4 * 384.0, 4 * 384.0),
         parameters=126_892_531,
     ),
@@ -54,13 +60,15 @@ WAN = {
         backward=2.4769,
         state={"fp32": 1_851_000.0, "bf16": 938_000.0},
         working={"fp32": (6_462_000.0, 9_839_000.0), "bf16": (4_348_000.0, 6_055_000.0)},
+        encoding={"fp32": (505_000.0, 1_890_000.0), "bf16": (253_000.0, 980_000.0)},
+        decoding={"fp32": (1_495_000.0, 6_360_000.0), "bf16": (748_000.0, 3_180_000.0)},
         attention=(4 * 640.0, 4 * 1024.0),
         parameters=704_688_668,
     ),
 }
 """Kind of codec -> counted numbers of its VAE."""
-BYTES = 4
-"""Bytes of a weight: `load_codec` loads the codec in fp32."""
+BYTES = {"fp32": 4, "bf16": 2}
+"""Precision -> bytes of a number."""
 
 
 def encode_flops(recipe: Recipe, frames: int) -> float:
@@ -108,10 +116,31 @@ def _pixels(recipe: Recipe) -> int:
 
 
 def codec_bytes(recipe: Recipe) -> float:
-    """Return the bytes of the codec's weights on the GPU."""
+    """Return the bytes of the codec's weights on the GPU; a linear codec stays in fp32."""
     if recipe.codec.kind == "linear":
-        return BYTES * recipe.codec.channels * (192 + 768)
-    return BYTES * WAN[recipe.codec.kind].parameters
+        return BYTES["fp32"] * recipe.codec.channels * (192 + 768)
+    return BYTES[recipe.train.precision] * WAN[recipe.codec.kind].parameters
+
+
+def video_bytes(recipe: Recipe, frames: int) -> float:
+    """Return the bytes of a video of ``frames`` frames in fp32."""
+    return float(BYTES["fp32"] * 3 * frames * recipe.video.size**2)
+
+
+def encoding_bytes(recipe: Recipe, frames: int) -> float:
+    """Return the peak bytes of encoding one video of ``frames`` frames, without the video itself."""
+    if recipe.codec.kind == "linear":  # patches of the video
+        return video_bytes(recipe, frames)
+    peak = WAN[recipe.codec.kind].encoding[recipe.train.precision]
+    return _pixels(recipe) * peak[recipe.codec.geometry.latent_frames(frames) > 1]
+
+
+def decoding_bytes(recipe: Recipe, latents: int) -> float:
+    """Return the peak bytes of decoding ``latents`` latents of a sample without gradients, with the fp32 video."""
+    video = video_bytes(recipe, recipe.codec.geometry.frames(latents))
+    if recipe.codec.kind == "linear":  # the video and its patches
+        return 2 * video
+    return _pixels(recipe) * WAN[recipe.codec.kind].decoding[recipe.train.precision][latents > 1] + video
 
 
 def decode_bytes(recipe: Recipe, latents: int, samples: int) -> float:
@@ -121,8 +150,7 @@ def decode_bytes(recipe: Recipe, latents: int, samples: int) -> float:
     before the slice need less memory than its backward pass.
     """
     if recipe.codec.kind == "linear":  # only the video and its gradient, in three layouts
-        frames = recipe.codec.geometry.frames(latents)
-        return samples * 4.0 * BYTES * 3 * frames * recipe.video.size**2
+        return samples * 4.0 * video_bytes(recipe, recipe.codec.geometry.frames(latents))
     wan, precision = WAN[recipe.codec.kind], recipe.train.precision
     working = wan.working[precision][latents > 1]
     return _pixels(recipe) * (wan.state[precision] * latents * samples + working)

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 
 from xdub.config import Recipe, inpaints
 from xdub.plan.codec_cost import encode_flops
-from xdub.plan.loss_networks import pixel_loss_flops
+from xdub.plan.gpus import Gpu
+from xdub.plan.loss_networks import loss_network_flops, pixel_loss_flops
 from xdub.plan.network import OUTSIDE, SELF_ATTENTION, Network, Products, count_network
+from xdub.plan.speech_cost import speech_flops
 
 RESCORED = "attention scores again, backwards"
 """Row of the scores q k^T that a fused attention computes again in its backward pass."""
 RECOMPUTED = "recomputed by checkpointing"
 """Row of the products that activation checkpointing repeats."""
 PIXEL_LOSSES = "pixel losses"
-"""Row of decoding and of the networks of the losses."""
+"""Row of decoding for losses, forwards and backwards."""
+LOSS_NETWORKS = "loss networks"
+"""Row of the frozen networks of the losses."""
 ENCODED = "codec encode"
 """Row of encoding the videos of a batch."""
+SPEECH = "audio encoder"
+"""Row of the audio encoder."""
+FILTERS = "pair filters"
+"""Row of the networks that judge pairs."""
+FP32_ROWS = frozenset((LOSS_NETWORKS, SPEECH, FILTERS))
+"""Rows that are computed in fp32 whatever the recipe's precision, see `xdub.precision`."""
 ROWS = (
     OUTSIDE,
     "projections",
@@ -28,7 +39,9 @@ ROWS = (
     "audio cross-attention",
     "FFN",
     ENCODED,
+    SPEECH,
     PIXEL_LOSSES,
+    LOSS_NETWORKS,
 )
 """Order of the rows in a report; other parts follow."""
 
@@ -56,9 +69,16 @@ def step_parts(recipe: Recipe, phase: str, network: Network | None = None) -> di
         if recomputed(products, train.activation_checkpointing):
             parts[RECOMPUTED] += products.forward
     parts[PIXEL_LOSSES] = pixel_loss_flops(recipe, phase)
+    parts[LOSS_NETWORKS] = loss_network_flops(recipe, phase)
     parts[ENCODED] = encode_sample_flops(recipe, phase)
+    parts[SPEECH] = speech_flops(recipe, recipe.phase(phase).window)
     names = dict.fromkeys((*ROWS, *parts))
     return {name: train.global_batch * parts[name] for name in names if parts[name]}
+
+
+def compute_seconds(parts: Mapping[str, float], precision: str, gpu: Gpu) -> float:
+    """Return the seconds that parts take on one GPU at its peak for the precision of each part."""
+    return sum(flops / gpu.peak("fp32" if name in FP32_ROWS else precision) for name, flops in parts.items())
 
 
 def recomputed(products: Products, policy: str) -> bool:

@@ -8,6 +8,8 @@ from xdub.errors import UserError
 
 GIB = 2**30
 """Bytes of one GiB."""
+TF32 = 0.5
+"""Peak of TF32 relative to bf16, which is the same on every GPU of the table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,10 @@ class Gpu:
     """Bytes/s that one GPU sends to its neighbours in one direction, over NVLink or else PCIe."""
     price: float
     """ASSUMPTION, not a quotation: US dollars for one hour on demand, which `--price` replaces."""
+
+    def peak(self, precision: str) -> float:
+        """Return the peak in FLOP/s of matrix products in a precision; products of fp32 numbers run in TF32."""
+        return self.tflops * 1e12 * (1.0 if precision == "bf16" else TF32)
 
 
 def _gpu(name: str, gib: float, tflops: float, link_gb: float, price: float) -> Gpu:

@@ -7,6 +7,8 @@ from xdub.plan.codec_cost import decode_backward_flops, decode_bytes, decode_flo
 
 FRAME_STRIDE = 4
 """The texture losses use every fourth frame."""
+FILTER_STRIDE = 6
+"""The pair filters read every sixth frame (`xdub.pairs.filters.judge`)."""
 NETWORKS = {
     "tiny-sync": (0.4e6, 0.02e9),
     "syncnet": (0.4e6, 0.02e9),
@@ -51,19 +53,43 @@ def mean_slice_start(recipe: Recipe, phase: str) -> float:
 
 
 def pixel_loss_flops(recipe: Recipe, phase: str) -> float:
-    """Return the expected FLOPs of one sample: decoding, the networks, and the backward pass to the latents."""
-    facts, cfg = phase_facts(phase), recipe.phase(phase)
+    """Return the codec's expected FLOPs of one sample's losses: decoding, and the backward pass to the latents."""
+    facts, latents = phase_facts(phase), recipe.phase(phase).decode_latents
     if not facts.decodes:
         return 0.0
-    latents = cfg.decode_latents
-    frames = recipe.codec.geometry.frames(latents)
-    scored = -(-frames // FRAME_STRIDE)
     # The decoder also runs over the latents before the slice.
     forward = decode_flops(recipe, mean_slice_start(recipe, phase) + latents)
     total = forward + decode_backward_flops(recipe, latents)
+    if {"identity", "features"} & set(facts.networks):
+        total += forward  # the reference
+    return total * _share(recipe, phase)
+
+
+def loss_network_flops(recipe: Recipe, phase: str) -> float:
+    """Return the expected FLOPs of one sample in the networks of its losses, forwards and backwards."""
+    if not phase_facts(phase).decodes:
+        return 0.0
+    frames = recipe.codec.geometry.frames(recipe.phase(phase).decode_latents)
+    scored, total = -(-frames // FRAME_STRIDE), 0.0
     for role, (_, flops) in _used(recipe, phase).items():
         # The video forwards and backwards, and the reference forwards.
         total += 2 * frames * flops if role == "sync" else 3 * scored * flops
-    if {"identity", "features"} & set(facts.networks):
-        total += forward  # the reference
-    return total * (cfg.silent_prob if facts.silences else 1.0)
+    return total * _share(recipe, phase)
+
+
+def filter_flops(recipe: Recipe, frames: int) -> float:
+    """Return the FLOPs of the pair filters on one clip of ``frames`` frames: identity of V and V'.
+
+    The face tracker runs on the CPU.
+    """
+    return 2 * -(-frames // FILTER_STRIDE) * NETWORKS[recipe.perception.identity][1]
+
+
+def filter_bytes(recipe: Recipe) -> float:
+    """Return the bytes of the fp32 weights of the pair filters' networks on the GPU."""
+    return 4 * NETWORKS[recipe.perception.identity][0]
+
+
+def _share(recipe: Recipe, phase: str) -> float:
+    """Return the share of the samples whose losses are computed on pixels."""
+    return recipe.phase(phase).silent_prob if phase_facts(phase).silences else 1.0

@@ -10,6 +10,7 @@ from xdub.plan.gpus import GIB
 from xdub.plan.loss_networks import loss_network_bytes, pixel_loss_bytes
 from xdub.plan.network import Parameters
 from xdub.plan.rehearsal import Activations
+from xdub.plan.speech_cost import speech_bytes
 
 BUCKET = 500_000_000
 """Elements of the buffer in which DeepSpeed collects gradients to exchange: its default for models of any size."""
@@ -66,7 +67,7 @@ class Memory:
     averaged_weights: float
     """fp32 moving average (EMA), sharded over the workers."""
     frozen_networks: float
-    """Codec and networks of the losses."""
+    """Codec, audio encoder and networks of the losses."""
     activations_kept: float
     """Bytes that the forward pass keeps under the checkpoint policy."""
     activations_working: float
@@ -97,7 +98,7 @@ def memory(recipe: Recipe, phase: str, count: Parameters, sample: Activations, g
         gradients=states.gradients,
         optimizer=states.optimizer,
         averaged_weights=4 * count.trained / gpus if train.ema else 0,
-        frozen_networks=codec_bytes(recipe) + loss_network_bytes(recipe, phase),
+        frozen_networks=codec_bytes(recipe) + speech_bytes(recipe) + loss_network_bytes(recipe, phase),
         activations_kept=sample.kept * micro_batch,
         activations_working=working,
         buffers=_buffers(train.zero_stage, count, 2 if train.precision == "bf16" else 4),

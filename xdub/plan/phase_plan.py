@@ -8,7 +8,7 @@ from pathlib import Path
 
 from xdub.config import Recipe, load_recipe
 from xdub.errors import UserError
-from xdub.plan.flops import step_parts, train_step_flops
+from xdub.plan.flops import compute_seconds, step_parts, train_step_flops
 from xdub.plan.gpus import Gpu
 from xdub.plan.memory import Memory, memory
 from xdub.plan.network import Network, Parameters, count_network
@@ -55,6 +55,11 @@ class PhasePlan:
     data: Data
 
     @property
+    def name(self) -> str:
+        """Name of the phase, the title of its column."""
+        return self.phase
+
+    @property
     def step_seconds(self) -> float:
         """Seconds of one optimizer step."""
         return self.compute_seconds + self.communication_seconds
@@ -67,8 +72,10 @@ def planned_recipe(name: str | Path, overrides: Sequence[str], gpus: int) -> Rec
     return load_recipe(name, [*overrides, f"train.workers={gpus}"])
 
 
-def checked_assumptions(efficiency: float, price: float | None) -> None:
-    """Raise UserError for an efficiency that is no share, or a price out of range."""
+def checked_assumptions(efficiency: float, price: float | None, hours: float | None = None) -> None:
+    """Raise UserError for an efficiency that is no share, or a price or hours of video out of range."""
+    if hours is not None and not 0 < hours < 1e6:
+        raise UserError(f"--hours {hours:g}: use hours of video above zero and below a million")
     if not 0 < efficiency <= 1:
         raise UserError(f"--efficiency {efficiency:g}: use a share of the peak, above 0 and at most 1")
     if price is not None and not 0 <= price < 1e6:
@@ -114,10 +121,10 @@ def plan_phase(
     gpus, policy = train.workers, train.activation_checkpointing
     needed = memory(recipe, phase, network.parameters, sample or activations(recipe, phase, policy, 1), gpus)
     parts, model = step_parts(recipe, phase, network), train_step_flops(recipe, phase, network)
-    compute = sum(parts.values()) / (gpus * gpu.tflops * 1e12 * efficiency)
+    compute = compute_seconds(parts, train.precision, gpu) / (gpus * efficiency)
     sent = communication_bytes(recipe, phase, network.parameters)
-    seconds = compute + (sent / (gpu.link if gpus <= GPUS_PER_NODE else NETWORK) if gpus > 1 else 0.0)
-    hours, sizes = train.steps * seconds / 3600, data(recipe, phase, network.parameters, folders)
+    duration = compute + (sent / (gpu.link if gpus <= GPUS_PER_NODE else NETWORK) if gpus > 1 else 0.0)
+    hours, sizes = train.steps * duration / 3600, data(recipe, phase, network.parameters, folders)
     micro_batch = train.micro_batch_of(gpus)
     return PhasePlan(
         phase=phase,
@@ -138,12 +145,12 @@ def plan_phase(
         step_flops=parts,
         model_flops=model,
         compute_seconds=compute,
-        communication_seconds=seconds - compute,
+        communication_seconds=duration - compute,
         steps=train.steps,
         hours=hours,
         cost=hours * gpus * (gpu.price if price is None else price),
-        mfu=model / (seconds * gpus * gpu.tflops * 1e12),
-        read_bytes_per_second=train.global_batch * sizes.record_bytes / seconds,
+        mfu=model / (duration * gpus * gpu.tflops * 1e12),
+        read_bytes_per_second=train.global_batch * sizes.record_bytes / duration,
         data=sizes,
     )
 

@@ -13,18 +13,21 @@ from rich.table import Table
 from xdub.plan.fit import settings_to_pass
 from xdub.plan.gpus import GIB
 from xdub.plan.phase_plan import PhasePlan
+from xdub.plan.sampling_plan import SamplingPlan
 
 MEMORY_NAMES = {
     "averaged_weights": "averaged weights (EMA)",
-    "frozen_networks": "codec and loss networks",
+    "frozen_networks": "codec, audio, loss networks",
     "activations_kept": "activations kept",
     "activations_working": "activations working",
 }
 """Field of `Memory` -> row of the table, where the two differ."""
 
 
-def as_json(plans: Sequence[PhasePlan], *, efficiency: float) -> dict[str, Any]:
-    """Return everything that is printed, and the numbers behind it, by phase."""
+def as_json(
+    plans: Sequence[PhasePlan], *, efficiency: float, sampling: Sequence[SamplingPlan] = ()
+) -> dict[str, Any]:
+    """Return everything that is printed, and the numbers behind it, by phase, and for pairs and dubbing."""
     phases = {}
     for plan in plans:
         raw = asdict(plan)
@@ -32,13 +35,25 @@ def as_json(plans: Sequence[PhasePlan], *, efficiency: float) -> dict[str, Any]:
         raw["step_seconds"], raw["set"] = plan.step_seconds, settings_to_pass(plan)
         raw["data"]["epochs"] = plan.data.epochs
         phases[plan.phase] = raw
-    return {"efficiency": efficiency, "phases": phases}
+    others = {}
+    for plan in sampling:
+        raw = asdict(plan)
+        raw["memory"]["total"] = plan.memory.total
+        raw |= {"gpu_hours": plan.gpu_hours, "hours": plan.hours, "gpus_for_a_day": plan.gpus_for_a_day}
+        others[plan.name] = raw
+    return {"efficiency": efficiency, "phases": phases} | ({"sampling": others} if others else {})
 
 
 def show(
-    plans: Sequence[PhasePlan], console: Console, *, recipe: str, efficiency: float, price: float
+    plans: Sequence[PhasePlan],
+    console: Console,
+    *,
+    recipe: str,
+    efficiency: float,
+    price: float,
+    sampling: Sequence[SamplingPlan] = (),
 ) -> None:
-    """Print the tables with one column for each phase."""
+    """Print the tables with one column for each phase, and those of pair making and dubbing."""
     first = plans[0]
     console.print(
         f"[bold]{escape(recipe)}[/bold] on {first.gpus} x {first.gpu.name} "
@@ -49,15 +64,19 @@ def show(
     console.print(_table("memory of one GPU, GiB", plans, _memory(plans)))
     console.print(_table("one step, TFLOP on all GPUs", plans, _flops(plans)))
     console.print(_table("time, money, data", plans, _time(plans)))
-    for plan in plans:
+    if sampling:
+        console.print(_table("pairs and dubbing", sampling, _sampling(sampling)))
+        console.print(_table("memory of one GPU, GiB", sampling, _memory(sampling)))
+        console.print(_table("one window, TFLOP", sampling, _window_flops(sampling)))
+    for plan in (*plans, *sampling):
         _remark(plan, console)
 
 
-def _table(title: str, plans: Sequence[PhasePlan], rows: dict[str, list[str]]) -> Table:
+def _table(title: str, plans: Sequence[PhasePlan | SamplingPlan], rows: dict[str, list[str]]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("")
     for plan in plans:
-        table.add_column(plan.phase, justify="right")
+        table.add_column(plan.name, justify="right")
     for name, cells in rows.items():
         table.add_row(name, *cells, end_section=name == "total")
     return table
@@ -73,7 +92,7 @@ def _settings(plans: Sequence[PhasePlan]) -> dict[str, list[str]]:
     return rows | {shown: [str(p.settings[name]) for p in plans] for name, shown in names.items()}
 
 
-def _memory(plans: Sequence[PhasePlan]) -> dict[str, list[str]]:
+def _memory(plans: Sequence[PhasePlan | SamplingPlan]) -> dict[str, list[str]]:
     parts = [asdict(p.memory) for p in plans]
     rows = {
         MEMORY_NAMES.get(name, name): [f"{part[name] / GIB:.2f}" for part in parts]
@@ -89,6 +108,29 @@ def _flops(plans: Sequence[PhasePlan]) -> dict[str, list[str]]:
     rows = {name: [f"{p.step_flops.get(name, 0) / 1e12:,.1f}" for p in plans] for name in names}
     rows["total"] = [f"{sum(p.step_flops.values()) / 1e12:,.1f}" for p in plans]
     return rows | {"model FLOPs (for MFU)": [f"{p.model_flops / 1e12:,.1f}" for p in plans]}
+
+
+def _sampling(plans: Sequence[SamplingPlan]) -> dict[str, list[str]]:
+    return {
+        "precision": [p.precision for p in plans],
+        "frames of a window": [str(p.frames) for p in plans],
+        "windows sampled together": [str(p.batch) for p in plans],
+        "evaluations of the model": [str(p.evaluations) for p in plans],
+        "hours of video": [f"{p.hours_of_video:g}" for p in plans],
+        "windows": [f"{p.windows:,.0f}" for p in plans],
+        "one window on one GPU, s": [f"{p.window_seconds:.2f}" for p in plans],
+        "time, h": [f"{p.hours:,.1f}" for p in plans],
+        "GPU hours": [f"{p.gpu_hours:,.0f}" for p in plans],
+        "GPU hours for an hour of video": [f"{p.gpu_hours / p.hours_of_video:,.2f}" for p in plans],
+        "GPUs to finish in a day": [f"{p.gpus_for_a_day:,}" for p in plans],
+        "cost, $": [f"{p.cost:,.0f}" for p in plans],
+    }
+
+
+def _window_flops(plans: Sequence[SamplingPlan]) -> dict[str, list[str]]:
+    names = dict.fromkeys(name for p in plans for name in p.window_flops)
+    rows = {name: [f"{p.window_flops.get(name, 0) / 1e12:,.2f}" for p in plans] for name in names}
+    return rows | {"total": [f"{sum(p.window_flops.values()) / 1e12:,.2f}" for p in plans]}
 
 
 def _time(plans: Sequence[PhasePlan]) -> dict[str, list[str]]:
@@ -114,11 +156,12 @@ def _time(plans: Sequence[PhasePlan]) -> dict[str, list[str]]:
     }
 
 
-def _remark(plan: PhasePlan, console: Console) -> None:
+def _remark(plan: PhasePlan | SamplingPlan, console: Console) -> None:
     if not plan.fits:
+        fixes = {"pairs": "lower pairs.batch", "dubbing": "use a larger GPU or a shorter dub.window"}
         console.print(
-            f"{plan.phase}: needs {plan.memory.total / GIB:.1f} GiB, the GPU has {plan.gpu.memory / GIB:.1f}: "
-            "try --fit",
+            f"{plan.name}: needs {plan.memory.total / GIB:.1f} GiB, the GPU has {plan.gpu.memory / GIB:.1f}: "
+            f"{fixes.get(plan.name, 'try --fit')}",
             style="red",
         )
 

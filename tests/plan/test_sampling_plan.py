@@ -1,0 +1,137 @@
+"""The plan of pairs and dubs follows the sampler: its calls, its windows, its networks and its memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from xdub.config import load_recipe
+from xdub.diffusion import evaluation_times, evaluations, sample
+from xdub.diffusion.sampler import SOLVERS
+from xdub.dub.segments import plan_segments
+from xdub.dub.testing import small_recipe
+from xdub.dub.window_sampler import Window, WindowSampler, bands_of
+from xdub.model.testing import add_experts, random_backbone, random_codec
+from xdub.plan.codec_cost import decode_flops, encode_flops
+from xdub.plan.flops import ENCODED, FILTERS, SPEECH, compute_seconds
+from xdub.plan.gpus import known_gpu
+from xdub.plan.loss_networks import mean_slice_start
+from xdub.plan.sampling_cost import forward_bytes, forward_flops
+from xdub.plan.sampling_plan import CONDITIONS, DECODED, STEPS, SamplingPlan, plan_sampling
+
+GPU = known_gpu("a100-80gb")
+
+
+def plans(recipe, **options) -> tuple[SamplingPlan, SamplingPlan]:
+    pairs, dub = plan_sampling(recipe, GPU, gpus=4, efficiency=0.5, **options)
+    return pairs, dub
+
+
+@given(st.sampled_from(SOLVERS), st.integers(1, 9), st.floats(0.2, 8))
+def test_the_times_of_all_evaluations_are_those_of_the_sampler(solver, num_steps, shift):
+    called = []
+    sample(
+        lambda z, t: torch.zeros_like(z),
+        torch.zeros(1, 1, 1, 1, 1),
+        num_steps=num_steps,
+        shift=shift,
+        solver=solver,
+        on_step=called.append,
+    )
+    assert evaluation_times(solver, num_steps, shift) == called
+    assert len(called) == evaluations(solver, num_steps)
+
+
+@pytest.mark.parametrize("use", ["generator", "editor"])
+def test_the_flops_of_a_window_are_those_of_the_sampler(use):
+    """The whole sampler runs under torch's counter: conditions, evaluations with experts, and the codec."""
+    recipe = small_recipe("dub.sampler_steps=6", "pairs.sampler_steps=3")
+    codec = random_codec(recipe.codec.channels)
+    backbone = random_backbone(recipe, use, codec)
+    bands = ()
+    if use == "editor":
+        add_experts(backbone, recipe)
+        bands = bands_of(recipe, ("lip", "texture"))
+    settings, frames = (recipe.dub, 25) if use == "editor" else (recipe.pairs, 25)
+    sampler = WindowSampler(
+        backbone,
+        codec,
+        num_steps=settings.sampler_steps,
+        shift=settings.sampler_shift,
+        solver=settings.solver,
+        bands=bands,
+    )
+    pictures = np.zeros((frames, 32, 32, 3), np.uint8)
+    hidden = np.ones((frames, 32, 32), bool) if use == "generator" else None
+    window = Window(
+        frames=pictures, audio=torch.zeros(2 * frames + 8, recipe.audio.dim), noise=(0,), hidden=hidden
+    )
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        sampler([window])
+    pairs, dub = plans(recipe)
+    parts = (dub if use == "editor" else pairs).window_flops
+    # The first window of a track has no motion frames.
+    encoded = encode_flops(recipe, 25) + (encode_flops(recipe, 1) if use == "generator" else 0.0)
+    planned = parts[CONDITIONS] + parts[STEPS] + parts[DECODED] + encoded
+    assert planned == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+def test_blocks_beyond_the_second_cost_as_much_as_the_second():
+    recipe = small_recipe("model.num_layers=5")
+    two = small_recipe("model.num_layers=2")
+    one = small_recipe("model.num_layers=1")
+    for phase in ("generator", "lip"):
+        five, pair, single = (forward_flops(each, phase, 25) for each in (recipe, two, one))
+        assert five.velocity == pair.velocity + 3 * (pair.velocity - single.velocity)
+        kept = [forward_bytes(each, phase, 25, 2).kept for each in (recipe, two, one)]
+        assert kept[0] == kept[1] + 3 * (kept[1] - kept[2])
+
+
+def test_the_windows_of_pairs_are_those_of_clips_and_the_windows_of_a_dub_those_of_one_track():
+    recipe = load_recipe("xdub-1b", ["model.num_layers=2", "video.size=64"])
+    pairs, dub = plans(recipe, hours=0.1)
+    clips = 0.1 * 3600 * 25 / 77
+    assert pairs.windows == pytest.approx(clips * len(plan_segments(77, 25, 5)))
+    assert dub.windows == len(plan_segments(9000, 77, 5))
+    assert pairs.evaluations == dub.evaluations == 30
+    assert pairs.hours * 4 == pytest.approx(pairs.windows * pairs.window_seconds / 3600)
+    assert pairs.cost == pytest.approx(pairs.gpu_hours * GPU.price)
+    long = plans(recipe, hours=1000)[0]
+    assert 24 * (long.gpus_for_a_day - 1) < long.gpu_hours <= 24 * long.gpus_for_a_day
+
+
+def test_every_network_of_the_worker_is_in_flops_and_memory():
+    recipe = load_recipe("xdub-1b", ["model.num_layers=2", "video.size=64"])
+    pairs, dub = plans(recipe)
+    assert all(
+        pairs.window_flops[name] > 0 for name in (CONDITIONS, STEPS, ENCODED, DECODED, SPEECH, FILTERS)
+    )
+    assert FILTERS not in dub.window_flops
+    # Whisper large in fp32, and a Wan VAE in bf16.
+    assert dub.memory.frozen_networks == pytest.approx(4 * 637e6 + 2 * 127e6, rel=0.01)
+    assert pairs.memory.frozen_networks > dub.memory.frozen_networks
+    single = plans(load_recipe("xdub-1b", ["model.num_layers=2", "video.size=64", "pairs.batch=1"]))[0]
+    assert pairs.memory.working > 7 * single.memory.working
+
+
+def test_networks_in_fp32_run_at_half_the_peak():
+    peak = GPU.tflops * 1e12
+    assert compute_seconds({STEPS: peak, SPEECH: peak}, "bf16", GPU) == pytest.approx(3)
+    assert compute_seconds({STEPS: peak, SPEECH: peak}, "fp32", GPU) == pytest.approx(4)
+
+
+def test_a_dub_at_512_px_decodes_every_latent_once():
+    recipe = load_recipe("xdub-1b", ["model.num_layers=2"])
+    assert plans(recipe)[1].window_flops[DECODED] == decode_flops(recipe, 20)
+
+
+def test_the_mean_slice_start_of_a_decoded_slice_is_that_of_the_draws():
+    recipe = load_recipe("xdub-1b")
+    # Twenty latents: from 0 or, with two motion latents, from 1, up to 16.
+    assert mean_slice_start(recipe, "lip") == pytest.approx(0.5 * 8 + 0.5 * 8.5)
+    assert mean_slice_start(load_recipe("xdub-1b", ["phases.lip.window=13"]), "lip") == 0

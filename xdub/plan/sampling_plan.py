@@ -1,0 +1,237 @@
+"""The plan of pair making and of dubbing: memory, FLOPs, hours and cost, from recipe, GPU type and hours of video."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import pairwise
+
+from xdub.config import EXPERTS, PHASES, DubConfig, PairsConfig, Recipe, expert_of, inpaints
+from xdub.diffusion import evaluation_times
+from xdub.dub.segments import plan_segments
+from xdub.dub.window_sampler import bands_of, expert_at
+from xdub.geometry import FPS
+from xdub.plan.codec_cost import (
+    codec_bytes,
+    decode_flops,
+    decoding_bytes,
+    encode_flops,
+    encoding_bytes,
+    video_bytes,
+)
+from xdub.plan.flops import ENCODED, FILTERS, SPEECH, compute_seconds
+from xdub.plan.gpus import Gpu
+from xdub.plan.loss_networks import filter_bytes, filter_flops
+from xdub.plan.memory import RESERVE
+from xdub.plan.network import count_parameters
+from xdub.plan.sampling_cost import forward_bytes, forward_flops
+from xdub.plan.speech_cost import speech_bytes, speech_flops
+from xdub.plan.storage import PAIR_HOURS
+
+CONDITIONS = "conditions"
+"""Row of what is computed once for each expert and window."""
+STEPS = "steps of the solver"
+"""Row of all evaluations of the backbone."""
+DECODED = "codec decode"
+"""Row of decoding the result."""
+DUB_HOURS = 1.0
+"""Hours of video that the plan of dubbing assumes by default."""
+VIDEOS = 4
+"""Copies of a batch's video in fp32 that are alive while the result is converted to pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingMemory:
+    """Bytes on one GPU."""
+
+    weights: float
+    """Backbone with all experts, in its training precision."""
+    frozen_networks: float
+    """Codec, audio encoder and pair filters."""
+    conditions: float
+    """Conditions of all windows of a batch, alive during all steps."""
+    working: float
+    """Largest temporary bytes: of one evaluation, of encoding or of decoding."""
+    reserve: float
+    """Memory outside of tensors, see `xdub.plan.memory.RESERVE`."""
+
+    @property
+    def total(self) -> float:
+        """Sum of all parts."""
+        return sum(asdict(self).values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingPlan:
+    """Resources of pair making or dubbing, in bytes, seconds, FLOPs and US dollars."""
+
+    name: str
+    """`pairs` or `dubbing`."""
+    gpus: int
+    gpu: Gpu
+    precision: str
+    """Precision of the backbone."""
+    frames: int
+    """Frames of a window."""
+    batch: int
+    """Windows that are sampled together."""
+    evaluations: int
+    """Evaluations of the backbone for a window."""
+    hours_of_video: float
+    """Hours of video that are generated."""
+    windows: float
+    """Windows of these hours."""
+    window_flops: dict[str, float]
+    """FLOPs of one window, by part."""
+    window_seconds: float
+    """Seconds of one window on one GPU at the assumed efficiency."""
+    memory: SamplingMemory
+    fits: bool
+    cost: float
+
+    @property
+    def gpu_hours(self) -> float:
+        """Hours that one GPU needs."""
+        return self.windows * self.window_seconds / 3600
+
+    @property
+    def hours(self) -> float:
+        """Hours that all GPUs need."""
+        return self.gpu_hours / self.gpus
+
+    @property
+    def gpus_for_a_day(self) -> int:
+        """GPUs that finish within 24 hours."""
+        return max(1, math.ceil(self.gpu_hours / 24))
+
+
+def plan_sampling(
+    recipe: Recipe,
+    gpu: Gpu,
+    *,
+    gpus: int,
+    efficiency: float,
+    price: float | None = None,
+    hours: float | None = None,
+) -> list[SamplingPlan]:
+    """Plan pair making and dubbing.
+
+    ``hours``: hours of video that each of them generates. None: the paper's hours of pairs, and `DUB_HOURS`.
+    """
+    generator = next(name for name in recipe.phase_names if inpaints(name))
+    editor = next(name for name in recipe.phase_names if not inpaints(name))
+    pairs_hours, dub_hours = (PAIR_HOURS, DUB_HOURS) if hours is None else (hours, hours)
+    plan = partial(_plan, recipe, gpu=gpu, gpus=gpus, efficiency=efficiency, price=price)
+    return [
+        plan("pairs", generator, recipe.pairs, float(pairs_hours)),
+        plan("dubbing", editor, recipe.dub, float(dub_hours)),
+    ]
+
+
+def _plan(
+    recipe: Recipe,
+    name: str,
+    phase: str,
+    settings: PairsConfig | DubConfig,
+    hours: float,
+    *,
+    gpu: Gpu,
+    gpus: int,
+    efficiency: float,
+    price: float | None,
+) -> SamplingPlan:
+    pairs = isinstance(settings, PairsConfig)
+    frames, batch = (settings.segment_frames, settings.batch) if pairs else (settings.window, 1)
+    # Pairs are generated clip by clip; a dubbed video is one track.
+    track = recipe.video.clip_frames if pairs else max(1, round(hours * 3600 * FPS))
+    segments = len(plan_segments(track, frames, settings.motion_frames))
+    tracks = hours * 3600 * FPS / track
+    calls = experts_of(recipe, settings, pairs=pairs)
+    parts = _window_flops(recipe, phase, settings, frames, segments, calls)
+    if pairs:
+        parts[FILTERS] = filter_flops(recipe, track) / segments
+    seconds = compute_seconds(parts, recipe.for_phase(phase).precision, gpu) / efficiency
+    memory = _memory(recipe, phase, frames, batch, pairs=pairs)
+    windows = tracks * segments
+    return SamplingPlan(
+        name=name,
+        gpus=gpus,
+        gpu=gpu,
+        precision=recipe.for_phase(phase).precision,
+        frames=frames,
+        batch=batch,
+        evaluations=len(calls),
+        hours_of_video=hours,
+        windows=windows,
+        window_flops=parts,
+        window_seconds=seconds,
+        memory=memory,
+        fits=memory.total <= gpu.memory,
+        cost=windows * seconds / 3600 * (gpu.price if price is None else price),
+    )
+
+
+def experts_of(recipe: Recipe, settings: PairsConfig | DubConfig, *, pairs: bool) -> list[str | None]:
+    """Return the active expert of every evaluation of a window, in order; None is the base model."""
+    present = [] if pairs else [expert for expert in EXPERTS if phase_of(expert) in recipe.phase_names]
+    times = evaluation_times(settings.solver, settings.sampler_steps, settings.sampler_shift)
+    bands = bands_of(recipe, present)
+    return [expert_at(t, bands) for t in times]
+
+
+def phase_of(expert: str) -> str:
+    """Return the phase that trains an expert."""
+    return next(phase for phase in PHASES if expert_of(phase) == expert)
+
+
+def _window_flops(
+    recipe: Recipe,
+    phase: str,
+    settings: PairsConfig | DubConfig,
+    frames: int,
+    segments: int,
+    calls: list[str | None],
+) -> dict[str, float]:
+    """FLOPs of an average window by part; ``segments``: windows of a track, of which all but the first have motion."""
+    networks = {
+        expert: forward_flops(recipe, phase if expert is None else phase_of(expert), frames)
+        for expert in set(calls)
+    }
+    # Conditions are computed where the expert changes.
+    computed = Counter([calls[0], *(after for before, after in pairwise(calls) if after != before)])
+    encoded = encode_flops(recipe, frames) + (encode_flops(recipe, 1) if inpaints(phase) else 0.0)
+    if settings.motion_frames:
+        encoded += encode_flops(recipe, settings.motion_frames) * (segments - 1) / segments
+    return {
+        CONDITIONS: sum(count * networks[expert].conditions for expert, count in computed.items()),
+        STEPS: sum(count * networks[expert].velocity for expert, count in Counter(calls).items()),
+        ENCODED: encoded,
+        DECODED: decode_flops(recipe, recipe.codec.geometry.latent_frames(frames)),
+        SPEECH: speech_flops(recipe, frames),
+    }
+
+
+def _memory(recipe: Recipe, phase: str, frames: int, batch: int, *, pairs: bool) -> SamplingMemory:
+    """Bytes of one GPU. A batch is encoded and decoded as a whole, and its conditions live until it is decoded."""
+    width = 2 if recipe.for_phase(phase).precision == "bf16" else 4
+    parameters = count_parameters(recipe, phase).total
+    if not pairs:
+        experts = [name for name in recipe.phase_names if expert_of(name) is not None]
+        parameters += sum(count_parameters(recipe, name).trained for name in experts)
+    forward = forward_bytes(recipe, phase, frames, batch)
+    video = video_bytes(recipe, frames)
+    decoding = decoding_bytes(recipe, recipe.codec.geometry.latent_frames(frames)) + (VIDEOS - 1) * video
+    # A generator's input is a second video with hidden pixels.
+    encoding = encoding_bytes(recipe, frames) + (2 if inpaints(phase) else 1) * video
+    peak = max(
+        batch * encoding, forward.kept + forward.working + batch * video, forward.kept + batch * decoding
+    )
+    return SamplingMemory(
+        weights=width * parameters,
+        frozen_networks=codec_bytes(recipe) + speech_bytes(recipe) + (filter_bytes(recipe) if pairs else 0.0),
+        conditions=forward.kept,
+        working=peak - forward.kept,
+        reserve=RESERVE,
+    )
