@@ -36,7 +36,7 @@ def test_trained_weights_a_higher_rate_an_adapter_or_a_smaller_model_need_no_war
     assert random_start_warning(load_recipe("xdub-1b", settings), phase) is None
 
 
-@pytest.mark.parametrize("name", ["tiny", "small"])
+@pytest.mark.parametrize("name", ["tiny", "mini", "small"])
 def test_the_smaller_recipes_need_no_warning(name):
     recipe = load_recipe(name)
     assert [random_start_warning(recipe, phase) for phase in recipe.phase_names] == [None] * 4

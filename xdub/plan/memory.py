@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from xdub.config import Recipe
-from xdub.plan.codec_cost import codec_bytes
+from xdub.plan.codec_cost import codec_bytes, encoding_bytes, video_bytes
 from xdub.plan.gpus import GIB
 from xdub.plan.loss_networks import loss_network_bytes, pixel_loss_bytes
 from xdub.plan.network import Parameters
@@ -71,7 +71,8 @@ class Memory:
     activations_kept: float
     """Bytes that the forward pass keeps under the checkpoint policy."""
     activations_working: float
-    """Further, temporary bytes: a block computed again and gradients between layers, or decoding for pixel losses."""
+    """Further, temporary bytes: a block computed again and gradients between layers, decoding for pixel losses, or
+    encoding."""
     buffers: float
     """Buffers of communication."""
     reserve: float
@@ -91,15 +92,18 @@ def memory(recipe: Recipe, phase: str, count: Parameters, sample: Activations, g
     train = recipe.for_phase(phase)
     states = model_states(count, stage=train.zero_stage, gpus=gpus, precision=train.precision)
     micro_batch = train.micro_batch_of(gpus)
+    kept, window = sample.kept * micro_batch, recipe.phase(phase).window
     # The graph of the pixel losses is freed before the backbone's backward pass begins.
     working = max(sample.working * micro_batch, pixel_loss_bytes(recipe, phase, micro_batch))
+    # Samples are encoded one at a time before the backbone keeps anything.
+    working = max(working, encoding_bytes(recipe, window) + video_bytes(recipe, window) - kept)
     return Memory(
         weights=states.weights,
         gradients=states.gradients,
         optimizer=states.optimizer,
         averaged_weights=4 * count.trained / gpus if train.ema else 0,
         frozen_networks=codec_bytes(recipe) + speech_bytes(recipe) + loss_network_bytes(recipe, phase),
-        activations_kept=sample.kept * micro_batch,
+        activations_kept=kept,
         activations_working=working,
         buffers=_buffers(train.zero_stage, count, 2 if train.precision == "bf16" else 4),
         reserve=RESERVE,
