@@ -76,13 +76,13 @@ def test_a_window_hears_the_twenty_rows_from_its_first_frame_and_sees_blue_first
     after = net.sound_features(changed)
     torch.testing.assert_close(after[:, 1], before[:, 1], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(after[:, 2], before[:, 2], rtol=1e-2)
-    seen = []
-    net.netcnnlip.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    received = []
+    net.netcnnlip.register_forward_pre_hook(lambda _, inputs: received.append(inputs[0]))
     red = torch.full((1, 3, 5, 32, 32), -1.0)
     red[:, 0] = 1
     net.lip_features(red, torch.full((1, 5, 68, 2), torch.nan))
-    assert seen[0].shape == (1, 3, 5, 224, 224)
-    torch.testing.assert_close(seen[0].mean((0, 2, 3, 4)), torch.tensor([0.0, 0.0, 255.0]))
+    assert received[0].shape == (1, 3, 5, 224, 224)
+    torch.testing.assert_close(received[0].mean((0, 2, 3, 4)), torch.tensor([0.0, 0.0, 255.0]))
 
 
 def test_distance_and_confidence_find_a_known_offset():

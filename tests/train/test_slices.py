@@ -122,8 +122,8 @@ def test_the_texture_losses_compare_the_same_frames_of_estimate_and_reference(co
     seeing = replace(context, phase=phase, identity=embed, features=embed)
     texture.loss(ExactModel(batch, seeing), batch, seeing)
     starts = draw_slices(batch, draw_noise(batch, seeing), seeing)
-    for z, seen in ((batch["z0"], calls[0]), (batch["z_ref"], calls[1])):
-        frames, whole = seen.unflatten(0, (16, 4)), context.codec.decode(z)
+    for z, received in ((batch["z0"], calls[0]), (batch["z_ref"], calls[1])):
+        frames, whole = received.unflatten(0, (16, 4)), context.codec.decode(z)
         for i, start in enumerate(starts.tolist()):
             expected = whole[i, :, 4 * start : 4 * start + 13 : 4].transpose(0, 1)
             torch.testing.assert_close(frames[i], expected)

@@ -51,6 +51,4 @@ def doctor(
         json_file.write_text(json.dumps(as_json(rows, facts), indent=1) + "\n")
     wrong = [row.name for row in rows if row.result != "ok"]
     if wrong:
-        raise UserError(
-            f"recipe {loaded.name} cannot run as it is: {', '.join(wrong)}; the table has the fixes"
-        )
+        raise UserError(f"recipe {loaded.name} cannot run: {', '.join(wrong)}; the table has the fixes")

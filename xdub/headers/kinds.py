@@ -1,4 +1,4 @@
-"""Checks of one network each: kind, sizes and completeness, as far as headers and configurations tell.
+"""Checks of one network each: kind, sizes and completeness, as far as headers and configurations show them.
 
 Every check returns words for the network that was found, or raises `Fault`.
 """
@@ -118,8 +118,8 @@ def whisper(recipe: Recipe, path: Path) -> str:
 
 def wrong_width(recipe: Recipe, encoder: str, width: int) -> Fault:
     """Return the error for an audio encoder whose width is not the recipe's."""
-    wanted = WHISPER_NAMES.get(recipe.audio.dim)
-    name = f"{wanted} (width {recipe.audio.dim})" if wanted else f"of width {recipe.audio.dim}"
+    published = WHISPER_NAMES.get(recipe.audio.dim)
+    name = f"{published} (width {recipe.audio.dim})" if published else f"of width {recipe.audio.dim}"
     return Fault(
         f"audio.dim={recipe.audio.dim}, but {encoder} has width {width}",
         f"--set audio.dim={width}, or use Whisper {name}",
