@@ -55,7 +55,7 @@ def test_a_speaker_of_one_utterance_gets_speech_of_similar_length_of_another() -
 
 
 def test_speech_that_is_too_short_is_repeated() -> None:
-    audio = np.arange(640 * 2, dtype=np.float32)
+    audio = 1 + np.arange(640 * 2, dtype=np.float32)
     sound = surrounded(audio, before=np.full(16_000, -1, np.float32))
     cut = cut_audio(sound, 640, 4)
     assert len(cut) == 54 * 640
@@ -65,7 +65,7 @@ def test_speech_that_is_too_short_is_repeated() -> None:
 
 
 def test_speech_of_sufficient_length_keeps_the_sound_before_and_after_it() -> None:
-    sound = surrounded(np.arange(640 * 60, dtype=np.float32), after=np.full(100, -1, np.float32))
+    sound = surrounded(1 + np.arange(640 * 60, dtype=np.float32), after=np.full(100, -1, np.float32))
     np.testing.assert_array_equal(cut_audio(sound, 20 * 640, 4), sound[20 * 640 : 74 * 640])
     np.testing.assert_array_equal(cut_audio(sound, 56 * 640, 4)[-16_000:][:101], [-1] * 100 + [0])
 

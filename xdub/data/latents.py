@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from xdub.data.batch import Batch, RawBatch
-from xdub.geometry import AUDIO_MARGIN, ROWS_PER_FRAME, SOUND_MARGIN
+from xdub.geometry import AUDIO_MARGIN, ROWS_PER_FRAME, SAMPLES_PER_FRAME, SOUND_MARGIN
 from xdub.precision import one_thread
 
 
@@ -39,10 +39,13 @@ def window_features(audio_encoder: EncodesAudio, sound: np.ndarray) -> Tensor:
     """Encode the sound [640 (F + 50)] of a window and a second on either side as float32 rows [2 F + 8, d].
 
     Training, pairs and dubbing compute features only by this function, from a slice of `xdub.data.sound`. Windows are
-    encoded one at a time, so their bits do not depend on their neighbours in a batch.
+    encoded one at a time, so their bits do not depend on their neighbours in a batch. Rows beyond the ends of a
+    recording, where no sound exists, are zeros.
     """
     with one_thread(enabled=audio_encoder.machine_independent):
         rows = audio_encoder.encode(sound).float()
+    exists = torch.from_numpy(sound).view(-1, SAMPLES_PER_FRAME // ROWS_PER_FRAME).any(1)
+    rows = rows * exists[:, None].to(rows.device)
     beyond = ROWS_PER_FRAME * SOUND_MARGIN - AUDIO_MARGIN
     return rows[beyond : len(rows) - beyond]
 

@@ -11,6 +11,9 @@ import numpy as np
 
 from xdub.geometry import SAMPLES_PER_FRAME, SOUND_MARGIN
 
+SILENCE = 1e-10
+"""Value of a sample that exists and is silent. Zeros mark samples that do not exist, for example before a recording:
+there a mouth may do anything, while silence closes it."""
 MARGIN_SAMPLES = SOUND_MARGIN * SAMPLES_PER_FRAME
 """Audio samples of the margin on one side: 16,000."""
 
@@ -25,16 +28,13 @@ def surrounded(
 ) -> np.ndarray:
     """Return float32 [N + 32,000]: sound [N] at 16 kHz between the seconds ``before`` and ``after``, each [<= 16,000].
 
-    Samples that do not exist are zeros, so without surroundings the sound lies between two silent seconds.
+    Samples that do not exist are zeros, and samples of silence are `SILENCE`.
     """
-    sound = np.zeros(len(audio) + 2 * MARGIN_SAMPLES, np.float32)
-    sound[MARGIN_SAMPLES : MARGIN_SAMPLES + len(audio)] = audio
-    if before is not None:
-        sound[MARGIN_SAMPLES - len(before) : MARGIN_SAMPLES] = before
-    if after is not None:
-        begin = MARGIN_SAMPLES + len(audio)
-        sound[begin : begin + len(after)] = after
-    return sound
+    empty = np.zeros(0, np.float32)
+    before, after = (empty if part is None else part for part in (before, after))
+    recorded = np.concatenate([before, audio, after]).astype(np.float32)
+    recorded[recorded == 0] = SILENCE
+    return np.pad(recorded, (MARGIN_SAMPLES - len(before), MARGIN_SAMPLES - len(after)))
 
 
 def window_sound(sound: np.ndarray, start: int, num_frames: int) -> np.ndarray:

@@ -25,7 +25,7 @@ class Dubber:
 
     sampler: WindowSampler
     sound: np.ndarray
-    """float32 [N + 32,000], the new speech from the first output frame on, between two silent seconds."""
+    """float32 [N + 32,000], the new speech from the first output frame on, between two seconds of zeros."""
     size: int
     """Side of the model's face crop, px."""
     window: int

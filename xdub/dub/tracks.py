@@ -19,8 +19,8 @@ class Track:
     frames: np.ndarray
     """uint8 [N,S,S,3]."""
     sound: np.ndarray
-    """float32 [640 (N + 50)], the new speech between one second before and one after it (`xdub.data.sound`); silence
-    follows where it ends before the video."""
+    """float32 [640 (N + 50)], the new speech between one second before and one after it (`xdub.data.sound`); zeros
+    follow where it ends before the video."""
     noise: tuple[object, ...]
     """Parts that seed the noise, e.g. (seed, clip id)."""
     hidden: np.ndarray | None = None

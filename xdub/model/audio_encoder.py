@@ -69,7 +69,7 @@ class LogMelEncoder:
     def _speech_rms(signal: Tensor) -> Tensor:
         """Return the RMS of the louder half of the 20 ms rows: pauses do not amplify speech; silence stays silent.
 
-        Rows of zeros are no sound, e.g. before the start of a recording, and do not count.
+        Rows of zeros do not count, because they are not sound (`xdub.data.sound`).
         """
         rows = signal.view(-1, HOP).square().mean(1)
         half = max(1, int(rows.count_nonzero()) // 2)
