@@ -95,7 +95,7 @@ def dub_video(
         if isinstance(model, Bundle)
         else load_bundle(model, open_device(device), generator=use == "generator", settings=settings)
     )
-    dubber = _dubber(bundle, use, speech, seed, on_crops)
+    dubber = build_dubber(bundle, use, speech, seed, on_crops)
     clock.lap("load")
 
     report = on_progress or ignore
@@ -137,9 +137,10 @@ def track_face(
         return tracker.track(counted())
 
 
-def _dubber(
+def build_dubber(
     bundle: Bundle, use: str, speech: np.ndarray, seed: int, on_crops: OnCrops | None = None
 ) -> Dubber:
+    """Return the dubber of a bundle for a speech [N] at 16 kHz; ``use`` is "editor" or "generator"."""
     recipe = bundle.recipe
     if use not in ("editor", "generator"):
         raise UserError(f"use={use!r}: choose editor or generator")

@@ -1,0 +1,171 @@
+"""One real step of every phase, a pair and a dubbed window, by the code that runs on the cluster."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from xdub.config import EXPERTS, Recipe, phase_facts
+from xdub.data.transforms import crop_boxes
+from xdub.doctor.clips import drawn_clip, write_clips
+from xdub.doctor.rehearsal import Rehearsal, experts_at
+from xdub.doctor.rows import Examiner, NotRun
+from xdub.errors import UserError
+from xdub.files.lines import read_lines
+from xdub.files.run_folder import PhaseFolder, RunFolder
+
+
+class StageChecks:
+    """The stages of a bootstrap in a temporary run folder.
+
+    A phase whose predecessor failed starts from random weights.
+    """
+
+    def __init__(self, rehearsal: Rehearsal, examiner: Examiner, failed: set[str], folder: Path) -> None:
+        self.rehearsal, self.examiner, self.failed = rehearsal, examiner, failed
+        self.recipe, self.folder, self.run_folder = rehearsal.small, folder, RunFolder(folder / "run")
+
+    def run(self) -> None:
+        """Run all stages."""
+        if not self.examiner.check("clips", self.clips):
+            self.failed.add("clips")
+        for name in self.recipe.phase_names:
+            self._phase(name)
+            if phase_facts(name).inpaints:
+                self.examiner.check("pair", self.pair)
+        self.examiner.check("dub", self.dub)
+
+    def clips(self) -> str:
+        """Write clips and pairs as shards, with their videos, and read them back."""
+        frames, words = self.rehearsal.frames, []
+        for name in ("clips", "pairs"):
+            folder = write_clips(self.folder / name, self.recipe, frames, pairs=name == "pairs")
+            size = sum(file.stat().st_size for file in folder.iterdir())
+            words.append(f"2 {name} of {frames} frames, {self.recipe.video.size} px, {size / 1e3:.0f} kB")
+        return "; ".join(words)
+
+    def _phase(self, name: str) -> None:
+        def step() -> str:
+            self._require("codec", "audio", "clips", *phase_facts(name).networks)
+            return self.phase(name)
+
+        self.examiner.check(name, step)
+
+    def phase(self, name: str) -> str:
+        """Train a phase for one step: data, losses, backward, optimizer, checkpoint, export."""
+        from xdub.train.rank import TrainJob, run_locally
+
+        facts, before = phase_facts(name), None
+        if facts.starts_from is not None:
+            weights = self.run_folder.phase(facts.starts_from).export / "model.safetensors"
+            before = str(weights) if weights.is_file() else None
+        folder = PhaseFolder(self.run_folder.path, name)
+        folder.path.mkdir(parents=True)
+        data = self.folder / ("clips" if facts.inpaints else "pairs")
+        job = TrainJob(
+            folder=folder.resolved(),
+            recipe=self.recipe,
+            data=(str(data.resolve()),),
+            base=before if facts.expert else None,
+            init_from=None if facts.expert else before,
+        )
+        run_locally(job)
+        values = _metrics(folder)
+        losses = {key: value for key, value in values.items() if key.startswith("train/") and "loss" in key}
+        wrong = [key for key, value in losses.items() if not math.isfinite(value)]
+        if wrong or not values.get("grad_norm", 0.0) > 0:
+            raise UserError(f"{name}: {', '.join(wrong) or 'the gradient is zero'}: the step trains nothing")
+        start = f", from {facts.starts_from}" if before else ""
+        return f"{self._size(name)}{start}: " + ", ".join(
+            f"{key} {value:.3g}" for key, value in values.items() if _is_loss(key)
+        )
+
+    def pair(self) -> str:
+        """Build the pairs of two clips with the trained generator, and judge them."""
+        from xdub.pairs.factory import build_pairs
+        from xdub.pairs.generator_model import generator_file
+
+        self._require("codec", "audio", "judges", "clips")
+        export = self.run_folder.phase("generator").export
+        if not export.is_dir():
+            raise NotRun("needs the generator, whose step failed")
+        generator_file(export)
+        report = build_pairs(self.recipe, export, self.folder / "clips", self.run_folder.pairs, local=True)
+        if report.counts["failed"]:
+            raise UserError(f"pairs failed: {_first_failure(self.run_folder.pairs)}")
+        return f"{report.inputs} clips in windows of {self.recipe.pairs.segment_frames}: {report.counts}"
+
+    def dub(self) -> str:
+        """Dub a window of a drawn video with the trained editor and its experts, loaded from a model folder."""
+        from xdub.dub.dub import build_dubber
+        from xdub.dub.face_runs import FaceRun
+        from xdub.model.bundle import exported_weights, load_bundle, write_bundle
+
+        self._require("codec", "audio")
+        recipe = self.rehearsal.recipe
+        phases = [
+            name for name in self.recipe.phase_names if exported_weights(self.run_folder, name).is_file()
+        ]
+        if "editor" not in phases:
+            raise NotRun("needs the editor, whose step failed")
+        _check_bands(recipe)
+        bundle = load_bundle(
+            write_bundle(self.run_folder, self.recipe, self.run_folder.bundle, phases), self.rehearsal.device
+        )
+        window, size = self.recipe.dub.window, self.recipe.video.size
+        clip = drawn_clip(size, window, 1)
+        margin = size // 4
+        pictures = np.pad(clip.frames, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="edge")
+        landmarks = clip.landmarks + margin
+        run = FaceRun(
+            start=0, boxes=crop_boxes(landmarks, scale=recipe.video.crop_scale), landmarks=landmarks
+        )
+        frames = list(build_dubber(bundle, "editor", clip.audio, seed=0).frames(pictures, [run]))
+        if len(frames) != window or any(frame.shape != pictures[0].shape for frame in frames):
+            raise UserError(f"a dub of {window} frames has {len(frames)}")
+        names = f" with {', '.join(bundle.experts)}" if bundle.experts else ""
+        return f"{window} frames of {size} px{names}, {self.recipe.dub.sampler_steps} {self.recipe.dub.solver} steps"
+
+    def _require(self, *roles: str) -> None:
+        """Raise NotRun if one of the roles failed."""
+        failed = [role for role in roles if role in self.failed]
+        if failed:
+            raise NotRun(f"needs {' and '.join(failed)}, see above")
+
+    def _size(self, name: str) -> str:
+        phase, train = self.recipe.phase(name), self.recipe.for_phase(name)
+        return f"{phase.window} frames, micro batch {train.micro_batch}, {train.precision}, ZeRO {train.zero_stage}"
+
+
+def _check_bands(recipe: Recipe) -> None:
+    """Raise UserError for an expert that no step of the recipe's sampler would run."""
+    steps = recipe.dub.sampler_steps
+    experts = [name for name in EXPERTS if name in recipe.phases]
+    idle = [f"dub.{name}_band" for name in experts if name not in experts_at(recipe, steps)]
+    if idle:
+        raise UserError(
+            f"dub.sampler_steps={steps} has no step inside {' and '.join(idle)}, so the expert would never run; "
+            "raise the steps or widen the band"
+        )
+
+
+def _is_loss(key: str) -> bool:
+    return key == "grad_norm" or (key.startswith("train/") and key != "train/epoch")
+
+
+def _metrics(folder: PhaseFolder) -> dict[str, float]:
+    """Return the metrics of the phase's last step."""
+    values: dict[str, float] = {}
+    for line in read_lines(folder.journal):
+        if line["kind"] == "metrics":
+            values |= line["values"]
+    return values
+
+
+def _first_failure(folder: Path) -> str:
+    """Return the message of the first failed row of a pair ledger."""
+    from xdub.data.ledger import Ledger
+
+    return next((row.message for row in Ledger(folder).rows() if row.status == "failed"), "no message")
