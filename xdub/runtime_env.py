@@ -55,6 +55,9 @@ SETTINGS = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_DEDUP_LOGS": "1",
+    # transformers shows a bar for each file that it loads, and a table of the weights of unused towers.
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
     # MLflow looks for a git executable and warns at length where there is none.
     "GIT_PYTHON_REFRESH": "quiet",
     # MediaPipe's C++ start-up notices.
