@@ -9,7 +9,18 @@ from collections.abc import Sequence
 
 FOLDERS = {
     "kernels": ("run", "static", "tune", "compare", "report", "plot"),
-    "system": ("data", "pool", "submit", "recovery", "resize", "elastic", "checkpoint", "tracking", "names"),
+    "system": (
+        "data",
+        "pool",
+        "submit",
+        "recovery",
+        "resize",
+        "elastic",
+        "checkpoint",
+        "tracking",
+        "names",
+        "mini",
+    ),
     "step": ("step", "pixel_losses"),
     "sampler": ("sampler", "segments", "identity"),
 }

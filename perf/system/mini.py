@@ -1,0 +1,128 @@
+"""`python -m perf mini`: the recipe `mini` from video files to a scored dub, with the seconds of every stage.
+
+The journey runs the commands of a user in a folder of its own: `xdub weights mini`, `prepare`, `bootstrap` (Ray Train,
+two workers, ZeRO-2, bf16), `dub` and `eval score`. The second codec trains fewer steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from perf.environment import environment
+
+CODECS = {"wan": (), "wan2.2": ("codec.kind=wan2.2", "codec.channels=48", "train.steps=2")}
+"""Kind of codec -> settings of its journey."""
+XDUB = "from xdub.cli import main; main()"
+"""Python that runs the command `xdub`, whose script need not be installed."""
+STAGE = re.compile(r"^\d+/\d+ (.+): done in (?:(\d+) min )?(\d+) s$", re.MULTILINE)
+"""Line with which a stage of a bootstrap ends."""
+FRAMES = 45
+"""Frames of a video: one clip."""
+
+
+class Failed(Exception):
+    """A command that did not return 0, with its last lines."""
+
+
+def render_talks(folder: Path) -> None:
+    """Write two people with two mp4 files each, which differ in their speech."""
+    from xdub.media import write_video
+    from xdub.render.clips import make_clips
+
+    for name, index in (("anna", 0), ("ben", 40)):
+        pair = next(make_clips(0, [index], size=64, frames=FRAMES, full_size=160))
+        (folder / name).mkdir(parents=True)
+        write_video(folder / name / "a.mp4", pair.full, audio=pair.clip.audio, crf=10)
+        write_video(folder / name / "b.mp4", pair.twin_full, audio=pair.twin.audio, crf=10)
+
+
+class Journey:
+    """Commands in one folder, and the seconds of each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows: list[dict[str, Any]] = []
+        """{codec, stage, seconds} in the order of the stages."""
+        self.scores: dict[str, dict[str, float]] = {}
+        """Kind of codec -> scores of its dub."""
+
+    def prepare(self) -> None:
+        """Render the videos, write the weights and the clips, which both codecs read."""
+        begin = time.monotonic()
+        render_talks(self.folder / "talks")
+        self._row("", "render mp4 files", time.monotonic() - begin)
+        self.xdub("", "weights mini", "--out", "w")
+        self.xdub("", "prepare", "talks", "--recipe", "mini", "--out", "ds")
+
+    def run(self, codec: str) -> None:
+        """Train, dub and score with one codec."""
+        settings = [word for value in ("weights=w", *CODECS[codec]) for word in ("--set", value)]
+        run, dub = f"run-{codec}", f"{codec}.mp4"
+        self.xdub(codec, "bootstrap", "--recipe", "mini", *settings, "--data", "ds", "--out", run)
+        source, speech = "talks/anna/a.mp4", "talks/anna/b.mp4"
+        self.xdub(
+            codec, "dub", "--video", source, "--audio", speech, "--out", dub, "--model", f"{run}/bundle"
+        )
+        printed = self.xdub(
+            codec, "eval score", "--video", dub, "--reference", speech, "--source", source, "--json"
+        )
+        self.scores[codec] = json.loads(printed)
+
+    def xdub(self, codec: str, verb: str, *arguments: str) -> str:
+        """Run a command of the user, add its rows, and return what it prints. Raise Failed with its last lines."""
+        begin = time.monotonic()
+        result = subprocess.run(
+            [sys.executable, "-c", XDUB, *verb.split(), *arguments],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+        )
+        seconds = time.monotonic() - begin
+        if result.returncode:
+            raise Failed(f"xdub {verb}: " + "\n".join(result.stderr.splitlines()[-20:]))
+        stages = [(name, 60 * int(m or 0) + int(s)) for name, m, s in STAGE.findall(result.stderr)]
+        for name, stage_seconds in stages if verb == "bootstrap" else []:
+            self._row(codec, name, stage_seconds)
+        self._row(codec, verb, seconds)
+        return result.stdout
+
+    def _row(self, codec: str, stage: str, seconds: float) -> None:
+        self.rows.append({"codec": codec, "stage": stage, "seconds": round(seconds, 1)})
+        print(f"{codec:7} {stage:28} {seconds:6.1f} s", flush=True)
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command `mini` and its options."""
+    parser = commands.add_parser("mini", help="the production path as a miniature", description=__doc__)
+    parser.add_argument("--codec", choices=sorted(CODECS), action="append", help="default: both")
+    parser.add_argument("--json", type=Path, help="write the result to this file")
+    parser.set_defaults(main=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the journey and print its table; return 1 after a failure."""
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mini-") as folder:
+        journey = Journey(Path(folder).resolve())
+        try:
+            journey.prepare()
+            for codec in args.codec or CODECS:
+                journey.run(codec)
+        except Failed as error:
+            print(error, file=sys.stderr)
+            return 1
+    seconds = round(time.monotonic() - begin)
+    print(f"{seconds} s")
+    result: dict[str, Any] = {"seconds": seconds, "stages": journey.rows, "scores": journey.scores}
+    result |= {"command": " ".join(["python -m perf", *sys.argv[1:]]), "environment": environment()}
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    return 0
