@@ -189,8 +189,8 @@ def test_a_random_network_has_the_accuracy_of_chance_and_a_perfect_one_makes_no_
             return F.one_hot(sound[:, 640 * first : 640 * last : 640].long(), 500).float()
 
     start = 100 * torch.arange(4)[:, None]
-    video = (start + 25 + torch.arange(9))[:, None, :, None, None].float().expand(-1, 3, -1, 8, 8)
-    sound = (start + torch.arange(59)).float().repeat_interleave(640, 1)
+    video = (start + 26 + torch.arange(9))[:, None, :, None, None].float().expand(-1, 3, -1, 8, 8)
+    sound = (start + 1 + torch.arange(59)).float().repeat_interleave(640, 1)
     perfect = AccuracyMeter(Perfect())
     perfect.add(video, sound, inputs(batch=4)[2])
     result = perfect.result()

@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from xdub.cli import options
-from xdub.config import PHASES, ModelFolder
+from xdub.config import TRAINABLE, ModelFolder
 from xdub.progress import stage_progress
 
-Phase = StrEnum("Phase", {name: name for name in PHASES})
+Phase = StrEnum("Phase", {name: name for name in TRAINABLE})
 """The phases as choices of an option."""
 
 runs = typer.Typer(help="Compare training runs.", no_args_is_help=True)

@@ -5,7 +5,16 @@ from __future__ import annotations
 from xdub.config.embedders import EMBEDDERS, Embedder
 from xdub.config.loader import load_recipe, parse_override, recipe_from_dict
 from xdub.config.network_sections import AudioConfig, CodecConfig, PerceptionConfig
-from xdub.config.phases import EXPERTS, PHASES, Phase, expert_of, inpaints, phase_facts
+from xdub.config.phases import (
+    EXPERTS,
+    PHASES,
+    TRAINABLE,
+    Phase,
+    expert_of,
+    inpaints,
+    needs_pairs,
+    phase_facts,
+)
 from xdub.config.recipe import Recipe
 from xdub.config.recipe_file import base_files, shipped_recipes
 from xdub.config.sections import (
@@ -20,6 +29,7 @@ from xdub.config.sections import (
     VideoConfig,
 )
 from xdub.config.shipped import SHIPPED_MODEL, ModelFolder
+from xdub.config.syncnet_section import SyncNetConfig
 from xdub.config.weight_files import (
     PACKAGED,
     check_weights,
@@ -35,6 +45,7 @@ __all__ = [
     "PACKAGED",
     "PHASES",
     "SHIPPED_MODEL",
+    "TRAINABLE",
     "AudioConfig",
     "CodecConfig",
     "DubConfig",
@@ -48,6 +59,7 @@ __all__ = [
     "PhaseConfig",
     "Policy",
     "Recipe",
+    "SyncNetConfig",
     "TokenOrder",
     "TrainConfig",
     "VideoConfig",
@@ -58,6 +70,7 @@ __all__ = [
     "load_recipe",
     "located",
     "network_digests",
+    "needs_pairs",
     "network_path",
     "parse_override",
     "phase_facts",

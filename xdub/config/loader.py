@@ -17,7 +17,13 @@ from xdub.config.phases import PHASES, phase_facts
 from xdub.config.recipe import Recipe
 from xdub.config.recipe_file import read_recipe_file
 from xdub.config.sections import PhaseConfig, TrainConfig
+from xdub.config.syncnet_section import TRAIN_DEFAULTS, SyncNetConfig
 from xdub.errors import UserError
+
+SYNCNET = "syncnet"
+"""Key of the section `SyncNetConfig`, whose defaults precede the section `train`."""
+TRAINED_SECTIONS: dict[Any, Mapping[str, Any]] = {PhaseConfig: {}, SyncNetConfig: TRAIN_DEFAULTS}
+"""Section whose keys include overrides of `train` -> its own defaults of these."""
 
 
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = (), *, recorded: bool = False) -> Recipe:
@@ -35,8 +41,10 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = (), *, reco
     raw = read_recipe_file(name_or_path)
     parsed = [parse_override(text) for text in overrides]
     # A train setting on the command line overrides the recipe's phases; a setting for one phase overrides it in turn.
-    for path, _ in parsed:
+    for path, value in parsed:
         phases = raw.get("phases")
+        if path[0] == "train" and len(path) == 2:
+            _assign(raw, (SYNCNET, path[1]), value)
         if path[0] == "train" and len(path) == 2 and isinstance(phases, dict):
             for phase in phases.values():
                 if isinstance(phase, dict):
@@ -84,7 +92,7 @@ def _assign(raw: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
 def _keys(section: Any) -> list[str]:
     """Return the keys that a section may have in a recipe file."""
     own = [field.name for field in dataclasses.fields(section) if not field.metadata.get("derived")]
-    if section is PhaseConfig:
+    if section in TRAINED_SECTIONS:
         own.remove("train")
         own += _keys(TrainConfig)
     return own
@@ -105,15 +113,15 @@ def _build(section: Any, raw: Any, path: str) -> Any:
     for key in raw:
         if key not in valid:
             raise UserError(_unknown_key(path, str(key), valid))
-    if section is PhaseConfig:
+    if section in TRAINED_SECTIONS:
         train = {key: value for key, value in raw.items() if key in _keys(TrainConfig)}
         raw = {key: value for key, value in raw.items() if key not in train}
         overrides = {
             key: _convert(_hints(TrainConfig)[key], value, path + key) for key, value in train.items()
         }
     values = {key: _convert(_hints(section)[key], value, path + str(key)) for key, value in raw.items()}
-    if section is PhaseConfig:
-        values["train"] = overrides
+    if section in TRAINED_SECTIONS:
+        values["train"] = {**TRAINED_SECTIONS[section], **overrides}
     for field in dataclasses.fields(section):
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and field.name not in values:

@@ -10,6 +10,8 @@ from typing import Literal
 
 from xdub.errors import UserError
 
+Trained = Literal["backbone", "syncnet"]
+"""Kind of network that a phase trains."""
 Network = Literal["sync", "identity", "features"]
 """Role of a frozen network that a loss evaluates (`xdub.train.phases.common.PhaseContext`)."""
 
@@ -21,6 +23,9 @@ class Phase:
     name: str
     title: str
     """Words for the phase in the progress of `xdub bootstrap`."""
+    trains: Trained = "backbone"
+    """Kind of network that the phase trains. Phases of another network than the backbone are no part of the model: they
+    have a recipe section of their own, and only `xdub train` runs them."""
     inpaints: bool = False
     """True: the network reads the clip with the mouth hidden and one other frame, and trains on clips. False: it reads
     an altered twin, frame for frame, and trains on pairs."""
@@ -62,10 +67,13 @@ _ALL = (
         networks=("identity", "features"),
         epochs=0.5,
     ),
+    Phase(name="syncnet", title="train the SyncNet", trains="syncnet", optional=True),
 )
 
-PHASES = tuple(phase.name for phase in _ALL)
-"""Names of the phases in the order of training."""
+PHASES = tuple(phase.name for phase in _ALL if phase.trains == "backbone")
+"""Names of the phases of the model in the order of training."""
+TRAINABLE = tuple(phase.name for phase in _ALL)
+"""Names of everything that `xdub train` trains."""
 EXPERTS = tuple(phase.expert for phase in _ALL if phase.expert is not None)
 """Names of the adapters."""
 
@@ -75,7 +83,7 @@ def phase_facts(name: str) -> Phase:
     for phase in _ALL:
         if phase.name == name:
             return phase
-    raise UserError(f"unknown phase {name!r}; choose one of: {', '.join(PHASES)}")
+    raise UserError(f"unknown phase {name!r}; choose one of: {', '.join(TRAINABLE)}")
 
 
 def expert_of(name: str) -> str | None:
@@ -84,5 +92,11 @@ def expert_of(name: str) -> str | None:
 
 
 def inpaints(name: str) -> bool:
-    """Return whether a phase hides the mouth and trains on clips; otherwise it trains on pairs."""
+    """Return whether a phase hides the mouth and trains on clips."""
     return phase_facts(name).inpaints
+
+
+def needs_pairs(name: str) -> bool:
+    """Return whether a phase trains on pairs; the other phases train on clips."""
+    facts = phase_facts(name)
+    return facts.trains == "backbone" and not facts.inpaints

@@ -21,6 +21,7 @@ from xdub.config.sections import (
     TrainConfig,
     VideoConfig,
 )
+from xdub.config.syncnet_section import SyncNetConfig
 from xdub.errors import UserError
 
 
@@ -44,6 +45,7 @@ class Recipe:
     pairs: PairsConfig
     dub: DubConfig
     perception: PerceptionConfig = PerceptionConfig()
+    syncnet: SyncNetConfig = SyncNetConfig()
 
     def __post_init__(self) -> None:
         if self.pairs.identity_threshold is None:
@@ -77,8 +79,19 @@ class Recipe:
 
     def for_phase(self, name: str) -> TrainConfig:
         """Return the train section with the phase's overrides; its seed is always an integer."""
-        train = replace(self.train, **self.phase(name).train)
+        own = self.phase(name) if _in_model(name) else self.syncnet
+        train = replace(self.train, **own.train)
         return train if train.seed is not None else replace(train, seed=self.seed)
+
+    def window(self, name: str) -> int:
+        """Return the frames of one training sample of a phase."""
+        if _in_model(name):
+            return self.phase(name).window
+        return self.syncnet.window_of(self.codec.geometry, self.video.clip_frames)
+
+    def held_out(self, name: str) -> float:
+        """Return the share of the clips that a phase does not train on."""
+        return 0.0 if _in_model(name) else self.syncnet.held_out
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values in the layout of a recipe file; `recipe_from_dict` reads them back to an equal recipe."""
@@ -90,11 +103,17 @@ class Recipe:
                     del raw[section.name][field.name]
         for phase in raw["phases"].values():
             phase.update(phase.pop("train"))
+        raw["syncnet"].update(raw["syncnet"].pop("train"))
         return raw
 
     def to_yaml(self) -> str:
         """Return `to_dict` as the text of a recipe file."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+
+def _in_model(name: str) -> bool:
+    """Return whether a phase trains the model's network, with a section below `phases`."""
+    return phase_facts(name).trains == "backbone"
 
 
 def _lists(value: Any) -> Any:
@@ -119,6 +138,7 @@ def _failed_checks(recipe: Recipe) -> Iterator[str]:
         "lora": recipe.lora,
         "pairs": recipe.pairs,
         "dub": recipe.dub,
+        "syncnet": recipe.syncnet,
     }
     for path, section in sections.items():
         yield from failed_values(section, path)
@@ -133,6 +153,7 @@ def _failed_checks(recipe: Recipe) -> Iterator[str]:
         yield from failed_frames(section, path, geometry)
     yield from recipe.pairs.failed_checks("pairs")
     yield from recipe.dub.failed_checks("dub")
+    yield from recipe.syncnet.failed_checks("syncnet")
     for name, (path, phase) in zip(recipe.phase_names, phases.items(), strict=True):
         train, where = recipe.for_phase(name), f" (phase {name})"
         yield from phase.failed_checks(path, video.clip_frames)

@@ -20,8 +20,8 @@ class RawBatch(TypedDict):
 
     frames: np.ndarray
     """Target, uint8 [B, F, H, W, 3]."""
-    reference: np.ndarray
-    """Reference, uint8 [B, 1 or F, H, W, 3]."""
+    reference: NotRequired[np.ndarray]
+    """Reference, uint8 [B, 1 or F, H, W, 3]; only in a phase of the model."""
     hidden: NotRequired[np.ndarray]
     """Pixels of `frames` that the model must not see, bool [B, F, H, W]; only in a phase that inpaints."""
     landmarks: np.ndarray
@@ -47,7 +47,26 @@ class RawBatch(TypedDict):
     """Rows of unreadable clips, which were replaced by other clips, by clip id."""
 
 
-class Batch(TypedDict):
+class Samples(TypedDict):
+    """Identity of the samples of one rank."""
+
+    sample_id: list[str]
+    epochs: Tensor
+    """Int64 [B]."""
+    bad: dict[str, BadRow]
+    """Rows of unreadable clips, which were replaced by other clips, by clip id."""
+
+
+class SyncBatch(Samples):
+    """Samples of a SyncNet on its device, written by `xdub.train.syncnet_batch.encode_sync_batch`."""
+
+    patches: Tensor
+    """Lower faces in [-1, 1], float32 [B, F, 3, s, s]."""
+    sound: Tensor
+    """Sound of every window and a second on either side, float32 [B, 640 (F + 50)] at 16 kHz."""
+
+
+class Batch(Samples):
     """Samples of one rank on its device, written by `xdub.data.latents.encode_batch`; latents are float32."""
 
     z0: Tensor
@@ -68,14 +87,9 @@ class Batch(TypedDict):
     """Float32 [B, 1, f, h, w]."""
     starts: Tensor
     """First audio row of every latent frame, int64 [f]."""
-    sample_id: list[str]
-    epochs: Tensor
-    """Int64 [B]."""
     epoch: int
     """Epoch of the first sample."""
     positions: Tensor
     """Positions in the order of the data, int64 [B]."""
     window_starts: Tensor
     """First frame of every sample in its clip, int64 [B]."""
-    bad: dict[str, BadRow]
-    """Rows of unreadable clips, which were replaced by other clips, by clip id."""

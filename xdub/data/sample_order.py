@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from xdub.config import inpaints
+from xdub.config import needs_pairs
 from xdub.data.manifest import Manifest, read_manifest
 from xdub.errors import UserError
-from xdub.seeding import rng
+from xdub.seeding import rng, stable_seed
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,22 @@ class SampleOrder:
     """Order of the samples of one or more data sets; clips of less than `window` frames are skipped."""
 
     def __init__(
-        self, manifests: Sequence[Manifest], *, window: int, seed: int, shards_together: int = 8
+        self,
+        manifests: Sequence[Manifest],
+        *,
+        window: int,
+        seed: int,
+        shards_together: int = 8,
+        held_out: float = 0.0,
     ) -> None:
-        """Read the lengths of all clips. Raise UserError if no clip is long enough."""
+        """Read the lengths of all clips. ``held_out`` is the share of clips that the order leaves for `held_out_rows`.
+
+        Raise UserError if no clip is long enough.
+        """
         self.manifests, self.seed, self.shards_together = tuple(manifests), seed, shards_together
-        self.window = window
+        self.window, self.held_out = window, held_out
+        self.held_out_rows: list[RowRef] = []
+        """Rows that no position has."""
         self.rows: list[RowRef] = []
         shard_of: list[tuple[int, int]] = []
         for number, manifest in enumerate(self.manifests):
@@ -50,6 +61,11 @@ class SampleOrder:
                     self.rows.append(RowRef(number, row))
                     shard_of.append((number, shard))
         self.too_short = sum(len(manifest.ids) for manifest in self.manifests) - len(self.rows)
+        if held_out > 0:
+            apart = self._draw_held_out()
+            self.held_out_rows = [self.rows[item] for item in apart]
+            kept = sorted(set(range(len(self.rows))) - set(apart))
+            self.rows, shard_of = [self.rows[item] for item in kept], [shard_of[item] for item in kept]
         if not self.rows:
             folders = ", ".join(str(manifest.folder) for manifest in self.manifests)
             raise UserError(
@@ -70,6 +86,8 @@ class SampleOrder:
         """16 hex digits of everything that decides the order; a cursor is valid for one digest only."""
         parts = [manifest.digest for manifest in self.manifests]
         text = f"{parts} {self.seed} {self.window} {self.shards_together}"
+        if self.held_out:
+            text += f" {self.held_out}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def at(self, position: int) -> tuple[int, RowRef]:
@@ -85,6 +103,14 @@ class SampleOrder:
         """Return the row that replaces an unreadable clip, the same row on every machine."""
         choice = rng(self.seed, "substitute", epoch, clip_id, attempt).integers(len(self))
         return self.rows[int(choice)]
+
+    def _draw_held_out(self) -> list[int]:
+        """Draw the clips that are held out, at least two if others remain, by their ids; return their items."""
+        count = max(2, round(self.held_out * len(self.rows)))
+        by_id = sorted(
+            range(len(self.rows)), key=lambda item: stable_seed("held out", self.clip_id(self.rows[item]))
+        )
+        return sorted(by_id[:count]) if len(by_id) >= count + 2 else []
 
     def _order(self, epoch: int) -> np.ndarray:
         """Permute the items. Shards are shuffled, then rows within groups of shards, so that reading stays local."""
@@ -117,13 +143,19 @@ def micro_batches(
 
 
 def sample_order(
-    folders: Sequence[str | Path], *, phase: str, window: int, seed: int, verify: bool = False
+    folders: Sequence[str | Path],
+    *,
+    phase: str,
+    window: int,
+    seed: int,
+    held_out: float = 0.0,
+    verify: bool = False,
 ) -> SampleOrder:
     """Build the order of data set folders for a phase. Raise UserError if an editor phase gets clips, not pairs."""
     manifests = [read_manifest(folder, verify) for folder in folders]
     for manifest in manifests:
-        if not inpaints(phase) and manifest.kind != "pairs":
+        if needs_pairs(phase) and manifest.kind != "pairs":
             raise UserError(
                 f"{manifest.folder} holds clips, but phase {phase} trains on pairs: build them with `xdub pairs`"
             )
-    return SampleOrder(manifests, window=window, seed=seed)
+    return SampleOrder(manifests, window=window, seed=seed, held_out=held_out)

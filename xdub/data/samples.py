@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ class StreamSpec:
     world_size: int = 1
     max_bad: float = 0.01
     """Largest share of rows that may be unreadable; one unreadable row is always allowed."""
+    held_out: float = 0.0
+    """Share of the clips that the stream leaves out."""
 
     @classmethod
     def from_recipe(
@@ -62,18 +65,26 @@ class StreamSpec:
         return cls(
             data=tuple(str(folder) for folder in folders),
             phase=phase,
-            window=recipe.phase(phase).window,
+            window=recipe.window(phase),
             geometry=recipe.codec.geometry,
             seed=train.seed or 0,
             global_batch=train.global_batch,
             micro_batch=train.micro_batch_of(world_size),
             rank=rank,
             world_size=world_size,
+            held_out=recipe.held_out(phase),
         )
 
     def order(self, verify: bool = False) -> SampleOrder:
         """Read the manifests and return the order of the samples; ``verify`` hashes every shard."""
-        return sample_order(self.data, phase=self.phase, window=self.window, seed=self.seed, verify=verify)
+        return sample_order(
+            self.data,
+            phase=self.phase,
+            window=self.window,
+            seed=self.seed,
+            held_out=self.held_out,
+            verify=verify,
+        )
 
 
 class SampleMaker:
@@ -112,6 +123,15 @@ class SampleMaker:
         name, row = next(iter(bad.items()))
         raise UserError(f"{ATTEMPTS} clips in a row cannot be read as samples; first {name}: {row.error}")
 
+    def held_out(self, most: int) -> list[dict[str, Any]]:
+        """Return the samples of at most ``most`` held-out clips that can be read, the same at every call."""
+        samples = []
+        for ref in self.order.held_out_rows[:most]:
+            # A damaged row may raise any error, and the figures do without it.
+            with contextlib.suppress(Exception):
+                samples.append(self._cut(ref, 0) | {"epoch": 0, "position": 0, "bad": {}})
+        return samples
+
     def _cut(self, ref: RowRef, epoch: int) -> dict[str, Any]:
         clip = self._load(ref)
         random = rng(self.spec.seed, "window", epoch, clip.clip_id)
@@ -144,7 +164,6 @@ def collate(samples: Sequence[dict[str, Any]]) -> RawBatch:
 
     batch: RawBatch = {
         "frames": stacked("frames"),
-        "reference": stacked("reference"),
         "landmarks": stacked("landmarks"),
         "face_mask": stacked("face_mask"),
         "lip_mask": stacked("lip_mask"),
@@ -157,6 +176,8 @@ def collate(samples: Sequence[dict[str, Any]]) -> RawBatch:
         "epoch": samples[0]["epoch"],
         "bad": {name: row for sample in samples for name, row in sample["bad"].items()},
     }
+    if "reference" in samples[0]:
+        batch["reference"] = stacked("reference")
     if "hidden" in samples[0]:
         batch["hidden"] = stacked("hidden")
     return batch

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from xdub.config import inpaints
+from xdub.config import inpaints, needs_pairs
 from xdub.data.clip import Clip
 from xdub.data.masks import to_latent_mask
 from xdub.data.sound import window_sound
@@ -45,7 +45,8 @@ def cut_window(
 
     Returns:
         frames: uint8 [F,H,W,3].
-        reference: uint8 [1,H,W,3], one frame of the clip (generator), or [F,H,W,3], the same window of V' (editor).
+        reference: uint8 [1,H,W,3], one frame of the clip (generator), or [F,H,W,3], the same window of V' (editor);
+            absent in a phase that trains no model.
         landmarks: float32 [F,68,2], crop px of the frames, nan without a face.
         hidden: bool [F,H,W], M_vis, the pixels that the generator inpaints (generator only).
         face_mask, lip_mask: float32 [1,f,h,w].
@@ -67,11 +68,11 @@ def cut_window(
         sample["hidden"] = clip.visible_mask[frames]
         reference = pick_reference(count, start, window, rng)
         sample["reference"] = clip.frames[reference : reference + 1]
-    elif clip.reference is None:
-        raise UserError(
-            f"clip {clip.clip_id} has no reference video: phase {phase} trains on pairs (`xdub pairs`)"
-        )
-    else:
+    elif needs_pairs(phase):
+        if clip.reference is None:
+            raise UserError(
+                f"clip {clip.clip_id} has no reference video: phase {phase} trains on pairs (`xdub pairs`)"
+            )
         sample["reference"] = clip.reference[frames]
     masks = {
         name: to_latent_mask(getattr(clip, name)[frames], geometry) for name in ("face_mask", "lip_mask")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from xdub.perception.syncnet_base import MAX_OFFSET, SyncExpert
+from xdub.perception.syncnet_base import MAX_OFFSET, SyncExpert, audible
 
 LEAST_OFFSET = 4
 """Smallest offset, in frames, that counts as out of sync; closer windows share most of their sound."""
@@ -16,7 +16,10 @@ LEAST_OFFSET = 4
 
 @dataclass(frozen=True, kw_only=True)
 class SyncAccuracy:
-    """Accuracy on a number of windows. Lists have an entry for each offset of 0 ... 15 frames, early and late."""
+    """Accuracy on windows whose sound is known.
+
+    Lists have an entry for each offset of 0 ... 15 frames, early and late together.
+    """
 
     windows: int
     in_sync: list[float]
@@ -37,7 +40,7 @@ class SyncAccuracy:
         """Share of right choices between a window's own sound and foreign or moved sound (by at least 4 frames)."""
         shares = [self.preferred[0], *self.preferred[LEAST_OFFSET:]]
         finite = [share for share in shares if math.isfinite(share)]
-        return sum(finite) / len(finite)
+        return sum(finite) / len(finite) if finite else math.nan
 
 
 @dataclass
@@ -56,26 +59,29 @@ class AccuracyMeter:
         picture = self.network.embed_video(frames, landmarks)
         heard = self.network.embed_sound(sound, MAX_OFFSET)
         # [B, W, 2 x 15 + 1]
-        cosines = torch.einsum("bwe,bweo->bwo", picture, heard.unfold(1, 2 * MAX_OFFSET + 1, 1)).float().cpu()
+        cosines = torch.einsum("bwe,bweo->bwo", picture, heard.unfold(1, 2 * MAX_OFFSET + 1, 1)).float()
+        present = audible(sound, self.network.frames, MAX_OFFSET).unfold(1, 2 * MAX_OFFSET + 1, 1)
+        present = present & present[..., MAX_OFFSET : MAX_OFFSET + 1]
         own = cosines[..., MAX_OFFSET]
         # The BCE of a match that is as likely as not is log 2.
-        judged = self.network.loss_of(cosines.to(picture.device)).cpu() < math.log(2)
-        self._in_sync.append(_by_distance(judged.float()))
-        self._preferred.append(_by_distance(_larger(own[..., None], cosines)))
-        best = (cosines.argmax(-1) - MAX_OFFSET).abs()
-        self._near.append((best <= 1).float().flatten())
+        judged = self.network.loss_of(cosines) < math.log(2)
+        self._in_sync.append(_by_distance(judged.float(), present))
+        self._preferred.append(_by_distance(_larger(own[..., None], cosines), present))
+        best = (cosines.masked_fill(~present, -math.inf).argmax(-1) - MAX_OFFSET).abs()
+        heard_now = present[..., MAX_OFFSET]
+        self._near.append((best <= 1)[heard_now].float().cpu())
         if len(picture) > 1:
             aligned = heard[:, MAX_OFFSET : heard.shape[1] - MAX_OFFSET]
-            foreign = (picture * aligned.roll(1, 0)).sum(-1).float().cpu()
-            self._foreign.append(_larger(own, foreign).flatten())
+            foreign = (picture * aligned.roll(1, 0)).sum(-1).float()
+            self._foreign.append(_larger(own, foreign)[heard_now & heard_now.roll(1, 0)].cpu())
 
     def result(self) -> SyncAccuracy:
         """Return the accuracy on everything that was added, at least one video."""
-        preferred = torch.cat(self._preferred).mean(0).tolist()
+        preferred = torch.cat(self._preferred).nanmean(0).tolist()
         preferred[0] = torch.cat(self._foreign).mean().item() if self._foreign else math.nan
         return SyncAccuracy(
             windows=sum(len(near) for near in self._near),
-            in_sync=torch.cat(self._in_sync).mean(0).tolist(),
+            in_sync=torch.cat(self._in_sync).nanmean(0).tolist(),
             preferred=preferred,
             best_offset=torch.cat(self._near).mean().item(),
         )
@@ -86,7 +92,8 @@ def _larger(own: Tensor, other: Tensor) -> Tensor:
     return (own > other).float() + (own == other).float() / 2
 
 
-def _by_distance(values: Tensor) -> Tensor:
-    """Average [B, W, 2 x 15 + 1] over early and late, [B W, 16]."""
-    late, early = values[..., MAX_OFFSET:], values[..., : MAX_OFFSET + 1].flip(-1)
-    return ((late + early) / 2).flatten(0, 1)
+def _by_distance(values: Tensor, present: Tensor) -> Tensor:
+    """Return values [B, W, 2 x 15 + 1] as [2 B W, 16] by distance, early and late; nan where nothing is present."""
+    measured = torch.where(present, values, math.nan)
+    late, early = measured[..., MAX_OFFSET:], measured[..., : MAX_OFFSET + 1].flip(-1)
+    return torch.cat([late.flatten(0, 1), early.flatten(0, 1)]).cpu()

@@ -71,6 +71,18 @@ def num_frames(sound: Tensor) -> int:
     return sound.shape[-1] // SAMPLES_PER_FRAME - 2 * SOUND_MARGIN
 
 
+def audible(sound: Tensor, window: int, around: int = 0) -> Tensor:
+    """Return which windows of ``window`` frames have a sound in every frame, bool [B, W + 2 around].
+
+    The entries are those of `SyncExpert.embed_sound`. Samples beyond the ends of a source are zeros, by which even a
+    network that ignores the lips would recognise moved sound.
+    """
+    frames = sound.unflatten(-1, (-1, SAMPLES_PER_FRAME)).abs().amax(-1) > 0
+    beyond = SOUND_MARGIN - around
+    inside = frames[:, beyond : frames.shape[1] - beyond]
+    return inside.unfold(1, min(window, num_frames(sound)), 1).all(-1)
+
+
 def check_inputs(frames: Tensor, sound: Tensor, landmarks: Tensor, least: int = 5) -> None:
     """Raise ValueError for arguments of a wrong shape."""
     if frames.dim() != 5 or frames.shape[1] != 3 or frames.shape[2] < least:

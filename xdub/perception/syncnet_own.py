@@ -68,9 +68,9 @@ class OwnSyncNet(SyncExpert):
             nn.Conv1d(hidden, hidden, 4, stride=2, padding=1), nn.GELU(), _Residual1d(hidden),
             _Residual1d(hidden), nn.Conv1d(hidden, cfg.embed_dim, 1),
         )  # fmt: skip
-        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
+        self.log_scale = nn.Parameter(torch.tensor([math.log(10.0)]))
         """Logarithm of the factor from a cosine to log-odds."""
-        self.bias = nn.Parameter(torch.tensor(-3.0))
+        self.bias = nn.Parameter(torch.tensor([-3.0]))
 
     def cut(self, frames: Tensor, boxes: Tensor) -> Tensor:
         """Cut boxes [B, F, 4] out of face crops [B, 3, F, H, W] as patches [B, F, 3, size, size]."""

@@ -24,6 +24,8 @@ def random_start_warning(recipe: Recipe, phase: str, *, init_from: object | None
 
     ``init_from``: weights that the phase starts from, if not the recipe's own `train.init_from`.
     """
+    if phase_facts(phase).trains != "backbone":
+        return None
     train = recipe.for_phase(phase)
     random = init_from is None and train.init_from is None and phase_facts(phase).expert is None
     if not random or train.lr > FINE_TUNING_RATE:

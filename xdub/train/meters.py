@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from xdub.data.batch import Batch
+from xdub.data.batch import Samples
 from xdub.data.quarantine import BadRow
 from xdub.losses.terms import LossTerms
 from xdub.tracking.read import BAND, BANDS, LOSSES
@@ -82,7 +82,7 @@ class RankStep:
     bad: dict[str, BadRow] = field(default_factory=dict)
     """clip id -> reason why it was replaced."""
 
-    def add(self, terms: LossTerms, batch: Batch) -> None:
+    def add(self, terms: LossTerms, batch: Samples) -> None:
         """Add one micro batch."""
         self.bad = batch["bad"] | self.bad
         self.losses.append(float(terms.total.detach()))

@@ -15,27 +15,25 @@ import torch
 
 import xdub
 from xdub.config import Recipe, TrainConfig
-from xdub.data.latents import encode_batch
 from xdub.data.manifest import file_sha256
 from xdub.data.samples import StreamSpec
 from xdub.data.stream import LocalStream, RayStream, Stream
 from xdub.files.atomic import write_json
 from xdub.files.lines import LineFile, read_lines
 from xdub.files.run_folder import PhaseFolder
-from xdub.model.audio_encoder import load_audio_encoder
-from xdub.model.codec import load_codec
+from xdub.model.codec import Codec, load_codec
 from xdub.plan.gpus import peak_flops
-from xdub.plan.shapes import shapes
 from xdub.precision import dtype_of, open_device
 from xdub.seeding import stable_seed
 from xdub.tracking.provenance import count_devices, device_name
 from xdub.train.context import LocalContext, RayContext, TrainContext
 from xdub.train.engine import Engine
-from xdub.train.networks import build_loss_context, build_model, weights_file
+from xdub.train.learners import learner_of
+from xdub.train.learners.base import Learner
+from xdub.train.networks import weights_file
 from xdub.train.phases import phase_loss
 from xdub.train.records import Records, RunRecords
 from xdub.train.remote.upload import Uploads
-from xdub.train.show.strip_sampler import StripSampler
 from xdub.train.state.checkpoint import Checkpoints, Progress
 from xdub.train.state.export import export
 from xdub.train.state.run_identity import network_digest
@@ -134,7 +132,10 @@ def train_rank(
     spec = StreamSpec.from_recipe(
         job.recipe, job.phase, job.data, rank=context.rank, world_size=context.world_size
     )
-    trainer = _build_trainer(job, context, spec, attempt=attempt, started=started, beat=beat)
+    learner = learner_of(job.recipe, job.phase)
+    learner.check(context.world_size)
+    codec = load_codec(job.recipe.codec)
+    trainer = _build_trainer(job, context, spec, learner, codec, attempt=attempt, started=started, beat=beat)
     try:
         if trainer.run(functools.partial(_open_stream, make_stream, spec)) == "finished":
             export(
@@ -144,9 +145,15 @@ def train_rank(
                 recipe=job.recipe,
                 phase=job.phase,
                 step=trainer.progress.step,
+                metadata=learner.metadata(),
             )
             result: dict[str, Any] = {"phase": job.phase, "step": trainer.progress.step, "attempt": attempt}
             result |= {"seconds": time.time() - attempt_start, "facts": trainer.checkpoints.facts}
+            if context.rank == 0:
+                weights = weights_file(job.folder.export)
+                figures, metrics = learner.assess(weights, job.data, codec, open_device(context.device))
+                result |= figures
+                trainer.records.evaluate(trainer.progress.step, metrics)
             trainer.records.finish(result)
     finally:
         trainer.records.close()
@@ -156,42 +163,35 @@ def _build_trainer(
     job: TrainJob,
     context: TrainContext,
     spec: StreamSpec,
+    learner: Learner,
+    codec: Codec,
     *,
     attempt: int,
     started: float,
     beat: Callable[[], None],
 ) -> Trainer:
     """Load the networks and the latest good checkpoint of a rank, then open its records."""
-    recipe, train, phase = job.recipe, job.train, job.phase
-    codec = load_codec(recipe.codec)
-    model = build_model(recipe, phase, codec, base=job.base, init_from=job.init_from)
+    recipe, train = job.recipe, job.train
+    model = learner.build(codec, base=job.base, init_from=job.init_from)
     device = open_device(context.device)
     codec = codec.computing_in(dtype_of(recipe.train.precision)).to(device)
     engine = Engine.build(model, train, device=device, rank=context.rank, world_size=context.world_size)
     facts = run_facts(job, context.world_size, attempt, data=spec.order().digest)
     checkpoints = Checkpoints(job.folder, keep=train.keep_checkpoints, facts=facts)
     progress = checkpoints.load(engine, context)
-    loss_context = build_loss_context(recipe, phase, codec, device)
-    encode = functools.partial(
-        encode_batch,
-        codec=codec,
-        audio_encoder=load_audio_encoder(recipe.audio).to(device),
-        device=device,
-    )
-    sampler = job.sampler or (StripSampler(recipe, phase, job.data) if train.sample_every else None)
     return Trainer(
         folder=job.folder,
-        loss=phase_loss(phase),
-        loss_context=loss_context,
+        loss=phase_loss(job.phase),
+        loss_context=learner.loss_context(codec, device),
         engine=engine,
         context=context,
         train=train,
         checkpoints=checkpoints,
         progress=progress,
-        encode=encode,
+        encode=learner.encoder(codec, device),
         records=_open_records(job, context, progress, attempt),
-        sampler=sampler,
-        tokens_per_step=train.global_batch * shapes(recipe, phase).tokens,
+        sampler=job.sampler or learner.sampler(job.data),
+        tokens_per_step=learner.tokens_per_step,
         busy_seconds=_busy_seconds(job.step_flops, context),
         beat=beat,
         started=started,

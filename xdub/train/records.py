@@ -40,6 +40,9 @@ class Records:
     def log(self, step: int, values: dict[str, float]) -> None:
         """Send metrics to the tracker."""
 
+    def evaluate(self, step: int, values: dict[str, float]) -> None:
+        """Send metrics that were measured with the weights of a step."""
+
     def sample(self, step: int, strip: np.ndarray) -> None:
         """Write a film strip, uint8 [H, W, 3], and send it to the tracker."""
 
@@ -117,6 +120,11 @@ class RunRecords(Records):
         if self._uploads is not None:
             values = values | {"perf/upload_lag_seconds": self._uploads.lag}
         self._journal.metrics(step, values)
+
+    def evaluate(self, step: int, values: dict[str, float]) -> None:
+        """Append to the journal."""
+        if values:
+            self._journal.evaluation(step, values)
 
     def sample(self, step: int, strip: np.ndarray) -> None:
         """Write the strip below `samples` and append it to the journal."""

@@ -17,9 +17,9 @@ from xdub.files.atomic import write_json
 from xdub.files.lock import exclusive
 from xdub.files.run_folder import PhaseFolder
 from xdub.headers import check_networks
-from xdub.plan.flops import train_step_flops
 from xdub.tracking.runs import read_state
 from xdub.tracking.stage_tracker import StageTracker
+from xdub.train.learners import learner_of
 from xdub.train.networks import weights_file
 from xdub.train.rank import TrainJob
 from xdub.train.remote.restore import restore
@@ -89,6 +89,7 @@ def train_phase(
     # Check everything that can be checked before the folder exists.
     check_data(sets, phase, recipe)
     check_networks(recipe, (phase,))
+    learner_of(recipe, phase).check(train.workers)
     if base is None and phase_facts(phase).expert is not None:
         base = folder.run.phase(str(phase_facts(phase).starts_from)).export
     base_file, init_file = _weights(base), _weights(init_from or train.init_from)
@@ -133,7 +134,7 @@ def train_phase(
 def _step_flops(recipe: Recipe, phase: str, local: bool) -> float | None:
     """Count the model FLOPs of a step once for all ranks; None where none has a GPU, so that MFU is not defined."""
     if torch.cuda.is_available() if local else use_gpu():
-        return train_step_flops(recipe, phase)
+        return learner_of(recipe, phase).step_flops()
     return None
 
 

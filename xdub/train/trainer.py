@@ -7,14 +7,14 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from xdub.config import TrainConfig
-from xdub.data.batch import Batch, RawBatch
+from xdub.data.batch import RawBatch, Samples
 from xdub.errors import UserError
 from xdub.files.run_folder import PhaseFolder
 from xdub.train.context import TrainContext
@@ -39,15 +39,16 @@ class Trainer:
 
     folder: PhaseFolder
     loss: PhaseLoss
-    loss_context: PhaseContext
+    loss_context: Any
+    """Third argument of the loss."""
     engine: Engine
     context: TrainContext
     train: TrainConfig
     checkpoints: Checkpoints
     progress: Progress
     """Position of the run: at the start, the position to continue from."""
-    encode: Callable[[RawBatch], Batch]
-    """A stream's batch -> the same on this rank's device, with latents and audio features."""
+    encode: Callable[[RawBatch], Samples]
+    """A stream's batch -> the loss's inputs on this rank's device."""
     records: Records
     sampler: Sampler | None = None
     tokens_per_step: int = 0

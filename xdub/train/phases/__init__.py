@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 from torch import nn
 
 from xdub.config import phase_facts
-from xdub.data.batch import Batch
 from xdub.losses.terms import LossTerms
-from xdub.train.phases.common import PhaseContext
 
-PhaseLoss = Callable[[nn.Module, Batch, PhaseContext], LossTerms]
-"""(model, batch, context) -> losses of one micro batch."""
+PhaseLoss = Callable[[nn.Module, Any, Any], LossTerms]
+"""(model, batch, context) -> losses of one micro batch; the phase's learner makes batch and context."""
 
 
 def phase_loss(name: str) -> PhaseLoss:

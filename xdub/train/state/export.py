@@ -25,9 +25,19 @@ CONFIG = "config.json"
 
 
 def export(
-    folder: Path, engine: Engine, context: TrainContext, *, recipe: Recipe, phase: str, step: int
+    folder: Path,
+    engine: Engine,
+    context: TrainContext,
+    *,
+    recipe: Recipe,
+    phase: str,
+    step: int,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the (averaged) weights in fp32, whole or not at all, on rank 0. Collective."""
+    """Write the (averaged) weights in fp32, whole or not at all, on rank 0. Collective.
+
+    ``metadata`` is the header of the file.
+    """
     state, expert = engine.trained_state(), expert_of(phase)
     if context.rank == 0:
         if expert is None:
@@ -43,16 +53,22 @@ def export(
             "xdub": xdub.__version__,
             "recipe": recipe.to_dict(),
         }
-        write_export(folder, state, config)
+        write_export(folder, state, config, metadata)
     context.gather(None)
 
 
-def write_export(folder: Path, state: Mapping[str, Tensor], config: dict[str, Any]) -> None:
+def write_export(
+    folder: Path,
+    state: Mapping[str, Tensor],
+    config: dict[str, Any],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Write a folder of weights and their config; it replaces an older one as a whole."""
     with atomic_folder(folder) as temporary:
         write_tensors(
             {name: value.contiguous() for name, value in state.items()},
             temporary / (ADAPTER_WEIGHTS if config["kind"] == "adapter" else MODEL_WEIGHTS),
+            metadata,
         )
         write_json(temporary / CONFIG, config)
 

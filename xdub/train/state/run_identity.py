@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from xdub.config import expert_of, recipe_from_dict, without_paths
+from xdub.config import TrainConfig, expert_of, phase_facts, recipe_from_dict, without_paths
 
 MUST_MATCH = {
     "phase": "choose another --out",
@@ -30,12 +31,21 @@ def network_digest(recipe: Mapping[str, Any], phase: str, *, paths: bool) -> str
     """
     sections = recipe_from_dict(recipe).to_dict()
     located = sections if paths else without_paths(sections)
-    names = ["video", "codec", "audio", "model"] + (["lora"] if expert_of(phase) else [])
     for name in ("codec", "audio"):
         if located[name]["path"] is not None:
             located[name]["path"] = str(Path(located[name]["path"]).absolute())
-    text = json.dumps([located[name] for name in names], sort_keys=True)
+    text = json.dumps(_deciding(located, phase), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _deciding(sections: Mapping[str, Any], phase: str) -> list[Any]:
+    """Return the sections that decide a phase's network and its inputs."""
+    if phase_facts(phase).trains == "syncnet":
+        overrides = {field.name for field in fields(TrainConfig)}
+        own = {key: value for key, value in sections["syncnet"].items() if key not in overrides}
+        return [sections["video"], sections["codec"], own]
+    names = ["video", "codec", "audio", "model"] + (["lora"] if expert_of(phase) else [])
+    return [sections[name] for name in names]
 
 
 def difference(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> str | None:

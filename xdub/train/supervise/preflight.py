@@ -11,15 +11,20 @@ from xdub.data.sample_order import sample_order
 from xdub.data.shards import check_utf8
 from xdub.errors import UserError
 from xdub.files.run_folder import PhaseFolder
-from xdub.plan.network import count_parameters
 from xdub.plan.random_start import random_start_warning
-from xdub.plan.storage import checkpoint_bytes
+from xdub.train.learners import learner_of
 
 
 def check_data(folders: list[Path], phase: str, recipe: Recipe) -> None:
     """Raise UserError for data that the phase cannot use; warn on stderr when a batch repeats clips."""
     train = recipe.for_phase(phase)
-    order = sample_order(folders, phase=phase, window=recipe.phase(phase).window, seed=train.seed or 0)
+    order = sample_order(
+        folders,
+        phase=phase,
+        window=recipe.window(phase),
+        seed=train.seed or 0,
+        held_out=recipe.held_out(phase),
+    )
     # Clips may repeat, because each repetition has its own window and noise.
     if len(order) < train.global_batch:
         size = f"{len(order)} usable clips for batches of {train.global_batch}"
@@ -61,7 +66,7 @@ def check_disk(folder: PhaseFolder, recipe: Recipe) -> None:
     train = recipe.for_phase(folder.phase)
     # One more checkpoint is being written, and an upload may hold another one.
     at_once = train.keep_checkpoints + (1 if train.upload_to is None else 2)
-    needed = checkpoint_bytes(recipe, folder.phase, count_parameters(recipe, folder.phase)) * at_once + 100e6
+    needed = learner_of(recipe, folder.phase).checkpoint_bytes() * at_once + 100e6
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(

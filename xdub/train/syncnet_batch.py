@@ -1,0 +1,62 @@
+"""Lower faces and sound of a SyncNet's samples; pictures of a part of the samples pass through the recipe's codec."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from xdub.config import SyncNetConfig
+from xdub.data.batch import RawBatch, SyncBatch
+from xdub.data.latents import one_thread, to_video
+from xdub.model.codec import Codec
+from xdub.perception.mouth_crop import resample
+from xdub.perception.syncnet_own import LOWER_FACE
+from xdub.seeding import torch_rng
+
+LIGHT = 0.15
+"""Largest change of a colour channel's gain in training."""
+
+
+@torch.no_grad()
+def encode_sync_batch(
+    raw: RawBatch, *, codec: Codec, config: SyncNetConfig, seed: int, device: torch.device
+) -> SyncBatch:
+    """Move a stream's batch to ``device`` and cut its lower faces, varied by (seed, epoch, sample id) alone.
+
+    A sample is mirrored or not, its box is shifted and scaled, its colours change, and with probability
+    ``codec_share`` it passes through the codec.
+    """
+    patches = []
+    with one_thread():
+        for i, (epoch, sample_id) in enumerate(zip(raw["epochs"].tolist(), raw["sample_id"], strict=True)):
+            draws = torch.rand(8, generator=torch_rng(seed, epoch, sample_id, "syncnet")).to(device)
+            video = to_video(torch.from_numpy(raw["frames"][i]).to(device))
+            if draws[0] < config.codec_share:
+                video = through_codec(codec, video)
+            landmarks = torch.from_numpy(raw["landmarks"][i : i + 1]).to(device)
+            boxes = _shaken(LOWER_FACE.boxes(landmarks, *video.shape[-2:]), config.jitter, draws[1:4])
+            cut = resample(video[0].transpose(0, 1), boxes[0], config.size)
+            if draws[4] < 0.5:
+                cut = cut.flip(-1)
+            gain = 1 + LIGHT * (2 * draws[5:8] - 1)
+            patches.append(cut * gain[:, None, None])
+    return {
+        "patches": torch.stack(patches),
+        "sound": torch.from_numpy(raw["sound"]).to(device),
+        "sample_id": raw["sample_id"],
+        "epochs": torch.from_numpy(raw["epochs"]),
+        "bad": raw["bad"],
+    }
+
+
+def through_codec(codec: Codec, video: Tensor) -> Tensor:
+    """Return what the codec makes of a video [B, 3, F, H, W], as the lip phase sees it."""
+    return codec.decode(codec.encode(video)).clamp(-1, 1)
+
+
+def _shaken(boxes: Tensor, jitter: float, draws: Tensor) -> Tensor:
+    """Shift and scale boxes [..., 4] by at most ``jitter`` of their side; the draws [3] are in [0, 1]."""
+    shift_x, shift_y, zoom = jitter * (2 * draws - 1)
+    side = boxes[..., 2:3] - boxes[..., 0:1]
+    change = torch.stack([shift_x - zoom / 2, shift_y - zoom / 2, shift_x + zoom / 2, shift_y + zoom / 2])
+    return boxes + side * change
