@@ -1,0 +1,117 @@
+"""The examination of a recipe: every network and stage has a row, and a fault leaves the other rows alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from xdub.cli import app
+from xdub.cli.errors import run_app
+from xdub.config import load_recipe
+from xdub.doctor.clips import drawn_clip, landmarks_of
+from xdub.doctor.rehearsal import experts_at, least_steps, plan_rehearsal
+from xdub.doctor.rows import Examiner, NotRun
+from xdub.errors import UserError
+from xdub.miniature import write_miniature
+from xdub.perception.mouth import mouth_opening
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The networks of the recipe mini, with another network in place of its SyncNet."""
+    folder = tmp_path_factory.mktemp("doctor") / "weights"
+    write_miniature(load_recipe("mini"), folder)
+    shutil.copyfile(folder / "arcface.pth", folder / "syncnet_v2.model")
+    return folder
+
+
+def test_a_wrong_network_is_one_row_and_every_stage_without_it_still_runs(
+    weights: Path, tmp_path: Path
+) -> None:
+    result = tmp_path / "doctor.json"
+    arguments = ["doctor", "--recipe", "mini", "--set", f"weights={weights}", "--json", str(result)]
+    assert run_app(app, arguments) == 2
+    values = json.loads(result.read_text("utf-8"))
+    rows = {row["name"]: row for row in values["rows"]}
+    assert not values["ok"] and values["layers"] == 2
+    assert rows["sync"]["result"] == "wrong" and "not a SyncNet" in rows["sync"]["words"]
+    assert "xdub train syncnet" in rows["sync"]["fix"] and "\n" not in rows["sync"]["words"]
+    assert rows["lip"]["result"] == rows["sync loads"]["result"] == "not run"
+    others = {name: row for name, row in rows.items() if name not in ("sync", "sync loads", "lip")}
+    assert {name: row["result"] for name, row in others.items()} == dict.fromkeys(others, "ok")
+    assert {"codec loads", "generator", "pair", "editor", "texture", "dub"} <= others.keys()
+    assert "bf16, ZeRO 2, from generator" in rows["editor"]["words"]
+    assert all(rows[name]["peak_gb"] > 0 for name in ("generator", "dub"))
+
+
+def test_quick_reads_headers_and_names_every_fault_with_its_fix(weights: Path, capsys) -> None:
+    wrong = ["--set", "audio.dim=384", "--set", "codec.channels=12"]
+    arguments = ["doctor", "--recipe", "mini", "--quick", "--set", f"weights={weights}", *wrong]
+    assert run_app(app, arguments) == 2
+    printed = capsys.readouterr()
+    text = " ".join(printed.out.replace("│", " ").split())
+    assert "fix: --set audio.dim=32" in text and "fix: --set codec.channels=16" in text
+    assert "codec, audio, sync" in printed.err
+
+
+def test_a_recipe_without_weights_of_its_own_passes_the_quick_half() -> None:
+    assert run_app(app, ["doctor", "--recipe", "tiny", "--quick"]) == 0
+
+
+def test_a_failed_check_becomes_a_row_and_does_not_end_the_examination() -> None:
+    def user_mistake() -> str:
+        raise UserError("this is wrong; do that")
+
+    def defect() -> str:
+        raise RuntimeError("first line\nsecond line")
+
+    def dependent() -> str:
+        raise NotRun("needs the codec")
+
+    examiner = Examiner(torch.device("cpu"))
+    results = [examiner.check("check", run) for run in (user_mistake, defect, dependent, lambda: "fine")]
+    assert results == [False, False, False, True]
+    assert [row.result for row in examiner.rows] == ["wrong", "wrong", "not run", "ok"]
+    assert (examiner.rows[0].words, examiner.rows[0].fix) == ("this is wrong", "do that")
+    assert examiner.rows[1].words == "RuntimeError: first line" and "second line" in examiner.rows[1].trace
+
+
+def test_a_rehearsal_keeps_kinds_widths_and_precisions() -> None:
+    recipe = load_recipe("xdub-1b", ["weights=/shared/weights"])
+    small = plan_rehearsal(recipe, torch.device("cpu")).small
+    assert small.model.num_layers == 2 and small.model.hidden_size == recipe.model.hidden_size
+    assert (small.codec, small.audio, small.perception, small.lora) == (
+        *(recipe.codec, recipe.audio, recipe.perception, recipe.lora),
+    )
+    for phase in recipe.phase_names:
+        before, after = recipe.for_phase(phase), small.for_phase(phase)
+        assert (after.precision, after.zero_stage, after.lr) == (
+            before.precision,
+            before.zero_stage,
+            before.lr,
+        )
+        assert (after.steps, after.workers, after.upload_to) == (1, 1, None)
+    on_gpu = plan_rehearsal(recipe, torch.device("cuda")).small
+    assert on_gpu.video.size == 512 and on_gpu.phase("editor").window == 77
+
+
+def test_the_sampler_of_a_rehearsal_has_a_step_for_every_expert() -> None:
+    for name in ("tiny", "small", "xdub-1b"):
+        recipe = load_recipe(name)
+        assert experts_at(recipe, least_steps(recipe)) == {"lip", "texture"}
+    one_band = load_recipe("tiny", ["dub.texture_band=[0.0, 0.001]"])
+    assert experts_at(one_band, one_band.dub.sampler_steps) == {"lip"}
+
+
+def test_a_drawn_face_has_the_opening_that_its_landmarks_show() -> None:
+    opening = np.array([0.0, 0.15, 0.3])
+    measured = mouth_opening(landmarks_of(opening, 256))
+    assert np.all(np.diff(measured) > 0.05)
+    clip = drawn_clip(64, 5, 0, pair=True)
+    assert clip.face_mask.any(axis=(1, 2)).all() and clip.lip_mask.any(axis=(1, 2)).all()
+    assert clip.reference is not None and not np.array_equal(clip.reference, clip.frames)
