@@ -24,6 +24,7 @@ from xdub.perception.syncnet_own import OwnSyncNet
 from xdub.train.learners import learner_of
 from xdub.train.phases.syncnet import loss
 from xdub.train.run import RunResult, train_phase
+from xdub.train.state.export import write_export
 
 SIZES = [
     "syncnet.size=16",
@@ -181,3 +182,19 @@ def test_a_short_training_recognises_unseen_speech_and_shuffled_sound_gives_chan
     sound = torch.nn.functional.pad(torch.from_numpy(np.stack([c.audio for c in unseen])), (16_000, 16_000))
     meter.add(video, sound.roll(5, 0), torch.full((32, 45, 68, 2), torch.nan))
     assert meter.result().choice == pytest.approx(0.5, abs=0.1)
+
+
+def test_the_lip_phase_refuses_a_network_near_chance(small, pairs, tmp_path: Path) -> None:
+    recipe = small("phases.lip.sync_accuracy=0.6")
+    write_export(
+        PhaseFolder(tmp_path, "editor").export,
+        learner_of(recipe, "editor").build(load_codec(recipe.codec), base=None, init_from=None).state_dict(),
+        {"kind": "model"},
+    )
+    message = r"^lip: the SyncNet tiny-syncnet chooses the right sound in \d\d% of cases on 12 samples"
+    with pytest.raises(UserError, match=message):
+        train_phase("lip", recipe, pairs, tmp_path, local=True, progress=quiet)
+    unchecked = train_phase(
+        "lip", small("train.steps=1"), pairs, tmp_path, local=True, resume=True, progress=quiet
+    )
+    assert unchecked.status == "finished"

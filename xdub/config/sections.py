@@ -175,6 +175,8 @@ class PhaseConfig:
     """Clamp of the single-step estimate, Eq. 11."""
     decode_latents: Annotated[int, POSITIVE] = 4
     """Latent frames decoded for pixel losses (13 frames)."""
+    sync_accuracy: Annotated[float, SHARE] = 0.6
+    """Least share of right choices of the sync loss's network on the phase's data; chance is 0.5. 0: no check."""
     train: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `train` that this phase overrides; a recipe file has them among the phase's own keys."""
 

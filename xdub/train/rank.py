@@ -18,6 +18,7 @@ from xdub.config import Recipe, TrainConfig
 from xdub.data.manifest import file_sha256
 from xdub.data.samples import StreamSpec
 from xdub.data.stream import LocalStream, RayStream, Stream
+from xdub.errors import UserError
 from xdub.files.atomic import write_json
 from xdub.files.lines import LineFile, read_lines
 from xdub.files.run_folder import PhaseFolder
@@ -137,6 +138,7 @@ def train_rank(
     codec = load_codec(job.recipe.codec)
     trainer = _build_trainer(job, context, spec, learner, codec, attempt=attempt, started=started, beat=beat)
     try:
+        _check_networks(trainer, context, functools.partial(learner.objection, spec=spec, codec=codec))
         if trainer.run(functools.partial(_open_stream, make_stream, spec)) == "finished":
             export(
                 job.folder.export,
@@ -196,6 +198,19 @@ def _build_trainer(
         beat=beat,
         started=started,
     )
+
+
+def _check_networks(trainer: Trainer, context: TrainContext, objection: Callable[..., str | None]) -> None:
+    """Let rank 0 measure the frozen networks on the data before the first step. Collective.
+
+    Raise UserError, on every rank, for a network that does not work on the data.
+    """
+    reason = None
+    if context.rank == 0 and trainer.progress.step == 0:
+        reason = objection(trainer.loss_context, device=context.device)
+    reason = context.gather(reason)[0]
+    if reason is not None:
+        raise UserError(reason)
 
 
 def _open_records(job: TrainJob, context: TrainContext, progress: Progress, attempt: int) -> Records:

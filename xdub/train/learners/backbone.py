@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from xdub.data.latents import encode_batch
+from xdub.data.samples import StreamSpec
 from xdub.model.audio_encoder import load_audio_encoder
 from xdub.model.codec import Codec
 from xdub.plan.flops import train_step_flops
@@ -19,6 +20,7 @@ from xdub.plan.storage import checkpoint_bytes
 from xdub.train.learners.base import Encode, Learner
 from xdub.train.networks import build_loss_context, build_model
 from xdub.train.show.strip_sampler import StripSampler
+from xdub.train.sync_gate import sync_objection
 from xdub.train.trainer import Sampler
 
 
@@ -50,6 +52,14 @@ class BackboneLearner(Learner):
     def loss_context(self, codec: Codec, device: torch.device) -> Any:
         """Return the settings and frozen networks of the phase's losses."""
         return build_loss_context(self.recipe, self.phase, codec, device)
+
+    def objection(self, context: Any, spec: StreamSpec, codec: Codec, device: torch.device) -> str | None:
+        """Return why the sync loss cannot be trusted on the data, if the phase has one."""
+        config = self.recipe.phase(self.phase)
+        if context.sync is None or not config.sync_accuracy:
+            return None
+        frames = codec.geometry.frames(config.decode_latents)
+        return sync_objection(context.sync, spec, codec, device, frames=frames, least=config.sync_accuracy)
 
     def sampler(self, data: Sequence[str]) -> Sampler | None:
         """Return the function that draws film strips, if the recipe has them."""

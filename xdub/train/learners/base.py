@@ -15,6 +15,7 @@ from torch import nn
 
 from xdub.config import Recipe
 from xdub.data.batch import RawBatch, Samples
+from xdub.data.samples import StreamSpec
 from xdub.model.codec import Codec
 from xdub.train.trainer import Sampler
 
@@ -56,6 +57,13 @@ class Learner(ABC):
     @abstractmethod
     def loss_context(self, codec: Codec, device: torch.device) -> Any:
         """Return the third argument of the phase's loss."""
+
+    def objection(self, context: Any, spec: StreamSpec, codec: Codec, device: torch.device) -> str | None:
+        """Return why the phase should not train on the data with its frozen networks; None if it may.
+
+        ``context`` is the result of `loss_context`.
+        """
+        return None
 
     def sampler(self, data: Sequence[str]) -> Sampler | None:
         """Return the function that draws film strips, if the network draws pictures."""

@@ -1,0 +1,67 @@
+"""Check that a SyncNet recognises speech in the data at hand; a loss of one that does not would only add noise."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from xdub.data.latents import to_video
+from xdub.data.samples import SampleMaker, StreamSpec
+from xdub.data.sound import window_samples
+from xdub.model.codec import Codec
+from xdub.perception.syncnet_accuracy import AccuracyMeter
+from xdub.perception.syncnet_base import SyncExpert
+from xdub.train.syncnet_batch import through_codec
+
+SAMPLES = 48
+"""Largest number of samples that are measured."""
+BATCH = 8
+"""Samples that are measured together."""
+
+
+@torch.no_grad()
+def sync_objection(
+    network: SyncExpert,
+    spec: StreamSpec,
+    codec: Codec,
+    device: torch.device,
+    *,
+    frames: int,
+    least: float,
+) -> str | None:
+    """Return why a phase should not train with a SyncNet; None if its accuracy is at least ``least``.
+
+    The accuracy is the share of right choices between a window's own sound and other sound, on the first samples of
+    the phase. Of each, the first ``frames`` frames pass through the codec, as in the sync loss.
+    """
+    maker = SampleMaker(spec)
+    count = min(SAMPLES, len(maker.order))
+    samples = [maker.sample(position) for position in range(count)]
+    meter = AccuracyMeter(network)
+    for begin in range(0, count, BATCH):
+        part = samples[begin : begin + BATCH]
+        videos = [to_video(torch.from_numpy(sample["frames"][:frames]).to(device)) for sample in part]
+        length = window_samples(videos[0].shape[2])
+        sound = np.stack([sample["sound"][:length] for sample in part])
+        landmarks = np.stack([sample["landmarks"][:frames] for sample in part])
+        meter.add(
+            torch.cat([through_codec(codec, video) for video in videos]),
+            torch.from_numpy(sound).to(device),
+            torch.from_numpy(landmarks).to(device),
+        )
+    choice = meter.result().choice
+    if choice >= least:
+        return None
+    figure = (
+        "has no sound to judge by"
+        if math.isnan(choice)
+        else f"chooses the right sound in {choice:.0%} of cases"
+    )
+    key = f"phases.{spec.phase}.sync_accuracy"
+    return (
+        f"{spec.phase}: the SyncNet {network.name} {figure} on {count} samples of the data (chance is 50%), and "
+        f"{key}={least:g} is required: train one on such data (`xdub train syncnet`) and name it with "
+        f"perception.sync_path, or set {key}=0"
+    )
