@@ -43,7 +43,7 @@ def train(
     ] = None,
     set_: options.Set = None,
 ) -> None:
-    """Train one phase: generator, editor, lip or texture. The weights are written to OUT/PHASE/export.
+    """Train one phase of the model, or a SyncNet for its lip phase. The weights are written to OUT/PHASE/export.
 
     Example: xdub train generator --recipe tiny --data ds --out run --set train.steps=200
     """

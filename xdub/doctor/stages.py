@@ -108,7 +108,7 @@ class StageChecks:
         phases = [
             name for name in self.recipe.phase_names if exported_weights(self.run_folder, name).is_file()
         ]
-        if "editor" not in phases:
+        if not exported_weights(self.run_folder, "editor").is_file():
             raise NotRun("needs the editor, whose step failed")
         _check_bands(recipe)
         bundle = load_bundle(
