@@ -11,8 +11,8 @@ from xdub.data.latents import to_video
 from xdub.data.sound import surrounded
 from xdub.evaluate.opening import packaged_readout, read_opening, score_readout
 from xdub.model.codec import load_codec
-from xdub.perception.syncnet import load_sync
-from xdub.perception.syncnet_accuracy import AccuracyMeter
+from xdub.perception.syncnet.accuracy import AccuracyMeter
+from xdub.perception.syncnet.load import load_sync
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ def test_the_other_networks_of_the_recipe_load_from_the_folder(folder: Path) -> 
     from xdub.model.audio_encoder import load_audio_encoder
     from xdub.perception.features import load_features
     from xdub.perception.identity.load import load_identity
-    from xdub.perception.syncnet import load_sync
+    from xdub.perception.syncnet.load import load_sync
 
     recipe = load_recipe("mini", [f"weights={folder}"])
     check_weights(recipe, STAGES)

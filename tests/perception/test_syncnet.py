@@ -12,14 +12,14 @@ from torch import Tensor
 from xdub.config import PerceptionConfig, load_recipe
 from xdub.errors import UserError
 from xdub.model.audio_encoder import LogMelEncoder
-from xdub.perception.mouth_crop import FaceBox, resample
-from xdub.perception.syncnet import load_sync, load_sync_file, save_sync
-from xdub.perception.syncnet_accuracy import AccuracyMeter
-from xdub.perception.syncnet_base import SyncExpert
-from xdub.perception.syncnet_own import OwnSyncNet, OwnSyncNetConfig
-from xdub.perception.syncnet_sound import log_mel
-from xdub.perception.syncnet_tiny import TinySyncNet, TinySyncNetConfig
-from xdub.perception.syncnet_v2 import SyncNetV2, SyncNetV2Widths
+from xdub.perception.syncnet.accuracy import AccuracyMeter
+from xdub.perception.syncnet.base import SyncExpert
+from xdub.perception.syncnet.face_box import FaceBox, resample
+from xdub.perception.syncnet.load import load_sync, load_sync_file, save_sync
+from xdub.perception.syncnet.own import OwnSyncNet, OwnSyncNetConfig
+from xdub.perception.syncnet.sound import log_mel
+from xdub.perception.syncnet.tiny import TinySyncNet, TinySyncNetConfig
+from xdub.perception.syncnet.v2 import SyncNetV2, SyncNetV2Widths
 
 WIDTHS = SyncNetV2Widths(audio=(4, 4, 4, 4, 4, 8), lip=(4, 4, 4, 4, 4, 8), hidden=8, embed=12)
 SMALL = OwnSyncNetConfig(size=16, frames=6, width=8, embed_dim=8)

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import torch
 
-from xdub.perception.syncnet_sound import mfcc
-from xdub.perception.syncnet_v2 import SyncNetV2, SyncNetV2Widths, offset_distances, sync_score
+from xdub.perception.syncnet.sound import mfcc
+from xdub.perception.syncnet.v2 import SyncNetV2, SyncNetV2Widths, offset_distances, sync_score
 
 
 def reference_mfcc(samples: np.ndarray) -> np.ndarray:

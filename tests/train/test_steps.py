@@ -16,7 +16,7 @@ from xdub.files.run_folder import PhaseFolder
 from xdub.model.audio_encoder import load_audio_encoder
 from xdub.model.codec import load_codec
 from xdub.perception.features import FaceFeatureNet
-from xdub.perception.syncnet_tiny import TinySyncNet
+from xdub.perception.syncnet.tiny import TinySyncNet
 from xdub.train.context import LocalContext
 from xdub.train.engine import Engine
 from xdub.train.networks import build_model

@@ -18,9 +18,9 @@ from xdub.errors import UserError
 from xdub.files.lines import read_lines
 from xdub.files.run_folder import PhaseFolder
 from xdub.model.codec import load_codec
-from xdub.perception.syncnet import load_sync
-from xdub.perception.syncnet_accuracy import AccuracyMeter
-from xdub.perception.syncnet_own import OwnSyncNet
+from xdub.perception.syncnet.accuracy import AccuracyMeter
+from xdub.perception.syncnet.load import load_sync
+from xdub.perception.syncnet.own import OwnSyncNet
 from xdub.train.learners import learner_of
 from xdub.train.phases.syncnet import loss
 from xdub.train.run import RunResult, train_phase

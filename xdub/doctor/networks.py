@@ -103,7 +103,7 @@ class NetworkChecks:
 
     def sync(self) -> str:
         """Compute the sync loss of decoded frames; its gradient must reach their pixels."""
-        from xdub.perception.syncnet import load_sync
+        from xdub.perception.syncnet.load import load_sync
 
         network = frozen(load_sync(self.recipe.perception), self.device)
         frames = self._frames()

@@ -128,8 +128,8 @@ def wrong_width(recipe: Recipe, encoder: str, width: int) -> Fault:
 
 def syncnet(recipe: Recipe, path: Path) -> str:
     """Check a SyncNet of any kind, which is recognised by its content."""
-    from xdub.perception.syncnet import MOST_BANDS, OwnSyncNet, TinySyncNet
-    from xdub.perception.syncnet_v2 import TOWERS
+    from xdub.perception.syncnet.load import MOST_BANDS, OwnSyncNet, TinySyncNet
+    from xdub.perception.syncnet.v2 import TOWERS
 
     fix = "train one with `xdub train syncnet`, or give syncnet_v2.model"
     header = read_header(path, fix)
@@ -201,7 +201,7 @@ def umt5(recipe: Recipe, path: Path) -> str:
 
 def packaged(role: str) -> Path | None:
     """Return the packaged file of a role, None for a role whose packaged network has no file."""
-    from xdub.perception.syncnet import PACKAGED
+    from xdub.perception.syncnet.load import PACKAGED
 
     names = {"codec": "linear_codec_48.safetensors", "sync": PACKAGED}
     return shipped_weights(names[role]) if role in names else None

@@ -111,7 +111,7 @@ def write_arcface(path: Path, sizes: Sizes) -> None:
 
 def write_syncnet(path: Path, sizes: Sizes) -> None:
     """Write the state dict of a SyncNet v2."""
-    from xdub.perception.syncnet_v2 import SyncNetV2, SyncNetV2Widths
+    from xdub.perception.syncnet.v2 import SyncNetV2, SyncNetV2Widths
 
     width = sizes.syncnet
     widths = (

@@ -67,7 +67,7 @@ def build_loss_context(recipe: Recipe, phase: str, codec: Codec, device: torch.d
     """Load the frozen networks that the phase's loss uses, and no others."""
     from xdub.perception.features import load_features
     from xdub.perception.identity.load import load_identity
-    from xdub.perception.syncnet import load_sync
+    from xdub.perception.syncnet.load import load_sync
 
     names, config = phase_facts(phase).networks, recipe.perception
 

@@ -11,8 +11,8 @@ from xdub.data.latents import to_video
 from xdub.data.samples import SampleMaker, StreamSpec
 from xdub.data.sound import window_samples
 from xdub.model.codec import Codec
-from xdub.perception.syncnet_accuracy import AccuracyMeter
-from xdub.perception.syncnet_base import SyncExpert
+from xdub.perception.syncnet.accuracy import AccuracyMeter
+from xdub.perception.syncnet.base import SyncExpert
 from xdub.train.syncnet_batch import through_codec
 
 SAMPLES = 48

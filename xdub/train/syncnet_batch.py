@@ -9,8 +9,8 @@ from xdub.config import SyncNetConfig
 from xdub.data.batch import RawBatch, SyncBatch
 from xdub.data.latents import one_thread, to_video
 from xdub.model.codec import Codec
-from xdub.perception.mouth_crop import resample
-from xdub.perception.syncnet_own import LOWER_FACE
+from xdub.perception.syncnet.face_box import resample
+from xdub.perception.syncnet.own import LOWER_FACE
 from xdub.seeding import torch_rng
 
 LIGHT = 0.15

@@ -17,9 +17,9 @@ from xdub.data.latents import to_video
 from xdub.data.samples import SampleMaker, StreamSpec
 from xdub.errors import UserError
 from xdub.model.codec import Codec
-from xdub.perception.syncnet import load_sync_file, sync_metadata
-from xdub.perception.syncnet_accuracy import AccuracyMeter, SyncAccuracy
-from xdub.perception.syncnet_own import OwnSyncNet, OwnSyncNetConfig
+from xdub.perception.syncnet.accuracy import AccuracyMeter, SyncAccuracy
+from xdub.perception.syncnet.load import load_sync_file, sync_metadata
+from xdub.perception.syncnet.own import OwnSyncNet, OwnSyncNetConfig
 from xdub.train.learners.base import Encode, Learner
 from xdub.train.phases.syncnet import SyncNetContext
 from xdub.train.syncnet_batch import encode_sync_batch, through_codec

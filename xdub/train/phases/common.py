@@ -18,7 +18,7 @@ from xdub_kernels import add_noise, weighted_flow_loss
 
 
 class SyncLoss(Protocol):
-    """Frozen network of the lip expert, see `xdub.perception.syncnet_base.SyncExpert`."""
+    """Frozen network of the lip expert, see `xdub.perception.syncnet.base.SyncExpert`."""
 
     def sync_loss(self, frames: Tensor, sound: Tensor, landmarks: Tensor) -> Tensor:
         """Return the loss [B, W] of the windows of a video.

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from xdub.config import SyncNetConfig
 from xdub.data.batch import SyncBatch
 from xdub.losses.terms import LossTerm, LossTerms
-from xdub.perception.syncnet_accuracy import LEAST_OFFSET
-from xdub.perception.syncnet_base import MAX_OFFSET, audible
+from xdub.perception.syncnet.accuracy import LEAST_OFFSET
+from xdub.perception.syncnet.base import MAX_OFFSET, audible
 
 
 @dataclass(frozen=True, kw_only=True)

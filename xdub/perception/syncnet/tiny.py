@@ -10,9 +10,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from xdub.geometry import ROWS_PER_FRAME, SOUND_MARGIN
-from xdub.perception.mouth_crop import FaceBox, resample
-from xdub.perception.syncnet_base import SyncExpert, num_frames
-from xdub.perception.syncnet_sound import log_mel
+from xdub.perception.syncnet.base import SyncExpert, num_frames
+from xdub.perception.syncnet.face_box import FaceBox, resample
+from xdub.perception.syncnet.sound import log_mel
 
 ROWS = 14
 """Rows of one audio window: the ten rows of the window's frames and two on each side."""

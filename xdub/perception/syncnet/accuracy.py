@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from xdub.perception.syncnet_base import MAX_OFFSET, SyncExpert, audible
+from xdub.perception.syncnet.base import MAX_OFFSET, SyncExpert, audible
 
 LEAST_OFFSET = 4
 """Smallest offset, in frames, that counts as out of sync; closer windows share most of their sound."""

@@ -1,6 +1,6 @@
 """SyncNets by name and by file: the one in the package, those of `xdub train syncnet`, and SyncNet v2.
 
-A SyncNet replaces the lip-sync expert of Eq. 12; `xdub.perception.syncnet_base` has the interface of all of them.
+A SyncNet replaces the lip-sync expert of Eq. 12; `xdub.perception.syncnet.base` has the interface of all of them.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from torch import Tensor
 from xdub.config import PerceptionConfig, network_path
 from xdub.config.shipped import shipped_weights
 from xdub.errors import UserError
-from xdub.perception.syncnet_base import SyncExpert
-from xdub.perception.syncnet_own import OwnSyncNet, OwnSyncNetConfig
-from xdub.perception.syncnet_tiny import TinySyncNet, TinySyncNetConfig
-from xdub.perception.syncnet_v2 import load_syncnet_v2
+from xdub.perception.syncnet.base import SyncExpert
+from xdub.perception.syncnet.own import OwnSyncNet, OwnSyncNetConfig
+from xdub.perception.syncnet.tiny import TinySyncNet, TinySyncNetConfig
+from xdub.perception.syncnet.v2 import load_syncnet_v2
 
 PACKAGED = "syncnet.safetensors"
 """File of the shipped network."""

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from xdub.errors import UserError
 from xdub.geometry import FPS, SAMPLE_RATE, SOUND_MARGIN
-from xdub.perception.mouth_crop import FaceBox, resample
-from xdub.perception.syncnet_base import MAX_OFFSET, SyncExpert, num_frames
-from xdub.perception.syncnet_sound import MFCC_HOP, mfcc
+from xdub.perception.syncnet.base import MAX_OFFSET, SyncExpert, num_frames
+from xdub.perception.syncnet.face_box import FaceBox, resample
+from xdub.perception.syncnet.sound import MFCC_HOP, mfcc
 
 SIDE = 224
 """Side of the face in px."""

@@ -15,9 +15,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from xdub.geometry import SOUND_MARGIN
-from xdub.perception.mouth_crop import FaceBox, resample
-from xdub.perception.syncnet_base import SyncExpert, num_frames
-from xdub.perception.syncnet_sound import log_mel
+from xdub.perception.syncnet.base import SyncExpert, num_frames
+from xdub.perception.syncnet.face_box import FaceBox, resample
+from xdub.perception.syncnet.sound import log_mel
 
 LOWER_FACE = FaceBox(drop=1.35, side=1.9, fallback=(0.155, 0.31, 0.845, 1.0))
 """From below the eyes to below an open chin."""
