@@ -212,9 +212,6 @@ def add_parser(commands: Any) -> None:
         "speech_features", help="Whisper tiny.en against log-mel, trained from nothing", description=__doc__
     )
     parser.add_argument(
-        "--clips", type=int, default=160, help="rendered clips, each with a twin (default 160)"
-    )
-    parser.add_argument(
         "--recordings", type=int, default=48, help="rendered training videos, each with a twin (default 48)"
     )
     parser.add_argument("--heads", type=int, default=16, help="held-out heads (default 16)")
