@@ -8,7 +8,7 @@ from pathlib import Path
 
 from xdub.config import PACKAGED, Recipe, network_path, phase_facts
 from xdub.config.weight_files import HUB_NAME, Role, Section, network_kind
-from xdub.errors import UserError
+from xdub.errors import UserError, error_reason
 from xdub.headers.files import Fault
 from xdub.headers.kinds import INSPECTORS, packaged, umt5, wrong_width
 
@@ -136,14 +136,30 @@ def _words(recipe: Recipe, role: Role, kind: str, path: str | None, on_this_mach
             raise wrong_width(recipe, f"Whisper {path}", TINY_EN)
         return _registered_words(f"{kind} {path}", REGISTERED[path])
     if Path(path).exists():
-        inspect = INSPECTORS.get((role, kind))
-        return f"{kind}: {path}" if inspect is None else inspect(recipe, Path(path))
+        return _inspected(recipe, role, kind, Path(path))
     if HUB_NAME.fullmatch(path):
         return f"{kind}: {path}, a name on the hub, which only loading can check"
     if not on_this_machine:
         return f"{kind}: {path}, not on this machine"
     key = next(key for key, value in network_locations(recipe).items() if value == path)
     raise Fault(f"{key}={path}: there is no such file or folder", f"correct the path, or --set {key}=null")
+
+
+def _inspected(recipe: Recipe, role: Role, kind: str, path: Path) -> str:
+    """Return words for a file or folder. Raise UserError for a network of another kind or a damaged one."""
+    inspect = INSPECTORS.get((role, kind))
+    if inspect is None:
+        return f"{kind}: {path}"
+    try:
+        return inspect(recipe, path)
+    except UserError:
+        raise
+    # Values of any type may stand in a header or a configuration.
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+        raise Fault(
+            f"{path}: its header or configuration has a value of the wrong kind ({error_reason(error)})",
+            "copy or download the network again",
+        ) from error
 
 
 def _text_encoder(recipe: Recipe) -> list[Finding]:

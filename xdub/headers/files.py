@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xdub.errors import UserError
+from xdub.errors import UserError, error_reason
 
 Shapes = dict[str, tuple[int, ...]]
 """Name of a tensor -> its shape."""
@@ -70,7 +70,10 @@ def read_weights(folder: Path, stem: str, fix: str) -> Shapes:
     """
     index = folder / f"{stem}{INDEX}"
     if index.is_file():
-        names = sorted(set(read_config(folder, index.name, fix).get("weight_map", {}).values()))
+        parts = read_config(folder, index.name, fix).get("weight_map")
+        if not isinstance(parts, dict) or not all(isinstance(name, str) for name in parts.values()):
+            raise Fault(f"{index}: does not list the files of a model", fix)
+        names = sorted(set(parts.values()))
     else:
         names = next(
             (
@@ -112,8 +115,7 @@ def _torch_shapes(path: Path, fix: str) -> Shapes:
             state = torch.load(path, map_location="cpu", weights_only=True)
     # A file of another kind may raise nearly any error.
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise Fault(f"{path}: cannot be read as weights ({reason[:120]})", fix) from error
+        raise Fault(f"{path}: cannot be read as weights ({error_reason(error, 120)})", fix) from error
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise Fault(f"{path}: is not a state dict of tensors", fix)
     return {str(name): tuple(value.shape) for name, value in state.items()}

@@ -12,6 +12,7 @@ from xdub.config import PACKAGED, AudioConfig, network_path
 from xdub.errors import UserError, loading_pretrained
 from xdub.geometry import ROWS_PER_FRAME, SAMPLE_RATE, SAMPLES_PER_FRAME, SOUND_MARGIN
 from xdub.perception.mel import mel_filters
+from xdub.perception.network_files import load_pretrained
 
 if TYPE_CHECKING:
     from transformers import WhisperFeatureExtractor
@@ -143,9 +144,10 @@ def _load_whisper(path: str) -> WhisperEncoder:
     from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
     from transformers.models.whisper.modeling_whisper import WhisperEncoder as WhisperNetwork
 
-    with loading_pretrained("audio.path", path):
-        if WhisperConfig.from_pretrained(path).architectures == [WhisperNetwork.__name__]:
-            network = WhisperNetwork.from_pretrained(path)
-        else:
-            network = WhisperModel.from_pretrained(path).encoder
-        return WhisperEncoder(network, WhisperFeatureExtractor.from_pretrained(path))
+    setting = "audio.path"
+    with loading_pretrained(setting, path):
+        alone = WhisperConfig.from_pretrained(path).architectures == [WhisperNetwork.__name__]
+        extractor = WhisperFeatureExtractor.from_pretrained(path)
+    if alone:
+        return WhisperEncoder(load_pretrained(WhisperNetwork, setting, path), extractor)
+    return WhisperEncoder(load_pretrained(WhisperModel, setting, path, part="encoder.").encoder, extractor)

@@ -23,6 +23,7 @@ from xdub.errors import UserError, loading_pretrained
 from xdub.geometry import CodecGeometry
 from xdub.model.tensor_file import read_tensors, write_tensors
 from xdub.model.wan_decoder import checkpoint_blocks, decode_latents
+from xdub.perception.network_files import load_pretrained
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
@@ -243,8 +244,9 @@ def _load_linear(own_path: str | None) -> LinearCodec:
 def _load_wan(path: str) -> WanCodec:
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
+    vae = load_pretrained(AutoencoderKLWan, "codec.path", path, **_subfolder(path))
     with loading_pretrained("codec.path", path):
-        return WanCodec(AutoencoderKLWan.from_pretrained(path, **_subfolder(path)))
+        return WanCodec(vae)
 
 
 def _subfolder(path: str) -> dict[str, str]:

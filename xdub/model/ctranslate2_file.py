@@ -91,6 +91,7 @@ def _variable(cursor: _Cursor) -> tuple[str, np.ndarray]:
     if number not in TYPES:
         raise _DamageError(f"{name} has the unknown type {number}")
     dtype = np.dtype(TYPES[number]).newbyteorder("<")
-    if math.prod(shape) * dtype.itemsize != size:
+    # An empty variable may have other sizes that no array can have.
+    if math.prod(shape) * dtype.itemsize != size or not size:
         raise _DamageError(f"{name} has {size} bytes for the shape {list(shape)}")
     return name, np.frombuffer(cursor.take(size), dtype).reshape(shape)

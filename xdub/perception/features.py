@@ -15,7 +15,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from xdub.config import PerceptionConfig, network_path
-from xdub.errors import UserError, loading_pretrained
+from xdub.errors import UserError
+from xdub.perception.network_files import load_pretrained
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -83,8 +84,8 @@ class ClipFeatures(nn.Module):
         super().__init__()
         from transformers import CLIPVisionModelWithProjection
 
-        with loading_pretrained("perception.features_path", path):
-            self.net = CLIPVisionModelWithProjection.from_pretrained(path).eval().requires_grad_(False)
+        network = load_pretrained(CLIPVisionModelWithProjection, "perception.features_path", path)
+        self.net = network.eval().requires_grad_(False)
         self.side = self.net.config.image_size
         self.register_buffer("mean", torch.tensor(CLIP_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(CLIP_STD)[:, None, None], persistent=False)

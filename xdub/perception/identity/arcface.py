@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from xdub.errors import UserError
+from xdub.errors import UserError, error_reason
 from xdub.perception.identity.base import FivePointIdentity
+from xdub.perception.network_files import load_weights, read_state_dict
 
 WIDTHS = (64, 128, 256, 512)
 """Channels of the four stages of the public networks."""
@@ -87,9 +87,11 @@ class ArcFaceIdentity(FivePointIdentity):
         Raises:
             UserError: the file is missing, unreadable, or has another network's weights.
         """
-        state = _read(path)
+        if not path.is_file():
+            raise UserError(f"perception.identity_path={path}: no such file")
+        state = read_state_dict(path, "an ArcFace backbone")
         blocks = [
-            {int(key.split(".")[1]) for key in state if key.startswith(f"layer{number}.")}
+            {key.split(".")[1] for key in state if key.startswith(f"layer{number}.")}
             for number in range(1, 5)
         ]
         if not all(blocks):
@@ -100,24 +102,9 @@ class ArcFaceIdentity(FivePointIdentity):
                 widths=tuple(state[f"layer{number}.0.conv2.weight"].shape[0] for number in range(1, 5)),
                 embedding=state["fc.weight"].shape[0],
             )
-            network.load_state_dict(state)
         except KeyError as error:
             raise UserError(f"{path}: not an ArcFace backbone (no {error.args[0]})") from error
-        except RuntimeError as error:
-            reason = str(error).splitlines()[1].strip()
-            raise UserError(f"{path}: not an ArcFace backbone ({reason})") from error
+        except (IndexError, RuntimeError) as error:
+            raise UserError(f"{path}: not an ArcFace backbone ({error_reason(error)})") from error
+        load_weights(network, state, path, "an ArcFace backbone")
         return network
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise UserError(f"perception.identity_path={path}: no such file")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    # The two readers raise many types of errors for damaged or foreign files.
-    except Exception as error:
-        raise UserError(f"{path}: cannot be read as weights ({str(error).splitlines()[0]})") from error

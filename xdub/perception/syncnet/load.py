@@ -6,7 +6,7 @@ A SyncNet replaces the lip-sync expert of Eq. 12; `xdub.perception.syncnet.base`
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from xdub.config import PerceptionConfig, network_path
 from xdub.config.shipped import shipped_weights
-from xdub.errors import UserError
+from xdub.errors import UserError, error_reason
+from xdub.perception.network_files import check_finite, shapes_differ
 from xdub.perception.syncnet.base import SyncExpert
 from xdub.perception.syncnet.own import OwnSyncNet, OwnSyncNetConfig
 from xdub.perception.syncnet.tiny import TinySyncNet, TinySyncNetConfig
@@ -53,7 +54,8 @@ def load_sync_file(path: str | Path) -> SyncExpert:
             state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError:
         return load_syncnet_v2(path)
-    net = _build(path, metadata)
+    check_finite(path, state.items())
+    net = _build(path, metadata, state)
     net.load_state_dict(state)
     return net.eval().requires_grad_(False)
 
@@ -73,18 +75,46 @@ def save_sync(
     save_file(tensors, path, metadata=sync_metadata(net))
 
 
-def _build(path: str | Path, metadata: dict[str, str]) -> OwnSyncNet | TinySyncNet:
-    """Build the network of a file's header, without its weights."""
+def _build(
+    path: str | Path, metadata: Mapping[str, str], state: Mapping[str, Tensor]
+) -> OwnSyncNet | TinySyncNet:
+    """Build the network of a file's header, without its weights. Raise UserError if the file has other weights."""
     kind = metadata.get("network", "no named network")
     if kind not in (OwnSyncNet.name, TinySyncNet.name):
         raise UserError(f"{path} holds {kind}, not a SyncNet")
-    config: dict[str, Any] = json.loads(metadata["config"])
+    try:
+        config: dict[str, Any] = json.loads(metadata["config"])
+        bands = config.get("audio_dim", 0)
+        if bands > MOST_BANDS:
+            raise UserError(
+                f"{path}: was trained on {bands} features of an audio encoder, but a SyncNet now computes its own "
+                "from the wave; train one with `xdub train syncnet`"
+            )
+        build = _builder(kind, config)
+        # A damaged header may have sizes for which the memory does not suffice.
+        if not shapes_differ(build, state):
+            return build()
+        reason = "its weights do not fit its header"
+    except UserError:
+        raise
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        IndexError,
+        RuntimeError,
+    ) as error:
+        reason = f"its header is damaged: {error_reason(error)}"
+    raise UserError(f"{path}: not a SyncNet ({reason}); copy it again or train one with `xdub train syncnet`")
+
+
+def _builder(kind: str, config: dict[str, Any]) -> Callable[[], OwnSyncNet | TinySyncNet]:
+    """Return the function that builds the network of a header with random weights."""
     if kind == OwnSyncNet.name:
-        return OwnSyncNet(OwnSyncNetConfig(**config))
-    if config["audio_dim"] > MOST_BANDS:
-        raise UserError(
-            f"{path}: was trained on {config['audio_dim']} features of an audio encoder, but a SyncNet now computes "
-            "its own from the wave; train one with `xdub train syncnet`"
-        )
+        own = OwnSyncNetConfig(**config)
+        return lambda: OwnSyncNet(own)
     config["mouth_box"] = tuple(config["mouth_box"])
-    return TinySyncNet(TinySyncNetConfig(**config))
+    tiny = TinySyncNetConfig(**config)
+    return lambda: TinySyncNet(tiny)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from xdub.errors import UserError
 from xdub.geometry import FPS, SAMPLE_RATE, SOUND_MARGIN
+from xdub.perception.network_files import read_state_dict
 from xdub.perception.syncnet.base import MAX_OFFSET, SyncExpert, num_frames
 from xdub.perception.syncnet.face_box import FaceBox, resample
 from xdub.perception.syncnet.sound import MFCC_HOP, mfcc
@@ -150,14 +151,7 @@ def load_syncnet_v2(path: str | Path) -> SyncNetV2:
 
     Only tensors are unpickled.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    # A file of another kind may raise nearly any error.
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"{path}: not a SyncNet: neither safetensors nor a file of tensors ({reason})"
-        ) from error
+    state = read_state_dict(path, "a SyncNet")
     if not is_syncnet_v2(state):
         raise UserError(f"{path}: not a SyncNet v2: its parts must be {', '.join(TOWERS)}")
     try:
@@ -166,7 +160,7 @@ def load_syncnet_v2(path: str | Path) -> SyncNetV2:
             {name: value.float() if value.is_floating_point() else value for name, value in state.items()},
             strict=False,
         )
-    except (KeyError, AttributeError, RuntimeError) as error:
+    except (KeyError, IndexError, RuntimeError) as error:
         raise UserError(
             f"{path}: a SyncNet v2 of another layout ({str(error).splitlines()[-1].strip()})"
         ) from error
