@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor
 
 from xdub.config import PerceptionConfig, load_recipe
 from xdub.errors import UserError
+from xdub.files.tensors import write_tensors
 from xdub.model.audio_encoder import LogMelEncoder
 from xdub.perception.syncnet.accuracy import AccuracyMeter
 from xdub.perception.syncnet.base import SyncExpert
 from xdub.perception.syncnet.face_box import FaceBox, resample
-from xdub.perception.syncnet.load import load_sync, load_sync_file, save_sync
+from xdub.perception.syncnet.load import load_sync, load_sync_file, sync_metadata
 from xdub.perception.syncnet.own import OwnSyncNet, OwnSyncNetConfig
 from xdub.perception.syncnet.sound import log_mel
 from xdub.perception.syncnet.tiny import TinySyncNet, TinySyncNetConfig
@@ -67,15 +67,14 @@ def test_the_loss_of_a_sample_depends_on_itself_alone_and_on_no_loudness(network
         )
 
 
-def test_an_offset_is_the_cosine_with_the_sound_that_is_so_much_later(network):
-    pixels, sound, landmarks = inputs(batch=1)
-    cosines = network.offset_cosines(pixels, sound, landmarks, 3)
-    assert cosines.shape == (1, 9 - network.frames + 1, 7)
-    later = F.pad(sound, (0, 640))[:, 640:]
-    torch.testing.assert_close(
-        network.cosine(pixels, later, landmarks), cosines[..., 4], rtol=1e-2, atol=1e-2
-    )
-    torch.testing.assert_close(network.cosine(pixels, sound, landmarks), cosines[..., 3])
+def test_an_offset_is_the_sound_that_is_so_many_frames_later(network):
+    sound = inputs(batch=1)[1]
+    windows = 9 - network.frames + 1
+    around, own = network.embed_sound(sound, 3), network.embed_sound(sound)
+    assert around.shape[:2] == (1, windows + 6) and own.shape[:2] == (1, windows)
+    torch.testing.assert_close(around[:, 3 : 3 + windows], own)
+    later = network.embed_sound(F.pad(sound, (0, 640))[:, 640:])
+    torch.testing.assert_close(around[:, 4 : 4 + windows], later, rtol=1e-2, atol=1e-2)
 
 
 def test_wrong_shapes_are_named(network):
@@ -91,7 +90,7 @@ def test_wrong_shapes_are_named(network):
 def test_a_video_shorter_than_a_window_is_one_window():
     net = OwnSyncNet(OwnSyncNetConfig(size=16, frames=16, width=8, embed_dim=8))
     assert net.sync_loss(*inputs(frames=13)).shape == (2, 1)
-    assert net.offset_cosines(*inputs(frames=13)).shape == (2, 1, 31)
+    assert net.embed_sound(inputs(frames=13)[1], 15).shape[:2] == (2, 31)
     assert net.sync_loss(*inputs(frames=17)).shape == (2, 2)
 
 
@@ -142,14 +141,15 @@ def test_resampling_equals_antialiased_interpolation_and_repeats_the_edge():
 
 def test_files_are_recognised_by_their_content(tmp_path):
     own, v2 = OwnSyncNet(SMALL).eval(), SyncNetV2(WIDTHS).eval()
-    save_sync(own, tmp_path / "a", own.state_dict())
+    write_tensors(own.state_dict(), tmp_path / "a", sync_metadata(own))
     torch.save(v2.state_dict(), tmp_path / "b")
     for net, name in ((own, "a"), (v2, "b")):
         loaded = load_sync(PerceptionConfig(sync="syncnet", sync_path=str(tmp_path / name)))
         assert type(loaded) is type(net)
         assert not any(p.requires_grad for p in loaded.parameters()) and not loaded.training
         assert torch.equal(loaded.sync_loss(*inputs()), net.sync_loss(*inputs()))
-    save_sync(own, tmp_path / "half", own.state_dict(), torch.float16)
+    halved = {key: value.half() for key, value in own.state_dict().items()}
+    write_tensors(halved, tmp_path / "half", sync_metadata(own))
     half = load_sync_file(tmp_path / "half").sync_loss(*inputs())
     torch.testing.assert_close(half, own.sync_loss(*inputs()), rtol=0.02, atol=0.02)
 
@@ -160,11 +160,13 @@ def test_files_that_hold_no_syncnet_are_user_errors(tmp_path):
         load_sync_file(tmp_path / "text")
     with pytest.raises(UserError, match="no such SyncNet file; train one with `xdub train syncnet`"):
         load_sync_file(tmp_path / "none.safetensors")
-    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(UserError, match="no named network, not a SyncNet"):
+    write_tensors({"a": torch.zeros(1)}, tmp_path / "other.safetensors", {"network": "mouth-readout"})
+    with pytest.raises(UserError, match="holds mouth-readout, not a SyncNet"):
         load_sync_file(tmp_path / "other.safetensors")
     torch.save({"netcnnaud.0.weight": torch.zeros(1)}, tmp_path / "part.model")
-    with pytest.raises(UserError, match="its parts must be"):
+    with pytest.raises(
+        UserError, match="not a SyncNet: neither from `xdub train syncnet` nor with the parts"
+    ):
         load_sync_file(tmp_path / "part.model")
     state = SyncNetV2(WIDTHS).state_dict()
     del state["netfclip.3.bias"]
@@ -172,7 +174,7 @@ def test_files_that_hold_no_syncnet_are_user_errors(tmp_path):
     with pytest.raises(UserError, match="another layout"):
         load_sync_file(tmp_path / "short.model")
     metadata = {"network": "tiny-syncnet", "config": '{"audio_dim": 384}'}
-    save_file({"a": torch.zeros(1)}, tmp_path / "whisper.safetensors", metadata=metadata)
+    write_tensors({"a": torch.zeros(1)}, tmp_path / "whisper.safetensors", metadata)
     with pytest.raises(UserError, match="trained on 384 features of an audio encoder"):
         load_sync_file(tmp_path / "whisper.safetensors")
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from xdub.errors import UserError
-from xdub.perception.landmarks import EYE_CORNERS, NOSE_BASE
+from xdub.perception.landmarks import EYE_CORNERS, EYE_TO_NOSE, NOSE_BASE
 
 # Proportions of adults in units of the distance between the eye centres (about 63 mm): nose base 0.76 below the eyes,
 # mouth 1.15, chin 1.85, open chin 2.2; brows up to 0.45 above; face 2.2 wide, mouth 0.8 wide.
-EYE_TO_NOSE = 0.76
-"""Distance from the eyes down to the base of the nose, in eye distances."""
 SIDE = 2.75
 """Side of the box in eye distances: 1.25 face widths; the mouth is 0.3 of it."""
 DROP = 0.87

@@ -11,7 +11,7 @@ from torch import Tensor
 from xdub.config import PACKAGED, AudioConfig, network_path
 from xdub.errors import UserError, loading_pretrained
 from xdub.geometry import ROWS_PER_FRAME, SAMPLE_RATE, SAMPLES_PER_FRAME, SOUND_MARGIN
-from xdub.perception.mel import mel_filters
+from xdub.perception.mel import LOUDNESS, LOUDNESS_ROW, QUIETEST, mel_energies
 from xdub.perception.network_files import load_pretrained
 
 if TYPE_CHECKING:
@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 
 HOP = SAMPLES_PER_FRAME // ROWS_PER_FRAME
 """Audio samples of one feature row: 320, 50 rows a second."""
-_FFT = 800
+_WINDOW = 800
 """Samples of an analysis window: 50 ms."""
-_LOUDNESS = 0.05
-"""RMS of the speaking parts after normalisation."""
 
 
 class AudioEncoder(Protocol):
@@ -58,13 +56,8 @@ class LogMelEncoder:
         signal = torch.zeros(rows * HOP)
         samples = torch.from_numpy(np.ascontiguousarray(wav, dtype=np.float32))[: rows * HOP]
         signal[: len(samples)] = samples
-        signal = signal * (_LOUDNESS / self._speech_rms(signal))
-        margin = (_FFT - HOP) // 2
-        # frames [rows, _FFT]
-        frames = torch.nn.functional.pad(signal, (margin, margin)).unfold(0, _FFT, HOP)
-        power = torch.fft.rfft(frames * torch.hann_window(_FFT)).abs().square()
-        log_mel = torch.log10(power @ mel_filters(self.dim, _FFT).T + 1e-4)
-        return (log_mel + 2.0) / 2.0
+        signal = signal * (LOUDNESS / self._speech_rms(signal))
+        return mel_energies(signal, self.dim, hop=HOP, window=_WINDOW)
 
     @staticmethod
     def _speech_rms(signal: Tensor) -> Tensor:
@@ -72,10 +65,10 @@ class LogMelEncoder:
 
         Rows of zeros do not count, because they are not sound (`xdub.data.sound`).
         """
-        rows = signal.view(-1, HOP).square().mean(1)
+        rows = signal.view(-1, LOUDNESS_ROW).square().mean(1)
         half = max(1, int(rows.count_nonzero()) // 2)
         loud = rows.sort(descending=True).values[:half].mean().sqrt()
-        return loud.clamp_min(2e-3)
+        return loud.clamp_min(QUIETEST)
 
 
 class WhisperEncoder:

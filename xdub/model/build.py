@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from xdub.config import Recipe, inpaints
+from xdub.files.tensors import read_tensors
 from xdub.model.backbone import Backbone
 from xdub.model.codec import Codec
 from xdub.model.dit import DiTConfig, VideoDiT
-from xdub.model.tensor_file import read_tensors
 
 
 def dit_config(recipe: Recipe, phase: str) -> DiTConfig:

@@ -21,12 +21,12 @@ from xdub.config.shipped import shipped_weights
 from xdub.errors import UserError
 from xdub.files.atomic import atomic_folder
 from xdub.files.run_folder import ADAPTER_WEIGHTS, MODEL_WEIGHTS, RunFolder
+from xdub.files.tensors import write_tensors
 from xdub.model.audio_encoder import AudioEncoder, load_audio_encoder
 from xdub.model.backbone import Backbone
 from xdub.model.build import load_backbone
 from xdub.model.codec import Codec, load_codec
 from xdub.model.lora import load_expert, set_expert
-from xdub.model.tensor_file import write_tensors
 from xdub.precision import dtype_of, network_in, open_device
 
 RECIPE = "recipe.yaml"

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from xdub.config import CodecConfig, network_path
 from xdub.config.shipped import shipped_weights
 from xdub.errors import UserError, loading_pretrained
+from xdub.files.tensors import read_tensors, write_tensors
 from xdub.geometry import CodecGeometry
-from xdub.model.tensor_file import read_tensors, write_tensors
 from xdub.model.wan_decoder import checkpoint_blocks, decode_latents
 from xdub.perception.network_files import load_pretrained
 

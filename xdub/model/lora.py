@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from xdub.config import EXPERTS, LoraConfig
 from xdub.errors import UserError
+from xdub.files.tensors import read_tensors, write_tensors
 from xdub.model.backbone import Backbone
-from xdub.model.tensor_file import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer

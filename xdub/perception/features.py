@@ -15,7 +15,6 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from xdub.config import PerceptionConfig, network_path
-from xdub.errors import UserError
 from xdub.perception.network_files import load_pretrained
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -104,8 +103,6 @@ def load_features(cfg: PerceptionConfig) -> nn.Module:
     """Load the network that a recipe's ``perception`` section selects for the role ``features``."""
     if cfg.features == "tiny":
         return FaceFeatureNet().eval()
-    if cfg.features != "clip":
-        raise UserError(f"perception.features={cfg.features!r}: use 'tiny' or 'clip'")
     return ClipFeatures(str(network_path(cfg, "features"))).eval()
 
 

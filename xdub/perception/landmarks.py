@@ -26,6 +26,8 @@ EYE_CORNERS = (36, 39, 42, 45)
 """Corners of the eye on the left of the picture, then of the eye on the right."""
 NOSE_BASE = 33
 """Middle of the base of the nose."""
+EYE_TO_NOSE = 0.76
+"""Distance from the eyes down to the base of the nose of an adult, in eye distances, in a face seen from the front."""
 
 
 def mesh_to_68(mesh: np.ndarray) -> np.ndarray:

@@ -16,14 +16,13 @@ from torch import Tensor, nn
 
 from xdub.config.shipped import shipped_weights
 from xdub.errors import UserError
-from xdub.perception.landmarks import NOSE_BASE, eye_centres
+from xdub.files.tensors import read_metadata, read_tensors, write_tensors
+from xdub.perception.landmarks import EYE_TO_NOSE, NOSE_BASE, eye_centres
 
 PACKAGED = "mouth_readout.safetensors"
 """File of the shipped network."""
 PATCH = 32
 """Side of the network's input, px."""
-EYE_TO_NOSE = 0.76
-"""Distance from the eyes to the base of the nose, in eye distances, in a face seen from the front."""
 HALF_SIDE = 0.64
 """Half the side of the patch, in eye distances."""
 DROP = 0.45
@@ -65,26 +64,19 @@ class MouthReadout(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file in half precision."""
-        from safetensors.torch import save_file
-
         state = {name: value.detach().half().contiguous() for name, value in self.state_dict().items()}
-        width = str(self.width)
-        save_file(state, path, metadata={"network": self.name, "width": width})
+        write_tensors(state, path, {"network": self.name, "width": str(self.width)})
 
     @classmethod
     def load(cls, path: str | Path) -> MouthReadout:
         """Load a file of ``save`` in fp32, frozen. Raise UserError if the file is missing or holds another network."""
-        from safetensors import safe_open
-
         if not Path(path).is_file():
             raise UserError(f"{path}: no such readout; train one with `python -m xdub.fit.readout`")
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("network") != cls.name:
-                raise UserError(f"{path} holds {metadata.get('network', 'no named network')}, not {cls.name}")
-            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
+        metadata = read_metadata(path)
+        if metadata.get("network") != cls.name:
+            raise UserError(f"{path} holds {metadata.get('network', 'no named network')}, not {cls.name}")
         net = cls(int(metadata["width"]))
-        net.load_state_dict(state)
+        net.load_state_dict(read_tensors(path))
         return net.eval().requires_grad_(False)
 
     @classmethod

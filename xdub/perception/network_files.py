@@ -97,8 +97,13 @@ def shapes_differ(kind: Callable[[], nn.Module], state: Mapping[str, Tensor]) ->
 
 
 def _read(path: str | Path) -> Any:
-    if Path(path).suffix == ".safetensors":
-        from safetensors.torch import load_file
+    """Return the content of a file, recognised by its header, because users rename files."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
+    try:
         return load_file(path)
+    except SafetensorError:
+        if Path(path).suffix == ".safetensors":
+            raise
     return torch.load(path, map_location="cpu", weights_only=True)

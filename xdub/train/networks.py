@@ -10,11 +10,11 @@ from torch import Tensor
 from xdub.config import Recipe, expert_of, phase_facts
 from xdub.errors import UserError
 from xdub.files.run_folder import ADAPTER_WEIGHTS, MODEL_WEIGHTS
+from xdub.files.tensors import read_tensors
 from xdub.model.backbone import Backbone
 from xdub.model.build import build_backbone
 from xdub.model.codec import Codec
 from xdub.model.lora import add_expert, load_expert
-from xdub.model.tensor_file import read_tensors
 from xdub.precision import frozen
 from xdub.train.phases.common import PhaseContext
 

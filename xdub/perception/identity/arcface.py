@@ -82,7 +82,7 @@ class ArcFaceIdentity(FivePointIdentity):
 
     @classmethod
     def load(cls, path: Path) -> ArcFaceIdentity:
-        """Load a state dict: .safetensors, or .pth and .pt, which are read without executing code in them.
+        """Load a state dict of safetensors or torch.
 
         Raises:
             UserError: the file is missing, unreadable, or has another network's weights.

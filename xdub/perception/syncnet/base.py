@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-import torch
 from torch import Tensor, nn
 
 from xdub.geometry import SAMPLES_PER_FRAME, SOUND_MARGIN
 
 MAX_OFFSET = 15
 """Largest offset of sound and picture, in frames, that is measured; it leaves room in the sound's margins."""
+LEAST_FRAMES = 5
+"""Frames of the shortest video that can be judged."""
 
 
 class SyncExpert(nn.Module):
@@ -54,17 +55,6 @@ class SyncExpert(nn.Module):
         """
         return self.loss_of(self.cosine(frames, sound, landmarks))
 
-    @torch.no_grad()
-    def offset_cosines(
-        self, frames: Tensor, sound: Tensor, landmarks: Tensor, most: int = MAX_OFFSET
-    ) -> Tensor:
-        """Return cosines [B, W, 2 most + 1] with the sound that is -most ... most frames later than the picture."""
-        check_inputs(frames, sound, landmarks)
-        picture, heard = self.embed_video(frames, landmarks), self.embed_sound(sound, most)
-        # [B, W, E, 2 most + 1]
-        moved = heard.unfold(1, 2 * most + 1, 1)
-        return torch.einsum("bwe,bweo->bwo", picture, moved)
-
 
 def num_frames(sound: Tensor) -> int:
     """Return F of the sound [B, 640 (F + 50)] of a window."""
@@ -83,13 +73,19 @@ def audible(sound: Tensor, window: int, around: int = 0) -> Tensor:
     return inside.unfold(1, min(window, num_frames(sound)), 1).all(-1)
 
 
-def check_inputs(frames: Tensor, sound: Tensor, landmarks: Tensor, least: int = 5) -> None:
+def check_inputs(frames: Tensor, sound: Tensor, landmarks: Tensor) -> None:
     """Raise ValueError for arguments of a wrong shape."""
-    if frames.dim() != 5 or frames.shape[1] != 3 or frames.shape[2] < least:
-        raise ValueError(f"frames must be [B, 3, F >= {least}, H, W], got {tuple(frames.shape)}")
+    if frames.dim() != 5 or frames.shape[1] != 3 or frames.shape[2] < LEAST_FRAMES:
+        raise ValueError(f"frames must be [B, 3, F >= {LEAST_FRAMES}, H, W], got {tuple(frames.shape)}")
     batch, count = frames.shape[0], frames.shape[2]
     samples = SAMPLES_PER_FRAME * (count + 2 * SOUND_MARGIN)
     if tuple(sound.shape) != (batch, samples):
         raise ValueError(f"sound must be [{batch}, {samples}], got {tuple(sound.shape)}")
     if tuple(landmarks.shape) != (batch, count, 68, 2):
         raise ValueError(f"landmarks must be [{batch}, {count}, 68, 2], got {tuple(landmarks.shape)}")
+
+
+def halving_layers(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
+    """Return layers that map a picture [N, C, H, W] to half its height and width."""
+    conv = nn.Conv2d(channels_in, channels_out, 4, stride=2, padding=1)
+    return conv, nn.GroupNorm(4, channels_out), nn.GELU()

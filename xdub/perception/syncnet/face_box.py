@@ -11,10 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xdub.perception.landmarks import NOSE_BASE
+from xdub.perception.landmarks import EYE_CORNERS, EYE_TO_NOSE, NOSE_BASE
 
-EYE_TO_NOSE = 0.76
-"""Distance from the eyes down to the base of the nose of an adult, in eye distances."""
 SMOOTH = 5
 """Frames over which boxes are averaged, so that they do not follow the tracker's noise."""
 
@@ -36,8 +34,8 @@ class FaceBox:
             landmarks: [B, F, 68, 2] in crop px; frames with nan get the fallback box, rounded to whole px.
         """
         points = landmarks.float()
-        left = (points[..., 36, :] + points[..., 39, :]) / 2
-        right = (points[..., 42, :] + points[..., 45, :]) / 2
+        corners = points[..., EYE_CORNERS, :]
+        left, right = corners[..., :2, :].mean(-2), corners[..., 2:, :].mean(-2)
         eyes, nose = (left + right) / 2, points[..., NOSE_BASE, :]
         # A turn of the head shortens one of the two distances only, so the longer one determines the size.
         across, down = (right - left).norm(dim=-1), (nose - eyes).norm(dim=-1)

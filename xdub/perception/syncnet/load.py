@@ -11,17 +11,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from xdub.config import PerceptionConfig, network_path
 from xdub.config.shipped import shipped_weights
 from xdub.errors import UserError, error_reason
-from xdub.perception.network_files import check_finite, shapes_differ
+from xdub.files.tensors import read_metadata
+from xdub.perception.network_files import read_state_dict, shapes_differ
 from xdub.perception.syncnet.base import SyncExpert
 from xdub.perception.syncnet.own import OwnSyncNet, OwnSyncNetConfig
 from xdub.perception.syncnet.tiny import TinySyncNet, TinySyncNetConfig
-from xdub.perception.syncnet.v2 import load_syncnet_v2
+from xdub.perception.syncnet.v2 import syncnet_v2
 
 PACKAGED = "syncnet.safetensors"
 """File of the shipped network."""
@@ -37,24 +37,16 @@ def load_sync(cfg: PerceptionConfig) -> SyncExpert:
     """
     if cfg.sync == "tiny":
         return load_sync_file(shipped_weights(PACKAGED))
-    if cfg.sync != "syncnet":
-        raise UserError(f"perception.sync={cfg.sync!r}: use 'tiny' or 'syncnet'")
     return load_sync_file(str(network_path(cfg, "sync")))
 
 
 def load_sync_file(path: str | Path) -> SyncExpert:
     """Load a SyncNet of any kind, frozen, in eval mode. Raise UserError if the file is missing or holds no SyncNet."""
-    from safetensors import SafetensorError, safe_open
-
     if not Path(path).is_file():
         raise UserError(f"{path}: no such SyncNet file; train one with `xdub train syncnet`")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError:
-        return load_syncnet_v2(path)
-    check_finite(path, state.items())
+    state, metadata = read_state_dict(path, "a SyncNet"), read_metadata(path)
+    if "network" not in metadata:
+        return syncnet_v2(state, path)
     net = _build(path, metadata, state)
     net.load_state_dict(state)
     return net.eval().requires_grad_(False)
@@ -65,21 +57,11 @@ def sync_metadata(net: OwnSyncNet | TinySyncNet) -> dict[str, str]:
     return {"network": net.name, "config": json.dumps(asdict(net.cfg))}
 
 
-def save_sync(
-    net: OwnSyncNet, path: str | Path, state: Mapping[str, Tensor], dtype: torch.dtype = torch.float32
-) -> None:
-    """Write weights of a network with its sizes as one safetensors file; float16 halves the size without a loss."""
-    from safetensors.torch import save_file
-
-    tensors = {name: value.detach().cpu().to(dtype).contiguous() for name, value in state.items()}
-    save_file(tensors, path, metadata=sync_metadata(net))
-
-
 def _build(
     path: str | Path, metadata: Mapping[str, str], state: Mapping[str, Tensor]
 ) -> OwnSyncNet | TinySyncNet:
     """Build the network of a file's header, without its weights. Raise UserError if the file has other weights."""
-    kind = metadata.get("network", "no named network")
+    kind = metadata["network"]
     if kind not in (OwnSyncNet.name, TinySyncNet.name):
         raise UserError(f"{path} holds {kind}, not a SyncNet")
     try:

@@ -15,7 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from xdub.geometry import SOUND_MARGIN
-from xdub.perception.syncnet.base import SyncExpert, num_frames
+from xdub.perception.syncnet.base import SyncExpert, halving_layers, num_frames
 from xdub.perception.syncnet.face_box import FaceBox, resample
 from xdub.perception.syncnet.sound import log_mel
 
@@ -52,9 +52,9 @@ class OwnSyncNet(SyncExpert):
         stages = round(math.log2(cfg.size / COARSEST))
         channels = [cfg.width * min(8, 2**stage) for stage in range(stages)]
         hidden = channels[-1]
-        picture: list[nn.Module] = [*_halve(3, channels[0])]
+        picture: list[nn.Module] = [*halving_layers(3, channels[0])]
         for before, after in zip(channels, channels[1:], strict=False):
-            picture += [*_halve(before, after), _Residual2d(after)]
+            picture += [*halving_layers(before, after), _Residual2d(after)]
         self.frame_net = nn.Sequential(
             *picture, nn.Flatten(), nn.Linear(hidden * COARSEST**2, hidden), nn.GELU()
         )
@@ -156,9 +156,3 @@ class _Residual2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, H, W] to [N, C, H, W]."""
         return x + self.net(x)
-
-
-def _halve(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
-    """Return layers that halve the picture."""
-    conv = nn.Conv2d(channels_in, channels_out, 4, stride=2, padding=1)
-    return conv, nn.GroupNorm(4, channels_out), nn.GELU()

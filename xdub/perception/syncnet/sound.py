@@ -14,12 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xdub.geometry import SAMPLE_RATE
-from xdub.perception.mel import mel_filters
+from xdub.perception.mel import LOUDNESS, LOUDNESS_ROW, QUIETEST, mel_energies
 
-LOUDNESS = 0.05
-"""RMS of the speaking parts after normalisation."""
-LOUDNESS_ROW = 320
-"""Samples of the rows in which loudness is measured: 20 ms."""
 INT16 = 32768.0
 """Full scale of the samples from which SyncNet v2's MFCC are computed."""
 MFCC_HOP = 160
@@ -39,11 +35,7 @@ def log_mel(sound: Tensor, bands: int, *, hop: int = 320, window: int = 800) -> 
     """
     signal = sound.float()
     signal = signal * (LOUDNESS / _speech_rms(signal))[:, None]
-    margin = (window - hop) // 2
-    frames = F.pad(signal, (margin, margin)).unfold(1, window, hop)
-    power = torch.fft.rfft(frames * torch.hann_window(window, device=sound.device)).abs().square()
-    energies = torch.log10(power @ mel_filters(bands, window).T.to(sound.device) + 1e-4)
-    return (energies + 2.0) / 2.0
+    return mel_energies(signal, bands, hop=hop, window=window)
 
 
 def _speech_rms(signal: Tensor) -> Tensor:
@@ -52,7 +44,7 @@ def _speech_rms(signal: Tensor) -> Tensor:
     power = whole.unflatten(1, (-1, LOUDNESS_ROW)).square().mean(2).sort(1, descending=True).values
     half = ((power > 0).sum(1) // 2).clamp_min(1)
     sums = power.cumsum(1).gather(1, half[:, None] - 1)[:, 0]
-    return (sums / half).sqrt().clamp_min(2e-3)
+    return (sums / half).sqrt().clamp_min(QUIETEST)
 
 
 @torch.no_grad()

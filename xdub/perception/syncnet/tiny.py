@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from xdub.geometry import ROWS_PER_FRAME, SOUND_MARGIN
-from xdub.perception.syncnet.base import SyncExpert, num_frames
+from xdub.perception.syncnet.base import SyncExpert, halving_layers, num_frames
 from xdub.perception.syncnet.face_box import FaceBox, resample
 from xdub.perception.syncnet.sound import log_mel
 
@@ -46,7 +46,7 @@ class TinySyncNet(SyncExpert):
         side = cfg.patch // 8
         # Each frame is embedded alone, so that overlapping windows share the work.
         self.frame_net = nn.Sequential(
-            *_conv_block(3, width), *_conv_block(width, 2 * width), *_conv_block(2 * width, 2 * width),
+            *halving_layers(3, width), *halving_layers(width, 2 * width), *halving_layers(2 * width, 2 * width),
             nn.Flatten(), nn.Linear(2 * width * side * side, hidden), nn.GELU(),
         )  # fmt: skip
         self.window_net = nn.Sequential(
@@ -88,9 +88,3 @@ class TinySyncNet(SyncExpert):
     def loss_of(self, cosine: Tensor) -> Tensor:
         """Return the BCE against 1 of a match with log-odds scale * cosine + bias."""
         return F.softplus(-(self.scale * cosine + self.bias))
-
-
-def _conv_block(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
-    """Return layers that halve the picture."""
-    conv = nn.Conv2d(channels_in, channels_out, 4, stride=2, padding=1)
-    return conv, nn.GroupNorm(4, channels_out), nn.GELU()

@@ -9,17 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from xdub.errors import UserError
 from xdub.geometry import FPS, SAMPLE_RATE, SOUND_MARGIN
-from xdub.perception.network_files import read_state_dict
-from xdub.perception.syncnet.base import MAX_OFFSET, SyncExpert, num_frames
+from xdub.perception.syncnet.base import SyncExpert, num_frames
 from xdub.perception.syncnet.face_box import FaceBox, resample
 from xdub.perception.syncnet.sound import MFCC_HOP, mfcc
 
@@ -108,58 +105,16 @@ class SyncNetV2(SyncExpert):
         return -((1 + cosine) / 2).clamp_min(1e-4).log()
 
 
-@dataclass(frozen=True, kw_only=True)
-class SyncScore:
-    """Published measures of one video: Sync-D is ``distance``, Sync-C is ``confidence``."""
-
-    offset: int
-    """Frames by which the sound is late where it fits best."""
-    distance: float
-    """Smallest mean distance over the offsets."""
-    confidence: float
-    """Median of the mean distances less the smallest one."""
-
-
-def offset_distances(lips: Tensor, heard: Tensor, most: int = MAX_OFFSET) -> Tensor:
-    """Return the mean distance [2 most + 1] of features [W, E] at offsets -most ... most.
-
-    As in the published measure, the audio features beyond the ends of the clip are zeros.
-    """
-    padded = F.pad(heard, (0, 0, most, most))
-    offsets = [F.pairwise_distance(lips, padded[k : k + len(lips)]).mean() for k in range(2 * most + 1)]
-    return torch.stack(offsets)
-
-
-def sync_score(distances: Tensor) -> SyncScore:
-    """Return offset, distance and confidence of `offset_distances`."""
-    best = int(distances.argmin())
-    smallest = float(distances[best])
-    return SyncScore(
-        offset=best - len(distances) // 2,
-        distance=smallest,
-        confidence=float(distances.median()) - smallest,
-    )
-
-
-def is_syncnet_v2(state: Any) -> bool:
-    """Return whether the content of a file is a state dict of SyncNet v2."""
-    return isinstance(state, Mapping) and {str(name).split(".")[0] for name in state} == set(TOWERS)
-
-
-def load_syncnet_v2(path: str | Path) -> SyncNetV2:
-    """Load a file in the layout of `syncnet_v2.model`, frozen, in eval mode. Raise UserError for any other file.
-
-    Only tensors are unpickled.
-    """
-    state = read_state_dict(path, "a SyncNet")
-    if not is_syncnet_v2(state):
-        raise UserError(f"{path}: not a SyncNet v2: its parts must be {', '.join(TOWERS)}")
+def syncnet_v2(state: Mapping[str, Tensor], path: str | Path) -> SyncNetV2:
+    """Return the network of the tensors in a file, frozen, in eval mode. Raise UserError if they are of another one."""
+    if {name.partition(".")[0] for name in state} != set(TOWERS):
+        raise UserError(
+            f"{path}: not a SyncNet: neither from `xdub train syncnet` nor with the parts of SyncNet v2 "
+            f"({', '.join(TOWERS)})"
+        )
     try:
         net = SyncNetV2(_widths(state))
-        missing, unexpected = net.load_state_dict(
-            {name: value.float() if value.is_floating_point() else value for name, value in state.items()},
-            strict=False,
-        )
+        missing, unexpected = net.load_state_dict(dict(state), strict=False)
     except (KeyError, IndexError, RuntimeError) as error:
         raise UserError(
             f"{path}: a SyncNet v2 of another layout ({str(error).splitlines()[-1].strip()})"

@@ -14,7 +14,7 @@ from xdub.config import Recipe, expert_of
 from xdub.data.manifest import file_sha256
 from xdub.files.atomic import atomic_folder, write_json
 from xdub.files.run_folder import ADAPTER_WEIGHTS, MODEL_WEIGHTS
-from xdub.model.tensor_file import write_tensors
+from xdub.files.tensors import write_tensors
 from xdub.train.context import TrainContext
 from xdub.train.engine import Engine
 from xdub.train.networks import weights_file

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from xdub.errors import UserError
-from xdub.model.tensor_file import write_tensors
+from xdub.files.tensors import write_tensors
 
 RANK_FILE = "rank{rank:05d}.safetensors"
 """Name of a rank's file."""

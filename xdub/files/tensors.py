@@ -1,4 +1,4 @@
-"""Weight files, with an error of one line for a file that cannot be read or written."""
+"""Safetensors files, with an error of one line for a file that cannot be read or written."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -22,6 +22,15 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         raise UserError(
             f"{path}: not a readable safetensors file ({error}); copy or export it again"
         ) from error
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """Return the texts in the header of a safetensors file; a file of another kind has none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except SafetensorError:
+        return {}
 
 
 def write_tensors(

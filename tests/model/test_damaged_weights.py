@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 
 from xdub.config import AudioConfig, CodecConfig
 from xdub.errors import UserError
+from xdub.files.tensors import read_tensors, write_tensors
 from xdub.model.audio_encoder import load_audio_encoder
 from xdub.model.bundle import bundle_path, load_bundle
 from xdub.model.codec import LinearCodec, load_codec
-from xdub.model.tensor_file import read_tensors, write_tensors
 
 
 @pytest.fixture()
@@ -65,7 +65,7 @@ def test_a_full_disk_is_an_error_of_the_system(tmp_path, monkeypatch):
     def full(*args, **options):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("xdub.model.tensor_file.save_file", full)
+    monkeypatch.setattr("xdub.files.tensors.save_file", full)
     with pytest.raises(OSError, match="No space left") as caught:
         write_tensors({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
     assert caught.value.errno == errno.ENOSPC
