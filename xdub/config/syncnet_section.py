@@ -45,7 +45,7 @@ class SyncNetConfig:
     codec_share: Annotated[float, SHARE] = 0.5
     """Share of samples whose pictures pass through the recipe's codec, whose blur must not count as bad lips."""
     held_out: Annotated[float, SHARE] = 0.05
-    """Share of the clips that are kept for the accuracy."""
+    """Share of the clips that are kept for the accuracy, whole speakers where possible."""
     jitter: Annotated[float, NOT_NEGATIVE] = 0.04
     """Largest shift and scaling of the lower face's box, as a share of its side."""
     train: Mapping[str, Any] = field(default_factory=lambda: dict(TRAIN_DEFAULTS))

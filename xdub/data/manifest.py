@@ -1,7 +1,7 @@
 """manifest.json, the table of contents of a data set; it is written last, so that every file in it is complete.
 
-{schema_version, kind: "clips" | "pairs", recipe, shards: [{file, rows, bytes, sha256}], ids, num_frames}
-`ids` and `num_frames` list all rows in shard order.
+{schema_version, kind: "clips" | "pairs", recipe, shards: [{file, rows, bytes, sha256}], ids, num_frames, speakers}
+`ids`, `num_frames` and `speakers` list all rows in shard order; sets of earlier versions have no `speakers`.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ class Manifest:
     """Clip id of every row."""
     num_frames: tuple[int, ...]
     """Number of frames of every row."""
+    speakers: tuple[str, ...] | None = None
+    """Speaker of every row; None in sets of earlier versions, see `xdub.data.shards.speakers_of`."""
 
     @cached_property
     def digest(self) -> str:
@@ -77,6 +79,7 @@ class Manifest:
         raw = {"schema_version": SCHEMA_VERSION, "kind": self.kind, "recipe": self.recipe}
         raw |= {"shards": [asdict(shard) for shard in self.shards]}
         raw |= {"ids": list(self.ids), "num_frames": list(self.num_frames)}
+        raw |= {} if self.speakers is None else {"speakers": list(self.speakers)}
         write_text(self.folder / MANIFEST, json.dumps(raw, indent=1) + "\n")
 
 
@@ -105,6 +108,7 @@ def read_manifest(folder: str | Path, verify: bool = False) -> Manifest:
             shards=tuple(Shard(**shard) for shard in raw["shards"]),
             ids=tuple(raw["ids"]),
             num_frames=tuple(raw["num_frames"]),
+            speakers=None if raw.get("speakers") is None else tuple(raw["speakers"]),
         )
         rows = sum(shard.rows for shard in manifest.shards)
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
@@ -113,7 +117,8 @@ def read_manifest(folder: str | Path, verify: bool = False) -> Manifest:
         ) from error
     if manifest.kind not in ("clips", "pairs"):
         raise UserError(f"{path}: kind {manifest.kind!r} is not one of: clips, pairs")
-    if not rows == len(manifest.ids) == len(manifest.num_frames):
+    speakers = manifest.ids if manifest.speakers is None else manifest.speakers
+    if not rows == len(manifest.ids) == len(manifest.num_frames) == len(speakers):
         raise UserError(
             f"{path}: damaged, {rows} rows in shards but {len(manifest.ids)} ids; create it again"
         )

@@ -16,9 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from xdub.config import needs_pairs
+from xdub.data.held_out import HeldOut, draw_held_out
 from xdub.data.manifest import Manifest, read_manifest
+from xdub.data.shards import speakers_of
 from xdub.errors import UserError
-from xdub.seeding import rng, stable_seed
+from xdub.seeding import rng
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class SampleOrder:
         self.window, self.held_out = window, held_out
         self.held_out_rows: list[RowRef] = []
         """Rows that no position has."""
+        self.held_out_by: str | None = None
+        """Unit of their draw, `HeldOut.by`; None without such rows."""
         self.rows: list[RowRef] = []
         shard_of: list[tuple[int, int]] = []
         for number, manifest in enumerate(self.manifests):
@@ -63,8 +67,9 @@ class SampleOrder:
         self.too_short = sum(len(manifest.ids) for manifest in self.manifests) - len(self.rows)
         if held_out > 0:
             apart = self._draw_held_out()
-            self.held_out_rows = [self.rows[item] for item in apart]
-            kept = sorted(set(range(len(self.rows))) - set(apart))
+            self.held_out_rows = [self.rows[item] for item in apart.items]
+            self.held_out_by = apart.by if apart.items else None
+            kept = sorted(set(range(len(self.rows))) - set(apart.items))
             self.rows, shard_of = [self.rows[item] for item in kept], [shard_of[item] for item in kept]
         if not self.rows:
             folders = ", ".join(str(manifest.folder) for manifest in self.manifests)
@@ -87,7 +92,7 @@ class SampleOrder:
         parts = [manifest.digest for manifest in self.manifests]
         text = f"{parts} {self.seed} {self.window} {self.shards_together}"
         if self.held_out:
-            text += f" {self.held_out}"
+            text += f" {self.held_out} {self.held_out_by}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def at(self, position: int) -> tuple[int, RowRef]:
@@ -104,13 +109,14 @@ class SampleOrder:
         choice = rng(self.seed, "substitute", epoch, clip_id, attempt).integers(len(self))
         return self.rows[int(choice)]
 
-    def _draw_held_out(self) -> list[int]:
-        """Draw the clips that are held out, at least two if others remain, by their ids; return their items."""
-        count = max(2, round(self.held_out * len(self.rows)))
-        by_id = sorted(
-            range(len(self.rows)), key=lambda item: stable_seed("held out", self.clip_id(self.rows[item]))
+    def _draw_held_out(self) -> HeldOut:
+        """Draw the clips that are held out, whole speakers where possible."""
+        speakers = [speakers_of(manifest) for manifest in self.manifests]
+        return draw_held_out(
+            [self.clip_id(ref) for ref in self.rows],
+            [speakers[ref.dataset][ref.row] for ref in self.rows],
+            self.held_out,
         )
-        return sorted(by_id[:count]) if len(by_id) >= count + 2 else []
 
     def _order(self, epoch: int) -> np.ndarray:
         """Permute the items. Shards are shuffled, then rows within groups of shards, so that reading stays local."""

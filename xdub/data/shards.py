@@ -21,6 +21,8 @@ from xdub.files.atomic import atomic_path
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
+LISTED = ("clip_id", "num_frames", "speaker")
+"""Columns whose values the manifest lists."""
 OPEN_FILES = 8
 """Largest number of files that a reader keeps open."""
 
@@ -52,6 +54,8 @@ class ShardWriter:
         self._shards: list[Shard] = []
         self._ids: list[str] = []
         self._num_frames: list[int] = []
+        # None in a set of an earlier version, whose manifest lacks them.
+        self._speakers: list[str] | None = []
         self._rows: list[dict[str, Any]] = []
         self._saved_at, self._save_cost = 0.0, 0.0
         if (self.folder / MANIFEST).exists():
@@ -123,16 +127,18 @@ class ShardWriter:
                 compression_level=1,
                 write_page_checksum=True,
             )
-        self._register(
-            path, [row["clip_id"] for row in self._rows], [row["num_frames"] for row in self._rows]
-        )
+        self._register(path, {name: [row[name] for row in self._rows] for name in LISTED})
         self._rows = []
 
-    def _register(self, path: Path, ids: list[str], num_frames: list[int]) -> None:
+    def _register(self, path: Path, columns: dict[str, list[Any]]) -> None:
+        """Add a shard to the manifest with the values of its columns `LISTED`."""
+        ids = columns["clip_id"]
         size, digest = path.stat().st_size, file_sha256(path)
         self._shards.append(Shard(file=path.name, rows=len(ids), bytes=size, sha256=digest))
         self._ids += ids
-        self._num_frames += num_frames
+        self._num_frames += columns["num_frames"]
+        if self._speakers is not None:
+            self._speakers += columns["speaker"]
 
     def _save(self) -> None:
         begin = time.monotonic()
@@ -143,6 +149,7 @@ class ShardWriter:
             shards=tuple(self._shards),
             ids=tuple(self._ids),
             num_frames=tuple(self._num_frames),
+            speakers=None if self._speakers is None else tuple(self._speakers),
         ).save()
         self._saved_at = time.monotonic()
         self._save_cost = self._saved_at - begin
@@ -159,6 +166,8 @@ class ShardWriter:
             self.recipe = manifest.recipe if self.recipe is None else self.recipe
         self._shards, self._ids = list(manifest.shards), list(manifest.ids)
         self._num_frames = list(manifest.num_frames)
+        if manifest.ids:
+            self._speakers = None if manifest.speakers is None else list(manifest.speakers)
 
     def _adopt(self) -> None:
         """Add shards that were completed after the last manifest, and remove incomplete shards."""
@@ -169,10 +178,10 @@ class ShardWriter:
             if path.name in named or not SHARD_NAME.fullmatch(path.name):
                 continue
             with _open(path) as file:
-                table = file.read(columns=["clip_id", "num_frames"]).to_pydict()
+                columns = file.read(columns=list(LISTED)).to_pydict()
                 first = file.read_row_group(0, columns=["reference"])["reference"][0]
             self.kind = self.kind or ("pairs" if first.is_valid else "clips")
-            self._register(path, table["clip_id"], table["num_frames"])
+            self._register(path, columns)
 
 
 class ShardReader:
@@ -217,6 +226,17 @@ class ShardReader:
     def clip(self, index: int) -> Clip:
         """Read and decode row `index`."""
         return from_row(self.row(index))
+
+
+def speakers_of(manifest: Manifest) -> tuple[str, ...]:
+    """Return the speaker of every row, which sets of earlier versions have in their shards only."""
+    if manifest.speakers is not None:
+        return manifest.speakers
+    names: list[str] = []
+    for number in range(len(manifest.shards)):
+        with _open(manifest.path(number)) as file:
+            names += file.read(columns=["speaker"]).to_pydict()["speaker"]
+    return tuple(names)
 
 
 def iter_clips(folder: str | Path) -> Iterator[Clip]:

@@ -114,7 +114,8 @@ class SyncNetLearner(Learner):
             meters["codec"].add(decoded, sound, landmarks)
         results = {name: meter.result() for name, meter in meters.items()}
         tables = {name: _table(result) for name, result in results.items()}
-        return {"held_out": {"clips": len(samples), **tables}}, _metrics(results)
+        figures = {"clips": len(samples), "by": maker.order.held_out_by, **tables}
+        return {"held_out": figures}, _metrics(results)
 
     def _network(self) -> OwnSyncNet:
         config = self.config

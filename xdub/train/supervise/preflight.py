@@ -25,6 +25,11 @@ def check_data(folders: list[Path], phase: str, recipe: Recipe) -> None:
         seed=train.seed or 0,
         held_out=recipe.held_out(phase),
     )
+    if recipe.held_out(phase) and order.held_out_by != "speaker":
+        reason = (
+            "their speakers are also trained on" if order.held_out_by else "there are too few clips for any"
+        )
+        print(f"{phase}: the accuracy on held-out clips means little: {reason}", file=sys.stderr)
     # Clips may repeat, because each repetition has its own window and noise.
     if len(order) < train.global_batch:
         size = f"{len(order)} usable clips for batches of {train.global_batch}"
