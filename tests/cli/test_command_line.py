@@ -148,6 +148,19 @@ def test_a_user_error_is_found_through_wrappers():
     assert "no space left" in (user_line(gathered) or "")
 
 
+def test_an_outer_error_that_adds_the_file_to_the_line_is_printed():
+    inner = UserError("no recipe 'b.yaml'")
+    outer = UserError(f"mine.yaml: base: {inner}")
+    outer.__cause__ = inner
+    assert user_line(outer) == "mine.yaml: base: no recipe 'b.yaml'"
+    unrelated = UserError("OUT is damaged")
+    unrelated.__cause__ = inner
+    assert user_line(unrelated) == "no recipe 'b.yaml'"
+    remote = UserError(f"Traceback (most recent call last):\n{outer}")
+    remote.__cause__ = outer
+    assert user_line(remote) == str(outer)
+
+
 def test_a_user_error_takes_precedence_over_the_os_error_behind_it():
     error = UserError("out/o.mp4: the disk is full; free some space in out and run again")
     error.__cause__ = OSError(errno.ENOSPC, "No space left on device", "out/.o.x7f.mp4")

@@ -63,3 +63,36 @@ def test_a_wrong_base_is_one_clear_line(tmp_path: Path, text: str, words: str) -
 def test_a_base_cannot_be_set_on_the_command_line() -> None:
     with pytest.raises(UserError, match="base is a key of recipe files; use --recipe small"):
         load_recipe("tiny", ["base=small"])
+
+
+def test_an_empty_value_removes_a_section_of_the_base(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("base: xdub-1b\nperception: \n")
+    assert load_recipe("xdub-1b").perception.identity == "arcface"
+    assert load_recipe(file).perception.identity == "mobilefacenet"
+    file.write_text("base: xdub-1b\nphases: {texture: }\n")
+    with pytest.raises(UserError, match="phases.texture is missing from the recipe"):
+        load_recipe(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("base: tiny\ntrain: [1, 2]", r"^train=\[1, 2\] is not a section"),
+        ("base: tiny\nphases: 3", "^phases=3 is not a section"),
+        ("name: " + "[" * 3000 + "]" * 3000, "is not valid YAML"),
+    ],
+)
+def test_a_wrong_section_is_blamed_on_the_file_even_with_an_override(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(UserError, match=words):
+        load_recipe(tmp_path / "mine.yaml", ["train.workers=2"])
+
+
+def test_a_path_of_networks_may_begin_with_the_home_folder(monkeypatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    recipe = load_recipe("mini", ["weights=~/w", "codec.path=~/vae", "perception.sync_path=a~b"])
+    assert (recipe.weights, recipe.codec.path) == ("/home/someone/w", "/home/someone/vae")
+    assert recipe.perception.sync_path == "a~b"

@@ -215,6 +215,8 @@ def _begin(recipe: Recipe, manifest: Manifest, run: RunFolder, init: str | Path 
             "data": _same_data(recorded["data"], manifest, run.phase(stage_names(recipe)[0])),
             "init": _same_init(recorded["init"], init, recipe),
         }
+    except UserError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{record} is damaged; remove {out} and start again") from error
     if not all(same.values()):

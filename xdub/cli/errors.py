@@ -66,9 +66,13 @@ def user_line(error: BaseException) -> str | None:
     """
     causes = list(_causes(error))
     # A UserError comes first, because it is often raised from an OSError and explains more.
+    line = None
     for cause in causes:
-        if isinstance(cause, UserError):
-            return str(cause)
+        # An outer error that repeats the line adds its context, for example the file; Ray's has many lines.
+        if isinstance(cause, UserError) and (line is None or _extends(str(cause), line)):
+            line = str(cause)
+    if line is not None:
+        return line
     for cause in causes:
         if isinstance(cause, OSError) and cause.errno in DISK_FULL:
             path = f" at {cause.filename}" if cause.filename else ""
@@ -76,6 +80,11 @@ def user_line(error: BaseException) -> str | None:
         if isinstance(cause, OSError) and cause.errno in PATH_ERRORS and cause.filename:
             return f"{cause.filename}: {cause.strerror}"
     return None
+
+
+def _extends(text: str, line: str) -> bool:
+    """Return whether a text is one line that contains another one."""
+    return line in text and "\n" not in text
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -39,6 +39,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = (), *, reco
             together.
     """
     raw = read_recipe_file(name_or_path)
+    _check_sections(raw)
     parsed = [parse_override(text) for text in overrides]
     # A train setting on the command line overrides the recipe's phases; a setting for one phase overrides it in turn.
     for path, value in parsed:
@@ -51,6 +52,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = (), *, reco
                     phase.pop(path[1], None)
     for path, value in parsed:
         _assign(raw, path, value)
+    _expand_homes(raw)
     recipe = recipe_from_dict(raw)
     if not recorded:
         check_threshold(recipe.perception.identity, recipe.identity_threshold)
@@ -73,6 +75,23 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
     # PyYAML raises ValueError for a text in the form of a date that is not a date.
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"--set {text}: {value!r} is not a YAML value") from error
+
+
+def _check_sections(raw: Mapping[str, Any]) -> None:
+    """Raise UserError for a section of a file that is another value, before an override would blame its own key."""
+    for name, kind in _hints(Recipe).items():
+        section = dataclasses.is_dataclass(kind) or get_origin(kind) is Mapping
+        if section and name in raw and not isinstance(raw[name], Mapping):
+            raise UserError(f"{name}={raw[name]!r} is not a section with keys and values")
+
+
+def _expand_homes(raw: Mapping[str, Any]) -> None:
+    """Replace ``~`` in the locations of networks, which a shell does not expand behind ``--set weights=``."""
+    for section in (raw, *(raw.get(name) for name in ("codec", "audio", "perception"))):
+        for key, value in section.items() if isinstance(section, dict) else ():
+            located = key in ("weights", "path") or key.endswith("_path")
+            if located and isinstance(value, str) and (value == "~" or value.startswith("~/")):
+                section[key] = str(Path(value).expanduser())
 
 
 def _assign(raw: dict[str, Any], path: tuple[str, ...], value: Any) -> None:

@@ -4,7 +4,8 @@
     name: mine
     phases: {lip: {steps: 100}}
 
-Sections are merged key by key, and lists and other values are replaced.
+Sections are merged key by key, and lists and other values are replaced. An empty value (null) removes a section of the
+base, whose keys then have their defaults.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def _read(source: str | Path) -> dict[str, Any]:
         raise UserError(f"{source} is not a text file: give a YAML recipe") from error
     try:
         raw = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{_title(source)} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         keys = ", ".join(Recipe.__dataclass_fields__)
@@ -106,5 +107,8 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in changes.items():
         below = merged.get(key)
+        if value is None and isinstance(below, dict):
+            del merged[key]
+            continue
         merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return merged
