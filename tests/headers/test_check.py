@@ -139,6 +139,49 @@ def test_a_syncnet_of_features_of_an_audio_encoder_is_refused(weights: Path) -> 
     assert "reads 384 features of an audio encoder" in fault(large(weights))
 
 
+@pytest.mark.parametrize(
+    ("missing", "stages", "words"),
+    [
+        ("wan2.1-vae", ("generator",), "codec.kind=wan needs its weights"),
+        ("whisper", ("generator",), "audio.kind=whisper needs its weights"),
+        ("syncnet_v2.model", STAGES, "lip: perception.sync=syncnet needs its weights"),
+        ("arcface.pth", ("pairs",), "pairs: perception.identity=arcface needs its weights"),
+        ("clip", ("texture",), "texture: perception.features=clip needs its weights"),
+    ],
+)
+def test_a_network_that_a_late_stage_loads_is_required_before_the_first(
+    weights: Path, missing: str, stages: tuple[str, ...], words: str
+) -> None:
+    (weights / missing).rename(weights / "elsewhere")
+    assert fault(large(weights), stages).startswith(words)
+
+
+def test_networks_that_no_stage_loads_may_be_missing(weights: Path) -> None:
+    for name in ("syncnet_v2.model", "arcface.pth"):
+        (weights / name).unlink()
+    check_networks(large(weights), ("generator", "editor"))
+
+
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [
+        ("codec.path", "/gone/vae"),
+        ("audio.path", "openai/whisper/large"),
+        ("perception.sync_path", "/gone/syncnet"),
+    ],
+)
+def test_a_path_that_the_recipe_sets_must_exist_even_if_no_stage_loads_it(
+    weights: Path, key: str, path: str
+) -> None:
+    line = fault(large(weights, f"{key}={path}"), ("generator",))
+    assert line.startswith(f"{key}={path}: there is no such file or folder")
+
+
+@pytest.mark.parametrize("setting", ["codec.path=Wan-AI/Wan2.1-VAE", "audio.path=openai/whisper-large-v3"])
+def test_a_hub_name_passes_without_a_folder_of_that_name(weights: Path, setting: str) -> None:
+    check_networks(large(weights, setting), ("generator",))
+
+
 def test_a_missing_file_is_named_with_its_folder(weights: Path) -> None:
     (weights / "arcface.pth").unlink()
     line = fault(large(weights), ("pairs",))

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from xdub.config import PHASES, check_weights, load_recipe, network_digests
+from xdub.config import PHASES, load_recipe, network_digests
 from xdub.errors import UserError
+from xdub.headers import check_networks
 from xdub.miniature import write_miniature
 
 STAGES = (*PHASES, "pairs")
@@ -41,7 +42,7 @@ def test_the_other_networks_of_the_recipe_load_from_the_folder(folder: Path) -> 
     from xdub.perception.syncnet.load import load_sync
 
     recipe = load_recipe("mini", [f"weights={folder}"])
-    check_weights(recipe, STAGES)
+    check_networks(recipe, STAGES)
     assert load_audio_encoder(recipe.audio).encode(np.zeros(16000, np.float32)).shape == (
         50,
         recipe.audio.dim,

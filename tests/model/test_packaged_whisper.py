@@ -11,8 +11,9 @@ import torch
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as Network
 
-from xdub.config import AudioConfig, check_weights, load_recipe
+from xdub.config import AudioConfig, load_recipe
 from xdub.errors import UserError
+from xdub.headers import check_networks
 from xdub.model.audio_encoder import _load_whisper, load_audio_encoder
 from xdub.model.ctranslate2_file import read_model_bin
 from xdub.model.packaged_whisper import convert_whisper, packaged_whisper
@@ -53,9 +54,9 @@ def test_a_recipe_names_tiny_en_and_gets_the_features_of_the_original() -> None:
 
 def test_tiny_en_is_a_name_that_needs_no_file() -> None:
     settings = ["audio.kind=whisper", "audio.dim=384"]
-    check_weights(load_recipe("tiny", [*settings, "audio.path=tiny.en"]), ["generator"])
+    check_networks(load_recipe("tiny", [*settings, "audio.path=tiny.en"]), ["generator"])
     with pytest.raises(UserError, match=r"audio.path=tiny.fr: there is no such file or folder"):
-        check_weights(load_recipe("tiny", [*settings, "audio.path=tiny.fr"]), ["generator"])
+        check_networks(load_recipe("tiny", [*settings, "audio.path=tiny.fr"]), ["generator"])
 
 
 @pytest.fixture(scope="module")

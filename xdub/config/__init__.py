@@ -31,18 +31,23 @@ from xdub.config.sections import (
 from xdub.config.shipped import SHIPPED_MODEL, ModelFolder
 from xdub.config.syncnet_section import SyncNetConfig
 from xdub.config.weight_files import (
+    DUB,
     PACKAGED,
-    check_weights,
+    PAIRS,
+    is_packaged,
     located,
     network_digests,
     network_path,
+    network_settings,
     without_paths,
 )
 
 __all__ = [
+    "DUB",
     "EMBEDDERS",
     "EXPERTS",
     "PACKAGED",
+    "PAIRS",
     "PHASES",
     "SHIPPED_MODEL",
     "TRAINABLE",
@@ -64,14 +69,15 @@ __all__ = [
     "TrainConfig",
     "VideoConfig",
     "base_files",
-    "check_weights",
     "expert_of",
     "inpaints",
+    "is_packaged",
     "load_recipe",
     "located",
     "network_digests",
     "needs_pairs",
     "network_path",
+    "network_settings",
     "parse_override",
     "phase_facts",
     "recipe_from_dict",

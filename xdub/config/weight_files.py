@@ -79,10 +79,21 @@ NETWORKS = (
     ),
 )
 """All networks with a name in `Recipe.weights`. Other networks are in the package or in its registry."""
-
-
+PAIRS, DUB = "pairs", "dub"
+"""Names of the stages that are no phases."""
 PACKAGED: dict[Role, tuple[str, ...]] = {"audio": ("tiny.en",)}
 """Names in place of a path that stand for a network of the registry, `xdub weights list`."""
+
+
+@dataclass(frozen=True)
+class NetworkUse:
+    """A network, and the first stage that loads it."""
+
+    role: Role
+    section: Section
+    """Section of the recipe that names the network."""
+    stage: str
+    """"" for codec and audio encoder, which nearly all stages load, and for a network that none loads."""
 
 
 def network_kind(section: Section, role: Role) -> str:
@@ -120,31 +131,16 @@ def network_path(section: Section, role: Role) -> str | None:
     )
 
 
-def check_weights(recipe: Recipe, stages: Sequence[str]) -> None:
-    """Raise UserError for weights that one of the stages (phases and "pairs") needs and that are unnamed or missing.
-
-    A path that the recipe names must exist even if none of the stages loads it.
-    """
-    for role, section, stage in _used(recipe, stages):
-        try:
-            network_path(section, role)
-        except UserError as error:
-            raise UserError(f"{stage}: {error}" if stage else str(error)) from error
-    for role, section in _sections(recipe):
-        path = _own_path(section, role)
-        if (
-            path is not None
-            and not HUB_NAME.fullmatch(path)
-            and not _is_packaged(path)
-            and not Path(path).exists()
-        ):
-            raise UserError(f"{_path_key(section, role)}={path}: there is no such file or folder")
-
-
 def network_paths(recipe: Recipe, stages: Sequence[str]) -> dict[Role, str]:
     """Return role -> path of the networks that the stages load from a path."""
-    paths = {role: network_path(section, role) for role, section, _ in _used(recipe, stages)}
+    paths = {use.role: network_path(use.section, use.role) for use in used_networks(recipe, stages)}
     return {role: path for role, path in paths.items() if path is not None}
+
+
+def network_settings(recipe: Recipe) -> dict[str, str]:
+    """Return key -> value of every location of networks that the recipe sets, such as ``codec.path``."""
+    paths = {_path_key(section, role): _own_path(section, role) for role, section in _sections(recipe)}
+    return {key: path for key, path in ({"weights": recipe.weights} | paths).items() if path is not None}
 
 
 def located(recipe: Recipe) -> Recipe:
@@ -152,7 +148,7 @@ def located(recipe: Recipe) -> Recipe:
     raw = recipe.to_dict()
     for section, key in _path_keys(raw):
         path = section[key]
-        if path is not None and not _is_packaged(path) and Path(path).exists():
+        if path is not None and not is_packaged(path) and Path(path).exists():
             section[key] = str(Path(path).absolute())
     return recipe_from_dict(raw)
 
@@ -172,7 +168,7 @@ def network_digests(recipe: Recipe, stages: Sequence[str]) -> dict[str, str]:
     """
     digests = {}
     for role, path in network_paths(recipe, stages).items():
-        if _is_packaged(path) or not Path(path).exists():
+        if is_packaged(path) or not Path(path).exists():
             digests[str(role)] = path
             continue
         folder = Path(path)
@@ -195,20 +191,29 @@ def _path_keys(raw: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
     ]
 
 
-def _is_packaged(path: str) -> bool:
+def is_packaged(path: str) -> bool:
+    """Return whether a path is the name of a network of the registry."""
     return any(path in names for names in PACKAGED.values())
 
 
-def _used(recipe: Recipe, stages: Sequence[str]) -> list[tuple[Role, Section, str]]:
-    """Return role, section and first stage of the networks that the stages load."""
-    used = []
+def used_networks(recipe: Recipe, stages: Sequence[str]) -> list[NetworkUse]:
+    """Return the networks that the stages (phases, `PAIRS` and `DUB`) load."""
+    uses = []
     for role, section in _sections(recipe):
-        # Every stage loads codec and audio encoder.
-        everywhere = "" if section is not recipe.perception else None
-        stage = next((stage for stage in stages if role in _networks(stage)), everywhere)
+        stage = next((stage for stage in stages if role in _networks(stage)), None)
         if stage is not None:
-            used.append((role, section, stage))
-    return used
+            uses.append(NetworkUse(role, section, "" if section is not recipe.perception else stage))
+    return uses
+
+
+def idle_networks(recipe: Recipe, stages: Sequence[str]) -> list[NetworkUse]:
+    """Return the networks whose path the recipe sets although none of the stages loads them."""
+    used = {use.role for use in used_networks(recipe, stages)}
+    return [
+        NetworkUse(role, section, "")
+        for role, section in _sections(recipe)
+        if role not in used and _own_path(section, role) is not None
+    ]
 
 
 def _sections(recipe: Recipe) -> list[tuple[Role, Section]]:
@@ -223,8 +228,12 @@ def _sections(recipe: Recipe) -> list[tuple[Role, Section]]:
 
 
 def _networks(stage: str) -> tuple[str, ...]:
-    """Return the roles of the perception section that a stage loads."""
-    return ("identity",) if stage == "pairs" else phase_facts(stage).networks
+    """Return the roles of the networks that a stage loads."""
+    if stage in (PAIRS, DUB):
+        return ("codec", "audio", "identity") if stage == PAIRS else ("codec", "audio")
+    facts = phase_facts(stage)
+    # A SyncNet computes its own features of the sound.
+    return ("codec", *(() if facts.trains == "syncnet" else ("audio",)), *facts.networks)
 
 
 def _own_path(section: Section, role: Role) -> str | None:

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from xdub.config import Recipe
+from xdub.config import DUB, PAIRS, Recipe
 from xdub.doctor.rows import Examiner, Row, row_of
 from xdub.headers import inspect_networks
-from xdub.headers.check import DUB, PAIRS
 from xdub.precision import open_device
 
 

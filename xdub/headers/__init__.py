@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from xdub.headers.check import Finding, check_networks, inspect_networks, network_locations
+from xdub.headers.check import Finding, check_networks, inspect_networks
 
-__all__ = ["Finding", "check_networks", "inspect_networks", "network_locations"]
+__all__ = ["Finding", "check_networks", "inspect_networks"]

@@ -6,14 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xdub.config import PACKAGED, Recipe, network_path, phase_facts
-from xdub.config.weight_files import HUB_NAME, Role, Section, network_kind
+from xdub.config import PACKAGED, Recipe, network_path
+from xdub.config.weight_files import (
+    DUB,
+    HUB_NAME,
+    PAIRS,
+    NetworkUse,
+    Role,
+    idle_networks,
+    network_kind,
+    network_settings,
+    used_networks,
+)
 from xdub.errors import UserError, error_reason
 from xdub.headers.files import Fault
 from xdub.headers.kinds import INSPECTORS, packaged, umt5, wrong_width
 
-PAIRS, DUB = "pairs", "dub"
-"""Names of the stages that are no phases."""
 REGISTERED = {
     "dlib": "identity_dlib",
     "mobilefacenet": "identity_mobilefacenet",
@@ -48,15 +56,6 @@ class Finding:
         return f"{self.stage}: {self.message}" if self.stage else self.message
 
 
-@dataclass(frozen=True)
-class _Network:
-    """A network to check, and the first stage that loads it."""
-
-    role: Role
-    section: Section
-    stage: str
-
-
 def check_networks(recipe: Recipe, stages: Sequence[str], *, on_this_machine: bool = True) -> None:
     """Raise UserError with the first network that a stage (a phase, "pairs" or "dub") needs and cannot use.
 
@@ -74,42 +73,13 @@ def check_networks(recipe: Recipe, stages: Sequence[str], *, on_this_machine: bo
 
 def inspect_networks(recipe: Recipe, stages: Sequence[str], *, on_this_machine: bool = True) -> list[Finding]:
     """Return a finding for every network that the stages load, and for every other one that the recipe locates."""
-    findings = [_inspect(recipe, network, on_this_machine) for network in _networks(recipe, stages)]
+    uses = [*used_networks(recipe, stages), *idle_networks(recipe, stages)]
+    findings = [_inspect(recipe, use, on_this_machine) for use in uses]
     return findings + _text_encoder(recipe) + _tracker(stages)
 
 
-def network_locations(recipe: Recipe) -> dict[str, str]:
-    """Return key -> value of every path that the recipe sets for its networks."""
-    sections = {"codec": recipe.codec, "audio": recipe.audio}
-    paths = {"weights": recipe.weights} | {f"{name}.path": section.path for name, section in sections.items()}
-    paths |= {
-        f"perception.{role}_path": getattr(recipe.perception, f"{role}_path")
-        for role in ("sync", "identity", "features")
-    }
-    return {key: path for key, path in paths.items() if path is not None}
-
-
-def _networks(recipe: Recipe, stages: Sequence[str]) -> list[_Network]:
-    """Return the networks to check; every stage loads codec and audio encoder."""
-    perception = recipe.perception
-    networks = [_Network("codec", recipe.codec, ""), _Network("audio", recipe.audio, "")]
-    roles: tuple[Role, ...] = ("sync", "identity", "features")
-    for role in roles:
-        stage = next((stage for stage in stages if role in _roles(stage)), None)
-        if stage is not None or getattr(perception, f"{role}_path") is not None:
-            networks.append(_Network(role, perception, stage or ""))
-    return networks
-
-
-def _roles(stage: str) -> tuple[str, ...]:
-    """Return the roles of the perception section that a stage loads."""
-    if stage == PAIRS:
-        return ("identity",)
-    return () if stage == DUB else phase_facts(stage).networks
-
-
-def _inspect(recipe: Recipe, network: _Network, on_this_machine: bool) -> Finding:
-    role, section, path = network.role, network.section, None
+def _inspect(recipe: Recipe, use: NetworkUse, on_this_machine: bool) -> Finding:
+    role, section, path = use.role, use.section, None
     kind = network_kind(section, role)
     try:
         # A folder of weights may exist on the cluster only.
@@ -118,9 +88,9 @@ def _inspect(recipe: Recipe, network: _Network, on_this_machine: bool) -> Findin
             words = _words(recipe, role, kind, path, on_this_machine)
         else:
             words = f"{kind}: in {section.weights}, not on this machine"
-        return Finding(role=role, kind=kind, path=path, words=words, stage=network.stage)
+        return Finding(role=role, kind=kind, path=path, words=words, stage=use.stage)
     except UserError as error:
-        return _fault(role, kind, path, error, network.stage)
+        return _fault(role, kind, path, error, use.stage)
 
 
 def _words(recipe: Recipe, role: Role, kind: str, path: str | None, on_this_machine: bool) -> str:
@@ -141,7 +111,7 @@ def _words(recipe: Recipe, role: Role, kind: str, path: str | None, on_this_mach
         return f"{kind}: {path}, a name on the hub, which only loading can check"
     if not on_this_machine:
         return f"{kind}: {path}, not on this machine"
-    key = next(key for key, value in network_locations(recipe).items() if value == path)
+    key = next(key for key, value in network_settings(recipe).items() if value == path)
     raise Fault(f"{key}={path}: there is no such file or folder", f"correct the path, or --set {key}=null")
 
 

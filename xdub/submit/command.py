@@ -9,10 +9,20 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path, PurePosixPath
 
-from xdub.config import PACKAGED, SHIPPED_MODEL, Recipe, base_files, load_recipe, shipped_recipes
+from xdub.config import (
+    PAIRS,
+    SHIPPED_MODEL,
+    TRAINABLE,
+    Recipe,
+    base_files,
+    is_packaged,
+    load_recipe,
+    network_settings,
+    shipped_recipes,
+)
 from xdub.config.weight_files import HUB_NAME
 from xdub.errors import UserError
-from xdub.headers import check_networks, network_locations
+from xdub.headers import check_networks
 
 SECRET = re.compile(r"token|secret|password|passwd|credential|api_?key|access_?key|private", re.IGNORECASE)
 """Names of environment variables that hold secrets."""
@@ -165,18 +175,14 @@ def _check_networks(verb: Sequence[str], values: Sequence[str], recipe: Recipe) 
     Only files that this machine has, too, can be checked for their kind.
     """
     stages = {
-        "train": [value for value in values[:1] if value in recipe.phase_names],
-        "pairs": ["pairs"],
-        "bootstrap": [*recipe.phase_names, "pairs"],
+        "train": [value for value in values[:1] if value in TRAINABLE],
+        "pairs": [PAIRS],
+        "bootstrap": [*recipe.phase_names, PAIRS],
     }.get(verb[0], [])
     if not stages:
         return
-    for key, path in network_locations(recipe).items():
-        if (
-            not PurePosixPath(path).is_absolute()
-            and not HUB_NAME.fullmatch(path)
-            and path not in PACKAGED["audio"]
-        ):
+    for key, path in network_settings(recipe).items():
+        if not (PurePosixPath(path).is_absolute() or HUB_NAME.fullmatch(path) or is_packaged(path)):
             raise UserError(
                 f"{key}={path}: a relative path means nothing on the cluster; use an absolute one on storage that all "
                 "its machines share"
