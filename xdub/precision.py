@@ -41,6 +41,11 @@ def dtype_of(precision: str) -> torch.dtype:
     return DTYPES[precision]
 
 
+def number_bytes(precision: str) -> int:
+    """Return the bytes of one number in a recipe's `train.precision`."""
+    return dtype_of(precision).itemsize
+
+
 def open_device(device: str | torch.device | None = None) -> torch.device:
     """Return a device that is ready to compute on, by default the GPU of this process, else the CPU.
 

@@ -27,11 +27,12 @@ from perf.environment import ROOT, environment
 from xdub.config import Recipe, inpaints, load_recipe
 from xdub.data.batch import RawBatch
 from xdub.data.clip import Clip, from_row, to_row
-from xdub.data.manifest import file_sha256, read_manifest
+from xdub.data.manifest import read_manifest
 from xdub.data.samples import collate
 from xdub.data.shards import ShardReader, ShardWriter
 from xdub.data.testing import make_clip
 from xdub.data.windows import cut_window
+from xdub.files.content import file_sha256
 
 RESULT = ROOT / "docs" / "results" / "data_wait.json"
 """Default result file."""

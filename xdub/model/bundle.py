@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from xdub.config import EXPERTS, SHIPPED_MODEL, Recipe, expert_of, located
+from xdub.config import EXPERTS, SHIPPED_MODEL, Recipe, expert_of, load_recipe, located
 from xdub.config.shipped import shipped_weights
 from xdub.errors import UserError
 from xdub.files.atomic import atomic_folder
@@ -103,8 +103,6 @@ def load_bundle(
     Every network computes in the precision of its training (`xdub.precision`), on the CPU as well. UserError names a
     missing file.
     """
-    from xdub.config import load_recipe
-
     path = bundle_path(name_or_path)
     for name in (RECIPE, bundle_weights(path, "editor").name):
         if not (path / name).is_file():

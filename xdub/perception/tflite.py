@@ -6,6 +6,7 @@ length is checked against the file, so a damaged or hostile file raises `UserErr
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +127,7 @@ def _tensor(table: _Table, buffers: list[_Table]) -> Tensor:
         return Tensor(shape, None)
     if code not in TYPES:
         raise Unreadable(f"tensor of type {code}; the readable ones are float32 and int32")
-    if any(length < 1 for length in shape) or len(raw) != TYPES[code].itemsize * _product(shape):
+    if any(length < 1 for length in shape) or len(raw) != TYPES[code].itemsize * math.prod(shape):
         raise Unreadable(f"tensor of shape {list(shape)} with {len(raw)} bytes")
     return Tensor(shape, raw.view(TYPES[code]).reshape(shape))
 
@@ -211,11 +212,3 @@ def _unpack(data: bytes, position: int, form: str) -> int:
     if position < 0 or position + struct.calcsize(f"<{form}") > len(data):
         raise Unreadable(f"byte {position} of {len(data)} is read")
     return struct.unpack_from(f"<{form}", data, position)[0]
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    """Multiply lengths as Python integers, which cannot overflow."""
-    total = 1
-    for length in shape:
-        total *= length
-    return total

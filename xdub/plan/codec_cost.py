@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from xdub.config import Recipe
+from xdub.precision import number_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +68,6 @@ WAN = {
     ),
 }
 """Kind of codec -> counted numbers of its VAE."""
-BYTES = {"fp32": 4, "bf16": 2}
-"""Precision -> bytes of a number."""
 
 
 def encode_flops(recipe: Recipe, frames: int) -> float:
@@ -118,13 +117,13 @@ def _pixels(recipe: Recipe) -> int:
 def codec_bytes(recipe: Recipe) -> float:
     """Return the bytes of the codec's weights on the GPU; a linear codec stays in fp32."""
     if recipe.codec.kind == "linear":
-        return BYTES["fp32"] * recipe.codec.channels * (192 + 768)
-    return BYTES[recipe.train.precision] * WAN[recipe.codec.kind].parameters
+        return number_bytes("fp32") * recipe.codec.channels * (192 + 768)
+    return number_bytes(recipe.train.precision) * WAN[recipe.codec.kind].parameters
 
 
 def video_bytes(recipe: Recipe, frames: int) -> float:
     """Return the bytes of a video of ``frames`` frames in fp32."""
-    return float(BYTES["fp32"] * 3 * frames * recipe.video.size**2)
+    return float(number_bytes("fp32") * 3 * frames * recipe.video.size**2)
 
 
 def encoding_bytes(recipe: Recipe, frames: int) -> float:

@@ -11,6 +11,7 @@ from xdub.plan.loss_networks import loss_network_bytes, pixel_loss_bytes
 from xdub.plan.network import Parameters
 from xdub.plan.rehearsal import Activations
 from xdub.plan.speech_cost import speech_bytes
+from xdub.precision import number_bytes
 
 BUCKET = 500_000_000
 """Elements of the buffer in which DeepSpeed collects gradients to exchange: its default for models of any size."""
@@ -40,7 +41,7 @@ class ModelStates:
 
 def model_states(count: Parameters, *, stage: int, gpus: int, precision: str) -> ModelStates:
     """Return the bytes that ZeRO leaves on one GPU: stage 1 shards the optimizer, 2 also gradients, 3 also weights."""
-    width = 2 if precision == "bf16" else 4
+    width = number_bytes(precision)
     mine = count.trained / gpus  # this rank's part of the trained parameters
     gradients = width * (mine if stage == 2 else count.trained if stage < 2 else 0)
     if precision == "bf16" or stage:
@@ -105,7 +106,7 @@ def memory(recipe: Recipe, phase: str, count: Parameters, sample: Activations, g
         frozen_networks=codec_bytes(recipe) + speech_bytes(recipe) + loss_network_bytes(recipe, phase),
         activations_kept=kept,
         activations_working=working,
-        buffers=_buffers(train.zero_stage, count, 2 if train.precision == "bf16" else 4),
+        buffers=_buffers(train.zero_stage, count, number_bytes(train.precision)),
         reserve=RESERVE,
     )
 

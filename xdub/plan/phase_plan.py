@@ -15,6 +15,7 @@ from xdub.plan.network import Network, Parameters, count_network
 from xdub.plan.rehearsal import Activations, activations
 from xdub.plan.shapes import shapes
 from xdub.plan.storage import Data, data
+from xdub.precision import number_bytes
 
 GPUS_PER_NODE = 8
 """Largest number of GPUs whose traffic stays on the links inside one machine."""
@@ -158,7 +159,7 @@ def plan_phase(
 def communication_bytes(recipe: Recipe, phase: str, count: Parameters) -> float:
     """Return the bytes that a GPU sends in one step to reduce gradients and gather weights, under the ZeRO stage."""
     train = recipe.for_phase(phase)
-    width = 2 if train.precision == "bf16" else 4
+    width = number_bytes(train.precision)
     micro_batches = train.global_batch // (train.micro_batch_of(train.workers) * train.workers)
     gradients, weights = width * count.trained, width * count.total
     if train.zero_stage <= 1:  # once a step: an all-reduce is a reduction and a gathering

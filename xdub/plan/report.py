@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -67,7 +67,8 @@ def show(
     if sampling:
         console.print(_table("pairs and dubbing", sampling, _sampling(sampling)))
         console.print(_table("memory of one GPU, GiB", sampling, _memory(sampling)))
-        console.print(_table("one window, TFLOP", sampling, _window_flops(sampling)))
+        windows = [plan.window_flops for plan in sampling]
+        console.print(_table("one window, TFLOP", sampling, _teraflops(windows, digits=2)))
     for plan in (*plans, *sampling):
         _remark(plan, console)
 
@@ -104,9 +105,7 @@ def _memory(plans: Sequence[PhasePlan | SamplingPlan]) -> dict[str, list[str]]:
 
 
 def _flops(plans: Sequence[PhasePlan]) -> dict[str, list[str]]:
-    names = dict.fromkeys(name for p in plans for name in p.step_flops)
-    rows = {name: [f"{p.step_flops.get(name, 0) / 1e12:,.1f}" for p in plans] for name in names}
-    rows["total"] = [f"{sum(p.step_flops.values()) / 1e12:,.1f}" for p in plans]
+    rows = _teraflops([p.step_flops for p in plans], digits=1)
     return rows | {"model FLOPs (for MFU)": [f"{p.model_flops / 1e12:,.1f}" for p in plans]}
 
 
@@ -127,10 +126,11 @@ def _sampling(plans: Sequence[SamplingPlan]) -> dict[str, list[str]]:
     }
 
 
-def _window_flops(plans: Sequence[SamplingPlan]) -> dict[str, list[str]]:
-    names = dict.fromkeys(name for p in plans for name in p.window_flops)
-    rows = {name: [f"{p.window_flops.get(name, 0) / 1e12:,.2f}" for p in plans] for name in names}
-    return rows | {"total": [f"{sum(p.window_flops.values()) / 1e12:,.2f}" for p in plans]}
+def _teraflops(columns: Sequence[Mapping[str, float]], *, digits: int) -> dict[str, list[str]]:
+    """Return a row for every part of the FLOPs, and their total."""
+    names = dict.fromkeys(name for parts in columns for name in parts)
+    rows = {name: [f"{parts.get(name, 0) / 1e12:,.{digits}f}" for parts in columns] for name in names}
+    return rows | {"total": [f"{sum(parts.values()) / 1e12:,.{digits}f}" for parts in columns]}
 
 
 def _time(plans: Sequence[PhasePlan]) -> dict[str, list[str]]:

@@ -29,6 +29,7 @@ from xdub.plan.network import count_parameters
 from xdub.plan.sampling_cost import forward_bytes, forward_flops
 from xdub.plan.speech_cost import speech_bytes, speech_flops
 from xdub.plan.storage import PAIR_HOURS
+from xdub.precision import number_bytes
 
 CONDITIONS = "conditions"
 """Row of what is computed once for each expert and window."""
@@ -215,7 +216,7 @@ def _window_flops(
 
 def _memory(recipe: Recipe, phase: str, frames: int, batch: int, *, pairs: bool) -> SamplingMemory:
     """Bytes of one GPU. A batch is encoded and decoded as a whole, and its conditions live until it is decoded."""
-    width = 2 if recipe.for_phase(phase).precision == "bf16" else 4
+    width = number_bytes(recipe.for_phase(phase).precision)
     parameters = count_parameters(recipe, phase).total
     if not pairs:
         experts = [name for name in recipe.phase_names if expert_of(name) is not None]

@@ -10,6 +10,7 @@ import math
 
 from xdub.config import Recipe
 from xdub.geometry import FPS, SOUND_MARGIN
+from xdub.precision import number_bytes
 
 LAYERS = {384: 4, 512: 6, 768: 12, 1024: 24, 1280: 32}
 """Width of a published Whisper encoder -> number of its layers: tiny, base, small, medium, large."""
@@ -19,8 +20,6 @@ CHUNK_SECONDS = 30.0
 """Seconds of sound in one chunk."""
 MELS = 80
 """Bands of the spectrogram (128 in large-v3, which adds less than a thousandth)."""
-BYTES = 4
-"""Bytes of a weight: the encoder computes in fp32 (`xdub.precision`)."""
 
 
 def whisper_layers(width: int) -> int:
@@ -51,8 +50,8 @@ def speech_parameters(recipe: Recipe) -> int:
 
 
 def speech_bytes(recipe: Recipe) -> float:
-    """Return the bytes of the encoder's weights on the GPU."""
-    return BYTES * speech_parameters(recipe)
+    """Return the bytes of the encoder's fp32 weights on the GPU."""
+    return number_bytes("fp32") * speech_parameters(recipe)
 
 
 def _chunk_flops(width: int) -> float:

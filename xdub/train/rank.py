@@ -15,11 +15,11 @@ import torch
 
 import xdub
 from xdub.config import Recipe, TrainConfig
-from xdub.data.manifest import file_sha256
 from xdub.data.samples import StreamSpec
 from xdub.data.stream import LocalStream, RayStream, Stream
 from xdub.errors import UserError
 from xdub.files.atomic import write_json
+from xdub.files.content import file_sha256
 from xdub.files.lines import LineFile, read_lines
 from xdub.files.run_folder import PhaseFolder
 from xdub.model.codec import Codec, load_codec

@@ -7,10 +7,11 @@ from torch import Tensor
 
 from xdub.config import SyncNetConfig
 from xdub.data.batch import RawBatch, SyncBatch
-from xdub.data.latents import one_thread, to_video
+from xdub.data.latents import to_video
 from xdub.model.codec import Codec
 from xdub.perception.syncnet.face_box import resample
 from xdub.perception.syncnet.own import LOWER_FACE
+from xdub.precision import one_thread
 from xdub.seeding import torch_rng
 
 LIGHT = 0.15

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from xdub.data.manifest import file_sha256
 from xdub.errors import UserError
 from xdub.files.atomic import replace_folder, sync, write_json
+from xdub.files.content import file_sha256
 from xdub.files.lines import LineFile, read_lines
 from xdub.files.run_folder import PhaseFolder
 from xdub.train.context import TrainContext

@@ -11,8 +11,8 @@ from torch import Tensor
 
 import xdub
 from xdub.config import Recipe, expert_of
-from xdub.data.manifest import file_sha256
 from xdub.files.atomic import atomic_folder, write_json
+from xdub.files.content import file_sha256
 from xdub.files.run_folder import ADAPTER_WEIGHTS, MODEL_WEIGHTS
 from xdub.files.tensors import write_tensors
 from xdub.train.context import TrainContext
