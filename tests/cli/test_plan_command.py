@@ -94,3 +94,10 @@ def test_a_data_set_gives_the_true_size_of_its_records(tmp_path: Path, capsys):
     facts = json.loads(path.read_text())["phases"]["editor"]["data"]
     assert facts["source"] == "manifest"
     assert facts["frame_bytes"] == pytest.approx(stored / 39)
+
+
+def test_a_syncnet_is_not_planned(capsys):
+    assert (
+        run_app(app, ["plan", "--recipe", "tiny", "--gpus", "1", "--gpu", "h200", "--phase", "syncnet"]) == 2
+    )
+    assert "--phase syncnet: only phases of the recipe's model are planned" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xdub.dub.segments import mirror_index, plan_segments, window_index
+from xdub.dub.segments import count_segments, mirror_index, plan_segments, window_index
 
 frames_4k1 = st.integers(0, 20).map(lambda k: 4 * k + 1)
 
@@ -86,3 +86,10 @@ def test_a_mirrored_video_has_neither_jumps_nor_stops(count: int, length: int) -
 def test_windows_without_frames_of_their_own_are_refused(window: int, motion: int) -> None:
     with pytest.raises(ValueError, match="motion_frames"):
         plan_segments(50, window, motion)
+
+
+@given(frames=st.integers(1, 400), window=st.integers(2, 60), motion=st.integers(0, 59))
+def test_segments_are_counted_without_a_list(frames: int, window: int, motion: int) -> None:
+    motion = min(motion, window - 1)
+    assert count_segments(frames, window, motion) == len(plan_segments(frames, window, motion))
+    assert count_segments(10**12, 25, 5) == 5 * 10**10

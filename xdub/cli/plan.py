@@ -10,6 +10,7 @@ import typer
 
 from xdub.cli import options
 from xdub.cli.training import Phase
+from xdub.errors import UserError
 
 
 def register(app: typer.Typer) -> None:
@@ -65,6 +66,8 @@ def plan(
     from xdub.plan.report import as_json, show
     from xdub.plan.sampling_plan import plan_sampling
 
+    if phase is not None and phase_facts(phase.value).trains != "backbone":
+        raise UserError(f"--phase {phase.value}: only phases of the recipe's model are planned")
     if json_file is not None:
         check_output(json_file, streams=True)
     card = known_gpu(gpu, memory_gb=memory_gb, tflops=tflops)

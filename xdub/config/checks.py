@@ -25,6 +25,7 @@ class CausalFrames:
 
 POSITIVE = Check(lambda value: value > 0, "must be positive")
 NOT_NEGATIVE = Check(lambda value: value >= 0, "must be zero or more")
+SOLVER_STEPS = Check(lambda value: 0 < value <= 1000, "must be 1 to 1000")
 SHARE = Check(lambda value: 0 <= value <= 1, "is not in [0, 1]")
 DECAY = Check(lambda value: 0 <= value < 1, "is not in [0, 1)")
 BAND = Check(lambda value: 0 <= value[0] <= value[1] <= 1, "is not an ordered pair in [0, 1]")

@@ -6,7 +6,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from xdub.config.checks import BAND, DECAY, FRAMES, NOT_NEGATIVE, POSITIVE, SHARE, THREE_POSITIVE
+from xdub.config.checks import (
+    BAND,
+    DECAY,
+    FRAMES,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    SOLVER_STEPS,
+    THREE_POSITIVE,
+)
 from xdub.errors import UserError
 from xdub.geometry import FPS
 
@@ -200,7 +209,7 @@ class PairsConfig:
     """Lowest cosine between V and V'; None is the own threshold of `perception.identity` (`config/embedders.py`)."""
     mouth_threshold: Annotated[float, NOT_NEGATIVE] = 1.0
     """Least mean distance of 20 mouth points, px of the 112 px template."""
-    sampler_steps: Annotated[int, POSITIVE]
+    sampler_steps: Annotated[int, SOLVER_STEPS]
     """Steps of `solver`: `heun` evaluates the model twice in every step but the last, the others once."""
     solver: Literal["euler", "heun", "ab2"] = "euler"
     """Solver of `xdub/diffusion/sampler.py`; docs/sampling.md compares them at equal cost."""
@@ -229,7 +238,7 @@ class PairsConfig:
 class DubConfig:
     """Inference (paper 3.3)."""
 
-    sampler_steps: Annotated[int, POSITIVE]
+    sampler_steps: Annotated[int, SOLVER_STEPS]
     solver: Literal["euler", "heun", "ab2"] = "euler"
     sampler_shift: Annotated[float, POSITIVE] = 1.0
     compile: bool = False

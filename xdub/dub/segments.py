@@ -8,6 +8,7 @@ again. A video shorter than F is padded by its mirror image.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +51,12 @@ def plan_segments(num_frames: int, window: int, motion: int) -> list[Segment]:
         Segment(s.index, s.start, s.motion, s.keep, following.keep)
         for s, following in zip(segments, segments[1:], strict=False)
     ] + segments[-1:]
+
+
+def count_segments(num_frames: int, window: int, motion: int) -> int:
+    """Return the length of `plan_segments` without the list, for hours of video."""
+    check_window(window, motion)
+    return 1 + max(0, math.ceil((num_frames - window) / (window - motion)))
 
 
 def check_window(window: int, motion: int) -> None:

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from xdub.config import EXPERTS, PHASES, DubConfig, PairsConfig, Recipe, expert_of, inpaints
 from xdub.diffusion import evaluation_times
-from xdub.dub.segments import plan_segments
+from xdub.dub.segments import count_segments
 from xdub.dub.window_sampler import bands_of, expert_at
 from xdub.geometry import FPS
 from xdub.plan.codec_cost import (
@@ -147,7 +147,7 @@ def _plan(
     frames, batch = (settings.segment_frames, settings.batch) if pairs else (settings.window, 1)
     # Pairs are generated clip by clip; a dubbed video is one track.
     track = recipe.video.clip_frames if pairs else max(1, round(hours * 3600 * FPS))
-    segments = len(plan_segments(track, frames, settings.motion_frames))
+    segments = count_segments(track, frames, settings.motion_frames)
     tracks = hours * 3600 * FPS / track
     calls = experts_of(recipe, settings, pairs=pairs)
     parts = _window_flops(recipe, phase, settings, frames, segments, calls)
