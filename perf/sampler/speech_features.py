@@ -95,16 +95,16 @@ def train_and_measure(
     rows = []
     with patch.object(encoder, "encode", kept_rows(encoder.encode)):
         for recipe in recipes:
-            begin = time.perf_counter()
             run = out / f"{recipe.audio.kind}-{recipe.seed}"
-            result = train_phase("generator", recipe, data, run, local=True, progress=lambda state: None)
-            seconds = time.perf_counter() - begin
+            result = train_phase(
+                "generator", recipe, data, run, resume=True, local=True, progress=lambda state: None
+            )
             for step in sorted(result.folder.checkpoint_steps()):
                 network = load_checkpoint(result.folder.checkpoint(step), "generator", recipe)
                 by_head = opening_corrs(network, recipe, heads)
                 row = {"features": features, "seed": recipe.seed, "step": step, "opening_corr": mean(by_head)}
                 print(json.dumps(row), file=sys.stderr, flush=True)
-                rows.append(row | {"by_head": by_head, "training_seconds": round(seconds)})
+                rows.append(row | {"by_head": by_head})
     return rows
 
 
@@ -148,18 +148,20 @@ def mean(values: Sequence[float]) -> float:
 
 
 def seconds_per_window(recipe: Recipe, head: Head) -> float:
-    """Return the seconds in which one thread computes the features of a window."""
+    """Return the CPU seconds in which one thread computes the features of a window."""
     import torch
 
     from xdub.data.latents import window_features
+    from xdub.data.sound import window_sound
     from xdub.model.audio_encoder import load_audio_encoder
 
     torch.set_num_threads(1)
-    encoder, seconds = load_audio_encoder(recipe.audio), []
+    encoder, sound = load_audio_encoder(recipe.audio), window_sound(head.twin.sound, 0, WINDOW)
+    seconds = []
     for _ in range(4):
-        begin = time.perf_counter()
-        window_features(encoder, head.twin.sound)
-        seconds.append(time.perf_counter() - begin)
+        begin = time.process_time()
+        window_features(encoder, sound)
+        seconds.append(time.process_time() - begin)
     return min(seconds)
 
 
@@ -219,6 +221,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--points", type=int, default=4, help="checkpoints that are measured (default 4)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--set", dest="settings", action="append", default=[], help="further recipe setting")
+    parser.add_argument(
+        "--folder", type=Path, help="keep clips and runs in this folder; the same command continues them"
+    )
     parser.add_argument("--json", type=Path, help="write the result to this file")
     parser.set_defaults(main=main)
 
@@ -236,11 +241,9 @@ def main(args: argparse.Namespace) -> int:
     for own in recipes.values():
         load_audio_encoder(own[0].audio)
     heads = held_out_heads(first, args.heads)
-    begin = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="speech-features-") as name:
-        folder = Path(name).resolve()
+        folder = (args.folder or Path(name)).resolve()
         data = render_clips(first, folder, args.recordings)
-        print(f"rendered in {time.perf_counter() - begin:.0f} s", file=sys.stderr, flush=True)
         # Spawned processes have no OpenGL context and no threads of the renderer.
         with ProcessPoolExecutor(len(FEATURES), multiprocessing.get_context("spawn")) as pool:
             jobs = [
@@ -263,8 +266,7 @@ def main(args: argparse.Namespace) -> int:
             "seeds": args.seeds,
             "overrides": args.settings,
         },
-        "seconds": round(time.perf_counter() - begin),
-        "seconds_per_window": {
+        "cpu_seconds_per_window": {
             n: round(seconds_per_window(own[0], heads[0]), 4) for n, own in recipes.items()
         },
         "ceiling": round(ceiling(heads), 4),
