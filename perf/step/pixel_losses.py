@@ -23,16 +23,11 @@ from perf.environment import environment
 from xdub.config import Recipe, load_recipe
 from xdub.files.atomic import check_output
 from xdub.losses.single_step import single_step_video
+from xdub.miniature.networks import WAN_2_2, WAN_2_2_WIDTHS
 from xdub.model.codec import WanCodec
 from xdub.plan.codec_cost import decode_bytes
 
-KINDS = {
-    "wan": {},
-    "wan2.2": dict(
-        base_dim=160, decoder_base_dim=256, z_dim=48, in_channels=12, out_channels=12, patch_size=2, is_residual=True,
-        scale_factor_spatial=16, latents_mean=[0.0] * 48, latents_std=[1.0] * 48,
-    ),
-}  # fmt: skip
+KINDS: dict[str, dict[str, Any]] = {"wan": {}, "wan2.2": {**WAN_2_2, **WAN_2_2_WIDTHS}}
 """Kind of codec -> arguments of diffusers' AutoencoderKLWan at full width."""
 LATENTS = 4
 """Latents of a slice: 13 frames."""
@@ -50,7 +45,7 @@ def build(kind: str) -> WanCodec:
 
 def recipe_of(kind: str, size: int, precision: str) -> Recipe:
     """Return `xdub-1b` with a codec, a size and a precision, for the planner."""
-    settings = [f"codec.kind={kind}", f"codec.channels={dict(KINDS[kind]).get('z_dim', 16)}"]
+    settings = [f"codec.kind={kind}", f"codec.channels={KINDS[kind].get('z_dim', 16)}"]
     return load_recipe("xdub-1b", [*settings, f"video.size={size}", f"train.precision={precision}"])
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from xdub.cli import app
 from xdub.cli.errors import run_app
+from xdub.plan import random_start
 
 SMALL = [
     "--recipe",
@@ -37,12 +38,17 @@ def test_a_plan_is_printed_and_written(tmp_path: Path, capsys):
     assert editor["fits"] is True
 
 
-def test_a_plan_of_all_phases_has_pairs_and_dubbing(tmp_path: Path, capsys):
+def test_a_plan_of_all_phases_has_pairs_and_dubbing_and_warns_about_the_generator_alone(
+    tmp_path: Path, capsys, monkeypatch
+):
     path = tmp_path / "plan.json"
+    monkeypatch.setattr(random_start, "LARGE", 1)
     whole = ["--recipe", "tiny", "--gpus", "2", "--gpu", "h200", "--hours", "3", "--json", str(path)]
-    whole += ["--set", "model.num_layers=1"]
+    whole += ["--set", "model.num_layers=1", "--set", "train.lr=1e-5"]
     assert run_app(app, ["plan", *whole]) == 0
-    printed = capsys.readouterr().out
+    printed, errors = capsys.readouterr()
+    warnings = [line for line in errors.splitlines() if "warning" in line]
+    assert len(warnings) == 1 and warnings[0].startswith("xdub: warning: generator:")
     for words in ("pairs and dubbing", "evaluations of the model", "GPUs to finish in a day", "codec decode"):
         assert words in printed
     sampling = json.loads(path.read_text())["sampling"]

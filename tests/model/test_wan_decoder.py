@@ -7,27 +7,20 @@ import torch
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, WanResample
 
+from xdub.miniature.networks import WAN_2_2
 from xdub.model.codec import WanCodec
 from xdub.model.wan_decoder import checkpoint_blocks, decode_latents
 from xdub.plan.rehearsal import LiveBytes
-
-WAN_22 = dict(
-    is_residual=True,
-    patch_size=2,
-    in_channels=12,
-    out_channels=12,
-    scale_factor_spatial=16,
-    latents_mean=[0.1] * 48,
-    latents_std=[1.5] * 48,
-    z_dim=48,
-)
-"""Structure of Wan 2.2's codec: x16, 48 channels."""
 
 
 def miniature(kind: str, base: int = 8, blocks: int = 1) -> AutoencoderKLWan:
     torch.manual_seed(0)
     widths = {"base_dim": base, "num_res_blocks": blocks, "dim_mult": [1, 2, 2, 2]}
-    extra = WAN_22 | {"decoder_base_dim": base} if kind == "2.2" else {}
+    extra = (
+        {**WAN_2_2, "decoder_base_dim": base, "latents_mean": [0.1] * 48, "latents_std": [1.5] * 48}
+        if kind == "2.2"
+        else {}
+    )
     vae = AutoencoderKLWan(**widths, **extra).eval().requires_grad_(False)
     # Pictures stay inside [-1, 1], where diffusers clamps.
     vae.decoder.conv_out.weight.mul_(0.1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -104,30 +106,39 @@ def test_blocks_beyond_the_second_cost_as_much_as_the_second():
         assert kept[0] == kept[1] + 3 * (kept[1] - kept[2])
 
 
-def test_the_windows_of_pairs_are_those_of_clips_and_the_windows_of_a_dub_those_of_one_track():
-    recipe = load_recipe("xdub-1b", ["model.num_layers=2", "video.size=64"])
-    pairs, dub = plans(recipe, hours=0.1)
+@pytest.fixture(scope="module")
+def production() -> tuple[SamplingPlan, SamplingPlan]:
+    """Plan of 0.1 hours with the networks of production at 64 px."""
+    return plans(load_recipe("xdub-1b", SMALLER), hours=0.1)
+
+
+SMALLER = ["model.num_layers=2", "video.size=64"]
+
+
+def test_the_windows_of_pairs_are_those_of_clips_and_the_windows_of_a_dub_those_of_one_track(production):
+    pairs, dub = production
     clips = 0.1 * 3600 * 25 / 77
     assert pairs.windows == pytest.approx(clips * len(plan_segments(77, 25, 5)))
     assert dub.windows == len(plan_segments(9000, 77, 5))
     assert pairs.evaluations == dub.evaluations == 30
     assert pairs.hours * 4 == pytest.approx(pairs.windows * pairs.window_seconds / 3600)
     assert pairs.cost == pytest.approx(pairs.gpu_hours * GPU.price)
-    long = plans(recipe, hours=1000)[0]
+    long = replace(pairs, windows=10_000 * pairs.windows)
     assert 24 * (long.gpus_for_a_day - 1) < long.gpu_hours <= 24 * long.gpus_for_a_day
 
 
-def test_every_network_of_the_worker_is_in_flops_and_memory():
-    recipe = load_recipe("xdub-1b", ["model.num_layers=2", "video.size=64"])
-    pairs, dub = plans(recipe)
+def test_every_network_of_the_worker_is_in_flops_and_memory(production):
+    pairs, dub = production
     assert all(
         pairs.window_flops[name] > 0 for name in (CONDITIONS, STEPS, ENCODED, DECODED, SPEECH, FILTERS)
     )
     assert FILTERS not in dub.window_flops
+    # A window of 77 frames is decoded once: twenty latents.
+    assert dub.window_flops[DECODED] == decode_flops(load_recipe("xdub-1b", SMALLER), 20)
     # Whisper large in fp32, and a Wan VAE in bf16.
     assert dub.memory.frozen_networks == pytest.approx(4 * 637e6 + 2 * 127e6, rel=0.01)
     assert pairs.memory.frozen_networks > dub.memory.frozen_networks
-    single = plans(load_recipe("xdub-1b", ["model.num_layers=2", "video.size=64", "pairs.batch=1"]))[0]
+    single = plans(load_recipe("xdub-1b", [*SMALLER, "pairs.batch=1"]))[0]
     assert pairs.memory.working > 7 * single.memory.working
 
 
@@ -135,11 +146,6 @@ def test_networks_in_fp32_run_at_half_the_peak():
     peak = GPU.tflops * 1e12
     assert compute_seconds({STEPS: peak, SPEECH: peak}, "bf16", GPU) == pytest.approx(3)
     assert compute_seconds({STEPS: peak, SPEECH: peak}, "fp32", GPU) == pytest.approx(4)
-
-
-def test_a_dub_at_512_px_decodes_every_latent_once():
-    recipe = load_recipe("xdub-1b", ["model.num_layers=2"])
-    assert plans(recipe)[1].window_flops[DECODED] == decode_flops(recipe, 20)
 
 
 def test_the_mean_slice_start_of_a_decoded_slice_is_that_of_the_draws():

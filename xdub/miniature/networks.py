@@ -16,10 +16,13 @@ from xdub.miniature.sizes import Sizes
 
 VOCABULARY = 64
 """Tokens of the text towers, which no phase reads."""
-WAN_2_2 = dict(
-    in_channels=12, out_channels=12, patch_size=2, is_residual=True, z_dim=48, scale_factor_spatial=16
-)
-"""Arguments of diffusers' AutoencoderKLWan for the VAE of Wan 2.2."""
+WAN_2_2: Mapping[str, Any] = dict(
+    in_channels=12, out_channels=12, patch_size=2, is_residual=True, z_dim=48, scale_factor_spatial=16,
+    latents_mean=[0.0] * 48, latents_std=[1.0] * 48,
+)  # fmt: skip
+"""Arguments of diffusers' AutoencoderKLWan for the VAE of Wan 2.2, apart from its widths; the defaults are Wan 2.1."""
+WAN_2_2_WIDTHS: Mapping[str, Any] = dict(base_dim=160, decoder_base_dim=256)
+"""Published widths of Wan 2.2's VAE."""
 
 
 @contextmanager
@@ -48,8 +51,6 @@ def write_wan_2_2(path: Path, sizes: Sizes) -> None:
         base_dim=sizes.vae,
         decoder_base_dim=sizes.vae_decoder,
         num_res_blocks=sizes.vae_blocks,
-        latents_mean=[0.0] * 48,
-        latents_std=[1.0] * 48,
         **WAN_2_2,
     )
 
