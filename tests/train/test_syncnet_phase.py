@@ -113,6 +113,21 @@ def test_the_loss_does_not_depend_on_the_division_into_micro_batches(small, clip
     assert values[0] == pytest.approx(values[1], rel=1e-5)
 
 
+def test_a_clip_that_repeats_in_a_batch_is_not_compared_with_itself(small, clips) -> None:
+    recipe = settings(small, "train.micro_batch=2", "syncnet.window=13")
+    learner, codec, cpu = learner_of(recipe, "syncnet"), load_codec(recipe.codec), torch.device("cpu")
+    model = learner.build(codec, base=None, init_from=None)
+    batch = learner.encoder(codec, cpu)(
+        next(iter(LocalStream(StreamSpec.from_recipe(recipe, "syncnet", clips))))
+    )
+    twice = {**batch, "sample_id": [batch["sample_id"][0]] * 2}
+    alone = learner_of(settings(small, "syncnet.clips=1"), "syncnet").loss_context(codec, cpu)
+    expected = loss(model, twice, alone).total.item()
+    context = learner.loss_context(codec, cpu)
+    assert loss(model, twice, context).total.item() == pytest.approx(expected, rel=1e-5)
+    assert loss(model, batch, context).total.item() != pytest.approx(expected, rel=1e-3)
+
+
 def test_old_recipes_have_the_section_with_defaults_and_the_command_line_overrides_it() -> None:
     raw = load_recipe("xdub-1b").to_dict()
     del raw["syncnet"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from xdub.config.checks import NOT_NEGATIVE, POSITIVE, SHARE
+from xdub.config.checks import POSITIVE, SHARE
 from xdub.geometry import CodecGeometry
 
 TRAIN_DEFAULTS: Mapping[str, Any] = {
@@ -46,7 +46,7 @@ class SyncNetConfig:
     """Share of samples whose pictures pass through the recipe's codec, whose blur must not count as bad lips."""
     held_out: Annotated[float, SHARE] = 0.05
     """Share of the clips that are kept for the accuracy, whole speakers where possible."""
-    jitter: Annotated[float, NOT_NEGATIVE] = 0.04
+    jitter: Annotated[float, SHARE] = 0.04
     """Largest shift and scaling of the lower face's box, as a share of its side."""
     train: Mapping[str, Any] = field(default_factory=lambda: dict(TRAIN_DEFAULTS))
     """Fields of `train` that this section overrides."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +34,14 @@ def loss(model: nn.Module, batch: SyncBatch, ctx: SyncNetContext) -> LossTerms:
     size = ctx.config.clips
     present = audible(batch["sound"], ctx.config.frames, MAX_OFFSET)
     values = [
-        _group_loss(pictures[i : i + size], sounds[i : i + size], present[i : i + size], scale, bias)
+        _group_loss(
+            pictures[i : i + size],
+            sounds[i : i + size],
+            present[i : i + size],
+            _repeated(batch["sample_id"][i : i + size]).to(pictures.device),
+            scale,
+            bias,
+        )
         for i in range(0, len(pictures), size)
     ]
     choice, judge = (torch.cat(parts) for parts in zip(*values, strict=True))
@@ -47,9 +55,10 @@ def loss(model: nn.Module, batch: SyncBatch, ctx: SyncNetContext) -> LossTerms:
 
 
 def _group_loss(
-    pictures: Tensor, sounds: Tensor, present: Tensor, scale: Tensor, bias: Tensor
+    pictures: Tensor, sounds: Tensor, present: Tensor, repeated: Tensor, scale: Tensor, bias: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return both losses [G] of G clips with pictures [G, W, E] and sounds [G, W + 2 x 15, E], compared if present."""
+    """Return both losses [G] of G clips with pictures [G, W, E] and sounds [G, W + 2 x 15, E], compared if present and
+    not repeated [G, G]."""
     clips, windows, heard = len(pictures), pictures.shape[1], sounds.shape[1]
     # [G W, G heard]
     cosine = rearrange(pictures, "g w e -> (g w) e") @ rearrange(sounds, "g s e -> (g s) e").T
@@ -61,6 +70,7 @@ def _group_loss(
     aligned = same_clip & (offset == 0)
     # Close sounds are neither in sync nor out of it, and silence beyond the ends of a clip is no speech.
     unclear = ~aligned & ((same_clip & (offset < LEAST_OFFSET)) | ~present.flatten()[None])
+    unclear = unclear | repeated[picture // windows][:, sound // heard]
     logits = scale * cosine
     clear = logits.masked_fill(unclear, -1e4)
     own_sound = F.cross_entropy(clear, own, reduction="none")
@@ -74,6 +84,12 @@ def _group_loss(
     choice, judge = (own_sound + own_picture) / 2, positive + (moved + foreign) / 2
     shape = (clips, windows)
     return choice.unflatten(0, shape).mean(1), judge.unflatten(0, shape).mean(1)
+
+
+def _repeated(sample_ids: Sequence[str]) -> Tensor:
+    """Return bool [G, G], true for two samples of one clip: little data repeats clips, whose sounds may be aligned."""
+    same = torch.tensor([[one == other for other in sample_ids] for one in sample_ids])
+    return same & ~torch.eye(len(sample_ids), dtype=torch.bool)
 
 
 def _mean(values: Tensor, mask: Tensor) -> Tensor:
