@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import ParamSpec, TypeVar
 
 from xdub.errors import UserError
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 PATIENCE_SECONDS = 50.0
 """Time without a worker after which a line names the resources that its group needs."""
@@ -93,6 +97,33 @@ def wait_for_worker(
     everything = resource_list(ray.cluster_resources())
     print(f"{state}, of {everything} are free {resource_list(free)}; waiting for {cause}", file=sys.stderr)
     ray.wait([task], timeout=None)
+
+
+def run_on_worker(
+    group: str,
+    needs: Mapping[str, float],
+    function: Callable[Arguments, Result],
+    *args: Arguments.args,
+    **options: Arguments.kwargs,
+) -> Result:
+    """Run a function once in a process of Ray with the resources that a worker of the group needs; return its result.
+
+    Wait for a machine as `wait_for_worker` does. Raise the function's own error, or UserError if its process dies.
+    """
+    import ray
+
+    wait_for_worker(group, needs, for_machines=True)
+    others = {name: amount for name, amount in needs.items() if name not in ("CPU", "GPU")}
+    remote = ray.remote(
+        num_cpus=needs.get("CPU", 0), num_gpus=needs.get("GPU", 0), resources=others, max_retries=0
+    )
+    try:
+        return ray.get(remote(function).remote(*args, **options))
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    except ray.exceptions.RayError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{group}: the worker died ({reason})") from error
 
 
 def _fits(needs: Mapping[str, float]) -> bool:

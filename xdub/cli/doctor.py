@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +13,7 @@ import typer
 from xdub.cli import options
 
 if TYPE_CHECKING:
-    from xdub.doctor.rows import Row
+    from xdub.doctor.rows import Progress, Row
 
 
 def register(app: typer.Typer) -> None:
@@ -43,30 +45,53 @@ def doctor(
 ) -> None:
     """Check that a recipe can run here: every network it names is present, of the right kind, and fits the others.
 
-    Every row says ok, or what is wrong and how to fix it. The exit code is 2 if a row is wrong.
+    Four parts: the files of all networks, the machine, every network on its device, and one real step of each stage
+    (every phase, two pairs, a SyncNet, a dubbed window) on two blocks of full width, with drawn faces for data. Nothing
+    is kept. A row is ok, wrong (with the fix), or not run because of a row above; the exit code is 2 unless all are ok.
 
-    `xdub train`, `bootstrap`, `pairs` and `submit` check the headers themselves.
+    `xdub train`, `bootstrap`, `pairs` and `submit` make the checks of --quick themselves. `xdub submit doctor` examines
+    on a worker of the cluster; without networks of your own, `xdub weights mini --like RECIPE` writes random ones.
 
     Example: xdub doctor --recipe xdub-1b --set weights=/shared/weights
     """
     from rich.console import Console
 
     from xdub.config import load_recipe
-    from xdub.doctor.examine import examine
-    from xdub.doctor.table import as_json, print_table
+    from xdub.doctor.examine import Sizes
+    from xdub.doctor.on_cluster import examine_anywhere
+    from xdub.doctor.table import as_json, print_table, summary
     from xdub.errors import UserError
     from xdub.files.atomic import check_output
-
-    def show(row: Row) -> None:
-        typer.echo(f"{row.name}: {row.result}, {row.seconds:.1f} s", err=True)
 
     if json_file is not None:
         check_output(json_file, streams=True)
     loaded = load_recipe(recipe, set_ or ())
-    rows, facts = examine(loaded, quick=quick, size=size, frames=frames, on_row=show)
-    print_table(rows, Console(width=None if Console().is_terminal else 160))
+    with _progress() as progress:
+        rows, facts = examine_anywhere(loaded, Sizes(quick=quick, size=size, frames=frames), progress)
+    console = Console(width=None if Console().is_terminal else 120)
+    print_table(rows, console)
+    console.print(summary(rows, facts), highlight=False)
     if json_file is not None:
         json_file.write_text(json.dumps(as_json(rows, facts), indent=1) + "\n")
-    wrong = [row.name for row in rows if row.result != "ok"]
+    wrong = [row.name for row in rows if row.result == "wrong"]
     if wrong:
         raise UserError(f"recipe {loaded.name} cannot run: {', '.join(wrong)}; the table has the fixes")
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Progress]:
+    """Show the running check in a terminal; elsewhere print a line for every check that took time."""
+    from rich.console import Console
+
+    from xdub.doctor.rows import Progress
+
+    def print_row(row: Row) -> None:
+        if row.seconds >= 0.5:
+            typer.echo(f"{row.name}: {row.result}, {row.seconds:.1f} s", err=True)
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Progress(end=print_row)
+        return
+    with console.status("files") as status:
+        yield Progress(begin=status.update)

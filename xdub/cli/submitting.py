@@ -18,7 +18,7 @@ from xdub.submit.command import Kind, check_command, check_environment, check_na
 if TYPE_CHECKING:
     from xdub.submit.jobs import Jobs
 
-VERBS = (("render",), ("prepare",), ("train",), ("pairs",), ("bootstrap",), ("eval", "score"))
+VERBS = (("render",), ("prepare",), ("train",), ("pairs",), ("bootstrap",), ("eval", "score"), ("doctor",))
 """Verbs that can run as jobs."""
 
 jobs = typer.Typer(help="Manage jobs that were submitted to a Ray cluster.", no_args_is_help=True)
@@ -43,7 +43,10 @@ def register(app: typer.Typer) -> None:
 def submit(
     context: typer.Context,
     verb: Annotated[
-        str, typer.Argument(help="render, prepare, train, pairs, bootstrap or eval score, with its options.")
+        str,
+        typer.Argument(
+            help="render, prepare, train, pairs, bootstrap, eval score or doctor, with its options."
+        ),
     ],
     address: Address,
     name: Annotated[

@@ -98,5 +98,9 @@ def inpaints(name: str) -> bool:
 
 def needs_pairs(name: str) -> bool:
     """Return whether a phase trains on pairs; the other phases train on clips."""
-    facts = phase_facts(name)
-    return facts.trains == "backbone" and not facts.inpaints
+    return in_model(name) and not phase_facts(name).inpaints
+
+
+def in_model(name: str) -> bool:
+    """Return whether a phase trains the model's network, with a section below `phases`."""
+    return phase_facts(name).trains == "backbone"

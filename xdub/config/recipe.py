@@ -11,7 +11,7 @@ import yaml
 from xdub.config.checks import failed_frames, failed_values
 from xdub.config.embedders import EMBEDDERS
 from xdub.config.network_sections import AudioConfig, CodecConfig, PerceptionConfig
-from xdub.config.phases import PHASES, phase_facts
+from xdub.config.phases import PHASES, in_model, phase_facts
 from xdub.config.sections import (
     DubConfig,
     LoraConfig,
@@ -79,19 +79,19 @@ class Recipe:
 
     def for_phase(self, name: str) -> TrainConfig:
         """Return the train section with the phase's overrides; its seed is always an integer."""
-        own = self.phase(name) if _in_model(name) else self.syncnet
+        own = self.phase(name) if in_model(name) else self.syncnet
         train = replace(self.train, **own.train)
         return train if train.seed is not None else replace(train, seed=self.seed)
 
     def window(self, name: str) -> int:
         """Return the frames of one training sample of a phase."""
-        if _in_model(name):
+        if in_model(name):
             return self.phase(name).window
         return self.syncnet.window_of(self.codec.geometry, self.video.clip_frames)
 
     def held_out(self, name: str) -> float:
         """Return the share of the clips that a phase does not train on."""
-        return 0.0 if _in_model(name) else self.syncnet.held_out
+        return 0.0 if in_model(name) else self.syncnet.held_out
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values in the layout of a recipe file; `recipe_from_dict` reads them back to an equal recipe."""
@@ -109,11 +109,6 @@ class Recipe:
     def to_yaml(self) -> str:
         """Return `to_dict` as the text of a recipe file."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
-
-
-def _in_model(name: str) -> bool:
-    """Return whether a phase trains the model's network, with a section below `phases`."""
-    return phase_facts(name).trains == "backbone"
 
 
 def _lists(value: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from xdub.config.loader import recipe_from_dict
 from xdub.config.network_sections import AudioConfig, CodecConfig, PerceptionConfig
-from xdub.config.phases import phase_facts
+from xdub.config.phases import in_model, phase_facts
 from xdub.config.recipe import Recipe
 from xdub.errors import UserError
 from xdub.files.content import content_digest
@@ -231,9 +231,8 @@ def _networks(stage: str) -> tuple[str, ...]:
     """Return the roles of the networks that a stage loads."""
     if stage in (PAIRS, DUB):
         return ("codec", "audio", "identity") if stage == PAIRS else ("codec", "audio")
-    facts = phase_facts(stage)
     # A SyncNet computes its own features of the sound.
-    return ("codec", *(() if facts.trains == "syncnet" else ("audio",)), *facts.networks)
+    return ("codec", *(("audio",) if in_model(stage) else ()), *phase_facts(stage).networks)
 
 
 def _own_path(section: Section, role: Role) -> str | None:

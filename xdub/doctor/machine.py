@@ -1,10 +1,9 @@
-"""Facts of this machine that decide whether a recipe runs: device, precision, DeepSpeed, Ray, disk, shared memory."""
+"""Facts of this machine that decide whether a recipe runs: device, precision, DeepSpeed, disk, shared memory."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -21,11 +20,11 @@ BF16_CAPABILITY = (8, 0)
 
 def check_machine(examiner: Examiner, recipe: Recipe, scratch: Path) -> None:
     """Add the rows of this machine."""
+    examiner.part = "machine"
     examiner.check("device", lambda: _device(recipe, examiner.device))
     examiner.check(
         "deepspeed", lambda: _deepspeed(examiner.device), fix="install the versions of constraints.txt"
     )
-    examiner.check("ray", lambda: _ray(recipe))
     examiner.check("disk", lambda: _disk(scratch))
     examiner.check("shared memory", _shared_memory)
 
@@ -33,7 +32,8 @@ def check_machine(examiner: Examiner, recipe: Recipe, scratch: Path) -> None:
 def _device(recipe: Recipe, device: torch.device) -> str:
     """Return words for the device. Raise UserError for a GPU without the recipe's precision."""
     if device.type == "cpu":
-        return f"no GPU: CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads; torch {torch.__version__}"
+        threads = torch.get_num_threads()
+        return f"no GPU: CPU, {os.cpu_count()} cores, {threads} thread{'s' * (threads > 1)}; torch {torch.__version__}"
     name, capability = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
     half = any(recipe.for_phase(phase).precision == "bf16" for phase in recipe.phase_names)
     if half and capability < BF16_CAPABILITY:
@@ -49,18 +49,6 @@ def _deepspeed(device: torch.device) -> str:
     from xdub.train.engine import import_deepspeed
 
     return f"DeepSpeed {import_deepspeed(device).__version__}"
-
-
-def _ray(recipe: Recipe) -> str:
-    """Return words for Ray, and on a cluster for the workers that fit. Raise UserError if too few do."""
-    from xdub.runtime_env import on_a_cluster
-    from xdub.train.supervise.cluster import check_resources
-
-    ray = f"Ray {version('ray')}"
-    if not on_a_cluster():
-        return f"{ray}, on this machine; within a job, or with RAY_ADDRESS, the workers of the cluster are counted"
-    check_resources(recipe.train)
-    return f"{ray}, cluster with room for {recipe.train.workers} workers"
 
 
 def _disk(scratch: Path) -> str:

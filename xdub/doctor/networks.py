@@ -31,6 +31,7 @@ class NetworkChecks:
 
     def run(self) -> None:
         """Run all checks."""
+        self.examiner.part = "networks"
         networks = {name for phase in self.recipe.phase_names for name in phase_facts(phase).networks}
         self._check("codec", self.codec)
         self._check("audio", self.audio)
@@ -45,7 +46,7 @@ class NetworkChecks:
                 raise NotRun(f"the files of {role} are wrong, see above")
             return check()
 
-        if not self.examiner.check(f"{role} loads", run):
+        if not self.examiner.check(f"{role} {'load' if role.endswith('s') else 'loads'}", run):
             self.failed.add(role)
 
     def codec(self) -> str:
@@ -77,8 +78,8 @@ class NetworkChecks:
         _check_finite("the codec's latents", z)
         _check_finite("the codec's pictures", self.decoded)
         _check_gradient("the codec", z)
-        shape = "x".join(map(str, z.shape[1:]))
-        decoded = f"{self.decoded.shape[2]} decoded with gradients"
+        shape = " x ".join(map(str, z.shape[1:]))
+        decoded = f"{self.decoded.shape[2]} frames decoded with gradients"
         return f"{len(frames)} frames of {side} px are latents of {shape}; {decoded}"
 
     def audio(self) -> str:

@@ -57,6 +57,7 @@ def plan_rehearsal(
         phase["sync_accuracy"] = 0.0
         # Losses of silent samples must be computed.
         phase["silent_prob"] = 1.0 if phase["silent_prob"] else 0.0
+    _shrink_syncnet(raw["syncnet"], recipe, frames, on_gpu)
     pairs, dub = raw["pairs"], raw["dub"]
     pairs |= {
         "sampler_steps": min(2, pairs["sampler_steps"]),
@@ -71,6 +72,18 @@ def plan_rehearsal(
     ]
     raw["video"]["clip_frames"] = max(windows)
     return Rehearsal(recipe=recipe, small=recipe_from_dict(raw), device=device, frames=max(windows))
+
+
+def _shrink_syncnet(section: dict[str, Any], recipe: Recipe, frames: int | None, on_gpu: bool) -> None:
+    """Reduce the section `syncnet` to one step on one of two clips; the other is held out for the accuracy."""
+    train = recipe.for_phase("syncnet")
+    clips = min(2, recipe.syncnet.clips)
+    micro = train.micro_batch if on_gpu else clips
+    section |= _one_step(train.sample_every) | {"micro_batch": micro, "global_batch": micro}
+    section |= {"clips": clips, "held_out": 0.5 if recipe.syncnet.held_out else 0.0}
+    # The codec must be run.
+    section["codec_share"] = 1.0 if recipe.syncnet.codec_share else 0.0
+    section["window"] = _shorter(section["window"], frames)
 
 
 def _shorter(window: int, frames: int | None) -> int:

@@ -17,12 +17,17 @@ from xdub.headers.check import Finding, split_message
 Result = Literal["ok", "wrong", "not run"]
 """``not run``: the check needs something that failed in an earlier row."""
 
+TRACE = "this error is no known mistake; the file of --json has its traceback"
+"""Fix of an unexpected error."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """Result of one check."""
 
     name: str
+    part: str
+    """Group of the check: files, machine, networks or stages."""
     result: Result
     words: str
     """Facts of what was checked, or the problem in one line."""
@@ -42,33 +47,47 @@ class NotRun(Exception):
     """A check was not run, because it needs something that failed; the message names it."""
 
 
-def row_of(finding: Finding, seconds: float = 0.0) -> Row:
+def row_of(finding: Finding) -> Row:
     """Return the row of a network's files."""
     if finding.problem is None:
-        return Row(name=finding.role, result="ok", words=finding.words, seconds=seconds)
+        return Row(name=finding.role, part="files", result="ok", words=finding.words)
     stage = f"{finding.stage}: " if finding.stage else ""
     words = f"{stage}{finding.problem}"
-    return Row(name=finding.role, result="wrong", words=words, fix=finding.fix, seconds=seconds)
+    return Row(name=finding.role, part="files", result="wrong", words=words, fix=finding.fix)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Functions that an examination calls while it runs."""
+
+    begin: Callable[[str], None] = lambda name: None
+    """Called with the name of a check before it runs."""
+    end: Callable[[Row], None] = lambda row: None
+    """Called with every finished row."""
+
+
+QUIET = Progress()
+"""No display."""
 
 
 class Examiner:
     """Runs checks one after the other; a failure becomes a row and never ends the examination."""
 
-    def __init__(self, device: torch.device, on_row: Callable[[Row], None] = lambda row: None) -> None:
-        """``on_row`` is called with every finished row."""
-        self.device, self.on_row = device, on_row
+    def __init__(self, device: torch.device, progress: Progress = QUIET) -> None:
+        self.device, self.progress, self.part = device, progress, ""
         self.rows: list[Row] = []
 
     def add(self, row: Row) -> None:
         """Append a row."""
         self.rows.append(row)
-        self.on_row(row)
+        self.progress.end(row)
 
     def check(self, name: str, run: Callable[[], str], fix: str = "") -> bool:
         """Run a check, which returns words for its facts or raises an error; return whether it passed.
 
         ``fix`` is the advice for an error that brings none.
         """
+        self.progress.begin(name)
         gc.collect()
         memory = PeakMemory(self.device)
         begin = time.perf_counter()
@@ -82,10 +101,10 @@ class Examiner:
             row = {"result": "wrong", "words": problem, "fix": own_fix or fix}
         # A broken network may raise any error, and the other checks go on.
         except Exception as error:
-            row = {"result": "wrong", "words": one_line(error), "fix": _advice(error) or fix}
+            row = {"result": "wrong", "words": one_line(error), "fix": _advice(error) or fix or TRACE}
             row["trace"] = traceback.format_exc()
         seconds = time.perf_counter() - begin
-        self.add(Row(name=name, seconds=round(seconds, 2), peak_gb=memory.peak_gb(), **row))
+        self.add(Row(name=name, part=self.part, seconds=round(seconds, 2), peak_gb=memory.peak_gb(), **row))
         return row["result"] == "ok"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xdub.config import EXPERTS, Recipe, phase_facts
+from xdub.config import EXPERTS, Recipe, in_model, needs_pairs, phase_facts
 from xdub.data.transforms import crop_boxes
 from xdub.doctor.clips import drawn_clip, write_clips
 from xdub.doctor.rehearsal import Rehearsal, experts_at
@@ -28,13 +28,15 @@ class StageChecks:
         self.recipe, self.folder, self.run_folder = rehearsal.small, folder, RunFolder(folder / "run")
 
     def run(self) -> None:
-        """Run all stages."""
+        """Run all stages, and a step of a SyncNet, which is no part of a bootstrap."""
+        self.examiner.part = "stages"
         if not self.examiner.check("clips", self.clips):
             self.failed.add("clips")
         for name in self.recipe.phase_names:
             self._phase(name)
             if phase_facts(name).inpaints:
                 self.examiner.check("pair", self.pair)
+        self._phase("syncnet")
         self.examiner.check("dub", self.dub)
 
     def clips(self) -> str:
@@ -48,7 +50,8 @@ class StageChecks:
 
     def _phase(self, name: str) -> None:
         def step() -> str:
-            self._require("codec", "audio", "clips", *phase_facts(name).networks)
+            encoders = ("codec", "audio") if in_model(name) else ("codec",)
+            self._require(*encoders, "clips", *phase_facts(name).networks)
             return self.phase(name)
 
         self.examiner.check(name, step)
@@ -63,7 +66,7 @@ class StageChecks:
             before = str(weights) if weights.is_file() else None
         folder = PhaseFolder(self.run_folder.path, name)
         folder.path.mkdir(parents=True)
-        data = self.folder / ("clips" if facts.inpaints else "pairs")
+        data = self.folder / ("pairs" if needs_pairs(name) else "clips")
         job = TrainJob(
             folder=folder.resolved(),
             recipe=self.recipe,
@@ -73,14 +76,14 @@ class StageChecks:
         )
         run_locally(job)
         values = _metrics(folder)
-        losses = {key: value for key, value in values.items() if key.startswith("train/") and "loss" in key}
-        wrong = [key for key, value in losses.items() if not math.isfinite(value)]
-        if wrong or not values.get("grad_norm", 0.0) > 0:
-            raise UserError(f"{name}: {', '.join(wrong) or 'the gradient is zero'}: the step trains nothing")
+        value, gradient = values.get("train/loss", math.nan), values.get("grad_norm", 0.0)
+        if not (math.isfinite(value) and gradient > 0):
+            raise UserError(
+                f"the step trains nothing: loss {value:.3g}, gradient {gradient:.3g}; another train.precision or "
+                "train.seed shows whether the numbers or a network are the cause"
+            )
         start = f", from {facts.starts_from}" if before else ""
-        return f"{self._size(name)}{start}: " + ", ".join(
-            f"{key} {value:.3g}" for key, value in values.items() if _is_loss(key)
-        )
+        return f"{self._size(name)}{start}: loss {value:.3g}, gradient {gradient:.2g}"
 
     def pair(self) -> str:
         """Build the pairs of two clips with the trained generator, and judge them."""
@@ -95,7 +98,8 @@ class StageChecks:
         report = build_pairs(self.recipe, export, self.folder / "clips", self.run_folder.pairs, local=True)
         if report.counts["failed"]:
             raise UserError(f"pairs failed: {_first_failure(self.run_folder.pairs)}")
-        return f"{report.inputs} clips in windows of {self.recipe.pairs.segment_frames}: {report.counts}"
+        window, steps = self.recipe.pairs.segment_frames, self.recipe.pairs.sampler_steps
+        return f"{report.inputs} clips in windows of {window} frames, {steps} steps: {report.counts}"
 
     def dub(self) -> str:
         """Dub a window of a drawn video with the trained editor and its experts, loaded from a model folder."""
@@ -125,8 +129,9 @@ class StageChecks:
         frames = list(build_dubber(bundle, "editor", clip.audio, seed=0).frames(pictures, [run]))
         if len(frames) != window or any(frame.shape != pictures[0].shape for frame in frames):
             raise UserError(f"a dub of {window} frames has {len(frames)}")
-        names = f" with {', '.join(bundle.experts)}" if bundle.experts else ""
-        return f"{window} frames of {size} px{names}, {self.recipe.dub.sampler_steps} {self.recipe.dub.solver} steps"
+        names = f" with the experts {' and '.join(bundle.experts)}" if bundle.experts else ""
+        steps = f"{self.recipe.dub.sampler_steps} {self.recipe.dub.solver} steps"
+        return f"{window} frames of {size} px in {steps}{names}"
 
     def _require(self, *roles: str) -> None:
         """Raise NotRun if one of the roles failed."""
@@ -135,8 +140,8 @@ class StageChecks:
             raise NotRun(f"needs {' and '.join(failed)}, see above")
 
     def _size(self, name: str) -> str:
-        phase, train = self.recipe.phase(name), self.recipe.for_phase(name)
-        return f"{phase.window} frames, micro batch {train.micro_batch}, {train.precision}, ZeRO {train.zero_stage}"
+        window, train = self.recipe.window(name), self.recipe.for_phase(name)
+        return f"{window} frames, micro batch {train.micro_batch}, {train.precision}, ZeRO {train.zero_stage}"
 
 
 def _check_bands(recipe: Recipe) -> None:
@@ -149,10 +154,6 @@ def _check_bands(recipe: Recipe) -> None:
             f"dub.sampler_steps={steps} has no step inside {' and '.join(idle)}, so the expert would never run; "
             "raise the steps or widen the band"
         )
-
-
-def _is_loss(key: str) -> bool:
-    return key == "grad_norm" or (key.startswith("train/") and key != "train/epoch")
 
 
 def _metrics(folder: PhaseFolder) -> dict[str, float]:

@@ -178,8 +178,10 @@ def _check_networks(verb: Sequence[str], values: Sequence[str], recipe: Recipe) 
         "train": [value for value in values[:1] if value in TRAINABLE],
         "pairs": [PAIRS],
         "bootstrap": [*recipe.phase_names, PAIRS],
-    }.get(verb[0], [])
-    if not stages:
+        # The table of the cluster's own files is the result of the job.
+        "doctor": [],
+    }.get(verb[0])
+    if stages is None:
         return
     for key, path in network_settings(recipe).items():
         if not (PurePosixPath(path).is_absolute() or HUB_NAME.fullmatch(path) or is_packaged(path)):
@@ -187,7 +189,8 @@ def _check_networks(verb: Sequence[str], values: Sequence[str], recipe: Recipe) 
                 f"{key}={path}: a relative path means nothing on the cluster; use an absolute one on storage that all "
                 "its machines share"
             )
-    check_networks(recipe, stages, on_this_machine=False)
+    if stages:
+        check_networks(recipe, stages, on_this_machine=False)
 
 
 def _send_recipe(path: Path, sent: dict[str, Path]) -> None:
