@@ -86,7 +86,7 @@ def test_a_folder_with_all_networks_passes_within_a_second(weights: Path) -> Non
     check_networks(load_recipe("tiny"), STAGES)
     words = {finding.role: finding.words for finding in inspect_networks(large(weights), STAGES)}
     assert time.perf_counter() - begin < 5
-    assert words["codec"] == "wan: 16 channels, 4 frames, 8 px"
+    assert words["codec"] == "wan: 16 channels, a latent covers 4 frames and 8 px"
     assert words["audio"] == "whisper: width 1280, 128 mel bands"
     assert words["sync"] == "syncnet v2: 224 px, 5 frames"
     assert words["identity"].startswith("arcface: 1-1-1-1 blocks")

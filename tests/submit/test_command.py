@@ -54,6 +54,17 @@ def test_a_mistake_is_reported_on_this_machine_in_one_line(arguments: tuple[str,
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
+def test_an_examination_is_sent_even_if_this_machine_has_wrong_networks(tmp_path: Path) -> None:
+    """The job's table has the faults of the cluster's files; only paths that the cluster cannot have are refused."""
+    (tmp_path / "whisper").mkdir()
+    setting = f"weights={tmp_path}"
+    arguments = ("--recipe", "xdub-1b", "--set", setting, "--quick", "--json", "/shared/doctor.json")
+    command = check("doctor", *arguments)
+    assert (command.arguments, job_name(command)) == (arguments, "doctor")
+    with pytest.raises(UserError, match="weights=w: a relative path means nothing on the cluster"):
+        check("doctor", "--recipe", "xdub-1b", "--set", "weights=w")
+
+
 def test_a_recipe_file_is_sent_and_named_without_its_folder(tmp_path: Path) -> None:
     from xdub.config import load_recipe
 

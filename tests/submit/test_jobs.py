@@ -69,6 +69,14 @@ def test_a_job_runs_the_code_that_was_sent_and_its_output_is_followed(run, heads
     assert len(job["runtime_env"]["py_modules"]) == 2
 
 
+def test_an_examination_runs_on_a_worker(run) -> None:
+    result = run("submit", "doctor", "--recipe", "tiny", "--quick", "--set", "train.resource=train")
+    assert result.returncode == 2 and "offer the Ray resource 'train'" in " ".join(result.stdout.split())
+    result = run("submit", "doctor", "--recipe", "tiny", "--quick")
+    assert result.returncode == 0, result.stdout
+    assert "room for" in result.stdout and "linear: 48 channels" in result.stdout
+
+
 def test_changed_code_is_sent(run, tmp_path) -> None:
     """Submit from a copy of the package in which one line differs."""
     shutil.copytree(ROOT / "xdub", tmp_path / "xdub")

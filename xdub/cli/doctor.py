@@ -35,7 +35,9 @@ def doctor(
     frames: Annotated[
         int | None,
         typer.Option(
-            min=5, help="Longest window, frames, 4k + 1. Default: the recipe's on a GPU, 17 on a CPU."
+            min=5,
+            help="Longest window, 4k + 1 frames, at least one latent more than the motion frames. "
+            "Default: the recipe's on a GPU, 17 on a CPU.",
         ),
     ] = None,
     json_file: Annotated[
@@ -45,12 +47,20 @@ def doctor(
 ) -> None:
     """Check that a recipe can run here: every network it names is present, of the right kind, and fits the others.
 
-    Four parts: the files of all networks, the machine, every network on its device, and one real step of each stage
-    (every phase, two pairs, a SyncNet, a dubbed window) on two blocks of full width, with drawn faces for data. Nothing
-    is kept. A row is ok, wrong (with the fix), or not run because of a row above; the exit code is 2 unless all are ok.
+    The table has four parts:
+    files: headers of all networks;
+    machine: device, DeepSpeed, disk, shared memory;
+    networks: each on its device, with gradients where a loss needs them;
+    stages: one real step of every phase and of a SyncNet, two pairs, one dub.
 
-    `xdub train`, `bootstrap`, `pairs` and `submit` make the checks of --quick themselves. `xdub submit doctor` examines
-    on a worker of the cluster; without networks of your own, `xdub weights mini --like RECIPE` writes random ones.
+    Stages train two blocks of the recipe's width on drawn faces. Nothing is kept.
+
+    A row is ok, wrong (with the fix), or not run because of a row above it.
+    The exit code is 2 if a row is wrong.
+
+    `xdub train`, `bootstrap`, `pairs` and `submit` begin with the checks of --quick.
+    `xdub submit doctor` examines on a worker of the cluster.
+    `xdub weights mini --like RECIPE` writes random networks of the true widths.
 
     Example: xdub doctor --recipe xdub-1b --set weights=/shared/weights
     """

@@ -44,6 +44,10 @@ def plan_rehearsal(
         size = recipe.video.size if on_gpu else -(-LEAST_SIDE // unit) * unit
     if frames is None and not on_gpu:
         frames = geometry.frames(1 + max(recipe.phase(name).decode_latents for name in recipe.phase_names))
+    if frames is not None:
+        # A window is longer than its motion frames.
+        parts = (recipe.pairs, recipe.dub, *recipe.phases.values())
+        frames = max(frames, *(part.motion_frames + geometry.time for part in parts))
     raw = recipe.to_dict()
     raw["video"]["size"] = size
     raw["model"]["num_layers"] = min(BLOCKS, recipe.model.num_layers)

@@ -83,7 +83,7 @@ class StageChecks:
                 "train.seed shows whether the numbers or a network are the cause"
             )
         start = f", from {facts.starts_from}" if before else ""
-        return f"{self._size(name)}{start}: loss {value:.3g}, gradient {gradient:.2g}"
+        return f"{self._size(name)}{start}: loss {value:.3g}, gradient {gradient:.3g}"
 
     def pair(self) -> str:
         """Build the pairs of two clips with the trained generator, and judge them."""
@@ -129,7 +129,8 @@ class StageChecks:
         frames = list(build_dubber(bundle, "editor", clip.audio, seed=0).frames(pictures, [run]))
         if len(frames) != window or any(frame.shape != pictures[0].shape for frame in frames):
             raise UserError(f"a dub of {window} frames has {len(frames)}")
-        names = f" with the experts {' and '.join(bundle.experts)}" if bundle.experts else ""
+        experts = " and ".join(bundle.experts)
+        names = f" with the expert{'s' * (len(bundle.experts) > 1)} {experts}" if experts else ""
         steps = f"{self.recipe.dub.sampler_steps} {self.recipe.dub.solver} steps"
         return f"{window} frames of {size} px in {steps}{names}"
 

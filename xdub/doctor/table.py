@@ -34,7 +34,7 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         words = escape(row.words) + (f"\n[bold]fix: {escape(row.fix)}[/]" if row.fix else "")
         seconds = f"{row.seconds:.1f}" if row.seconds else ""
-        memory = "" if row.peak_gb is None else f"{row.peak_gb:.2f}"
+        memory = "" if row.peak_gb is None or not seconds else f"{row.peak_gb:.2f}"
         table.add_row(
             row.name,
             f"[{STYLES[row.result]}]{row.result}[/]",

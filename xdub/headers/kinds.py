@@ -82,7 +82,7 @@ def _codec_words(recipe: Recipe, path: Path, geometry: CodecGeometry) -> str:
             f"codec.channels={codec.channels}, but the codec at {path} has {geometry.channels}",
             f"--set codec.channels={geometry.channels}",
         )
-    return f"{codec.kind}: {geometry.channels} channels, {geometry.time} frames, {geometry.space} px"
+    return f"{codec.kind}: {geometry.channels} channels, a latent covers {geometry.time} frames and {geometry.space} px"
 
 
 def whisper(recipe: Recipe, path: Path) -> str:
