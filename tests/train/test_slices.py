@@ -44,7 +44,7 @@ def batch_of(samples: int, latents: int = LATENTS) -> dict:
 
 def noised(batch: dict, motion: int) -> Noised:
     zeros = torch.zeros(len(batch["sample_id"]))
-    return Noised(eps=batch["z0"], z_t=batch["z0"], t=zeros, motion_frames=zeros.long() + motion, coin=zeros)
+    return Noised(eps=batch["z0"], z_t=batch["z0"], t=zeros, motion_latents=zeros.long() + motion, coin=zeros)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,13 @@ Every function writes one network of random weights, drawn from torch's current 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from xdub.config.weight_files import Role
 from xdub.miniature.sizes import Sizes
 
 VOCABULARY = 64
@@ -23,20 +23,6 @@ WAN_2_2: Mapping[str, Any] = dict(
 """Arguments of diffusers' AutoencoderKLWan for the VAE of Wan 2.2, apart from its widths; the defaults are Wan 2.1."""
 WAN_2_2_WIDTHS: Mapping[str, Any] = dict(base_dim=160, decoder_base_dim=256)
 """Published widths of Wan 2.2's VAE."""
-
-
-@contextmanager
-def without_progress_bars() -> Iterator[None]:
-    """Silence the bars of transformers in the block; every file is written in less than a second."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def write_wan_2_1(path: Path, sizes: Sizes) -> None:
@@ -139,13 +125,13 @@ def write_umt5(path: Path, sizes: Sizes) -> None:
     UMT5EncoderModel(config).save_pretrained(path)
 
 
-WRITERS: Mapping[tuple[str, str], tuple[str, str, Callable[[Path, Sizes], None]]] = {
-    ("codec", "wan"): ("wan2.1-vae", "diffusers AutoencoderKLWan (Wan 2.1)", write_wan_2_1),
-    ("codec", "wan2.2"): ("wan2.2-vae", "diffusers AutoencoderKLWan (Wan 2.2)", write_wan_2_2),
-    ("audio", "whisper"): ("whisper", "transformers Whisper", write_whisper),
-    ("identity", "arcface"): ("arcface.pth", "state dict of ArcFace iresnet", write_arcface),
-    ("sync", "syncnet"): ("syncnet_v2.model", "state dict of SyncNet v2", write_syncnet),
-    ("features", "clip"): ("clip", "transformers CLIP", write_clip),
-    ("text", "umt5"): ("umt5", "transformers UMT5 encoder", write_umt5),
+WRITERS: Mapping[tuple[Role, str], tuple[str, Callable[[Path, Sizes], None]]] = {
+    ("codec", "wan"): ("diffusers AutoencoderKLWan (Wan 2.1)", write_wan_2_1),
+    ("codec", "wan2.2"): ("diffusers AutoencoderKLWan (Wan 2.2)", write_wan_2_2),
+    ("audio", "whisper"): ("transformers Whisper", write_whisper),
+    ("identity", "arcface"): ("state dict of ArcFace iresnet", write_arcface),
+    ("sync", "syncnet"): ("state dict of SyncNet v2", write_syncnet),
+    ("features", "clip"): ("transformers CLIP", write_clip),
+    ("text", "umt5"): ("transformers UMT5 encoder", write_umt5),
 }
-"""(role, kind) -> name in a folder of weights, format, writer."""
+"""(role, kind) of an entry in `xdub.config.weight_files.NETWORKS` -> (format, writer)."""

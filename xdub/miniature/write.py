@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from xdub.config import Recipe
-from xdub.config.weight_files import NETWORKS
+from xdub.config.weight_files import NETWORKS, PAIRS, NetworkFile, network_kind, used_networks
 from xdub.errors import UserError
 from xdub.files.atomic import atomic_folder, write_json
-from xdub.miniature.networks import WRITERS, without_progress_bars
+from xdub.miniature.networks import WRITERS
 from xdub.miniature.sizes import sizes_of
 
 RECORD = "miniature.json"
@@ -44,9 +44,9 @@ def write_miniature(recipe: Recipe, out: str | Path, *, seed: int = 0) -> list[W
     out, sizes = Path(out), sizes_of(recipe)
     _check_free(out)
     digests, rows = {}, []
-    with atomic_folder(out) as folder, without_progress_bars(), torch.random.fork_rng(devices=[]):
-        for role, kind in _needed(recipe):
-            name, text, write = WRITERS[role, kind]
+    with atomic_folder(out) as folder, torch.random.fork_rng(devices=[]):
+        for entry in _needed(recipe):
+            name, (text, write) = entry.names[-1], WRITERS[entry.role, entry.kind]
             # Every network has its own random numbers, so that its bytes do not depend on the others.
             torch.manual_seed(zlib.crc32(f"{seed} {name}".encode()))
             write(folder / name, sizes)
@@ -56,22 +56,15 @@ def write_miniature(recipe: Recipe, out: str | Path, *, seed: int = 0) -> list[W
     return rows
 
 
-def _needed(recipe: Recipe) -> list[tuple[str, str]]:
-    """Return (role, kind) of the networks to write."""
-    entries: list[tuple[str, str]] = [(entry.role, entry.kind) for entry in NETWORKS]
+def _needed(recipe: Recipe) -> list[NetworkFile]:
+    """Return the entries of the networks to write."""
     if recipe.name == "mini":
-        return entries
-    perception = recipe.perception
-    used: set[tuple[str, str]] = {
-        ("codec", recipe.codec.kind),
-        ("audio", recipe.audio.kind),
-        ("identity", perception.identity),
-        ("sync", perception.sync),
-        ("features", perception.features),
-    }
+        return list(NETWORKS)
+    uses = used_networks(recipe, (*recipe.phase_names, PAIRS))
+    kinds: set[tuple[str, str]] = {(use.role, network_kind(use.section, use.role)) for use in uses}
     if recipe.model.text_dim is not None:
-        used.add(("text", "umt5"))
-    needed = [entry for entry in entries if entry in used]
+        kinds.add(("text", "umt5"))
+    needed = [entry for entry in NETWORKS if (entry.role, entry.kind) in kinds]
     if not needed:
         raise UserError(f"recipe {recipe.name} needs no weights: all its networks are in the package")
     return needed

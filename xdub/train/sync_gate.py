@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 
-from xdub.data.latents import to_video
 from xdub.data.samples import SampleMaker, StreamSpec
-from xdub.data.sound import window_samples
 from xdub.model.codec import Codec
 from xdub.perception.syncnet.accuracy import AccuracyMeter
 from xdub.perception.syncnet.base import SyncExpert
-from xdub.train.syncnet_batch import through_codec
+from xdub.train.syncnet_batch import through_codec, video_batches
 
 SAMPLES = 48
 """Largest number of samples that are measured."""
@@ -40,17 +37,8 @@ def sync_objection(
     count = min(SAMPLES, len(maker.order))
     samples = [maker.sample(position) for position in range(count)]
     meter = AccuracyMeter(network)
-    for begin in range(0, count, BATCH):
-        part = samples[begin : begin + BATCH]
-        videos = [to_video(torch.from_numpy(sample["frames"][:frames]).to(device)) for sample in part]
-        length = window_samples(videos[0].shape[2])
-        sound = np.stack([sample["sound"][:length] for sample in part])
-        landmarks = np.stack([sample["landmarks"][:frames] for sample in part])
-        meter.add(
-            torch.cat([through_codec(codec, video) for video in videos]),
-            torch.from_numpy(sound).to(device),
-            torch.from_numpy(landmarks).to(device),
-        )
+    for videos, sound, landmarks in video_batches(samples, BATCH, device, frames):
+        meter.add(through_codec(codec, videos), sound, landmarks)
     choice = meter.result().choice
     if choice >= least:
         return None

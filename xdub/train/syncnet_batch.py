@@ -1,13 +1,18 @@
-"""Lower faces and sound of a SyncNet's samples; pictures of a part of the samples pass through the recipe's codec."""
+"""Inputs of SyncNets: lower faces and sound of training samples, and whole videos whose accuracy is measured."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from xdub.config import SyncNetConfig
 from xdub.data.batch import RawBatch, SyncBatch
 from xdub.data.latents import to_video
+from xdub.data.sound import window_samples
 from xdub.model.codec import Codec
 from xdub.perception.syncnet.face_box import resample
 from xdub.perception.syncnet.own import LOWER_FACE
@@ -50,9 +55,28 @@ def encode_sync_batch(
     }
 
 
+def video_batches(
+    samples: Sequence[dict[str, Any]], size: int, device: torch.device, frames: int | None = None
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield videos [B, 3, F, H, W], their sound [B, 640 (F + 50)] and landmarks [B, F, 68, 2] for `AccuracyMeter.add`.
+
+    Args:
+        samples: fields of `xdub.data.windows.cut_window`; ``size`` of them are yielded together.
+        frames: F, the first frames of every sample; None: all.
+    """
+    for begin in range(0, len(samples), size):
+        part = samples[begin : begin + size]
+        videos = torch.cat(
+            [to_video(torch.from_numpy(sample["frames"][:frames]).to(device)) for sample in part]
+        )
+        sound = np.stack([sample["sound"][: window_samples(videos.shape[2])] for sample in part])
+        landmarks = np.stack([sample["landmarks"][:frames] for sample in part])
+        yield videos, torch.from_numpy(sound).to(device), torch.from_numpy(landmarks).to(device)
+
+
 def through_codec(codec: Codec, video: Tensor) -> Tensor:
-    """Return what the codec makes of a video [B, 3, F, H, W], as the lip phase sees it."""
-    return codec.decode(codec.encode(video)).clamp(-1, 1)
+    """Encode and decode videos [B, 3, F, H, W] one at a time, clamped to [-1, 1], as the lip phase reads them."""
+    return torch.cat([codec.decode(codec.encode(one)).clamp(-1, 1) for one in video.split(1)])
 
 
 def _shaken(boxes: Tensor, jitter: float, draws: Tensor) -> Tensor:

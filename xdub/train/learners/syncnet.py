@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from xdub.config import SyncNetConfig
-from xdub.data.latents import to_video
 from xdub.data.samples import SampleMaker, StreamSpec
 from xdub.errors import UserError
 from xdub.model.codec import Codec
@@ -22,7 +20,7 @@ from xdub.perception.syncnet.load import load_sync_file, sync_metadata
 from xdub.perception.syncnet.own import OwnSyncNet, OwnSyncNetConfig
 from xdub.train.learners.base import Encode, Learner
 from xdub.train.phases.syncnet import SyncNetContext
-from xdub.train.syncnet_batch import encode_sync_batch, through_codec
+from xdub.train.syncnet_batch import encode_sync_batch, through_codec, video_batches
 
 HELD_OUT = 256
 """Largest number of held-out clips in the accuracy."""
@@ -102,16 +100,9 @@ class SyncNetLearner(Learner):
             return {"held_out": None}, {}
         network = load_sync_file(weights).to(device)
         meters = {"filmed": AccuracyMeter(network), "codec": AccuracyMeter(network)}
-        for begin in range(0, len(samples), BATCH):
-            part = samples[begin : begin + BATCH]
-            frames = torch.cat([to_video(torch.from_numpy(s["frames"]).to(device)) for s in part])
-            sound, landmarks = (
-                torch.from_numpy(np.stack([s[name] for s in part])).to(device)
-                for name in ("sound", "landmarks")
-            )
-            meters["filmed"].add(frames, sound, landmarks)
-            decoded = torch.cat([through_codec(codec, frames[i : i + 1]) for i in range(len(part))])
-            meters["codec"].add(decoded, sound, landmarks)
+        for videos, sound, landmarks in video_batches(samples, BATCH, device):
+            meters["filmed"].add(videos, sound, landmarks)
+            meters["codec"].add(through_codec(codec, videos), sound, landmarks)
         results = {name: meter.result() for name, meter in meters.items()}
         tables = {name: _table(result) for name, result in results.items()}
         figures = {"clips": len(samples), "by": maker.order.held_out_by, **tables}

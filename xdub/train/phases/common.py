@@ -62,7 +62,7 @@ class Noised:
     """Noisy latents of Eq. 4, [B, C, f, h, w]."""
     t: Tensor
     """Timestep of every sample, [B]."""
-    motion_frames: Tensor
+    motion_latents: Tensor
     """Number of clean latents at the start, [B]."""
     coin: Tensor
     """Uniform numbers for a phase's own choices, such as silencing audio, [B]."""
@@ -88,7 +88,7 @@ def draw_noise(batch: Batch, ctx: PhaseContext) -> Noised:
         eps=noise,
         z_t=add_noise(z0, noise, times, motion_frames=motion),
         t=times,
-        motion_frames=motion,
+        motion_latents=motion,
         coin=coin[:, 1].to(z0.device),
     )
 
@@ -100,7 +100,7 @@ def draw_slices(batch: Batch, noised: Noised, ctx: PhaseContext) -> Tensor:
     later, so every frame after the motion frames is supervised, and of the motion frames at most the last one.
     """
     last = max(0, batch["z0"].shape[2] - ctx.phase.decode_latents)
-    rows = zip(batch["epochs"].tolist(), batch["sample_id"], noised.motion_frames.tolist(), strict=True)
+    rows = zip(batch["epochs"].tolist(), batch["sample_id"], noised.motion_latents.tolist(), strict=True)
     starts = []
     for epoch, sample_id, motion in rows:
         generator = torch_rng(ctx.seed, epoch, sample_id, "slice")
@@ -118,7 +118,7 @@ def predict(model: nn.Module, batch: Batch, noised: Noised, audio_enabled: Tenso
         batch["audio"],
         batch["starts"],
         z_mask=batch.get("z_mask"),
-        motion_frames=noised.motion_frames,
+        motion_frames=noised.motion_latents,
         audio_enabled=audio_enabled,
     )
 
@@ -133,7 +133,7 @@ def flow_loss(v_hat: Tensor, batch: Batch, noised: Noised, ctx: PhaseContext) ->
         batch["lip_mask"],
         face_weight=ctx.phase.face_weight,
         lip_weight=ctx.phase.lip_weight,
-        motion_frames=noised.motion_frames,
+        motion_frames=noised.motion_latents,
         per_sample=True,
     )
     return LossTerm(mean=loss, per_sample=sums / numbers, t=noised.t)

@@ -24,7 +24,7 @@ def loss(model: nn.Module, batch: Batch, ctx: PhaseContext) -> LossTerms:
         v_hat,
         noised.t,
         starts=draw_slices(batch, noised, ctx),
-        motion_latents=noised.motion_frames,
+        motion_latents=noised.motion_latents,
         t_thres=ctx.phase.t_thres,
         decode_latents=ctx.phase.decode_latents,
     )

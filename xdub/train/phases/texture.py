@@ -36,7 +36,7 @@ def loss(model: nn.Module, batch: Batch, ctx: PhaseContext) -> LossTerms:
             v_hat[silent],
             noised.t[silent],
             starts=starts,
-            motion_latents=noised.motion_frames[silent],
+            motion_latents=noised.motion_latents[silent],
             t_thres=config.t_thres,
             decode_latents=config.decode_latents,
         ).video
