@@ -40,6 +40,8 @@ def test_a_recipes_network_accepts_batches_of_the_data_stream(name, phase):
         ("small", "editor"): 24 * 256,
         ("tiny", "generator"): 8 * 16,
         ("tiny", "editor"): 14 * 16,
+        ("mini", "generator"): 8 * 16,
+        ("mini", "editor"): 14 * 16,
     }
     assert tokens == expected[name, phase if phase == "generator" else "editor"]
 
