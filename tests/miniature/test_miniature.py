@@ -12,6 +12,7 @@ from xdub.config import PHASES, load_recipe, network_digests
 from xdub.errors import UserError
 from xdub.headers import check_networks
 from xdub.miniature import write_miniature
+from xdub.miniature.sizes import sizes_of
 
 STAGES = (*PHASES, "pairs")
 """Stages that load networks."""
@@ -100,6 +101,15 @@ def test_another_recipe_gets_its_own_networks_at_their_true_widths(tmp_path: Pat
     assert load_audio_encoder(recipe.audio).dim == 384
     with pytest.raises(UserError, match="recipe tiny needs no weights"):
         write_miniature(load_recipe("tiny"), tmp_path / "tiny")
+
+
+def test_any_width_of_whisper_is_written_or_rejected_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="audio.dim=33: the width of a Whisper is even"):
+        write_miniature(load_recipe("mini", ["audio.dim=33"]), tmp_path / "odd")
+    assert not list(tmp_path.iterdir())
+    for width in (34, 130, 200, 1280):
+        sizes = sizes_of(load_recipe("small", [f"audio.dim={width}", f"model.text_dim={width}"]))
+        assert width % sizes.whisper_heads == 0 and width % sizes.text_heads == 0
 
 
 def test_the_recipe_changes_only_sizes_and_the_thresholds_of_random_judges() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import struct
@@ -50,12 +51,9 @@ def _change(folder: Path, change) -> None:
     save_file(change(load_file(path)), path, metadata={"format": "pt"})
 
 
-def _load(weights: Path, role: str) -> None:
+def _load(weights: Path, role: str):
     recipe = load_recipe("mini", [f"weights={weights}"])
-    if role == "clip":
-        load_features(recipe.perception)
-    else:
-        load_audio_encoder(recipe.audio)
+    return load_features(recipe.perception) if role == "clip" else load_audio_encoder(recipe.audio)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +74,16 @@ def test_weights_that_are_not_used_may_be_missing(weights):
     _change(weights / "whisper", lambda state: {key: state[key] for key in state if "decoder" not in key})
     _load(weights, "clip")
     _load(weights, "whisper")
+
+
+@pytest.mark.parametrize("role", ["clip", "whisper"])
+def test_weights_that_are_stored_in_fp16_compute_in_fp32(weights, role):
+    _change(weights / role, lambda state: {key: value.half() for key, value in state.items()})
+    config = json.loads((weights / role / "config.json").read_text())
+    (weights / role / "config.json").write_text(json.dumps(config | {"dtype": "float16"}))
+    network = _load(weights, role)
+    module = network if isinstance(network, torch.nn.Module) else network.encoder
+    assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize("role", ["clip", "whisper"])
@@ -114,7 +122,8 @@ def test_the_check_of_headers_survives_values_of_any_type(weights, file, text):
     (weights / "whisper" / file).write_text(text)
     with pytest.raises(UserError, match="wrong kind|does not list the files"):
         check_networks(
-            load_recipe("mini", [f"weights={weights}", "codec.kind=linear", "codec.channels=48"]), ()
+            load_recipe("mini", [f"weights={weights}", "codec.kind=linear", "codec.channels=48"]),
+            ("generator",),
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xdub.config import Recipe
+from xdub.errors import UserError
 
 HEAD_DIM = 64
 """Width of an attention head of Whisper, CLIP and UMT5."""
@@ -40,15 +41,20 @@ class Sizes:
 
 
 def sizes_of(recipe: Recipe) -> Sizes:
-    """Return the sizes of the networks that a recipe expects, with one block of each; `mini` expects the toys."""
-    if recipe.name == "mini":
-        return Sizes(whisper=recipe.audio.dim)
+    """Return the sizes of the networks that a recipe expects, with one block of each; `mini` expects the toys.
+
+    Raise UserError for a width that no such network has.
+    """
     audio, text = recipe.audio.dim, recipe.model.text_dim or 4096
+    if recipe.audio.kind == "whisper" and audio % 2:
+        raise UserError(f"audio.dim={audio}: the width of a Whisper is even, e.g. {audio + 1}")
+    if recipe.name == "mini":
+        return Sizes(whisper=audio)
     return Sizes(
         vae=160 if recipe.codec.kind == "wan2.2" else 96,
         vae_decoder=256,
         whisper=audio,
-        whisper_heads=max(1, audio // HEAD_DIM),
+        whisper_heads=_heads(audio),
         clip=1024,
         clip_heads=16,
         clip_image=224,
@@ -58,5 +64,10 @@ def sizes_of(recipe: Recipe) -> Sizes:
         arcface_embedding=512,
         syncnet=0,
         text=text,
-        text_heads=max(1, text // HEAD_DIM),
+        text_heads=_heads(text),
     )
+
+
+def _heads(width: int) -> int:
+    """Return the number of heads of about `HEAD_DIM` that divides a width."""
+    return next(heads for heads in range(max(1, width // HEAD_DIM), 0, -1) if width % heads == 0)

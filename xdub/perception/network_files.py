@@ -17,7 +17,9 @@ from xdub.errors import UserError, error_reason, loading_pretrained
 
 
 def load_pretrained(kind: Any, setting: str, path: str | Path, *, part: str = "", **arguments: Any) -> Any:
-    """Load a model of diffusers or transformers from a folder or hub name.
+    """Load a model of diffusers or transformers from a folder or hub name, in fp32 (`xdub.precision`).
+
+    Many releases store fp16, in which transformers would compute, too.
 
     Args:
         kind: class with `from_pretrained`.
@@ -36,7 +38,7 @@ def load_pretrained(kind: Any, setting: str, path: str | Path, *, part: str = ""
             f"{missing[0]}; copy or download the model again, or name another one"
         )
     check_finite(path, ((name, value) for name, value in model.state_dict().items() if name.startswith(part)))
-    return model
+    return model.float()
 
 
 def read_state_dict(path: str | Path, title: str) -> dict[str, Tensor]:
