@@ -143,7 +143,7 @@ def test_a_job_on_a_cluster_that_is_too_small_fails_with_the_numbers(send, clust
     )
     assert process.returncode == 2
     (line,) = [line for line in process.stderr.splitlines() if "xdub: error" in line]
-    assert "train.workers=16 needs 16 CPUs and one for the data; this Ray has room for 1 workers" in line
+    assert "train.workers=16 needs 16 CPUs and one for the data, and this Ray has room for 1;" in line
     assert not PhaseFolder(tmp_path / "run", "generator").steps.exists()
 
 

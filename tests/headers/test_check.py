@@ -153,7 +153,9 @@ def test_a_network_that_a_late_stage_loads_is_required_before_the_first(
     weights: Path, missing: str, stages: tuple[str, ...], words: str
 ) -> None:
     (weights / missing).rename(weights / "elsewhere")
-    assert fault(large(weights), stages).startswith(words)
+    line = fault(large(weights), stages)
+    assert line.startswith(words)
+    assert ("`xdub train syncnet`" in line) == (missing == "syncnet_v2.model")
 
 
 def test_networks_that_no_stage_loads_may_be_missing(weights: Path) -> None:

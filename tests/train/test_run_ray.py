@@ -129,7 +129,7 @@ def test_more_workers_than_ray_has_are_refused(small, clips, tmp_path: Path) -> 
 
 
 def test_a_resource_that_no_machine_offers_is_refused(small, clips, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="offer the Ray resource 'other'; this Ray has room for 0"):
+    with pytest.raises(UserError, match="offer the Ray resource 'other', and this Ray has room for 0"):
         train_phase("generator", small("train.resource=other"), clips, tmp_path, progress=quiet)
 
 

@@ -66,7 +66,7 @@ NETWORKS = (
         role="sync",
         kind="syncnet",
         names=("syncnet.safetensors", "syncnet_v2.model"),
-        description="a file of `xdub train syncnet`, or `syncnet_v2.model`",
+        description="the export of `xdub train syncnet` on your own clips, or `syncnet_v2.model`",
     ),
     NetworkFile(
         role="features", kind="clip", names=("clip",), description="a folder or hub name of a CLIP model"

@@ -131,4 +131,4 @@ def _too_few(train: TrainConfig, available: int) -> str:
         unit += f" on machines that offer the Ray resource {train.resource!r}"
     least = train.min_workers or train.workers
     name = "train.workers" if least == train.workers else "train.min_workers"
-    return f"{name}={least} needs {least} {unit}; this Ray has room for {available} workers: lower it or add machines"
+    return f"{name}={least} needs {least} {unit}, and this Ray has room for {available}; lower it or add machines"
