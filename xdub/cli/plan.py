@@ -67,7 +67,10 @@ def plan(
     from xdub.plan.sampling_plan import plan_sampling
 
     if phase is not None and phase_facts(phase.value).trains != "backbone":
-        raise UserError(f"--phase {phase.value}: only phases of the recipe's model are planned")
+        raise UserError(
+            f"--phase {phase.value}: only phases of the recipe's model are planned; `xdub doctor` on a GPU "
+            f"measures time and memory of one step of {phase.value}"
+        )
     if json_file is not None:
         check_output(json_file, streams=True)
     card = known_gpu(gpu, memory_gb=memory_gb, tflops=tflops)
