@@ -131,9 +131,12 @@ def network_path(section: Section, role: Role) -> str | None:
     )
 
 
-def network_paths(recipe: Recipe, stages: Sequence[str]) -> dict[Role, str]:
-    """Return role -> path of the networks that the stages load from a path."""
-    paths = {use.role: network_path(use.section, use.role) for use in used_networks(recipe, stages)}
+def network_paths(
+    recipe: Recipe, stages: Sequence[str], roles: Sequence[str] | None = None
+) -> dict[Role, str]:
+    """Return role -> path of the networks (by default all) that the stages load from a path."""
+    uses = [use for use in used_networks(recipe, stages) if roles is None or use.role in roles]
+    paths = {use.role: network_path(use.section, use.role) for use in uses}
     return {role: path for role, path in paths.items() if path is not None}
 
 
@@ -161,13 +164,18 @@ def without_paths(raw: Mapping[str, Any]) -> dict[str, Any]:
     return copy
 
 
-def network_digests(recipe: Recipe, stages: Sequence[str]) -> dict[str, str]:
+def network_digests(
+    recipe: Recipe, stages: Sequence[str], *, roles: Sequence[str] | None = None
+) -> dict[str, str]:
     """Return role -> sha256 of the networks that the stages load from a path.
 
     A model of the registry or the hub has its name instead.
+
+    Args:
+        roles: the networks to digest; default: all of the stages.
     """
     digests = {}
-    for role, path in network_paths(recipe, stages).items():
+    for role, path in network_paths(recipe, stages, roles).items():
         if is_packaged(path) or not Path(path).exists():
             digests[str(role)] = path
             continue

@@ -26,7 +26,7 @@ from xdub.pairs.generator_model import generator_file
 from xdub.pairs.judges import Judges
 from xdub.pairs.pool import WorkerPool
 from xdub.pairs.run_status import RunStatus, tracked
-from xdub.pairs.units import Unit, deciding_sections, plan_units, read_entries
+from xdub.pairs.units import Unit, deciding_sections, located_sections, plan_units, read_entries
 from xdub.pairs.worker import Outcome, PairWorker
 from xdub.pairs.workers import Workers
 from xdub.progress import Report
@@ -105,8 +105,8 @@ def build_pairs(
         seed=seed,
         judges=judges,
     )
-    origin = {"generator": digest, "data": manifest.digest, "pair_seed": seed} | deciding_sections(recipe)
-    _check_continues(out, origin)
+    inputs = {"generator": digest, "data": manifest.digest, "pair_seed": seed}
+    origin = recorded_origin(out, inputs | deciding_sections(recipe), inputs | located_sections(recipe))
     steps: Counter[str] = Counter()
     with ShardWriter(out, rows_per_shard=recipe.pairs.batch, kind="pairs", recipe=origin) as writer:
         commits = _Commits(writer, Ledger(out), units)
@@ -135,15 +135,21 @@ def build_pairs(
     )
 
 
-def _check_continues(out: Path, origin: dict[str, Any]) -> None:
-    """Raise UserError if OUT was built from other inputs, because their ledger rows would count for this run."""
-    if (out / MANIFEST).exists():
-        manifest = read_manifest(out)
-        if manifest.kind == "pairs" and manifest.recipe != origin:
-            differ = [name for name in origin if (manifest.recipe or {}).get(name) != origin[name]]
-            raise UserError(
-                f"{out}: was built with another {', '.join(differ)}; choose another folder, or remove it"
-            )
+def recorded_origin(out: Path, origin: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
+    """Return the inputs that OUT records: ``origin``, or ``earlier`` in a set that an earlier version began.
+
+    Raise UserError if OUT was built from other inputs, because their ledger rows would count for this run.
+    """
+    if not (out / MANIFEST).exists():
+        return origin
+    manifest = read_manifest(out)
+    if manifest.kind != "pairs" or manifest.recipe == origin:
+        return origin
+    if manifest.recipe == earlier:
+        return earlier
+    recorded = manifest.recipe or {}
+    differ = [name for name in dict.fromkeys((*origin, *recorded)) if recorded.get(name) != origin.get(name)]
+    raise UserError(f"{out}: was built with another {', '.join(differ)}; choose another folder, or remove it")
 
 
 class _Commits:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from xdub.config import PerceptionConfig, Recipe
+from xdub.config import PerceptionConfig, Recipe, network_digests, without_paths
 from xdub.data.clip import Clip, clip_id_of
 from xdub.data.clip_checks import Rejected
 from xdub.data.ingest import Ingested, ingest
@@ -51,7 +51,7 @@ def import_pairs(
     """
     scenes = find_scenes(sources)
     import_one = partial(import_scene, recipe=recipe, judges=judges)
-    settings = _settings(Path(out), recipe)
+    settings = import_settings(Path(out), recipe)
     try:
         return ingest(
             scenes,
@@ -124,11 +124,19 @@ def _judges(perception: PerceptionConfig) -> Judges:
     return load_judges(perception, open_device())
 
 
-def _settings(out: Path, recipe: Recipe) -> dict[str, Any] | None:
+def import_settings(out: Path, recipe: Recipe) -> dict[str, Any] | None:
     """Return the settings for the manifest, None if OUT has them already. Raise UserError if OUT has others."""
-    raw = recipe.to_dict()
+    raw = without_paths(recipe.to_dict())
     thresholds = {name: raw["pairs"][name] for name in ("identity_threshold", "mouth_threshold")}
-    settings = {"import": 1, "video": raw["video"], "pairs": thresholds, "perception": raw["perception"]}
+    settings: dict[str, Any] = {
+        "import": 1,
+        "video": raw["video"],
+        "pairs": thresholds,
+        "perception": raw["perception"],
+    }
+    # The embedder is known by content, so its file may move.
+    networks = network_digests(recipe, ("pairs",), roles=("identity",))
+    settings |= {"networks": networks} if networks else {}
     if not (out / MANIFEST).exists():
         return settings
     manifest = read_manifest(out)
@@ -138,7 +146,11 @@ def _settings(out: Path, recipe: Recipe) -> dict[str, Any] | None:
     previous = manifest.recipe or {}
     differ = [f"video.{k}" for k, v in settings["video"].items() if previous.get("video", {}).get(k) != v]
     differ += [f"pairs.{k}" for k, v in thresholds.items() if previous.get("pairs", {}).get(k) != v]
-    differ += ["perception"] if previous.get("perception") != settings["perception"] else []
+    # Earlier versions recorded the location of the embedder instead of its content.
+    located = "networks" not in previous and previous.get("perception") == recipe.to_dict()["perception"]
+    embedders = [values.get("networks", {}).get("identity") for values in (previous, settings)]
+    if not located and (previous.get("perception") != settings["perception"] or embedders[0] != embedders[1]):
+        differ.append("perception")
     if differ:
         raise UserError(f"{out}: holds pairs created with another {', '.join(differ)}; choose another folder")
     return None if manifest.ids else settings

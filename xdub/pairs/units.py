@@ -132,15 +132,24 @@ def _pair_id(kind: str, clip_id: str, others: list, facts: str) -> str:
     return hashlib.sha256(json.dumps([kind, clip_id, others, facts]).encode()).hexdigest()[:16]
 
 
+SECTIONS = ("video", "codec", "audio", "model", "pairs", "perception")
+"""Sections of a recipe that decide how a pair looks and whether it is kept."""
+
+
 def deciding_sections(recipe: Recipe) -> dict:
-    """Return the sections of a recipe that decide how a pair looks and whether it is kept.
+    """Return `SECTIONS` of a recipe.
 
     Networks are known by content, so their folder may move: ``networks`` has their digests, if there are any.
     """
     networks = network_digests(recipe, ("pairs",))
     raw = without_paths(recipe.to_dict())
-    sections = {name: raw[name] for name in ("video", "codec", "audio", "model", "pairs", "perception")}
-    return sections | ({"networks": networks} if networks else {})
+    return {name: raw[name] for name in SECTIONS} | ({"networks": networks} if networks else {})
+
+
+def located_sections(recipe: Recipe) -> dict:
+    """Return `SECTIONS` as earlier versions recorded them, with the networks' locations in place of their content."""
+    raw = recipe.to_dict()
+    return {name: raw[name] for name in SECTIONS}
 
 
 def _batches(jobs: list[PairJob], size: int) -> list[list[PairJob]]:
