@@ -102,6 +102,24 @@ def test_a_rehearsal_keeps_kinds_widths_and_precisions() -> None:
     assert on_gpu.video.size == 512 and on_gpu.phase("editor").window == 77
 
 
+def test_the_shortest_windows_of_a_rehearsal_are_longer_than_their_motion_frames() -> None:
+    for codec in ([], ["codec.kind=wan2.2", "codec.channels=48"]):
+        recipe = load_recipe("xdub-1b", ["weights=/shared/weights", *codec])
+        small = plan_rehearsal(recipe, torch.device("cpu"), frames=5).small
+        assert {small.window(name) for name in (*small.phase_names, "syncnet")} == {9}
+        assert (small.pairs.segment_frames, small.dub.window, small.video.size) == (9, 9, 64)
+
+
+def test_a_rehearsal_of_a_syncnet_has_one_clip_to_train_on_and_one_to_measure() -> None:
+    recipe = load_recipe("tiny")
+    own = plan_rehearsal(recipe, torch.device("cpu")).small
+    train = own.for_phase("syncnet")
+    assert (own.syncnet.held_out, own.syncnet.clips, own.syncnet.codec_share) == (0.5, 2, 1.0)
+    assert (train.steps, train.micro_batch, train.precision) == (1, 2, recipe.for_phase("syncnet").precision)
+    on_gpu = plan_rehearsal(recipe, torch.device("cuda")).small
+    assert on_gpu.for_phase("syncnet").micro_batch == recipe.for_phase("syncnet").micro_batch
+
+
 def test_the_sampler_of_a_rehearsal_has_a_step_for_every_expert() -> None:
     for name in ("tiny", "small", "xdub-1b"):
         recipe = load_recipe(name)
