@@ -40,6 +40,7 @@ from xdub.config.weight_files import (
     network_digests,
     network_path,
     network_settings,
+    required_path,
     without_paths,
 )
 
@@ -83,6 +84,7 @@ __all__ = [
     "parse_override",
     "phase_facts",
     "recipe_from_dict",
+    "required_path",
     "shipped_recipes",
     "without_paths",
 ]

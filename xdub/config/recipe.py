@@ -83,6 +83,11 @@ class Recipe:
         train = replace(self.train, **own.train)
         return train if train.seed is not None else replace(train, seed=self.seed)
 
+    def seed_of(self, name: str) -> int:
+        """Return the seed of a phase: its own, else that of the train section, else the recipe's."""
+        seed = self.for_phase(name).seed
+        return self.seed if seed is None else seed
+
     def window(self, name: str) -> int:
         """Return the frames of one training sample of a phase."""
         if in_model(name):

@@ -131,6 +131,13 @@ def network_path(section: Section, role: Role) -> str | None:
     )
 
 
+def required_path(section: Section, role: Role) -> str:
+    """Return the path of a network that has no default in the package, see `network_path`."""
+    path = network_path(section, role)
+    assert path is not None, f"{role}: the network is in the package"
+    return path
+
+
 def network_paths(
     recipe: Recipe, stages: Sequence[str], roles: Sequence[str] | None = None
 ) -> dict[Role, str]:

@@ -67,7 +67,7 @@ class StreamSpec:
             phase=phase,
             window=recipe.window(phase),
             geometry=recipe.codec.geometry,
-            seed=train.seed or 0,
+            seed=recipe.seed_of(phase),
             global_batch=train.global_batch,
             micro_batch=train.micro_batch_of(world_size),
             rank=rank,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xdub.config import PACKAGED, AudioConfig, network_path
+from xdub.config import PACKAGED, AudioConfig, required_path
 from xdub.errors import UserError, loading_pretrained
 from xdub.geometry import ROWS_PER_FRAME, SAMPLE_RATE, SAMPLES_PER_FRAME, SOUND_MARGIN
 from xdub.perception.mel import LOUDNESS, LOUDNESS_ROW, QUIETEST, mel_energies
@@ -120,7 +120,7 @@ def load_audio_encoder(cfg: AudioConfig) -> AudioEncoder:
     """Load the encoder of a recipe's ``audio`` section. Raise UserError if its weights are missing or do not fit."""
     if cfg.kind == "logmel":
         return LogMelEncoder(cfg.dim)
-    path = str(network_path(cfg, "audio"))
+    path = required_path(cfg, "audio")
     if path in PACKAGED["audio"]:
         from xdub.model.packaged_whisper import packaged_whisper
 

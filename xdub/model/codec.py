@@ -220,8 +220,8 @@ def load_codec(config: CodecConfig) -> Codec:
     ``linear``: the packaged face codec, or a file at its path. ``wan``, ``wan2.2``: a diffusers folder or hub name.
     Raise UserError if there is no such codec, or if it differs from the section.
     """
-    path = network_path(config, "codec")
-    codec = _load_linear(path) if config.kind == "linear" else _load_wan(str(path))
+    path = network_path(config, "codec") or str(shipped_weights(PACKAGED_LINEAR_CODEC))
+    codec: Codec = _load_linear(Path(path)) if config.kind == "linear" else _load_wan(path)
     if codec.geometry.channels != config.channels:
         raise UserError(
             f"codec.channels={config.channels}, but the codec at {path} has {codec.geometry.channels}"
@@ -234,8 +234,7 @@ def load_codec(config: CodecConfig) -> Codec:
     return codec
 
 
-def _load_linear(own_path: str | None) -> LinearCodec:
-    path = Path(own_path) if own_path else shipped_weights(PACKAGED_LINEAR_CODEC)
+def _load_linear(path: Path) -> LinearCodec:
     if not path.is_file():
         raise UserError(f"codec.path={path}: no such file; fit one with `python -m xdub.fit.codec`")
     return LinearCodec.load(path)

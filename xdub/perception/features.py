@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from xdub.config import PerceptionConfig, network_path
+from xdub.config import PerceptionConfig, required_path
 from xdub.perception.network_files import load_pretrained
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -103,7 +103,7 @@ def load_features(cfg: PerceptionConfig) -> nn.Module:
     """Load the network that a recipe's ``perception`` section selects for the role ``features``."""
     if cfg.features == "tiny":
         return FaceFeatureNet().eval()
-    return ClipFeatures(str(network_path(cfg, "features"))).eval()
+    return ClipFeatures(required_path(cfg, "features")).eval()
 
 
 def _unit(part: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ def build_loss_context(recipe: Recipe, phase: str, codec: Codec, device: torch.d
 
     return PhaseContext(
         phase=recipe.phase(phase),
-        seed=recipe.for_phase(phase).seed or 0,
+        seed=recipe.seed_of(phase),
         codec=codec,
         sync=frozen(load_sync(config), device) if "sync" in names else None,
         identity=frozen(load_identity(config, recipe.video.crop_scale), device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from xdub.config import PerceptionConfig, network_path
+from xdub.config import PerceptionConfig, network_path, required_path
 from xdub.perception.identity.base import Identity
 
 
@@ -28,6 +28,6 @@ def load_identity(config: PerceptionConfig, crop_scale: float = 1.0) -> Identity
     else:
         from xdub.perception.identity.arcface import ArcFaceIdentity
 
-        network = ArcFaceIdentity.load(Path(str(network_path(config, "identity"))))
+        network = ArcFaceIdentity.load(Path(required_path(config, "identity")))
     network.crop_scale = crop_scale
     return network.eval()

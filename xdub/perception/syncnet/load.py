@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from xdub.config import PerceptionConfig, network_path
+from xdub.config import PerceptionConfig, required_path
 from xdub.config.shipped import shipped_weights
 from xdub.errors import UserError, error_reason
 from xdub.files.tensors import read_metadata
@@ -37,7 +37,7 @@ def load_sync(cfg: PerceptionConfig) -> SyncExpert:
     """
     if cfg.sync == "tiny":
         return load_sync_file(shipped_weights(PACKAGED))
-    return load_sync_file(str(network_path(cfg, "sync")))
+    return load_sync_file(required_path(cfg, "sync"))
 
 
 def load_sync_file(path: str | Path) -> SyncExpert:

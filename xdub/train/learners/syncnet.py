@@ -55,7 +55,7 @@ class SyncNetLearner(Learner):
 
         Raise UserError for batches that cannot be divided into groups of clips, and for weights of other sizes.
         """
-        seed = self.recipe.for_phase(self.phase).seed or 0
+        seed = self.recipe.seed_of(self.phase)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = self._network()
@@ -78,7 +78,7 @@ class SyncNetLearner(Learner):
 
     def encoder(self, codec: Codec, device: torch.device) -> Encode:
         """Return the function that cuts lower faces."""
-        seed = self.recipe.for_phase(self.phase).seed or 0
+        seed = self.recipe.seed_of(self.phase)
         return functools.partial(encode_sync_batch, codec=codec, config=self.config, seed=seed, device=device)
 
     def loss_context(self, codec: Codec, device: torch.device) -> SyncNetContext:

@@ -22,7 +22,7 @@ def check_data(folders: list[Path], phase: str, recipe: Recipe) -> None:
         folders,
         phase=phase,
         window=recipe.window(phase),
-        seed=train.seed or 0,
+        seed=recipe.seed_of(phase),
         held_out=recipe.held_out(phase),
     )
     if recipe.held_out(phase) and order.held_out_by != "speaker":
