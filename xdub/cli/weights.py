@@ -80,8 +80,11 @@ def mini(
     """
     from xdub.config import load_recipe
     from xdub.miniature import write_miniature
+    from xdub.ray_session import environment
 
-    rows = write_miniature(load_recipe(like, set_ or ()), out, seed=seed)
+    # transformers imports DeepSpeed, which would warn that there is no GPU; the networks are written on a CPU.
+    with environment({"DS_ACCELERATOR": "cpu"}):
+        rows = write_miniature(load_recipe(like, set_ or ()), out, seed=seed)
     width = max(len(row.name) for row in rows)
     for row in rows:
         typer.echo(f"{row.name:{width}}  {row.size / 1e6:8.2f} MB  {row.format}")
