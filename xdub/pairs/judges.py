@@ -65,7 +65,8 @@ class ReadMouths:
 def load_judges(perception: PerceptionConfig, device: str | torch.device = "cpu") -> Judges:
     """Load the judges that a recipe names onto a device; the face tracker always runs on the CPU.
 
-    Raise UserError if their weights are missing and cannot be downloaded."""
+    Raise UserError if their weights are missing and cannot be downloaded.
+    """
     from xdub.perception.identity.load import load_identity
 
     identity = frozen(load_identity(perception), device)

@@ -128,7 +128,8 @@ def video_bytes(recipe: Recipe, frames: int) -> float:
 
 def encoding_bytes(recipe: Recipe, frames: int) -> float:
     """Return the peak bytes of encoding one video of ``frames`` frames, without the video itself."""
-    if recipe.codec.kind == "linear":  # patches of the video
+    if recipe.codec.kind == "linear":
+        # The patches of the video.
         return video_bytes(recipe, frames)
     peak = WAN[recipe.codec.kind].encoding[recipe.train.precision]
     return _pixels(recipe) * peak[recipe.codec.geometry.latent_frames(frames) > 1]
@@ -137,7 +138,8 @@ def encoding_bytes(recipe: Recipe, frames: int) -> float:
 def decoding_bytes(recipe: Recipe, latents: int) -> float:
     """Return the peak bytes of decoding ``latents`` latents of a sample without gradients, with the fp32 video."""
     video = video_bytes(recipe, recipe.codec.geometry.frames(latents))
-    if recipe.codec.kind == "linear":  # the video and its patches
+    if recipe.codec.kind == "linear":
+        # The video and its patches.
         return 2 * video
     return _pixels(recipe) * WAN[recipe.codec.kind].decoding[recipe.train.precision][latents > 1] + video
 
@@ -148,7 +150,8 @@ def decode_bytes(recipe: Recipe, latents: int, samples: int) -> float:
     States of all samples are kept until the backward pass, which decodes one latent of one sample at a time. Latents
     before the slice need less memory than its backward pass.
     """
-    if recipe.codec.kind == "linear":  # only the video and its gradient, in three layouts
+    if recipe.codec.kind == "linear":
+        # Only the video and its gradient, in three layouts.
         return samples * 4.0 * video_bytes(recipe, recipe.codec.geometry.frames(latents))
     wan, precision = WAN[recipe.codec.kind], recipe.train.precision
     working = wan.working[precision][latents > 1]

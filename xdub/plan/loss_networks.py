@@ -61,7 +61,8 @@ def pixel_loss_flops(recipe: Recipe, phase: str) -> float:
     forward = decode_flops(recipe, mean_slice_start(recipe, phase) + latents)
     total = forward + decode_backward_flops(recipe, latents)
     if {"identity", "features"} & set(facts.networks):
-        total += forward  # the reference
+        # The reference is decoded, too.
+        total += forward
     return total * _share(recipe, phase)
 
 

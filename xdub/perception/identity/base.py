@@ -1,6 +1,6 @@
 """Embeddings of faces: differentiable torch modules with one interface.
 
-Each embedder has its own scale, so a threshold holds for one embedder only (`xdub.config.identity`).
+Each embedder has its own scale, so a threshold holds for one embedder only (`xdub.config.embedders`).
 """
 
 from __future__ import annotations

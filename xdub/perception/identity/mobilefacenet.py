@@ -118,8 +118,8 @@ class _Loader:
 
     def __init__(self, graph: Graph, path: str | Path) -> None:
         self._graph, self._path = graph, path
-        self._count = 0
         # Number of operators that were read.
+        self._count = 0
 
     @torch.no_grad()
     def load(self, network: MobileFaceNetIdentity) -> None:
