@@ -2,6 +2,7 @@
 
     DIR/recipe.yaml
     DIR/generator.safetensors  DIR/editor.safetensors  DIR/lip.safetensors  DIR/texture.safetensors
+    DIR/networks.json          (digests of codec and audio encoder that are loaded from a path)
     DIR/model_card.md          (shipped bundle)
 
 ``tiny`` names the bundle inside the package.
@@ -25,6 +26,7 @@ from xdub.files.tensors import write_tensors
 from xdub.model.audio_encoder import AudioEncoder, load_audio_encoder
 from xdub.model.backbone import Backbone
 from xdub.model.build import load_backbone
+from xdub.model.bundle_networks import check_recorded_networks, record_networks
 from xdub.model.codec import Codec, load_codec
 from xdub.model.lora import load_expert, set_expert
 from xdub.precision import dtype_of, network_in, open_device
@@ -79,6 +81,7 @@ def write_bundle(run: RunFolder, recipe: Recipe, out: Path, phases: Sequence[str
                 raise UserError(f"{source} is missing: train the phase {phase} first")
             shutil.copyfile(source, bundle_weights(temporary, phase))
         (temporary / RECIPE).write_text(located(recipe).to_yaml(), "utf-8")
+        record_networks(recipe, temporary)
     return out
 
 
@@ -110,6 +113,7 @@ def load_bundle(
                 f"{path} is not a model folder: it has no {name}; `xdub bootstrap` writes RUN/bundle"
             )
     recipe = load_recipe(path / RECIPE, settings, recorded=True)
+    check_recorded_networks(recipe, path)
     device, codec = open_device(device), load_codec(recipe.codec)
     editor = load_backbone(recipe, "editor", codec, bundle_weights(path, "editor"))
     experts = tuple(name for name in EXPERTS if bundle_weights(path, name).is_file())
