@@ -99,7 +99,8 @@ class StageChecks:
         if report.counts["failed"]:
             raise UserError(f"pairs failed: {_first_failure(self.run_folder.pairs)}")
         window, steps = self.recipe.pairs.segment_frames, self.recipe.pairs.sampler_steps
-        return f"{report.inputs} clips in windows of {window} frames, {steps} steps: {report.counts}"
+        sizes = f"{report.inputs} clips in windows of {window} frames, {steps} steps"
+        return f"{sizes}: {report.counts} (an untrained generator rarely passes)"
 
     def dub(self) -> str:
         """Dub a window of a drawn video with the trained editor and its experts, loaded from a model folder."""
