@@ -38,7 +38,7 @@ def check_recorded_networks(recipe: Recipe, folder: Path) -> None:
         before = str(recorded.get(role, digest))
         if before != digest and SHA256.fullmatch(before) and SHA256.fullmatch(digest):
             raise UserError(
-                f"{folder}: the model was trained with another {role} network (sha256 {before[:12]}...) than the one "
-                f"that its recipe names now ({digest[:12]}...); name the folder of the former with --set weights=DIR, "
-                f"or delete {path} to use the latter"
+                f"{folder}: the model was trained with another {role} network (sha256 {before[:12]}...) than its "
+                f"recipe names now ({digest[:12]}...); name the folder of the former with --set weights=DIR, or "
+                f"delete {path} to use the latter"
             )
