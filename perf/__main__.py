@@ -22,7 +22,7 @@ FOLDERS = {
         "mini",
     ),
     "step": ("step", "pixel_losses"),
-    "sampler": ("sampler", "segments", "identity", "speech_features"),
+    "sampler": ("sampler", "segments", "identity", "speech_features", "syncnet"),
 }
 COMMANDS = {name: f"perf.{folder}.{name}" for folder, names in FOLDERS.items() for name in names}
 COMMANDS["unchanged"] = "perf.unchanged"
