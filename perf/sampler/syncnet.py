@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from perf.environment import environment
 from perf.system.mini import XDUB
+from xdub.files.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from xdub.perception.syncnet.accuracy import SyncAccuracy
@@ -151,8 +152,8 @@ def main(args: argparse.Namespace) -> int:
             if subprocess.run([sys.executable, "-c", XDUB, *verb], cwd=folder, check=False).returncode:
                 return 1
             seconds[verb[0]] = round(time.monotonic() - begin)
-        weights = folder / "run" / "syncnet" / "export" / "model.safetensors"
-        result = compare(weights, folder / "ds", settings)
+        export = RunFolder(folder / "run").phase("syncnet").export
+        result = compare(export / "model.safetensors", folder / "ds", settings)
     print_table(result["rows"])
     print(", ".join(f"{name}: {choice:.0%}" for name, choice in result["choice"].items()))
     result |= {"seconds": seconds, "settings": settings}
