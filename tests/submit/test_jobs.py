@@ -22,7 +22,7 @@ from xdub.train.state.committed_steps import last_record
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 XDUB = str(Path(sys.executable).with_name("xdub"))
-SMALL = "train.steps=60 train.checkpoint_every=2 train.global_batch=2 train.micro_batch=2 train.sample_every=0".split()
+SMALL = "train.steps=40 train.checkpoint_every=5 train.global_batch=2 train.micro_batch=2 train.sample_every=0".split()
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def test_a_stopped_job_is_continued_by_the_same_submission(run, heads, tmp_path)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert (
         "submitted train-generator-run-2" in finished.stderr
-        and "generator finished at step 60" in finished.stdout
+        and "generator finished at step 40" in finished.stdout
     )
     records = list(read_lines(record))
-    assert [r["step"] for r in records] == list(range(1, 61)) and {r["attempt"] for r in records} == {1, 2}
+    assert [r["step"] for r in records] == list(range(1, 41)) and {r["attempt"] for r in records} == {1, 2}
