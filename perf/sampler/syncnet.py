@@ -60,17 +60,13 @@ def measure(
     """
     import torch
 
-    from xdub.perception.syncnet.accuracy import AccuracyMeter
-    from xdub.train.syncnet_batch import through_codec, video_batches
+    from xdub.train.syncnet_batch import accuracy_through_codec
 
     if foreign:
         sounds = [sample["sound"] for sample in samples]
         pairs = zip(samples, sounds[1:] + sounds[:1], strict=True)
         samples = [sample | {"sound": sound} for sample, sound in pairs]
-    meter = AccuracyMeter(network)
-    for videos, sound, landmarks in video_batches(samples, BATCH, torch.device("cpu"), frames):
-        meter.add(through_codec(codec, videos), sound, landmarks)
-    return meter.result()
+    return accuracy_through_codec(network, samples, codec, BATCH, torch.device("cpu"), frames)
 
 
 def row(name: str, accuracy: SyncAccuracy) -> dict[str, Any]:

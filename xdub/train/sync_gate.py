@@ -8,9 +8,8 @@ import torch
 
 from xdub.data.samples import SampleMaker, StreamSpec
 from xdub.model.codec import Codec
-from xdub.perception.syncnet.accuracy import AccuracyMeter
 from xdub.perception.syncnet.base import SyncExpert
-from xdub.train.syncnet_batch import through_codec, video_batches
+from xdub.train.syncnet_batch import accuracy_through_codec
 
 SAMPLES = 48
 """Largest number of samples that are measured."""
@@ -18,7 +17,6 @@ BATCH = 8
 """Samples that are measured together."""
 
 
-@torch.no_grad()
 def sync_objection(
     network: SyncExpert,
     spec: StreamSpec,
@@ -36,10 +34,7 @@ def sync_objection(
     maker = SampleMaker(spec)
     count = min(SAMPLES, len(maker.order))
     samples = [maker.sample(position) for position in range(count)]
-    meter = AccuracyMeter(network)
-    for videos, sound, landmarks in video_batches(samples, BATCH, device, frames):
-        meter.add(through_codec(codec, videos), sound, landmarks)
-    choice = meter.result().choice
+    choice = accuracy_through_codec(network, samples, codec, BATCH, device, frames).choice
     if choice >= least:
         return None
     figure = (

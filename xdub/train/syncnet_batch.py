@@ -14,6 +14,8 @@ from xdub.data.batch import RawBatch, SyncBatch
 from xdub.data.latents import to_video
 from xdub.data.sound import window_samples
 from xdub.model.codec import Codec
+from xdub.perception.syncnet.accuracy import AccuracyMeter, SyncAccuracy
+from xdub.perception.syncnet.base import SyncExpert
 from xdub.perception.syncnet.face_box import resample
 from xdub.perception.syncnet.own import LOWER_FACE
 from xdub.precision import one_thread
@@ -72,6 +74,22 @@ def video_batches(
         sound = np.stack([sample["sound"][: window_samples(videos.shape[2])] for sample in part])
         landmarks = np.stack([sample["landmarks"][:frames] for sample in part])
         yield videos, torch.from_numpy(sound).to(device), torch.from_numpy(landmarks).to(device)
+
+
+@torch.no_grad()
+def accuracy_through_codec(
+    network: SyncExpert,
+    samples: Sequence[dict[str, Any]],
+    codec: Codec,
+    size: int,
+    device: torch.device,
+    frames: int | None = None,
+) -> SyncAccuracy:
+    """Measure a network on whole videos that the codec has encoded and decoded; see `video_batches`."""
+    meter = AccuracyMeter(network)
+    for videos, sound, landmarks in video_batches(samples, size, device, frames):
+        meter.add(through_codec(codec, videos), sound, landmarks)
+    return meter.result()
 
 
 def through_codec(codec: Codec, video: Tensor) -> Tensor:
