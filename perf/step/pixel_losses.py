@@ -23,7 +23,8 @@ from perf.environment import environment
 from xdub.config import Recipe, load_recipe
 from xdub.files.atomic import check_output
 from xdub.losses.single_step import single_step_video
-from xdub.miniature.networks import WAN_2_2, WAN_2_2_WIDTHS
+from xdub.miniature.networks import WAN_2_2
+from xdub.miniature.sizes import WAN_2_2_WIDTHS
 from xdub.model.codec import WanCodec
 from xdub.plan.codec_cost import decode_bytes
 

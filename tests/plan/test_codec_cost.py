@@ -7,7 +7,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from xdub.config import Recipe, load_recipe
-from xdub.miniature.networks import WAN_2_2, WAN_2_2_WIDTHS
+from xdub.miniature.networks import WAN_2_2
+from xdub.miniature.sizes import WAN_2_2_WIDTHS
 from xdub.model.wan_decoder import checkpoint_blocks, decode_latents
 from xdub.plan.codec_cost import (
     WAN,

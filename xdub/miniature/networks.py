@@ -21,8 +21,6 @@ WAN_2_2: Mapping[str, Any] = dict(
     latents_mean=[0.0] * 48, latents_std=[1.0] * 48,
 )  # fmt: skip
 """Arguments of diffusers' AutoencoderKLWan for the VAE of Wan 2.2, apart from its widths; the defaults are Wan 2.1."""
-WAN_2_2_WIDTHS: Mapping[str, Any] = dict(base_dim=160, decoder_base_dim=256)
-"""Published widths of Wan 2.2's VAE."""
 
 
 def write_wan_2_1(path: Path, sizes: Sizes) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from xdub.config import Recipe
 from xdub.errors import UserError
 
+WAN_2_2_WIDTHS = {"base_dim": 160, "decoder_base_dim": 256}
+"""Published widths of Wan 2.2's VAE, by diffusers' arguments."""
 HEAD_DIM = 64
 """Width of an attention head of Whisper, CLIP and UMT5."""
 LARGE_V3_BANDS, BANDS = 128, 80
@@ -51,8 +53,8 @@ def sizes_of(recipe: Recipe) -> Sizes:
     if recipe.name == "mini":
         return Sizes(whisper=audio)
     return Sizes(
-        vae=160 if recipe.codec.kind == "wan2.2" else 96,
-        vae_decoder=256,
+        vae=WAN_2_2_WIDTHS["base_dim"] if recipe.codec.kind == "wan2.2" else 96,
+        vae_decoder=WAN_2_2_WIDTHS["decoder_base_dim"],
         whisper=audio,
         whisper_heads=_heads(audio),
         clip=1024,
