@@ -18,11 +18,10 @@ from xdub.config.phases import (
 )
 from xdub.config.recipe import Recipe
 from xdub.config.recipe_file import base_files, shipped_recipes
+from xdub.config.sampling_sections import DubConfig, PairsConfig
 from xdub.config.sections import (
-    DubConfig,
     LoraConfig,
     ModelConfig,
-    PairsConfig,
     PhaseConfig,
     Policy,
     TokenOrder,

@@ -12,11 +12,10 @@ from xdub.config.checks import failed_frames, failed_values
 from xdub.config.embedders import EMBEDDERS
 from xdub.config.network_sections import AudioConfig, CodecConfig, PerceptionConfig
 from xdub.config.phases import PHASES, in_model, phase_facts
+from xdub.config.sampling_sections import DubConfig, PairsConfig
 from xdub.config.sections import (
-    DubConfig,
     LoraConfig,
     ModelConfig,
-    PairsConfig,
     PhaseConfig,
     TrainConfig,
     VideoConfig,
