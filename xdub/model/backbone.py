@@ -29,6 +29,11 @@ class Backbone(nn.Module, ABC, Generic[ConditionsT]):
     lora_targets: ClassVar[tuple[str, ...]]
     """Endings of the names of linear layers within `blocks` that can have an adapter."""
 
+    parts: ClassVar[Mapping[str, str]]
+    """Module in a block -> row of the plan's table for the products of its layers, and of attention to other rows."""
+    self_attentions: ClassVar[Mapping[str, str]]
+    """Module in a block -> row of the plan's table for the two products of its softmax(q k^T) v over the sequence."""
+
     blocks: nn.ModuleList
     """The transformer blocks. Adapters, checkpointing and weight gathering act on these alone."""
 

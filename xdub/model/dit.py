@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -69,6 +70,16 @@ class VideoDiT(Backbone[DiTConditions]):
     """The paper's network: blocks of 2D, 3D, text and audio attention."""
 
     lora_targets = ("qkv", "q", "kv", "out", "ffn.0", "ffn.2")
+    parts = MappingProxyType(
+        {
+            "attention_2d": "projections",
+            "attention_3d": "projections",
+            "text": "text cross-attention",
+            "audio": "audio cross-attention",
+            "ffn": "FFN",
+        }
+    )
+    self_attentions = MappingProxyType({"attention_2d": "2D attention", "attention_3d": "3D attention"})
 
     def __init__(self, cfg: DiTConfig, latent_std: Tensor | None = None) -> None:
         """Initialise randomly. ``latent_std`` [C]: the codec's channel deviations for `Precondition`; None: ones."""

@@ -9,7 +9,7 @@ from xdub.config import Recipe, inpaints
 from xdub.plan.codec_cost import encode_flops
 from xdub.plan.gpus import Gpu
 from xdub.plan.loss_networks import loss_network_flops, pixel_loss_flops
-from xdub.plan.network import OUTSIDE, SELF_ATTENTION, Network, Products, count_network
+from xdub.plan.network import OUTSIDE, Network, Products, count_network
 from xdub.plan.speech_cost import speech_flops
 
 RESCORED = "attention scores again, backwards"
@@ -85,7 +85,7 @@ def recomputed(products: Products, policy: str) -> bool:
     """Return whether a checkpoint policy repeats the forward pass of these products."""
     if policy == "none" or not products.in_block:
         return False
-    return policy == "full" or products.part not in SELF_ATTENTION.values()
+    return policy == "full" or not products.self_attention
 
 
 def encode_sample_flops(recipe: Recipe, phase: str) -> float:

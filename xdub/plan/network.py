@@ -17,18 +17,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from xdub.config import Recipe
+from xdub.model.backbone import Backbone
 from xdub.plan.rehearsal import inputs, meta_model, with_layers
 
-SELF_ATTENTION = {"attention_2d": "2D attention", "attention_3d": "3D attention"}
-"""Module in a block -> row of the plan's table for the two products of its softmax(q k^T) v."""
-IN_BLOCK = {
-    "attention_2d": "projections",
-    "attention_3d": "projections",
-    "text": "text cross-attention",
-    "audio": "audio cross-attention",
-    "ffn": "FFN",
-}
-"""Module in a block -> row of its other products."""
 OUTSIDE = "embedding and output"
 """Row of the products outside the blocks."""
 COUNTED_BLOCKS = 2
@@ -62,6 +53,8 @@ class Products:
     """Row of the plan's table of FLOPs."""
     attention: bool
     """True for the two products of attention, False for products with weights."""
+    self_attention: bool
+    """True for the two products of self-attention, whose result the checkpoint policy `attention` keeps."""
     in_block: bool
     """True if activation checkpointing can repeat the product."""
     forward: int
@@ -92,7 +85,7 @@ def count_network(recipe: Recipe, phase: str) -> Network:
         out = model(**inputs(recipe, phase, 1, "meta"))
         counter.begin_backward()
         out.backward(torch.empty_like(out))
-    products = [_products(key, flops, blocks) for key, flops in counter.flops.items() if any(flops)]
+    products = [_products(key, flops, blocks, model) for key, flops in counter.flops.items() if any(flops)]
     return Network(parameters=_parameters(model, blocks), products=tuple(products))
 
 
@@ -113,12 +106,14 @@ def _parameters(model: nn.Module, blocks: int) -> Parameters:
     return Parameters(trained=trained, frozen=frozen, block=block, largest_layer=largest)
 
 
-def _products(key: _Key, flops: list[int], blocks: int) -> Products:
+def _products(key: _Key, flops: list[int], blocks: int, model: Backbone) -> Products:
     """Return the products that were counted under ``key``, multiplied by the blocks that the key represents."""
-    names = SELF_ATTENTION if key.attention and key.module in SELF_ATTENTION else IN_BLOCK
+    self_attention = key.attention and key.module in model.self_attentions
+    names = model.self_attentions if self_attention else model.parts
     return Products(
         part=OUTSIDE if key.block is None else names.get(key.module, key.module),
         attention=key.attention,
+        self_attention=self_attention,
         in_block=key.block is not None,
         forward=_repeats(key.block, blocks) * flops[0],
         backward=_repeats(key.block, blocks) * flops[1],
