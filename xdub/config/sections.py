@@ -50,10 +50,14 @@ class VideoConfig:
 class ModelConfig:
     """The diffusion transformer (paper B.1, B.2)."""
 
+    kind: Literal["xdub", "wan"] = "xdub"
+    """``xdub`` is the paper's network; ``wan`` is the network of Wan 2.1, Wan 2.2 and the published dubbing editors."""
     hidden_size: Annotated[int, POSITIVE]
     num_heads: Annotated[int, POSITIVE]
     num_layers: Annotated[int, POSITIVE]
     ffn_ratio: Annotated[float, POSITIVE] = 4.0
+    ffn_dim: Annotated[int | None, POSITIVE] = None
+    """Inner width of the FFN of a `wan`. None: ffn_ratio x hidden_size."""
     patch: Annotated[tuple[int, int, int], THREE_POSITIVE] = (1, 2, 2)
     """Latent frames, rows and columns of one token."""
     text_tokens: Annotated[int, POSITIVE] = 1
@@ -62,6 +66,17 @@ class ModelConfig:
     """Width of text embeddings, e.g. UMT5's 4096. None: the network has the null prompt only."""
     order: TokenOrder = "target_first"
     """Token order of the sequence; the public release has the reference first."""
+    prompt: str | None = None
+    """File of the embedded prompt of a `wan`, see `xdub weights prompt`. None: the one in the recipe's `weights`."""
+    audio_blocks: Annotated[int | None, POSITIVE] = None
+    """Number of blocks of a `wan` with audio attention, evenly spread. None: all."""
+    speech: Literal["frames", "published"] = "frames"
+    """Window of audio rows of each latent frame of a `wan`: ``frames`` are 16 rows around its frames (paper B.2),
+    ``published`` the 8 rows and the projection of the published editors."""
+    speech_width: Annotated[int, POSITIVE] = 1536
+    """Width of the projection of speech ``published``."""
+    round_timesteps: bool = False
+    """Round 1000 t to bfloat16 before its sinusoid, as the published editors do."""
     linear_skip: bool = False
     """Add the best linear guess of v from z_t and the codec's channel statistics; the network learns the rest. A small
     model needs it to keep the picture sharp."""

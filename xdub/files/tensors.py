@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -31,6 +32,25 @@ def read_metadata(path: str | Path) -> dict[str, str]:
             return file.metadata() or {}
     except SafetensorError:
         return {}
+
+
+def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """Return name -> shape of all tensors of a safetensors file, from its header. Raise UserError for another file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no dict)
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path}: not a readable safetensors file ({error}); copy or export it again"
+        ) from error
+
+
+def signature(shapes: Mapping[str, Sequence[int]]) -> str:
+    """Return the md5 of a network's sorted names and shapes, which identifies a release without its values."""
+    texts = sorted(
+        text for name, shape in shapes.items() for text in (f"{name}:{'_'.join(map(str, shape))}", name)
+    )
+    return hashlib.md5(",".join(texts).encode(), usedforsecurity=False).hexdigest()
 
 
 def write_tensors(

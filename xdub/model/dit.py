@@ -49,6 +49,13 @@ class DiTConfig(ModelConfig):
             )
 
 
+def timestep_sinusoid(steps: Tensor, frequencies: int) -> Tensor:
+    """Return cosines, then sines, [..., 2 frequencies] fp32, of steps [...] in [0, 1000]."""
+    index = torch.arange(frequencies, device=steps.device, dtype=torch.float32)
+    angle = steps.float()[..., None] * torch.exp(-math.log(10000) * index / frequencies)
+    return torch.cat((angle.cos(), angle.sin()), -1)
+
+
 class TimestepEmbedding(nn.Module):
     """Sinusoid of 1000 t, then an MLP. t [...] -> [..., D]."""
 
@@ -61,9 +68,8 @@ class TimestepEmbedding(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """Embed t [...] as [..., D] in the dtype of the weights."""
-        steps = torch.arange(self.frequencies, device=t.device, dtype=torch.float32)
-        angle = 1000 * t.float()[..., None] * torch.exp(-math.log(10000) * steps / self.frequencies)
-        return self.mlp(torch.cat((angle.cos(), angle.sin()), -1).to(next(self.mlp.parameters()).dtype))
+        sinusoid = timestep_sinusoid(1000 * t.float(), self.frequencies)
+        return self.mlp(sinusoid.to(next(self.mlp.parameters()).dtype))
 
 
 class VideoDiT(Backbone[DiTConditions]):
