@@ -30,6 +30,7 @@ BASE = {
     "precision",
     "files",
     "progress",
+    "speech_windows",
 }
 """Parts of xdub that anything may import; they import only one another."""
 

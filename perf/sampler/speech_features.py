@@ -160,7 +160,7 @@ def seconds_per_window(recipe: Recipe, head: Head) -> float:
     seconds = []
     for _ in range(4):
         begin = time.process_time()
-        window_features(encoder, sound)
+        window_features(encoder, sound, recipe.speech)
         seconds.append(time.process_time() - begin)
     return min(seconds)
 

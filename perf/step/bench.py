@@ -18,7 +18,6 @@ from perf.step.case import Case
 from xdub.config import expert_of
 from xdub.data.batch import Batch
 from xdub.data.sound import window_samples
-from xdub.data.windows import audio_starts
 from xdub.geometry import CodecGeometry
 from xdub.model.codec import Codec, load_codec
 from xdub.plan.rehearsal import inputs
@@ -172,7 +171,7 @@ def batch(case: Case, device: torch.device) -> Batch:
         "audio": noise(shaped["audio"]),
         "sound": torch.randn(case.batch, window_samples(geometry.frames(frames)), generator=draw).to(device),
         "landmarks": torch.full((case.batch, geometry.frames(frames), 68, 2), torch.nan, device=device),
-        "starts": torch.from_numpy(audio_starts(frames, geometry)).to(device),
+        "starts": torch.from_numpy(case.recipe.speech.starts(frames)).to(device),
         "face_mask": mask,
         "lip_mask": mask,
         "epochs": torch.zeros(case.batch, dtype=torch.int64),

@@ -77,6 +77,9 @@ def test_a_recipe_file_is_loaded_like_a_shipped_one(tmp_path):
         ("phases.lips.alpha=1", "did you mean phases.lip?"),
         ("phases.lip.alpa=1", "did you mean phases.lip.alpha?"),
         ("codec.kind=vae", "codec.kind=vae is not one of: linear, wan"),
+        ("audio.kind=mfcc", "audio.kind=mfcc is not one of: logmel, whisper, whisper+wav2vec2, hubert"),
+        ("model.speech=ours", "model.speech=ours is not one of: frames, published"),
+        ("model.speech=published", "model.speech=published needs model.kind=wan"),
         ("train.zero_stage=4", "train.zero_stage=4 is not one of: 0, 1, 2, 3"),
         ("model.patch=[1, 2]", "model.patch=[1, 2] is not a list of 3 values"),
         ("audio=3", "audio=3 is not a section"),
@@ -111,6 +114,17 @@ def test_a_recipe_file_is_loaded_like_a_shipped_one(tmp_path):
 )
 def test_a_wrong_override_is_refused_with_one_line_that_names_it(override, words):
     assert words in refused(override)
+
+
+def test_the_width_of_hubert_rows_is_a_multiple_of_its_four_layers():
+    assert "audio.dim=30 is not a multiple of 4" in refused("audio.kind=hubert", "audio.dim=30")
+
+
+def test_an_added_field_is_part_of_the_identity_only_when_it_differs_from_its_default():
+    recipe, other = load_recipe("tiny"), load_recipe("tiny", ["model.kind=wan", "model.speech=published"])
+    assert recipe.to_dict()["model"]["speech"] == "frames" and "speech" not in recipe.identity()["model"]
+    assert other.identity()["model"] == recipe.identity()["model"] | {"kind": "wan", "speech": "published"}
+    assert recipe_from_dict(recipe.identity()) == recipe
 
 
 def test_an_error_about_an_unknown_key_lists_the_valid_keys():

@@ -11,10 +11,14 @@ from xdub.data.latents import encode_batch, to_video, window_features
 from xdub.data.samples import collate
 from xdub.data.sound import surrounded, window_sound
 from xdub.data.testing import FrameIndexAudio, PatchCodec, make_clip
-from xdub.data.windows import audio_starts, cut_window, pick_reference
+from xdub.data.windows import cut_window, pick_reference
 from xdub.errors import UserError
 from xdub.model.audio_encoder import LogMelEncoder
 from xdub.seeding import rng
+from xdub.speech_windows import speech_windows
+
+FRAMES = speech_windows("frames", PatchCodec.geometry)
+"""Windows of the recipes that train a model from nothing."""
 
 
 def window(clip, phase: str, size: int = 9, seed: int = 0) -> dict:
@@ -50,7 +54,7 @@ def row_numbers(rows: int) -> np.ndarray:
 def test_rows_beyond_a_recording_are_zeros_and_silence_within_it_is_not() -> None:
     encoder, audio = LogMelEncoder(16), np.zeros(640 * 20, np.float32)
     audio[640 * 8 : 640 * 12] = np.random.default_rng(0).normal(0, 0.1, 640 * 4)
-    rows = window_features(encoder, window_sound(surrounded(audio), 0, 20))
+    rows = window_features(encoder, window_sound(surrounded(audio), 0, 20), FRAMES)
     assert rows.shape == (48, 16) and not rows[:4].any() and not rows[-4:].any()
     silent = [*rows[4:19], *rows[-19:-4]]
     torch.testing.assert_close(torch.stack(silent), torch.full((30, 16), -1.0))
@@ -60,9 +64,9 @@ def test_rows_beyond_a_recording_are_zeros_and_silence_within_it_is_not() -> Non
 def test_each_latent_gets_its_own_features_and_four_on_either_side() -> None:
     sound = surrounded(row_numbers(100))
     for start in (3, 10):
-        rows = window_features(FrameIndexAudio(), window_sound(sound, start, 13))[:, 1:]
+        rows = window_features(FrameIndexAudio(), window_sound(sound, start, 13), FRAMES)[:, 1:]
         assert rows.shape == (2 * 13 + 8, 1)
-        starts = audio_starts(4, PatchCodec.geometry)
+        starts = FRAMES.starts(4)
         first = rows[starts[0] : starts[0] + 16, 0]
         assert first[4] == 2 * start, "four rows precede the first frame's features"
         for k in range(1, 4):

@@ -22,6 +22,7 @@ from xdub.dub.tracks import Joiner
 from xdub.geometry import SAMPLES_PER_FRAME
 from xdub.model.audio_encoder import AudioEncoder, LogMelEncoder, WhisperEncoder
 from xdub.pairs.audio_choice import cut_audio
+from xdub.speech_windows import speech_windows
 
 WINDOW, CLIP, RECORDING = 9, 45, 1000
 """Frames of a window, of a clip and of a recording of 40 s, which is longer than one input of Whisper."""
@@ -73,7 +74,8 @@ def in_training(encoder: AudioEncoder, clip: Clip, start: int) -> Tensor:
 def in_dubbing(encoder: AudioEncoder, sound: np.ndarray, start: int, *, first: int = 0) -> Tensor:
     joiner = Joiner(CLIP, sound, (0,), window=WINDOW, motion=1, first_frame=first)
     frames = np.zeros((WINDOW, 8, 8, 3), np.uint8)
-    return window_features(encoder, joiner.window(Segment(0, start, 0, start, start + WINDOW), frames).sound)
+    sound = joiner.window(Segment(0, start, 0, start, start + WINDOW), frames).sound
+    return window_features(encoder, sound, speech_windows("frames", PatchCodec.geometry))
 
 
 def difference(one: Tensor, other: Tensor) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from xdub.config import load_recipe
-from xdub.data.windows import audio_starts
 from xdub.model.codec import load_codec
 from xdub.plan.network import count_parameters
 from xdub.train.context import LocalContext
@@ -56,7 +55,7 @@ def batch(recipe, codec, seed: int) -> dict:
         "z0": z[:1],
         "z_ref": z[1:],
         "audio": torch.randn(1, 2 * FRAMES + 8, recipe.audio.dim, generator=draw),
-        "starts": torch.from_numpy(audio_starts(f, geometry)),
+        "starts": torch.from_numpy(recipe.speech.starts(f)),
         "face_mask": mask,
         "lip_mask": mask,
         "epochs": torch.zeros(1, dtype=torch.int64),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -10,6 +11,8 @@ from xdub.geometry import CodecGeometry
 
 CODEC_FACTORS = {"linear": (4, 8), "wan": (4, 8), "wan2.2": (4, 16)}
 """Kind of codec -> (frames, px) that one latent covers in time and in space."""
+HUBERT_LAYERS = 4
+"""Number of hidden states of HuBERT in one feature row."""
 DERIVED = {"derived": True}
 """Metadata of a field that is no key of a recipe file: the recipe fills the field from its other keys."""
 
@@ -42,13 +45,19 @@ class CodecConfig:
 class AudioConfig:
     """Audio features at 50 Hz (paper B.2)."""
 
-    kind: Literal["logmel", "whisper"]
+    kind: Literal["logmel", "whisper", "whisper+wav2vec2", "hubert"]
+    """``whisper+wav2vec2`` has the features of X-Dub's published editor, ``hubert`` those of TBDub's."""
     dim: Annotated[int, POSITIVE]
-    """Width of one feature row."""
+    """Width of one feature row: 2048 for the published ``whisper+wav2vec2``, 4096 for the published ``hubert``."""
     path: str | None = None
     """Weights: a folder or hub name. None: the encoder in the recipe's `weights`; log-mel has no weights."""
     weights: str | None = _weights_folder()
     """The recipe's `weights`."""
+
+    def failed_checks(self, path: str) -> Iterator[str]:
+        """Yield a message for a width that no encoder of the kind has."""
+        if self.kind == "hubert" and self.dim % HUBERT_LAYERS:
+            yield f"{path}.dim={self.dim} is not a multiple of {HUBERT_LAYERS}, the number of HuBERT's layers in a row"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from xdub.config.sections import (
 )
 from xdub.config.syncnet_section import SyncNetConfig
 from xdub.errors import UserError
+from xdub.speech_windows import SpeechWindows, speech_windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +63,11 @@ class Recipe:
         """Lowest cosine between V and V' in the pair filter."""
         assert self.pairs.identity_threshold is not None
         return self.pairs.identity_threshold
+
+    @property
+    def speech(self) -> SpeechWindows:
+        """Rows of audio features of a window and its latents."""
+        return speech_windows(self.model.speech, self.codec.geometry)
 
     @property
     def phase_names(self) -> tuple[str, ...]:
@@ -110,6 +116,20 @@ class Recipe:
         raw["syncnet"].update(raw["syncnet"].pop("train"))
         return raw
 
+    def identity(self) -> dict[str, Any]:
+        """Return `to_dict` without the fields marked `ADDED` of the sections that have their default value.
+
+        Digests and comparisons with recorded values are computed from this form, so that a new field with its default
+        changes neither the ids of pairs nor the facts of a data set.
+        """
+        raw = self.to_dict()
+        for section in fields(self):
+            value = getattr(self, section.name)
+            for field in fields(value) if is_dataclass(value) else ():
+                if field.metadata.get("added") and getattr(value, field.name) == field.default:
+                    del raw[section.name][field.name]
+        return raw
+
     def to_yaml(self) -> str:
         """Return `to_dict` as the text of a recipe file."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
@@ -146,6 +166,7 @@ def _failed_checks(recipe: Recipe) -> Iterator[str]:
     if video.size % pixels:
         yield f"video.size={video.size} is not a multiple of {pixels} (codec {geometry.space} px x model.patch)"
     yield from video.failed_checks("video")
+    yield from recipe.audio.failed_checks("audio")
     yield from model.failed_checks("model")
     phases = {f"phases.{name}": recipe.phase(name) for name in recipe.phase_names}
     for path, section in (sections | phases).items():

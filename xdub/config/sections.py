@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from xdub.config.checks import (
+    ADDED,
     DECAY,
     FRAMES,
     NOT_NEGATIVE,
@@ -16,6 +17,7 @@ from xdub.config.checks import (
 )
 from xdub.errors import UserError
 from xdub.geometry import FPS
+from xdub.speech_windows import SpeechForm
 
 MAX_SIZE = 2048
 """Largest side of a face crop, px."""
@@ -50,13 +52,13 @@ class VideoConfig:
 class ModelConfig:
     """The diffusion transformer (paper B.1, B.2)."""
 
-    kind: Literal["xdub", "wan"] = "xdub"
+    kind: Literal["xdub", "wan"] = field(default="xdub", metadata=ADDED)
     """``xdub`` is the paper's network; ``wan`` is the network of Wan 2.1, Wan 2.2 and the published dubbing editors."""
     hidden_size: Annotated[int, POSITIVE]
     num_heads: Annotated[int, POSITIVE]
     num_layers: Annotated[int, POSITIVE]
     ffn_ratio: Annotated[float, POSITIVE] = 4.0
-    ffn_dim: Annotated[int | None, POSITIVE] = None
+    ffn_dim: Annotated[int | None, POSITIVE] = field(default=None, metadata=ADDED)
     """Inner width of the FFN of a `wan`. None: ffn_ratio x hidden_size."""
     patch: Annotated[tuple[int, int, int], THREE_POSITIVE] = (1, 2, 2)
     """Latent frames, rows and columns of one token."""
@@ -66,16 +68,16 @@ class ModelConfig:
     """Width of text embeddings, e.g. UMT5's 4096. None: the network has the null prompt only."""
     order: TokenOrder = "target_first"
     """Token order of the sequence; the public release has the reference first."""
-    prompt: str | None = None
+    prompt: str | None = field(default=None, metadata=ADDED)
     """File of the embedded prompt of a `wan`, see `xdub weights prompt`. None: the one in the recipe's `weights`."""
-    audio_blocks: Annotated[int | None, POSITIVE] = None
+    audio_blocks: Annotated[int | None, POSITIVE] = field(default=None, metadata=ADDED)
     """Number of blocks of a `wan` with audio attention, evenly spread. None: all."""
-    speech: Literal["frames", "published"] = "frames"
-    """Window of audio rows of each latent frame of a `wan`: ``frames`` are 16 rows around its frames (paper B.2),
-    ``published`` the 8 rows and the projection of the published editors."""
-    speech_width: Annotated[int, POSITIVE] = 1536
+    speech: SpeechForm = field(default="frames", metadata=ADDED)
+    """Window of audio rows of each latent frame (`xdub.speech_windows`): ``frames`` are 16 rows around its frames (paper
+    B.2), ``published`` the 8 rows and the projection of the published editors, which a `wan` alone has."""
+    speech_width: Annotated[int, POSITIVE] = field(default=1536, metadata=ADDED)
     """Width of the projection of speech ``published``."""
-    round_timesteps: bool = False
+    round_timesteps: bool = field(default=False, metadata=ADDED)
     """Round 1000 t to bfloat16 before its sinusoid, as the published editors do."""
     linear_skip: bool = False
     """Add the best linear guess of v from z_t and the codec's channel statistics; the network learns the rest. A small
@@ -86,6 +88,8 @@ class ModelConfig:
         if self.num_heads > 0 and self.hidden_size % (2 * self.num_heads):
             pairs = 2 * self.num_heads
             yield f"{path}.hidden_size={self.hidden_size} is not a multiple of 2 x num_heads ({pairs})"
+        if self.speech == "published" and self.kind != "wan":
+            yield f"{path}.speech=published needs {path}.kind=wan: the network of the paper reads frames"
 
 
 @dataclass(frozen=True, kw_only=True)

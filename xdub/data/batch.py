@@ -76,7 +76,7 @@ class Batch(Samples):
     z_mask: NotRequired[Tensor]
     """Latents of the target with the hidden pixels grey, [B, C, f, h, w]; only in a phase that inpaints."""
     audio: Tensor
-    """Features of the window and its margins, float32 [B, 2 F + 8, d]."""
+    """Features of the window and its margins, float32 [B, T, d] (`xdub.speech_windows`)."""
     landmarks: Tensor
     """Landmarks of the target frames in crop px, float32 [B, F, 68, 2]; nan without a face."""
     sound: Tensor

@@ -13,14 +13,19 @@ import torch
 from torch import Tensor
 
 from xdub.data.batch import Batch, RawBatch
-from xdub.geometry import AUDIO_MARGIN, ROWS_PER_FRAME, SAMPLES_PER_FRAME, SOUND_MARGIN
+from xdub.geometry import ROWS_PER_FRAME, SAMPLES_PER_FRAME, SOUND_MARGIN, CodecGeometry
 from xdub.precision import one_thread
+from xdub.speech_windows import SpeechForm, SpeechWindows, speech_windows
 
 
 class Encodes(Protocol):
     """The part of a codec that training uses."""
 
     machine_independent: bool
+
+    @property
+    def geometry(self) -> CodecGeometry:
+        """Channels and factors of the latents."""
 
     def encode(self, video: Tensor) -> Tensor:
         """Encode [B,3,F,H,W] in [-1,1] as [B,C,f,h,w]."""
@@ -35,19 +40,23 @@ class EncodesAudio(Protocol):
         """Encode [N] at 16 kHz as [T50, d], 50 rows a second."""
 
 
-def window_features(audio_encoder: EncodesAudio, sound: np.ndarray) -> Tensor:
-    """Encode the sound [640 (F + 50)] of a window and a second on either side as float32 rows [2 F + 8, d].
+def window_features(audio_encoder: EncodesAudio, sound: np.ndarray, windows: SpeechWindows) -> Tensor:
+    """Encode the sound [640 (F + 50)] of a window and a second on either side as the window's float32 rows [T, d].
 
     Training, pairs and dubbing compute features only by this function, from a slice of `xdub.data.sound`. Windows are
-    encoded one at a time, so their bits do not depend on their neighbours in a batch. Rows beyond the ends of a
-    recording, where no sound exists, are zeros.
+    encoded one at a time, so their bits do not depend on their neighbours in a batch. ``windows`` decides whether rows
+    beyond the ends of a recording, where no sound exists, are zeros or repeat the first or last row of sound.
     """
     with one_thread(enabled=audio_encoder.machine_independent):
         rows = audio_encoder.encode(sound).float()
     exists = torch.from_numpy(sound).view(-1, SAMPLES_PER_FRAME // ROWS_PER_FRAME).any(1)
-    rows = rows * exists[:, None].to(rows.device)
-    beyond = ROWS_PER_FRAME * SOUND_MARGIN - AUDIO_MARGIN
-    return rows[beyond : len(rows) - beyond]
+    if windows.repeats_ends and bool(exists.any()):
+        present = exists.nonzero()
+        rows = rows[torch.arange(len(rows)).clamp(int(present[0]), int(present[-1])).to(rows.device)]
+    elif not windows.repeats_ends:
+        rows = rows * exists[:, None].to(rows.device)
+    margin = ROWS_PER_FRAME * SOUND_MARGIN
+    return rows[margin - windows.before : len(rows) - margin + windows.after]
 
 
 def to_video(frames: np.ndarray | Tensor) -> Tensor:
@@ -59,7 +68,12 @@ def to_video(frames: np.ndarray | Tensor) -> Tensor:
 
 @torch.no_grad()
 def encode_batch(
-    raw: RawBatch, codec: Encodes, audio_encoder: EncodesAudio, device: torch.device | str
+    raw: RawBatch,
+    codec: Encodes,
+    audio_encoder: EncodesAudio,
+    device: torch.device | str,
+    *,
+    speech: SpeechForm = "frames",
 ) -> Batch:
     """Move a stream's batch to `device`, with latents in place of pixels and the features of the sound.
 
@@ -83,7 +97,8 @@ def encode_batch(
             if hidden is not None:
                 grey = video.masked_fill(hidden[i][None, None], 0.0)
                 z_mask.append(codec.encode(grey)[0].float())
-    audio = [window_features(audio_encoder, sound) for sound in raw["sound"]]
+    windows = speech_windows(speech, codec.geometry)
+    audio = [window_features(audio_encoder, sound, windows) for sound in raw["sound"]]
     batch: Batch = {
         "z0": torch.stack(z0).contiguous(),
         "z_ref": torch.stack(z_ref).contiguous(),

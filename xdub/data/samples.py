@@ -21,6 +21,7 @@ from xdub.data.windows import cut_window
 from xdub.errors import UserError
 from xdub.geometry import CodecGeometry
 from xdub.seeding import rng
+from xdub.speech_windows import SpeechForm
 
 ATTEMPTS = 8
 """Number of rows tried in place of an unreadable row."""
@@ -48,6 +49,8 @@ class StreamSpec:
     """Largest share of rows that may be unreadable; one unreadable row is always allowed."""
     held_out: float = 0.0
     """Share of the clips that the stream leaves out."""
+    speech: SpeechForm = "frames"
+    """Form of the audio rows of each latent."""
 
     @classmethod
     def from_recipe(
@@ -73,6 +76,7 @@ class StreamSpec:
             rank=rank,
             world_size=world_size,
             held_out=recipe.held_out(phase),
+            speech=recipe.model.speech,
         )
 
     def order(self, verify: bool = False) -> SampleOrder:
@@ -136,7 +140,12 @@ class SampleMaker:
         clip = self._load(ref)
         random = rng(self.spec.seed, "window", epoch, clip.clip_id)
         return cut_window(
-            clip, phase=self.spec.phase, window=self.spec.window, geometry=self.spec.geometry, rng=random
+            clip,
+            phase=self.spec.phase,
+            window=self.spec.window,
+            geometry=self.spec.geometry,
+            rng=random,
+            speech=self.spec.speech,
         )
 
     def _load(self, ref: RowRef) -> Clip:

@@ -1,7 +1,6 @@
 """The cut of one training sample from one clip: a pure function of the clip and a random generator.
 
-Frame n of a clip has the audio features 2n and 2n + 1 (50 Hz). A window of F frames that starts at n0 carries the rows
-2 n0 - 4 ... 2 (n0 + F) + 3, so that they include the 16 features around the frames of every latent (paper B.2).
+A sample carries the sound of its window; `xdub.speech_windows` has the rows of features that each latent attends to.
 """
 
 from __future__ import annotations
@@ -15,21 +14,8 @@ from xdub.data.clip import Clip
 from xdub.data.masks import to_latent_mask
 from xdub.data.sound import window_sound
 from xdub.errors import UserError
-from xdub.geometry import AUDIO_MARGIN, AUDIO_WINDOW, ROWS_PER_FRAME, CodecGeometry
-
-
-def audio_starts(num_latents: int, geometry: CodecGeometry) -> np.ndarray:
-    """Return int64 [f], the first row of each latent's 16 features within the rows of `latents.window_features`.
-
-    The 16 rows are centred on the rows of the latent's own frames. With four frames a latent: 0, 2, 10, 18, ...
-    """
-    own = geometry.rows_per_latent
-    # Latent 1 begins at frame 1.
-    second = AUDIO_MARGIN + ROWS_PER_FRAME - (AUDIO_WINDOW - own) // 2
-    starts = own * (np.arange(num_latents, dtype=np.int64) - 1) + second
-    # The first latent has one frame only; its window begins at the first row.
-    starts[0] = 0
-    return starts
+from xdub.geometry import CodecGeometry
+from xdub.speech_windows import SpeechForm, speech_windows
 
 
 def pick_reference(num_frames: int, start: int, window: int, rng: np.random.Generator) -> int:
@@ -39,7 +25,13 @@ def pick_reference(num_frames: int, start: int, window: int, rng: np.random.Gene
 
 
 def cut_window(
-    clip: Clip, *, phase: str, window: int, geometry: CodecGeometry, rng: np.random.Generator
+    clip: Clip,
+    *,
+    phase: str,
+    window: int,
+    geometry: CodecGeometry,
+    rng: np.random.Generator,
+    speech: SpeechForm = "frames",
 ) -> dict[str, Any]:
     """Cut one sample of F = window frames from a random start.
 
@@ -50,7 +42,7 @@ def cut_window(
         landmarks: float32 [F,68,2], crop px of the frames, nan without a face.
         hidden: bool [F,H,W], M_vis, the pixels that the generator inpaints (generator only).
         face_mask, lip_mask: float32 [1,f,h,w].
-        starts: int64 [f], see `audio_starts`.
+        starts: int64 [f], the first row of audio features of each latent (`xdub.speech_windows`).
         sound: float32 [640 (F + 50)], the sound of the window and a second on either side (`xdub.data.sound`).
         sample_id: the clip id.
         start: first frame of the window.
@@ -81,7 +73,7 @@ def cut_window(
         sample
         | masks
         | {
-            "starts": audio_starts(masks["face_mask"].shape[1], geometry),
+            "starts": speech_windows(speech, geometry).starts(masks["face_mask"].shape[1]),
             "sound": window_sound(clip.sound, start, window),
             "sample_id": clip.clip_id,
             "start": start,

@@ -15,7 +15,6 @@ from xdub.doctor.clips import drawn_clip
 from xdub.doctor.rehearsal import Rehearsal
 from xdub.doctor.rows import Examiner, NotRun
 from xdub.errors import UserError
-from xdub.geometry import AUDIO_MARGIN, ROWS_PER_FRAME
 from xdub.precision import dtype_of, frozen
 
 
@@ -88,14 +87,15 @@ class NetworkChecks:
 
         encoder = load_audio_encoder(self.recipe.audio).to(self.device)
         frames = len(self.clip.frames)
-        rows = window_features(encoder, window_sound(self.clip.sound, 0, frames))
-        expected = (ROWS_PER_FRAME * frames + 2 * AUDIO_MARGIN, self.recipe.audio.dim)
+        speech = self.recipe.speech
+        rows = window_features(encoder, window_sound(self.clip.sound, 0, frames), speech)
+        expected = (speech.count(frames), self.recipe.audio.dim)
         if tuple(rows.shape) != expected:
             raise UserError(
                 f"audio features of {frames} frames are {list(rows.shape)}, and the recipe needs {list(expected)}"
             )
         _check_finite("audio features", rows)
-        silence = window_features(encoder, 0 * window_sound(self.clip.sound, 0, frames))
+        silence = window_features(encoder, 0 * window_sound(self.clip.sound, 0, frames), speech)
         if torch.equal(rows, silence):
             raise UserError(
                 "the audio encoder has the same features for speech and silence; use another file"

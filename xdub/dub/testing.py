@@ -40,6 +40,7 @@ class Uncached(Backbone[Callable[[Tensor, Tensor], Tensor]]):
     def __init__(self, inner: Backbone) -> None:
         super().__init__(inner.geometry, masked_input=inner.masked_input, order=inner.order)
         self.inner = inner
+        self.speech = inner.speech
 
     def conditions(
         self,

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from xdub.config import EXPERTS, Recipe
 from xdub.data.latents import to_video, window_features
-from xdub.data.windows import audio_starts
 from xdub.diffusion import sample
 from xdub.dub.deblock import deblock
 from xdub.model.audio_encoder import AudioEncoder
@@ -20,6 +19,7 @@ from xdub.model.backbone import Backbone
 from xdub.model.codec import Codec, LinearCodec
 from xdub.model.lora import set_expert
 from xdub.seeding import torch_rng
+from xdub.speech_windows import speech_windows
 
 Bands = Sequence[tuple[str, tuple[float, float]]]
 """Pairs (expert, (low, high)): the expert is active for low < t < high."""
@@ -85,7 +85,9 @@ class WindowSampler:
 
         All windows have one F and either all or none have motion frames (segments of equal index do).
         """
-        audio = torch.stack([window_features(self.audio_encoder, w.sound) for w in windows]).to(self.device)
+        speech = speech_windows(self.backbone.speech, self.codec.geometry)
+        audio = torch.stack([window_features(self.audio_encoder, w.sound, speech) for w in windows])
+        audio = audio.to(self.device)
         count, windows = len(windows), self._filled(windows)
         # Copies of the last window are not encoded again.
         audio = audio[[min(n, count - 1) for n in range(len(windows))]]
@@ -97,7 +99,7 @@ class WindowSampler:
         sides = (side // geometry.space for side in frames.shape[3:])
         shape = (geometry.channels, num_latents, *sides)
         noise = torch.stack([torch.randn(shape, generator=torch_rng(*w.noise)) for w in windows])
-        starts = torch.from_numpy(audio_starts(num_latents, geometry)).to(self.device)
+        starts = torch.from_numpy(speech.starts(num_latents)).to(self.device)
         motion_latents = 0 if z_motion is None else z_motion.shape[2]
         # `ready` holds the conditions of the active expert only, because every expert has keys and values of its own.
         ready: dict[str | None, object] = {}

@@ -120,6 +120,8 @@ def load_audio_encoder(cfg: AudioConfig) -> AudioEncoder:
     """Load the encoder of a recipe's ``audio`` section. Raise UserError if its weights are missing or do not fit."""
     if cfg.kind == "logmel":
         return LogMelEncoder(cfg.dim)
+    if cfg.kind != "whisper":
+        raise UserError(f"audio.kind={cfg.kind}: this version cannot compute its features")
     path = required_path(cfg, "audio")
     if path in PACKAGED["audio"]:
         from xdub.model.packaged_whisper import packaged_whisper

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from xdub.config import Policy, TokenOrder
 from xdub.errors import UserError
 from xdub.geometry import CodecGeometry
+from xdub.speech_windows import SpeechForm
 
 ConditionsT = TypeVar("ConditionsT")
 """A backbone's own class of conditions, whose fields other code does not read."""
@@ -45,6 +46,8 @@ class Backbone(nn.Module, ABC, Generic[ConditionsT]):
         """True for a generator, which needs z_mask and one reference frame (B.2); False for an editor."""
         self.order: TokenOrder = order
         """Segment of the token sequence that comes first."""
+        self.speech: SpeechForm = "frames"
+        """Form of the rows of audio features that the network reads (`xdub.speech_windows`)."""
         self.checkpointing: Policy = "none"
         """Checkpoint policy of train mode; see `xdub.model.checkpointing`."""
 
@@ -71,7 +74,7 @@ class Backbone(nn.Module, ABC, Generic[ConditionsT]):
 
         Args:
             z_ref: [B, C, r, h, w] reference latents.
-            audio: [B, T, audio_dim] features with `AUDIO_MARGIN` rows on both sides of the window.
+            audio: [B, T, audio_dim] features of the window and its margins in the form `speech`.
             starts: int [f], first audio row of each latent frame.
             z_mask: [B, C, f, h, w] latents of the masked window, exactly when `masked_input` is set.
             motion_frames: number of clean latent frames at the start of the window, an int or [B].

@@ -126,7 +126,7 @@ def _judges(perception: PerceptionConfig) -> Judges:
 
 def import_settings(out: Path, recipe: Recipe) -> dict[str, Any] | None:
     """Return the settings for the manifest, None if OUT has them already. Raise UserError if OUT has others."""
-    raw = without_paths(recipe.to_dict())
+    raw = without_paths(recipe.identity())
     thresholds = {name: raw["pairs"][name] for name in ("identity_threshold", "mouth_threshold")}
     settings: dict[str, Any] = {
         "import": 1,
@@ -147,7 +147,7 @@ def import_settings(out: Path, recipe: Recipe) -> dict[str, Any] | None:
     differ = [f"video.{k}" for k, v in settings["video"].items() if previous.get("video", {}).get(k) != v]
     differ += [f"pairs.{k}" for k, v in thresholds.items() if previous.get("pairs", {}).get(k) != v]
     # Earlier versions recorded the location of the embedder instead of its content.
-    located = "networks" not in previous and previous.get("perception") == recipe.to_dict()["perception"]
+    located = "networks" not in previous and previous.get("perception") == recipe.identity()["perception"]
     embedders = [values.get("networks", {}).get("identity") for values in (previous, settings)]
     if not located and (previous.get("perception") != settings["perception"] or embedders[0] != embedders[1]):
         differ.append("perception")

@@ -142,13 +142,13 @@ def deciding_sections(recipe: Recipe) -> dict:
     Networks are known by content, so their folder may move: ``networks`` has their digests, if there are any.
     """
     networks = network_digests(recipe, ("pairs",))
-    raw = without_paths(recipe.to_dict())
+    raw = without_paths(recipe.identity())
     return {name: raw[name] for name in SECTIONS} | ({"networks": networks} if networks else {})
 
 
 def located_sections(recipe: Recipe) -> dict:
     """Return `SECTIONS` as earlier versions recorded them, with the networks' locations in place of their content."""
-    raw = recipe.to_dict()
+    raw = recipe.identity()
     return {name: raw[name] for name in SECTIONS}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xdub.config import Recipe, inpaints
-from xdub.geometry import AUDIO_MARGIN, ROWS_PER_FRAME
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,5 +47,5 @@ def shapes(recipe: Recipe, phase: str) -> Shapes:
         reference=1 if inpaints(phase) else target,
         side=side,
         per_frame=(side // rows) * (side // columns),
-        audio=ROWS_PER_FRAME * window + 2 * AUDIO_MARGIN,
+        audio=recipe.speech.count(window),
     )

@@ -47,7 +47,13 @@ class BackboneLearner(Learner):
     def encoder(self, codec: Codec, device: torch.device) -> Encode:
         """Return the function that computes latents and audio features."""
         audio_encoder = load_audio_encoder(self.recipe.audio).to(device)
-        return functools.partial(encode_batch, codec=codec, audio_encoder=audio_encoder, device=device)
+        return functools.partial(
+            encode_batch,
+            codec=codec,
+            audio_encoder=audio_encoder,
+            device=device,
+            speech=self.recipe.model.speech,
+        )
 
     def loss_context(self, codec: Codec, device: torch.device) -> Any:
         """Return the settings and frozen networks of the phase's losses."""

@@ -111,10 +111,11 @@ class StripSampler:
                 window=window,
                 geometry=codec.geometry,
                 rng=rng("strip", clip.clip_id),
+                speech=self._recipe.model.speech,
             )
             audio_encoder = load_audio_encoder(self._recipe.audio).to(device)
             raw = collate([cut | {"epoch": 0, "position": 0, "bad": {}}])
-            self._batch = encode_batch(raw, codec, audio_encoder, device)
+            self._batch = encode_batch(raw, codec, audio_encoder, device, speech=self._recipe.model.speech)
         return self._batch
 
 
