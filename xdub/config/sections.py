@@ -73,8 +73,8 @@ class ModelConfig:
     audio_blocks: Annotated[int | None, POSITIVE] = field(default=None, metadata=ADDED)
     """Number of blocks of a `wan` with audio attention, evenly spread. None: all."""
     speech: SpeechForm = field(default="frames", metadata=ADDED)
-    """Window of audio rows of each latent frame (`xdub.speech_windows`): ``frames`` are 16 rows around its frames (paper
-    B.2), ``published`` the 8 rows and the projection of the published editors, which a `wan` alone has."""
+    """Audio rows of each latent frame (`xdub.speech_windows`): ``frames`` are 16 rows around its frames (paper B.2);
+    ``published`` are the 8 rows and the projection of the published editors, which only a `wan` has."""
     speech_width: Annotated[int, POSITIVE] = field(default=1536, metadata=ADDED)
     """Width of the projection of speech ``published``."""
     round_timesteps: bool = field(default=False, metadata=ADDED)

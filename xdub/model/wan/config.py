@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xdub.config import ModelConfig
-from xdub.geometry import AUDIO_WINDOW, CodecGeometry
-
-PUBLISHED_WINDOW = 8
-"""Rows of a latent frame's window in the published editors."""
+from xdub.geometry import CodecGeometry
+from xdub.speech_windows import speech_windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +45,7 @@ class WanConfig(ModelConfig):
     @property
     def audio_window(self) -> int:
         """Rows of audio features that a latent frame attends to."""
-        return PUBLISHED_WINDOW if self.speech == "published" else AUDIO_WINDOW
+        return speech_windows(self.speech, self.geometry).rows
 
     @property
     def speaking_blocks(self) -> frozenset[int]:

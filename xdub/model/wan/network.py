@@ -89,7 +89,7 @@ class WanDiT(Backbone[WanConditions]):
     def __init__(self, cfg: WanConfig, prompt: Prompt | None = None) -> None:
         """Initialise randomly, with additions that change nothing. ``prompt`` is the one of calls without text."""
         super().__init__(cfg.geometry, masked_input=cfg.masked_input, order=cfg.order)
-        self.cfg, self.prompt = cfg, prompt
+        self.cfg, self.prompt, self.speech = cfg, prompt, cfg.speech
         size, (_, ph, pw), channels = cfg.hidden_size, cfg.patch, cfg.geometry.channels
         assert cfg.text_dim is not None
         self.patch_embedding = nn.Conv3d(channels, size, cfg.patch, stride=cfg.patch)
