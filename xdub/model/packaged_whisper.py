@@ -15,7 +15,8 @@ from xdub.errors import UserError
 from xdub.files.atomic import atomic_folder
 from xdub.files.lock import exclusive
 from xdub.model.ctranslate2_file import read_model_bin
-from xdub.perception.registry import fetch, weight_of, weights_folder
+from xdub.perception.registry import fetch, weight_of
+from xdub.perception.weight_folders import weights_folder
 
 if TYPE_CHECKING:
     from transformers import WhisperConfig

@@ -1,5 +1,7 @@
 """The registry of third-party weights: role, file, size, sha256, licence and sources in order.
 
+Networks of one file are in this table, and models of several files in `xdub.perception.open_models.table`.
+
 A file is looked up in the folder named by ``XDUB_WEIGHTS``, then in the cache, and else downloaded from its sources.
 Every file is checked against its sha256 before use, and nothing is unpickled or executed to get it.
 """
@@ -15,37 +17,14 @@ from typing import Literal
 
 from xdub.errors import UserError
 from xdub.files.content import cached_sha256, forget_digests
-from xdub.files.user_folders import cache_folder, home_cache_folder
 from xdub.perception.npm_file import NpmFile
+from xdub.perception.open_models.entry import OpenModel
+from xdub.perception.open_models.hub import HubFile
+from xdub.perception.open_models.table import OPEN_MODELS
 from xdub.perception.package_file import PackageFile
+from xdub.perception.weight_folders import search_folders, weights_folder
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class HubFile:
-    """A file of a Hugging Face repository (needs the package ``huggingface_hub``)."""
-
-    repo: str
-    file: str
-    revision: str = "main"
-    """Commit or branch; a branch suffices, because the sha256 of the weight pins the content."""
-
-    def __str__(self) -> str:
-        return f"{self.repo}/{self.file} from the Hugging Face hub"
-
-    def extract(self, target: Path) -> None:
-        """Download the file to ``target``. Raise UserError if the package or the file is missing."""
-        try:
-            from huggingface_hub import hf_hub_download
-            from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-        except ImportError as error:
-            raise UserError(f"{self}: needs `pip install huggingface_hub`") from error
-        try:
-            hf_hub_download(self.repo, self.file, revision=self.revision, local_dir=target.parent)
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            raise UserError(f"{self}: {str(error).splitlines()[0]}") from error
-        (target.parent / self.file).replace(target)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,9 +166,15 @@ def weight_of(role: str) -> Weight:
     raise UserError(f"no weights for role {role!r}; valid roles: {', '.join(w.role for w in WEIGHTS)}")
 
 
-def weights_folder() -> Path:
-    """Return the folder of downloaded files, ``weights`` in `cache_folder`."""
-    return cache_folder() / "weights"
+def entry_of(role: str) -> Weight | OpenModel:
+    """Return the entry of a role, of one file or of several. Raise UserError with the valid roles if there is none."""
+    entries: tuple[Weight | OpenModel, ...] = (*WEIGHTS, *OPEN_MODELS)
+    for entry in entries:
+        if entry.role == role:
+            return entry
+    raise UserError(
+        f"no weights for role {role!r}; valid roles: {', '.join(entry.role for entry in entries)}"
+    )
 
 
 def fetch(role: str) -> Path:
@@ -201,8 +186,11 @@ def fetch(role: str) -> Path:
     return fetch_weight(weight_of(role))
 
 
-def fetch_weight(weight: Weight) -> Path:
-    """Return the path of an entry's verified file, see `fetch`; the entry need not be in the table."""
+def fetch_weight(weight: Weight, *, offline: bool = False) -> Path:
+    """Return the path of an entry's verified file, see `fetch`; the entry need not be in the table.
+
+    With ``offline`` raise UserError instead of a download.
+    """
     status = status_of(weight)
     if status.state == "ok" and status.path is not None:
         return status.path
@@ -210,6 +198,11 @@ def fetch_weight(weight: Weight) -> Path:
         raise UserError(
             f"{status.path}: is not the {weight.role} file (sha256 differs from {weight.sha256[:16]}...); "
             "replace it, or unset XDUB_WEIGHTS"
+        )
+    if offline:
+        raise UserError(
+            f"weights for {weight.role} ({weight.file}) are not on this machine, and downloads are off; run "
+            f"`xdub weights fetch {weight.role}` online"
         )
     target = weights_folder() / weight.file
     problems = []
@@ -229,7 +222,7 @@ def fetch_weight(weight: Weight) -> Path:
 
 def status_of(weight: Weight) -> WeightStatus:
     """Look for a weight on this machine, without a download."""
-    for folder in _folders():
+    for folder in search_folders():
         path = folder / weight.file
         if os.path.isfile(path):
             return WeightStatus(
@@ -247,17 +240,6 @@ def verify() -> list[WeightStatus]:
     """Hash every present file again, regardless of earlier checks."""
     forget_digests()
     return list_weights()
-
-
-def _folders() -> list[Path]:
-    own = os.environ.get("XDUB_WEIGHTS")
-    if own and not Path(own).is_dir():
-        raise UserError(f"XDUB_WEIGHTS={own}: no such folder")
-    folders = [*([Path(own)] if own else []), weights_folder()]
-    home = home_cache_folder()
-    if home is not None and not os.environ.get("XDG_CACHE_HOME"):
-        folders.append(home / "weights")  # a home that cannot be written may still hold weights
-    return list(dict.fromkeys(folders))
 
 
 def _is_cache(path: Path | None) -> bool:

@@ -1,0 +1,105 @@
+"""Names and shapes of the tensors of the released diffusion transformers, in both layouts.
+
+D width, F inner width of the feed-forward network, C latent channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from xdub.files.signature import Shapes
+
+FREQUENCIES, TEXT, PATCH = 256, 4096, 4
+"""Width of the timestep's sinusoid, width of the text embedding, latent pixels of a patch."""
+SPEECH, INNER, WINDOW, BLOCKS = 1536, 6144, 100, 4
+"""Speech projection of X-Dub: its width, the inner width of its feed-forward network, longest window, blocks."""
+TO_DIFFUSERS = (
+    ("text_embedding.0.", "condition_embedder.text_embedder.linear_1."),
+    ("text_embedding.2.", "condition_embedder.text_embedder.linear_2."),
+    ("time_embedding.0.", "condition_embedder.time_embedder.linear_1."),
+    ("time_embedding.2.", "condition_embedder.time_embedder.linear_2."),
+    ("time_projection.1.", "condition_embedder.time_proj."),
+    ("head.head.", "proj_out."),
+    ("head.modulation", "scale_shift_table"),
+    (".modulation", ".scale_shift_table"),
+    (".self_attn.", ".attn1."),
+    (".cross_attn.", ".attn2."),
+    (".q.", ".to_q."),
+    (".k.", ".to_k."),
+    (".v.", ".to_v."),
+    (".o.", ".to_out.0."),
+    (".norm3.", ".norm2."),
+    (".ffn.0.", ".ffn.net.0.proj."),
+    (".ffn.2.", ".ffn.net.2."),
+)
+"""Parts of names in the original layout -> in diffusers' layout, in the order of replacement."""
+
+
+def wan(width: int, inner: int, channels: int, layers: int) -> Shapes:
+    """Return the tensors of a Wan text-to-video transformer with the original names."""
+    shapes: Shapes = {
+        "patch_embedding.weight": (width, channels, 1, 2, 2),
+        "patch_embedding.bias": (width,),
+        "head.modulation": (1, 2, width),
+    }
+    shapes |= _linear("text_embedding.0", width, TEXT) | _linear("text_embedding.2", width, width)
+    shapes |= _linear("time_embedding.0", width, FREQUENCIES) | _linear("time_embedding.2", width, width)
+    shapes |= _linear("time_projection.1", 6 * width, width)
+    shapes |= _linear("head.head", PATCH * channels, width)
+    for block in _blocks(layers):
+        shapes[f"{block}.modulation"] = (1, 6, width)
+        shapes |= _attention(f"{block}.self_attn", width) | _attention(f"{block}.cross_attn", width)
+        shapes |= _norm(f"{block}.norm3", width)
+        shapes |= _linear(f"{block}.ffn.0", inner, width) | _linear(f"{block}.ffn.2", width, inner)
+    return shapes
+
+
+def diffusers_wan(width: int, inner: int, channels: int, layers: int) -> Shapes:
+    """Return the tensors of `wan` with the names of diffusers' WanTransformer3DModel."""
+    return {diffusers_name(name): shape for name, shape in wan(width, inner, channels, layers).items()}
+
+
+def diffusers_name(name: str) -> str:
+    """Return the name in diffusers' layout of a tensor of the original layout."""
+    for original, other in TO_DIFFUSERS:
+        name = name.replace(original, other)
+    return name
+
+
+def editor(speech: int) -> Shapes:
+    """Return the tensors of X-Dub's editor: Wan 2.2 5B with audio attention, for features of width ``speech``."""
+    width, layers = 3072, 30
+    shapes = wan(width, 14336, 48, layers)
+    shapes |= _linear("audio_embedding.proj_in", SPEECH, speech)
+    shapes |= _linear("audio_embedding.proj_out", width, SPEECH)
+    for layer in range(BLOCKS):
+        name = f"audio_embedding.layers.{layer}"
+        shapes |= _norm(f"{name}.norm1", SPEECH) | _norm(f"{name}.norm2", SPEECH)
+        shapes |= {f"{name}.attn.to_{part}.weight": (SPEECH, SPEECH) for part in "qkv"}
+        shapes |= _linear(f"{name}.attn.to_out.0", SPEECH, SPEECH)
+        shapes |= _linear(f"{name}.ff.net.0.proj", 2 * INNER, SPEECH)
+        shapes |= _linear(f"{name}.ff.net.2", SPEECH, INNER)
+        shapes[f"{name}.pos_embed.pe"] = (1, WINDOW, SPEECH)
+    for block in _blocks(layers):
+        shapes |= _norm(f"{block}.norm4", width) | _attention(f"{block}.audio_attn", width)
+    return shapes
+
+
+def _blocks(layers: int) -> Iterator[str]:
+    return (f"blocks.{number}" for number in range(layers))
+
+
+def _linear(name: str, rows: int, columns: int) -> Shapes:
+    return {f"{name}.weight": (rows, columns), f"{name}.bias": (rows,)}
+
+
+def _norm(name: str, width: int) -> Shapes:
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def _attention(name: str, width: int) -> Shapes:
+    """Return the tensors of an attention with RMSNorm of queries and keys over the whole width."""
+    shapes: Shapes = {}
+    for part in "qkvo":
+        shapes |= _linear(f"{name}.{part}", width, width)
+    return shapes | {f"{name}.norm_{part}.weight": (width,) for part in "qk"}
