@@ -120,6 +120,9 @@ class TrainConfig:
     weight_decay: Annotated[float, NOT_NEGATIVE] = 0.0
     grad_clip: Annotated[float, NOT_NEGATIVE] = 1.0
     precision: Literal["fp32", "bf16"] = "fp32"
+    base_dtype: Literal["fp32", "bf16", "int8", "fp8"] | None = None
+    """Storage of the frozen linear layers in the blocks under an adapter; products are computed in `precision`. None:
+    `precision`."""
     ema: Annotated[float, DECAY] = 0.0
     """Decay of the averaged weights; 0: no average is kept."""
     checkpoint_every: Annotated[int, POSITIVE]
@@ -159,6 +162,8 @@ class TrainConfig:
         """Yield a message for every rule that spans more than one field; ``where`` names the phase."""
         if self.min_workers is not None and self.min_workers > self.workers:
             yield f"{path}.min_workers={self.min_workers}{where} is more than {path}.workers={self.workers}"
+        if (self.base_dtype, self.precision) == ("fp32", "bf16"):
+            yield f"{path}.base_dtype=fp32{where} is wider than {path}.precision=bf16, in which products are computed"
         if self.workers > 0 and self.global_batch % self.workers:
             yield (
                 f"{path}.global_batch={self.global_batch}{where} is not divisible by {path}.workers={self.workers}"

@@ -24,6 +24,7 @@ from xdub.files.atomic import check_output
 from xdub.model.backbone import Backbone
 from xdub.model.build import build_backbone
 from xdub.model.checkpointing import POLICIES
+from xdub.model.frozen_base import store_frozen
 from xdub.model.lora import add_expert
 from xdub.plan.rehearsal import Activations, forward_backward, inputs, measure, rehearse
 from xdub.precision import DTYPES
@@ -137,6 +138,7 @@ def _setup(recipe: Recipe, phase: str, policy: Policy, device: str) -> tuple[Bac
     model = build_backbone(recipe, phase)
     if (expert := expert_of(phase)) is not None:
         add_expert(model, expert, recipe.lora)
+    store_frozen(model, train, phase)
     model = model.to(device=device, dtype=DTYPES[train.precision]).train()
     model.checkpointing = policy
     return model, inputs(recipe, phase, train.micro_batch, device)

@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_iter
 from xdub.config import Policy, Recipe, expert_of, inpaints, phase_facts
 from xdub.model.backbone import Backbone
 from xdub.model.build import build_backbone
+from xdub.model.frozen_base import store_frozen
 from xdub.model.lora import add_expert
 from xdub.plan.shapes import shapes
 from xdub.precision import dtype_of
@@ -140,6 +141,7 @@ def meta_model(recipe: Recipe, phase: str, dtype: torch.dtype = torch.float32) -
         model = build_backbone(recipe, phase)
         if (expert := expert_of(phase)) is not None:
             add_expert(model, expert, recipe.lora)
+        store_frozen(model, recipe.for_phase(phase), phase)
     return model.to(dtype).train()
 
 

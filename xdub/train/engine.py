@@ -94,10 +94,10 @@ class Engine:
             {"params": free, "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=train.lr, fused=True)
-        buffers = {name: value.clone() for name, value in model.named_buffers()}
+        buffers = {name: value.clone() for name, value in model.named_buffers() if value.is_floating_point()}
         exact = {}
         if train.precision != "fp32":
-            exact = {name: p.detach().cpu().flatten() for name, p in model.named_parameters()}
+            exact = {n: p.detach().cpu().flatten() for n, p in model.named_parameters() if p.requires_grad}
         config = deepspeed_config(train, world_size)
         if device.type == "cpu" and train.zero_stage == 3:
             # DeepSpeed before 0.19.8 gathers the small weights that it keeps whole with a race under gloo: keep none.
@@ -105,7 +105,8 @@ class Engine:
         ds, *_ = deepspeed.initialize(model=model.to(device), optimizer=optimizer, config=config)
         # Only weights become bf16; statistics keep their precision.
         for name, value in ds.module.named_buffers():
-            value.data = buffers[name].to(device)
+            if name in buffers:
+                value.data = buffers[name].to(device)
         engine = cls(ds, train, rank=rank, world_size=world_size)
         if exact:
             engine._set_masters(exact)

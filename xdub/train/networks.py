@@ -14,6 +14,7 @@ from xdub.files.tensors import read_tensors
 from xdub.model.backbone import Backbone
 from xdub.model.build import build_backbone
 from xdub.model.codec import Codec
+from xdub.model.frozen_base import store_frozen
 from xdub.model.lora import add_expert, load_expert
 from xdub.precision import frozen
 from xdub.train.phases.common import PhaseContext
@@ -25,7 +26,7 @@ def build_model(
     """Build the network of a phase in train mode; the phase trains the parameters with requires_grad.
 
     A phase without an expert trains everything, from ``init_from`` if not None. An expert is an adapter on the frozen
-    ``base``; ``init_from`` is then an adapter to start from.
+    ``base``, which is stored as `train.base_dtype` says; ``init_from`` is then an adapter to start from.
     """
     train = recipe.for_phase(phase)
     expert = expert_of(phase)
@@ -41,6 +42,7 @@ def build_model(
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(train.seed)
                 add_expert(model, expert, recipe.lora)
+    store_frozen(model, train, phase)
     return model.train()
 
 

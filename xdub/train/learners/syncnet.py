@@ -15,6 +15,7 @@ from xdub.config import SyncNetConfig
 from xdub.data.samples import SampleMaker, StreamSpec
 from xdub.errors import UserError
 from xdub.model.codec import Codec
+from xdub.model.frozen_base import nothing_frozen
 from xdub.perception.syncnet.accuracy import AccuracyMeter, SyncAccuracy
 from xdub.perception.syncnet.load import load_sync_file, sync_metadata
 from xdub.perception.syncnet.own import OwnSyncNet, OwnSyncNetConfig
@@ -67,8 +68,10 @@ class SyncNetLearner(Learner):
         return network.train()
 
     def check(self, world_size: int) -> None:
-        """Raise UserError for micro batches that are not whole groups of `clips`."""
+        """Raise UserError for micro batches that are not whole groups of `clips`, and for settings of a frozen base."""
         train, clips = self.recipe.for_phase(self.phase), self.config.clips
+        if train.base_dtype is not None:
+            raise UserError(nothing_frozen("train.base_dtype", train.base_dtype, self.phase))
         size = train.micro_batch_of(world_size)
         if size % clips:
             raise UserError(
