@@ -96,7 +96,7 @@ DOORS = {
         "train/context.py",
         "train/supervise/",
     },
-    "deepspeed": {"train/engine.py"},
+    "deepspeed": {"train/engine.py", "train/deepspeed_setup.py"},
     "mlflow": {"tracking/"},
     "mediapipe": {"perception/"},
     "onnxruntime": {"perception/"},

@@ -35,7 +35,7 @@ def add_parser(commands: Any) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Measure every stage, print and write the rows; return the exit code."""
-    from xdub.train.engine import import_deepspeed
+    from xdub.train.deepspeed_setup import import_deepspeed
     from xdub.train.testing import run_ranks
 
     # Import once, for all ranks that are forked from this process.

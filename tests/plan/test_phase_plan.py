@@ -7,7 +7,7 @@ import pytest
 from xdub.config import load_recipe
 from xdub.plan.gpus import known_gpu
 from xdub.plan.phase_plan import plan_phase
-from xdub.train.engine import deepspeed_config
+from xdub.train.deepspeed_setup import deepspeed_config
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from xdub.train.context import LocalContext
-from xdub.train.engine import import_deepspeed
+from xdub.train.deepspeed_setup import import_deepspeed
 
 
 def engine(*, universal: bool) -> Any:

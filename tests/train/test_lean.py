@@ -65,3 +65,20 @@ def test_an_adapter_on_a_stored_base_trains_resumes_and_exports(small, tmp_path,
 
     names = read_tensors(tmp_path / "export" / "adapter.safetensors").keys()
     assert names and all(".lora_" in name for name in names)
+
+
+@pytest.mark.parametrize(("stage", "precision"), [(0, "fp32"), (0, "bf16"), (1, "bf16"), (3, "bf16")])
+def test_eight_bit_moments_continue_to_the_bit_and_at_another_zero_stage(small, tmp_path, stage, precision):
+    recipe = small(*settings(optimizer="adamw8bit", zero_stage=stage, precision=precision))
+    engine = build(recipe)
+    losses = train(engine, recipe, 4)
+    assert losses[-1] < losses[0]
+    engine.save(tmp_path)
+    losses = train(engine, recipe, 3)
+    again = build(recipe)
+    again.load(tmp_path, 4)
+    assert train(again, recipe, 3) == losses
+    other = small(*settings(optimizer="adamw8bit", zero_stage=2, precision=precision))
+    moved = build(other)
+    moved.load(tmp_path, 4)
+    assert train(moved, other, 3) == pytest.approx(losses, rel=0.02)

@@ -134,7 +134,8 @@ class TrainConfig:
     compile: bool = False
     seed: Annotated[int | None, NOT_NEGATIVE] = None
     """Seed of noise, windows and order. None: the recipe's seed."""
-    optimizer: Literal["adamw"] = "adamw"
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    """AdamW with moments in fp32, or in blocks of 8-bit numbers (`xdub.train.adamw8bit`)."""
     lr_schedule: Literal["cosine", "constant"] = "constant"
     num_threads: Annotated[int | None, NOT_NEGATIVE] = None
     """Torch threads of one worker. None: cores / workers."""

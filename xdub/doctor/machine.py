@@ -46,7 +46,7 @@ def _device(recipe: Recipe, device: torch.device) -> str:
 
 
 def _deepspeed(device: torch.device) -> str:
-    from xdub.train.engine import import_deepspeed
+    from xdub.train.deepspeed_setup import import_deepspeed
 
     return f"DeepSpeed {import_deepspeed(device).__version__}"
 

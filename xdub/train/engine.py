@@ -1,60 +1,36 @@
-"""Optimizer engine with ZeRO 0-3, precision, accumulation, clipping and EMA. No other module imports deepspeed.
+"""Optimizer engine with ZeRO 0-3, precision, accumulation, clipping and EMA.
 
-All settings of DeepSpeed come from one dict, which :func:`deepspeed_config` derives from the train section.
+All settings of DeepSpeed come from one dict, which `xdub.train.deepspeed_setup` derives from the train section.
 """
 
 from __future__ import annotations
 
-import logging
 import math
-import os
-import warnings
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from xdub.errors import UserError
-from xdub.precision import dtype_of
+from xdub.train.deepspeed_setup import build_optimizer, clips_here, deepspeed_config, import_deepspeed
 from xdub.train.schedule import lr_at
-from xdub.train.state.fragments import MOMENTS, find_fragments, full_shape, refresh_weights, set_adam_step
+from xdub.train.state.fragments import (
+    MOMENTS,
+    find_fragments,
+    full_shape,
+    load_moment,
+    refresh_weights,
+    set_adam_step,
+)
 from xdub.train.state.pieces import ShardedState, write_shard
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
-    from deepspeed.ops.op_builder.builder import OpBuilder
 
     from xdub.config import TrainConfig
-
-
-def deepspeed_config(train: TrainConfig, world_size: int) -> dict[str, Any]:
-    """Return DeepSpeed's settings for ``world_size`` ranks.
-
-    Raise UserError for a stage or precision that does not exist.
-    """
-    if train.zero_stage not in (0, 1, 2, 3):
-        raise UserError(f"train.zero_stage={train.zero_stage}: use 0, 1, 2 or 3")
-    half = dtype_of(train.precision) is torch.bfloat16
-    micro_batch = train.micro_batch_of(world_size)
-    config: dict[str, Any] = {
-        "train_batch_size": train.global_batch,
-        "train_micro_batch_size_per_gpu": micro_batch,
-        "gradient_accumulation_steps": train.global_batch // (micro_batch * world_size),
-        "bf16": {"enabled": half},
-        "zero_optimization": {"stage": train.zero_stage},
-        "gradient_clipping": 0.0 if _clips_here(train) else float(train.grad_clip),
-        "steps_per_print": 10**9,
-        "wall_clock_breakdown": False,
-    }
-    if half and train.zero_stage >= 2:
-        # Sum micro batches in fp32: in bf16, the eighth of them would lose its last three bits.
-        config["data_types"] = {"grad_accum_dtype": "fp32"}
-    return config
 
 
 class Engine:
@@ -83,17 +59,9 @@ class Engine:
         """Wrap ``model``, whose parameters with requires_grad are trained. A process group must exist already."""
         deepspeed = import_deepspeed(device)
         deepspeed.init_distributed(dist_backend="nccl" if device.type == "cuda" else "gloo", verbose=False)
-        if train.optimizer != "adamw":
-            raise UserError(f"train.optimizer={train.optimizer!r}: only 'adamw' is available")
         if train.compile:
             model.compile()
-        trained = [p for p in model.parameters() if p.requires_grad]
-        decayed, free = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
-        groups = [
-            {"params": decayed, "weight_decay": train.weight_decay},
-            {"params": free, "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=train.lr, fused=True)
+        optimizer = build_optimizer(model, train)
         buffers = {name: value.clone() for name, value in model.named_buffers() if value.is_floating_point()}
         exact = {}
         if train.precision != "fp32":
@@ -141,7 +109,7 @@ class Engine:
         self.applied_lr = self.lr
         for group in self._optimizer.param_groups:
             group["lr"] = self.applied_lr
-        if _clips_here(self._train):
+        if clips_here(self._train):
             limit = self._train.grad_clip or float("inf")
             self.grad_norm = float(nn.utils.clip_grad_norm_(self._trained.values(), limit))
             if not math.isfinite(self.grad_norm):
@@ -176,8 +144,8 @@ class Engine:
         state = ShardedState(folder)
         for f in self._fragments:
             state.fill(f.master, "master", f.name, f.start)
-            for key in MOMENTS:
-                state.fill(f.moment(key), key, f.name, f.start)
+        for key in MOMENTS:
+            load_moment(self._fragments, key, state.fill)
         for f, average in zip(self._fragments, self._ema, strict=bool(self._ema)):
             state.fill(average, "ema", f.name, f.share_start)
         set_adam_step(self._fragments, step)
@@ -231,36 +199,3 @@ class Engine:
             if self.world_size > 1:
                 dist.all_reduce(whole)  # the shares do not overlap: all but one term are zero
             yield name, whole
-
-
-def _clips_here(train: TrainConfig) -> bool:
-    """Return True for stage 0 in fp32, where DeepSpeed only averages gradients and reports no norm."""
-    return train.zero_stage == 0 and train.precision == "fp32"
-
-
-def import_deepspeed(device: torch.device) -> ModuleType:
-    """Return the package, quiet, and on a CPU without the one extension that it would compile."""
-    if device.type == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    import deepspeed
-
-    if device.type == "cpu":
-        _compile_nothing()
-    deepspeed.utils.logger.setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
-    return deepspeed
-
-
-def _compile_nothing() -> None:
-    """Keep DeepSpeed from compiling its collectives over shared memory, which takes a minute.
-
-    Plain gloo does the same.
-    """
-    from deepspeed.accelerator import set_accelerator
-    from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
-
-    class Accelerator(CPU_Accelerator):
-        def create_op_builder(self, op_name: str) -> OpBuilder | None:
-            return None if op_name == "ShareMemCommBuilder" else super().create_op_builder(op_name)
-
-    set_accelerator(Accelerator())

@@ -8,7 +8,7 @@ document the public attributes that hold it, so the fp32 values are compared wit
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from xdub.train.adamw8bit import AdamW8bit
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """Keys of the moments in Adam's state."""
@@ -37,7 +39,9 @@ class Fragment:
     """Part that this rank saves: the shares of all ranks cover the whole parameter, each element once."""
 
     def moment(self, key: str) -> Tensor:
-        """Return a view of an Adam moment, [n]; before the first step it is created as zeros."""
+        """Return an Adam moment, fp32 [n], as a view, or as a copy of one in 8 bits; at first it is zero."""
+        if isinstance(self.optimizer, AdamW8bit):
+            return self.optimizer.read_moment(self.flat, key, self.offset, self.master.numel())
         state = adam_state(self.optimizer, self.flat)
         return state[key].view(-1).narrow(0, self.offset, self.master.numel())
 
@@ -49,11 +53,34 @@ class Fragment:
 
 def adam_state(optimizer: torch.optim.Optimizer, flat: Tensor) -> dict[str, Tensor]:
     """Return Adam's state of one of its tensors; before the first step it is created with zeros."""
+    if isinstance(optimizer, AdamW8bit):
+        return optimizer.state_of(flat)
     state = optimizer.state[flat]
     if "step" not in state:
         state["step"] = torch.zeros((), dtype=torch.float32, device=flat.device)
         state |= {key: torch.zeros_like(flat, requires_grad=False) for key in MOMENTS}
     return state
+
+
+def load_moment(fragments: list[Fragment], key: str, fill: Callable[[Tensor, str, str, int], None]) -> None:
+    """Let ``fill(target [n], key, name, start)`` write a moment of every fragment.
+
+    Fragments can share a block of 8-bit numbers, so a tensor of the optimizer is filled whole before it is encoded.
+    """
+    encoded: dict[int, list[Fragment]] = {}
+    for fragment in fragments:
+        if isinstance(fragment.optimizer, AdamW8bit):
+            encoded.setdefault(id(fragment.flat), []).append(fragment)
+        else:
+            fill(fragment.moment(key), key, fragment.name, fragment.start)
+    for group in encoded.values():
+        flat, optimizer = group[0].flat, group[0].optimizer
+        assert isinstance(optimizer, AdamW8bit)
+        whole = torch.zeros(flat.numel())
+        for fragment in group:
+            target = whole.narrow(0, fragment.offset, fragment.master.numel())
+            fill(target, key, fragment.name, fragment.start)
+        optimizer.write_moment(flat, key, whole)
 
 
 def set_adam_step(fragments: list[Fragment], step: int) -> None:
