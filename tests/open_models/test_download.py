@@ -47,10 +47,10 @@ def test_a_download_that_was_killed_is_continued_where_it_ended(server, remote, 
     stored = part.stat().st_size
     assert 0 < stored < len(CONTENT) and not target.exists()
     server.pause = 0.0
-    seen: list[float] = []
-    download(remote, target, report=lambda done, total=None, text="": seen.append(done))
+    reported: list[float] = []
+    download(remote, target, report=lambda done, total=None, text="": reported.append(done))
     assert target.read_bytes() == CONTENT and names(tmp_path) == {"model.bin"}
-    assert server.starts() == [0, stored] and seen[0] == stored and seen[-1] == len(CONTENT)
+    assert server.starts() == [0, stored] and reported[0] == stored and reported[-1] == len(CONTENT)
 
 
 def test_lost_connections_and_busy_servers_are_tried_again(server, remote, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ class ModelFile:
     size: int
     """Size in bytes."""
     sha256: str | None = None
-    """Published hash. None: unknown here, so the one that the hub states at the download is recorded and compared."""
+    """Published hash. None: unknown here, so the hash that the hub states at the download is recorded and compared."""
     exact: bool = True
     """False where only an estimate of the size is known."""
 

@@ -171,7 +171,7 @@ def _shifted(report: Report, before: float, whole: float, name: str) -> Report:
 
 
 def _target(model: OpenModel, into: Path | None) -> Path:
-    """Return the folder in which a model is completed: the one that exists, or a new one in the cache."""
+    """Return the folder in which a model is completed: an existing one, or a new one in the cache."""
     if into is not None:
         return into / model.role
     present = status_of_model(model).path
