@@ -49,6 +49,7 @@ def test_a_later_window_begins_with_the_frames_generated_before(make_sampler, cr
         calls.append((windows[0], out[0]))
         return out
 
+    spy.recording = sampler.recording
     track = _track(crops, 40, 1, False)
     joined = generate([track], spy, window=25, motion=5, batch=1)[0]
     (first, _), (second, output) = calls

@@ -36,6 +36,7 @@ class _Spy:
         codec = random_codec(RECIPE.codec.channels)
         network, encoder = random_backbone(RECIPE, "generator", codec), LogMelEncoder(RECIPE.audio.dim)
         self.sampler = WindowSampler(network, codec, encoder, num_steps=1)
+        self.recording = self.sampler.recording
         self.calls: list[tuple[int, int]] = []
 
     def __call__(self, windows: Sequence[Window]) -> list[np.ndarray]:

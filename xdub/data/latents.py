@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from xdub.data.batch import Batch, RawBatch
+from xdub.data.recording import SAMPLES_PER_ROW, EncodesAudio, Recording
 from xdub.geometry import ROWS_PER_FRAME, SAMPLES_PER_FRAME, SOUND_MARGIN, CodecGeometry
 from xdub.precision import one_thread
 from xdub.speech_windows import SpeechForm, SpeechWindows, speech_windows
@@ -31,30 +32,22 @@ class Encodes(Protocol):
         """Encode [B,3,F,H,W] in [-1,1] as [B,C,f,h,w]."""
 
 
-class EncodesAudio(Protocol):
-    """The part of an audio encoder that training uses."""
-
-    machine_independent: bool
-
-    def encode(self, wav: np.ndarray) -> Tensor:
-        """Encode [N] at 16 kHz as [T50, d], 50 rows a second."""
-
-
 def window_features(audio_encoder: EncodesAudio, sound: np.ndarray, windows: SpeechWindows) -> Tensor:
     """Encode the sound [640 (F + 50)] of a window and a second on either side as the window's float32 rows [T, d].
 
-    Training, pairs and dubbing compute features only by this function, from a slice of `xdub.data.sound`. Windows are
-    encoded one at a time, so their bits do not depend on their neighbours in a batch. ``windows`` decides whether rows
-    beyond the ends of a recording, where no sound exists, are zeros or repeat the first or last row of sound.
+    Training computes features only by this function, and so do pairs and dubs of a network that reads `frames`; the
+    sound is a slice of `xdub.data.sound`. Windows are encoded one at a time, so their bits do not depend on their
+    neighbours in a batch. Rows beyond the ends of a recording, where no sound exists, are zeros, or repeat the first or
+    last row if ``windows`` says so.
     """
+    if windows.repeats_ends:
+        return Recording(audio_encoder, sound, windows).window(
+            0, len(sound) // SAMPLES_PER_FRAME - 2 * SOUND_MARGIN
+        )
     with one_thread(enabled=audio_encoder.machine_independent):
         rows = audio_encoder.encode(sound).float()
-    exists = torch.from_numpy(sound).view(-1, SAMPLES_PER_FRAME // ROWS_PER_FRAME).any(1)
-    if windows.repeats_ends and bool(exists.any()):
-        present = exists.nonzero()
-        rows = rows[torch.arange(len(rows)).clamp(int(present[0]), int(present[-1])).to(rows.device)]
-    elif not windows.repeats_ends:
-        rows = rows * exists[:, None].to(rows.device)
+    exists = torch.from_numpy(sound).view(-1, SAMPLES_PER_ROW).any(1)
+    rows = rows * exists[:, None].to(rows.device)
     margin = ROWS_PER_FRAME * SOUND_MARGIN
     return rows[margin - windows.before : len(rows) - margin + windows.after]
 

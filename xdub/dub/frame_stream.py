@@ -9,6 +9,7 @@ from itertools import islice
 
 import numpy as np
 
+from xdub.data.recording import Recording
 from xdub.data.transforms import crop
 from xdub.dub.face_runs import FaceRun
 from xdub.dub.paste import make_patches, paste_patch
@@ -42,13 +43,16 @@ class Dubber:
     def frames(self, frames: Iterable[np.ndarray], runs: Sequence[FaceRun]) -> Iterator[np.ndarray]:
         """Yield all frames uint8 [H,W,3] in order; frames outside of the runs are unchanged."""
         frames, position = iter(frames), 0
+        recording = self.sampler.recording(self.sound)
         for run in runs:
             yield from islice(frames, run.start - position)
-            yield from self._run(frames, run)
+            yield from self._run(frames, run, recording)
             position = run.start + len(run)
         yield from frames
 
-    def _run(self, frames: Iterator[np.ndarray], run: FaceRun) -> Iterator[np.ndarray]:
+    def _run(
+        self, frames: Iterator[np.ndarray], run: FaceRun, recording: Recording | None
+    ) -> Iterator[np.ndarray]:
         joiner = Joiner(
             len(run),
             self.sound,
@@ -56,6 +60,7 @@ class Dubber:
             window=self.window,
             motion=self.motion,
             first_frame=run.start,
+            recording=recording,
         )
         # Pictures that were read and not yet yielded.
         pictures: deque[np.ndarray] = deque()

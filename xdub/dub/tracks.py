@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xdub.data.recording import Recording
 from xdub.data.sound import window_sound
 from xdub.dub.segments import Segment, plan_segments, window_index
 from xdub.dub.window_sampler import Window, WindowSampler
@@ -39,10 +40,16 @@ class Joiner:
         window: int,
         motion: int,
         first_frame: int = 0,
+        recording: Recording | None = None,
     ) -> None:
-        """Plan the segments. ``first_frame`` is the start of the track on the time line of ``sound``."""
+        """Plan the segments.
+
+        Args:
+            first_frame: start of the track on the time line of ``sound``.
+            recording: features of the whole ``sound``, for a network whose windows are cut from them.
+        """
         self.num_frames, self.sound, self.first_frame = num_frames, sound, first_frame
-        self.noise, self.window_frames = noise, window
+        self.noise, self.window_frames, self.recording = noise, window, recording
         self.segments = plan_segments(num_frames, window, motion)
         self._tail: np.ndarray | None = None
         self._motion = motion
@@ -53,9 +60,12 @@ class Joiner:
 
     def window(self, segment: Segment, frames: np.ndarray, hidden: np.ndarray | None = None) -> Window:
         """Build the segment's window from its own frames [F,S,S,3], selected by `index`."""
+        start = self.first_frame + segment.start
+        recording = self.recording
         return Window(
             frames=frames,
-            sound=window_sound(self.sound, self.first_frame + segment.start, self.window_frames),
+            sound=window_sound(self.sound, start, self.window_frames),
+            audio=None if recording is None else recording.window(start, self.window_frames),
             noise=(*self.noise, segment.index),
             motion=self._tail if segment.motion else None,
             hidden=hidden,
@@ -84,7 +94,15 @@ def generate(
     is called after each batch.
     """
     joiners = [
-        Joiner(len(track.frames), track.sound, track.noise, window=window, motion=motion) for track in tracks
+        Joiner(
+            len(track.frames),
+            track.sound,
+            track.noise,
+            window=window,
+            motion=motion,
+            recording=sampler.recording(track.sound),
+        )
+        for track in tracks
     ]
     parts: list[list[np.ndarray]] = [[] for _ in tracks]
     total, done = sum(len(joiner.segments) for joiner in joiners), 0

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from xdub.config import EXPERTS, Recipe
 from xdub.data.latents import to_video, window_features
+from xdub.data.recording import Recording
 from xdub.diffusion import sample
 from xdub.dub.deblock import deblock
 from xdub.model.audio_encoder import AudioEncoder
@@ -39,6 +40,8 @@ class Window:
     """float32 [m,S,S,3], 0..255: earlier generated frames with which this window begins."""
     hidden: np.ndarray | None = None
     """bool [F,S,S] for a generator: M_vis, the pixels to inpaint."""
+    audio: Tensor | None = None
+    """float32 [T, d]: rows cut from the features of the whole recording. None: they are computed from `sound`."""
 
 
 class WindowSampler:
@@ -75,6 +78,7 @@ class WindowSampler:
         velocity = backbone.velocity
         self._velocity = torch.compile(velocity, dynamic=False, fullgraph=True) if compiled else velocity
         self.masked = backbone.masked_input
+        self.speech = speech_windows(backbone.speech, codec.geometry)
         self.device = next(backbone.parameters()).device
 
     @torch.inference_mode()
@@ -85,9 +89,7 @@ class WindowSampler:
 
         All windows have one F and either all or none have motion frames (segments of equal index do).
         """
-        speech = speech_windows(self.backbone.speech, self.codec.geometry)
-        audio = torch.stack([window_features(self.audio_encoder, w.sound, speech) for w in windows])
-        audio = audio.to(self.device)
+        audio = torch.stack([self._audio(window) for window in windows]).to(self.device)
         count, windows = len(windows), self._filled(windows)
         # Copies of the last window are not encoded again.
         audio = audio[[min(n, count - 1) for n in range(len(windows))]]
@@ -99,7 +101,7 @@ class WindowSampler:
         sides = (side // geometry.space for side in frames.shape[3:])
         shape = (geometry.channels, num_latents, *sides)
         noise = torch.stack([torch.randn(shape, generator=torch_rng(*w.noise)) for w in windows])
-        starts = torch.from_numpy(speech.starts(num_latents)).to(self.device)
+        starts = torch.from_numpy(self.speech.starts(num_latents)).to(self.device)
         motion_latents = 0 if z_motion is None else z_motion.shape[2]
         # `ready` holds the conditions of the active expert only, because every expert has keys and values of its own.
         ready: dict[str | None, object] = {}
@@ -137,6 +139,19 @@ class WindowSampler:
             if window.motion is not None:
                 pixels[: len(window.motion)] = window.motion
         return list(video)
+
+    def recording(self, sound: np.ndarray) -> Recording | None:
+        """Open the features of a whole speech, if the network's form cuts its windows from them; else return None.
+
+        ``sound`` has the margins of `xdub.data.sound.surrounded`.
+        """
+        return Recording(self.audio_encoder, sound, self.speech) if self.speech.repeats_ends else None
+
+    def _audio(self, window: Window) -> Tensor:
+        """Return the rows [T, d] of a window's features."""
+        if window.audio is not None:
+            return window.audio
+        return window_features(self.audio_encoder, window.sound, self.speech)
 
     def _filled(self, windows: Sequence[Window]) -> Sequence[Window]:
         """Pad the windows with copies of the last window to the number that the compiled step needs."""
