@@ -7,7 +7,9 @@ made harmless here.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +55,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     tests = Counter(item.path for item in items)
     items.sort(key=lambda item: (-slow[item.path], -tests[item.path]))
+
+
+_frozen_modules = 0
+"""Modules whose objects are exempt from garbage collection."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call() -> None:
+    """Exempt the objects of modules from garbage collection, because each full collection would scan them for a second.
+
+    Modules that a fixture has loaded are exempted before the test that uses it.
+    """
+    global _frozen_modules
+    if len(sys.modules) > _frozen_modules + 200:
+        gc.collect()
+        gc.freeze()
+        _frozen_modules = len(sys.modules)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -29,6 +29,7 @@ BASE = {
     "geometry",
     "precision",
     "files",
+    "heap",
     "progress",
     "speech_windows",
 }

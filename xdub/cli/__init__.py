@@ -11,6 +11,7 @@ import typer
 from xdub import __version__
 from xdub.cli import doctor, evaluate, make_data, plan, submitting, training, use, weights
 from xdub.cli.errors import run_app
+from xdub.heap import skip_last_collection
 from xdub.runtime_env import prepare_environment
 
 app = typer.Typer(
@@ -51,6 +52,7 @@ def main() -> None:
 
     The exit code is 0, 2 for an error that the user can correct, 130 when interrupted, and 128 + number after a signal.
     """
+    skip_last_collection()
     prepare_environment()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name may hold bytes that the terminal's encoding does not have.

@@ -10,6 +10,7 @@ from typing import Any
 from xdub.config import DUB, PAIRS, Recipe
 from xdub.doctor.rows import QUIET, Examiner, Progress, Row, row_of
 from xdub.headers import inspect_networks
+from xdub.heap import frozen_heap
 from xdub.precision import open_device
 
 
@@ -49,6 +50,8 @@ def examine(recipe: Recipe, sizes: Sizes, progress: Progress = QUIET) -> tuple[l
     with tempfile.TemporaryDirectory(prefix="xdub-doctor-") as scratch:
         folder = Path(scratch)
         check_machine(examiner, recipe, folder)
-        NetworkChecks(rehearsal, examiner, failed).run()
-        StageChecks(rehearsal, examiner, failed, folder).run()
+        # Every check begins with a full garbage collection, and the heavy modules are loaded by now.
+        with frozen_heap():
+            NetworkChecks(rehearsal, examiner, failed).run()
+            StageChecks(rehearsal, examiner, failed, folder).run()
     return examiner.rows, facts

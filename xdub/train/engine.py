@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from xdub.heap import frozen_heap
 from xdub.train.deepspeed_setup import build_optimizer, clips_here, deepspeed_config, import_deepspeed
 from xdub.train.schedule import lr_at
 from xdub.train.state.fragments import (
@@ -70,7 +71,8 @@ class Engine:
         if device.type == "cpu" and train.zero_stage == 3:
             # DeepSpeed before 0.19.8 gathers the small weights that it keeps whole with a race under gloo: keep none.
             config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
-        ds, *_ = deepspeed.initialize(model=model.to(device), optimizer=optimizer, config=config)
+        with frozen_heap():  # DeepSpeed collects garbage once per group of parameters
+            ds, *_ = deepspeed.initialize(model=model.to(device), optimizer=optimizer, config=config)
         # Only weights become bf16; statistics keep their precision.
         for name, value in ds.module.named_buffers():
             if name in buffers:
