@@ -79,6 +79,10 @@ class LatentCodec:
         """Raise ``NotImplementedError``: a loss on latents decodes no pixels."""
         raise NotImplementedError
 
+    def decode_next(self, z: torch.Tensor, state: object, /) -> tuple[torch.Tensor, object]:
+        """Raise ``NotImplementedError``: a loss on latents decodes no pixels."""
+        raise NotImplementedError
+
 
 class Bench:
     """Engine of a phase, built when a case needs it. Token counts and checkpoint policies share it."""

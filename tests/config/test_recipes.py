@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from xdub.config import (
     PHASES,
+    GuidanceConfig,
     Recipe,
     TrainConfig,
     load_recipe,
@@ -243,3 +244,39 @@ def test_the_micro_batch_is_the_largest_that_fits_and_divides_a_workers_part(
     part, size = global_batch // workers, train.micro_batch_of(workers)
     assert part % size == 0 and size <= most
     assert not any(part % larger == 0 for larger in range(size + 1, min(most, part) + 1))
+
+
+def test_guidance_is_a_section_that_a_setting_creates_and_null_removes():
+    assert load_recipe("tiny").dub.guidance is None
+    recipe = load_recipe("tiny", ["dub.guidance.audio=6", "dub.guidance.audio_floor=0.5"])
+    assert recipe.dub.guidance == GuidanceConfig(audio=6, audio_floor=0.5)
+    assert recipe_from_dict(recipe.to_dict()) == recipe
+    # A recorded recipe without guidance has the value null, which is no obstacle to a setting.
+    recorded = load_recipe("tiny").to_dict()
+    assert recorded["dub"]["guidance"] is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("dub.guidance.audio=-1", "dub.guidance.audio=-1.0 must be zero or more"),
+        (
+            "dub.guidance.reference_edges=[0.3, 0.2, 0.5, 0.6]",
+            r"dub.guidance.reference_edges=\[0.3, 0.2, 0.5, 0.6\] must be ascending in \[0, 1\]",
+        ),
+        ("dub.guidance.reference_levels=[-1, 0, 1]", "must be numbers of zero or more"),
+        ("dub.guidance.sound=1", "unknown recipe key dub.guidance.sound"),
+        ("dub.border=always", "dub.border=always is not one of: none, every_step, last_step"),
+        ("dub.motion=pixels", "dub.motion=pixels is not one of: frames, latents"),
+    ],
+)
+def test_a_wrong_value_of_guidance_or_of_a_published_option_is_named(setting, message):
+    with pytest.raises(UserError, match=message):
+        load_recipe("tiny", [setting])
+
+
+def test_a_setting_of_guidance_changes_a_recorded_recipe(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(load_recipe("tiny").to_yaml())
+    changed = load_recipe(path, ["dub.guidance.reference=3"], recorded=True)
+    assert changed.dub.guidance is not None and changed.dub.guidance.reference == 3

@@ -93,3 +93,24 @@ def test_segments_are_counted_without_a_list(frames: int, window: int, motion: i
     motion = min(motion, window - 1)
     assert count_segments(frames, window, motion) == len(plan_segments(frames, window, motion))
     assert count_segments(10**12, 25, 5) == 5 * 10**10
+
+
+@given(st.integers(1, 400), st.integers(2, 10), st.integers(1, 2), st.booleans(), st.booleans())
+def test_published_windows_contribute_every_frame_once_behind_their_motion_frames(
+    num_frames: int, k: int, m: int, aligned: bool, lead_in: bool
+) -> None:
+    window, motion = 4 * k + 1, (0, 1, 5)[m]
+    segments = plan_segments(num_frames, window, motion, aligned=aligned, lead_in=lead_in)
+    assert [n for s in segments for n in range(s.keep, s.stop)] == list(range(num_frames))
+    assert len(segments) == count_segments(num_frames, window, motion, lead_in=lead_in)
+    first = segments[0]
+    assert (first.start, first.motion) == ((-motion, motion) if lead_in else (0, 0))
+    for before, after in zip(segments, segments[1:], strict=False):
+        assert after.motion == motion and after.start + motion == after.keep == before.stop
+        # A latent covers four frames, so the next window begins at a latent of this one.
+        assert not aligned or after.start - before.start == window - motion
+    for segment in segments:
+        index = window_index(segment, num_frames, window)
+        assert len(index) == window and index.min() >= 0 and index.max() < num_frames
+    if lead_in:
+        assert not window_index(first, num_frames, window)[: motion + 1].any()

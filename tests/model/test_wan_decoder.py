@@ -50,6 +50,16 @@ def test_every_slice_equals_the_same_frames_of_diffusers_whole_decode(vae):
         torch.testing.assert_close(part.clamp(-1, 1), expected, atol=1e-6, rtol=1e-5)
 
 
+def test_latents_that_are_decoded_in_parts_give_the_frames_of_the_whole_decode(vae):
+    codec, z = WanCodec(vae), latents(vae, 6)
+    state, parts = None, []
+    for part in z.split((3, 1, 2), dim=2):
+        frames, state = codec.decode_next(part, state)
+        parts.append(frames)
+    assert [part.shape[2] for part in parts] == [9, 4, 8]
+    torch.testing.assert_close(torch.cat(parts, 2), codec.decode(z), atol=1e-6, rtol=1e-5)
+
+
 def test_gradients_with_checkpointing_equal_those_of_diffusers_decode_inside_the_range(vae):
     plain, checked = (latents(vae, 3).requires_grad_() for _ in range(2))
     untouched = AutoencoderKLWan.from_config(vae.config)

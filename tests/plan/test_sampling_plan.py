@@ -15,17 +15,27 @@ from torch.utils.flop_counter import FlopCounterMode
 from xdub.config import load_recipe
 from xdub.diffusion import evaluation_times, evaluations, sample
 from xdub.diffusion.sampler import SOLVERS
+from xdub.dub.editing import editing_of
 from xdub.dub.segments import plan_segments
 from xdub.dub.testing import small_recipe
 from xdub.dub.window_sampler import Window, WindowSampler, bands_of
 from xdub.model.audio_encoder import LogMelEncoder
 from xdub.model.testing import add_experts, random_backbone, random_codec
-from xdub.plan.codec_cost import decode_flops, encode_flops
+from xdub.plan.codec_cost import decode_flops, decoder_state_bytes, encode_flops
 from xdub.plan.flops import ENCODED, FILTERS, SPEECH, compute_seconds
 from xdub.plan.gpus import known_gpu
 from xdub.plan.loss_networks import mean_slice_start
 from xdub.plan.sampling_cost import forward_bytes, forward_flops
-from xdub.plan.sampling_plan import CONDITIONS, DECODED, STEPS, SamplingPlan, plan_sampling
+from xdub.plan.sampling_plan import (
+    CONDITIONS,
+    DECODED,
+    STEPS,
+    SamplingPlan,
+    encoded_motions,
+    plan_sampling,
+    window_bytes,
+    window_decode_flops,
+)
 
 GPU = known_gpu("a100-80gb")
 
@@ -153,3 +163,51 @@ def test_the_mean_slice_start_of_a_decoded_slice_is_that_of_the_draws():
     # Twenty latents: from 0 or, with two motion latents, from 1, up to 16.
     assert mean_slice_start(recipe, "lip") == pytest.approx(0.5 * 8 + 0.5 * 8.5)
     assert mean_slice_start(load_recipe("xdub-1b", ["phases.lip.window=13"]), "lip") == 0
+
+
+GUIDED = ["dub.guidance.reference=2", "dub.sampler_steps=2"]
+
+
+def test_the_plan_of_a_guided_dub_counts_three_branches_as_the_sampler_does():
+    recipe = small_recipe(*GUIDED, "model.num_layers=1")
+    codec = random_codec(recipe.codec.channels)
+    backbone = random_backbone(recipe, "editor", codec)
+    sampler = WindowSampler(backbone, codec, FreeAudio(), num_steps=2, editing=editing_of(recipe))
+    window = Window(
+        frames=np.zeros((25, 32, 32, 3), np.uint8), sound=np.zeros(640 * 75, np.float32), noise=(0,)
+    )
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        sampler([window])
+    _, dub = plans(recipe)
+    assert dub.evaluations == 6
+    planned = sum(dub.window_flops[name] for name in (CONDITIONS, STEPS, DECODED)) + encode_flops(recipe, 25)
+    assert planned == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+def test_branches_one_after_another_keep_all_conditions_and_work_on_one():
+    together, apart, plain = (
+        window_bytes(recipe, "editor", recipe.dub, 25, 1)
+        for recipe in (
+            small_recipe(*GUIDED),
+            small_recipe(*GUIDED, "dub.guidance.batched=false"),
+            small_recipe(),
+        )
+    )
+    assert apart.kept == pytest.approx(3 * plain.kept)
+    assert together.kept == pytest.approx(3 * plain.kept, rel=0.05)
+    assert apart.working == plain.working < together.working / 2
+
+
+def test_windows_that_continue_latents_encode_no_motion_and_decode_their_own_latents():
+    recipe = load_recipe("xdub-1b", [*SMALLER, "dub.motion=latents"])
+    frames = replace(recipe.dub, motion="frames")
+    assert encoded_motions(frames, 10) == 0.9 and encoded_motions(recipe.dub, 10) == 0
+    assert encoded_motions(replace(recipe.dub, lead_in=True), 10) == 0.1
+    whole, part = (window_decode_flops(recipe, dub, 77, 10) for dub in (frames, recipe.dub))
+    later = decode_flops(recipe, 19) - decode_flops(recipe, 1)
+    assert whole == decode_flops(recipe, 20)
+    # Of twenty latents of every later window, eighteen are the window's own.
+    assert part == pytest.approx((whole + 9 * later) / 10)
+    # One frame of bf16 states of Wan 2.1's decoder stays between windows, at 8 x 8 latent pixels.
+    assert decoder_state_bytes(recipe) == 64 * 308_000
+    assert decoder_state_bytes(small_recipe()) == 0

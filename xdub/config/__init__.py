@@ -18,7 +18,7 @@ from xdub.config.phases import (
 )
 from xdub.config.recipe import Recipe
 from xdub.config.recipe_file import base_files, shipped_recipes
-from xdub.config.sampling_sections import DubConfig, PairsConfig
+from xdub.config.sampling_sections import DubConfig, GuidanceConfig, PairsConfig
 from xdub.config.sections import (
     LoraConfig,
     ModelConfig,
@@ -56,6 +56,7 @@ __all__ = [
     "CodecConfig",
     "DubConfig",
     "Embedder",
+    "GuidanceConfig",
     "LoraConfig",
     "ModelConfig",
     "ModelFolder",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from functools import cache
+from itertools import pairwise
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from xdub.geometry import CodecGeometry
@@ -32,6 +33,10 @@ SHARE = Check(lambda value: 0 <= value <= 1, "is not in [0, 1]")
 DECAY = Check(lambda value: 0 <= value < 1, "is not in [0, 1)")
 BAND = Check(lambda value: 0 <= value[0] <= value[1] <= 1, "is not an ordered pair in [0, 1]")
 THREE_POSITIVE = Check(lambda value: min(value) > 0, "must be three positive numbers")
+LEVELS = Check(lambda value: min(value) >= 0, "must be numbers of zero or more")
+EDGES = Check(
+    lambda value: all(low <= high for low, high in pairwise((0, *value, 1))), "must be ascending in [0, 1]"
+)
 FRAMES = CausalFrames()
 
 

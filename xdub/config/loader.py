@@ -100,7 +100,8 @@ def _assign(raw: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
         raise UserError(f"--set base={value}: base is a key of recipe files; use --recipe {value}")
     node = raw
     for depth, key in enumerate(path[:-1]):
-        child = node.setdefault(key, {})
+        # A section that the recipe leaves out may be recorded as null.
+        child = node[key] = {} if node.get(key) is None else node[key]
         if not isinstance(child, dict):
             raise UserError(
                 f"--set {'.'.join(path)}: {'.'.join(path[: depth + 1])} is a value, not a section"

@@ -159,6 +159,8 @@ def _failed_checks(recipe: Recipe) -> Iterator[str]:
         "dub": recipe.dub,
         "syncnet": recipe.syncnet,
     }
+    if recipe.dub.guidance is not None:
+        yield from failed_values(recipe.dub.guidance, "dub.guidance")
     for path, section in sections.items():
         yield from failed_values(section, path)
     yield from _failed_seeds(recipe)

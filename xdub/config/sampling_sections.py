@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from xdub.config.checks import BAND, FRAMES, NOT_NEGATIVE, POSITIVE, SOLVER_STEPS
+from xdub.config.checks import ADDED, BAND, EDGES, FRAMES, LEVELS, NOT_NEGATIVE, POSITIVE, SOLVER_STEPS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,26 @@ class PairsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GuidanceConfig:
+    """Weights of the guidance with which an editor dubs (`xdub.diffusion.guidance`); the defaults are X-Dub's."""
+
+    reference: Annotated[float, NOT_NEGATIVE] = 2.5
+    """Weight of the reference at level 1."""
+    reference_levels: Annotated[tuple[float, float, float], LEVELS] = (0.3, 0.6, 1.0)
+    """Factors on the weight of the reference at low, middle and high t."""
+    reference_edges: Annotated[tuple[float, float, float, float], EDGES] = (0.35, 0.45, 0.75, 0.85)
+    """Times between which the factor rises: from the low to the middle level, and from the middle to the high level."""
+    audio: Annotated[float, NOT_NEGATIVE] = 10.0
+    """Weight of the speech at t = 1."""
+    audio_power: Annotated[float, NOT_NEGATIVE] = 1.5
+    """Power of t with which the weight of the speech falls."""
+    audio_floor: Annotated[float, NOT_NEGATIVE] = 0.0
+    """Smallest factor on the weight of the speech."""
+    batched: bool = True
+    """Evaluate the three branches in one batch. False: one after another, which needs less memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DubConfig:
     """Inference (paper 3.3)."""
 
@@ -60,6 +80,16 @@ class DubConfig:
     lip_band: Annotated[tuple[float, float], BAND] = (0.4, 0.6)
     """Timesteps t at which the lip expert is on."""
     texture_band: Annotated[tuple[float, float], BAND] = (0.0, 0.3)
+    guidance: GuidanceConfig | None = field(default=None, metadata=ADDED)
+    """Guidance with three branches, as in X-Dub's and TBDub's releases. None: one branch."""
+    border: Literal["none", "every_step", "last_step"] = field(default="none", metadata=ADDED)
+    """Steps before which the outer ring of latents is copied from the source; `last_step`: after the last step only."""
+    motion: Literal["frames", "latents"] = field(default="frames", metadata=ADDED)
+    """Form in which a window gets the motion of its predecessor: frames, which are encoded again, or latents."""
+    lead_in: bool = field(default=False, metadata=ADDED)
+    """Begin the first window of a face with `motion_frames` copies of its first frame, which are cut off afterwards."""
+    colour: Literal["none", "masked_rgb", "lab"] = field(default="none", metadata=ADDED)
+    """Match of every generated crop's colours to its source: where both look alike, or over the whole crop in Lab."""
 
     def failed_checks(self, path: str) -> Iterator[str]:
         """Yield a message if a window has no frames of its own."""

@@ -40,10 +40,12 @@ def surrounded(
 def window_sound(sound: np.ndarray, start: int, num_frames: int) -> np.ndarray:
     """Return float32 [640 (F + 50)]: the slice of the F = num_frames frames from frame ``start`` on.
 
-    ``sound`` has the margins of `surrounded`, so its frame 0 begins at sample 16,000. Samples beyond its end are zeros.
+    ``sound`` has the margins of `surrounded`, so its frame 0 begins at sample 16,000. Samples beyond its ends are
+    zeros; ``start`` may be negative.
     """
     length = window_samples(num_frames)
-    part = sound[start * SAMPLES_PER_FRAME :][:length]
+    before = min(length, max(0, -start) * SAMPLES_PER_FRAME)
+    part = sound[max(0, start) * SAMPLES_PER_FRAME :][: length - before]
     window = np.zeros(length, np.float32)
-    window[: len(part)] = part
+    window[before : before + len(part)] = part
     return window

@@ -35,6 +35,11 @@ def shift_timesteps(u: Tensor, alpha: float) -> Tensor:
     return alpha * u / (alpha * u + (1 - u))
 
 
+def rounded_time(t: float) -> float:
+    """Return t as a network with rounded timesteps reads it: 1000 t in bf16, e.g. 0.996 for 0.9953."""
+    return float((1000 * torch.tensor(t, dtype=torch.float32)).bfloat16()) / 1000
+
+
 def sample_timesteps(batch: int, alpha: float, generator: torch.Generator) -> Tensor:
     """Return timesteps [batch] float32 in (0, 1): logit-normal u, shifted by Eq. 2."""
     return shift_timesteps(torch.sigmoid(torch.randn(batch, generator=generator)), alpha)

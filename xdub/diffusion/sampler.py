@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from xdub.diffusion.border import Border
 from xdub.diffusion.flow_matching import shift_timesteps
 
 ModelFn = Callable[[Tensor, Tensor], Tensor]
@@ -48,6 +49,7 @@ def sample(
     shift: float = 1.0,
     solver: str = "euler",
     z_motion: Tensor | None = None,
+    border: Border | None = None,
     on_step: Callable[[float], None] | None = None,
     field_at: Callable[[float], object] | None = None,
 ) -> Tensor:
@@ -61,6 +63,7 @@ def sample(
         solver: one of SOLVERS.
         z_motion: clean motion latents [B, C, m, h, w]; they replace the first m frames before every evaluation and in
             the result.
+        border: ring of latent positions that is copied from the reference, before every evaluation or at the end.
         on_step: called before each evaluation with its t (expert switching, progress).
         field_at: returns the name of the vector field at t, e.g. an expert. Where the name changes, ``ab2`` restarts,
             because the previous step's slope belongs to another field.
@@ -77,6 +80,8 @@ def sample(
     def slope(z: Tensor, n: int) -> Tensor:
         if z_motion is not None:
             z[:, :, : z_motion.shape[2]] = z_motion
+        if border is not None and border.every_step:
+            border.write(z, marks[n])
         if on_step is not None:
             on_step(marks[n])
         return model_fn(z, t_all[n]).to(z.dtype)
@@ -97,4 +102,6 @@ def sample(
         z = z + h * v
     if z_motion is not None:
         z[:, :, : z_motion.shape[2]] = z_motion
+    if border is not None:
+        border.write(z, 0.0)
     return z

@@ -12,6 +12,7 @@ import numpy as np
 
 from xdub.data.clip_checks import MIN_SOUND
 from xdub.data.sound import surrounded
+from xdub.dub.editing import Editing, editing_of
 from xdub.dub.face_runs import find_runs
 from xdub.dub.frame_stream import Dubber, OnCrops
 from xdub.dub.segments import mirror_index
@@ -147,11 +148,12 @@ def build_dubber(
     if use == "generator":
         if bundle.generator is None:
             raise UserError(f"{bundle.path} holds no generator; use the editor")
-        backbone, settings, bands = bundle.generator, recipe.pairs, ()
+        backbone, settings, bands, editing = bundle.generator, recipe.pairs, (), Editing()
         window = settings.segment_frames
     else:
-        backbone, settings = bundle.editor, recipe.dub
+        backbone, settings, editing = bundle.editor, recipe.dub, editing_of(recipe)
         window, bands = settings.window, bands_of(recipe, bundle.experts)
+    edits = use == "editor"
     return Dubber(
         sampler=WindowSampler(
             backbone,
@@ -161,6 +163,7 @@ def build_dubber(
             shift=settings.sampler_shift,
             solver=settings.solver,
             bands=bands,
+            editing=editing,
             compile_for=1 if settings.compile else None,
         ),
         sound=surrounded(speech),
@@ -169,6 +172,8 @@ def build_dubber(
         motion=settings.motion_frames,
         feather=recipe.pairs.feather_px,
         seed=seed,
+        by_latents=edits and recipe.dub.motion == "latents",
+        lead_in=edits and recipe.dub.lead_in,
         on_crops=on_crops,
     )
 

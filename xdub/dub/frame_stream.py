@@ -37,6 +37,10 @@ class Dubber:
     """Sigma of the mask's feathering, px of the crop."""
     seed: int
     """Seed of the noise."""
+    by_latents: bool = False
+    """A window continues its predecessor's latents instead of its frames."""
+    lead_in: bool = False
+    """The first window of a face begins with motion frames that repeat its first frame."""
     on_crops: OnCrops | None = None
     """Function that is called with every piece before it is pasted back."""
 
@@ -61,6 +65,8 @@ class Dubber:
             motion=self.motion,
             first_frame=run.start,
             recording=recording,
+            by_latents=self.by_latents,
+            lead_in=self.lead_in,
         )
         # Pictures that were read and not yet yielded.
         pictures: deque[np.ndarray] = deque()

@@ -4,6 +4,10 @@ The first window generates F frames. Every later window starts ``motion`` frames
 reads those frames, and generates the rest. All windows have the same F frames, so one compiled step and one batch serve
 them all. The last window is moved back to end with the video: it then reads earlier frames and generates the overlap
 again. A video shorter than F is padded by its mirror image.
+
+Two options follow the published editors. With ``aligned``, the last window is not moved back but padded, so that every
+window begins at a latent of its predecessor. With ``lead_in``, the first window begins ``motion`` frames before the
+video; these frames repeat the first frame.
 """
 
 from __future__ import annotations
@@ -29,7 +33,9 @@ class Segment:
         return slice(self.keep - self.start, self.stop - self.start)
 
 
-def plan_segments(num_frames: int, window: int, motion: int) -> list[Segment]:
+def plan_segments(
+    num_frames: int, window: int, motion: int, *, aligned: bool = False, lead_in: bool = False
+) -> list[Segment]:
     """Return the segments that contribute each of ``num_frames`` exactly once, in order.
 
     ``window`` and ``motion`` are numbers of frames that fit the codec; with 0 motion frames, windows are independent.
@@ -37,12 +43,14 @@ def plan_segments(num_frames: int, window: int, motion: int) -> list[Segment]:
     check_window(window, motion)
     if num_frames < 1:
         raise ValueError(f"num_frames={num_frames}: nothing to generate")
-    last_start = max(0, num_frames - window)
+    first = -motion if lead_in else 0
+    last_start = max(first, num_frames - window)
     segments: list[Segment] = []
-    done = 0
+    done = first
     while done < num_frames:
-        start = min(max(0, done - motion), last_start)
-        overlap = motion if segments else 0
+        start = max(first, done - motion)
+        start = start if aligned else min(start, last_start)
+        overlap = motion if segments or lead_in else 0
         stop = min(start + window, num_frames)
         segments.append(Segment(len(segments), start, overlap, start + overlap, stop))
         done = stop
@@ -53,10 +61,11 @@ def plan_segments(num_frames: int, window: int, motion: int) -> list[Segment]:
     ] + segments[-1:]
 
 
-def count_segments(num_frames: int, window: int, motion: int) -> int:
+def count_segments(num_frames: int, window: int, motion: int, *, lead_in: bool = False) -> int:
     """Return the length of `plan_segments` without the list, for hours of video."""
     check_window(window, motion)
-    return 1 + max(0, math.ceil((num_frames - window) / (window - motion)))
+    total = num_frames + motion if lead_in else num_frames
+    return 1 + max(0, math.ceil((total - window) / (window - motion)))
 
 
 def check_window(window: int, motion: int) -> None:
@@ -78,5 +87,8 @@ def mirror_index(count: int, length: int) -> np.ndarray:
 
 
 def window_index(segment: Segment, num_frames: int, window: int) -> np.ndarray:
-    """Return the frame numbers [window] that the segment reads, mirrored where the video is shorter than a window."""
-    return segment.start + mirror_index(num_frames - segment.start, window)
+    """Return the frame numbers [window] that the segment reads.
+
+    The video is mirrored where it ends before the window, and its first frame is repeated before its start.
+    """
+    return np.maximum(0, segment.start + mirror_index(num_frames - segment.start, window))

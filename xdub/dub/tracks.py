@@ -10,7 +10,7 @@ import numpy as np
 from xdub.data.recording import Recording
 from xdub.data.sound import window_sound
 from xdub.dub.segments import Segment, plan_segments, window_index
-from xdub.dub.window_sampler import Window, WindowSampler
+from xdub.dub.window_sampler import Continuation, Window, WindowSampler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,18 +41,23 @@ class Joiner:
         motion: int,
         first_frame: int = 0,
         recording: Recording | None = None,
+        by_latents: bool = False,
+        lead_in: bool = False,
     ) -> None:
         """Plan the segments.
 
         Args:
             first_frame: start of the track on the time line of ``sound``.
             recording: features of the whole ``sound``, for a network whose windows are cut from them.
+            by_latents: a window continues its predecessor's latents instead of its frames.
+            lead_in: the first window begins with motion frames that repeat its first frame.
         """
         self.num_frames, self.sound, self.first_frame = num_frames, sound, first_frame
         self.noise, self.window_frames, self.recording = noise, window, recording
-        self.segments = plan_segments(num_frames, window, motion)
+        self.segments = plan_segments(num_frames, window, motion, aligned=by_latents, lead_in=lead_in)
         self._tail: np.ndarray | None = None
         self._motion = motion
+        self._continuation = Continuation() if by_latents else None
 
     def index(self, segment: Segment) -> np.ndarray:
         """Return the frame numbers [F] of the track that the segment's window reads."""
@@ -60,6 +65,9 @@ class Joiner:
 
     def window(self, segment: Segment, frames: np.ndarray, hidden: np.ndarray | None = None) -> Window:
         """Build the segment's window from its own frames [F,S,S,3], selected by `index`."""
+        if segment.motion and self._tail is None:
+            # Before the first window the index repeats the first frame.
+            self._tail = frames[: segment.motion].astype(np.float32)
         start = self.first_frame + segment.start
         recording = self.recording
         return Window(
@@ -69,6 +77,7 @@ class Joiner:
             noise=(*self.noise, segment.index),
             motion=self._tail if segment.motion else None,
             hidden=hidden,
+            continuation=self._continuation,
         )
 
     def join(self, segment: Segment, generated: np.ndarray) -> np.ndarray:
@@ -86,12 +95,14 @@ def generate(
     window: int,
     motion: int,
     batch: int,
+    by_latents: bool = False,
+    lead_in: bool = False,
     on_windows: Callable[[int, int], None] | None = None,
 ) -> list[np.ndarray]:
     """Dub all tracks: return float32 [N,S,S,3] in 0..255 for each, exactly as long as the track.
 
     Segments of equal index of different tracks are sampled together, ``batch`` at a time. ``on_windows(done, total)``
-    is called after each batch.
+    is called after each batch; ``by_latents`` and ``lead_in`` are those of `Joiner`.
     """
     joiners = [
         Joiner(
@@ -101,6 +112,8 @@ def generate(
             window=window,
             motion=motion,
             recording=sampler.recording(track.sound),
+            by_latents=by_latents,
+            lead_in=lead_in,
         )
         for track in tracks
     ]

@@ -13,8 +13,11 @@ from torch import Tensor
 from xdub.config import EXPERTS, Recipe
 from xdub.data.latents import to_video, window_features
 from xdub.data.recording import Recording
-from xdub.diffusion import sample
+from xdub.diffusion import Border, sample
+from xdub.dub.colour import match_colours
 from xdub.dub.deblock import deblock
+from xdub.dub.editing import Editing
+from xdub.dub.fields import Field, FieldInputs, GuidedField, PlainField
 from xdub.model.audio_encoder import AudioEncoder
 from xdub.model.backbone import Backbone
 from xdub.model.codec import Codec, LinearCodec
@@ -24,6 +27,16 @@ from xdub.speech_windows import speech_windows
 
 Bands = Sequence[tuple[str, tuple[float, float]]]
 """Pairs (expert, (low, high)): the expert is active for low < t < high."""
+
+
+@dataclass
+class Continuation:
+    """State that one window of a track leaves for the next one, so that all latents are decoded as one video."""
+
+    latents: Tensor | None = None
+    """[C, f, h, w] of the last window; None before the first one."""
+    decoder: object = None
+    """State of the codec's decoder after these latents."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +55,8 @@ class Window:
     """bool [F,S,S] for a generator: M_vis, the pixels to inpaint."""
     audio: Tensor | None = None
     """float32 [T, d]: rows cut from the features of the whole recording. None: they are computed from `sound`."""
+    continuation: Continuation | None = None
+    """State of the track, if its windows continue latents; the sampler updates it."""
 
 
 class WindowSampler:
@@ -55,6 +70,7 @@ class WindowSampler:
         shift: shift of the solver's times, Eq. 2.
         solver: name of a solver in `xdub.diffusion.sampler`.
         bands: intervals of t in which an expert is active; the base model is active elsewhere.
+        editing: an editor's guidance, border and colours.
         compile_for: number of windows of a compiled step. Fewer windows are padded, more raise ValueError. None: eager
             mode.
     """
@@ -69,6 +85,7 @@ class WindowSampler:
         shift: float = 1.0,
         solver: str = "euler",
         bands: Bands = (),
+        editing: Editing | None = None,
         compile_for: int | None = None,
     ) -> None:
         self.backbone, self.codec, self.audio_encoder = backbone, codec, audio_encoder
@@ -77,6 +94,7 @@ class WindowSampler:
         compiled = compile_for is not None
         velocity = backbone.velocity
         self._velocity = torch.compile(velocity, dynamic=False, fullgraph=True) if compiled else velocity
+        self.editing = editing or Editing()
         self.masked = backbone.masked_input
         self.speech = speech_windows(backbone.speech, codec.geometry)
         self.device = next(backbone.parameters()).device
@@ -102,43 +120,95 @@ class WindowSampler:
         shape = (geometry.channels, num_latents, *sides)
         noise = torch.stack([torch.randn(shape, generator=torch_rng(*w.noise)) for w in windows])
         starts = torch.from_numpy(self.speech.starts(num_latents)).to(self.device)
-        motion_latents = 0 if z_motion is None else z_motion.shape[2]
-        # `ready` holds the conditions of the active expert only, because every expert has keys and values of its own.
-        ready: dict[str | None, object] = {}
+        inputs = FieldInputs(
+            z_ref=z_source,
+            audio=audio,
+            starts=starts,
+            z_mask=z_mask,
+            motion_frames=0 if z_motion is None else z_motion.shape[2],
+        )
+        field = self._field()
+        # The field holds the conditions of the active expert only, because every expert has keys and values of its own.
+        ready: set[str | None] = set()
 
         def step(t: float) -> None:
             expert = expert_at(t, self.bands)
             if expert not in ready:
                 if self.bands:
                     set_expert(self.backbone, expert)
+                field.prepare(inputs)
                 ready.clear()
-                ready[expert] = self.backbone.conditions(
-                    z_source, audio, starts, z_mask=z_mask, motion_frames=motion_latents
-                )
+                ready.add(expert)
+            field.at(t)
             if on_step is not None:
                 on_step(t)
 
-        def velocity(z_t: Tensor, t: Tensor) -> Tensor:
-            (conditions,) = ready.values()
-            return self._velocity(z_t, t, conditions)
-
+        noise = noise.to(self.device)
         z0 = sample(
-            velocity,
-            noise.to(self.device),
+            field,
+            noise,
             num_steps=self.num_steps,
             shift=self.shift,
             solver=self.solver,
             z_motion=z_motion,
+            border=self._border(inputs, noise),
             on_step=step,
             field_at=lambda t: expert_at(t, self.bands),
         )
         if self.bands:
             set_expert(self.backbone, None)
-        video = self._pixels(z0[:count])
-        for window, pixels in zip(windows[:count], video, strict=True):
+        return self._finished(windows[:count], z0[:count])
+
+    def _finished(self, windows: Sequence[Window], z0: Tensor) -> list[np.ndarray]:
+        """Decode the windows, match their colours, and repeat their motion frames."""
+        if windows[0].continuation is None:
+            video = list(self._pixels(z0))
+        else:
+            video = [self._continued(window, z) for window, z in zip(windows, z0, strict=True)]
+        for n, (window, pixels) in enumerate(zip(windows, video, strict=True)):
+            video[n] = match_colours(pixels, window.frames, self.editing.colour)
             if window.motion is not None:
-                pixels[: len(window.motion)] = window.motion
-        return list(video)
+                video[n][: len(window.motion)] = window.motion
+        return video
+
+    def _continued(self, window: Window, z0: Tensor) -> np.ndarray:
+        """Decode latents z0 [C, f, h, w] behind those of the track's earlier windows; return the window's frames."""
+        before = window.continuation
+        assert before is not None
+        kept = 0
+        if before.latents is not None and window.motion is not None:
+            kept = self.codec.geometry.latent_frames(len(window.motion))
+        video, before.decoder = self.codec.decode_next(z0[None, :, kept:], before.decoder)
+        before.latents = z0
+        pixels = self._deblocked(to_pixels(video))[0]
+        if not kept:
+            return pixels
+        assert window.motion is not None
+        return np.concatenate([window.motion, pixels])
+
+    def _field(self) -> Field:
+        """Return the velocity field that the solver follows."""
+        guidance = self.editing.guidance
+        if guidance is None:
+            return PlainField(self.backbone, self._velocity)
+        return GuidedField(
+            self.backbone,
+            self._velocity,
+            guidance,
+            closes_gate=self.editing.closes_gate,
+            rounded=self.editing.rounded,
+        )
+
+    def _border(self, inputs: FieldInputs, noise: Tensor) -> Border | None:
+        if self.editing.border == "none":
+            return None
+        return Border(
+            reference=inputs.z_ref,
+            noise=noise,
+            motion_frames=inputs.motion_frames,
+            every_step=self.editing.border == "every_step",
+            rounded=self.editing.rounded,
+        )
 
     def recording(self, sound: np.ndarray) -> Recording | None:
         """Open the features of a whole speech, if the network's form cuts its windows from them; else return None.
@@ -175,6 +245,9 @@ class WindowSampler:
     def _motion(self, windows: Sequence[Window]) -> Tensor | None:
         if windows[0].motion is None:
             return None
+        latents = [z for window in windows if (z := latents_before(window)) is not None]
+        if latents:
+            return torch.stack(latents)[:, :, -self.codec.geometry.latent_frames(len(windows[0].motion)) :]
         motion = [frames for window in windows if (frames := window.motion) is not None]
         pixels = torch.from_numpy(np.stack(motion))
         return self.codec.encode(rearrange(pixels, "b f h w c -> b c f h w").to(self.device) / 127.5 - 1)
@@ -186,10 +259,17 @@ class WindowSampler:
 
     def _pixels(self, z: Tensor) -> np.ndarray:
         """Decode latents, and smooth the grid of a codec that decodes each block by itself."""
-        video = to_pixels(self.codec.decode(z))
+        return self._deblocked(to_pixels(self.codec.decode(z)))
+
+    def _deblocked(self, video: np.ndarray) -> np.ndarray:
         if isinstance(self.codec, LinearCodec):
             return np.stack([deblock(frames, self.codec.geometry.space) for frames in video])
         return video
+
+
+def latents_before(window: Window) -> Tensor | None:
+    """Return the latents [C, f, h, w] of the window before this one, if the track continues latents and has any."""
+    return None if window.continuation is None else window.continuation.latents
 
 
 def to_pixels(video: Tensor) -> np.ndarray:

@@ -22,7 +22,7 @@ from xdub.config.shipped import shipped_weights
 from xdub.errors import UserError, loading_pretrained
 from xdub.files.tensors import read_tensors, write_tensors
 from xdub.geometry import CodecGeometry
-from xdub.model.wan_decoder import checkpoint_blocks, decode_latents
+from xdub.model.wan_decoder import checkpoint_blocks, decode_latents, decode_next
 from xdub.perception.network_files import load_pretrained
 
 if TYPE_CHECKING:
@@ -66,6 +66,13 @@ class Codec(Protocol):
 
         They are equal to the same frames of `decode`; n is ``latents * time``, less ``time - 1`` if ``start`` is 0.
         Gradients reach the latents of the slice only.
+        """
+
+    def decode_next(self, z: Tensor, state: object, /) -> tuple[Tensor, object]:
+        """Decode latents z [B, C, n, h, w] that follow earlier ones; return their frames and the state after them.
+
+        ``state`` is None for the first latents of a video, else the state that the earlier latents left. The frames of
+        all calls together are those of `decode`. No gradients.
         """
 
 
@@ -133,9 +140,16 @@ class LinearCodec(nn.Module):
 
     def decode_slice(self, z: Tensor, start: int, latents: int) -> Tensor:
         """Return the frames [B, 3, n, 8h, 8w] of a slice; every latent is decoded by itself."""
+        return self._decode(z[:, :, start : start + latents], heads=1 if start == 0 else 0)
+
+    def decode_next(self, z: Tensor, state: object, /) -> tuple[Tensor, object]:
+        """Return the frames of z, and a mark that the video has begun: every latent is decoded by itself."""
+        return self._decode(z, heads=1 if state is None else 0), True
+
+    def _decode(self, z: Tensor, *, heads: int) -> Tensor:
+        """Decode latents z, of which the first ``heads`` (0 or 1) have one frame."""
         time, space = self.geometry.time, self.geometry.space
-        z = rearrange(z[:, :, start : start + latents].float(), "b c t h w -> b t h w c")
-        heads = 1 if start == 0 else 0
+        z = rearrange(z.float(), "b c t h w -> b t h w c")
         head = (z[:, :heads] / self.gain_first) @ self.first
         tail = (z[:, heads:] / self.gain_rest) @ self.rest
         video = torch.cat(
@@ -210,8 +224,16 @@ class WanCodec(nn.Module):
 
     def decode_slice(self, z: Tensor, start: int, latents: int) -> Tensor:
         """Return the frames [B, 3, n, H, W] float32 of a slice, see `xdub.model.wan_decoder`."""
-        raw = z.float() * self.latents_std + self.latents_mean
-        return decode_latents(self.vae, raw.to(self.vae.dtype), start, latents).float()
+        return decode_latents(self.vae, self._raw(z), start, latents).float()
+
+    def decode_next(self, z: Tensor, state: object, /) -> tuple[Tensor, object]:
+        """Return the frames of z behind earlier latents, and the state, see `xdub.model.wan_decoder`."""
+        frames, state = decode_next(self.vae, self._raw(z), state)
+        return frames.float(), state
+
+    def _raw(self, z: Tensor) -> Tensor:
+        """Return the VAE's own latents, in its type, of normalised latents."""
+        return (z.float() * self.latents_std + self.latents_mean).to(self.vae.dtype)
 
 
 def load_codec(config: CodecConfig) -> Codec:

@@ -33,8 +33,6 @@ def decode_latents(vae: AutoencoderKLWan, z: Tensor, start: int, latents: int) -
 
     The first latent of the video has one frame, every other one has four.
     """
-    from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
-
     state: State = (None,) * _convolutions(vae)
     with torch.no_grad():
         for i in range(start):
@@ -43,6 +41,33 @@ def decode_latents(vae: AutoencoderKLWan, z: Tensor, start: int, latents: int) -
     for i in range(start, min(start + latents, z.shape[2])):
         out, state = _checkpointed(partial(_decode_one, vae, i == 0), z[:, :, i : i + 1], state)
         frames.append(out)
+    return _unfolded(vae, frames)
+
+
+@torch.no_grad()
+def decode_next(vae: AutoencoderKLWan, z: Tensor, state: object) -> tuple[Tensor, State]:
+    """Return the frames [B, 3, n, H, W] of latents z that follow earlier ones, and the decoder's state after them.
+
+    ``state`` is the result of the call for the earlier latents; None: z begins the video.
+    """
+    first = state is None
+    current: State = (None,) * _convolutions(vae) if first else _state(state)
+    frames = []
+    for i in range(z.shape[2]):
+        out, current = _decode_one(vae, first and i == 0, z[:, :, i : i + 1], *current)
+        frames.append(out)
+    return _unfolded(vae, frames), current
+
+
+def _state(value: object) -> State:
+    assert isinstance(value, tuple)
+    return value
+
+
+def _unfolded(vae: AutoencoderKLWan, frames: list[Tensor]) -> Tensor:
+    """Join the decoder's outputs in time, and unfold the squares of pixels that Wan 2.2 keeps in channels."""
+    from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
+
     video = torch.cat(frames, 2)
     patch = vae.config["patch_size"]
     return video if patch is None else unpatchify(video, patch)

@@ -144,6 +144,13 @@ def decoding_bytes(recipe: Recipe, latents: int) -> float:
     return _pixels(recipe) * WAN[recipe.codec.kind].decoding[recipe.train.precision][latents > 1] + video
 
 
+def decoder_state_bytes(recipe: Recipe) -> float:
+    """Return the bytes of the state that decoded latents leave for the next ones."""
+    if recipe.codec.kind == "linear":
+        return 0.0
+    return _pixels(recipe) * WAN[recipe.codec.kind].state[recipe.train.precision]
+
+
 def decode_bytes(recipe: Recipe, latents: int, samples: int) -> float:
     """Return the peak bytes of decoding ``latents`` latents of each sample forwards and backwards.
 

@@ -9,13 +9,14 @@ from functools import partial
 from itertools import pairwise
 
 from xdub.config import EXPERTS, PHASES, DubConfig, PairsConfig, Recipe, expert_of, inpaints
-from xdub.diffusion import evaluation_times
+from xdub.diffusion import BRANCHES, evaluation_times
 from xdub.dub.segments import count_segments
 from xdub.dub.window_sampler import bands_of, expert_at
 from xdub.geometry import FPS
 from xdub.plan.codec_cost import (
     codec_bytes,
     decode_flops,
+    decoder_state_bytes,
     decoding_bytes,
     encode_flops,
     encoding_bytes,
@@ -26,7 +27,7 @@ from xdub.plan.gpus import Gpu
 from xdub.plan.loss_networks import filter_bytes, filter_flops
 from xdub.plan.memory import RESERVE
 from xdub.plan.network import count_parameters
-from xdub.plan.sampling_cost import forward_bytes, forward_flops
+from xdub.plan.sampling_cost import ForwardBytes, forward_bytes, forward_flops
 from xdub.plan.speech_cost import speech_bytes, speech_flops
 from xdub.plan.storage import PAIR_HOURS
 from xdub.precision import number_bytes
@@ -52,7 +53,7 @@ class SamplingMemory:
     frozen_networks: float
     """Codec, audio encoder and pair filters."""
     conditions: float
-    """Conditions of all windows of a batch, alive during all steps."""
+    """Conditions of all windows of a batch and the state of a continued decoder, alive during all steps."""
     working: float
     """Largest temporary bytes: of one evaluation, of encoding or of decoding."""
     reserve: float
@@ -79,7 +80,7 @@ class SamplingPlan:
     batch: int
     """Windows that are sampled together."""
     evaluations: int
-    """Evaluations of the backbone for a window."""
+    """Evaluations of the backbone for a window; guidance evaluates three branches."""
     hours_of_video: float
     """Hours of video that are generated."""
     windows: float
@@ -147,14 +148,16 @@ def _plan(
     frames, batch = (settings.segment_frames, settings.batch) if pairs else (settings.window, 1)
     # Pairs are generated clip by clip; a dubbed video is one track.
     track = recipe.video.clip_frames if pairs else max(1, round(hours * 3600 * FPS))
-    segments = count_segments(track, frames, settings.motion_frames)
+    segments = count_segments(
+        track, frames, settings.motion_frames, lead_in=isinstance(settings, DubConfig) and settings.lead_in
+    )
     tracks = hours * 3600 * FPS / track
     calls = experts_of(recipe, settings, pairs=pairs)
     parts = _window_flops(recipe, phase, settings, frames, segments, calls)
     if pairs:
         parts[FILTERS] = filter_flops(recipe, track) / segments
     seconds = compute_seconds(parts, recipe.for_phase(phase).precision, gpu) / efficiency
-    memory = _memory(recipe, phase, frames, batch, pairs=pairs)
+    memory = _memory(recipe, phase, settings, frames, batch)
     windows = tracks * segments
     return SamplingPlan(
         name=name,
@@ -163,7 +166,7 @@ def _plan(
         precision=recipe.for_phase(phase).precision,
         frames=frames,
         batch=batch,
-        evaluations=len(calls),
+        evaluations=len(calls) * branches_of(settings),
         hours_of_video=hours,
         windows=windows,
         window_flops=parts,
@@ -204,24 +207,55 @@ def _window_flops(
     computed = Counter([calls[0], *(after for before, after in pairwise(calls) if after != before)])
     encoded = encode_flops(recipe, frames) + (encode_flops(recipe, 1) if inpaints(phase) else 0.0)
     if settings.motion_frames:
-        encoded += encode_flops(recipe, settings.motion_frames) * (segments - 1) / segments
+        encoded += encode_flops(recipe, settings.motion_frames) * encoded_motions(settings, segments)
+    branches = branches_of(settings)
     return {
-        CONDITIONS: sum(count * networks[expert].conditions for expert, count in computed.items()),
-        STEPS: sum(count * networks[expert].velocity for expert, count in Counter(calls).items()),
+        CONDITIONS: branches * sum(count * networks[expert].conditions for expert, count in computed.items()),
+        STEPS: branches * sum(count * networks[expert].velocity for expert, count in Counter(calls).items()),
         ENCODED: encoded,
-        DECODED: decode_flops(recipe, recipe.codec.geometry.latent_frames(frames)),
+        DECODED: window_decode_flops(recipe, settings, frames, segments),
         SPEECH: speech_flops(recipe, frames),
     }
 
 
-def _memory(recipe: Recipe, phase: str, frames: int, batch: int, *, pairs: bool) -> SamplingMemory:
+def branches_of(settings: PairsConfig | DubConfig) -> int:
+    """Return the evaluations of the backbone for one velocity."""
+    return BRANCHES if isinstance(settings, DubConfig) and settings.guidance is not None else 1
+
+
+def encoded_motions(settings: PairsConfig | DubConfig, segments: int) -> float:
+    """Return the share of a track's windows whose motion frames are encoded."""
+    first, later = 0, segments - 1
+    if isinstance(settings, DubConfig):
+        first, later = int(settings.lead_in), 0 if settings.motion == "latents" else later
+    return (first + later) / segments
+
+
+def window_decode_flops(
+    recipe: Recipe, settings: PairsConfig | DubConfig, frames: int, segments: int
+) -> float:
+    """Return the mean FLOPs to decode a window; windows that continue latents decode their own latents only."""
+    geometry = recipe.codec.geometry
+    latents = geometry.latent_frames(frames)
+    whole = decode_flops(recipe, latents)
+    if not (isinstance(settings, DubConfig) and settings.motion == "latents" and settings.motion_frames):
+        return whole
+    own = latents - geometry.latent_frames(settings.motion_frames)
+    continued = decode_flops(recipe, own + 1) - decode_flops(recipe, 1)
+    return (whole + (segments - 1) * continued) / segments
+
+
+def _memory(
+    recipe: Recipe, phase: str, settings: PairsConfig | DubConfig, frames: int, batch: int
+) -> SamplingMemory:
     """Bytes of one GPU. A batch is encoded and decoded as a whole, and its conditions live until it is decoded."""
+    pairs = isinstance(settings, PairsConfig)
     width = number_bytes(recipe.for_phase(phase).precision)
     parameters = count_parameters(recipe, phase).total
     if not pairs:
         experts = [name for name in recipe.phase_names if expert_of(name) is not None]
         parameters += sum(count_parameters(recipe, name).trained for name in experts)
-    forward = forward_bytes(recipe, phase, frames, batch)
+    forward = window_bytes(recipe, phase, settings, frames, batch)
     video = video_bytes(recipe, frames)
     decoding = decoding_bytes(recipe, recipe.codec.geometry.latent_frames(frames)) + (VIDEOS - 1) * video
     # A generator's input is a second video with hidden pixels.
@@ -236,3 +270,16 @@ def _memory(recipe: Recipe, phase: str, frames: int, batch: int, *, pairs: bool)
         working=peak - forward.kept,
         reserve=RESERVE,
     )
+
+
+def window_bytes(
+    recipe: Recipe, phase: str, settings: PairsConfig | DubConfig, frames: int, batch: int
+) -> ForwardBytes:
+    """Return the bytes of all branches of a batch, which are evaluated together or one after another."""
+    guidance = settings.guidance if isinstance(settings, DubConfig) else None
+    batched = guidance is not None and guidance.batched
+    forward = forward_bytes(recipe, phase, frames, batch * BRANCHES if batched else batch)
+    kept = forward.kept * BRANCHES if guidance is not None and not batched else forward.kept
+    if isinstance(settings, DubConfig) and settings.motion == "latents":
+        kept += batch * decoder_state_bytes(recipe)
+    return ForwardBytes(kept=kept, working=forward.working)
