@@ -31,41 +31,36 @@ def window(crops, seed: int, num_frames: int = 13) -> Window:
     return joiner.window(joiner.segments[0], one.frames)
 
 
-def slow_frames(
-    sampler, window: Window, config: GuidanceConfig, *, closes_gate: bool, rounded: bool
-) -> np.ndarray:
-    """Dub one window by Euler steps of three separate forward passes of training."""
+def slow_frames(sampler, window: Window, config: GuidanceConfig) -> np.ndarray:
+    """Dub one window by Euler steps of three separate forward passes of training, with weights at rounded times."""
     geometry, model = sampler.codec.geometry, sampler.backbone
     z_ref = sampler.codec.encode(to_video(window.frames))
     speech = speech_windows(model.speech, geometry)
     audio = window_features(sampler.audio_encoder, window.sound, speech)[None]
     starts = torch.from_numpy(speech.starts(z_ref.shape[2]))
-    silent = audio if closes_gate else 0 * audio
     z = torch.randn(z_ref.shape[1:], generator=torch_rng(*window.noise))[None]
     times = euler_timesteps(sampler.num_steps, sampler.shift).tolist()
+    off = torch.tensor([False])
     for t, following in zip(times[:-1], times[1:], strict=True):
         now = torch.tensor([t])
-        gate = torch.tensor([not closes_gate])
-        none = model(z, now, 0 * z_ref, silent, starts, audio_enabled=gate)
-        reference = model(z, now, z_ref, silent, starts, audio_enabled=gate)
+        none = model(z, now, 0 * z_ref, audio, starts, audio_enabled=off)
+        reference = model(z, now, z_ref, audio, starts, audio_enabled=off)
         both = model(z, now, z_ref, audio, starts)
-        w_r, w_a = guidance_weights(config, rounded_time(t) if rounded else t)
+        w_r, w_a = guidance_weights(config, rounded_time(t))
         z = z + (following - t) * (none + w_r * (reference - none) + w_a * (both - reference))
     return sampler._pixels(z)[0]
 
 
 @pytest.mark.parametrize("batched", [True, False])
-@pytest.mark.parametrize("closes_gate", [True, False])
 @torch.inference_mode()
-def test_a_guided_window_is_that_of_three_separate_passes(make_sampler, crops, batched, closes_gate):
+def test_a_guided_window_is_that_of_three_separate_passes(make_sampler, crops, batched):
     config = replace(STRONG, batched=batched)
-    editing = Editing(guidance=config, closes_gate=closes_gate, rounded=True)
+    editing = Editing(guidance=config, rounded=True)
     sampler = make_sampler("editor", num_steps=3, shift=3.0, editing=editing)
     windows = [window(crops, 1), window(crops, 2)]
     results = sampler(windows)
     for one, result in zip(windows, results, strict=True):
-        expected = slow_frames(sampler, one, config, closes_gate=closes_gate, rounded=True)
-        np.testing.assert_allclose(result, expected, atol=0.05)
+        np.testing.assert_allclose(result, slow_frames(sampler, one, config), atol=0.05)
     plain = make_sampler("editor", num_steps=3, shift=3.0)(windows)
     assert np.abs(np.stack(plain) - np.stack(results)).max() > 0.3
 
@@ -88,11 +83,11 @@ def test_the_outer_ring_of_latents_is_that_of_the_source(make_sampler, crops, bo
 
 
 def test_windows_that_continue_latents_are_decoded_as_one_video(make_sampler, crops):
-    sampler, seen = make_sampler("editor"), []
+    sampler, decoded = make_sampler("editor"), []
     decode = sampler.codec.decode_next
 
     def spy(z, state):
-        seen.append((z.shape[2], state))
+        decoded.append((z.shape[2], state))
         return decode(z, state)
 
     sampler.codec.decode_next = spy
@@ -100,8 +95,10 @@ def test_windows_that_continue_latents_are_decoded_as_one_video(make_sampler, cr
     settings = dict(window=13, motion=5, by_latents=True)
     together = generate(tracks, sampler, batch=2, **settings)
     assert [len(frames) for frames in together] == [31, 20]
-    # Both tracks begin with 4 latents; every later window adds 2, also the one that reaches beyond the end.
-    assert seen == [(4, None), (4, None), (2, True), (2, True), (2, True)] + [(2, True)] * (len(seen) - 5)
+    # Both tracks begin with 4 latents. Every later window adds 2, even where it reaches beyond the end of the track.
+    assert decoded == [(4, None), (4, None), (2, True), (2, True), (2, True)] + [(2, True)] * (
+        len(decoded) - 5
+    )
     for one, alone in zip(tracks, together, strict=True):
         np.testing.assert_allclose(generate([one], sampler, batch=1, **settings)[0], alone, atol=0.05)
 

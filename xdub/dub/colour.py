@@ -56,8 +56,8 @@ def _match_lab(generated: np.ndarray, source: np.ndarray) -> np.ndarray:
         cv2.cvtColor(frame.astype(np.float32), cv2.COLOR_RGB2Lab).astype(np.float64)
         for frame in (generated, source)
     )
-    spread, wanted = own.std((0, 1)), target.std((0, 1))
+    own_spread, target_spread = own.std((0, 1)), target.std((0, 1))
     # A flat channel has no deviation to scale.
-    ratio = np.divide(wanted, spread, out=np.zeros(3), where=spread > 0)
+    ratio = np.divide(target_spread, own_spread, out=np.zeros(3), where=own_spread > 0)
     matched = (own - own.mean((0, 1))) * ratio + target.mean((0, 1))
     return cv2.cvtColor(matched.astype(np.float32), cv2.COLOR_Lab2RGB)

@@ -14,8 +14,6 @@ class Editing:
 
     guidance: GuidanceConfig | None = None
     """Weights of guidance with three branches. None: one branch."""
-    closes_gate: bool = True
-    """True: a branch without speech has its audio attention off. False: it reads features of zeros."""
     border: Literal["none", "every_step", "last_step"] = "none"
     """Steps at which the outer ring of latents is copied from the source."""
     colour: Literal["none", "masked_rgb", "lab"] = "none"
@@ -29,7 +27,6 @@ def editing_of(recipe: Recipe) -> Editing:
     dub, model = recipe.dub, recipe.model
     return Editing(
         guidance=dub.guidance,
-        closes_gate=model.speech != "published",
         border=dub.border,
         colour=dub.colour,
         rounded=model.round_timesteps,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -69,61 +69,29 @@ class PlainField:
 class GuidedField:
     """Field of `xdub.diffusion.guidance`: three branches in one batch of 3B, or one after another.
 
-    Args:
-        closes_gate: True: a branch without speech has its audio attention off. False: it reads features of zeros, as
-            the published editors do.
-        rounded: True: the weights follow the rounded time of the network.
+    A branch without reference reads latents of zeros. In a branch without speech the speech of all samples is off,
+    which each backbone does in its own way (`audio_enabled`). With ``rounded``, the weights follow the rounded time of
+    the network.
     """
 
     def __init__(
-        self,
-        backbone: Backbone,
-        velocity: Velocity,
-        config: GuidanceConfig,
-        *,
-        closes_gate: bool,
-        rounded: bool = False,
+        self, backbone: Backbone, velocity: Velocity, config: GuidanceConfig, *, rounded: bool = False
     ) -> None:
-        self._backbone, self._velocity, self._config = backbone, velocity, config
-        self._closes_gate, self._rounded = closes_gate, rounded
+        self._backbone, self._velocity = backbone, velocity
+        self._config, self._rounded = config, rounded
         self._conditions: list[Any] = []
         self._weights = (0.0, 0.0)
 
     def prepare(self, inputs: FieldInputs) -> None:
-        """Compute the conditions of all branches."""
+        """Compute the conditions of the branches none, reference and both."""
         self._conditions = []
-        branches = self._branches(inputs)
+        batch, device = len(inputs.audio), inputs.audio.device
+        off, on = (torch.full((batch,), value, device=device) for value in (False, True))
+        without = replace(inputs, z_ref=torch.zeros_like(inputs.z_ref))
+        branches = [(without, off), (inputs, off), (inputs, on)]
         if self._config.batched:
             branches = [_joined(branches)]
-        # Every branch has a gate of its own, so that one compiled step serves them all.
-        self._conditions = [
-            conditions_of(self._backbone, branch, gate if self._closes_gate else None)
-            for branch, gate in branches
-        ]
-
-    def _branches(self, inputs: FieldInputs) -> list[tuple[FieldInputs, Tensor]]:
-        """Return (inputs, audio enabled bool [B]) of the branches none, reference and both."""
-        batch, device = len(inputs.audio), inputs.audio.device
-        silent = inputs.audio if self._closes_gate else torch.zeros_like(inputs.audio)
-        off, on = (torch.full((batch,), value, device=device) for value in (False, True))
-        parts = (
-            (torch.zeros_like(inputs.z_ref), silent, off),
-            (inputs.z_ref, silent, off),
-            (inputs.z_ref, inputs.audio, on),
-        )
-        return [
-            (
-                FieldInputs(
-                    z_ref=z_ref,
-                    audio=audio,
-                    starts=inputs.starts,
-                    z_mask=inputs.z_mask,
-                    motion_frames=inputs.motion_frames,
-                ),
-                gate,
-            )
-            for z_ref, audio, gate in parts
-        ]
+        self._conditions = [conditions_of(self._backbone, branch, gate) for branch, gate in branches]
 
     def at(self, t: float) -> None:
         """Set the weights of time t."""
@@ -155,13 +123,12 @@ def conditions_of(backbone: Backbone, inputs: FieldInputs, audio_enabled: Tensor
 
 def _joined(branches: list[tuple[FieldInputs, Tensor]]) -> tuple[FieldInputs, Tensor]:
     """Return all branches as one batch, in their order."""
-    first = branches[0][0]
-    masks = [branch.z_mask for branch, _ in branches if branch.z_mask is not None]
-    joined = FieldInputs(
-        z_ref=torch.cat([branch.z_ref for branch, _ in branches]),
-        audio=torch.cat([branch.audio for branch, _ in branches]),
-        starts=first.starts,
+    parts, gates = zip(*branches, strict=True)
+    masks = [part.z_mask for part in parts if part.z_mask is not None]
+    joined = replace(
+        parts[0],
+        z_ref=torch.cat([part.z_ref for part in parts]),
+        audio=torch.cat([part.audio for part in parts]),
         z_mask=torch.cat(masks) if masks else None,
-        motion_frames=first.motion_frames,
     )
-    return joined, torch.cat([gate for _, gate in branches])
+    return joined, torch.cat(gates)

@@ -191,13 +191,7 @@ class WindowSampler:
         guidance = self.editing.guidance
         if guidance is None:
             return PlainField(self.backbone, self._velocity)
-        return GuidedField(
-            self.backbone,
-            self._velocity,
-            guidance,
-            closes_gate=self.editing.closes_gate,
-            rounded=self.editing.rounded,
-        )
+        return GuidedField(self.backbone, self._velocity, guidance, rounded=self.editing.rounded)
 
     def _border(self, inputs: FieldInputs, noise: Tensor) -> Border | None:
         if self.editing.border == "none":
