@@ -123,6 +123,7 @@ def test_a_lead_in_repeats_the_first_frame_and_is_cut_off(make_sampler, crops):
         calls.append(windows[0])
         return sampler(windows)
 
+    spy.recording = sampler.recording
     one = track(crops, 20, 1)
     joined = generate([one], spy, window=13, motion=5, batch=1, lead_in=True)[0]
     assert joined.shape == one.frames.shape
