@@ -5,11 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from xdub.errors import UserError
+from xdub.files.tensors import read_tensors
 from xdub.model.codec import load_codec
 from xdub.model.frozen_base import StoredLinear
 from xdub.plan.rehearsal import inputs
 from xdub.train.context import LocalContext
 from xdub.train.engine import Engine
+from xdub.train.learners import learner_of
 from xdub.train.networks import build_model
 from xdub.train.state.export import export
 
@@ -61,8 +64,6 @@ def test_an_adapter_on_a_stored_base_trains_resumes_and_exports(small, tmp_path,
     assert all(m.scale.dtype is torch.float32 and m.codes.itemsize == 1 for m in stored)
     assert all(torch.equal(value, base[name]) for name, value in engine.model.named_buffers())
     export(tmp_path / "export", engine, LocalContext(), recipe=recipe, phase="lip", step=6)
-    from xdub.files.tensors import read_tensors
-
     names = read_tensors(tmp_path / "export" / "adapter.safetensors").keys()
     assert names and all(".lora_" in name for name in names)
 
@@ -82,3 +83,34 @@ def test_eight_bit_moments_continue_to_the_bit_and_at_another_zero_stage(small, 
     moved = build(other)
     moved.load(tmp_path, 4)
     assert train(moved, other, 3) == pytest.approx(losses, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("offload", "stage"), [("blocks", 0), ("optimizer", 1), ("optimizer", 3), ("optimizer+blocks", 2)]
+)
+def test_offloaded_tensors_change_no_bit_of_training(small, tmp_path, offload, stage):
+    runs, options = [], {"zero_stage": stage, "precision": "bf16", "activation_checkpointing": "full"}
+    for where in ("none", offload):
+        recipe = small(*settings(offload=where, base_dtype="int8", **options))
+        engine = build(recipe)
+        losses = train(engine, recipe, 3)
+        engine.save(tmp_path)
+        losses += train(engine, recipe, 2)
+        runs.append((losses, engine.trained_state(), engine.model.module.state_dict()))
+    (plain, average, state), (ours, own_average, own_state) = runs
+    assert plain == ours
+    assert all(torch.equal(value, own_average[name]) for name, value in average.items())
+    # ZeRO-3 keeps pieces in place of parameters.
+    assert stage == 3 or all(torch.equal(value, own_state[name]) for name, value in state.items())
+    again = build(recipe)
+    again.load(tmp_path, 3)
+    assert train(again, recipe, 2) == ours[3:]
+
+
+def test_a_phase_without_frozen_layers_refuses_the_settings_of_a_frozen_base(small):
+    for override in ("train.base_dtype=int8", "train.offload=blocks"):
+        recipe = small(override, "train.activation_checkpointing=full")
+        with pytest.raises(UserError, match=f"{override}: the phase editor trains all weights"):
+            build_model(recipe, "editor", load_codec(recipe.codec), base=None, init_from=None)
+        with pytest.raises(UserError, match=f"{override}: the phase syncnet trains all weights"):
+            learner_of(recipe, "syncnet").check(1)

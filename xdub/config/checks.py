@@ -26,6 +26,8 @@ class CausalFrames:
 
 ADDED = {"added": True}
 """Metadata of a field that earlier versions did not have: its default is no part of `Recipe.identity`."""
+NEUTRAL = {"neutral": True}
+"""Metadata of a field that changes no result: it is no part of `Recipe.identity`."""
 POSITIVE = Check(lambda value: value > 0, "must be positive")
 NOT_NEGATIVE = Check(lambda value: value >= 0, "must be zero or more")
 SOLVER_STEPS = Check(lambda value: 0 < value <= 1000, "must be 1 to 1000")

@@ -117,7 +117,7 @@ class Recipe:
         return raw
 
     def identity(self) -> dict[str, Any]:
-        """Return `to_dict` without the fields marked `ADDED` of the sections that have their default value.
+        """Return `to_dict` without fields marked `NEUTRAL`, and those marked `ADDED` that have their default value.
 
         Digests and comparisons with recorded values are computed from this form, so that a new field with its default
         changes neither the ids of pairs nor the facts of a data set.
@@ -126,7 +126,8 @@ class Recipe:
         for section in fields(self):
             value = getattr(self, section.name)
             for field in fields(value) if is_dataclass(value) else ():
-                if field.metadata.get("added") and getattr(value, field.name) == field.default:
+                added = field.metadata.get("added") and getattr(value, field.name) == field.default
+                if added or field.metadata.get("neutral"):
                     del raw[section.name][field.name]
         return raw
 

@@ -6,7 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from xdub.config.checks import ADDED, BAND, EDGES, FRAMES, LEVELS, NOT_NEGATIVE, POSITIVE, SOLVER_STEPS
+from xdub.config.checks import (
+    ADDED,
+    BAND,
+    EDGES,
+    FRAMES,
+    LEVELS,
+    NEUTRAL,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SOLVER_STEPS,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +46,13 @@ class PairsConfig:
     """Clips whose segments are sampled together; a lost worker repeats at most this many clips."""
     compile: bool = False
     """Compile the sampler's step, for `batch` clips."""
+    offload: Literal["none", "blocks"] = field(default="none", metadata=NEUTRAL)
+    """Tensors in CPU memory: none, or the network's blocks, of which the device then holds two at a time."""
 
     def failed_checks(self, path: str) -> Iterator[str]:
-        """Yield a message if a segment has no frames of its own."""
+        """Yield a message if a segment has no frames of its own, or two options exclude each other."""
+        if self.compile and self.offload != "none":
+            yield f"{path}.offload={self.offload} needs {path}.compile=false: a compiled step fetches no blocks"
         if self.motion_frames >= self.segment_frames:
             yield (
                 f"{path}.motion_frames={self.motion_frames} leaves nothing of "
@@ -75,6 +89,8 @@ class DubConfig:
     sampler_shift: Annotated[float, POSITIVE] = 1.0
     compile: bool = False
     """Compile the sampler's step, for one window."""
+    offload: Literal["none", "blocks"] = field(default="none", metadata=NEUTRAL)
+    """Tensors in CPU memory: none, or the network's blocks, of which the device then holds two at a time."""
     window: Annotated[int, FRAMES]
     motion_frames: Annotated[int, FRAMES] = 5
     lip_band: Annotated[tuple[float, float], BAND] = (0.4, 0.6)
@@ -92,6 +108,8 @@ class DubConfig:
     """Match of every generated crop's colours to its source: where both look alike, or over the whole crop in Lab."""
 
     def failed_checks(self, path: str) -> Iterator[str]:
-        """Yield a message if a window has no frames of its own."""
+        """Yield a message if a window has no frames of its own, or two options exclude each other."""
+        if self.compile and self.offload != "none":
+            yield f"{path}.offload={self.offload} needs {path}.compile=false: a compiled step fetches no blocks"
         if self.motion_frames >= self.window:
             yield f"{path}.motion_frames={self.motion_frames} leaves nothing of {path}.window={self.window}"

@@ -24,6 +24,8 @@ MAX_SIZE = 2048
 
 TokenOrder = Literal["target_first", "reference_first"]
 """Segment of the token sequence that comes first."""
+Offload = Literal["none", "optimizer", "blocks", "optimizer+blocks"]
+"""Tensors of training that are kept in CPU memory."""
 Policy = Literal["none", "full", "attention"]
 """Checkpoint policy: backward recomputes nothing, whole blocks, or blocks without their self-attention."""
 
@@ -120,7 +122,7 @@ class TrainConfig:
     weight_decay: Annotated[float, NOT_NEGATIVE] = 0.0
     grad_clip: Annotated[float, NOT_NEGATIVE] = 1.0
     precision: Literal["fp32", "bf16"] = "fp32"
-    base_dtype: Literal["fp32", "bf16", "int8", "fp8"] | None = None
+    base_dtype: Literal["fp32", "bf16", "int8", "fp8"] | None = field(default=None, metadata=ADDED)
     """Storage of the frozen linear layers in the blocks under an adapter; products are computed in `precision`. None:
     `precision`."""
     ema: Annotated[float, DECAY] = 0.0
@@ -132,6 +134,9 @@ class TrainConfig:
     """Steps between sample strips in the tracker; 0: no strips."""
     activation_checkpointing: Policy = "none"
     compile: bool = False
+    offload: Offload = field(default="none", metadata=ADDED)
+    """Tensors in CPU memory: the optimizer's states and fp32 weights (ZeRO offload, which needs a `zero_stage`), the
+    frozen blocks under an adapter, or both. A GPU then holds two blocks at a time."""
     seed: Annotated[int | None, NOT_NEGATIVE] = None
     """Seed of noise, windows and order. None: the recipe's seed."""
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
@@ -163,12 +168,28 @@ class TrainConfig:
         """Yield a message for every rule that spans more than one field; ``where`` names the phase."""
         if self.min_workers is not None and self.min_workers > self.workers:
             yield f"{path}.min_workers={self.min_workers}{where} is more than {path}.workers={self.workers}"
+        if self.offloads("optimizer") and self.zero_stage == 0:
+            yield f"{path}.offload={self.offload}{where} needs {path}.zero_stage of at least 1"
+        if self.offloads("blocks"):
+            if self.zero_stage == 3:
+                yield f"{path}.offload={self.offload}{where} excludes {path}.zero_stage=3, which shards these blocks"
+            if self.activation_checkpointing == "none":
+                yield (
+                    f"{path}.offload={self.offload}{where} needs {path}.activation_checkpointing=full or attention, "
+                    "because the backward pass fetches each block again"
+                )
+            if self.compile:
+                yield f"{path}.offload={self.offload}{where} needs {path}.compile=false: a compiled block fetches none"
         if (self.base_dtype, self.precision) == ("fp32", "bf16"):
             yield f"{path}.base_dtype=fp32{where} is wider than {path}.precision=bf16, in which products are computed"
         if self.workers > 0 and self.global_batch % self.workers:
             yield (
                 f"{path}.global_batch={self.global_batch}{where} is not divisible by {path}.workers={self.workers}"
             )
+
+    def offloads(self, tensors: Literal["optimizer", "blocks"]) -> bool:
+        """Return whether `offload` names these tensors."""
+        return tensors in self.offload.split("+")
 
     def micro_batch_of(self, workers: int) -> int:
         """Return the samples of one forward pass when ``workers`` share the global batch equally.

@@ -29,7 +29,8 @@ from xdub.model.build import load_backbone
 from xdub.model.bundle_networks import check_recorded_networks, record_networks
 from xdub.model.codec import Codec, load_codec
 from xdub.model.lora import load_expert, set_expert
-from xdub.precision import dtype_of, network_in, open_device
+from xdub.model.offload import backbone_on
+from xdub.precision import dtype_of, open_device
 
 RECIPE = "recipe.yaml"
 """File of a model folder that holds the whole recipe."""
@@ -123,13 +124,15 @@ def load_bundle(
     inpainter = None
     if generator and bundle_weights(path, "generator").is_file():
         inpainter = load_backbone(recipe, "generator", codec, bundle_weights(path, "generator"))
-        inpainter = network_in(inpainter, recipe.for_phase("generator").precision, device)
+        precision, offload = recipe.for_phase("generator").precision, recipe.pairs.offload == "blocks"
+        inpainter = backbone_on(inpainter, precision, device, offload=offload)
+    precision, offload = recipe.for_phase("editor").precision, recipe.dub.offload == "blocks"
     return Bundle(
         path=path,
         recipe=recipe,
         codec=codec.computing_in(dtype_of(recipe.train.precision)).to(device),
         audio_encoder=load_audio_encoder(recipe.audio).to(device),
-        editor=network_in(editor, recipe.for_phase("editor").precision, device),
+        editor=backbone_on(editor, precision, device, offload=offload),
         generator=inpainter,
         experts=experts,
     )

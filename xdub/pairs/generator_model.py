@@ -13,7 +13,7 @@ from xdub.model.backbone import Backbone
 from xdub.model.build import load_backbone
 from xdub.model.bundle import bundle_path
 from xdub.model.codec import Codec
-from xdub.precision import network_in
+from xdub.model.offload import backbone_on
 
 FILES = (
     MODEL_WEIGHTS,
@@ -50,4 +50,5 @@ def load_generator(recipe: Recipe, folder: str | Path, codec: Codec, device: str
     Raise UserError if the weights do not fit the recipe.
     """
     model = load_backbone(recipe, "generator", codec, generator_file(folder))
-    return network_in(model, recipe.for_phase("generator").precision, device)
+    precision = recipe.for_phase("generator").precision
+    return backbone_on(model, precision, device, offload=recipe.pairs.offload == "blocks")

@@ -30,18 +30,23 @@ def deepspeed_config(train: TrainConfig, world_size: int) -> dict[str, Any]:
         raise UserError(f"train.zero_stage={train.zero_stage}: use 0, 1, 2 or 3")
     half = dtype_of(train.precision) is torch.bfloat16
     micro_batch = train.micro_batch_of(world_size)
+    zero: dict[str, Any] = {"stage": train.zero_stage}
     config: dict[str, Any] = {
         "train_batch_size": train.global_batch,
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": train.global_batch // (micro_batch * world_size),
         "bf16": {"enabled": half},
-        "zero_optimization": {"stage": train.zero_stage},
+        "zero_optimization": zero,
         "gradient_clipping": 0.0 if clips_here(train) else float(train.grad_clip),
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
         # DeepSpeed lists the classes that it has tested. AdamW8bit updates flat pieces independently, as ZeRO requires.
         "zero_allow_untested_optimizer": train.optimizer != "adamw",
     }
+    if train.offloads("optimizer"):
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+        # DeepSpeed's own CPU optimizer is compiled at run time; that of torch is as exact, and is there already.
+        config["zero_force_ds_cpu_optimizer"] = False
     if half and train.zero_stage >= 2:
         # Sum micro batches in fp32: in bf16, the eighth of them would lose its last three bits.
         config["data_types"] = {"grad_accum_dtype": "fp32"}

@@ -16,6 +16,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from xdub.heap import frozen_heap
+from xdub.model.backbone import Backbone
+from xdub.model.offload import BlockOffload
+from xdub.precision import dtype_of
 from xdub.train.deepspeed_setup import build_optimizer, clips_here, deepspeed_config, import_deepspeed
 from xdub.train.schedule import lr_at
 from xdub.train.state.fragments import (
@@ -63,6 +66,10 @@ class Engine:
         if train.compile:
             model.compile()
         optimizer = build_optimizer(model, train)
+        offload = None
+        if train.offloads("blocks"):
+            assert isinstance(model, Backbone)
+            offload = BlockOffload(model.blocks, device, dtype_of(train.precision))
         buffers = {name: value.clone() for name, value in model.named_buffers() if value.is_floating_point()}
         exact = {}
         if train.precision != "fp32":
@@ -77,6 +84,8 @@ class Engine:
         for name, value in ds.module.named_buffers():
             if name in buffers:
                 value.data = buffers[name].to(device)
+        if offload is not None:
+            offload.rest()
         engine = cls(ds, train, rank=rank, world_size=world_size)
         if exact:
             engine._set_masters(exact)

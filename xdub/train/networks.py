@@ -16,6 +16,7 @@ from xdub.model.build import build_backbone
 from xdub.model.codec import Codec
 from xdub.model.frozen_base import store_frozen
 from xdub.model.lora import add_expert, load_expert
+from xdub.model.offload import check_offload
 from xdub.precision import frozen
 from xdub.train.phases.common import PhaseContext
 
@@ -43,6 +44,7 @@ def build_model(
                 torch.manual_seed(train.seed)
                 add_expert(model, expert, recipe.lora)
     store_frozen(model, train, phase)
+    check_offload(model, train, phase)
     return model.train()
 
 

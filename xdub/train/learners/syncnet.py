@@ -72,6 +72,8 @@ class SyncNetLearner(Learner):
         train, clips = self.recipe.for_phase(self.phase), self.config.clips
         if train.base_dtype is not None:
             raise UserError(nothing_frozen("train.base_dtype", train.base_dtype, self.phase))
+        if train.offloads("blocks"):
+            raise UserError(nothing_frozen("train.offload", train.offload, self.phase))
         size = train.micro_batch_of(world_size)
         if size % clips:
             raise UserError(
