@@ -20,6 +20,14 @@ def test_a_prompt_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert again.padded().shape == (512, 8) and not again.padded()[3:].any()
 
 
+def test_the_same_prompt_gives_the_same_bytes(tmp_path: Path) -> None:
+    prompt = Prompt(rows=torch.ones(1, 4), padding=511, text='ein "Prompt" \u00fc')
+    for number in range(6):
+        write_prompt(prompt, tmp_path / f"{number}.safetensors")
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    assert read_prompt(tmp_path / "0.safetensors").text == prompt.text
+
+
 @pytest.mark.parametrize("content", ["tensor", "batch", "mapping"])
 def test_trailing_zero_rows_of_a_saved_embedding_become_padding(tmp_path: Path, content: str) -> None:
     embedding = torch.zeros(512, 8)

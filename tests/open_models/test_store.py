@@ -12,7 +12,7 @@ from safetensors.torch import save
 from xdub.cli import app
 from xdub.cli.errors import run_app
 from xdub.errors import UserError
-from xdub.files.signature import signature
+from xdub.files.tensors import signature
 from xdub.perception.open_models import store
 from xdub.perception.open_models.entry import Licence, ModelFile, OpenModel
 from xdub.perception.open_models.hub import HubFile
@@ -180,4 +180,4 @@ def test_the_signature_of_a_folder_is_that_of_all_its_shards(tmp_path: Path) -> 
     model = OpenModel(**{**vars(entry()), "signed": ("a.safetensors", "b.safetensors")})
     assert signature_problem(model, tmp_path) is None
     (tmp_path / "b.safetensors").write_bytes((tmp_path / "b.safetensors").read_bytes()[:-1])
-    assert "b.safetensors: has" in str(signature_problem(model, tmp_path))
+    assert "b.safetensors: not a readable safetensors file" in str(signature_problem(model, tmp_path))

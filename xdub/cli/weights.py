@@ -124,6 +124,33 @@ def mini(
     typer.echo(f"{out}: {sum(row.size for row in rows) / 1e6:.2f} MB; use it with --set weights={out}")
 
 
+@app.command()
+def prompt(
+    umt5: Annotated[
+        Path, typer.Option(help="Folder of UMT5 with its tokenizer, e.g. of `xdub weights fetch umt5`.")
+    ],
+    out: Annotated[Path, typer.Option(help="File to write, e.g. WEIGHTS/prompt.safetensors.")],
+    text: Annotated[str, typer.Option(help="The prompt; the empty one is that of the dubbing editors.")] = "",
+) -> None:
+    """Embed one prompt once, so that training and dubbing load no text encoder.
+
+    Example: xdub weights prompt --umt5 weights/umt5 --out weights/prompt.safetensors
+    """
+    from xdub.files.atomic import check_output
+    from xdub.model.prompt import write_prompt
+    from xdub.model.text_encoder import embed_prompt
+    from xdub.ray_session import environment
+
+    check_output(out)
+    # transformers imports DeepSpeed, which would warn that there is no GPU.
+    with environment({"DS_ACCELERATOR": "cpu"}):
+        result = embed_prompt(umt5, text)
+    write_prompt(result, out)
+    typer.echo(
+        f"{out}: {result.rows.shape[0]} rows of width {result.width}, {result.padding} zero rows behind them"
+    )
+
+
 def _print(statuses: Iterable[WeightStatus]) -> None:
     for status in statuses:
         weight = status.weight

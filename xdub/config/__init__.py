@@ -39,6 +39,7 @@ from xdub.config.weight_files import (
     network_digests,
     network_path,
     network_settings,
+    prompt_path,
     required_path,
     without_paths,
 )
@@ -81,6 +82,7 @@ __all__ = [
     "needs_pairs",
     "network_path",
     "network_settings",
+    "prompt_path",
     "parse_override",
     "phase_facts",
     "recipe_from_dict",

@@ -87,10 +87,10 @@ def _check_sections(raw: Mapping[str, Any]) -> None:
 
 def _expand_homes(raw: Mapping[str, Any]) -> None:
     """Replace ``~`` in the locations of networks, which a shell does not expand behind ``--set weights=``."""
-    sections: list[Any] = [raw, *(raw.get(name) for name in ("codec", "audio", "perception"))]
+    sections: list[Any] = [raw, *(raw.get(name) for name in ("codec", "audio", "perception", "model"))]
     for section in sections:
         for key, value in section.items() if isinstance(section, dict) else ():
-            located = key in ("weights", "path") or key.endswith("_path")
+            located = key in ("weights", "path", "prompt") or key.endswith("_path")
             if located and isinstance(value, str) and (value == "~" or value.startswith("~/")):
                 section[key] = str(Path(value).expanduser())
 

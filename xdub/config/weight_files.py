@@ -18,7 +18,7 @@ from xdub.files.content import content_digest
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 """Form of a path that may also be the name of a model on the hub, which only loading can check."""
-Role = Literal["codec", "audio", "identity", "sync", "features", "text"]
+Role = Literal["codec", "audio", "identity", "sync", "features", "text", "prompt"]
 """Use of a third-party network."""
 Section = CodecConfig | AudioConfig | PerceptionConfig
 """Section of a recipe that names networks."""
@@ -77,8 +77,16 @@ NETWORKS = (
         names=("umt5",),
         description="a folder or hub name of a transformers UMT5 encoder",
     ),
+    NetworkFile(
+        role="prompt",
+        kind="embedded",
+        names=("prompt.safetensors",),
+        description="the file of `xdub weights prompt`, or TBDub's null_prompt_emb.pt",
+    ),
 )
 """All networks with a name in `Recipe.weights`. Other networks are in the package or in its registry."""
+MODEL_PATHS = ("prompt", "base")
+"""Keys of section `model` that are locations of files."""
 PAIRS, DUB = "pairs", "dub"
 """Names of the stages that are no phases."""
 PACKAGED: dict[Role, tuple[str, ...]] = {"audio": ("tiny.en",)}
@@ -131,6 +139,24 @@ def network_path(section: Section, role: Role) -> str | None:
     )
 
 
+def prompt_path(recipe: Recipe) -> str:
+    """Return the file of the embedded prompt of a recipe whose ``model.kind`` is ``wan``.
+
+    ``model.prompt`` wins over the file in the folder `Recipe.weights`. Raise UserError if there is neither.
+    """
+    if recipe.model.prompt is not None:
+        return recipe.model.prompt
+    entry = next(entry for entry in NETWORKS if entry.role == "prompt")
+    path = Path(recipe.weights or "DIR") / entry.names[0]
+    if recipe.weights is not None and path.is_file():
+        return str(path)
+    location = "" if recipe.weights is None else f", and weights={recipe.weights} has no {path.name}"
+    raise UserError(
+        f"model.kind=wan needs an embedded prompt{location}; write it with `xdub weights prompt --umt5 DIR --out "
+        f"{path}`, or --set model.prompt=PATH for {entry.description}"
+    )
+
+
 def required_path(section: Section, role: Role) -> str:
     """Return the path of a network that has no default in the package, see `network_path`."""
     path = network_path(section, role)
@@ -144,13 +170,16 @@ def network_paths(
     """Return role -> path of the networks (by default all) that the stages load from a path."""
     uses = [use for use in used_networks(recipe, stages) if roles is None or use.role in roles]
     paths = {use.role: network_path(use.section, use.role) for use in uses}
+    if recipe.model.kind == "wan" and (roles is None or "prompt" in roles) and any(map(_denoises, stages)):
+        paths["prompt"] = prompt_path(recipe)
     return {role: path for role, path in paths.items() if path is not None}
 
 
 def network_settings(recipe: Recipe) -> dict[str, str]:
     """Return key -> value of every location of networks that the recipe sets, such as ``codec.path``."""
     paths = {_path_key(section, role): _own_path(section, role) for role, section in _sections(recipe)}
-    return {key: path for key, path in ({"weights": recipe.weights} | paths).items() if path is not None}
+    paths |= {"weights": recipe.weights, "model.prompt": recipe.model.prompt}
+    return {key: path for key, path in paths.items() if path is not None}
 
 
 def located(recipe: Recipe) -> Recipe:
@@ -203,6 +232,8 @@ def _path_keys(raw: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
         (raw["codec"], "path"),
         (raw["audio"], "path"),
         *((perception, k) for k in paths),
+        # `Recipe.identity` omits these keys where they have their defaults.
+        *((raw["model"], key) for key in MODEL_PATHS if key in raw["model"]),
     ]
 
 
@@ -248,6 +279,11 @@ def _networks(stage: str) -> tuple[str, ...]:
         return ("codec", "audio", "identity") if stage == PAIRS else ("codec", "audio")
     # A SyncNet computes its own features of the sound.
     return ("codec", *(("audio",) if in_model(stage) else ()), *phase_facts(stage).networks)
+
+
+def _denoises(stage: str) -> bool:
+    """Return whether a stage runs the backbone, which reads the prompt."""
+    return stage in (PAIRS, DUB) or in_model(stage)
 
 
 def _own_path(section: Section, role: Role) -> str | None:

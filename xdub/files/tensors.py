@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -56,12 +57,30 @@ def signature(shapes: Mapping[str, Sequence[int]]) -> str:
 def write_tensors(
     tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a safetensors file. Raise OSError if the system refuses the write, for example on a full disk."""
+    """Write a safetensors file; the same content gives the same bytes.
+
+    Raise OSError if the system refuses the write, for example on a full disk.
+    """
     try:
         save_file(dict(tensors), path, metadata=None if metadata is None else dict(metadata))
+        if metadata is not None and len(metadata) > 1:
+            _sort_metadata(Path(path))
     except SafetensorError as error:
         # The library reports errors of the system in its own type, as text.
         number = re.search(r"\(os error (\d+)\)", str(error))
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+
+
+def _sort_metadata(path: Path) -> None:
+    """Sort the texts in a file's header, which the library writes in a random order."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        # A header ends with spaces, and the tensors begin behind it.
+        if len(text) <= length:
+            file.seek(8)
+            file.write(text.ljust(length))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xdub.config import PACKAGED, Recipe, network_path
+from xdub.config import PACKAGED, Recipe, in_model, network_path, prompt_path
 from xdub.config.weight_files import (
     DUB,
     HUB_NAME,
@@ -20,7 +20,7 @@ from xdub.config.weight_files import (
 )
 from xdub.errors import UserError, error_reason
 from xdub.headers.files import Fault
-from xdub.headers.kinds import INSPECTORS, packaged, umt5, wrong_width
+from xdub.headers.kinds import INSPECTORS, packaged, prompt, umt5, wrong_width
 
 REGISTERED = {
     "dlib": "identity_dlib",
@@ -75,7 +75,7 @@ def inspect_networks(recipe: Recipe, stages: Sequence[str], *, on_this_machine: 
     """Return a finding for every network that the stages load, and for every other one that the recipe locates."""
     uses = [*used_networks(recipe, stages), *idle_networks(recipe, stages)]
     findings = [_inspect(recipe, use, on_this_machine) for use in uses]
-    return findings + _text_encoder(recipe) + _tracker(stages)
+    return findings + _text_encoder(recipe) + _prompt(recipe, stages, on_this_machine) + _tracker(stages)
 
 
 def _inspect(recipe: Recipe, use: NetworkUse, on_this_machine: bool) -> Finding:
@@ -141,6 +141,24 @@ def _text_encoder(recipe: Recipe) -> list[Finding]:
         return [Finding(role="text", kind="umt5", path=str(path), words=umt5(recipe, path))]
     except UserError as error:
         return [_fault("text", "umt5", str(path), error)]
+
+
+def _prompt(recipe: Recipe, stages: Sequence[str], on_this_machine: bool) -> list[Finding]:
+    """Return a finding for the embedded prompt that the backbone of kind ``wan`` reads."""
+    if recipe.model.kind != "wan" or not any(stage in (PAIRS, DUB) or in_model(stage) for stage in stages):
+        return []
+    path = None
+    try:
+        # A folder of weights may exist on the cluster only.
+        elsewhere = not on_this_machine and not Path(recipe.model.prompt or recipe.weights or "").exists()
+        if elsewhere and (recipe.model.prompt or recipe.weights):
+            words = f"prompt: in {recipe.model.prompt or recipe.weights}, not on this machine"
+        else:
+            path = prompt_path(recipe)
+            words = prompt(recipe, Path(path))
+        return [Finding(role="prompt", kind="embedded", path=path, words=words)]
+    except UserError as error:
+        return [_fault("prompt", "embedded", path, error)]
 
 
 def _tracker(stages: Sequence[str]) -> list[Finding]:

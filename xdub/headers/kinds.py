@@ -199,6 +199,22 @@ def umt5(recipe: Recipe, path: Path) -> str:
     return f"umt5: width {config['d_model']}"
 
 
+def prompt(recipe: Recipe, path: Path) -> str:
+    """Check an embedded prompt, whose width must be the recipe's ``model.text_dim``."""
+    fix = f"write it with `xdub weights prompt`; {TRIAL}"
+    header = read_header(path, fix)
+    rows = [shape for shape in header.shapes.values() if len(shape) in (2, 3)]
+    if len(header.shapes) != 1 or not rows:
+        raise Fault(f"{path}: is not an embedded prompt, but holds {len(header.shapes)} tensors", fix)
+    if rows[0][-1] != recipe.model.text_dim:
+        raise Fault(
+            f"model.text_dim={recipe.model.text_dim}, but the prompt at {path} has width {rows[0][-1]}",
+            f"--set model.text_dim={rows[0][-1]}, or embed it with the text encoder of the base",
+        )
+    text = header.metadata.get("prompt")
+    return f"prompt: {rows[0][-2]} rows of width {rows[0][-1]}" + ("" if text is None else f", {text!r}")
+
+
 def packaged(role: str) -> Path | None:
     """Return the packaged file of a role, None for a role whose packaged network has no file."""
     from xdub.perception.syncnet.load import PACKAGED

@@ -108,7 +108,7 @@ def write_syncnet(path: Path, sizes: Sizes) -> None:
 
 
 def write_umt5(path: Path, sizes: Sizes) -> None:
-    """Write the encoder of a UMT5."""
+    """Write the encoder of a UMT5 and a tokenizer of single letters."""
     from transformers import UMT5Config, UMT5EncoderModel
 
     config = UMT5Config(
@@ -121,6 +121,31 @@ def write_umt5(path: Path, sizes: Sizes) -> None:
         vocab_size=VOCABULARY,
     )
     UMT5EncoderModel(config).save_pretrained(path)
+    _write_tokenizer(path)
+
+
+def _write_tokenizer(path: Path) -> None:
+    """Write a tokenizer in UMT5's format: letters, digits and marks, and the end token behind every text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<pad>", "</s>", "<unk>"]
+    letters = [*"\u2581abcdefghijklmnopqrstuvwxyz0123456789.,!?'-:;()"][: VOCABULARY - len(special)]
+    vocabulary = [(token, 0.0) for token in special] + [(letter, -1.0) for letter in letters]
+    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=special.index("<unk>")))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(path)
+
+
+def write_embedded_prompt(path: Path, sizes: Sizes) -> None:
+    """Write a null prompt of random numbers: one row, and the zero rows behind it."""
+    from safetensors.torch import save_file
+
+    save_file({"rows": torch.randn(1, sizes.text) / sizes.text**0.5}, path, metadata={"padding": "511"})
 
 
 WRITERS: Mapping[tuple[Role, str], tuple[str, Callable[[Path, Sizes], None]]] = {
@@ -130,6 +155,7 @@ WRITERS: Mapping[tuple[Role, str], tuple[str, Callable[[Path, Sizes], None]]] = 
     ("identity", "arcface"): ("state dict of ArcFace iresnet", write_arcface),
     ("sync", "syncnet"): ("state dict of SyncNet v2", write_syncnet),
     ("features", "clip"): ("transformers CLIP", write_clip),
-    ("text", "umt5"): ("transformers UMT5 encoder", write_umt5),
+    ("text", "umt5"): ("transformers UMT5 encoder with tokenizer", write_umt5),
+    ("prompt", "embedded"): ("embedded null prompt", write_embedded_prompt),
 }
 """(role, kind) of an entry in `xdub.config.weight_files.NETWORKS` -> (format, writer)."""

@@ -51,7 +51,8 @@ def sizes_of(recipe: Recipe) -> Sizes:
     if recipe.audio.kind == "whisper" and audio % 2:
         raise UserError(f"audio.dim={audio}: the width of a Whisper is even, e.g. {audio + 1}")
     if recipe.name == "mini":
-        return Sizes(whisper=audio)
+        width = recipe.model.text_dim or Sizes.text
+        return Sizes(whisper=audio, text=width, text_heads=2 - width % 2)
     return Sizes(
         vae=WAN_2_2_WIDTHS["base_dim"] if recipe.codec.kind == "wan2.2" else 96,
         vae_decoder=WAN_2_2_WIDTHS["decoder_base_dim"],

@@ -64,6 +64,8 @@ def _needed(recipe: Recipe) -> list[NetworkFile]:
     kinds: set[tuple[str, str]] = {(use.role, network_kind(use.section, use.role)) for use in uses}
     if recipe.model.text_dim is not None:
         kinds.add(("text", "umt5"))
+    if recipe.model.kind == "wan":
+        kinds.add(("prompt", "embedded"))
     needed = [entry for entry in NETWORKS if (entry.role, entry.kind) in kinds]
     if not needed:
         raise UserError(f"recipe {recipe.name} needs no weights: all its networks are in the package")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from xdub.files.signature import Shapes
 from xdub.perception.open_models.hub import HubFile, WebFile
+from xdub.perception.open_models.shapes import Shapes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class OpenModel:
     licence: Licence
     files: tuple[ModelFile, ...]
     signature: str | None = None
-    """Expected signature (`xdub.files.signature`) of the tensors in `signed`. None: the format has no header."""
+    """Expected signature (`xdub.files.tensors`) of the tensors in `signed`. None: the hashes are the only evidence."""
     signed: tuple[str, ...] = ()
     """Safetensors files whose tensors together have the signature."""
     shapes: Callable[[], Shapes] | None = None

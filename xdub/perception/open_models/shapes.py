@@ -5,10 +5,10 @@ D width, F inner width of the feed-forward network, C latent channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
-from xdub.files.signature import Shapes
-
+Shapes = dict[str, tuple[int, ...]]
+"""Name of a tensor -> its shape."""
 FREQUENCIES, TEXT, PATCH = 256, 4096, 4
 """Width of the timestep's sinusoid, width of the text embedding, latent pixels of a patch."""
 SPEECH, INNER, WINDOW, BLOCKS = 1536, 6144, 100, 4
@@ -83,6 +83,20 @@ def editor(speech: int) -> Shapes:
     for block in _blocks(layers):
         shapes |= _norm(f"{block}.norm4", width) | _attention(f"{block}.audio_attn", width)
     return shapes
+
+
+def first_difference(
+    shapes: Mapping[str, Sequence[int]], expected: Mapping[str, Sequence[int]]
+) -> str | None:
+    """Return words for the first tensor, by name, that is missing, left over or of another shape; None if equal."""
+    for name in sorted(shapes.keys() | expected.keys()):
+        if name not in shapes:
+            return f"{name} {list(expected[name])} is missing"
+        if name not in expected:
+            return f"{name} {list(shapes[name])} is left over"
+        if tuple(shapes[name]) != tuple(expected[name]):
+            return f"{name} has shape {list(shapes[name])}, not {list(expected[name])}"
+    return None
 
 
 def _blocks(layers: int) -> Iterator[str]:

@@ -13,10 +13,11 @@ from xdub.errors import UserError
 from xdub.files.atomic import write_json
 from xdub.files.content import cached_sha256
 from xdub.files.lock import exclusive
-from xdub.files.signature import files_shapes, first_difference, signature
+from xdub.files.tensors import read_shapes, signature
 from xdub.perception.open_models.download import download
 from xdub.perception.open_models.entry import ModelFile, OpenModel
 from xdub.perception.open_models.hub import is_offline
+from xdub.perception.open_models.shapes import Shapes, first_difference
 from xdub.perception.open_models.table import OPEN_MODELS, open_model
 from xdub.perception.weight_folders import search_folders, weights_folder
 from xdub.progress import Report, ignore
@@ -116,7 +117,9 @@ def signature_problem(model: OpenModel, folder: Path) -> str | None:
     if model.signature is None:
         return None
     try:
-        shapes = files_shapes(folder / name for name in model.signed)
+        shapes: Shapes = {}
+        for name in model.signed:
+            shapes |= read_shapes(folder / name)
     except UserError as error:
         return str(error)
     value = signature(shapes)
