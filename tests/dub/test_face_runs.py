@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from xdub.config import VideoConfig
 from xdub.dub.face_runs import find_runs
 from xdub.dub.segments import mirror_index
 from xdub.perception.faces import FaceTrack
+
+VIDEO = VideoConfig(size=64, clip_frames=5)
 
 
 def _face(x: float, y: float, size: float = 40.0) -> np.ndarray:
@@ -40,7 +43,7 @@ def _moving(count: int) -> np.ndarray:
 
 
 def _spans(track: FaceTrack, index: np.ndarray) -> list[tuple[int, int]]:
-    return [(run.start, run.start + len(run)) for run in find_runs(track, index, 1.0)]
+    return [(run.start, run.start + len(run)) for run in find_runs(track, index, VIDEO)]
 
 
 def test_a_face_in_all_frames_is_one_run_in_any_order_of_play() -> None:
@@ -71,11 +74,11 @@ def test_a_face_that_jumps_or_grows_is_another_face() -> None:
 
 def test_masks_are_computed_for_the_requested_frames_and_do_not_depend_on_the_lips() -> None:
     landmarks = _moving(20)
-    run = find_runs(_track(landmarks), np.arange(20), 1.0)[0]
+    run = find_runs(_track(landmarks), np.arange(20), VIDEO)[0]
     moved = landmarks.copy()
     moved[:, 48:68] += np.float32([0, 15])
     moved[:, :17] += np.float32([0, 15])
-    other = find_runs(_track(moved), np.arange(20), 1.0)[0]
+    other = find_runs(_track(moved), np.arange(20), VIDEO)[0]
     index = np.array([7, 8, 9, 8])
     face, lips = run.masks(index, 48)
     np.testing.assert_array_equal(face, other.masks(index, 48)[0])

@@ -90,6 +90,25 @@ def test_crops_without_landmarks_show_who_it_is_at_any_crop_scale(network, heads
         network.crop_scale = 1.0
 
 
+def test_crops_around_all_landmarks_show_who_it_is_without_landmarks(heads):
+    from xdub.config import load_recipe
+    from xdub.data.face_boxes import face_boxes
+    from xdub.data.transforms import crop
+    from xdub.perception.faces import FaceTracker
+
+    video = load_recipe("tiny", ["video.crop=landmark_box", "video.crop_scale=1.0"]).video
+    network, crops = load_identity(PerceptionConfig(), video), []
+    for pair in heads:
+        with FaceTracker() as tracker:
+            track = tracker.track(pair.full[:9])
+        crops.append(crop(pair.full[:9:4], face_boxes(track, slice(0, 9, 4), video), 128))
+    one, other = (network.embed(frames) for frames in crops)
+    whole = network.embed(heads[0].full[:9:4], heads[0].full_landmarks[:9:4])
+    assert float((one * whole).sum(1).min()) > 0.8 > 0.7 > float((one * other).sum(1).mean())
+    # As crops of the other kind, the same pictures show nobody in particular.
+    assert float((load_identity(PerceptionConfig()).embed(crops[0]) * whole).sum(1).max()) < 0.7
+
+
 def test_descent_on_the_pixels_brings_a_face_closer_to_another(network, heads):
     one, other = (
         torch.from_numpy(pair.clip.frames[:1].copy()).permute(0, 3, 1, 2).float() / 127.5 - 1

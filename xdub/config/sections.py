@@ -40,7 +40,10 @@ class VideoConfig:
     clip_frames: Annotated[int, FRAMES]
     """Longest clip row, frames, 4k + 1 so that the causal codec divides it."""
     crop_scale: Annotated[float, POSITIVE] = 1.0
-    """Factor on the crop side; 1.0 is about 1.25 face widths."""
+    """Factor on the crop side; 1.0 is about 1.25 face widths of a ``template``."""
+    crop: Literal["template", "landmark_box"] = field(default="template", metadata=ADDED)
+    """Box of a face crop: ``template`` is placed by eyes and nose, ``landmark_box`` is the one of X-Dub's and TBDub's
+    releases around all landmarks (`xdub.data.landmark_boxes`), about half as wide again."""
 
     def failed_checks(self, path: str) -> Iterator[str]:
         """Yield a message for every rule that spans more than one field or constant."""

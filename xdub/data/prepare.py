@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -77,12 +77,14 @@ def prepare_videos(
         # A single unreadable video is an error before OUT is created.
         probe(videos[0])
     video = recipe.video
-    settings = {
+    settings: dict[str, Any] = {
         "prepare": 1,
         "size": video.size,
         "clip_frames": video.clip_frames,
         "crop_scale": video.crop_scale,
     }
+    if video.crop != "template":
+        settings["crop"] = video.crop
     return ingest(
         videos,
         out,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xdub.data.clip_checks import MIN_SIDE, Rejected, check_face_size
+from xdub.data.face_boxes import face_boxes
 from xdub.data.ledger import LedgerRow
-from xdub.data.transforms import crop_boxes
 from xdub.perception.faces import FaceTrack
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def find_spans(track: FaceTrack, recipe: Recipe) -> list[Span]:
     for start, end in runs:
         if end - start >= needed:
             points = track.landmarks68[start:end]
-            spans.append(Span(start, end, points, crop_boxes(points, scale=recipe.video.crop_scale)))
+            spans.append(Span(start, end, points, face_boxes(track, slice(start, end), recipe.video)))
     # Some clips of a span may be large enough, which `clip_of` checks.
     least = MIN_SIDE * recipe.video.size
     large = [span for span in spans if span.boxes[:, 2].max() >= least]

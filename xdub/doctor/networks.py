@@ -122,7 +122,7 @@ class NetworkChecks:
         """Embed decoded frames; the gradient must reach their pixels."""
         from xdub.perception.identity.load import load_identity
 
-        network = frozen(load_identity(self.recipe.perception, self.recipe.video.crop_scale), self.device)
+        network = frozen(load_identity(self.recipe.perception, self.recipe.video), self.device)
         return f"{network.name}: {self._embed(network, 'the identity loss')}"
 
     def features(self) -> str:

@@ -101,7 +101,7 @@ def dub_video(
 
     report = on_progress or ignore
     track = track_face(video, length, on_frame=lambda n: report(n, max(n, to_search), "frames searched"))
-    runs = find_runs(track, mirror_index(len(track), length), bundle.recipe.video.crop_scale)
+    runs = find_runs(track, mirror_index(len(track), length), bundle.recipe.video)
     if not runs:
         raise UserError(f"{video}: no face found in its {len(track)} frames; use a video that shows a face")
     clock.lap("track")

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xdub.config import VideoConfig
+from xdub.data.face_boxes import face_boxes
 from xdub.data.transforms import crop_boxes, crop_points
 from xdub.perception.face_mesh import lip_masks, lower_face_masks
 from xdub.perception.faces import FaceTrack
@@ -38,8 +40,11 @@ class FaceRun:
         return lower_face_masks(points, size, size)[index - low], lip_masks(points, size, size)[index - low]
 
 
-def find_runs(track: FaceTrack, index: np.ndarray, crop_scale: float) -> list[FaceRun]:
-    """Return the runs on the time line of the output, whose frame n shows frame ``index[n]`` of the tracked video."""
+def find_runs(track: FaceTrack, index: np.ndarray, video: VideoConfig) -> list[FaceRun]:
+    """Return the runs on the time line of the output, whose frame n shows frame ``index[n]`` of the tracked video.
+
+    ``video`` names the box of the face crops.
+    """
     visible = track.has_face[index]
     starts_shot = _breaks(track, index)
     runs = []
@@ -47,10 +52,9 @@ def find_runs(track: FaceTrack, index: np.ndarray, crop_scale: float) -> list[Fa
     for n in range(len(index) + 1):
         ends = begin is not None and (n == len(index) or not visible[n] or starts_shot[n])
         if ends:
-            landmarks = track.landmarks68[index[begin:n]]
-            runs.append(
-                FaceRun(start=begin, boxes=crop_boxes(landmarks, scale=crop_scale), landmarks=landmarks)
-            )
+            frames = index[begin:n]
+            boxes = face_boxes(track, frames, video)
+            runs.append(FaceRun(start=begin, boxes=boxes, landmarks=track.landmarks68[frames]))
             begin = None
         if n < len(index) and visible[n] and begin is None:
             begin = n

@@ -39,6 +39,8 @@ class FaceTrack:
     """[F] bool, True if the frame begins a new shot"""
     height: int
     width: int
+    bounds: np.ndarray | None = None
+    """[F, 4] float32, smallest x and y and largest x and y of the mesh"""
 
     @property
     def has_face(self) -> np.ndarray:
@@ -66,10 +68,11 @@ class FaceTracker:
         Gaps of up to 5 frames are interpolated inside a shot. The track of a video without a face is all nan.
         ``keep_mesh`` costs 6 kB a frame.
         """
-        points, meshes, faces, cuts, size = [], [], [], [], (0, 0)
+        points, bounds, meshes, faces, cuts, size = [], [], [], [], [], (0, 0)
         for mesh, count, cut, shape in self._follow(frames):
             size = shape
             points.append(mesh_to_68(mesh))
+            bounds.append(np.stack([mesh[:, :2].min(0), mesh[:, :2].max(0)]))
             faces.append(count)
             cuts.append(cut)
             if keep_mesh:
@@ -84,6 +87,9 @@ class FaceTracker:
             cuts=starts,
             height=size[0],
             width=size[1],
+            bounds=bridge_gaps(np.stack(bounds), starts).reshape(-1, 4)
+            if bounds
+            else np.zeros((0, 4), np.float32),
         )
 
     def _follow(

@@ -131,6 +131,10 @@ def render_dataset(
         UserError: OpenGL or the avatar's data is missing, OUT holds another data set, or the disk is full.
     """
     begin = time.monotonic()
+    if recipe.video.crop != "template":
+        raise UserError(
+            f"video.crop={recipe.video.crop}: rendered heads have no face mesh; --set video.crop=template for them"
+        )
     if clips < 1:
         raise UserError(f"clips is {clips}: at least one is needed")
     if first < 0 or (first < FIRST_HELD_OUT < first + clips):

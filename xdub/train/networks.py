@@ -80,8 +80,6 @@ def build_loss_context(recipe: Recipe, phase: str, codec: Codec, device: torch.d
         seed=recipe.seed_of(phase),
         codec=codec,
         sync=frozen(load_sync(config), device) if "sync" in names else None,
-        identity=frozen(load_identity(config, recipe.video.crop_scale), device)
-        if "identity" in names
-        else None,
+        identity=frozen(load_identity(config, recipe.video), device) if "identity" in names else None,
         features=frozen(load_features(config), device) if "features" in names else None,
     )

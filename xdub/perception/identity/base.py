@@ -24,6 +24,8 @@ class Identity(nn.Module):
     """[P, 2] position of the points of `anchors` in the chip, px"""
     crop_scale: float = 1.0
     """Scale of face crops without landmarks, see `xdub.data.transforms`."""
+    crop_drop: float = 0.0
+    """Distance, in sides of a crop of scale 1, by which faces in crops without landmarks lie lower."""
     crop_anchors: np.ndarray
     """[P, 2] position of the points of `anchors` in a face crop of scale 1, as fractions of its side"""
 
@@ -48,7 +50,7 @@ class Identity(nn.Module):
         """Align faces [N, 3, H, W] to chips [N, 3, chip, chip]; the border is repeated outside the picture."""
         height, width = faces.shape[-2:]
         if landmarks68 is None:
-            anchors = 0.5 + (self.crop_anchors - 0.5) / self.crop_scale
+            anchors = 0.5 + (self.crop_anchors - 0.5 + (0, self.crop_drop)) / self.crop_scale
             points = np.broadcast_to(anchors * (width, height), (len(faces), *anchors.shape))
         else:
             points = self.anchors(np.asarray(torch.as_tensor(landmarks68).cpu(), np.float64))

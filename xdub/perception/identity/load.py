@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from xdub.config import PerceptionConfig, network_path, required_path
+from xdub.config import PerceptionConfig, VideoConfig, network_path, required_path
 from xdub.perception.identity.base import Identity
 
+LANDMARK_BOX = (1.456, 0.148)
+"""Side of a crop of `xdub.data.landmark_boxes`, and its centre's distance above that of `xdub.data.transforms`, both in
+sides of the latter: means over rendered heads, whose deviations are 0.04 and 0.01."""
 
-def load_identity(config: PerceptionConfig, crop_scale: float = 1.0) -> Identity:
+
+def load_identity(config: PerceptionConfig, video: VideoConfig | None = None) -> Identity:
     """Load the embedder that a recipe names, in eval mode, on the CPU.
 
     Args:
-        crop_scale: the recipe's ``video.crop_scale``, for faces that are embedded without landmarks.
+        video: the recipe's section, for face crops that are embedded without landmarks. None: crops of scale 1.
 
     Raises:
         UserError: its weights are missing or of another network.
@@ -29,5 +33,7 @@ def load_identity(config: PerceptionConfig, crop_scale: float = 1.0) -> Identity
         from xdub.perception.identity.arcface import ArcFaceIdentity
 
         network = ArcFaceIdentity.load(Path(required_path(config, "identity")))
-    network.crop_scale = crop_scale
+    if video is not None:
+        side, drop = LANDMARK_BOX if video.crop == "landmark_box" else (1.0, 0.0)
+        network.crop_scale, network.crop_drop = video.crop_scale * side, drop
     return network.eval()
