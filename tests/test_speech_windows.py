@@ -23,11 +23,11 @@ def slow_rows(start: int, latents: int, length: int) -> list[list[int]]:
     chosen = []
     for k in range(latents):
         if k == 0:
-            wanted = range(2 * start - 6, 2 * start + 2)
+            expected = range(2 * start - 6, 2 * start + 2)
         else:
             frame = start + 4 * (k - 1) + 1
-            wanted = range(2 * frame, 2 * frame + 8)
-        chosen.append([min(length - 1, max(0, row)) for row in wanted])
+            expected = range(2 * frame, 2 * frame + 8)
+        chosen.append([min(length - 1, max(0, row)) for row in expected])
     return chosen
 
 

@@ -122,9 +122,13 @@ def test_the_width_of_hubert_rows_is_a_multiple_of_its_four_layers():
 
 
 def test_an_added_field_is_part_of_the_identity_only_when_it_differs_from_its_default():
-    recipe, other = load_recipe("tiny"), load_recipe("tiny", ["model.kind=wan", "model.speech=published"])
+    recipe = load_recipe("tiny")
+    other = load_recipe(
+        "tiny", ["model.kind=wan", "model.text_dim=8", "model.linear_skip=false", "model.speech=published"]
+    )
     assert recipe.to_dict()["model"]["speech"] == "frames" and "speech" not in recipe.identity()["model"]
-    assert other.identity()["model"] == recipe.identity()["model"] | {"kind": "wan", "speech": "published"}
+    changed = {"kind": "wan", "speech": "published", "text_dim": 8, "linear_skip": False}
+    assert other.identity()["model"] == recipe.identity()["model"] | changed
     assert recipe_from_dict(recipe.identity()) == recipe
 
 

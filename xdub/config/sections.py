@@ -75,8 +75,9 @@ class ModelConfig:
     """Token order of the sequence; the public release has the reference first."""
     prompt: str | None = field(default=None, metadata=ADDED)
     """File of the embedded prompt of a `wan`, see `xdub weights prompt`. None: the one in the recipe's `weights`."""
-    audio_blocks: Annotated[int | None, POSITIVE] = field(default=None, metadata=ADDED)
-    """Number of blocks of a `wan` with audio attention, evenly spread. None: all."""
+    base: str | None = field(default=None, metadata=ADDED)
+    """Open weights that every phase of a `wan` starts from: a folder or file that `xdub.model.load_backbone` reads.
+    None: random weights."""
     speech: SpeechForm = field(default="frames", metadata=ADDED)
     """Audio rows of each latent frame (`xdub.speech_windows`): ``frames`` are 16 rows around its frames (paper B.2);
     ``published`` are the 8 rows and the projection of the published editors, which only a `wan` has."""
@@ -95,6 +96,14 @@ class ModelConfig:
             yield f"{path}.hidden_size={self.hidden_size} is not a multiple of 2 x num_heads ({pairs})"
         if self.speech == "published" and self.kind != "wan":
             yield f"{path}.speech=published needs {path}.kind=wan: the network of the paper reads frames"
+        if self.kind == "wan" and self.text_dim is None:
+            yield f"{path}.text_dim must be the width of the prompt's embedding for {path}.kind=wan, 4096 for UMT5"
+        if self.kind == "wan" and self.linear_skip:
+            yield f"{path}.linear_skip is an option of {path}.kind=xdub"
+        own = {"base": self.base, "prompt": self.prompt, "ffn_dim": self.ffn_dim}
+        for key, value in own.items():
+            if self.kind == "xdub" and value is not None:
+                yield f"{path}.{key}={value} is an option of {path}.kind=wan"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +173,9 @@ class TrainConfig:
     """Batches skipped in a row after which the run rolls back to its last checkpoint and continues after these."""
     max_rollbacks: Annotated[int, NOT_NEGATIVE] = 2
     """Rollbacks after which the run stops with an error."""
+    tune: Literal["all", "adapter"] = field(default="all", metadata=ADDED)
+    """Parameters that generator and editor train: all, or an adapter of section `lora` on the frozen weights of
+    `model.base`, together with the parts that those weights lack. The experts are adapters anyway."""
     init_from: str | None = None
     """Weights that the phase starts from: a file or an export folder."""
 

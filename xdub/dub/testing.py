@@ -11,7 +11,7 @@ from torch import Tensor
 
 from xdub.config import EXPERTS, Recipe, load_recipe, recipe_from_dict
 from xdub.model.backbone import Backbone
-from xdub.model.bundle import save_backbone
+from xdub.model.bundle import write_weights
 from xdub.model.lora import add_expert, save_expert
 from xdub.model.testing import random_backbone, random_codec
 
@@ -79,9 +79,9 @@ def write_random_bundle(folder: Path, recipe: Recipe, *, experts: bool = True) -
     raw["codec"]["path"] = str(folder / "codec.safetensors")
     recipe = recipe_from_dict(raw)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(raw))
-    save_backbone(random_backbone(recipe, "generator", codec), folder / "generator.safetensors")
+    write_weights(random_backbone(recipe, "generator", codec), folder / "generator.safetensors")
     editor = random_backbone(recipe, "editor", codec)
-    save_backbone(editor, folder / "editor.safetensors")
+    write_weights(editor, folder / "editor.safetensors")
     for name in EXPERTS if experts else ():
         add_expert(editor, name, recipe.lora)
         save_expert(editor, name, folder / f"{name}.safetensors")

@@ -138,10 +138,15 @@ class AudioAdapter(nn.Module):
         super().__init__()
         self.rows_per_latent = rows_per_latent
         self.proj = nn.Linear(audio_dim, hidden_size)
-        self.phase = nn.Parameter(torch.randn(rows_per_latent, hidden_size) * 0.5)
+        self.phase = nn.Parameter(torch.empty(rows_per_latent, hidden_size))
+        self.reset_parameters()
         self.convs = nn.ModuleList(nn.Conv1d(hidden_size, hidden_size, 5, padding=2) for _ in range(2))
         self.norms = nn.ModuleList(nn.LayerNorm(hidden_size) for _ in range(2))
         self.norm_out = nn.LayerNorm(hidden_size)
+
+    def reset_parameters(self) -> None:
+        """Draw the embedding of the places; the layers have a method of the same name."""
+        self.phase.data.copy_(torch.randn(self.phase.shape) * 0.5)
 
     def forward(self, audio: Tensor) -> Tensor:
         """Return rows [B, T, D] of audio features [B, T, audio_dim]."""

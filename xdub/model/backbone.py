@@ -7,14 +7,15 @@ backbone that a recipe and a phase need.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import ClassVar, Generic, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from xdub.config import Policy, TokenOrder
-from xdub.errors import UserError
 from xdub.geometry import CodecGeometry
+from xdub.model.weight_folder import WeightFolder, check_fit
 from xdub.speech_windows import SpeechForm
 
 ConditionsT = TypeVar("ConditionsT")
@@ -117,26 +118,43 @@ class Backbone(nn.Module, ABC, Generic[ConditionsT]):
         )
         return self.velocity(z_t, t, conditions)
 
-    def own_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return weights of another origin under this network's names and shapes.
+    def addition(self, name: str) -> bool:
+        """Return whether a tensor is new beside the open weights that the network starts from."""
+        return False
 
-        Subclasses override it for weights of another phase and of upstream releases. The default changes nothing.
+    def own_tensor(self, name: str, value: Tensor) -> tuple[str, Tensor] | None:
+        """Return a tensor of another origin under this network's name and in its shape.
+
+        None: this network does not need the tensor. Subclasses override the method for weights of another phase and of
+        upstream releases. ``value`` may be on the meta device.
         """
-        return dict(state)
+        return name, value
 
-    def load_upstream(self, state: Mapping[str, Tensor], source: str) -> None:
-        """Load weights of this network, of another phase or of an upstream release.
+    def optional_names(self, names: Set[str]) -> frozenset[str]:
+        """Return the names of this network that weights with ``names`` need not have; the others keep their values."""
+        return frozenset()
 
-        UserError names ``source`` and the tensors that do not fit.
+    def load_upstream(self, weights: WeightFolder, dtype: torch.dtype = torch.float32) -> None:
+        """Load weights of this network, of another phase or of an upstream release, one tensor at a time.
+
+        Tensors that are on the meta device are created in ``dtype``; the others keep their own number format.
+
+        UserError names the first tensor that is missing, left over or of another shape.
         """
-        state, own = self.own_weights(state), self.state_dict()
-        for name, value in state.items():
-            if name in own and own[name].shape != value.shape:
-                raise UserError(
-                    f"{source}: {name} has shape {tuple(value.shape)}, the recipe's model has {tuple(own[name].shape)}"
-                )
-        missing, unexpected = self.load_state_dict(state, strict=False)
-        if missing or unexpected:
-            raise UserError(
-                f"{source} does not fit the model: missing {missing[:3]}, unexpected {unexpected[:3]}"
-            )
+        theirs = {}
+        for name, shape in weights.shapes.items():
+            own_tensor = self.own_tensor(name, torch.empty(shape, device="meta"))
+            if own_tensor is not None:
+                theirs[own_tensor[0]] = tuple(own_tensor[1].shape)
+        own = self.state_dict()
+        shapes = {name: tuple(value.shape) for name, value in own.items()}
+        check_fit(weights.path, theirs, shapes, self.optional_names(theirs.keys()))
+        for name, value in weights.tensors():
+            own_tensor = self.own_tensor(name, value)
+            if own_tensor is None:
+                continue
+            name, value = own_tensor
+            if own[name].is_meta:
+                self.load_state_dict({name: value.to(dtype)}, strict=False, assign=True)
+            else:
+                own[name].copy_(value)

@@ -2,50 +2,121 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from xdub.config import Recipe, inpaints
-from xdub.files.tensors import read_tensors
+from xdub.errors import UserError
 from xdub.model.backbone import Backbone
 from xdub.model.codec import Codec
 from xdub.model.dit import DiTConfig, VideoDiT
+from xdub.model.lora import load_weights
+from xdub.model.prompt import Prompt, read_prompt
+from xdub.model.wan.config import WanConfig
+from xdub.model.wan.files import find_wan
+from xdub.model.wan.network import WanDiT
+from xdub.model.weight_folder import WeightFolder
+from xdub.precision import dtype_of
 
 
 def dit_config(recipe: Recipe, phase: str) -> DiTConfig:
     """Return the configuration of the paper's network; a phase that inpaints has z_mask on its input channels (B.2)."""
-    return DiTConfig(
-        **vars(recipe.model),
-        geometry=recipe.codec.geometry,
-        masked_input=inpaints(phase),
-        audio_dim=recipe.audio.dim,
-    )
+    return DiTConfig(**_facts(recipe, phase))
+
+
+def wan_config(recipe: Recipe, phase: str) -> WanConfig:
+    """Return the configuration of a Wan; a phase that inpaints embeds z_mask, too (B.2)."""
+    return WanConfig(**_facts(recipe, phase))
+
+
+def _facts(recipe: Recipe, phase: str) -> dict[str, Any]:
+    return {
+        **{field.name: getattr(recipe.model, field.name) for field in fields(recipe.model)},
+        "geometry": recipe.codec.geometry,
+        "masked_input": inpaints(phase),
+        "audio_dim": recipe.audio.dim,
+    }
 
 
 def build_backbone(
-    recipe: Recipe, phase: str, codec: Codec | None = None, *, seed: int | None = None
+    recipe: Recipe,
+    phase: str,
+    codec: Codec | None = None,
+    *,
+    seed: int | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Backbone:
-    """Build a randomly initialised backbone for ``phase``.
+    """Build a backbone for ``phase``: from the recipe's open weights (`model.base`), else randomly initialised.
 
-    The channel deviations of ``codec`` scale input and output; None: ones. ``seed`` fixes the initialisation without
-    touching global state; None: the global generator draws it.
+    On the meta device no file is read.
+
+    Args:
+        codec: its channel deviations scale input and output of the paper's network; None: ones.
+        seed: seed of the initialisation, which then leaves global state alone; None: the global generator draws it.
+        dtype: number format of the open weights; new parameters are fp32.
+
+    Raises:
+        UserError: the open weights or the prompt are missing, damaged or of another network.
     """
-    latent_std = None if codec is None else codec.channel_std
-    if seed is None:
-        return VideoDiT(dit_config(recipe, phase), latent_std)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return VideoDiT(dit_config(recipe, phase), latent_std)
+    if seed is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return build_backbone(recipe, phase, codec, dtype=dtype)
+    if recipe.model.kind == "xdub":
+        return VideoDiT(dit_config(recipe, phase), None if codec is None else codec.channel_std)
+    config = wan_config(recipe, phase)
+    if torch.get_default_device().type == "meta":
+        return WanDiT(config, _planned_prompt(config))
+    prompt = load_prompt(recipe)
+    if recipe.model.base is None:
+        return WanDiT(config, prompt)
+    with torch.device("meta"):
+        model = WanDiT(config, prompt)
+    model.load_upstream(open_weights(recipe.model.base), dtype)
+    model.reset_additions()
+    return model
 
 
-def load_backbone(recipe: Recipe, phase: str, codec: Codec, path: Path) -> Backbone:
-    """Build a backbone with the weights of a safetensors file: eval mode, fp32, frozen.
+def open_weights(path: str) -> WeightFolder:
+    """Return the files of `model.base`. Raise UserError if there is no Wan."""
+    weights = find_wan(Path(path)) if Path(path).exists() else None
+    if weights is None:
+        raise UserError(
+            f"model.base={path}: holds no weights of Wan 2.1 T2V, Wan 2.2 TI2V, X-Dub or TBDub; `xdub weights list` "
+            "shows what can be fetched"
+        )
+    return weights
 
+
+def load_prompt(recipe: Recipe) -> Prompt:
+    """Return the recipe's embedded prompt. Raise UserError if there is none, or one of another width."""
+    path = recipe.model.prompt
+    if path is None:
+        raise UserError(
+            "model.kind=wan needs an embedded prompt: --set model.prompt=FILE, written by `xdub weights prompt`"
+        )
+    prompt = read_prompt(path)
+    if prompt.width != recipe.model.text_dim:
+        raise UserError(f"{path}: has width {prompt.width}, but model.text_dim={recipe.model.text_dim}")
+    return prompt
+
+
+def _planned_prompt(config: WanConfig) -> Prompt:
+    """Return a prompt in the shape of the null prompt: one row, and the zero rows that one row stands for."""
+    assert config.text_dim is not None
+    return Prompt(rows=torch.zeros(1, config.text_dim), padding=511)
+
+
+def load_trained(recipe: Recipe, phase: str, codec: Codec, path: Path) -> Backbone:
+    """Build a backbone with the weights of a phase's export or of a safetensors file: eval mode, frozen.
+
+    Open weights under an adapter have the precision of the phase; all other weights are fp32.
     Raise UserError if the file cannot be read or does not fit the recipe.
     """
-    model = build_backbone(recipe, phase, codec, seed=0)
-    state: dict[str, Tensor] = {name: value.float() for name, value in read_tensors(path).items()}
-    model.load_upstream(state, str(path))
+    dtype = dtype_of(recipe.for_phase(phase).precision)
+    model = build_backbone(recipe, phase, codec, seed=0, dtype=dtype)
+    load_weights(model, WeightFolder(path, (path,)), recipe.lora)
     return model.eval().requires_grad_(False)

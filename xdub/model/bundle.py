@@ -25,10 +25,10 @@ from xdub.files.run_folder import ADAPTER_WEIGHTS, MODEL_WEIGHTS, RunFolder
 from xdub.files.tensors import write_tensors
 from xdub.model.audio_encoder import AudioEncoder, load_audio_encoder
 from xdub.model.backbone import Backbone
-from xdub.model.build import load_backbone
+from xdub.model.build import load_trained
 from xdub.model.bundle_networks import check_recorded_networks, record_networks
 from xdub.model.codec import Codec, load_codec
-from xdub.model.lora import load_expert, set_expert
+from xdub.model.lora import load_expert, set_expert, whole_state
 from xdub.model.offload import backbone_on
 from xdub.precision import dtype_of, open_device
 
@@ -116,14 +116,14 @@ def load_bundle(
     recipe = load_recipe(path / RECIPE, settings, recorded=True)
     check_recorded_networks(recipe, path)
     device, codec = open_device(device), load_codec(recipe.codec)
-    editor = load_backbone(recipe, "editor", codec, bundle_weights(path, "editor"))
+    editor = load_trained(recipe, "editor", codec, bundle_weights(path, "editor"))
     experts = tuple(name for name in EXPERTS if bundle_weights(path, name).is_file())
     for name in experts:
         load_expert(editor, name, bundle_weights(path, name), recipe.lora)
     set_expert(editor, None)
     inpainter = None
     if generator and bundle_weights(path, "generator").is_file():
-        inpainter = load_backbone(recipe, "generator", codec, bundle_weights(path, "generator"))
+        inpainter = load_trained(recipe, "generator", codec, bundle_weights(path, "generator"))
         precision, offload = recipe.for_phase("generator").precision, recipe.pairs.offload == "blocks"
         inpainter = backbone_on(inpainter, precision, device, offload=offload)
     precision, offload = recipe.for_phase("editor").precision, recipe.dub.offload == "blocks"
@@ -138,11 +138,6 @@ def load_bundle(
     )
 
 
-def save_backbone(model: Backbone, path: Path, dtype: torch.dtype = torch.float32) -> None:
+def write_weights(model: Backbone, path: Path, dtype: torch.dtype = torch.float32) -> None:
     """Write a backbone without adapters as safetensors."""
-    state = {
-        name.replace(".base_layer", ""): value.detach().cpu().to(dtype).contiguous()
-        for name, value in model.state_dict().items()
-        if ".lora_" not in name
-    }
-    write_tensors(state, path)
+    write_tensors({name: value.to(dtype) for name, value in whole_state(model).items()}, path)

@@ -8,7 +8,6 @@ and on motion frames), so modulation is [B, frames, 1, D] and never materialised
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -173,16 +172,16 @@ class VideoDiT(Backbone[DiTConditions]):
             x = run_block(policy, block, x, shared, keys, conditions.audio_enabled, rope)
         return self._output(x, embedded, z_t, times, rope)
 
-    def own_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the weights without the input columns of z_mask where an editor starts from a generator.
+    def own_tensor(self, name: str, value: Tensor) -> tuple[str, Tensor] | None:
+        """Drop the input columns of z_mask where an editor starts from a generator.
 
         Generator and editor share every other tensor: audio and reference pathways carry over.
         """
-        name, columns = "patch_embed.weight", self.patch_embed.weight.shape[1]
-        if name in state and state[name].shape[1] == 2 * columns and not self.masked_input:
+        columns = self.patch_embed.weight.shape[1]
+        if name == "patch_embed.weight" and value.shape[1] == 2 * columns and not self.masked_input:
             # The columns are [z_mask, z_t].
-            return {**state, name: state[name][:, columns:]}
-        return dict(state)
+            value = value[:, columns:]
+        return name, value
 
     def _check_mask(self, z_mask: Tensor | None) -> None:
         if (z_mask is None) == self.masked_input:

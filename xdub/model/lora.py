@@ -1,4 +1,8 @@
-"""LoRA experts on the editor (3.3): one adapter for lips, one for texture, at most one active at a time."""
+"""LoRA adapters: the experts on the editor (3.3), and the adapter that tunes open weights in place of all weights.
+
+The experts are one adapter for lips and one for texture, of which at most one is active at a time. The adapter that
+tunes is always active, and a part of the weights for everything but its own training.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
-from xdub.config import EXPERTS, LoraConfig
+from xdub.config import EXPERTS, LoraConfig, Recipe, expert_of, in_model
 from xdub.errors import UserError
 from xdub.files.tensors import read_tensors, write_tensors
 from xdub.model.backbone import Backbone
+from xdub.model.weight_folder import WeightFolder, check_fit
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
+
+
+TUNED = "tuned"
+"""Name of the adapter that tunes open weights."""
 
 
 def add_expert(model: Backbone, name: str, cfg: LoraConfig) -> None:
@@ -24,11 +34,38 @@ def add_expert(model: Backbone, name: str, cfg: LoraConfig) -> None:
     A fresh adapter adds zero, so the model's output is unchanged. Only the parameters of adapters keep
     ``requires_grad``. Raise UserError for an unknown expert, or targets that match no layer.
     """
+    if name not in EXPERTS:
+        raise UserError(f"expert {name!r}: use one of {', '.join(EXPERTS)}")
+    _inject(model, name, cfg)
+
+
+def adapter_of(recipe: Recipe, phase: str) -> str | None:
+    """Return the name of the adapter that a phase trains; None for a phase that trains all weights."""
+    tunes = in_model(phase) and recipe.for_phase(phase).tune == "adapter"
+    return expert_of(phase) or (TUNED if tunes else None)
+
+
+def adapt(model: Backbone, recipe: Recipe, phase: str) -> None:
+    """Inject the fresh adapter that a phase trains, if it trains one."""
+    name = adapter_of(recipe, phase)
+    if name == TUNED:
+        add_tuning(model, recipe.lora)
+    elif name is not None:
+        add_expert(model, name, recipe.lora)
+
+
+def add_tuning(model: Backbone, cfg: LoraConfig) -> None:
+    """Inject the fresh adapter that tunes open weights; the network's additions are trained beside it."""
+    _inject(model, TUNED, cfg)
+    for name, parameter in model.named_parameters():
+        if model.addition(name):
+            parameter.requires_grad_()
+
+
+def _inject(model: Backbone, name: str, cfg: LoraConfig) -> None:
     from peft import LoraConfig as PeftConfig
     from peft import inject_adapter_in_model
 
-    if name not in EXPERTS:
-        raise UserError(f"expert {name!r}: use one of {', '.join(EXPERTS)}")
     targets = _base_targets(model, cfg.targets)
     lora = PeftConfig(
         r=cfg.rank,
@@ -52,13 +89,55 @@ def _base_targets(model: Backbone, endings: Sequence[str]) -> list[str]:
     chosen = [
         name
         for name in names
-        if name.startswith("blocks.") and any(name.endswith(f".{ending}") for ending in endings)
+        if name.startswith("blocks.")
+        and any(name.endswith(f".{ending}") for ending in endings)
+        and not model.addition(name)
     ]
     if not chosen:
         raise UserError(
             f"lora.targets={list(endings)} match no layer; valid: {', '.join(model.lora_targets)}"
         )
     return sorted(chosen)
+
+
+def load_weights(model: Backbone, weights: WeightFolder, cfg: LoraConfig, *, merge: bool = True) -> None:
+    """Load a whole network, or an adapter that tuned the open weights which the network has.
+
+    With ``merge`` the adapter becomes a part of the weights, else it stays trainable. Raise UserError if the weights do
+    not fit.
+    """
+    if not any(".lora_" in name for name in weights.shapes):
+        model.load_upstream(weights)
+        return
+    add_tuning(model, cfg)
+    own = {file_name(name, TUNED): value for name, value in model.named_parameters() if value.requires_grad}
+    check_fit(weights.path, weights.shapes, {name: tuple(value.shape) for name, value in own.items()})
+    with torch.no_grad():
+        for name, value in weights.tensors():
+            own[name].copy_(value)
+    if merge:
+        merge_tuning(model)
+
+
+def is_tuned(model: nn.Module) -> bool:
+    """Return whether a network has an adapter that tunes it."""
+    return any(TUNED in layer.lora_A for layer in _lora_layers(model))
+
+
+def merge_tuning(model: Backbone) -> None:
+    """Add the adapter that tuned the network to its weights, and remove the adapter."""
+    from peft.tuners.lora import LoraLayer
+
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, LoraLayer):
+            parent, _, child = name.rpartition(".")
+            layer.merge(adapter_names=[TUNED])
+            setattr(model.get_submodule(parent), child, layer.get_base_layer())
+
+
+def file_name(name: str, adapter: str) -> str:
+    """Return the name in a file of a parameter of an adapter, or of another parameter."""
+    return name.removesuffix(f".{adapter}.weight") if ".lora_" in name else name
 
 
 def _lora_layers(model: nn.Module) -> list[LoraLayer]:
@@ -73,6 +152,15 @@ def set_expert(model: nn.Module, name: str | None) -> None:
         layer.enable_adapters(name is not None)
         if name is not None:
             layer.set_adapter(name)
+
+
+def whole_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of a network without its adapters, on the CPU, under the names that it has without them."""
+    return {
+        name.replace(".base_layer", ""): value.detach().cpu().contiguous()
+        for name, value in model.state_dict().items()
+        if ".lora_" not in name
+    }
 
 
 def expert_state(model: Backbone, name: str) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from xdub.config import Recipe
 from xdub.errors import UserError
 from xdub.files.run_folder import EXPORT, MODEL_WEIGHTS
 from xdub.model.backbone import Backbone
-from xdub.model.build import load_backbone
+from xdub.model.build import load_trained
 from xdub.model.bundle import bundle_path
 from xdub.model.codec import Codec
 from xdub.model.offload import backbone_on
@@ -49,6 +49,6 @@ def load_generator(recipe: Recipe, folder: str | Path, codec: Codec, device: str
 
     Raise UserError if the weights do not fit the recipe.
     """
-    model = load_backbone(recipe, "generator", codec, generator_file(folder))
+    model = load_trained(recipe, "generator", codec, generator_file(folder))
     precision = recipe.for_phase("generator").precision
     return backbone_on(model, precision, device, offload=recipe.pairs.offload == "blocks")

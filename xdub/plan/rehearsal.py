@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from xdub.config import Policy, Recipe, expert_of, inpaints, phase_facts
+from xdub.config import Policy, Recipe, inpaints, phase_facts
 from xdub.model.backbone import Backbone
 from xdub.model.build import build_backbone
 from xdub.model.frozen_base import store_frozen
-from xdub.model.lora import add_expert
+from xdub.model.lora import adapt
 from xdub.plan.shapes import shapes
 from xdub.precision import dtype_of
 from xdub_kernels.dispatch import rehearsing_gpu
@@ -139,8 +139,7 @@ def meta_model(recipe: Recipe, phase: str, dtype: torch.dtype = torch.float32) -
     """Return the network of a phase in train mode as `xdub.train.networks` builds it, without values."""
     with torch.device("meta"):
         model = build_backbone(recipe, phase)
-        if (expert := expert_of(phase)) is not None:
-            add_expert(model, expert, recipe.lora)
+        adapt(model, recipe, phase)
         store_frozen(model, recipe.for_phase(phase), phase)
     return model.to(dtype).train()
 

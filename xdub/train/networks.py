@@ -5,18 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from xdub.config import Recipe, expert_of, phase_facts
 from xdub.errors import UserError
 from xdub.files.run_folder import ADAPTER_WEIGHTS, MODEL_WEIGHTS
-from xdub.files.tensors import read_tensors
 from xdub.model.backbone import Backbone
 from xdub.model.build import build_backbone
 from xdub.model.codec import Codec
 from xdub.model.frozen_base import store_frozen
-from xdub.model.lora import add_expert, load_expert
+from xdub.model.lora import adapt, is_tuned, load_expert, load_weights
 from xdub.model.offload import check_offload
+from xdub.model.wan.files import find_wan
+from xdub.model.weight_folder import WeightFolder
 from xdub.precision import frozen
 from xdub.train.phases.common import PhaseContext
 
@@ -26,26 +26,38 @@ def build_model(
 ) -> Backbone:
     """Build the network of a phase in train mode; the phase trains the parameters with requires_grad.
 
-    A phase without an expert trains everything, from ``init_from`` if not None. An expert is an adapter on the frozen
-    ``base``, which is stored as `train.base_dtype` says; ``init_from`` is then an adapter to start from.
+    A phase without an expert starts from ``init_from`` if not None, else from the recipe's open weights. It trains all
+    weights, or an adapter on frozen ones (`train.tune`). An expert is an adapter on the frozen ``base``; it starts from
+    the adapter ``init_from`` if not None. Frozen weights are stored as `train.base_dtype` says.
     """
-    train = recipe.for_phase(phase)
-    expert = expert_of(phase)
-    model = build_backbone(recipe, phase, codec, seed=train.seed)
+    train, expert = recipe.for_phase(phase), expert_of(phase)
+    tunes = expert is None and train.tune == "adapter"
+    # Under an adapter, bf16 halves the memory at the start; DeepSpeed would round frozen weights anyway.
+    half = (tunes or expert is not None) and train.precision == "bf16"
+    model = build_backbone(
+        recipe, phase, codec, seed=train.seed, dtype=torch.bfloat16 if half else torch.float32
+    )
     model.checkpointing = train.activation_checkpointing
-    weights = init_from if expert is None else base
-    if weights is not None:
-        model.load_upstream(load_weights(Path(weights)), weights)
-    if expert is not None:
-        if init_from is not None:
-            load_expert(model, expert, weights_file(Path(init_from)), recipe.lora)
-        else:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(train.seed)
-                add_expert(model, expert, recipe.lora)
+    start = init_from if expert is None else base
+    if start is not None:
+        load_weights(model, start_weights(Path(start)), recipe.lora, merge=not tunes)
+    if expert is not None and init_from is not None:
+        load_expert(model, expert, weights_file(Path(init_from)), recipe.lora)
+    elif not is_tuned(model):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(train.seed)
+            adapt(model, recipe, phase)
     store_frozen(model, train, phase)
     check_offload(model, train, phase)
     return model.train()
+
+
+def start_weights(path: Path) -> WeightFolder:
+    """Return the weights of a file, an export folder or a folder of open weights. Raise UserError if there are none."""
+    if (weights := find_wan(path) if path.exists() else None) is not None:
+        return weights
+    file = weights_file(path)
+    return WeightFolder(file, (file,))
 
 
 def weights_file(path: Path) -> Path:
@@ -60,11 +72,6 @@ def weights_file(path: Path) -> Path:
     raise UserError(
         f"{path} has no weights: give a .safetensors file or the `export` folder of a trained phase"
     )
-
-
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a file or export folder as fp32."""
-    return {name: value.float() for name, value in read_tensors(weights_file(path)).items()}
 
 
 def build_loss_context(recipe: Recipe, phase: str, codec: Codec, device: torch.device) -> PhaseContext:

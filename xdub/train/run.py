@@ -20,7 +20,7 @@ from xdub.headers import check_networks
 from xdub.tracking.runs import read_state
 from xdub.tracking.stage_tracker import StageTracker
 from xdub.train.learners import learner_of
-from xdub.train.networks import weights_file
+from xdub.train.networks import start_weights
 from xdub.train.rank import TrainJob
 from xdub.train.remote.restore import restore
 from xdub.train.remote.store import check as check_remote
@@ -139,8 +139,8 @@ def _step_flops(recipe: Recipe, phase: str, local: bool) -> float | None:
 
 
 def _weights(path: str | Path | None) -> str | None:
-    """Return the absolute path of the weights in a file or an export folder."""
-    return None if path is None else str(weights_file(Path(path)).resolve())
+    """Return the absolute path of weights. Raise UserError if there are none."""
+    return None if path is None else str(start_weights(Path(path)).path.resolve())
 
 
 @contextmanager

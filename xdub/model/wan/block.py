@@ -36,14 +36,14 @@ class WanKeys:
     text: TextKeys
     padding: int
     speech: SpeechKeys | None
-    """None in a block without audio attention, and without speech."""
+    """Keys of the audio rows; None without audio attention or without speech."""
 
 
 class WanBlock(nn.Module):
     """3D self-attention -> text -> audio -> FFN; self-attention and FFN are modulated (adaLN)."""
 
-    def __init__(self, cfg: WanConfig, *, speaks: bool, window: int) -> None:
-        """Build a block. ``speaks``: it has audio attention, to windows of ``window`` rows."""
+    def __init__(self, cfg: WanConfig, *, speaks: bool) -> None:
+        """Build a block, with audio attention if it ``speaks``."""
         super().__init__()
         size, heads, eps = cfg.hidden_size, cfg.num_heads, cfg.eps
         self.size, self.eps = size, eps
@@ -53,7 +53,7 @@ class WanBlock(nn.Module):
         if speaks:
             self.norm4 = nn.LayerNorm(size, eps=eps)
             self.audio_attn = WanAudioAttention(
-                size, heads, eps, window=window, rotary=cfg.speech == "frames"
+                size, heads, eps, window=cfg.audio_window, rotary=cfg.speech == "frames"
             )
         self.speaks = speaks
         self.ffn = nn.Sequential(

@@ -47,14 +47,6 @@ class WanConfig(ModelConfig):
         """Rows of audio features that a latent frame attends to."""
         return speech_windows(self.speech, self.geometry).rows
 
-    @property
-    def speaking_blocks(self) -> frozenset[int]:
-        """Indices of the blocks with audio attention, evenly spread."""
-        if self.audio_dim is None:
-            return frozenset()
-        count = self.num_layers if self.audio_blocks is None else min(self.audio_blocks, self.num_layers)
-        return frozenset(n * self.num_layers // count for n in range(count))
-
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedSize:

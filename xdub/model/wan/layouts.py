@@ -9,6 +9,8 @@ Layout = Literal["original", "diffusers", "ours"]
 """``original``: Wan's and X-Dub's names. ``diffusers``: a `WanTransformer3DModel`. ``ours``: the original names with a
 config of this project."""
 
+MASK = "mask_embedding"
+"""Name of the layer that embeds z_mask."""
 PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 """Prefixes of the original names in files for ComfyUI."""
 _OUTSIDE = (
@@ -59,9 +61,12 @@ def diffusers_name(name: str) -> str:
     return _renamed(name, {new: old for old, new in _OUTSIDE}, {new: old for old, new in _INSIDE})
 
 
-def is_diffusers(names: set[str]) -> bool:
-    """Return whether the names of a file are those of diffusers."""
-    return any(name.startswith("condition_embedder.") for name in names)
+def beyond_wan(name: str) -> bool:
+    """Return whether a tensor of a `WanDiT` is no part of a plain Wan: speech, or the embedding of z_mask."""
+    parts = name.split(".")
+    return parts[0] in ("audio_embedding", "audio_adapter", MASK) or bool(
+        {"audio_attn", "norm4"} & set(parts)
+    )
 
 
 def _renamed(name: str, outside: dict[str, str], inside: dict[str, str]) -> str:

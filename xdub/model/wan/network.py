@@ -10,8 +10,9 @@ plain Wan. References: their tokens take part in the softmax from the start, so 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Set
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +27,10 @@ from xdub.model.block import join_reference, split_reference
 from xdub.model.checkpointing import run_block
 from xdub.model.dit import timestep_sinusoid
 from xdub.model.prompt import Prompt
-from xdub.model.wan.block import WanBlock, WanKeys, WanRows, modulated
+from xdub.model.wan.block import WanBlock, WanKeys, WanRows
 from xdub.model.wan.config import WanConfig
+from xdub.model.wan.layers import Head, Mlp
+from xdub.model.wan.layouts import MASK, beyond_wan, original_name
 from xdub.model.wan.speech import SpeechProjection
 from xdub_kernels import Rope
 
@@ -48,35 +51,6 @@ class WanConditions:
     """One entry a block: keys in sampling; rows in training, where a block may recompute its keys (checkpointing)."""
 
 
-class Mlp(nn.Sequential):
-    """Two linear layers, named 0 and 2, with an activation between them."""
-
-    def __init__(self, width: int, size: int, activation: nn.Module) -> None:
-        super().__init__(nn.Linear(width, size), activation, nn.Linear(size, size))
-
-    def exact(self, x: Tensor) -> Tensor:
-        """Return the output [..., size] of x [..., width], computed in fp32 whatever the dtype of the weights."""
-        first, activation, second = self
-        assert isinstance(first, nn.Linear) and isinstance(second, nn.Linear)
-        hidden = activation(F.linear(x.float(), first.weight.float(), first.bias.float()))
-        return F.linear(hidden, second.weight.float(), second.bias.float())
-
-
-class Head(nn.Module):
-    """Output layer: norm without weights, modulated by a table and the embedded timestep, then a linear layer."""
-
-    def __init__(self, size: int, out: int, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        self.head = nn.Linear(size, out)
-        self.modulation = nn.Parameter(torch.randn(1, 2, size) / size**0.5)
-
-    def forward(self, x: Tensor, embedded: Tensor) -> Tensor:
-        """Return patches [B, f, N, out] of x [B, f, N, D] under ``embedded`` [B, f, n, D]."""
-        shift, scale = (self.modulation.float() + embedded.float().unsqueeze(-2)).unbind(-2)
-        return self.head(modulated(x, shift, scale, self.eps))
-
-
 class WanDiT(Backbone[WanConditions]):
     """The transformer of the Wan family, plain or with speech, references and masks."""
 
@@ -85,6 +59,16 @@ class WanDiT(Backbone[WanConditions]):
         "ffn.0",
         "ffn.2",
     )
+
+    parts = MappingProxyType(
+        {
+            "self_attn": "projections",
+            "cross_attn": "text cross-attention",
+            "audio_attn": "audio cross-attention",
+            "ffn": "FFN",
+        }
+    )
+    self_attentions = MappingProxyType({"self_attn": "3D attention"})
 
     def __init__(self, cfg: WanConfig, prompt: Prompt | None = None) -> None:
         """Initialise randomly, with additions that change nothing. ``prompt`` is the one of calls without text."""
@@ -103,29 +87,33 @@ class WanDiT(Backbone[WanConditions]):
         elif cfg.audio_dim is not None:
             self.audio_adapter = AudioAdapter(cfg.audio_dim, size, cfg.geometry.rows_per_latent)
         self.blocks = nn.ModuleList(
-            WanBlock(cfg, speaks=n in cfg.speaking_blocks, window=cfg.audio_window)
-            for n in range(cfg.num_layers)
+            WanBlock(cfg, speaks=cfg.audio_dim is not None) for _ in range(cfg.num_layers)
         )
         self.head = Head(size, channels * ph * pw, cfg.eps)
-        self.silence_additions()
-
-    def silence_additions(self) -> None:
-        """Set to zero the layers through which z_mask and speech enter, so that a plain Wan's output is unchanged."""
-        if self.mask_embedding is not None:
-            nn.init.zeros_(self.mask_embedding.weight)
-        for block in self._own_blocks():
-            if block.speaks:
-                nn.init.zeros_(block.audio_attn.o.weight)
-                nn.init.zeros_(block.audio_attn.o.bias)
+        for name, module in self.named_modules():
+            self._silence(name, module)
 
     def addition(self, name: str) -> bool:
-        """Return whether a parameter or buffer is no part of a plain Wan."""
-        parts = name.split(".")
-        return bool({"audio_attn", "norm4"} & set(parts)) or parts[0] in (
-            "audio_embedding",
-            "audio_adapter",
-            "mask_embedding",
-        )
+        """Return whether a tensor is new beside the open weights that the network starts from.
+
+        Published editors bring their speech along. Other open weights have no speech, and none embeds z_mask.
+        """
+        return beyond_wan(name) and (self.cfg.speech == "frames" or name.startswith(MASK))
+
+    def reset_additions(self) -> None:
+        """Initialise the additions that are on the meta device, so that the output is that of the open weights."""
+        for name, module in self.named_modules():
+            own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+            if own and all(tensor.is_meta for tensor in own):
+                module.to_empty(device="cpu", recurse=False)
+                getattr(module, "reset_parameters")()  # noqa: B009 (not every module has it)
+                self._silence(name, module)
+
+    def _silence(self, name: str, module: nn.Module) -> None:
+        """Set to zero a layer through which z_mask or new speech enters."""
+        if name == MASK or (name.endswith(".audio_attn.o") and self.addition(name)):
+            for parameter in module.parameters():
+                nn.init.zeros_(parameter)
 
     def conditions(
         self,
@@ -199,11 +187,16 @@ class WanDiT(Backbone[WanConditions]):
         )
         return self._run(z_t, tokens, times.float(), plain.reference, plain)
 
-    def own_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return weights under this network's names, from the original or diffusers' names, see `layouts`."""
-        from xdub.model.wan.layouts import original_name
+    def own_tensor(self, name: str, value: Tensor) -> tuple[str, Tensor] | None:
+        """Return a tensor under its original name, see `layouts`; an editor needs none of a generator's z_mask."""
+        name = original_name(name)
+        return None if name.startswith(MASK) and not self.masked_input else (name, value)
 
-        return {original_name(name): value for name, value in state.items()}
+    def optional_names(self, names: Set[str]) -> frozenset[str]:
+        """Return the additions, which open weights lack as a whole: new speech, and the embedding of z_mask."""
+        own = {name for name in self.state_dict() if self.addition(name)}
+        mask = {name for name in own if name.startswith(MASK)}
+        return frozenset().union(*(group for group in (mask, own - mask) if not group & names))
 
     def patches(self, z: Tensor) -> Tensor:
         """Cut latents [B, C, f, h, w] into patches [B, f, N, C p q]."""

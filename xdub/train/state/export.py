@@ -15,6 +15,7 @@ from xdub.files.atomic import atomic_folder, write_json
 from xdub.files.content import file_sha256
 from xdub.files.run_folder import ADAPTER_WEIGHTS, MODEL_WEIGHTS
 from xdub.files.tensors import write_tensors
+from xdub.model.lora import adapter_of, file_name
 from xdub.train.context import TrainContext
 from xdub.train.engine import Engine
 from xdub.train.networks import weights_file
@@ -38,15 +39,14 @@ def export(
 
     ``metadata`` is the header of the file.
     """
-    state, expert = engine.trained_state(), expert_of(phase)
+    state, adapter = engine.trained_state(), adapter_of(recipe, phase)
     if context.rank == 0:
-        if expert is None:
+        if adapter is None:
             state |= {name: value.detach().cpu() for name, value in engine.buffers()}
         else:
-            # An adapter's names are those of xdub.model.lora.expert_state.
-            state = {name.removesuffix(f".{expert}.weight"): value for name, value in state.items()}
+            state = {file_name(name, adapter): value for name, value in state.items()}
         config: dict[str, Any] = {
-            "kind": "adapter" if expert else "model",
+            "kind": "adapter" if expert_of(phase) else "model",
             "phase": phase,
             "step": step,
             "averaged": recipe.for_phase(phase).ema > 0,

@@ -1,0 +1,113 @@
+"""Backbones as folders: those of this project, and open weights of the Wan family in the layouts of their releases."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import xdub
+from xdub.config import Recipe, load_recipe, recipe_from_dict
+from xdub.errors import UserError
+from xdub.files.atomic import atomic_folder, write_json
+from xdub.files.run_folder import MODEL_WEIGHTS
+from xdub.files.tensors import write_tensors
+from xdub.geometry import CodecGeometry
+from xdub.model.backbone import Backbone
+from xdub.model.build import build_backbone
+from xdub.model.bundle import RECIPE, bundle_path, bundle_weights
+from xdub.model.dit import DiTConfig, VideoDiT
+from xdub.model.lora import load_weights, whole_state
+from xdub.model.wan.files import CONFIG, OWN_KEY, find_wan, load_wan, portable, save_wan
+from xdub.model.wan.layouts import Layout
+from xdub.model.wan.network import WanDiT
+from xdub.model.weight_folder import WeightFolder
+
+
+def load_backbone(folder: str | Path, dtype: torch.dtype | None = None) -> Backbone:
+    """Load a backbone of any layout, recognised by its files: eval mode, on the CPU.
+
+    Args:
+        folder: a release of Wan 2.1 T2V, Wan 2.2 TI2V, X-Dub or TBDub (original names, diffusers' or ComfyUI's; a
+            folder, a pipeline's folder or one file), a folder of `save_backbone`, a phase's export, or a model folder,
+            whose editor is loaded.
+        dtype: number format. None: that of the files.
+
+    Raises:
+        UserError: there are no such weights, a file is damaged, or a tensor is missing, left over or of another shape.
+    """
+    path = bundle_path(folder)
+    if not path.exists():
+        raise UserError(f"{path}: there is no such file or folder of weights")
+    own = _own_backbone(path)
+    if own is not None:
+        return own if dtype is None else own.to(dtype)
+    weights = find_wan(path)
+    if weights is None:
+        raise UserError(
+            f"{path}: holds no backbone; give a folder of Wan 2.1 T2V, Wan 2.2 TI2V, X-Dub or TBDub, a phase's export "
+            "or a model folder"
+        )
+    return load_wan(weights, dtype)
+
+
+def save_backbone(backbone: nn.Module, folder: str | Path, layout: Layout = "ours") -> None:
+    """Write a backbone, without adapters, as a folder that replaces an earlier one as a whole.
+
+    Args:
+        layout: ``original`` (Wan's and X-Dub's names), ``diffusers`` (a `WanTransformer3DModel`; tensors that it does
+            not have are in a second file), or ``ours``, which any backbone has.
+
+    Raise UserError for a layout that the network does not have.
+    """
+    if isinstance(backbone, WanDiT):
+        save_wan(backbone, Path(folder), layout)
+    elif isinstance(backbone, VideoDiT) and layout == "ours":
+        with atomic_folder(Path(folder)) as temporary:
+            write_tensors(whole_state(backbone), temporary / MODEL_WEIGHTS)
+            write_json(temporary / CONFIG, {OWN_KEY: portable(backbone.cfg), "version": xdub.__version__})
+    else:
+        raise UserError(f"layout={layout}: the paper's network has the layout ours only")
+
+
+def _own_backbone(path: Path) -> Backbone | None:
+    """Return the backbone of a folder of this project; None for another folder and for a `WanDiT`."""
+    if (path / RECIPE).is_file():
+        return _trained(load_recipe(path / RECIPE, recorded=True), "editor", bundle_weights(path, "editor"))
+    config, weights = _config(path / CONFIG), path / MODEL_WEIGHTS
+    if "recipe" in config and "phase" in config and weights.is_file():
+        return _trained(recipe_from_dict(config["recipe"]), config["phase"], weights)
+    values = config.get(OWN_KEY)
+    if not isinstance(values, dict) or values.get("kind") != "xdub":
+        return None
+    try:
+        fields: dict[str, Any] = {
+            **values,
+            "geometry": CodecGeometry(**values["geometry"]),
+            "patch": tuple(values["patch"]),
+        }
+        model = VideoDiT(DiTConfig(**fields))
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path / CONFIG}: is not the configuration of a backbone ({error}); save it again"
+        ) from error
+    model.load_upstream(WeightFolder(weights, (weights,)))
+    return model.eval()
+
+
+def _trained(recipe: Recipe, phase: str, file: Path) -> Backbone:
+    """Return the backbone of a phase with the weights of its export."""
+    model = build_backbone(recipe, phase, seed=0)
+    load_weights(model, WeightFolder(file, (file,)), recipe.lora)
+    return model.eval()
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
