@@ -90,7 +90,7 @@ def _expand_homes(raw: Mapping[str, Any]) -> None:
     sections: list[Any] = [raw, *(raw.get(name) for name in ("codec", "audio", "perception", "model"))]
     for section in sections:
         for key, value in section.items() if isinstance(section, dict) else ():
-            located = key in ("weights", "path", "prompt") or key.endswith("_path")
+            located = key in ("weights", "path", "prompt", "base") or key.endswith("_path")
             if located and isinstance(value, str) and (value == "~" or value.startswith("~/")):
                 section[key] = str(Path(value).expanduser())
 

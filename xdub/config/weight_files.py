@@ -18,7 +18,7 @@ from xdub.files.content import content_digest
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 """Form of a path that may also be the name of a model on the hub, which only loading can check."""
-Role = Literal["codec", "audio", "identity", "sync", "features", "text", "prompt"]
+Role = Literal["codec", "audio", "identity", "sync", "features", "text", "prompt", "base"]
 """Use of a third-party network."""
 Section = CodecConfig | AudioConfig | PerceptionConfig
 """Section of a recipe that names networks."""
@@ -172,13 +172,15 @@ def network_paths(
     paths = {use.role: network_path(use.section, use.role) for use in uses}
     if recipe.model.kind == "wan" and (roles is None or "prompt" in roles) and any(map(_denoises, stages)):
         paths["prompt"] = prompt_path(recipe)
+    if recipe.model.base is not None and (roles is None or "base" in roles) and any(map(_denoises, stages)):
+        paths["base"] = recipe.model.base
     return {role: path for role, path in paths.items() if path is not None}
 
 
 def network_settings(recipe: Recipe) -> dict[str, str]:
     """Return key -> value of every location of networks that the recipe sets, such as ``codec.path``."""
     paths = {_path_key(section, role): _own_path(section, role) for role, section in _sections(recipe)}
-    paths |= {"weights": recipe.weights, "model.prompt": recipe.model.prompt}
+    paths |= {"weights": recipe.weights, "model.prompt": recipe.model.prompt, "model.base": recipe.model.base}
     return {key: path for key, path in paths.items() if path is not None}
 
 

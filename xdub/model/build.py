@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from xdub.config import Recipe, inpaints
+from xdub.config import Recipe, inpaints, prompt_path
 from xdub.errors import UserError
 from xdub.model.backbone import Backbone
 from xdub.model.codec import Codec
@@ -93,11 +93,7 @@ def open_weights(path: str) -> WeightFolder:
 
 def load_prompt(recipe: Recipe) -> Prompt:
     """Return the recipe's embedded prompt. Raise UserError if there is none, or one of another width."""
-    path = recipe.model.prompt
-    if path is None:
-        raise UserError(
-            "model.kind=wan needs an embedded prompt: --set model.prompt=FILE, written by `xdub weights prompt`"
-        )
+    path = prompt_path(recipe)
     prompt = read_prompt(path)
     if prompt.width != recipe.model.text_dim:
         raise UserError(f"{path}: has width {prompt.width}, but model.text_dim={recipe.model.text_dim}")
