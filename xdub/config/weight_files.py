@@ -41,14 +41,14 @@ NETWORKS = (
     NetworkFile(
         role="codec",
         kind="wan",
-        names=("wan2.1-vae",),
-        description="a folder or hub name of a diffusers AutoencoderKLWan (Wan 2.1)",
+        names=("wan2.1-vae", "Wan2.1_VAE.pth"),
+        description="a folder or hub name of a diffusers AutoencoderKLWan (Wan 2.1), or a file Wan2.1_VAE.pth",
     ),
     NetworkFile(
         role="codec",
         kind="wan2.2",
-        names=("wan2.2-vae",),
-        description="a folder or hub name of a diffusers AutoencoderKLWan (Wan 2.2)",
+        names=("wan2.2-vae", "Wan2.2_VAE.safetensors", "Wan2.2_VAE.pth"),
+        description="a folder or hub name of a diffusers AutoencoderKLWan (Wan 2.2), or a file Wan2.2_VAE.safetensors",
     ),
     NetworkFile(
         role="audio",

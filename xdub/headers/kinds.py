@@ -14,6 +14,7 @@ from xdub.config.network_sections import CODEC_FACTORS
 from xdub.config.shipped import shipped_weights
 from xdub.geometry import CodecGeometry
 from xdub.headers.files import Fault, read_config, read_header, read_weights
+from xdub.headers.wan_vae import original_geometry
 
 WAN_CHANNELS = {"wan": 16, "wan2.2": 48}
 """Kind of codec -> channels of its latents."""
@@ -40,9 +41,11 @@ def linear_codec(recipe: Recipe, path: Path) -> str:
 
 
 def wan_codec(recipe: Recipe, path: Path) -> str:
-    """Check a diffusers folder with Wan's autoencoder, or a pipeline's folder that has it below vae/."""
+    """Check Wan's autoencoder: a folder of diffusers, one of a pipeline that has it below vae/, or a release's file."""
     kind = recipe.codec.kind
     fix = f"put the diffusers folder of Wan's VAE there, or set codec.path; {TRIAL}"
+    if path.is_file():
+        return _codec_words(recipe, path, original_geometry(path, fix))
     folder = path if (path / "config.json").is_file() or not (path / "vae").is_dir() else path / "vae"
     config = read_config(folder, "config.json", fix)
     if config.get("_class_name") != "AutoencoderKLWan":

@@ -23,6 +23,8 @@ from xdub.errors import UserError, loading_pretrained
 from xdub.files.tensors import read_tensors, write_tensors
 from xdub.geometry import CodecGeometry
 from xdub.model.wan_decoder import checkpoint_blocks, decode_latents, decode_next
+from xdub.model.wan_vae_file import SUFFIXES as VAE_SUFFIXES
+from xdub.model.wan_vae_file import read_wan_vae
 from xdub.perception.network_files import load_pretrained
 
 if TYPE_CHECKING:
@@ -239,7 +241,8 @@ class WanCodec(nn.Module):
 def load_codec(config: CodecConfig) -> Codec:
     """Load the codec of a recipe's ``codec`` section (``kind``, ``channels``, ``path``).
 
-    ``linear``: the packaged face codec, or a file at its path. ``wan``, ``wan2.2``: a diffusers folder or hub name.
+    ``linear``: the packaged face codec, or a file at its path. ``wan``, ``wan2.2``: a diffusers folder or hub name, or
+    a file with the original names.
     Raise UserError if there is no such codec, or if it differs from the section.
     """
     path = network_path(config, "codec") or str(shipped_weights(PACKAGED_LINEAR_CODEC))
@@ -263,6 +266,8 @@ def _load_linear(path: Path) -> LinearCodec:
 
 
 def _load_wan(path: str) -> WanCodec:
+    if Path(path).suffix in VAE_SUFFIXES:
+        return WanCodec(read_wan_vae(path))
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
     vae = load_pretrained(AutoencoderKLWan, "codec.path", path, **_subfolder(path))
