@@ -117,7 +117,7 @@ def test_a_wrong_override_is_refused_with_one_line_that_names_it(override, words
     assert words in refused(override)
 
 
-def test_the_width_of_hubert_rows_is_a_multiple_of_its_four_layers():
+def test_the_width_of_hubert_rows_is_a_multiple_of_its_four_states():
     assert "audio.dim=30 is not a multiple of 4" in refused("audio.kind=hubert", "audio.dim=30")
 
 

@@ -29,6 +29,7 @@ from xdub.config.sections import (
     VideoConfig,
 )
 from xdub.config.shipped import SHIPPED_MODEL, ModelFolder
+from xdub.config.speech_parts import speech_parts
 from xdub.config.syncnet_section import SyncNetConfig
 from xdub.config.weight_files import (
     DUB,
@@ -88,5 +89,6 @@ __all__ = [
     "recipe_from_dict",
     "required_path",
     "shipped_recipes",
+    "speech_parts",
     "without_paths",
 ]

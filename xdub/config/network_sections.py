@@ -11,8 +11,8 @@ from xdub.geometry import CodecGeometry
 
 CODEC_FACTORS = {"linear": (4, 8), "wan": (4, 8), "wan2.2": (4, 16)}
 """Kind of codec -> (frames, px) that one latent covers in time and in space."""
-HUBERT_LAYERS = 4
-"""Number of hidden states of HuBERT in one feature row."""
+HUBERT_STATES = range(9, 13)
+"""Hidden states in a row of HuBERT. State 0 is the input of the first block, state n the output of block n."""
 DERIVED = {"derived": True}
 """Metadata of a field that is no key of a recipe file: the recipe fills the field from its other keys."""
 
@@ -56,8 +56,9 @@ class AudioConfig:
 
     def failed_checks(self, path: str) -> Iterator[str]:
         """Yield a message for a width that no encoder of the kind has."""
-        if self.kind == "hubert" and self.dim % HUBERT_LAYERS:
-            yield f"{path}.dim={self.dim} is not a multiple of {HUBERT_LAYERS}, the number of HuBERT's layers in a row"
+        states = len(HUBERT_STATES)
+        if self.kind == "hubert" and self.dim % states:
+            yield f"{path}.dim={self.dim} is not a multiple of {states}, the number of HuBERT's states in a row"
 
 
 @dataclass(frozen=True, kw_only=True)

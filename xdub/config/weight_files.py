@@ -13,6 +13,7 @@ from xdub.config.loader import recipe_from_dict
 from xdub.config.network_sections import AudioConfig, CodecConfig, PerceptionConfig
 from xdub.config.phases import in_model, phase_facts
 from xdub.config.recipe import Recipe
+from xdub.config.speech_parts import JOINED, speech_digest
 from xdub.errors import UserError
 from xdub.files.content import content_digest
 
@@ -55,6 +56,18 @@ NETWORKS = (
         kind="whisper",
         names=("whisper",),
         description="tiny.en, or a folder or hub name of a transformers Whisper model",
+    ),
+    NetworkFile(
+        role="audio",
+        kind=JOINED,
+        names=("xdub-speech",),
+        description="a folder with whisper/large-v2.pt and wav2vec2-base-960h, as in X-Dub's release",
+    ),
+    NetworkFile(
+        role="audio",
+        kind="hubert",
+        names=("hubert-large-ll60k",),
+        description="a folder or hub name of a transformers HuBERT large",
     ),
     NetworkFile(
         role="identity",
@@ -221,7 +234,8 @@ def network_digests(
         # A pipeline keeps its autoencoder below vae/.
         if role == "codec" and folder.is_dir() and not (folder / "config.json").is_file():
             folder = folder / "vae"
-        digests[str(role)] = content_digest(folder)
+        joined = role == "audio" and recipe.audio.kind == JOINED
+        digests[str(role)] = speech_digest(folder) if joined else content_digest(folder)
     return digests
 
 

@@ -86,8 +86,8 @@ class Recording:
 
         ``start`` counts from the frame behind the margin of the sound, and may be negative.
         """
-        wanted = torch.arange(self._windows.count(num_frames)) + self._windows.first_row(start)
-        rows = (wanted - self._first_row).clamp(0, self._rows.count - 1)
+        numbers = torch.arange(self._windows.count(num_frames)) + self._windows.first_row(start)
+        rows = (numbers - self._first_row).clamp(0, self._rows.count - 1)
         low, high = int(rows[0]), int(rows[-1]) + 1
         with one_thread(enabled=self._one_thread):
             read = self._rows.read(low, high)

@@ -20,7 +20,8 @@ from xdub.config.weight_files import (
 )
 from xdub.errors import UserError, error_reason
 from xdub.headers.files import Fault
-from xdub.headers.kinds import INSPECTORS, packaged, prompt, umt5, wrong_width
+from xdub.headers.kinds import INSPECTORS, packaged, prompt, umt5
+from xdub.headers.speech import wrong_width
 
 REGISTERED = {
     "dlib": "identity_dlib",

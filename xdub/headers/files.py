@@ -12,6 +12,8 @@ from xdub.errors import UserError, error_reason
 
 Shapes = dict[str, tuple[int, ...]]
 """Name of a tensor -> its shape."""
+TRIAL = "`xdub weights mini --like RECIPE` writes random ones for a trial"
+"""End of the fix for a network that has to be got from elsewhere."""
 INDEX = ".safetensors.index.json"
 """Ending of the list of a model's files where the weights are in several."""
 
@@ -89,6 +91,11 @@ def read_weights(folder: Path, stem: str, fix: str) -> Shapes:
     for name in names:
         shapes |= read_header(folder / name, fix).shapes
     return shapes
+
+
+def model_name(config: Mapping[str, Any]) -> str:
+    """Return the class or kind of model that a configuration names."""
+    return str(config.get("_class_name") or config.get("model_type") or "no named model")
 
 
 def _safetensors_header(path: Path) -> Header | None:

@@ -13,15 +13,12 @@ from xdub.config import Recipe
 from xdub.config.network_sections import CODEC_FACTORS
 from xdub.config.shipped import shipped_weights
 from xdub.geometry import CodecGeometry
-from xdub.headers.files import Fault, read_config, read_header, read_weights
+from xdub.headers.files import TRIAL, Fault, model_name, read_config, read_header, read_weights
+from xdub.headers.speech import hubert, whisper, whisper_and_wav2vec2
 from xdub.headers.wan_vae import original_geometry
 
 WAN_CHANNELS = {"wan": 16, "wan2.2": 48}
 """Kind of codec -> channels of its latents."""
-WHISPER_NAMES = {384: "tiny", 512: "base", 768: "small", 1024: "medium", 1280: "large"}
-"""Width of a Whisper encoder -> its name."""
-WHISPER_ROWS = 1500
-"""Rows of features of 30 s at 50 a second."""
 STAGES = tuple(f"layer{number}" for number in range(1, 5))
 """Stages of an ArcFace backbone."""
 
@@ -49,7 +46,7 @@ def wan_codec(recipe: Recipe, path: Path) -> str:
     folder = path if (path / "config.json").is_file() or not (path / "vae").is_dir() else path / "vae"
     config = read_config(folder, "config.json", fix)
     if config.get("_class_name") != "AutoencoderKLWan":
-        raise Fault(f"codec.kind={kind}: {folder} holds {_named(config)}, not an AutoencoderKLWan", fix)
+        raise Fault(f"codec.kind={kind}: {folder} holds {model_name(config)}, not an AutoencoderKLWan", fix)
     geometry = CodecGeometry(
         channels=config.get("z_dim", 16),
         # Configurations of Wan 2.1 from before the release of 2.2 have no factors.
@@ -86,47 +83,6 @@ def _codec_words(recipe: Recipe, path: Path, geometry: CodecGeometry) -> str:
             f"--set codec.channels={geometry.channels}",
         )
     return f"{codec.kind}: {geometry.channels} channels, a latent covers {geometry.time} frames and {geometry.space} px"
-
-
-def whisper(recipe: Recipe, path: Path) -> str:
-    """Check a transformers folder with Whisper and its feature extractor."""
-    fix = f"put a transformers Whisper there, or set audio.path; {TRIAL}"
-    config = read_config(path, "config.json", fix)
-    if config.get("model_type") != "whisper":
-        raise Fault(f"audio.kind=whisper: {path} holds {_named(config)}, not a Whisper", fix)
-    width, bands = int(config.get("d_model", 0)), config.get("num_mel_bins", 80)
-    if width != recipe.audio.dim:
-        raise wrong_width(recipe, f"the Whisper at {path}", width)
-    if config.get("max_source_positions", WHISPER_ROWS) != WHISPER_ROWS:
-        raise Fault(
-            f"{path}: its encoder has {config['max_source_positions']} rows, not {WHISPER_ROWS} for 30 s", fix
-        )
-    extractor = read_config(path, "preprocessor_config.json", f"copy it from the model's release; {TRIAL}")
-    heard = extractor.get("feature_size", 80)
-    if heard != bands:
-        raise Fault(
-            f"{path}: preprocessor_config.json has {heard} mel bands, but its encoder reads {bands}",
-            "copy preprocessor_config.json from the same release as the weights",
-        )
-    shapes = read_weights(path, "model", fix)
-    first = next(
-        (shape for name, shape in shapes.items() if name.rpartition("encoder.")[2] == "conv1.weight"), ()
-    )
-    if first[:2] != (width, bands):
-        raise Fault(
-            f"{path}: its weights are not those of its config.json (width {width}, {bands} mel bands)", fix
-        )
-    return f"whisper: width {width}, {bands} mel bands"
-
-
-def wrong_width(recipe: Recipe, encoder: str, width: int) -> Fault:
-    """Return the error for an audio encoder whose width is not the recipe's."""
-    published = WHISPER_NAMES.get(recipe.audio.dim)
-    name = f"{published} (width {recipe.audio.dim})" if published else f"of width {recipe.audio.dim}"
-    return Fault(
-        f"audio.dim={recipe.audio.dim}, but {encoder} has width {width}",
-        f"--set audio.dim={width}, or use Whisper {name}",
-    )
 
 
 def syncnet(recipe: Recipe, path: Path) -> str:
@@ -179,7 +135,7 @@ def clip(recipe: Recipe, path: Path) -> str:
     fix = f"put a transformers CLIP there, or set perception.features_path; {TRIAL}"
     config = read_config(path, "config.json", fix)
     if config.get("model_type") not in ("clip", "clip_vision_model"):
-        raise Fault(f"perception.features=clip: {path} holds {_named(config)}, not a CLIP", fix)
+        raise Fault(f"perception.features=clip: {path} holds {model_name(config)}, not a CLIP", fix)
     vision = config.get("vision_config", config)
     shapes = read_weights(path, "model", fix)
     if not any(name.endswith("visual_projection.weight") for name in shapes):
@@ -192,7 +148,7 @@ def umt5(recipe: Recipe, path: Path) -> str:
     fix = f"put a transformers UMT5 encoder there; {TRIAL}"
     config = read_config(path, "config.json", fix)
     if config.get("model_type") != "umt5":
-        raise Fault(f"{path}: holds {_named(config)}, not a UMT5", fix)
+        raise Fault(f"{path}: holds {model_name(config)}, not a UMT5", fix)
     if config.get("d_model") != recipe.model.text_dim:
         raise Fault(
             f"model.text_dim={recipe.model.text_dim}, but the UMT5 at {path} has width {config.get('d_model')}",
@@ -226,21 +182,16 @@ def packaged(role: str) -> Path | None:
     return shipped_weights(names[role]) if role in names else None
 
 
-TRIAL = "`xdub weights mini --like RECIPE` writes random ones for a trial"
-"""End of the fix for a network that has to be got from elsewhere."""
 INSPECTORS: dict[tuple[str, str], Inspect] = {
     ("codec", "linear"): linear_codec,
     ("codec", "wan"): wan_codec,
     ("codec", "wan2.2"): wan_codec,
     ("audio", "whisper"): whisper,
+    ("audio", "whisper+wav2vec2"): whisper_and_wav2vec2,
+    ("audio", "hubert"): hubert,
     ("sync", "tiny"): syncnet,
     ("sync", "syncnet"): syncnet,
     ("identity", "arcface"): arcface,
     ("features", "clip"): clip,
 }
 """(role, kind) -> check of its file. Other kinds have no file, or one in the registry, which has a checksum."""
-
-
-def _named(config: dict) -> str:
-    """Return the class or kind of model that a configuration names."""
-    return str(config.get("_class_name") or config.get("model_type") or "no named model")

@@ -13,6 +13,7 @@ import torch
 
 from xdub.config.weight_files import Role
 from xdub.miniature.sizes import Sizes
+from xdub.miniature.speech import write_hubert, write_joined
 
 VOCABULARY = 64
 """Tokens of the text towers, which no phase reads."""
@@ -152,6 +153,8 @@ WRITERS: Mapping[tuple[Role, str], tuple[str, Callable[[Path, Sizes], None]]] = 
     ("codec", "wan"): ("diffusers AutoencoderKLWan (Wan 2.1)", write_wan_2_1),
     ("codec", "wan2.2"): ("diffusers AutoencoderKLWan (Wan 2.2)", write_wan_2_2),
     ("audio", "whisper"): ("transformers Whisper", write_whisper),
+    ("audio", "whisper+wav2vec2"): ("OpenAI's Whisper file and transformers wav2vec2", write_joined),
+    ("audio", "hubert"): ("transformers HuBERT", write_hubert),
     ("identity", "arcface"): ("state dict of ArcFace iresnet", write_arcface),
     ("sync", "syncnet"): ("state dict of SyncNet v2", write_syncnet),
     ("features", "clip"): ("transformers CLIP", write_clip),

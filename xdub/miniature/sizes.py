@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xdub.config import Recipe
+from xdub.config.network_sections import HUBERT_STATES
+from xdub.config.speech_parts import JOINED
 from xdub.errors import UserError
 
 WAN_2_2_WIDTHS = {"base_dim": 160, "decoder_base_dim": 256}
@@ -27,6 +29,13 @@ class Sizes:
     """Residual blocks of each resolution."""
     whisper: int = 32
     whisper_heads: int = 2
+    joined: tuple[int, int] = (20, 12)
+    """Widths of Whisper and wav2vec2 in one row."""
+    joined_heads: tuple[int, int] = (2, 2)
+    hubert: int = 8
+    hubert_heads: int = 2
+    wave_channels: int = 8
+    """Channels of the convolutions of wav2vec2 and HuBERT."""
     clip: int = 32
     clip_heads: int = 2
     clip_image: int = 64
@@ -50,14 +59,30 @@ def sizes_of(recipe: Recipe) -> Sizes:
     audio, text = recipe.audio.dim, recipe.model.text_dim or 4096
     if recipe.audio.kind == "whisper" and audio % 2:
         raise UserError(f"audio.dim={audio}: the width of a Whisper is even, e.g. {audio + 1}")
+    joined, hubert = joined_widths(audio), max(1, audio // len(HUBERT_STATES))
+    if recipe.audio.kind == JOINED and sum(joined) != audio:
+        raise UserError(f"audio.dim={audio}: Whisper and wav2vec2 have at least 3 numbers in a row")
     if recipe.name == "mini":
         width = recipe.model.text_dim or Sizes.text
-        return Sizes(whisper=audio, text=width, text_heads=2 - width % 2)
+        return Sizes(
+            whisper=audio,
+            joined=joined,
+            joined_heads=(_few_heads(joined[0]), _few_heads(joined[1])),
+            hubert=hubert,
+            hubert_heads=_few_heads(hubert),
+            text=width,
+            text_heads=_few_heads(width),
+        )
     return Sizes(
         vae=WAN_2_2_WIDTHS["base_dim"] if recipe.codec.kind == "wan2.2" else 96,
         vae_decoder=WAN_2_2_WIDTHS["decoder_base_dim"],
         whisper=audio,
         whisper_heads=_heads(audio),
+        joined=joined,
+        joined_heads=(_heads(joined[0]), _heads(joined[1])),
+        hubert=hubert,
+        hubert_heads=_heads(hubert),
+        wave_channels=512,
         clip=1024,
         clip_heads=16,
         clip_image=224,
@@ -69,6 +94,17 @@ def sizes_of(recipe: Recipe) -> Sizes:
         text=text,
         text_heads=_heads(text),
     )
+
+
+def joined_widths(dim: int) -> tuple[int, int]:
+    """Return the even widths of Whisper and wav2vec2 in a row of ``dim`` numbers, in the published ratio 1280 : 768."""
+    whisper = max(2, dim * 5 // 16 * 2)
+    return whisper, max(1, dim - whisper)
+
+
+def _few_heads(width: int) -> int:
+    """Return the number of heads of a toy of any width."""
+    return 2 - width % 2
 
 
 def _heads(width: int) -> int:

@@ -1,4 +1,7 @@
-"""Speech features at 50 Hz: log-mel in the recipe `tiny`, Whisper's encoder in the others (paper B.2)."""
+"""Speech features at 50 Hz: log-mel in the recipe `tiny`, Whisper's encoder in the paper's (B.2).
+
+The encoders of the published editors are in `xdub.model.speech`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ from torch import Tensor
 
 from xdub.config import PACKAGED, AudioConfig, required_path
 from xdub.errors import UserError, loading_pretrained
-from xdub.geometry import ROWS_PER_FRAME, SAMPLE_RATE, SAMPLES_PER_FRAME, SOUND_MARGIN
+from xdub.geometry import ROWS_PER_FRAME, SAMPLE_RATE, SOUND_MARGIN
+from xdub.model.speech.rows import HOP, overlapping
 from xdub.perception.mel import LOUDNESS, LOUDNESS_ROW, QUIETEST, mel_energies
 from xdub.perception.network_files import load_pretrained
 
@@ -18,8 +22,6 @@ if TYPE_CHECKING:
     from transformers import WhisperFeatureExtractor
     from transformers.models.whisper.modeling_whisper import WhisperEncoder as WhisperNetwork
 
-HOP = SAMPLES_PER_FRAME // ROWS_PER_FRAME
-"""Audio samples of one feature row: 320, 50 rows a second."""
 _WINDOW = 800
 """Samples of an analysis window: 50 ms."""
 
@@ -91,47 +93,44 @@ class WhisperEncoder:
         """Return rows [round(N / 320), dim] float32 of a wave [N] at 16 kHz, on the CPU."""
         rows, chunk = max(1, round(len(wav) / HOP)), int(self.encoder.config.max_source_positions)
         states = []
-        for start, keep, stop in chunks(rows, chunk):
+        for part in overlapping(rows, chunk, ROWS_PER_FRAME * SOUND_MARGIN):
             mel = self.feature_extractor(
-                wav[start * HOP : (start + chunk) * HOP], sampling_rate=SAMPLE_RATE, return_tensors="pt"
+                wav[part.start * HOP : (part.start + chunk) * HOP],
+                sampling_rate=SAMPLE_RATE,
+                return_tensors="pt",
             )
             inputs = mel.input_features.to(self.encoder.device, self.encoder.dtype)
             hidden = self.encoder(inputs).last_hidden_state[0].float().cpu()
-            states.append(hidden[keep - start : stop - start])
+            states.append(hidden[part.keep - part.start : part.stop - part.start])
         return torch.cat(states)
-
-
-def chunks(rows: int, chunk: int) -> list[tuple[int, int, int]]:
-    """Divide rows into inputs of ``chunk`` rows: return (start, keep, stop), where rows keep ... stop - 1 are used.
-
-    Inputs overlap, so that a second (or a quarter of an input, if that is less) of real sound surrounds every row that
-    is used, except at the ends of the sound. The last input ends with the sound.
-    """
-    margin = min(ROWS_PER_FRAME * SOUND_MARGIN, chunk // 4)
-    inputs, start, keep = list[tuple[int, int, int]](), 0, 0
-    while start + chunk < rows:
-        inputs.append((start, keep, start + chunk - margin))
-        keep = start + chunk - margin
-        start = min(keep - margin, rows - chunk)
-    return [*inputs, (start, keep, rows)]
 
 
 def load_audio_encoder(cfg: AudioConfig) -> AudioEncoder:
     """Load the encoder of a recipe's ``audio`` section. Raise UserError if its weights are missing or do not fit."""
     if cfg.kind == "logmel":
         return LogMelEncoder(cfg.dim)
-    if cfg.kind != "whisper":
-        raise UserError(f"audio.kind={cfg.kind}: this version cannot compute its features")
     path = required_path(cfg, "audio")
-    if path in PACKAGED["audio"]:
-        from xdub.model.packaged_whisper import packaged_whisper
-
-        encoder = _load_whisper(str(packaged_whisper(path)))
-    else:
-        encoder = _load_whisper(path)
+    encoder = _load(cfg, path)
     if encoder.dim != cfg.dim:
         raise UserError(f"audio.dim={cfg.dim}, but the encoder at {path} has {encoder.dim}")
     return encoder
+
+
+def _load(cfg: AudioConfig, path: str) -> AudioEncoder:
+    """Load the encoder of a kind that has weights."""
+    if cfg.kind == "whisper+wav2vec2":
+        from xdub.model.speech.load import load_joined
+
+        return load_joined(path)
+    if cfg.kind == "hubert":
+        from xdub.model.speech.load import load_hubert
+
+        return load_hubert(path)
+    if path in PACKAGED["audio"]:
+        from xdub.model.packaged_whisper import packaged_whisper
+
+        return _load_whisper(str(packaged_whisper(path)))
+    return _load_whisper(path)
 
 
 def _load_whisper(path: str) -> WhisperEncoder:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from einops import rearrange
@@ -275,7 +275,7 @@ def _load_wan(path: str) -> WanCodec:
         return WanCodec(vae)
 
 
-def _subfolder(path: str) -> dict[str, str]:
+def _subfolder(path: str) -> dict[str, Any]:
     """Return diffusers' arguments for a pipeline folder, which keeps its autoencoder under vae/."""
     folder = Path(path)
     has_own_config = (folder / "config.json").is_file()

@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from xdub.errors import UserError, error_reason, loading_pretrained
 
 
-def load_pretrained(kind: Any, setting: str, path: str | Path, *, part: str = "", **arguments: Any) -> Any:
+def load_pretrained(
+    kind: Any,
+    setting: str,
+    path: str | Path,
+    *,
+    part: str = "",
+    unused: tuple[str, ...] = (),
+    **arguments: Any,
+) -> Any:
     """Load a model of diffusers or transformers from a folder or hub name, in fp32 (`xdub.precision`).
 
     Many releases store fp16, in which transformers would compute, too.
@@ -25,13 +33,14 @@ def load_pretrained(kind: Any, setting: str, path: str | Path, *, part: str = ""
         kind: class with `from_pretrained`.
         setting: recipe key for messages.
         part: beginning of the names of the weights that are used; other weights may be missing.
+        unused: names of weights of the part that may be missing, too.
 
     Raises:
         UserError: the model cannot be loaded, or weights of the part are missing or not finite.
     """
     with loading_pretrained(setting, path):
         model, info = kind.from_pretrained(path, output_loading_info=True, **arguments)
-    missing = sorted(name for name in info["missing_keys"] if name.startswith(part))
+    missing = sorted(name for name in info["missing_keys"] if name.startswith(part) and name not in unused)
     if missing:
         raise UserError(
             f"{setting}={path}: the files lack {len(missing)} of the weights of {kind.__name__}, such as "
