@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from xdub.config.loader import recipe_from_dict
+from xdub.config.network_names import NETWORKS, Role
 from xdub.config.network_sections import AudioConfig, CodecConfig, PerceptionConfig
 from xdub.config.phases import in_model, phase_facts
 from xdub.config.recipe import Recipe
@@ -19,85 +20,10 @@ from xdub.files.content import content_digest
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 """Form of a path that may also be the name of a model on the hub, which only loading can check."""
-Role = Literal["codec", "audio", "identity", "sync", "features", "text", "prompt", "base"]
-"""Use of a third-party network."""
 Section = CodecConfig | AudioConfig | PerceptionConfig
 """Section of a recipe that names networks."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class NetworkFile:
-    """A network that is not in the package."""
-
-    role: Role
-    kind: str
-    """Value of the recipe's key that selects the network."""
-    names: tuple[str, ...]
-    """Names of its file or folder in `Recipe.weights`; the first that exists is loaded."""
-    description: str
-    """Words for what an own path must hold."""
-
-
-NETWORKS = (
-    NetworkFile(
-        role="codec",
-        kind="wan",
-        names=("wan2.1-vae", "Wan2.1_VAE.pth"),
-        description="a folder or hub name of a diffusers AutoencoderKLWan (Wan 2.1), or a file Wan2.1_VAE.pth",
-    ),
-    NetworkFile(
-        role="codec",
-        kind="wan2.2",
-        names=("wan2.2-vae", "Wan2.2_VAE.safetensors", "Wan2.2_VAE.pth"),
-        description="a folder or hub name of a diffusers AutoencoderKLWan (Wan 2.2), or a file Wan2.2_VAE.safetensors",
-    ),
-    NetworkFile(
-        role="audio",
-        kind="whisper",
-        names=("whisper",),
-        description="tiny.en, or a folder or hub name of a transformers Whisper model",
-    ),
-    NetworkFile(
-        role="audio",
-        kind=JOINED,
-        names=("xdub-speech",),
-        description="a folder with whisper/large-v2.pt and wav2vec2-base-960h, as in X-Dub's release",
-    ),
-    NetworkFile(
-        role="audio",
-        kind="hubert",
-        names=("hubert-large-ll60k",),
-        description="a folder or hub name of a transformers HuBERT large",
-    ),
-    NetworkFile(
-        role="identity",
-        kind="arcface",
-        names=("arcface.pth",),
-        description="the backbone.pth of an ArcFace r50 or r100 (non-commercial research licence)",
-    ),
-    NetworkFile(
-        role="sync",
-        kind="syncnet",
-        names=("syncnet.safetensors", "syncnet_v2.model"),
-        description="the export of `xdub train syncnet` on your own clips, or `syncnet_v2.model`",
-    ),
-    NetworkFile(
-        role="features", kind="clip", names=("clip",), description="a folder or hub name of a CLIP model"
-    ),
-    NetworkFile(
-        role="text",
-        kind="umt5",
-        names=("umt5",),
-        description="a folder or hub name of a transformers UMT5 encoder",
-    ),
-    NetworkFile(
-        role="prompt",
-        kind="embedded",
-        names=("prompt.safetensors",),
-        description="the file of `xdub weights prompt`, or TBDub's null_prompt_emb.pt",
-    ),
-)
-"""All networks with a name in `Recipe.weights`. Other networks are in the package or in its registry."""
 MODEL_PATHS = ("prompt", "base")
 """Keys of section `model` that are locations of files."""
 PAIRS, DUB = "pairs", "dub"

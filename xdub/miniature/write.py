@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from xdub.config import Recipe
-from xdub.config.weight_files import NETWORKS, PAIRS, NetworkFile, network_kind, used_networks
+from xdub.config.network_names import NETWORKS, NetworkFile
+from xdub.config.weight_files import PAIRS, network_kind, used_networks
 from xdub.errors import UserError
 from xdub.files.atomic import atomic_folder, write_json
 from xdub.miniature.networks import WRITERS

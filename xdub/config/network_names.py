@@ -1,0 +1,86 @@
+"""Names of third-party networks in the folder `Recipe.weights`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from xdub.config.speech_parts import JOINED
+
+Role = Literal["codec", "audio", "identity", "sync", "features", "text", "prompt", "base"]
+"""Use of a third-party network."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkFile:
+    """A network that is not in the package."""
+
+    role: Role
+    kind: str
+    """Value of the recipe's key that selects the network."""
+    names: tuple[str, ...]
+    """Names of its file or folder in `Recipe.weights`; the first that exists is loaded."""
+    description: str
+    """Words for what an own path must hold."""
+
+
+NETWORKS = (
+    NetworkFile(
+        role="codec",
+        kind="wan",
+        names=("wan2.1-vae", "Wan2.1_VAE.pth"),
+        description="a folder or hub name of a diffusers AutoencoderKLWan (Wan 2.1), or a file Wan2.1_VAE.pth",
+    ),
+    NetworkFile(
+        role="codec",
+        kind="wan2.2",
+        names=("wan2.2-vae", "Wan2.2_VAE.safetensors", "Wan2.2_VAE.pth"),
+        description="a folder or hub name of a diffusers AutoencoderKLWan (Wan 2.2), or a file Wan2.2_VAE.safetensors",
+    ),
+    NetworkFile(
+        role="audio",
+        kind="whisper",
+        names=("whisper",),
+        description="tiny.en, or a folder or hub name of a transformers Whisper model",
+    ),
+    NetworkFile(
+        role="audio",
+        kind=JOINED,
+        names=("xdub-speech",),
+        description="a folder with whisper/large-v2.pt and wav2vec2-base-960h, as in X-Dub's release",
+    ),
+    NetworkFile(
+        role="audio",
+        kind="hubert",
+        names=("hubert-large-ll60k",),
+        description="a folder or hub name of a transformers HuBERT large",
+    ),
+    NetworkFile(
+        role="identity",
+        kind="arcface",
+        names=("arcface.pth",),
+        description="the backbone.pth of an ArcFace r50 or r100 (non-commercial research licence)",
+    ),
+    NetworkFile(
+        role="sync",
+        kind="syncnet",
+        names=("syncnet.safetensors", "syncnet_v2.model"),
+        description="the export of `xdub train syncnet` on your own clips, or `syncnet_v2.model`",
+    ),
+    NetworkFile(
+        role="features", kind="clip", names=("clip",), description="a folder or hub name of a CLIP model"
+    ),
+    NetworkFile(
+        role="text",
+        kind="umt5",
+        names=("umt5",),
+        description="a folder or hub name of a transformers UMT5 encoder",
+    ),
+    NetworkFile(
+        role="prompt",
+        kind="embedded",
+        names=("prompt.safetensors",),
+        description="the file of `xdub weights prompt`, or TBDub's null_prompt_emb.pt",
+    ),
+)
+"""All networks with a name in `Recipe.weights`. Other networks are in the package or in its registry."""
