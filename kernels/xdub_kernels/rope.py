@@ -29,11 +29,15 @@ class Rope:
     """Base of the rotation frequencies."""
     axes_dim: tuple[int, int, int] | None = None
     """Channels for (frame, row, column), three even numbers whose sum is the head dim D; None: `split_head_dim`."""
+    share: tuple[int, int] = (0, 1)
+    """(index, count): every frame's h * w tokens are cut into ``count`` runs of equal length, and L holds run ``index``
+    of each frame. A run that reaches beyond the frame is padded; padding has the position of the frame's last token."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "grid", _integers(self.grid))
         if self.axes_dim is not None:
             object.__setattr__(self, "axes_dim", _integers(self.axes_dim))
+        object.__setattr__(self, "share", _integers(self.share))
         if len(self.grid) != 3 or min(self.grid) < 1:
             raise ValueError(f"grid must be (frames, rows, columns), each at least 1, got {self.grid}")
         if self.reference_frames not in (0, 1, self.grid[0]):
@@ -42,12 +46,24 @@ class Rope:
             )
         if self.order not in ORDERS:
             raise ValueError(f"order must be one of {', '.join(ORDERS)}, got {self.order!r}")
+        if len(self.share) != 2 or not 0 <= self.share[0] < self.share[1]:
+            raise ValueError(f"share must be (index, count) with 0 <= index < count, got {self.share}")
+
+    @property
+    def per_frame(self) -> int:
+        """Tokens of each frame in L: h * w, or the length of a run."""
+        _, height, width = self.grid
+        return -(-height * width // self.share[1])
+
+    @property
+    def offset(self) -> int:
+        """Index within its frame of the first token of each frame in L."""
+        return self.share[0] * self.per_frame
 
     @property
     def tokens(self) -> int:
         """Sequence length L of target and reference together."""
-        frames, height, width = self.grid
-        return (frames + self.reference_frames) * height * width
+        return (self.grid[0] + self.reference_frames) * self.per_frame
 
     def axes(self, head_dim: int) -> tuple[int, int, int]:
         """Return the channels for (frame, row, column) of heads of ``head_dim`` channels.
@@ -65,9 +81,11 @@ class Rope:
             )
         return axes
 
-    def flat(self) -> tuple[tuple[int, int, int], int, str, float, tuple[int, int, int] | None]:
+    def flat(
+        self,
+    ) -> tuple[tuple[int, int, int], int, str, float, tuple[int, int, int] | None, tuple[int, int]]:
         """Return the fields in order, for an operator's schema, which knows no classes."""
-        return self.grid, self.reference_frames, self.order, self.theta, self.axes_dim
+        return self.grid, self.reference_frames, self.order, self.theta, self.axes_dim, self.share
 
     @classmethod
     def unflatten(
@@ -77,11 +95,12 @@ class Rope:
         order: str,
         theta: float,
         axes_dim: Sequence[int] | None,
+        share: Sequence[int],
     ) -> Rope:
         """Return the Rope that `flat` took apart."""
         frames, height, width = grid
         axes = None if axes_dim is None else (axes_dim[0], axes_dim[1], axes_dim[2])
-        return cls((frames, height, width), reference_frames, order, theta, axes)
+        return cls((frames, height, width), reference_frames, order, theta, axes, (share[0], share[1]))
 
 
 def split_head_dim(head_dim: int) -> tuple[int, int, int]:

@@ -24,11 +24,12 @@ def qk_norm_rope_op(
     order: str,
     theta: float,
     axes_dim: Sequence[int] | None,
+    share: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
-    """Return normed and rotated q and k, contiguous [B, L, H, D]. The last five arguments are `Rope.flat`."""
+    """Return normed and rotated q and k, contiguous [B, L, H, D]. The last six arguments are `Rope.flat`."""
     from xdub_kernels.qknorm_rope import triton_kernels
 
-    rope = Rope.unflatten(grid, reference_frames, order, theta, axes_dim)
+    rope = Rope.unflatten(grid, reference_frames, order, theta, axes_dim, share)
     return triton_kernels.forward(q, k, q_weight, k_weight, rope, norm=norm, eps=eps)
 
 
@@ -52,11 +53,12 @@ def qk_norm_rope_backward_op(
     order: str,
     theta: float,
     axes_dim: Sequence[int] | None,
+    share: Sequence[int],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of q, k and of their weights (empty where there is no weight)."""
     from xdub_kernels.qknorm_rope import triton_kernels
 
-    rope = Rope.unflatten(grid, reference_frames, order, theta, axes_dim)
+    rope = Rope.unflatten(grid, reference_frames, order, theta, axes_dim, share)
     dq, dq_weight = triton_kernels.backward_one(grad_q, q, q_weight, rope, norm=norm, eps=eps)
     dk, dk_weight = triton_kernels.backward_one(grad_k, k, k_weight, rope, norm=norm, eps=eps)
     return dq, dk, _or_empty(dq_weight, q), _or_empty(dk_weight, k)

@@ -12,14 +12,16 @@ from xdub_kernels.rope import Rope
 
 
 def token_positions(rope: Rope) -> Tensor:
-    """Return (frame, row, column) of every token, [L, 3] float64 (paper B.4).
+    """Return (frame, row, column) of every token in L, [L, 3] float64 (paper B.4).
 
     A target token sits at (k, i, j); a reference token at (k, i + h, j + w): beside the target in space, not
     after it in time. A single reference frame is anchored at k = 0 (B.3).
     """
     _, height, width = rope.grid
     target = torch.cartesian_prod(*(torch.arange(n, dtype=torch.float64) for n in rope.grid))
-    reference = target[: rope.reference_frames * height * width] + target.new_tensor([0, height, width])
+    within = torch.arange(rope.offset, rope.offset + rope.per_frame).clamp_max(height * width - 1)
+    target = target.unflatten(0, (-1, height * width))[:, within].flatten(0, 1)
+    reference = target[: rope.reference_frames * rope.per_frame] + target.new_tensor([0, height, width])
     parts = [target, reference] if rope.order == "target_first" else [reference, target]
     return torch.cat(parts)
 

@@ -34,17 +34,21 @@ PROGRAMS_PER_SM = 4
 
 
 @triton.jit
-def _angles(COS, SIN, o_token, L, h, w, n_first, PAIRS: tl.constexpr, PP: tl.constexpr, AXIS_F: tl.constexpr,
-            AXIS_H: tl.constexpr, TARGET_FIRST: tl.constexpr):  # fmt: skip
-    """Load cos, sin [T, PP] of tokens [T]. ``n_first``: number of tokens in the segment that comes first in L."""
+def _angles(COS, SIN, o_token, L, h, w, n_first, per_frame, offset, PAIRS: tl.constexpr, PP: tl.constexpr,
+            AXIS_F: tl.constexpr, AXIS_H: tl.constexpr, TARGET_FIRST: tl.constexpr):  # fmt: skip
+    """Load cos, sin [T, PP] of tokens [T]. ``n_first``: number of tokens in the segment that comes first in L.
+
+    L holds ``per_frame`` tokens of each frame, from the frame's token ``offset`` on (`Rope.share`).
+    """
     o_l = o_token % L
     m_second = o_l >= n_first
     o_segment = tl.where(m_second, o_l - n_first, o_l)
     m_shifted = m_second if TARGET_FIRST else o_l < n_first
     shift = m_shifted.to(tl.int32)
-    frame = o_segment // (h * w)
-    row = (o_segment // w) % h + shift * h
-    column = o_segment % w + shift * w
+    frame = o_segment // per_frame
+    within = tl.minimum(o_segment % per_frame + offset, h * w - 1)
+    row = within // w + shift * h
+    column = within % w + shift * w
     o_pair = tl.arange(0, PP)[None, :]
     position = tl.where(
         o_pair < AXIS_F, frame[:, None], tl.where(o_pair < AXIS_F + AXIS_H, row[:, None], column[:, None])
@@ -98,14 +102,15 @@ def _forward_one(X, W, Y, x_b, x_l, x_h, o_token, o_b, o_l, m_token, cos, sin, e
 def qk_norm_rope_fwd(
     Q, K, QW, KW, YQ, YK, COS, SIN,
     q_b, q_l, q_h, k_b, k_l, k_h,
-    tokens, L, h, w, n_first, eps,
+    tokens, L, h, w, n_first, per_frame, offset, eps,
     H: tl.constexpr, D: tl.constexpr, T: tl.constexpr, HP: tl.constexpr, DP: tl.constexpr,
     AXIS_F: tl.constexpr, AXIS_H: tl.constexpr, TARGET_FIRST: tl.constexpr,
     NORM: tl.constexpr, Q_WEIGHTED: tl.constexpr, K_WEIGHTED: tl.constexpr,
 ):  # fmt: skip
     """Grid (blocks of T tokens, 2): norm and rotate q and k, strided [B, L, H, D], to contiguous YQ and YK."""
     flat = tl.program_id(0) * T + tl.arange(0, T)
-    cos, sin = _angles(COS, SIN, flat, L, h, w, n_first, D // 2, DP // 2, AXIS_F, AXIS_H, TARGET_FIRST)
+    cos, sin = _angles(COS, SIN, flat, L, h, w, n_first, per_frame, offset, D // 2, DP // 2, AXIS_F, AXIS_H,
+                       TARGET_FIRST)  # fmt: skip
     cos, sin = cos[:, None, :], sin[:, None, :]
     o_token = flat.to(tl.int64)[:, None, None]
     m_token = o_token < tokens
@@ -122,7 +127,7 @@ def qk_norm_rope_fwd(
 def qk_norm_rope_bwd(
     X, W, DY, DX, DW, COS, SIN,
     x_b, x_l, x_h,
-    tokens, L, h, w, n_first, eps,
+    tokens, L, h, w, n_first, per_frame, offset, eps,
     H: tl.constexpr, D: tl.constexpr, T: tl.constexpr, HP: tl.constexpr, DP: tl.constexpr,
     AXIS_F: tl.constexpr, AXIS_H: tl.constexpr, TARGET_FIRST: tl.constexpr,
     NORM: tl.constexpr, WEIGHTED: tl.constexpr,
@@ -138,7 +143,8 @@ def qk_norm_rope_bwd(
         total = tl.zeros((HP, DP), tl.float32)
     for i_block in range(tl.program_id(0), tl.cdiv(tokens, T), tl.num_programs(0)):
         flat = i_block * T + tl.arange(0, T)
-        cos, sin = _angles(COS, SIN, flat, L, h, w, n_first, D // 2, DP // 2, AXIS_F, AXIS_H, TARGET_FIRST)
+        cos, sin = _angles(COS, SIN, flat, L, h, w, n_first, per_frame, offset, D // 2, DP // 2, AXIS_F, AXIS_H,
+                           TARGET_FIRST)  # fmt: skip
         cos, sin = cos[:, None, :], sin[:, None, :]
         o_token = flat.to(tl.int64)[:, None, None]
         m_x = (o_token < tokens) & (o_h < H) & (o_d < D)
@@ -181,7 +187,9 @@ def layout(rope: Rope, head_dim: int) -> dict[str, int]:
     return {
         "h": height,
         "w": width,
-        "n_first": (frames if target_first else rope.reference_frames) * height * width,
+        "n_first": (frames if target_first else rope.reference_frames) * rope.per_frame,
+        "per_frame": rope.per_frame,
+        "offset": rope.offset,
         "AXIS_F": axis_frame // 2,
         "AXIS_H": axis_row // 2,
         "TARGET_FIRST": target_first,

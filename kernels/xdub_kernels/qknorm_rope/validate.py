@@ -36,8 +36,8 @@ def check_qk(
         raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}")
     if q.shape[1] != rope.tokens:
         raise ValueError(
-            f"q must have L = (f + reference_frames) * h * w = {rope.tokens} tokens for grid={rope.grid} and "
-            f"reference_frames={rope.reference_frames}, got {q.shape[1]}"
+            f"q must have L = {rope.tokens} tokens: (f + reference_frames) * h * w, or their share, for "
+            f"grid={rope.grid}, reference_frames={rope.reference_frames} and share={rope.share}, got {q.shape[1]}"
         )
     rope.axes(q.shape[-1])
     check_weight("q_weight", q_weight, norm, q)

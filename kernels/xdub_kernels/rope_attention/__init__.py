@@ -51,6 +51,10 @@ def shifted_rope_attention(
         ValueError: naming the argument whose shape, dtype, device or value does not fit.
     """
     check_qk(q, k, rope, q_weight=q_weight, k_weight=k_weight, norm=norm)
+    if rope.share != (0, 1):
+        raise ValueError(
+            f"rope must hold all tokens, because they attend to one another; its share is {rope.share}"
+        )
     check_like("v", v, "q", q)
     check_backend(backend)
     if deterministic is None:

@@ -32,9 +32,10 @@ def rope_attention_op(
     order: str,
     theta: float,
     axes_dim: Sequence[int] | None,
+    share: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
-    """Return out [B, L, H, D] and its log-sum-exp [B, H, L] fp32. The last five arguments are `Rope.flat`."""
-    prologue = (norm, eps, grid, reference_frames, order, theta, axes_dim)
+    """Return out [B, L, H, D] and its log-sum-exp [B, H, L] fp32. The last six arguments are `Rope.flat`."""
+    prologue = (norm, eps, grid, reference_frames, order, theta, axes_dim, share)
     rotated_q, rotated_k = qk_norm_rope_op(q, k, q_weight, k_weight, *prologue)
     return cores.forward(core, rotated_q, rotated_k, v)
 
@@ -63,9 +64,10 @@ def rope_attention_backward_op(
     order: str,
     theta: float,
     axes_dim: Sequence[int] | None,
+    share: Sequence[int],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of q, k, v and of the norm's weights (empty where there is no weight)."""
-    prologue = (norm, eps, grid, reference_frames, order, theta, axes_dim)
+    prologue = (norm, eps, grid, reference_frames, order, theta, axes_dim, share)
     rotated_q, rotated_k = qk_norm_rope_op(q, k, q_weight, k_weight, *prologue)
     dq, dk, dv = cores.backward(core, grad, rotated_q, rotated_k, v, out, lse, deterministic=deterministic)
     dq, dk, dq_weight, dk_weight = qk_norm_rope_backward_op(dq, dk, q, k, q_weight, k_weight, *prologue)

@@ -25,12 +25,18 @@ CASES = {
     "other axes": dict(rope=Rope((4, 2, 3), 4, axes_dim=(2, 4, 8), theta=100.0)),
     "axes without time": dict(rope=Rope((2, 2, 2), 2, axes_dim=(0, 8, 6)), norm="head"),
 }
+SHARES = {
+    "first run of each frame": dict(rope=Rope((2, 3, 4), 2, share=(0, 3)), norm="head"),
+    "last run, padded": dict(rope=Rope((2, 3, 5), 1, share=(1, 2)), norm="hidden"),
+    "only padding": dict(rope=Rope((3, 1, 2), 3, order="reference_first", share=(2, 3))),
+}
+"""Ropes of one rank of several, which have no attention of their own."""
 HEADS, DIM = 3, 14
 
 
 def build(case, dtype, device, heads=HEADS, dim=DIM, batch=2):
     """Return (q, k, v, weights...), the gradient of the output, and the options."""
-    options = dict(CASES[case]) if isinstance(case, str) else dict(case)
+    options = dict((CASES | SHARES)[case]) if isinstance(case, str) else dict(case)
     tensors = list(attention_inputs(batch, options["rope"], heads, dim, dtype=dtype, device=device))
     size = {"head": dim, "hidden": heads * dim}.get(options.get("norm", "none"))
     if size:
@@ -67,7 +73,7 @@ def check(function, tensors, gradient, options, depth, slack=1.0, **more):
         assert_within_budget(got.to(tensors[0].dtype), want, depth=depth, slack=slack)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *SHARES])
 def test_prologue_and_its_gradients_equal_the_reference(case, device, poisoned):
     tensors, gradient, options = build(case, torch.float32, device)
     check(qk_norm_rope, tensors, gradient, options, depth=200)
