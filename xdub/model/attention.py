@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from xdub.geometry import AUDIO_MARGIN, AUDIO_WINDOW, ROWS_PER_FRAME
 from xdub.model.conditions import AudioKeys, TextKeys
-from xdub_kernels import Rope, frame_audio_attention, gate_disabled, shifted_rope_attention
-from xdub_kernels.attention import attention
+from xdub.model.sequence import SharesSequence, self_attention
+from xdub_kernels import Rope, attention, frame_audio_attention, gate_disabled
 
 
-class SelfAttention(nn.Module):
+class SelfAttention(SharesSequence):
     """Self-attention with q/k RMSNorm and 3D RoPE; references are shifted in space (B.4).
 
     ``spatial=True`` attends within each frame (the block's 2D attention), else over all tokens (3D).
@@ -31,23 +31,23 @@ class SelfAttention(nn.Module):
         self.k_weight = nn.Parameter(torch.ones(hidden_size // num_heads))
 
     def forward(self, x: Tensor, rope: Rope) -> Tensor:
-        """Attend over x [B, F, N, D], target and reference frames in the order of ``rope``; return the same shape."""
-        frames = x.shape[1]
-        tokens = rearrange(x, "b f n d -> (b f) n d" if self.spatial else "b f n d -> b (f n) d")
-        q, k, v = rearrange(self.qkv(tokens), "b l (three h d) -> three b l h d", three=3, h=self.num_heads)
-        attended = shifted_rope_attention(
+        """Attend over x [B, F, N, D], target and reference frames in the order of ``rope``; return the same shape.
+
+        N are the tokens of this rank; those of the other ranks of `group` take part.
+        """
+        q, k, v = rearrange(self.qkv(x), "b f n (three h d) -> three b f n h d", three=3, h=self.num_heads)
+        attended = self_attention(
             q,
             k,
             v,
-            Rope((1, *rope.grid[1:]), 0) if self.spatial else rope,
+            rope,
+            self.group,
             q_weight=self.q_weight.to(q.dtype),
             k_weight=self.k_weight.to(q.dtype),
             norm="head",
+            spatial=self.spatial,
         )
-        out = self.out(rearrange(attended, "b l h d -> b l (h d)"))
-        if self.spatial:
-            return rearrange(out, "(b f) n d -> b f n d", f=frames)
-        return rearrange(out, "b (f n) d -> b f n d", f=frames)
+        return self.out(rearrange(attended, "b f n h d -> b f n (h d)"))
 
 
 class TextCrossAttention(nn.Module):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from xdub.config import Policy, TokenOrder
 from xdub.geometry import CodecGeometry
+from xdub.model.sequence import ONE_RANK, SequenceGroup, SharesSequence
 from xdub.model.weight_folder import WeightFolder, check_fit
 from xdub.speech_windows import SpeechForm
 
@@ -51,6 +52,18 @@ class Backbone(nn.Module, ABC, Generic[ConditionsT]):
         """Form of the rows of audio features that the network reads (`xdub.speech_windows`)."""
         self.checkpointing: Policy = "none"
         """Checkpoint policy of train mode; see `xdub.model.checkpointing`."""
+        self.group = ONE_RANK
+        """Ranks that share the tokens of a sample; see `share_sequence`."""
+
+    def share_sequence(self, group: SequenceGroup) -> None:
+        """Compute one rank's share of every sample from now on; all ranks of ``group`` call the network together.
+
+        Inputs and outputs are whole on every rank.
+        """
+        self.group = group
+        for module in self.modules():
+            if isinstance(module, SharesSequence):
+                module.group = group
 
     def reference_frames(self, target_frames: int) -> int:
         """Return r for f target frames: one frame for a generator, a whole window for an editor."""

@@ -239,17 +239,18 @@ class VideoDiT(Backbone[DiTConditions]):
         return embedded, rearrange(self.modulation(embedded), "b f (k d) -> b f k d", k=9)
 
     def _output(self, x: Tensor, embedded: Tensor, z_t: Tensor, times: Tensor, rope: Rope) -> Tensor:
-        """Return v_hat of the last block's tokens x [B, f+r, N, D]."""
+        """Return v_hat of the last block's tokens x [B, f+r, N, D], those of this rank."""
         target, _ = split_reference(x, rope.reference_frames, self.order)
         emb_target, _ = split_reference(embedded, rope.reference_frames, self.order)
         shift, scale = self.modulation_out(emb_target).unsqueeze(-2).chunk(2, -1)
         out = self.proj_out(self.norm_out(target) * (1 + scale) + shift)
-        return self.precondition.combine(self.unpatchify(out, rope.grid).float(), z_t.float(), times)
+        patches = self.group.all_tokens(out, rope.grid[1] * rope.grid[2])
+        return self.precondition.combine(self.unpatchify(patches, rope.grid).float(), z_t.float(), times)
 
     def patches(self, z: Tensor) -> Tensor:
-        """Cut latents [B, C, f, h, w] into patches [B, f, N, C p q]."""
+        """Cut latents [B, C, f, h, w] into patches [B, f, N, C p q], and return those of this rank."""
         _, ph, pw = self.cfg.patch
-        return rearrange(z, "b c f (h p) (w q) -> b f (h w) (c p q)", p=ph, q=pw)
+        return self.group.own_tokens(rearrange(z, "b c f (h p) (w q) -> b f (h w) (c p q)", p=ph, q=pw))
 
     def unpatchify(self, x: Tensor, grid: tuple[int, int, int]) -> Tensor:
         """Join patches [B, f, N, C p q] to latents [B, C, f, h, w]."""
