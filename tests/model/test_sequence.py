@@ -13,7 +13,10 @@ from xdub.diffusion.sampler import sample
 from xdub.geometry import CodecGeometry
 from xdub.model.checkpointing import POLICIES
 from xdub.model.dit import DiTConfig, VideoDiT
+from xdub.model.prompt import Prompt
 from xdub.model.sequence import _GROUPS, ONE_RANK, SequenceGroup, join_sequence_group, self_attention
+from xdub.model.wan.config import WanConfig
+from xdub.model.wan.network import WanDiT
 from xdub.train.testing import run_ranks
 from xdub_kernels import Rope
 
@@ -27,34 +30,33 @@ class Case:
     masked: bool = False
     order: str = "target_first"
     policy: str = "none"
+    wan: bool = False
 
 
 CASES = {
     "editor": Case((8, 4)),
     "generator with padding": Case((6, 10), ranks=4, masked=True, policy="attention"),
     "reference first with padding": Case((6, 6), order="reference_first", policy="full"),
+    "wan editor": Case((4, 6), order="reference_first", policy="attention", wan=True),
+    "wan generator": Case((6, 6), ranks=4, masked=True, wan=True),
     "rank of padding alone": Case((2, 10), ranks=4),
 }
 
 
-def build(case: Case) -> VideoDiT:
+def build(case: Case) -> VideoDiT | WanDiT:
     torch.manual_seed(0)
-    config = DiTConfig(
-        geometry=CodecGeometry(5, time=4, space=8),
-        masked_input=case.masked,
-        audio_dim=7,
-        linear_skip=True,
-        hidden_size=48,
-        num_heads=4,
-        num_layers=2,
-        order=case.order,
-    )
-    model = VideoDiT(config, torch.linspace(1.0, 0.2, 5)).train()
+    sizes = dict(hidden_size=48, num_heads=4, num_layers=2, order=case.order, masked_input=case.masked)
+    sizes |= dict(geometry=CodecGeometry(5, time=4, space=8), audio_dim=7)
+    if case.wan:
+        prompt = Prompt(rows=torch.randn(3, 6), padding=2)
+        model: VideoDiT | WanDiT = WanDiT(WanConfig(text_dim=6, ffn_dim=50, **sizes), prompt)
+    else:
+        model = VideoDiT(DiTConfig(linear_skip=True, **sizes), torch.linspace(1.0, 0.2, 5))
     # Zero-initialised layers would hide the layers before them.
     for parameter in model.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
     model.checkpointing = case.policy
-    return model
+    return model.train()
 
 
 def inputs(case: Case) -> dict[str, Any]:
@@ -99,6 +101,9 @@ def step(case: Case, group: SequenceGroup) -> tuple[list[Tensor], int]:
     with torch.no_grad():
         conditions = model.eval().conditions(**arguments)
         drawn = sample(lambda z, t: model.velocity(z, t, conditions), z, num_steps=2)
+        if isinstance(model, WanDiT):
+            times = torch.linspace(0.1, 0.9, z[0, 0].numel() // 4).expand(2, -1)
+            drawn = drawn + model.velocity_from_text(z, times, torch.ones(2, 3, 6))
     return [velocity.detach(), drawn, *gradients], lengths[0]
 
 

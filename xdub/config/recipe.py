@@ -183,6 +183,12 @@ def _failed_checks(recipe: Recipe) -> Iterator[str]:
         yield from failed_values(phase, path)
         yield from failed_values(train, "train", where)
         yield from train.failed_checks("train", where)
+        if model.num_heads % train.sequence_parallel:
+            divisors = [n for n in range(1, model.num_heads + 1) if model.num_heads % n == 0]
+            yield (
+                f"train.sequence_parallel={train.sequence_parallel}{where} does not divide the "
+                f"model.num_heads={model.num_heads} attention heads: use one of {', '.join(map(str, divisors))}"
+            )
 
 
 def _failed_seeds(recipe: Recipe) -> Iterator[str]:

@@ -123,6 +123,9 @@ class TrainConfig:
     steps: Annotated[int, POSITIVE]
     workers: Annotated[int, POSITIVE] = 1
     """Ray Train workers (GPUs, or CPU processes)."""
+    sequence_parallel: Annotated[int, POSITIVE] = field(default=1, metadata=ADDED)
+    """Workers that share the tokens of each sample (Ulysses, `xdub.model.sequence`): a divisor of `workers` and of the
+    model's attention heads. 1: every worker has samples of its own."""
     zero_stage: Literal[0, 1, 2, 3] = 0
     """State that DeepSpeed shards over the workers: 0 none, 1 optimizer, 2 also gradients, 3 also weights."""
     global_batch: Annotated[int, POSITIVE]
@@ -197,10 +200,37 @@ class TrainConfig:
                 yield f"{path}.offload={self.offload}{where} needs {path}.compile=false: a compiled block fetches none"
         if (self.base_dtype, self.precision) == ("fp32", "bf16"):
             yield f"{path}.base_dtype=fp32{where} is wider than {path}.precision=bf16, in which products are computed"
-        if self.workers > 0 and self.global_batch % self.workers:
-            yield (
-                f"{path}.global_batch={self.global_batch}{where} is not divisible by {path}.workers={self.workers}"
+        if self.workers > 0 and self.sequence_parallel > 0:
+            groups, rest = divmod(self.workers, self.sequence_parallel)
+            if rest:
+                yield (
+                    f"{path}.workers={self.workers}{where} is not divisible by "
+                    f"{path}.sequence_parallel={self.sequence_parallel}"
+                )
+            elif self.global_batch % groups:
+                shared = f" / {path}.sequence_parallel={self.sequence_parallel}"
+                yield (
+                    f"{path}.global_batch={self.global_batch}{where} is not divisible by "
+                    f"{path}.workers={self.workers}{shared if self.sequence_parallel > 1 else ''}"
+                )
+
+    def groups_of(self, workers: int) -> int:
+        """Return the number of samples that ``workers`` compute side by side, each on `sequence_parallel` of them.
+
+        Raise UserError if the workers do not form whole groups, or the groups have unequal parts of the global batch.
+        """
+        groups, rest = divmod(workers, self.sequence_parallel)
+        if rest:
+            raise UserError(
+                f"train.sequence_parallel={self.sequence_parallel} does not divide {workers} "
+                f"worker{'s' if workers > 1 else ''}; change one of the two"
             )
+        if self.global_batch % groups:
+            unit = "workers" if self.sequence_parallel == 1 else f"groups of {self.sequence_parallel} workers"
+            raise UserError(
+                f"train.global_batch={self.global_batch} is not divisible by {groups} {unit}; change one of the two"
+            )
+        return groups
 
     def offloads(self, tensors: Literal["optimizer", "blocks"]) -> bool:
         """Return whether `offload` names these tensors."""
@@ -209,14 +239,10 @@ class TrainConfig:
     def micro_batch_of(self, workers: int) -> int:
         """Return the samples of one forward pass when ``workers`` share the global batch equally.
 
-        The result is the largest divisor of a worker's part up to `micro_batch`; gradients are summed over the part.
-        Raise UserError if the parts are not equal.
+        The result is the largest divisor of a group's part up to `micro_batch`; gradients are summed over the part.
+        Raise UserError if the parts are not equal, see `groups_of`.
         """
-        part, rest = divmod(self.global_batch, workers)
-        if rest:
-            raise UserError(
-                f"train.global_batch={self.global_batch} is not divisible by {workers} workers; change one of the two"
-            )
+        part = self.global_batch // self.groups_of(workers)
         return max(size for size in range(1, min(self.micro_batch, part) + 1) if part % size == 0)
 
 

@@ -22,6 +22,7 @@ TRAIN_DEFAULTS: Mapping[str, Any] = {
     "checkpoint_every": 500,
     "activation_checkpointing": "none",
     "sample_every": 0,
+    "sequence_parallel": 1,
 }
 """Fields of `train` for a SyncNet, which is much smaller than the recipe's model."""
 

@@ -44,7 +44,9 @@ class StreamSpec:
     micro_batch: int
     """Samples of a batch."""
     rank: int = 0
+    """Index of the stream among those of all ranks; the ranks that share a sample have the same index."""
     world_size: int = 1
+    """Number of different streams."""
     max_bad: float = 0.01
     """Largest share of rows that may be unreadable; one unreadable row is always allowed."""
     held_out: float = 0.0
@@ -62,7 +64,10 @@ class StreamSpec:
         rank: int = 0,
         world_size: int = 1,
     ) -> StreamSpec:
-        """Return the spec of a recipe's phase for one rank."""
+        """Return the spec of a recipe's phase for one rank of the run's ``world_size`` ranks.
+
+        Ranks that share a sample (``train.sequence_parallel``) have equal specs.
+        """
         folders = [data] if isinstance(data, (str, Path)) else data
         train = recipe.for_phase(phase)
         return cls(
@@ -73,8 +78,8 @@ class StreamSpec:
             seed=recipe.seed_of(phase),
             global_batch=train.global_batch,
             micro_batch=train.micro_batch_of(world_size),
-            rank=rank,
-            world_size=world_size,
+            rank=rank // train.sequence_parallel,
+            world_size=train.groups_of(world_size),
             held_out=recipe.held_out(phase),
             speech=recipe.model.speech,
         )

@@ -12,6 +12,7 @@ B batch, F frames, N tokens a frame, n of them on a rank, H heads, S ranks of a 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -117,7 +118,7 @@ def self_attention(
     frames, tokens = q.shape[1], rope.grid[1] * rope.grid[2]
     if spatial:
         rope = Rope((1, *rope.grid[1:]), 0)
-    prologue = {"q_weight": q_weight, "k_weight": k_weight, "norm": norm, "eps": eps}
+    prologue: dict[str, Any] = {"q_weight": q_weight, "k_weight": k_weight, "norm": norm, "eps": eps}
     q, k, v = (_fold(x, spatial) for x in (q, k, v))
     if not group.shared:
         return _unfold(shifted_rope_attention(q, k, v, rope, **prologue), frames, spatial)

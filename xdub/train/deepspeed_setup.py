@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 def deepspeed_config(train: TrainConfig, world_size: int) -> dict[str, Any]:
     """Return DeepSpeed's settings for ``world_size`` ranks.
 
+    DeepSpeed counts the samples of all ranks, so its batch counts a sample once for each rank that shares it. Its mean
+    over ranks is the mean over samples, because ranks that share a sample add up the gradient of their losses.
+
     Raise UserError for a stage or precision that does not exist.
     """
     if train.zero_stage not in (0, 1, 2, 3):
@@ -31,10 +34,11 @@ def deepspeed_config(train: TrainConfig, world_size: int) -> dict[str, Any]:
     half = dtype_of(train.precision) is torch.bfloat16
     micro_batch = train.micro_batch_of(world_size)
     zero: dict[str, Any] = {"stage": train.zero_stage}
+    accumulated = train.global_batch // (micro_batch * train.groups_of(world_size))
     config: dict[str, Any] = {
-        "train_batch_size": train.global_batch,
+        "train_batch_size": train.global_batch * train.sequence_parallel,
         "train_micro_batch_size_per_gpu": micro_batch,
-        "gradient_accumulation_steps": train.global_batch // (micro_batch * world_size),
+        "gradient_accumulation_steps": accumulated,
         "bf16": {"enabled": half},
         "zero_optimization": zero,
         "gradient_clipping": 0.0 if clips_here(train) else float(train.grad_clip),

@@ -108,17 +108,21 @@ class GlobalStep:
     bad: dict[str, BadRow]
 
     @classmethod
-    def merge(cls, ranks: Iterable[RankStep]) -> GlobalStep:
-        """Sum in rank order, so that every rank has the same numbers to the bit."""
+    def merge(cls, ranks: Iterable[RankStep], sequence_parallel: int = 1) -> GlobalStep:
+        """Sum in rank order, so that every rank has the same numbers to the bit.
+
+        ``sequence_parallel`` neighbours have the same samples, which count once.
+        """
         ranks = list(ranks)
-        losses = [loss for rank in ranks for loss in rank.losses]
+        firsts = ranks[::sequence_parallel]
+        losses = [loss for rank in firsts for loss in rank.losses]
         total = Meters()
-        for rank in ranks:
+        for rank in firsts:
             total.add(rank.sums)
         return cls(
             loss=math.fsum(losses) / len(losses) if all(map(math.isfinite, losses)) else math.nan,
             sums={name: (value, int(count)) for name, (value, count) in total.sums.items()},
-            sample_ids=[sample for rank in ranks for sample in rank.sample_ids],
+            sample_ids=[sample for rank in firsts for sample in rank.sample_ids],
             epoch=max(rank.epoch for rank in ranks),
             data_wait=max(rank.data_wait for rank in ranks),
             peaks={name: max(rank.peaks[name] for rank in ranks) for name in ranks[0].peaks},

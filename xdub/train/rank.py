@@ -23,6 +23,7 @@ from xdub.files.content import file_sha256
 from xdub.files.lines import LineFile, read_lines
 from xdub.files.run_folder import PhaseFolder
 from xdub.model.codec import Codec, load_codec
+from xdub.model.sequence import join_sequence_group
 from xdub.plan.gpus import peak_flops
 from xdub.precision import dtype_of, open_device
 from xdub.seeding import stable_seed
@@ -128,8 +129,8 @@ def train_rank(
     attempt, started = begin_attempt(job, context)
     train = job.train
     torch.set_num_threads(train.num_threads or max(1, (os.cpu_count() or 1) // context.local_world_size))
-    # This seed governs all random numbers that have no generator of their own.
-    torch.manual_seed(stable_seed(train.seed, "global", context.rank))
+    # This seed governs all random numbers that have no generator of their own. Ranks that share a sample draw the same.
+    torch.manual_seed(stable_seed(train.seed, "global", context.rank // train.sequence_parallel))
     spec = StreamSpec.from_recipe(
         job.recipe, job.phase, job.data, rank=context.rank, world_size=context.world_size
     )
@@ -175,6 +176,9 @@ def _build_trainer(
     """Load the networks and the latest good checkpoint of a rank, then open its records."""
     recipe, train = job.recipe, job.train
     model = learner.build(codec, base=job.base, init_from=job.init_from)
+    if train.sequence_parallel > 1:
+        group = join_sequence_group(train.sequence_parallel, rank=context.rank, world_size=context.world_size)
+        learner.share_sequence(model, group)
     device = open_device(context.device)
     codec = codec.computing_in(dtype_of(recipe.train.precision)).to(device)
     engine = Engine.build(model, train, device=device, rank=context.rank, world_size=context.world_size)
@@ -245,6 +249,7 @@ def run_facts(job: TrainJob, world_size: int, attempt: int, data: str) -> dict[s
     return {
         "phase": job.phase,
         "world_size": world_size,
+        "sequence_parallel": train.sequence_parallel,
         "zero_stage": train.zero_stage,
         "precision": train.precision,
         "global_batch": train.global_batch,

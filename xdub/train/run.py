@@ -89,6 +89,7 @@ def train_phase(
     # Check everything that can be checked before the folder exists.
     check_data(sets, phase, recipe)
     check_networks(recipe, (phase,))
+    train.groups_of(1 if local else train.workers)
     learner_of(recipe, phase).check(train.workers)
     if base is None and phase_facts(phase).expert is not None:
         base = folder.run.phase(str(phase_facts(phase).starts_from)).export

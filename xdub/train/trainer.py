@@ -112,7 +112,7 @@ class Trainer:
         for batch in micro_batches[:-1]:
             self.engine.backward(self._loss(batch, rank_step), last=False)
         loss = self._loss(micro_batches[-1], rank_step)
-        step = GlobalStep.merge(self.context.gather(rank_step))
+        step = GlobalStep.merge(self.context.gather(rank_step), self.train.sequence_parallel)
         objection = self._guard.objection(step.loss)
         self.engine.backward(loss if objection is None else loss * math.nan, last=True)
         return step, objection

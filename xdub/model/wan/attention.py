@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from xdub.model.attention import rotate, turn
 from xdub.model.conditions import TextKeys
-from xdub_kernels import Rope, frame_audio_attention, gate_disabled, shifted_rope_attention
+from xdub.model.sequence import SharesSequence, self_attention
+from xdub_kernels import Rope, frame_audio_attention, gate_disabled
 from xdub_kernels.attention import attention
 
 MAX_BIASED_ROWS = 16
@@ -47,23 +48,26 @@ class WanAttention(nn.Module):
         return x.unflatten(-1, (self.num_heads, -1))
 
 
-class WanSelfAttention(WanAttention):
+class WanSelfAttention(WanAttention, SharesSequence):
     """Self-attention over all tokens, with 3D RoPE; references are shifted in space (B.4)."""
 
     def forward(self, x: Tensor, rope: Rope) -> Tensor:
-        """Attend over x [B, F, N, D], target and reference frames in the order of ``rope``; return the same shape."""
-        tokens = rearrange(x, "b f n d -> b (f n) d")
-        attended = shifted_rope_attention(
-            self.heads(self.q(tokens)),
-            self.heads(self.k(tokens)),
-            self.heads(self.v(tokens)),
+        """Attend over x [B, F, N, D], target and reference frames in the order of ``rope``; return the same shape.
+
+        N are the tokens of this rank; those of the other ranks of `group` take part.
+        """
+        attended = self_attention(
+            self.heads(self.q(x)),
+            self.heads(self.k(x)),
+            self.heads(self.v(x)),
             rope,
+            self.group,
             q_weight=self.norm_q.weight.to(x.dtype),
             k_weight=self.norm_k.weight.to(x.dtype),
             norm="hidden",
             eps=self.eps,
         )
-        return self.o(rearrange(attended, "b (f n) h d -> b f n (h d)", f=x.shape[1]))
+        return self.o(rearrange(attended, "b f n h d -> b f n (h d)"))
 
 
 class WanTextAttention(WanAttention):

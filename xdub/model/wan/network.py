@@ -165,13 +165,13 @@ class WanDiT(Backbone[WanConditions]):
             text: [B, S, text_dim], all rows including the zero rows. None: the network's prompt.
         """
         tokens = self._tokens(z_t)
-        batch, f, per_frame, _ = tokens.shape
+        batch, f, per_frame = *tokens.shape[:2], self._per_frame(z_t)
         if t.ndim == 1:
             times = t[:, None, None].expand(batch, f, 1)
         elif t.shape == (batch, f):
             times = t[..., None]
         elif t.shape == (batch, f * per_frame):
-            times = t.unflatten(1, (f, per_frame))
+            times = self.group.own_tokens(t.unflatten(1, (f, per_frame)))
         else:
             raise ValueError(
                 f"t must be [B], [B, f] = {[batch, f]} or [B, f N] = {[batch, f * per_frame]}, got {list(t.shape)}"
@@ -199,11 +199,16 @@ class WanDiT(Backbone[WanConditions]):
         return frozenset().union(*(group for group in (mask, own - mask) if not group & names))
 
     def patches(self, z: Tensor) -> Tensor:
-        """Cut latents [B, C, f, h, w] into patches [B, f, N, C p q]."""
+        """Cut latents [B, C, f, h, w] into patches [B, f, N, C p q], and return those of this rank."""
         _, ph, pw = self.cfg.patch
         if z.shape[3] % ph or z.shape[4] % pw:
             raise ValueError(f"latent size {z.shape[3]}x{z.shape[4]} is not divisible by the patch {ph}x{pw}")
-        return rearrange(z, "b c f (h p) (w q) -> b f (h w) (c p q)", p=ph, q=pw)
+        return self.group.own_tokens(rearrange(z, "b c f (h p) (w q) -> b f (h w) (c p q)", p=ph, q=pw))
+
+    def _per_frame(self, z: Tensor) -> int:
+        """Return the tokens of a frame of latents z [B, C, f, h, w] on all ranks together."""
+        _, ph, pw = self.cfg.patch
+        return (z.shape[3] // ph) * (z.shape[4] // pw)
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -269,7 +274,7 @@ class WanDiT(Backbone[WanConditions]):
             x = run_block(policy, block, x, shared, keys, conditions.audio_enabled, rope)
         target, _ = split_reference(x, r, self.order)
         embedded, _ = split_reference(embedded, r, self.order)
-        out = self.head(target, embedded).float()
+        out = self.group.all_tokens(self.head(target, embedded), self._per_frame(z_t)).float()
         # The order of a patch's outputs is (p, q, c), unlike that of its inputs.
         return rearrange(out, "b f (h w) (p q c) -> b c f (h p) (w q)", h=grid[1], p=ph, q=pw)
 

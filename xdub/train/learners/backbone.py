@@ -12,7 +12,9 @@ from torch import nn
 from xdub.data.latents import encode_batch
 from xdub.data.samples import StreamSpec
 from xdub.model.audio_encoder import load_audio_encoder
+from xdub.model.backbone import Backbone
 from xdub.model.codec import Codec
+from xdub.model.sequence import SequenceGroup
 from xdub.plan.flops import train_step_flops
 from xdub.plan.network import count_parameters
 from xdub.plan.shapes import shapes
@@ -43,6 +45,11 @@ class BackboneLearner(Learner):
     def build(self, codec: Codec, *, base: str | None, init_from: str | None) -> nn.Module:
         """Build the backbone, with the phase's adapter."""
         return build_model(self.recipe, self.phase, codec, base=base, init_from=init_from)
+
+    def share_sequence(self, model: nn.Module, group: SequenceGroup) -> None:
+        """Let the ranks of ``group`` compute every sample of the backbone together."""
+        assert isinstance(model, Backbone)
+        model.share_sequence(group)
 
     def encoder(self, codec: Codec, device: torch.device) -> Encode:
         """Return the function that computes latents and audio features."""

@@ -16,7 +16,9 @@ from torch import nn
 from xdub.config import Recipe
 from xdub.data.batch import RawBatch, Samples
 from xdub.data.samples import StreamSpec
+from xdub.errors import UserError
 from xdub.model.codec import Codec
+from xdub.model.sequence import SequenceGroup
 from xdub.train.trainer import Sampler
 
 Encode = Callable[[RawBatch], Samples]
@@ -50,6 +52,13 @@ class Learner(ABC):
     def build(self, codec: Codec, *, base: str | None, init_from: str | None) -> nn.Module:
         """Build the network in train mode; the phase trains the parameters with requires_grad."""
 
+    def share_sequence(self, model: nn.Module, group: SequenceGroup) -> None:
+        """Let the ranks of ``group`` compute every sample of ``model`` together.
+
+        Raise UserError for a network without tokens.
+        """
+        raise UserError(no_tokens(self.phase, group.size))
+
     @abstractmethod
     def encoder(self, codec: Codec, device: torch.device) -> Encode:
         """Return the function that turns a stream's batch into the loss's inputs."""
@@ -78,3 +87,11 @@ class Learner(ABC):
     ) -> tuple[dict[str, Any], dict[str, float]]:
         """Measure exported weights on rank 0; return entries of the phase's result, and metrics of its last step."""
         return {}, {}
+
+
+def no_tokens(phase: str, sequence_parallel: int) -> str:
+    """Return the message about workers that cannot share the samples of a phase."""
+    return (
+        f"{phase}.sequence_parallel={sequence_parallel}: the network has no tokens that workers could share; "
+        f"use {phase}.sequence_parallel=1"
+    )

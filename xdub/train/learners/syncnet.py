@@ -19,7 +19,7 @@ from xdub.model.frozen_base import nothing_frozen
 from xdub.perception.syncnet.accuracy import AccuracyMeter, SyncAccuracy
 from xdub.perception.syncnet.load import load_sync_file, sync_metadata
 from xdub.perception.syncnet.own import OwnSyncNet, OwnSyncNetConfig
-from xdub.train.learners.base import Encode, Learner
+from xdub.train.learners.base import Encode, Learner, no_tokens
 from xdub.train.phases.syncnet import SyncNetContext
 from xdub.train.syncnet_batch import encode_sync_batch, through_codec, video_batches
 
@@ -68,12 +68,14 @@ class SyncNetLearner(Learner):
         return network.train()
 
     def check(self, world_size: int) -> None:
-        """Raise UserError for micro batches that are not whole groups of `clips`, and for settings of a frozen base."""
+        """Raise UserError for micro batches that are not whole groups of `clips`, and settings of other networks."""
         train, clips = self.recipe.for_phase(self.phase), self.config.clips
         if train.base_dtype is not None:
             raise UserError(nothing_frozen("train.base_dtype", train.base_dtype, self.phase))
         if train.offloads("blocks"):
             raise UserError(nothing_frozen("train.offload", train.offload, self.phase))
+        if train.sequence_parallel > 1:
+            raise UserError(no_tokens(self.phase, train.sequence_parallel))
         size = train.micro_batch_of(world_size)
         if size % clips:
             raise UserError(

@@ -108,8 +108,9 @@ class Checkpoints:
         folder, manifest = latest
         self._check_continues(folder, manifest)
         engine.load(folder, manifest["step"])
-        # Another number of ranks has other generators.
-        if manifest["world_size"] == context.world_size:
+        # Another number of ranks, or of ranks that share a sample, has other generators.
+        shared = manifest.get("sequence_parallel", 1) == self.facts.get("sequence_parallel", 1)
+        if shared and manifest["world_size"] == context.world_size:
             rng = torch.load(folder / _rng_file(context.rank), weights_only=True)
             torch.set_rng_state(rng["torch"])
         kept = {name: manifest[name] for name in Progress.__dataclass_fields__}

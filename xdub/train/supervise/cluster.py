@@ -68,9 +68,10 @@ def request_machines(train: TrainConfig, workers: int) -> None:
 
 
 def choose_workers(train: TrainConfig, available: int) -> int | None:
-    """Return the largest number of workers that fits and divides the global batch; None: fewer than `min_workers`."""
+    """Return the largest number of workers that fits and shares the global batch; None: fewer than `min_workers`."""
     for count in range(train.workers, (train.min_workers or train.workers) - 1, -1):
-        if count <= available and train.global_batch % count == 0:
+        groups, rest = divmod(count, train.sequence_parallel)
+        if count <= available and not rest and groups and train.global_batch % groups == 0:
             return count
     return None
 
