@@ -6,12 +6,13 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+T = TypeVar("T")
 SECONDS = 120
 """Longest run of all ranks together."""
 
@@ -37,6 +38,24 @@ def run_ranks(world_size: int, function: Callable[..., Any], *arguments: Any) ->
     if any(codes) or None in codes:
         raise RuntimeError(f"ranks ended with {codes}")
     return queue.get()
+
+
+class GroupContext:
+    """One rank of `run_ranks` as the training loop sees it."""
+
+    device, node = torch.device("cpu"), "local"
+
+    def __init__(self, rank: int, world_size: int) -> None:
+        self.rank, self.world_size, self.local_world_size = rank, world_size, world_size
+
+    def gather(self, value: T) -> list[T]:
+        """Return every rank's ``value`` in rank order, on every rank. Collective."""
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def report(self, metrics: dict[str, float]) -> None:
+        """Do nothing: there is no launcher."""
 
 
 def _rank(rank: int, world_size: int, store: Path, queue: Any, function: Any, arguments: Any) -> None:
