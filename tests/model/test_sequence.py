@@ -88,7 +88,7 @@ def step(case: Case, group: SequenceGroup) -> tuple[list[Tensor], int]:
     model, arguments = build(case), inputs(case)
     model.share_sequence(group)
     lengths = []
-    model.blocks[0].register_forward_pre_hook(lambda _, given: lengths.append(given[0].shape[2]))
+    model.blocks[0].register_forward_pre_hook(lambda _, arguments: lengths.append(arguments[0].shape[2]))
     velocity = model(**arguments)
     velocity.square().mean().backward()
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]

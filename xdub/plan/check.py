@@ -26,6 +26,7 @@ from xdub.model.build import build_backbone
 from xdub.model.checkpointing import POLICIES
 from xdub.model.frozen_base import store_frozen
 from xdub.model.lora import add_expert
+from xdub.model.sequence import ONE_RANK, SequenceGroup
 from xdub.plan.rehearsal import Activations, forward_backward, inputs, measure, rehearse
 from xdub.precision import DTYPES
 from xdub_kernels.qknorm_rope.reference import cached_rope_tables
@@ -98,6 +99,7 @@ def rehearse_on_cpu(recipe: Recipe, phase: str, policy: Policy) -> Activations:
     cached_rope_tables.cache_clear()
     try:
         model, _ = _setup(recipe, phase, policy, "cpu")
+        model.share_sequence(SequenceGroup(0, recipe.for_phase(phase).sequence_parallel))
         mode = FakeTensorMode()
         _to_fake(model, mode)
         with mode:
@@ -106,9 +108,10 @@ def rehearse_on_cpu(recipe: Recipe, phase: str, policy: Policy) -> Activations:
         cached_rope_tables.cache_clear()
 
 
-def measured_on_cpu(recipe: Recipe, phase: str, policy: Policy) -> int:
-    """Return the peak bytes of torch's CPU allocator, from its own records."""
+def measured_on_cpu(recipe: Recipe, phase: str, policy: Policy, group: SequenceGroup = ONE_RANK) -> int:
+    """Return the peak bytes of torch's CPU allocator, from its own records; all ranks of ``group`` call together."""
     model, arguments = _setup(recipe, phase, policy, "cpu")
+    model.share_sequence(group)
     # The rehearsal counts the tables as activations, so they are computed here, too.
     cached_rope_tables.cache_clear()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:

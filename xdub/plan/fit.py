@@ -1,4 +1,4 @@
-"""Search for the fastest settings that fit: micro batch, ZeRO stage and checkpoint policy."""
+"""Search for the fastest settings that fit: micro batch, ZeRO stage, checkpoint policy, GPUs that share a sample."""
 
 from __future__ import annotations
 
@@ -29,39 +29,43 @@ def fit(
 ) -> PhasePlan:
     """Return the fastest plan that leaves MARGIN free; of equally fast plans, the one with the lowest ZeRO stage.
 
-    UserError if no settings fit.
+    Samples are shared by more GPUs than in the recipe only if no other settings fit. UserError if none fit at all.
     """
-    network, best = count_network(recipe, phase), None
-    least = float("inf")
-    for policy in POLICIES:
-        sample = activations(recipe, phase, policy, 1)
-        for candidate in _candidates(recipe, phase, policy):
-            plan = plan_phase(
-                candidate,
-                phase,
-                gpu,
-                efficiency=efficiency,
-                price=price,
-                folders=folders,
-                network=network,
-                sample=sample,
-            )
-            least = min(least, plan.memory.total)
-            fits = plan.memory.total <= gpu.memory * (1 - MARGIN)
-            if fits and (best is None or _order(plan) < _order(best)):
-                best = plan
-    if best is None:
-        raise UserError(
-            f"phase {phase} does not fit on {recipe.train.workers} x {gpu.name}: it needs at least "
-            f"{least / GIB:.1f} GiB a GPU, {gpu.memory * (1 - MARGIN) / GIB:.1f} can be used; "
-            "use a larger GPU, a shorter window or a smaller video.size"
-        )
-    return best
+    network, least = count_network(recipe, phase), float("inf")
+    for shared in _shares(recipe, phase):
+        best = None
+        for policy in POLICIES:
+            sample = None
+            for candidate in _candidates(recipe, phase, policy, shared):
+                sample = sample or activations(candidate, phase, policy, 1)
+                plan = plan_phase(
+                    candidate,
+                    phase,
+                    gpu,
+                    efficiency=efficiency,
+                    price=price,
+                    folders=folders,
+                    network=network,
+                    sample=sample,
+                )
+                least = min(least, plan.memory.total)
+                fits = plan.memory.total <= gpu.memory * (1 - MARGIN)
+                if fits and (best is None or _order(plan) < _order(best)):
+                    best = plan
+        if best is not None:
+            return best
+    raise UserError(
+        f"phase {phase} does not fit on {recipe.train.workers} x {gpu.name}: it needs at least "
+        f"{least / GIB:.1f} GiB a GPU, {gpu.memory * (1 - MARGIN) / GIB:.1f} can be used; "
+        "use a larger GPU, a shorter window or a smaller video.size"
+    )
 
 
 def settings_to_pass(plan: PhasePlan) -> list[str]:
     """Return a plan's settings as arguments of `xdub train --set`."""
-    names = ("micro_batch", "zero_stage", "activation_checkpointing")
+    names = ["micro_batch", "zero_stage", "activation_checkpointing"]
+    if plan.settings["sequence_parallel"] != 1:
+        names.append("sequence_parallel")
     return [f"train.workers={plan.gpus}"] + [
         f"phases.{plan.phase}.{name}={plan.settings[name]}" for name in names
     ]
@@ -73,13 +77,23 @@ def _order(plan: PhasePlan) -> tuple[float, int]:
     return (round(plan.step_seconds, 6), stage)
 
 
-def _candidates(recipe: Recipe, phase: str, policy: str) -> Iterator[Recipe]:
-    """Yield the recipe with each ZeRO stage and each micro batch that divides a worker's share of the global batch."""
+def _shares(recipe: Recipe, phase: str) -> Iterator[int]:
+    """Yield the numbers of GPUs that can share a sample, from the recipe's number on."""
     train = recipe.for_phase(phase)
-    share = train.global_batch // train.workers
+    for shared in range(train.sequence_parallel, train.workers + 1):
+        groups, rest = divmod(train.workers, shared)
+        if not rest and train.global_batch % groups == 0 and recipe.model.num_heads % shared == 0:
+            yield shared
+
+
+def _candidates(recipe: Recipe, phase: str, policy: str, shared: int) -> Iterator[Recipe]:
+    """Yield the recipe with each ZeRO stage and each micro batch that divides a group's share of the global batch."""
+    train = recipe.for_phase(phase)
+    share = train.global_batch * shared // train.workers
     for micro_batch in (size for size in range(1, share + 1) if share % size == 0):
         for stage in (0, 1, 2, 3):
             chosen = {"micro_batch": micro_batch, "zero_stage": stage, "activation_checkpointing": policy}
+            chosen["sequence_parallel"] = shared
             section = recipe.phase(phase)
             section = replace(section, train={**section.train, **chosen})
             yield replace(recipe, phases={**recipe.phases, phase: section})

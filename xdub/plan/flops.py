@@ -61,17 +61,21 @@ def train_step_flops(recipe: Recipe, phase: str, network: Network | None = None)
 
 
 def step_parts(recipe: Recipe, phase: str, network: Network | None = None) -> dict[str, float]:
-    """Return all FLOPs that the GPUs compute in one optimizer step, by part in the order of ROWS."""
+    """Return all FLOPs that the GPUs compute in one optimizer step, by part in the order of ROWS.
+
+    GPUs that share a sample encode it, and decode it for the losses, each for itself.
+    """
     train, parts = recipe.for_phase(phase), defaultdict[str, float](float)
     for products in (network or count_network(recipe, phase)).products:
         parts[products.part] += products.forward + products.backward
         parts[RESCORED] += products.rescored
         if recomputed(products, train.activation_checkpointing):
             parts[RECOMPUTED] += products.forward
-    parts[PIXEL_LOSSES] = pixel_loss_flops(recipe, phase)
-    parts[LOSS_NETWORKS] = loss_network_flops(recipe, phase)
-    parts[ENCODED] = encode_sample_flops(recipe, phase)
-    parts[SPEECH] = speech_flops(recipe, recipe.phase(phase).window)
+    repeats = train.sequence_parallel
+    parts[PIXEL_LOSSES] = repeats * pixel_loss_flops(recipe, phase)
+    parts[LOSS_NETWORKS] = repeats * loss_network_flops(recipe, phase)
+    parts[ENCODED] = repeats * encode_sample_flops(recipe, phase)
+    parts[SPEECH] = repeats * speech_flops(recipe, recipe.phase(phase).window)
     names = dict.fromkeys((*ROWS, *parts))
     return {name: train.global_batch * parts[name] for name in names if parts[name]}
 

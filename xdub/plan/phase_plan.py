@@ -45,6 +45,8 @@ class PhasePlan:
     """FLOPs of one step in the numerator of MFU."""
     compute_seconds: float
     """Seconds of one step that all FLOPs take at the assumed efficiency."""
+    exchanged_bytes: float
+    """Bytes that a GPU sends in one step to those that share its samples; 0 where none does."""
     communication_seconds: float
     """Seconds of one step for communication, as if none of it ran during computation."""
     steps: int
@@ -119,12 +121,15 @@ def plan_phase(
     ``network`` and ``sample`` (activations of one sample) are counts of an earlier call, which saves time.
     """
     train, network = recipe.for_phase(phase), network or count_network(recipe, phase)
-    gpus, policy = train.workers, train.activation_checkpointing
-    needed = memory(recipe, phase, network.parameters, sample or activations(recipe, phase, policy, 1), gpus)
+    gpus, policy, shared = train.workers, train.activation_checkpointing, train.sequence_parallel
+    sample = sample or activations(recipe, phase, policy, 1)
+    needed = memory(recipe, phase, network.parameters, sample, gpus)
     parts, model = step_parts(recipe, phase, network), train_step_flops(recipe, phase, network)
     compute = compute_seconds(parts, train.precision, gpu) / (gpus * efficiency)
     sent = communication_bytes(recipe, phase, network.parameters)
-    duration = compute + (sent / (gpu.link if gpus <= GPUS_PER_NODE else NETWORK) if gpus > 1 else 0.0)
+    exchanged = float(train.global_batch // train.groups_of(gpus) * sample.exchanged)
+    communication = sent / _speed(gpu, gpus) + exchanged / _speed(gpu, shared)
+    duration = compute + (communication if gpus > 1 else 0.0)
     hours, sizes = train.steps * duration / 3600, data(recipe, phase, network.parameters, folders)
     micro_batch = train.micro_batch_of(gpus)
     return PhasePlan(
@@ -136,7 +141,8 @@ def plan_phase(
         settings={
             "micro_batch": micro_batch,
             "global_batch": train.global_batch,
-            "accumulation": train.global_batch // (micro_batch * gpus),
+            "accumulation": train.global_batch // (micro_batch * train.groups_of(gpus)),
+            "sequence_parallel": shared,
             "zero_stage": train.zero_stage,
             "activation_checkpointing": policy,
             "precision": train.precision,
@@ -146,21 +152,29 @@ def plan_phase(
         step_flops=parts,
         model_flops=model,
         compute_seconds=compute,
+        exchanged_bytes=exchanged,
         communication_seconds=duration - compute,
         steps=train.steps,
         hours=hours,
         cost=hours * gpus * (gpu.price if price is None else price),
         mfu=model / (duration * gpus * gpu.tflops * 1e12),
-        read_bytes_per_second=train.global_batch * sizes.record_bytes / duration,
+        # Each of the GPUs that share a sample reads it.
+        read_bytes_per_second=shared * train.global_batch * sizes.record_bytes / duration,
         data=sizes,
     )
+
+
+def _speed(gpu: Gpu, gpus: int) -> float:
+    """Return the bytes/s that one of ``gpus`` GPUs sends to the others; the workers of a machine are neighbours."""
+    return gpu.link if gpus <= GPUS_PER_NODE else NETWORK
 
 
 def communication_bytes(recipe: Recipe, phase: str, count: Parameters) -> float:
     """Return the bytes that a GPU sends in one step to reduce gradients and gather weights, under the ZeRO stage."""
     train = recipe.for_phase(phase)
     width = number_bytes(train.precision)
-    micro_batches = train.global_batch // (train.micro_batch_of(train.workers) * train.workers)
+    groups = train.groups_of(train.workers)
+    micro_batches = train.global_batch // (train.micro_batch_of(train.workers) * groups)
     gradients, weights = width * count.trained, width * count.total
     if train.zero_stage <= 1:  # once a step: an all-reduce is a reduction and a gathering
         return 2.0 * gradients

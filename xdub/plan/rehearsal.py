@@ -23,6 +23,7 @@ from xdub.model.backbone import Backbone
 from xdub.model.build import build_backbone
 from xdub.model.frozen_base import store_frozen
 from xdub.model.lora import adapt
+from xdub.model.sequence import SequenceGroup
 from xdub.plan.shapes import shapes
 from xdub.precision import dtype_of
 from xdub_kernels.dispatch import rehearsing_gpu
@@ -36,6 +37,8 @@ class Activations:
     """Bytes that the forward pass keeps for the backward pass."""
     peak: int
     """Largest number of bytes alive at any moment of the forward and backward passes."""
+    exchanged: int = 0
+    """Bytes that the GPU sends to those that share its samples, forwards and backwards (`xdub.model.sequence`)."""
 
     @property
     def working(self) -> int:
@@ -55,6 +58,8 @@ class LiveBytes(TorchDispatchMode):
         """Bytes alive now."""
         self.peak = 0
         """Largest value of ``now`` so far."""
+        self.exchanged = 0
+        """Bytes sent to other ranks that share the samples."""
         self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
     def __torch_dispatch__(
@@ -66,6 +71,9 @@ class LiveBytes(TorchDispatchMode):
     ) -> Any:
         before = {id(x.untyped_storage()) for x in tree_iter((args, kwargs)) if isinstance(x, Tensor)}
         out = func(*args, **(kwargs or {}))
+        if func is torch.ops.xdub.exchange.default:
+            # One of the parts stays on its rank.
+            self.exchanged += args[0].nbytes * (len(args[0]) - 1) // len(args[0])
         for x in tree_iter(out):
             # A view, or a result in place, has the storage of an argument.
             if isinstance(x, Tensor) and id(x.untyped_storage()) not in before:
@@ -95,7 +103,8 @@ def activations(
         return rehearse(with_layers(recipe, count), phase, policy, micro_batch)
     one, two = (rehearse(with_layers(recipe, n), phase, policy, micro_batch) for n in (1, 2))
     kept = two.kept + (count - 2) * (two.kept - one.kept)
-    return Activations(kept=kept, peak=kept + two.working)
+    exchanged = two.exchanged + (count - 2) * (two.exchanged - one.exchanged)
+    return Activations(kept=kept, peak=kept + two.working, exchanged=exchanged)
 
 
 def rehearse(recipe: Recipe, phase: str, policy: Policy, micro_batch: int) -> Activations:
@@ -103,6 +112,7 @@ def rehearse(recipe: Recipe, phase: str, policy: Policy, micro_batch: int) -> Ac
     dtype = dtype_of(recipe.for_phase(phase).precision)
     model, arguments = meta_model(recipe, phase, dtype), inputs(recipe, phase, micro_batch, "meta")
     model.checkpointing = policy
+    model.share_sequence(SequenceGroup(0, recipe.for_phase(phase).sequence_parallel))
     with rehearsing_gpu():
         return measure(model, arguments)
 
@@ -111,7 +121,7 @@ def measure(model: Backbone, arguments: dict[str, Any]) -> Activations:
     """Count the bytes of one pass of ``model`` forwards and backwards, on any device."""
     with LiveBytes() as live:
         kept = forward_backward(model, arguments, live)
-    return Activations(kept=kept, peak=live.peak)
+    return Activations(kept=kept, peak=live.peak, exchanged=live.exchanged)
 
 
 def forward_backward(model: Backbone, arguments: dict[str, Any], live: LiveBytes | None = None) -> int:

@@ -137,6 +137,7 @@ def _time(plans: Sequence[PhasePlan]) -> dict[str, list[str]]:
     return {
         "step, s": [f"{p.step_seconds:.2f}" for p in plans],
         "of which communication, s": [f"{p.communication_seconds:.2f}" for p in plans],
+        **_exchanges(plans),
         "resulting MFU": [f"{p.mfu:.1%}" for p in plans],
         "steps": [f"{p.steps:,}" for p in plans],
         "hours of video seen": [f"{p.data.hours_seen:,.1f}" for p in plans],
@@ -154,6 +155,13 @@ def _time(plans: Sequence[PhasePlan]) -> dict[str, list[str]]:
         "one checkpoint, GB": [f"{p.data.checkpoint / 1e9:.2f}" for p in plans],
         "checkpoints kept, GB": [f"{p.data.checkpoints / 1e9:.1f}" for p in plans],
     }
+
+
+def _exchanges(plans: Sequence[PhasePlan]) -> dict[str, list[str]]:
+    """Return a row of the bytes between GPUs that share samples, if any phase has them."""
+    if not any(plan.exchanged_bytes for plan in plans):
+        return {}
+    return {"sent to share samples, GB": [f"{plan.exchanged_bytes / 1e9:.1f}" for plan in plans]}
 
 
 def _remark(plan: PhasePlan | SamplingPlan, console: Console) -> None:
