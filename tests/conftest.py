@@ -69,7 +69,6 @@ def pytest_runtest_call() -> None:
     """
     global _frozen_modules
     if len(sys.modules) > _frozen_modules + 200:
-        gc.collect()
         gc.freeze()
         _frozen_modules = len(sys.modules)
 
