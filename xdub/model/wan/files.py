@@ -54,7 +54,7 @@ def find_wan(path: Path) -> WeightFolder | None:
     indices = sorted(path.glob(f"*{INDEX}"))
     for index in indices:
         files = indexed_files(index)
-        if any(_is_wan(file) for file in files):
+        if _is_wan(*files):
             return WeightFolder(path, files + additions)
     candidates = [
         file for file in sorted(path.glob("*.safetensors")) if file.name != ADDITIONS and _is_wan(file)
@@ -65,8 +65,8 @@ def find_wan(path: Path) -> WeightFolder | None:
     return WeightFolder(path, (candidates[0], *additions)) if candidates else None
 
 
-def _is_wan(file: Path) -> bool:
-    names = {original_name(name) for name in read_shapes(file)}
+def _is_wan(*files: Path) -> bool:
+    names = {original_name(name) for file in files for name in read_shapes(file)}
     return {"patch_embedding.weight", "head.head.weight"} <= names
 
 

@@ -1,0 +1,142 @@
+"""Folders of Wans: the layouts of the releases, strict names and shapes, and nothing lost on the way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import WanTransformer3DModel
+from safetensors.torch import load_file, save_file
+
+from xdub.errors import UserError
+from xdub.files.tensors import signature
+from xdub.geometry import CodecGeometry
+from xdub.model import load_backbone, save_backbone
+from xdub.model.wan.config import PUBLISHED, WanConfig
+from xdub.model.wan.layouts import diffusers_name
+from xdub.model.wan.network import WanDiT
+
+SIZES = dict(hidden_size=48, num_heads=2, num_layers=2, ffn_dim=60, text_dim=12, order="reference_first")
+
+
+def wan(space=8, channels=4, **changes) -> WanDiT:
+    torch.manual_seed(0)
+    geometry = CodecGeometry(channels, time=4, space=space)
+    return WanDiT(WanConfig(kind="wan", geometry=geometry, **{**SIZES, **changes})).eval()
+
+
+def editor() -> WanDiT:
+    return wan(16, 48, speech="published", speech_width=64, audio_dim=14, round_timesteps=True)
+
+
+def generator() -> WanDiT:
+    return wan(masked_input=True, audio_dim=10)
+
+
+def assert_equal(first: torch.nn.Module, second: torch.nn.Module) -> None:
+    one, two = first.state_dict(), second.state_dict()
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) and one[name].dtype == two[name].dtype for name in one)
+
+
+@pytest.mark.parametrize("size", PUBLISHED, ids=lambda size: size.name)
+def test_names_and_shapes_are_those_of_the_releases(size):
+    with torch.device("meta"):
+        model = WanDiT(size.config)
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    assert signature(shapes) == size.signature
+
+
+@pytest.mark.parametrize("layout", ["original", "diffusers", "ours"])
+@pytest.mark.parametrize(
+    "build", [wan, editor, lambda: wan(audio_dim=10), lambda: wan(masked_input=True, audio_dim=10)]
+)
+def test_a_folder_gives_the_same_network_back(tmp_path, layout, build):
+    model = build().to(torch.bfloat16)
+    save_backbone(model, tmp_path / "folder", layout=layout)
+    loaded = load_backbone(tmp_path / "folder")
+    assert_equal(model, loaded)
+    assert loaded.cfg == model.cfg
+
+
+def test_diffusers_loads_a_saved_folder_and_its_own_folder_is_loaded(tmp_path):
+    model = wan()
+    save_backbone(model, tmp_path / "ours", layout="diffusers")
+    theirs = WanTransformer3DModel.from_pretrained(tmp_path / "ours")
+    theirs.save_pretrained(tmp_path / "pipeline" / "transformer", max_shard_size="50KB")
+    assert len(list((tmp_path / "pipeline" / "transformer").glob("*.safetensors"))) > 1
+    loaded = load_backbone(tmp_path / "pipeline")
+    assert_equal(model, loaded)
+    z, text, t = torch.randn(1, 4, 3, 4, 6), torch.randn(1, 5, 12), torch.tensor([0.4])
+    torch.testing.assert_close(
+        loaded.velocity_from_text(z, t, text), theirs(z, 1000 * t, text).sample, atol=1e-5, rtol=1e-5
+    )
+
+
+def test_a_file_for_comfyui_and_a_release_of_one_file_are_recognised(tmp_path):
+    model = wan()
+    prefixed = {f"model.diffusion_model.{name}": value for name, value in model.state_dict().items()}
+    save_file(prefixed, tmp_path / "comfy.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"num_heads": 2}))
+    save_file({"encoder.weight": torch.zeros(2)}, tmp_path / "Wan2.1_VAE.safetensors")
+    assert_equal(model, load_backbone(tmp_path))
+    assert_equal(model, load_backbone(tmp_path / "comfy.safetensors"))
+
+
+def test_two_networks_in_a_folder_are_not_chosen_from(tmp_path):
+    for name in ("tbdub_teacher", "tbdub_student"):
+        save_file(editor().state_dict(), tmp_path / f"{name}.safetensors")
+    with pytest.raises(UserError, match=r"tbdub_student.safetensors, tbdub_teacher.safetensors.*name one"):
+        load_backbone(tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["original", "diffusers"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda state, name: state.pop(name("blocks.1.norm3.weight")),
+            r"blocks\.1\.norm3\.weight is missing",
+        ),
+        (
+            lambda state, name: state.update({"img_emb.proj.0.weight": torch.zeros(2)}),
+            r"img_emb\.proj\.0\.weight is left over",
+        ),
+        (
+            lambda state, name: state.update({name("blocks.0.ffn.2.bias"): torch.zeros(47)}),
+            r"blocks\.0\.ffn\.2\.bias has shape \(47,\), the network has \(48,\)",
+        ),
+    ],
+)
+def test_a_tensor_that_does_not_fit_is_named(tmp_path, layout, change, message):
+    save_backbone(wan(), tmp_path / "folder", layout=layout)
+    file = tmp_path / "folder" / "diffusion_pytorch_model.safetensors"
+    state = load_file(file)
+    change(state, diffusers_name if layout == "diffusers" else str)
+    save_file(state, file)
+    with pytest.raises(UserError, match=message):
+        load_backbone(tmp_path / "folder")
+
+
+def test_folders_without_a_backbone_get_one_clear_error(tmp_path):
+    with pytest.raises(UserError, match="no such file or folder"):
+        load_backbone(tmp_path / "absent")
+    save_file({"encoder.weight": torch.zeros(2)}, tmp_path / "vae.safetensors")
+    with pytest.raises(UserError, match="holds no backbone"):
+        load_backbone(tmp_path)
+    save_backbone(wan(), tmp_path / "folder")
+    file: Path = tmp_path / "folder" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-5])
+    with pytest.raises(UserError, match="not a readable safetensors file"):
+        load_backbone(tmp_path / "folder")
+
+
+def test_an_index_cannot_name_files_elsewhere(tmp_path):
+    (tmp_path / "other").mkdir()
+    save_file(wan().state_dict(), tmp_path / "other" / "a.safetensors")
+    index = {"weight_map": {"patch_embedding.weight": "other/a.safetensors"}}
+    (tmp_path / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="is missing"):
+        load_backbone(tmp_path)

@@ -1,0 +1,148 @@
+"""The start of training from open weights: additions change nothing, and only what a phase trains moves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from xdub.config import Recipe, load_recipe
+from xdub.geometry import CodecGeometry
+from xdub.model import load_backbone, save_backbone
+from xdub.model.build import build_backbone
+from xdub.model.lora import load_weights
+from xdub.model.prompt import Prompt, write_prompt
+from xdub.model.testing import random_codec
+from xdub.model.wan.config import WanConfig
+from xdub.model.wan.network import WanDiT
+from xdub.model.weight_folder import WeightFolder
+from xdub.plan.rehearsal import inputs
+from xdub.train.networks import build_model
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Recipe:
+    """A recipe of kind wan beside random open weights of a plain Wan."""
+    torch.manual_seed(0)
+    config = WanConfig(
+        kind="wan",
+        hidden_size=48,
+        num_heads=2,
+        num_layers=2,
+        ffn_dim=60,
+        text_dim=12,
+        order="reference_first",
+        geometry=CodecGeometry(48, time=4, space=8),
+    )
+    base = WanDiT(config)
+    for parameter in base.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    save_backbone(base, tmp_path / "base", layout="diffusers")
+    write_prompt(Prompt(rows=torch.randn(1, 12), padding=511), tmp_path / "prompt.safetensors")
+    return load_recipe(
+        "tiny",
+        [
+            "model={kind: wan, hidden_size: 48, num_heads: 2, num_layers: 2, ffn_dim: 60, text_dim: 12, "
+            f"order: reference_first, base: {tmp_path / 'base'}, prompt: {tmp_path / 'prompt.safetensors'}}}",
+            "lora={rank: 2, alpha: 2, targets: [self_attn.q, self_attn.v, ffn.2]}",
+        ],
+    )
+
+
+def arguments(recipe: Recipe, phase: str) -> dict:
+    generator = torch.Generator().manual_seed(3)
+    given = inputs(recipe, phase, 2, "cpu")
+    noisy = {"z_t", "z_ref", "z_mask", "audio"}
+    return {
+        name: torch.randn(value.shape, generator=generator) if name in noisy else value
+        for name, value in given.items()
+    }
+
+
+@pytest.mark.parametrize("phase", ["generator", "editor"])
+def test_without_references_the_first_velocity_is_that_of_the_open_weights(recipe, phase):
+    model = build_backbone(recipe, phase, random_codec(48), seed=0).eval()
+    base = load_backbone(recipe.model.base)
+    kwargs = arguments(recipe, phase)
+    z_t, t, z_ref = kwargs.pop("z_t"), kwargs.pop("t"), kwargs.pop("z_ref")
+    conditions = model.conditions(z_ref[:, :, :0], kwargs.pop("audio"), kwargs.pop("starts"), **kwargs)
+    with torch.no_grad():
+        velocity = model.velocity(z_t, t, conditions)
+        assert (
+            torch.equal(
+                velocity, base.velocity_from_text(z_t, t, model.prompt.padded()[None].expand(2, -1, -1))
+            )
+            or (
+                velocity - base.velocity_from_text(z_t, t, model.prompt.padded()[None].expand(2, -1, -1))
+            ).norm()
+            <= 1e-6 * velocity.norm()
+        )
+
+
+def step(model, optimizer, kwargs) -> dict[str, torch.Tensor]:
+    """Run one step on a random target; return the gradients of the trained parameters."""
+    out = model(**kwargs)
+    loss = (out - torch.ones_like(out)).square().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("tune", ["all", "adapter"])
+@pytest.mark.parametrize("phase", ["generator", "editor"])
+def test_the_first_steps_move_what_the_phase_trains_and_nothing_else(recipe, phase, tune):
+    recipe = load_recipe_with(recipe, f"train.tune={tune}")
+    model = build_model(recipe, phase, random_codec(48), base=None, init_from=None)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    additions = {name for name, _ in model.named_parameters() if model.addition(name)}
+    assert additions < trained
+    assert any(name.startswith("mask_embedding") for name in additions) == (phase == "generator")
+    if tune == "adapter":
+        assert {name for name in trained - additions} == {name for name in trained if ".lora_" in name}
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, weight_decay=0)
+    kwargs = arguments(recipe, phase)
+    # A layer that enters through a zero layer has its gradient from the second step on.
+    gradients = [step(model, optimizer, kwargs) for _ in range(3)]
+    assert gradients[-1].keys() == trained
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    silent = {name for name in trained if not gradients[-1][name].any()}
+    assert moved == trained - silent
+    assert not silent & additions, silent & additions
+
+
+def load_recipe_with(recipe: Recipe, *settings: str) -> Recipe:
+    path = Path(recipe.model.base).parent / "recipe.yaml"
+    path.write_text(recipe.to_yaml())
+    return load_recipe(path, settings)
+
+
+def test_a_tuned_phase_exports_its_adapter_and_additions_which_merge_to_the_same_network(recipe, tmp_path):
+    recipe = load_recipe_with(recipe, "train.tune=adapter")
+    from xdub.files.tensors import write_tensors
+    from xdub.model.lora import TUNED, file_name
+
+    model = build_model(recipe, "editor", random_codec(48), base=None, init_from=None)
+    torch.manual_seed(5)
+    state = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+            state[file_name(name, TUNED)] = parameter.detach()
+    write_tensors(state, tmp_path / "model.safetensors")
+    kwargs = arguments(recipe, "editor")
+    expected = model.eval()(**kwargs)
+    merged = build_backbone(recipe, "editor", random_codec(48), seed=1).eval()
+    load_weights(merged, WeightFolder(tmp_path, (tmp_path / "model.safetensors",)), recipe.lora)
+    assert not any(".lora_" in name for name in merged.state_dict())
+    torch.testing.assert_close(merged(**kwargs), expected, atol=1e-4, rtol=1e-4)
+    again = build_model(
+        recipe, "editor", random_codec(48), base=None, init_from=str(tmp_path / "model.safetensors")
+    )
+    assert torch.equal(again.eval()(**kwargs), expected)
+    lip = build_model(
+        recipe, "lip", random_codec(48), base=str(tmp_path / "model.safetensors"), init_from=None
+    )
+    torch.testing.assert_close(lip.eval()(**kwargs), expected, atol=1e-4, rtol=1e-4)
