@@ -11,6 +11,7 @@ import pytest
 
 from xdub.errors import UserError
 from xdub.files.run_folder import RunFolder
+from xdub.tracking import store
 from xdub.tracking.read import read_runs, ui_command
 from xdub.tracking.runs import open_runs
 from xdub.tracking.store import connect, own_uri, sqlite_file, sqlite_uri, without_credentials
@@ -169,10 +170,24 @@ def test_an_interrupted_creation_of_a_database_leaves_no_file(
     def interrupted(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
+    # The process creates the tables once.
+    store._empty_database.cache_clear()
     monkeypatch.setattr(mlflow.MlflowClient, "search_experiments", interrupted)
     with pytest.raises(KeyboardInterrupt):
         connect(sqlite_uri(tmp_path / "runs.db"))
     assert tree(tmp_path) == set()
+
+
+def test_databases_of_one_process_share_no_runs_although_their_tables_are_created_once(
+    tmp_path: Path,
+) -> None:
+    first = connect(sqlite_uri(tmp_path / "a" / "runs.db"))
+    created = store._empty_database.cache_info().misses
+    second = connect(sqlite_uri(tmp_path / "b" / "runs.db"))
+    assert store._empty_database.cache_info().misses == created
+    first.create_experiment("one")
+    names = [{each.name for each in client.search_experiments()} for client in (first, second)]
+    assert names == [{"Default", "one"}, {"Default"}]
 
 
 def test_a_damaged_record_of_the_runs_is_one_line(tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ import sqlite3
 import tempfile
 from collections.abc import Mapping
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 
 from xdub.errors import UserError
+from xdub.files.atomic import sync
 from xdub.files.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -181,21 +183,21 @@ def connect(uri: str) -> MlflowClient:
 def _open_database(uri: str) -> None:
     """Create the database if it does not exist, and raise UserError if SQLite cannot open it.
 
-    MLflow would retry an impossible file for minutes. It creates its tables over seconds, and a file in which it was
-    interrupted is never usable again, so the tables are complete before the file has its name.
+    MLflow would retry an impossible file for minutes. A file in which it was interrupted is never usable again, so the
+    tables are complete before the file has its name.
     """
-    from mlflow import MlflowClient
-
     file = sqlite_file(uri)
     if file is None:
         raise UserError(f"{uri}: this database ends with its process; name a file")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         if not file.exists():
-            # The path is short, because SQLite limits its length.
             with tempfile.TemporaryDirectory(prefix=".", dir=file.parent) as folder:
                 new = Path(folder) / "d"
-                MlflowClient(tracking_uri=_escaped_uri(new)).search_experiments(max_results=1)
+                with new.open("wb") as copy:
+                    copy.write(_empty_database())
+                    copy.flush()
+                    sync(copy.fileno())
                 # Another process may have created the database in the meantime.
                 if not file.exists():
                     os.replace(new, file)
@@ -205,6 +207,17 @@ def _open_database(uri: str) -> None:
         raise UserError(
             f"{file}: SQLite cannot open it ({error}); set MLFLOW_TRACKING_URI to another"
         ) from error
+
+
+@cache
+def _empty_database() -> bytes:
+    """Return the file of a database with MLflow's tables, which MLflow creates by two seconds of migrations."""
+    from mlflow import MlflowClient
+
+    with tempfile.TemporaryDirectory(prefix="xdub-") as folder:
+        file = Path(folder) / "d"
+        MlflowClient(tracking_uri=_escaped_uri(file)).search_experiments(max_results=1)
+        return file.read_bytes()
 
 
 def _fresh_uri(uri: str) -> str:
