@@ -9,18 +9,17 @@ import os
 import signal
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 
 from xdub.config import Recipe
-from xdub.data.latents import encode_batch
 from xdub.data.samples import StreamSpec
 from xdub.data.stream import LocalStream
 from xdub.errors import UserError
 from xdub.files.lines import read_lines
 from xdub.files.run_folder import PhaseFolder
-from xdub.model.audio_encoder import load_audio_encoder
 from xdub.model.codec import load_codec
 from xdub.model.sequence import join_sequence_group
 from xdub.perception.features import FaceFeatureNet
@@ -107,15 +106,20 @@ def three_steps(
         model = build_model(recipe, phase, codec, base=None, init_from=None)
         shared = settings.sequence_parallel
         group = join_sequence_group(shared, rank=rank, world_size=world_size)
-        learner_of(recipe, phase).share_sequence(model, group)
+        learner = learner_of(recipe, phase)
+        learner.share_sequence(model, group)
         engine = Engine.build(model, settings, device=device, rank=rank, world_size=world_size)
         torch.manual_seed(0)
         frozen = {"sync": TinySyncNet(), "identity": FaceFeatureNet(), "features": FaceFeatureNet()}
         frozen = {role: net.eval().requires_grad_(False) for role, net in frozen.items()}
         context = PhaseContext(phase=recipe.phase(phase), seed=0, codec=codec, **frozen)
         spec = StreamSpec.from_recipe(recipe, phase, data[phase], rank=rank, world_size=world_size)
-        raw = next(iter(LocalStream(spec)))
-        batch = encode_batch(raw, codec, load_audio_encoder(recipe.audio), device, speech=recipe.model.speech)
+        with mock.patch.object(
+            type(codec), "encode", autospec=True, side_effect=type(codec).encode
+        ) as encodes:
+            batch = learner.encoder(codec, device)(next(iter(LocalStream(spec))))
+        videos = (3 if phase == "generator" else 2) * settings.micro_batch
+        assert encodes.call_count == videos // shared, "the ranks do not encode in turn"
         values = []
         for _ in range(3):
             terms = phase_loss(phase)(engine.model, batch, context)

@@ -45,6 +45,8 @@ def train(
 ) -> None:
     """Train one phase of the model, or a SyncNet for its lip phase. The weights are written to OUT/PHASE/export.
 
+    With --set train.sequence_parallel=N, N workers share each sample, for samples that are too large for one GPU.
+
     Example: xdub train generator --recipe tiny --data ds --out run --set train.steps=200
     """
     from xdub.config import load_recipe

@@ -6,7 +6,8 @@ and a Whisper run on the GPU, and the linear codec of the tiny recipe on the CPU
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -30,6 +31,24 @@ class Encodes(Protocol):
 
     def encode(self, video: Tensor) -> Tensor:
         """Encode [B,3,F,H,W] in [-1,1] as [B,C,f,h,w]."""
+
+
+class Encoding(NamedTuple):
+    """One video that is to be encoded."""
+
+    compute: Callable[[], Tensor]
+    """Return the latents [C, f, h, w], float32."""
+    shape: tuple[int, int, int, int]
+    """Their shape."""
+
+
+ComputeAll = Callable[[Sequence[Encoding]], list[Tensor]]
+"""Encodings -> their latents, in order; ranks that share samples divide the work (`SequenceGroup.compute`)."""
+
+
+def one_by_one(encodings: Sequence[Encoding]) -> list[Tensor]:
+    """Compute all latents on this rank."""
+    return [encoding.compute() for encoding in encodings]
 
 
 def window_features(audio_encoder: EncodesAudio, sound: np.ndarray, windows: SpeechWindows) -> Tensor:
@@ -67,6 +86,7 @@ def encode_batch(
     device: torch.device | str,
     *,
     speech: SpeechForm = "frames",
+    compute_all: ComputeAll = one_by_one,
 ) -> Batch:
     """Move a stream's batch to `device`, with latents in place of pixels and the features of the sound.
 
@@ -80,21 +100,19 @@ def encode_batch(
 
     frames, reference = moved(raw["frames"]), moved(raw["reference"])
     hidden = moved(raw["hidden"]) if "hidden" in raw else None
-    z0, z_ref, z_mask = list[Tensor](), list[Tensor](), list[Tensor]()
+    # References may be single frames, so the expensive videos come first.
+    encodings = [_encoding(codec, video) for video in frames]
+    if hidden is not None:
+        encodings += [_encoding(codec, video, hide) for video, hide in zip(frames, hidden, strict=True)]
+    encodings += [_encoding(codec, video) for video in reference]
     on_cpu = torch.device(device).type == "cpu"
     with one_thread(enabled=on_cpu and codec.machine_independent):
-        for i in range(len(frames)):
-            video = to_video(frames[i])
-            z0.append(codec.encode(video)[0].float())
-            z_ref.append(codec.encode(to_video(reference[i]))[0].float())
-            if hidden is not None:
-                grey = video.masked_fill(hidden[i][None, None], 0.0)
-                z_mask.append(codec.encode(grey)[0].float())
+        latents, count = compute_all(encodings), len(frames)
     windows = speech_windows(speech, codec.geometry)
     audio = [window_features(audio_encoder, sound, windows) for sound in raw["sound"]]
     batch: Batch = {
-        "z0": torch.stack(z0).contiguous(),
-        "z_ref": torch.stack(z_ref).contiguous(),
+        "z0": torch.stack(latents[:count]).contiguous(),
+        "z_ref": torch.stack(latents[-count:]).contiguous(),
         "audio": torch.stack(audio).to(device),
         "landmarks": moved(raw["landmarks"]),
         "sound": moved(raw["sound"]),
@@ -109,5 +127,19 @@ def encode_batch(
         "bad": raw["bad"],
     }
     if hidden is not None:
-        batch["z_mask"] = torch.stack(z_mask).contiguous()
+        batch["z_mask"] = torch.stack(latents[count:-count]).contiguous()
     return batch
+
+
+def _encoding(codec: Encodes, frames: Tensor, hidden: Tensor | None = None) -> Encoding:
+    """Return the encoding of a video, uint8 [F, H, W, 3], which is grey where bool ``hidden`` [F, H, W] is set."""
+
+    def compute() -> Tensor:
+        video = to_video(frames)
+        if hidden is not None:
+            video = video.masked_fill(hidden[None, None], 0.0)
+        return codec.encode(video)[0].float()
+
+    count, height, width, _ = frames.shape
+    channels, space = codec.geometry.channels, codec.geometry.space
+    return Encoding(compute, (channels, codec.geometry.latent_frames(count), height // space, width // space))

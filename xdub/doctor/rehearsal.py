@@ -99,6 +99,7 @@ def _one_step(sample_every: int) -> dict[str, Any]:
     return {
         "steps": 1,
         "workers": 1,
+        "sequence_parallel": 1,
         "min_workers": None,
         "resource": None,
         "upload_to": None,

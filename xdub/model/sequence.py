@@ -11,8 +11,9 @@ B batch, F frames, N tokens a frame, n of them on a rank, H heads, S ranks of a 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -66,6 +67,38 @@ class SequenceGroup:
             return x
         runs = exchange(x.expand(self.size, *x.shape).contiguous(), self.name)
         return rearrange(runs, "s b f n d -> b f (s n) d")[:, :, :tokens]
+
+    def compute(self, tasks: Sequence[Task], device: torch.device) -> list[Tensor]:
+        """Compute the results of independent tasks on the ranks in turn; return all of them on every rank. Collective.
+
+        The results are float32.
+        """
+        if not self.shared:
+            return [task.compute() for task in tasks]
+        group = _GROUPS[self.name]
+        results = [
+            task.compute().to(device).contiguous()
+            if number % self.size == self.index
+            else torch.empty(task.shape, device=device)
+            for number, task in enumerate(tasks)
+        ]
+        for number, result in enumerate(results):
+            dist.broadcast(result, dist.get_global_rank(group, number % self.size), group=group)
+        return results
+
+
+class Task(Protocol):
+    """Independent piece of work, such as the encoding of a video."""
+
+    @property
+    def compute(self) -> Callable[[], Tensor]:
+        """Function without arguments that returns the result."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the result."""
+        ...
 
 
 ONE_RANK = SequenceGroup(0, 1)

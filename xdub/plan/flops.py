@@ -63,7 +63,7 @@ def train_step_flops(recipe: Recipe, phase: str, network: Network | None = None)
 def step_parts(recipe: Recipe, phase: str, network: Network | None = None) -> dict[str, float]:
     """Return all FLOPs that the GPUs compute in one optimizer step, by part in the order of ROWS.
 
-    GPUs that share a sample encode it, and decode it for the losses, each for itself.
+    GPUs that share samples encode their videos in turn. Each of them computes speech and pixel losses for itself.
     """
     train, parts = recipe.for_phase(phase), defaultdict[str, float](float)
     for products in (network or count_network(recipe, phase)).products:
@@ -74,7 +74,9 @@ def step_parts(recipe: Recipe, phase: str, network: Network | None = None) -> di
     repeats = train.sequence_parallel
     parts[PIXEL_LOSSES] = repeats * pixel_loss_flops(recipe, phase)
     parts[LOSS_NETWORKS] = repeats * loss_network_flops(recipe, phase)
-    parts[ENCODED] = repeats * encode_sample_flops(recipe, phase)
+    # A micro batch has a target, and its twin, of each sample; GPUs without a video wait.
+    videos = 2 * train.micro_batch_of(train.workers)
+    parts[ENCODED] = repeats * -(-videos // repeats) / videos * encode_sample_flops(recipe, phase)
     parts[SPEECH] = repeats * speech_flops(recipe, recipe.phase(phase).window)
     names = dict.fromkeys((*ROWS, *parts))
     return {name: train.global_batch * parts[name] for name in names if parts[name]}

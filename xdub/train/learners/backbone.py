@@ -14,7 +14,7 @@ from xdub.data.samples import StreamSpec
 from xdub.model.audio_encoder import load_audio_encoder
 from xdub.model.backbone import Backbone
 from xdub.model.codec import Codec
-from xdub.model.sequence import SequenceGroup
+from xdub.model.sequence import ONE_RANK, SequenceGroup
 from xdub.plan.flops import train_step_flops
 from xdub.plan.network import count_parameters
 from xdub.plan.shapes import shapes
@@ -28,6 +28,9 @@ from xdub.train.trainer import Sampler
 
 class BackboneLearner(Learner):
     """A phase of the model."""
+
+    group = ONE_RANK
+    """Ranks that share the samples."""
 
     @property
     def tokens_per_step(self) -> int:
@@ -50,6 +53,7 @@ class BackboneLearner(Learner):
         """Let the ranks of ``group`` compute every sample of the backbone together."""
         assert isinstance(model, Backbone)
         model.share_sequence(group)
+        self.group = group
 
     def encoder(self, codec: Codec, device: torch.device) -> Encode:
         """Return the function that computes latents and audio features."""
@@ -60,6 +64,7 @@ class BackboneLearner(Learner):
             audio_encoder=audio_encoder,
             device=device,
             speech=self.recipe.model.speech,
+            compute_all=functools.partial(self.group.compute, device=device),
         )
 
     def loss_context(self, codec: Codec, device: torch.device) -> Any:

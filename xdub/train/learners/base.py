@@ -53,7 +53,7 @@ class Learner(ABC):
         """Build the network in train mode; the phase trains the parameters with requires_grad."""
 
     def share_sequence(self, model: nn.Module, group: SequenceGroup) -> None:
-        """Let the ranks of ``group`` compute every sample of ``model`` together.
+        """Let the ranks of ``group`` encode and compute every sample of ``model`` together.
 
         Raise UserError for a network without tokens.
         """
