@@ -65,6 +65,7 @@ ALLOWED = {
     "evaluate": {"model", "data", "perception", "media"},
     "fit": {"evaluate", "model", "data", "perception", "media"},
     "miniature": {"perception"},
+    "export": {"model", "perception"},
     "submit": {"headers"},
     "bootstrap": {"headers", "train", "pairs", "dub", "model", "data", "media"},
     "doctor": {"headers", "train", "pairs", "dub", "model", "diffusion", "data", "perception"},
@@ -107,7 +108,7 @@ DOORS = {
     "decord": {"media/"},
     "transformers": {"model/", "perception/", "miniature/"},
     "diffusers": {"model/", "miniature/"},
-    "peft": {"model/"},
+    "peft": {"model/", "export/"},
     "typer": {"cli/", "cli.py"},
 }
 """The only files or folders of xdub that import the package."""

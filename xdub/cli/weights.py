@@ -151,6 +151,32 @@ def prompt(
     )
 
 
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="Folder of `xdub export`.", exists=True, file_okay=False)],
+    repo: Annotated[str, typer.Option(help="Repository of the hub, OWNER/NAME; it is created if it is new.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List files and card, without the network.")
+    ] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+) -> None:
+    """Upload exported weights with their model card to the Hugging Face hub.
+
+    Example: xdub weights push lora --repo me/my-dubbing-lora --dry-run
+    """
+    from xdub.export import push_folder
+
+    with progress(f"uploading to {repo}"):
+        upload = push_folder(folder, repo, dry_run=dry_run, private=private)
+    for name, size in upload.files.items():
+        typer.echo(f"{name}: {size / 1e6:.2f} MB")
+    typer.echo(f"licence: {upload.licence}")
+    if upload.url is None:
+        typer.echo(f"\n{upload.card}\n{repo}: nothing was uploaded (--dry-run)")
+    else:
+        typer.echo(f"{repo}: {upload.url}")
+
+
 def _print(statuses: Iterable[WeightStatus]) -> None:
     for status in statuses:
         weight = status.weight

@@ -116,7 +116,7 @@ def load_weights(model: Backbone, weights: WeightFolder, cfg: LoraConfig, *, mer
         for name, value in weights.tensors():
             own[name].copy_(value)
     if merge:
-        merge_tuning(model)
+        merge_adapter(model)
 
 
 def is_tuned(model: nn.Module) -> bool:
@@ -124,14 +124,14 @@ def is_tuned(model: nn.Module) -> bool:
     return any(TUNED in layer.lora_A for layer in _lora_layers(model))
 
 
-def merge_tuning(model: Backbone) -> None:
-    """Add the adapter that tuned the network to its weights, and remove the adapter."""
+def merge_adapter(model: Backbone, adapter: str = TUNED) -> None:
+    """Add an adapter to the network's weights, and remove all adapters."""
     from peft.tuners.lora import LoraLayer
 
     for name, layer in list(model.named_modules()):
         if isinstance(layer, LoraLayer):
             parent, _, child = name.rpartition(".")
-            layer.merge(adapter_names=[TUNED])
+            layer.merge(adapter_names=[adapter])
             setattr(model.get_submodule(parent), child, layer.get_base_layer())
 
 

@@ -23,11 +23,18 @@ XDUB_TERMS = Licence(
 TBDUB_TERMS = Licence(
     name="Apache-2.0 (TaoLiveAIGC TBDub)",
     url="https://huggingface.co/TaoLiveAIGC/TBDub",
+    identifier="apache-2.0",
     notice="its NOTICE says that it is derived from X-Dub, whose own terms are not stated in one place "
     f"({XDUB_TERMS.url})",
 )
-OPENAI = Licence(name="MIT (OpenAI Whisper)", url="https://github.com/openai/whisper/blob/main/LICENSE")
-META = Licence(name="Apache-2.0 (Meta AI)", url="https://huggingface.co/facebook/wav2vec2-base-960h")
+OPENAI = Licence(
+    name="MIT (OpenAI Whisper)", url="https://github.com/openai/whisper/blob/main/LICENSE", identifier="mit"
+)
+META = Licence(
+    name="Apache-2.0 (Meta AI)",
+    url="https://huggingface.co/facebook/wav2vec2-base-960h",
+    identifier="apache-2.0",
+)
 WAV2VEC2 = ("facebook/wav2vec2-base-960h", "22aad52d435eb6dbaf354bdad9b0da84ce7d6156")
 HUBERT = ("facebook/hubert-large-ll60k", "main")
 XDUB = ("KlingTeam/X-Dub", "main")
@@ -138,7 +145,7 @@ DUBBING: tuple[OpenModel, ...] = (
     OpenModel(
         role="hubert-large-ll60k",
         purpose="audio.kind=hubert: HuBERT large, layers 9 to 12",
-        licence=Licence(name=META.name, url="https://huggingface.co/facebook/hubert-large-ll60k"),
+        licence=replace(META, url="https://huggingface.co/facebook/hubert-large-ll60k"),
         files=_estimated(HUBERT, *HUBERT_ROWS),
     ),
 )

@@ -16,6 +16,8 @@ class Licence:
     name: str
     url: str
     """Page with the text of the terms."""
+    identifier: str = "other"
+    """Identifier of the hub's model cards, such as apache-2.0; ``other`` for terms without one."""
     notice: str = ""
     """Restriction or open question beyond the name, one sentence."""
 
@@ -55,6 +57,11 @@ class OpenModel:
     def size(self) -> int:
         """Bytes of all files."""
         return sum(file.size for file in self.files)
+
+    @property
+    def repo(self) -> str | None:
+        """Repository of the first file on the hub, for the field base_model of model cards."""
+        return next((file.source.repo for file in self.files if isinstance(file.source, HubFile)), None)
 
     @property
     def is_exact(self) -> bool:

@@ -11,7 +11,11 @@ from xdub.perception.open_models import shapes
 from xdub.perception.open_models.entry import Licence, ModelFile, OpenModel
 from xdub.perception.open_models.hub import HubFile
 
-APACHE = Licence(name="Apache-2.0 (Alibaba Wan)", url="https://www.apache.org/licenses/LICENSE-2.0")
+APACHE = Licence(
+    name="Apache-2.0 (Alibaba Wan)",
+    url="https://www.apache.org/licenses/LICENSE-2.0",
+    identifier="apache-2.0",
+)
 ORIGINAL_1_3B = ("Wan-AI/Wan2.1-T2V-1.3B", "37ec512624d61f7aa208f7ea8140a131f93afc9a")
 DIFFUSERS_1_3B = ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "0fad780a534b6463e45facd96134c9f345acfa5b")
 ORIGINAL_5B = ("Wan-AI/Wan2.2-TI2V-5B", "921dbaf3f1674a56f47e83fb80a34bac8a8f203e")

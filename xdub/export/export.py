@@ -1,0 +1,147 @@
+"""Export of a trained model: its adapters or its whole network in one form, with a model card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+
+import xdub
+from xdub.config import expert_of
+from xdub.errors import UserError
+from xdub.export.adapters import read_adapter, write_comfy, write_diffusers, write_peft
+from xdub.export.card import LICENCE_ID, Card, base_of, write_card
+from xdub.export.source import Part, Source, open_source
+from xdub.export.usage import usage
+from xdub.export.whole import merged_backbone, write_whole
+from xdub.files.atomic import atomic_folder, write_json
+from xdub.files.content import file_sha256
+
+Form = Literal["peft", "diffusers-lora", "comfy-lora", "merged", "diffusers"]
+"""Form of an export: three of adapters, two of a whole network."""
+FORMS: tuple[Form, ...] = get_args(Form)
+"""All forms."""
+WHOLE = ("merged", "diffusers")
+"""Forms of a whole network."""
+RECORD = "xdub_export.json"
+"""File that marks a folder as an export, with the sha256 of every file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """Result of an export."""
+
+    folder: Path
+    files: Mapping[str, int]
+    """File below the folder -> bytes."""
+    phases: tuple[str, ...]
+
+
+def export_weights(
+    path: str | Path,
+    out: str | Path,
+    form: Form,
+    *,
+    phase: str | None = None,
+    base: str | None = None,
+    licence: str | None = None,
+    scores: Path | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Exported:
+    """Write trained weights in a form, with a model card, as a folder that replaces an earlier export as a whole.
+
+    Args:
+        path: folder of a run, a model folder, or the export of a phase.
+        phase: phase to export. None: all adapters, or the network that dubs.
+        base: name of the base in the registry. None: it is recognised by its tensors.
+        licence: identifier of the licence of the exported weights. None: that of the base.
+        scores: JSON object of metrics for the card, such as the output of `xdub eval score --json`.
+        dtype: number format of a whole network; adapters keep theirs.
+
+    Raises:
+        UserError: the source lacks the weights, the form does not exist for the network, the base is not recognised,
+            or ``out`` holds other files.
+    """
+    if licence is not None and not LICENCE_ID.fullmatch(licence):
+        raise UserError(f"--licence {licence}: use an identifier such as apache-2.0 or cc-by-nc-4.0")
+    out, source = Path(out), open_source(path)
+    parts, values = _chosen(source, form, phase), _read_scores(scores)
+    entry = base_of(parts[-1].recipe, base)
+    _check_free(out)
+    with atomic_folder(out) as folder:
+        if form in WHOLE:
+            model = merged_backbone(source, parts[-1].phase)
+            kind = parts[-1].recipe.model.kind
+            names = write_whole(model, folder, kind, diffusers=form == "diffusers", dtype=dtype)
+        else:
+            repo = None if entry is None or expert_of(parts[0].phase) is not None else entry.repo
+            names = [
+                name for part in parts for name in _write_adapter(part, folder, form, len(parts) > 1, repo)
+            ]
+        files = {name: (folder / name).stat().st_size for name in names}
+        code = usage(form, parts, names, None if entry is None else entry.repo)
+        card = Card(
+            form=form, parts=parts, files=files, usage=code, base=entry, licence=licence, scores=values
+        )
+        write_card(card, folder)
+        record = {"xdub": xdub.__version__, "form": form, "phases": [part.phase for part in parts]}
+        write_json(folder / RECORD, record | {"files": {name: file_sha256(folder / name) for name in names}})
+    return Exported(folder=out, files=files, phases=tuple(part.phase for part in parts))
+
+
+def _chosen(source: Source, form: Form, phase: str | None) -> list[Part]:
+    """Return the phases to export."""
+    if phase is not None:
+        part = source.part(phase)
+        if form not in WHOLE and not part.is_adapter:
+            raise UserError(f"--phase {phase}: is a whole network, not an adapter; use --form merged")
+        return [part]
+    if form in WHOLE:
+        return [source.network]
+    if not source.adapters:
+        raise UserError(f"{source.path}: has no adapter, but whole networks; use --form merged")
+    return source.adapters
+
+
+def _write_adapter(part: Part, folder: Path, form: Form, several: bool, base: str | None) -> list[str]:
+    """Write one adapter, in a folder of its own where there are several; return its files below ``folder``."""
+    target = folder / part.phase if several else folder
+    target.mkdir(exist_ok=True)
+    adapter = read_adapter(part)
+    if form == "peft":
+        names = write_peft(adapter, target, base)
+    elif part.recipe.model.kind != "wan":
+        raise UserError(
+            f"--form {form}: neither diffusers nor ComfyUI has the paper's network; use --form peft"
+        )
+    else:
+        names = write_diffusers(adapter, target) if form == "diffusers-lora" else write_comfy(adapter, target)
+    return [str((target / name).relative_to(folder)) for name in names]
+
+
+def _read_scores(path: Path | None) -> dict[str, float]:
+    if path is None:
+        return {}
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--scores {path}: cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise UserError(
+            f"--scores {path}: is not a JSON object of metrics, as `xdub eval score --json` prints it"
+        )
+    return {name: float(value) for name, value in content.items() if isinstance(value, int | float)}
+
+
+def _check_free(out: Path) -> None:
+    """Raise UserError unless an export may replace ``out``."""
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise UserError(f"--out {out}: is not a folder; choose another one")
+    if out.is_dir() and any(out.iterdir()) and not (out / RECORD).is_file():
+        raise UserError(
+            f"--out {out}: holds files that are no export, which would be lost; choose another folder"
+        )
