@@ -54,6 +54,19 @@ def test_the_other_networks_of_the_recipe_load_from_the_folder(folder: Path) -> 
     assert load_sync(recipe.perception).name == "syncnet-v2"
 
 
+@pytest.mark.parametrize("kind", ["whisper+wav2vec2", "hubert"])
+def test_the_audio_encoders_of_the_published_editors_load_from_the_folder(folder: Path, kind: str) -> None:
+    from xdub.model.audio_encoder import load_audio_encoder
+
+    recipe = load_recipe("mini", [f"weights={folder}", f"audio.kind={kind}"])
+    check_networks(recipe, STAGES)
+    wav = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
+    rows = load_audio_encoder(recipe.audio).encode(wav)
+    assert rows.shape == (50, recipe.audio.dim) and bool(rows.isfinite().all())
+    digest = network_digests(recipe, STAGES)["audio"]
+    assert digest != network_digests(load_recipe("mini", [f"weights={folder}"]), STAGES)["audio"]
+
+
 def test_the_text_encoder_is_one_of_transformers(folder: Path) -> None:
     from transformers import UMT5EncoderModel
 

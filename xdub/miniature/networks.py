@@ -162,3 +162,5 @@ WRITERS: Mapping[tuple[Role, str], tuple[str, Callable[[Path, Sizes], None]]] = 
     ("prompt", "embedded"): ("embedded null prompt", write_embedded_prompt),
 }
 """(role, kind) of an entry in `xdub.config.weight_files.NETWORKS` -> (format, writer)."""
+OTHER_NAMES: Mapping[tuple[Role, str], str] = {("sync", "syncnet"): "syncnet_v2.model"}
+"""(role, kind) of a network whose miniature does not have the first of its names -> name in the folder of weights."""

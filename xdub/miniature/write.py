@@ -16,7 +16,7 @@ from xdub.config.network_names import NETWORKS, NetworkFile
 from xdub.config.weight_files import PAIRS, network_kind, used_networks
 from xdub.errors import UserError
 from xdub.files.atomic import atomic_folder, write_json
-from xdub.miniature.networks import WRITERS
+from xdub.miniature.networks import OTHER_NAMES, WRITERS
 from xdub.miniature.sizes import sizes_of
 
 RECORD = "miniature.json"
@@ -47,7 +47,8 @@ def write_miniature(recipe: Recipe, out: str | Path, *, seed: int = 0) -> list[W
     digests, rows = {}, []
     with atomic_folder(out) as folder, torch.random.fork_rng(devices=[]):
         for entry in _needed(recipe):
-            name, (text, write) = entry.names[-1], WRITERS[entry.role, entry.kind]
+            text, write = WRITERS[entry.role, entry.kind]
+            name = OTHER_NAMES.get((entry.role, entry.kind), entry.names[0])
             # Every network has its own random numbers, so that its bytes do not depend on the others.
             torch.manual_seed(zlib.crc32(f"{seed} {name}".encode()))
             write(folder / name, sizes)
