@@ -30,7 +30,10 @@ def plan(
         typer.Option(help="A data set, for the true size of its records. Repeatable.", exists=True),
     ] = None,
     fit: Annotated[
-        bool, typer.Option("--fit", help="Propose micro batch, ZeRO stage, checkpoint policy and sequence parallelism.")
+        bool,
+        typer.Option(
+            "--fit", help="Propose micro batch, ZeRO stage, checkpoint policy and sequence parallelism."
+        ),
     ] = False,
     efficiency: Annotated[
         float, typer.Option(help="Assumed share of the peak at which the GPU computes.")
