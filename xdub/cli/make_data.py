@@ -77,7 +77,8 @@ def pairs(
     generator: Annotated[
         str,
         typer.Option(
-            help="A trained generator: its run folder, its export, or a model folder; tiny is shipped."
+            help="A trained generator: its run folder, its export, or a model folder; tiny is shipped. A published "
+            "editor, such as tbdub-teacher:DIR, makes pairs without a mask."
         ),
         ModelFolder,
     ],
@@ -101,6 +102,7 @@ def pairs(
         float | None,
         typer.Option(min=0, help="US dollars for one worker and hour, to track the cost of a kept pair."),
     ] = None,
+    accept_licence: options.AcceptLicence = None,
     set_: options.Set = None,
 ) -> None:
     """Generate the editor's training pairs: each is the same video with other lips; filters reject bad ones.
@@ -109,11 +111,13 @@ def pairs(
 
     Example: xdub pairs --recipe tiny --generator run/generator --data ds --out pairs --workers 0:8
     """
+    from xdub.cli.licences import agree
     from xdub.config import load_recipe
     from xdub.files.run_folder import RunFolder
     from xdub.pairs.factory import build_pairs
     from xdub.pairs.workers import Workers
 
+    agree(generator, accept_licence)
     loaded = load_recipe(recipe, set_ or ())
     pool = Workers.parse(workers, resources=options.resources(resource or ()))
     # In a run's folder the pairs are one of its stages.

@@ -11,7 +11,12 @@ import typer
 from xdub.errors import UserError
 
 Recipe = Annotated[
-    str, typer.Option("--recipe", "-r", help="A shipped recipe (tiny, mini, small, xdub-1b) or a YAML file.")
+    str,
+    typer.Option(
+        "--recipe",
+        "-r",
+        help="A recipe (tiny, mini, small, xdub-1b, or of a published model) or a YAML file.",
+    ),
 ]
 Set = Annotated[
     list[str] | None,
@@ -30,6 +35,14 @@ Shards = Annotated[
 ]
 Parallel = Annotated[
     int | None, typer.Option("--workers", min=1, help="Parallel workers; default: one for each core.")
+]
+AcceptLicence = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--accept-licence",
+        help="Accept the licence of a published model, once: xdub-public, tbdub-teacher or tbdub-student. Repeatable.",
+        metavar="NAME",
+    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed; the same seed repeats the result.")]
 

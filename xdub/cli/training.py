@@ -33,7 +33,11 @@ def train(
         bool, typer.Option("--resume", help="Continue the run in --out from its last checkpoint.")
     ] = False,
     init_from: Annotated[
-        Path | None, typer.Option(help="Start from these weights: an export folder or a file.", exists=True)
+        str | None,
+        typer.Option(
+            help="Start from these weights: an export folder, a file, or a published editor such as tbdub-teacher:DIR."
+        ),
+        ModelFolder,
     ] = None,
     base: Annotated[
         Path | None,
@@ -41,6 +45,7 @@ def train(
             help="For lip and texture: the editor under the adapter; default: OUT/editor/export.", exists=True
         ),
     ] = None,
+    accept_licence: options.AcceptLicence = None,
     set_: options.Set = None,
 ) -> None:
     """Train one phase of the model, or a SyncNet for its lip phase. The weights are written to OUT/PHASE/export.
@@ -49,9 +54,11 @@ def train(
 
     Example: xdub train generator --recipe tiny --data ds --out run --set train.steps=200
     """
+    from xdub.cli.licences import agree
     from xdub.config import load_recipe
     from xdub.train.run import train_phase
 
+    agree(init_from, accept_licence)
     loaded = load_recipe(recipe, set_ or ())
     result = train_phase(phase.value, loaded, data, out, resume=resume, init_from=init_from, base=base)
     typer.echo(f"{result.phase} {result.status} at step {result.step}: {result.export or result.folder}")

@@ -49,16 +49,25 @@ def dub(
     ],
     out: Annotated[Path, typer.Option(help="The dubbed video to write, .mp4.")],
     model: Annotated[
-        str, typer.Option(help="`tiny` (shipped) or a model folder, e.g. RUN/bundle."), ModelFolder
+        str,
+        typer.Option(
+            help="`tiny` (shipped), a model folder, e.g. RUN/bundle, or a published editor: xdub-public:DIR, "
+            "tbdub-teacher:DIR or tbdub-student:DIR."
+        ),
+        ModelFolder,
     ] = SHIPPED_MODEL,
     seed: options.Seed = 0,
+    accept_licence: options.AcceptLicence = None,
     set_: options.Set = None,
 ) -> None:
     """Dub a video with new speech: the result is as long as the speech, and its lips match the speech.
 
     Example: xdub dub --video talk.mp4 --audio german.wav --out german.mp4
     """
+    from xdub.cli.licences import agree
     from xdub.dub.dub import dub_video
+
+    agree(model, accept_licence)
 
     def warn(message: str) -> None:
         typer.echo(f"xdub: warning: {message}", err=True)

@@ -17,7 +17,7 @@ from xdub.config.phases import (
     phase_facts,
 )
 from xdub.config.recipe import Recipe
-from xdub.config.recipe_file import base_files, shipped_recipes
+from xdub.config.recipe_file import base_files, published_recipes, shipped_recipes
 from xdub.config.sampling_sections import DubConfig, GuidanceConfig, PairsConfig
 from xdub.config.sections import (
     LoraConfig,
@@ -86,6 +86,7 @@ __all__ = [
     "prompt_path",
     "parse_override",
     "phase_facts",
+    "published_recipes",
     "recipe_from_dict",
     "required_path",
     "shipped_recipes",

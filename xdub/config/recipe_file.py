@@ -22,11 +22,19 @@ from xdub.errors import UserError
 
 BASE = "base"
 """Key of a file that names the recipe which the file changes."""
+PUBLISHED = "published"
+"""Folder of the recipes of published models in the package."""
 
 
 def shipped_recipes() -> list[str]:
     """Return the names of the recipes in the package."""
     files = resources.files("xdub.recipes").iterdir()
+    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+
+
+def published_recipes() -> list[str]:
+    """Return the names of the recipes of models that others published, which have no results of ours."""
+    files = (resources.files("xdub.recipes") / PUBLISHED).iterdir()
     return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
 
 
@@ -36,8 +44,9 @@ def read_recipe_file(name_or_path: str | Path) -> dict[str, Any]:
     Raise UserError for a missing or malformed file, and for a recipe that is its own base.
     """
     merged: dict[str, Any] = {}
-    for _, raw in _chain(name_or_path):
-        merged = _merge(raw, merged)
+    # The first base comes first, so that a section which a file removes does not return from an earlier base.
+    for _, raw in reversed(list(_chain(name_or_path))):
+        merged = _merge(merged, raw)
     merged.pop(BASE, None)
     return merged
 
@@ -71,11 +80,11 @@ def _chain(name_or_path: str | Path) -> Iterator[tuple[str | Path, dict[str, Any
 
 def _find(name: str, folder: Path) -> str | Path:
     """Return a shipped recipe's name unchanged, or the path of a file below ``folder``."""
-    if name in shipped_recipes():
+    if name in (*shipped_recipes(), *published_recipes()):
         return name
     path = folder / name
     if not path.is_file():
-        names = ", ".join(shipped_recipes())
+        names = ", ".join((*shipped_recipes(), *published_recipes()))
         raise UserError(f"no recipe {str(path)!r}: give a YAML file or one of: {names}")
     return path
 
@@ -85,7 +94,9 @@ def _read(source: str | Path) -> dict[str, Any]:
         if isinstance(source, Path):
             text = source.read_text("utf-8")
         else:
-            text = (resources.files("xdub.recipes") / f"{source}.yaml").read_text("utf-8")
+            recipes = resources.files("xdub.recipes")
+            folder = recipes if source in shipped_recipes() else recipes / PUBLISHED
+            text = (folder / f"{source}.yaml").read_text("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{source} is not a text file: give a YAML recipe") from error
     try:

@@ -45,6 +45,24 @@ def home_cache_folder() -> Path | None:
     return None if home is None else home / ".cache" / "xdub"
 
 
+def config_folder() -> Path:
+    """Return the folder of the user's settings: ``$XDG_CONFIG_HOME/xdub`` or ``~/.config/xdub``; it need not exist.
+
+    Without a writable home the folder is in `private_folder`.
+
+    Raises:
+        UserError: no folder can be written.
+    """
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    if os.path.isabs(base):
+        return Path(base) / "xdub"
+    home = home_folder()
+    default = None if home is None else home / ".config" / "xdub"
+    if default is not None and can_write(default):
+        return default
+    return private_folder() / "config" / "xdub"
+
+
 def home_folder() -> Path | None:
     """Return the user's home, which may not be writable; None if the user has none that can be read."""
     try:

@@ -25,11 +25,13 @@ from xdub.files.run_folder import ADAPTER_WEIGHTS, MODEL_WEIGHTS, RunFolder
 from xdub.files.tensors import write_tensors
 from xdub.model.audio_encoder import AudioEncoder, load_audio_encoder
 from xdub.model.backbone import Backbone
-from xdub.model.build import load_trained
+from xdub.model.build import build_backbone, load_trained
 from xdub.model.bundle_networks import check_recorded_networks, record_networks
 from xdub.model.codec import Codec, load_codec
+from xdub.model.licences import require_licence
 from xdub.model.lora import load_expert, set_expert, whole_state
 from xdub.model.offload import backbone_on
+from xdub.model.published import PublishedFolder, published_folder, published_recipe
 from xdub.precision import dtype_of, open_device
 
 RECIPE = "recipe.yaml"
@@ -104,9 +106,12 @@ def load_bundle(
 ) -> Bundle:
     """Load a bundle, without the generator if ``generator=False``; ``settings`` override values of its recipe.
 
-    Every network computes in the precision of its training (`xdub.precision`), on the CPU as well. UserError names a
-    missing file.
+    A text NAME:DIR loads a published editor (`xdub.model.published`), whose licence must have been accepted. Every
+    network computes in the precision of its training (`xdub.precision`), on the CPU as well. UserError names a missing
+    file.
     """
+    if (published := published_folder(name_or_path)) is not None:
+        return _published_bundle(published, open_device(device), settings)
     path = bundle_path(name_or_path)
     for name in (RECIPE, bundle_weights(path, "editor").name):
         if not (path / name).is_file():
@@ -136,6 +141,30 @@ def load_bundle(
         generator=inpainter,
         experts=experts,
     )
+
+
+def _published_bundle(published: PublishedFolder, device: torch.device, settings: Sequence[str]) -> Bundle:
+    """Load a published editor with its codec and audio encoder."""
+    require_licence(published.editor.name)
+    recipe = published_recipe(published, settings)
+    codec = load_codec(recipe.codec)
+    return Bundle(
+        path=published.path,
+        recipe=recipe,
+        codec=codec.computing_in(dtype_of(recipe.train.precision)).to(device),
+        audio_encoder=load_audio_encoder(recipe.audio).to(device),
+        editor=load_published_editor(recipe, codec, device),
+        generator=None,
+        experts=(),
+    )
+
+
+def load_published_editor(recipe: Recipe, codec: Codec, device: str | torch.device) -> Backbone:
+    """Load the editor that a recipe names as its open weights, in eval mode, frozen, in the precision of the phase."""
+    precision = recipe.for_phase("editor").precision
+    editor = build_backbone(recipe, "editor", codec, seed=0, dtype=dtype_of(precision))
+    editor.eval().requires_grad_(False)
+    return backbone_on(editor, precision, device, offload=recipe.dub.offload == "blocks")
 
 
 def write_weights(model: Backbone, path: Path, dtype: torch.dtype = torch.float32) -> None:

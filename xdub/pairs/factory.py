@@ -19,11 +19,12 @@ from xdub.data.ledger import Counts, Ledger, LedgerRow
 from xdub.data.manifest import MANIFEST, read_manifest
 from xdub.data.shards import ShardWriter
 from xdub.errors import UserError
-from xdub.files.content import file_sha256
 from xdub.headers import check_networks
+from xdub.model.licences import require_licence
+from xdub.model.published import published_folder
 from xdub.pairs.filter_plots import update_filter_plots
-from xdub.pairs.generator_model import generator_file
 from xdub.pairs.judges import Judges
+from xdub.pairs.maker import maker_digest, recipe_with_editor
 from xdub.pairs.pool import WorkerPool
 from xdub.pairs.run_status import RunStatus, tracked
 from xdub.pairs.units import Unit, deciding_sections, located_sections, plan_units, read_entries
@@ -66,7 +67,8 @@ def build_pairs(
     """Build pairs from every clip of a data set. A repeated call continues, and adds nothing when all is done.
 
     Args:
-        generator: an export of the generator phase, its run, or a bundle; `tiny` is the shipped bundle.
+        generator: an export of the generator phase, its run, or a bundle; `tiny` is the shipped bundle. A published
+            editor NAME:DIR makes V' without a mask.
         data: folder of clips; data of `xdub render` holds twins, which yield exact pairs too (`pairs.render_twins`).
         out: folder for pair shards, manifest.json and ledger.parquet.
         workers: number of Ray actors, each with a GPU if the cluster has any, else with its share of the cores;
@@ -84,6 +86,9 @@ def build_pairs(
     begin = time.monotonic()
     out, seed = Path(out), recipe.seed if seed is None else seed
     pool_size = workers if isinstance(workers, Workers) else Workers(least=workers, most=workers)
+    if (published := published_folder(generator)) is not None:
+        require_licence(published.editor.name)
+        recipe = recipe_with_editor(recipe, published)
     manifest = read_manifest(data)
     if manifest.kind != "clips":
         raise UserError(
@@ -93,14 +98,13 @@ def build_pairs(
         check_networks(recipe, ("pairs",))
     if not manifest.ids:
         raise UserError(f"{data}: an empty data set; pairs need at least one clip")
-    weights = generator_file(generator)
     # The digest is part of every pair's id.
-    digest = file_sha256(weights)
+    location, digest = maker_digest(recipe, generator)
     units = plan_units(read_entries(manifest), recipe, generator_digest=digest, seed=seed)
     arguments = dict(
         recipe=located(recipe).to_dict(),
         # Each machine has its own copy of the shipped generator, at a path of its own.
-        generator=SHIPPED_MODEL if str(generator) == SHIPPED_MODEL else str(weights.resolve()),
+        generator=SHIPPED_MODEL if str(generator) == SHIPPED_MODEL else location,
         data=str(Path(data).resolve()),
         seed=seed,
         judges=judges,

@@ -9,9 +9,12 @@ import numpy as np
 from xdub.dub.segments import plan_segments
 
 
-def seams(num_frames: int, window: int, motion: int) -> list[int]:
+def seams(
+    num_frames: int, window: int, motion: int, *, aligned: bool = False, lead_in: bool = False
+) -> list[int]:
     """Return the first frame of every segment but the first: frame n belongs to another segment than frame n - 1."""
-    return [segment.keep for segment in plan_segments(num_frames, window, motion)[1:]]
+    segments = plan_segments(num_frames, window, motion, aligned=aligned, lead_in=lead_in)
+    return [segment.keep for segment in segments[1:]]
 
 
 def changes(frames: np.ndarray, mask: np.ndarray) -> np.ndarray:

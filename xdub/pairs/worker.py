@@ -19,20 +19,17 @@ from xdub.data.ledger import LedgerRow
 from xdub.data.manifest import read_manifest
 from xdub.data.shards import ShardReader
 from xdub.data.sound import MARGIN_SAMPLES
-from xdub.dub.tracks import Track, generate
-from xdub.dub.window_sampler import WindowSampler
+from xdub.dub.tracks import Track
 from xdub.errors import UserError
-from xdub.model.audio_encoder import load_audio_encoder
-from xdub.model.codec import load_codec
 from xdub.pairs.audio_choice import OWN_SHIFTED, Choice, cut_audio
 from xdub.pairs.composite import composite
 from xdub.pairs.filters import Verdict, judge
-from xdub.pairs.generator_model import load_generator
 from xdub.pairs.judges import Judges, load_judges
+from xdub.pairs.maker import load_maker
 from xdub.pairs.relight import draw_light, is_uniformly_lit, relight
-from xdub.pairs.seams import seam_scores, seams
+from xdub.pairs.seams import seam_scores
 from xdub.pairs.units import TWIN, PairJob, Unit
-from xdub.precision import dtype_of, open_device
+from xdub.precision import open_device
 from xdub.seeding import rng
 
 Result = TypeVar("Result")
@@ -75,7 +72,7 @@ class _Candidate:
 
 
 class PairWorker:
-    """Generator, codec, audio encoder and judges in memory; processes one unit at a time."""
+    """Generator or editor, codec, audio encoder and judges in memory; processes one unit at a time."""
 
     def __init__(
         self,
@@ -94,19 +91,7 @@ class PairWorker:
         self.recipe = recipe if isinstance(recipe, Recipe) else recipe_from_dict(recipe)
         self.seed, self.name = seed, socket.gethostname()
         opened = open_device(device)
-        codec = load_codec(self.recipe.codec)
-        dit = load_generator(self.recipe, generator, codec, opened)
-        codec = codec.computing_in(dtype_of(self.recipe.train.precision)).to(opened)
-        pairs = self.recipe.pairs
-        self.sampler = WindowSampler(
-            dit,
-            codec,
-            load_audio_encoder(self.recipe.audio).to(opened),
-            num_steps=pairs.sampler_steps,
-            shift=pairs.sampler_shift,
-            solver=pairs.solver,
-            compile_for=pairs.batch if pairs.compile else None,
-        )
+        self.maker = load_maker(self.recipe, generator, opened)
         self.judges = judges or load_judges(self.recipe.perception, opened)
         self.reader = ShardReader(read_manifest(data))
 
@@ -161,27 +146,21 @@ class PairWorker:
 
     def _sample(self, requests: list[_Request]) -> list[_Candidate]:
         """Generate V' for all requests as one batch."""
-        pairs = self.recipe.pairs
+        masked, feather = self.maker.sampler.masked, self.recipe.pairs.feather_px
         tracks = [
             Track(
                 frames=request.clip.frames,
                 sound=request.speech,
                 noise=("pair", self.seed, request.clip.clip_id),
-                hidden=request.clip.visible_mask,
+                hidden=request.clip.visible_mask if masked else None,
             )
             for request in requests
         ]
-        generated = generate(
-            tracks,
-            self.sampler,
-            window=pairs.segment_frames,
-            motion=pairs.motion_frames,
-            batch=max(1, len(tracks)),
-        )
+        generated = self.maker.make(tracks)
         candidates = []
         for request, frames in zip(requests, generated, strict=True):
             clip, choice = request.clip, request.choice
-            reference = composite(clip.frames, frames, clip.face_mask, clip.occluder_mask, pairs.feather_px)
+            reference = composite(clip.frames, frames, clip.face_mask, clip.occluder_mask, feather)
             candidates.append(_Candidate(clip, reference, f"speech={choice.rule} from={choice.clip_id}"))
         return candidates
 
@@ -210,7 +189,7 @@ class PairWorker:
             true_landmarks=candidate.true_landmarks,
         )
         if job.kind != TWIN:
-            joints = seams(clip.num_frames, pairs.segment_frames, pairs.motion_frames)
+            joints = self.maker.seams(clip.num_frames)
             scores |= seam_scores(candidate.reference, clip.visible_mask, joints)
         return verdict, scores
 

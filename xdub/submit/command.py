@@ -18,6 +18,7 @@ from xdub.config import (
     is_packaged,
     load_recipe,
     network_settings,
+    published_recipes,
     shipped_recipes,
 )
 from xdub.config.weight_files import HUB_NAME
@@ -59,7 +60,7 @@ class Kind(Enum):
     PATH = "path"
     """A path on the cluster, or the name of a file that is sent."""
     MODEL = "model"
-    """`SHIPPED_MODEL`, or the path of a model folder on the cluster."""
+    """`SHIPPED_MODEL`, the path of a model on the cluster, or a published model's NAME:DIR."""
 
 
 def check_command(
@@ -85,14 +86,16 @@ def check_command(
         kind = kinds[option]
         if option in ("--recipe", "-r"):
             recipe = value
-            if value not in shipped_recipes() and Path(value).is_file():
+            if value not in (*shipped_recipes(), *published_recipes()) and Path(value).is_file():
                 _send_recipe(Path(value), sent)
                 values[index] = values[index].replace(value, _as_argument(Path(value).name))
         elif option == "--set":
             settings.append(value)
         elif kind is Kind.PATH:
             values[index] = values[index].replace(value, _path_on_cluster(option, value, sent))
-        elif kind is Kind.MODEL and value != SHIPPED_MODEL and not PurePosixPath(value).is_absolute():
+        elif kind is Kind.MODEL and Path(value).name in sent:
+            values[index] = values[index].replace(value, _path_on_cluster(option, value, sent))
+        elif kind is Kind.MODEL and value != SHIPPED_MODEL and not _folder(value).is_absolute():
             raise UserError(
                 f"{option} {value}: a relative path means nothing on the cluster; use an absolute one on storage "
                 f"that all its machines share, or {SHIPPED_MODEL}, the shipped model"
@@ -103,6 +106,11 @@ def check_command(
     if recipe is not None:
         _check_networks(verb, values, load_recipe(recipe, settings))
     return Command(tuple(verb), tuple(values), tuple(sent.values()), out)
+
+
+def _folder(model: str) -> PurePosixPath:
+    """Return the folder of a model; a published model has a name and a colon before its folder."""
+    return PurePosixPath(model.rpartition(":")[2])
 
 
 def check_name(name: str) -> str:

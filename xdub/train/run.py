@@ -17,6 +17,8 @@ from xdub.files.atomic import write_json
 from xdub.files.lock import exclusive
 from xdub.files.run_folder import PhaseFolder
 from xdub.headers import check_networks
+from xdub.model.licences import require_licence
+from xdub.model.published import check_files, published_folder
 from xdub.tracking.runs import read_state
 from xdub.tracking.stage_tracker import StageTracker
 from xdub.train.learners import learner_of
@@ -76,7 +78,7 @@ def train_phase(
     Args:
         data: data sets, in order.
         resume: continue from the latest good checkpoint, if there is one; a finished phase returns at once.
-        init_from: weights to start from; for an expert, an adapter.
+        init_from: weights to start from, or a published editor NAME:DIR; for an expert, an adapter.
         base: the editor under an expert, OUT/editor/export if not given.
         local: train in this process without Ray, with one worker.
 
@@ -141,7 +143,13 @@ def _step_flops(recipe: Recipe, phase: str, local: bool) -> float | None:
 
 def _weights(path: str | Path | None) -> str | None:
     """Return the absolute path of weights. Raise UserError if there are none."""
-    return None if path is None else str(start_weights(Path(path)).path.resolve())
+    if path is None:
+        return None
+    if (published := published_folder(path)) is not None:
+        require_licence(published.editor.name)
+        check_files(published)
+        path = published.weights
+    return str(start_weights(Path(path)).path.resolve())
 
 
 @contextmanager

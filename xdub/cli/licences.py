@@ -1,0 +1,37 @@
+"""Consent to the licence of a published model, before a verb uses the model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+
+def agree(model: str | Path | None, accepted: Sequence[str] | None) -> None:
+    """Show the licence of ``model`` and ask for consent, unless the model has none or the user has consented before.
+
+    Nothing is asked where stdin or stderr is no terminal. The licences named by ``accepted`` are recorded as accepted.
+
+    Raises:
+        UserError: an accepted name is not that of a published model, or there is no consent.
+    """
+    from xdub.errors import UserError
+    from xdub.model.licences import accept, is_accepted, licence_text, require_licence
+    from xdub.model.published import EDITORS, published_folder
+
+    for name in accepted or ():
+        if name not in (names := [editor.name for editor in EDITORS]):
+            raise UserError(f"--accept-licence {name}: choose one of {', '.join(names)}")
+        typer.echo(licence_text(name), err=True)
+        accept(name)
+    published = None if model is None else published_folder(model)
+    if published is None:
+        return
+    name = published.editor.name
+    if not is_accepted(name) and sys.stdin.isatty() and sys.stderr.isatty():
+        typer.echo(licence_text(name), err=True)
+        if typer.confirm("Accept this licence?", err=True):
+            accept(name)
+    require_licence(name)

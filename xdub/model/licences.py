@@ -1,0 +1,81 @@
+"""Consent to the licences of published models: shown once, recorded in the user's folder of settings."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from xdub.errors import UserError
+from xdub.files.atomic import write_json
+from xdub.files.user_folders import config_folder
+from xdub.perception.open_models.entry import Licence
+from xdub.perception.open_models.table import open_model
+
+VARIABLE = "XDUB_ACCEPT_LICENCE"
+"""Environment variable with the names of models, divided by commas, whose licences the user accepts."""
+
+
+def licence_of(name: str) -> Licence:
+    """Return the licence of a published model."""
+    return open_model(name).licence
+
+
+def licence_text(name: str) -> str:
+    """Return the licence of a published model as lines for the user."""
+    licence = licence_of(name)
+    notice = f"\n  {licence.notice}" if licence.notice else ""
+    return f"{name}: licence {licence.name}\n  {licence.url}{notice}"
+
+
+def is_accepted(name: str) -> bool:
+    """Return whether the user has accepted the present licence of a model, on this machine or by the environment."""
+    if name in [part.strip() for part in os.environ.get(VARIABLE, "").split(",")]:
+        return True
+    recorded = _records().get(name)
+    # Consent to other terms does not count.
+    return isinstance(recorded, dict) and recorded.get("licence") == licence_of(name).name
+
+
+def accept(name: str) -> None:
+    """Record the user's consent to the licence of a model."""
+    licence = licence_of(name)
+    entry = {
+        "licence": licence.name,
+        "url": licence.url,
+        "accepted": datetime.now(UTC).isoformat("T", "seconds"),
+    }
+    path = _file()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, _records() | {name: entry})
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); set {VARIABLE}={name} instead"
+        ) from error
+
+
+def require_licence(name: str) -> None:
+    """Raise UserError unless the licence of a published model has been accepted."""
+    if is_accepted(name):
+        return
+    licence = licence_of(name)
+    notice = f": {licence.notice}" if licence.notice else ""
+    raise UserError(
+        f"{name} has the licence {licence.name} ({licence.url}){notice}; read it, then accept it once with "
+        f"--accept-licence {name}, or set {VARIABLE}={name}"
+    )
+
+
+def _file() -> Path:
+    return config_folder() / "licences.json"
+
+
+def _records() -> dict[str, object]:
+    """Return name -> record of consent; a file that cannot be read holds none."""
+    try:
+        values = json.loads(_file().read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}

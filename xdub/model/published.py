@@ -1,0 +1,138 @@
+"""Published dubbing editors by name: ``xdub-public:DIR``, ``tbdub-teacher:DIR`` and ``tbdub-student:DIR``.
+
+DIR holds the files as they were released, e.g. by `xdub weights fetch NAME`. The recipe of the same name has the facts
+of the model (`xdub/recipes/published`); the sizes of the network come from its file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xdub.config import Recipe, load_recipe, parse_override
+from xdub.errors import UserError
+from xdub.model.wan.config import WanConfig
+from xdub.model.wan.files import read_wan_config
+from xdub.model.wan.layouts import original_name
+from xdub.model.weight_folder import WeightFolder
+
+CODEC = "Wan2.2_VAE.safetensors"
+"""File of the autoencoder, which all published editors share."""
+PROMPTS = ("prompt.safetensors", "null_prompt_emb.pt")
+"""Names of the embedded prompt; the first that exists is read."""
+SIZES = ("hidden_size", "num_heads", "num_layers", "ffn_dim", "text_dim", "speech_width")
+"""Keys of section `model` that the network's file decides."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedEditor:
+    """A published editor; its name is also that of its recipe and of its entry in the registry."""
+
+    name: str
+    weights: str
+    """File of the network."""
+    audio: str
+    """Folder of the speech encoders below that of the model; "." is the model's own."""
+
+
+EDITORS = (
+    PublishedEditor(name="xdub-public", weights="X-Dub_model.safetensors", audio="."),
+    PublishedEditor(name="tbdub-teacher", weights="tbdub_teacher.safetensors", audio="hubert-large-ll60k"),
+    PublishedEditor(name="tbdub-student", weights="tbdub_student.safetensors", audio="hubert-large-ll60k"),
+)
+"""All published editors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedFolder:
+    """A published editor and the folder of its files."""
+
+    editor: PublishedEditor
+    path: Path
+
+    @property
+    def weights(self) -> Path:
+        """File of the network."""
+        return self.path / self.editor.weights
+
+    def __str__(self) -> str:
+        return f"{self.editor.name}:{self.path}"
+
+
+def published_folder(model: str | Path) -> PublishedFolder | None:
+    """Return the editor and folder of a text NAME:DIR; None if the text does not begin with the name of an editor."""
+    name, colon, folder = str(model).partition(":")
+    editor = next((editor for editor in EDITORS if editor.name == name), None)
+    if editor is None:
+        return None
+    if not colon or not folder:
+        raise UserError(
+            f"{model}: name the folder of its files, {name}:DIR; `xdub weights fetch {name}` fetches them"
+        )
+    return PublishedFolder(editor=editor, path=Path(folder).expanduser())
+
+
+def check_files(published: PublishedFolder) -> None:
+    """Raise UserError with the first file that is missing in the folder of an editor."""
+    editor, path = published.editor, published.path
+    if not path.is_dir():
+        raise UserError(
+            f"{published}: there is no such folder; `xdub weights fetch {editor.name}` downloads the files"
+        )
+    for file in (editor.weights, CODEC):
+        if not (path / file).is_file():
+            raise UserError(f"{path}: has no {file}; `xdub weights fetch {editor.name}` downloads it")
+    if not (path / editor.audio).is_dir():
+        raise UserError(f"{path}: has no {editor.audio}; `xdub weights fetch {editor.name}` downloads it")
+    _prompt(published)
+
+
+def published_recipe(published: PublishedFolder, settings: Sequence[str] = ()) -> Recipe:
+    """Return the recipe of an editor with the locations of its files and the sizes of its network.
+
+    ``settings`` override values of the recipe, but not the sizes. Raise UserError for a missing or damaged file.
+    """
+    check_files(published)
+    config = _network(published)
+    facts: dict[str, Any] = {f"model.{key}": getattr(config, key) for key in SIZES}
+    facts |= {
+        "audio.dim": config.audio_dim,
+        "model.base": published.weights,
+        "model.prompt": _prompt(published),
+        "codec.path": published.path / CODEC,
+        "audio.path": published.path / published.editor.audio,
+    }
+    for text in settings:
+        key = ".".join(parse_override(text)[0])
+        if key in facts and not key.endswith(("path", "prompt")):
+            raise UserError(f"--set {text}: the files in {published.path} decide {key}")
+    return load_recipe(published.editor.name, [*map(_override, facts.items()), *settings])
+
+
+def _network(published: PublishedFolder) -> WanConfig:
+    """Return the configuration of the network in an editor's file."""
+    weights = WeightFolder(published.weights, (published.weights,))
+    config = read_wan_config(weights, {original_name(name): shape for name, shape in weights.shapes.items()})
+    if config.speech != "published" or config.audio_dim is None:
+        raise UserError(
+            f"{published.weights}: is not a dubbing editor: it has no projection of speech features"
+        )
+    return config
+
+
+def _prompt(published: PublishedFolder) -> Path:
+    path = next((published.path / name for name in PROMPTS if (published.path / name).is_file()), None)
+    if path is None:
+        raise UserError(
+            f"{published.path}: has no {' or '.join(PROMPTS)}; write it with `xdub weights prompt --umt5 UMT5 --out "
+            f"{published.path / PROMPTS[0]}`"
+        )
+    return path
+
+
+def _override(fact: tuple[str, Any]) -> str:
+    key, value = fact
+    return f"{key}={json.dumps(str(value.absolute()) if isinstance(value, Path) else value)}"
