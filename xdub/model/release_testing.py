@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from xdub.files.tensors import write_tensors
+from xdub.geometry import CodecGeometry
+from xdub.model.wan.config import WanConfig
+from xdub.model.wan.files import HEAD_DIM
+from xdub.model.wan.network import WanDiT
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
@@ -31,7 +35,10 @@ def small_vae(newer: bool, seed: int = 0) -> AutoencoderKLWan:
     vae = AutoencoderKLWan(
         base_dim=8, num_res_blocks=RESNETS, **({**WAN_2_2, "decoder_base_dim": 12} if newer else {})
     )
-    return vae.eval().requires_grad_(False)
+    vae.eval().requires_grad_(False)
+    # Pictures are faint, because pair filters reject noise.
+    vae.decoder.conv_out.weight.mul_(0.05)
+    return vae
 
 
 def original_vae_name(name: str, newer: bool, resnets: int) -> str:
@@ -77,3 +84,38 @@ def write_vae(path: Path, *, newer: bool) -> AutoencoderKLWan:
     else:
         torch.save(state, path)
     return vae
+
+
+def write_editor(path: Path, *, audio_dim: int, text_dim: int = 16, seed: int = 0) -> WanDiT:
+    """Write a published editor with two narrow blocks in bf16 under its original names; return it in fp32."""
+    config = WanConfig(
+        kind="wan",
+        hidden_size=HEAD_DIM,
+        num_heads=1,
+        num_layers=2,
+        ffn_dim=2 * HEAD_DIM,
+        text_dim=text_dim,
+        order="reference_first",
+        geometry=CodecGeometry(channels=48, time=4, space=16),
+        speech="published",
+        speech_width=64,
+        audio_dim=audio_dim,
+        round_timesteps=True,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = WanDiT(config)
+        for name, parameter in model.named_parameters():
+            if ".audio_attn.o." in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+    state = {name: value.bfloat16() for name, value in model.state_dict().items()}
+    write_tensors(state, path)
+    model.load_state_dict(state)
+    return model.eval().requires_grad_(False)
+
+
+def write_null_prompt(path: Path, text_dim: int = 16) -> None:
+    """Write a null prompt as TBDub does: one row and 511 zero rows that torch saved."""
+    rows = torch.zeros(1, 512, text_dim)
+    rows[0, 0] = torch.randn(text_dim, generator=torch.Generator().manual_seed(0))
+    torch.save(rows, path)
