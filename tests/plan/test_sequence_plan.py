@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
+import numpy as np
 import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
 
 from xdub.config import load_recipe
 from xdub.model.sequence import join_sequence_group
@@ -28,10 +34,20 @@ SIZES = {
 
 def measured(rank: int, world_size: int) -> dict[str, int]:
     group = join_sequence_group(world_size, rank=rank, world_size=world_size)
-    return {
-        name: measured_on_cpu(load_recipe(name, overrides), phase, policy, group)
-        for name, (phase, policy, overrides) in SIZES.items()
-    }
+    send = dist.all_to_all_single
+
+    def send_copies(received: Tensor, parts: Tensor, group: dist.ProcessGroup) -> None:
+        copies = [torch.from_numpy(np.empty(parts.shape, np.float32)) for _ in range(2)]
+        copies[1].copy_(parts)
+        send(*copies, group=group)
+        received.copy_(copies[0])
+
+    # A thread of gloo may free a tensor last, and the profiler of this thread would miss it, so NumPy's memory is sent.
+    with mock.patch.object(dist, "all_to_all_single", send_copies):
+        return {
+            name: measured_on_cpu(load_recipe(name, overrides), phase, policy, group)
+            for name, (phase, policy, overrides) in SIZES.items()
+        }
 
 
 def test_predicted_activations_of_two_workers_are_within_5_percent_of_measured_ones():
@@ -76,8 +92,9 @@ def test_the_plan_has_the_batches_of_the_engine_and_counts_a_sample_once():
 
 
 def test_a_sample_too_large_for_a_gpu_is_shared():
-    gpu = known_gpu("x", memory_gb=17.5, tflops=100)
-    recipe = planned_recipe("xdub-1b", ["train.global_batch=8"], 8)
+    long = ["video.size=512", "video.clip_frames=77", "phases.editor.window=77", "model.num_layers=2"]
+    gpu = known_gpu("x", memory_gb=3.3, tflops=100)
+    recipe = planned_recipe("tiny", [*long, "train.global_batch=2"], 2)
     proposal = fit(recipe, "editor", gpu, efficiency=0.4)
     assert proposal.settings["sequence_parallel"] == 2
     assert "phases.editor.sequence_parallel=2" in settings_to_pass(proposal)
