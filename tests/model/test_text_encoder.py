@@ -18,6 +18,7 @@ from xdub.miniature.sizes import Sizes
 from xdub.model.prompt import read_prompt
 from xdub.model.text_encoder import TO_TRANSFORMERS, clean, embed_prompt, transformers_names
 
+WAN = ("model.kind=wan", "model.linear_skip=false", "model.order=reference_first")
 TEXT = "  a person\n\t talking &amp;amp; smiling  "
 
 
@@ -80,7 +81,7 @@ def test_the_command_writes_the_file_that_a_recipe_of_kind_wan_finds(umt5: Path,
     out = tmp_path / "prompt.safetensors"
     assert run_app(app, ["weights", "prompt", "--umt5", str(umt5), "--out", str(out)]) == 0
     assert "1 rows of width 32, 511 zero rows" in capsys.readouterr().out
-    recipe = load_recipe("tiny", ["model.kind=wan", "model.text_dim=32", f"weights={tmp_path}"])
+    recipe = load_recipe("tiny", [*WAN, "model.text_dim=32", f"weights={tmp_path}"])
     assert prompt_path(recipe) == str(out) and read_prompt(out).text == ""
     check_networks(recipe, ("editor",))
     words = [entry.words for entry in inspect_networks(recipe, ("editor",)) if entry.role == "prompt"]
@@ -90,7 +91,7 @@ def test_the_command_writes_the_file_that_a_recipe_of_kind_wan_finds(umt5: Path,
 
 
 def test_a_missing_or_wrong_prompt_is_found_before_anything_starts(tmp_path: Path) -> None:
-    settings = ["model.kind=wan", "model.text_dim=16"]
+    settings = [*WAN, "model.text_dim=16"]
     with pytest.raises(UserError, match="needs an embedded prompt; write it with `xdub weights prompt"):
         check_networks(load_recipe("tiny", settings), ("editor",))
     write_embedded_prompt(tmp_path / "other.safetensors", Sizes(text=8))
