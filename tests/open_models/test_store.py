@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,21 @@ def test_a_second_process_does_not_write_into_the_same_folder(hub, cache: Path) 
     (cache / "toy").mkdir(parents=True)
     with exclusive(cache / "toy" / ".lock"), pytest.raises(UserError, match="another process downloads toy"):
         fetch_model(entry())
+
+
+def test_a_file_that_another_model_has_is_not_downloaded_again(hub, cache: Path, monkeypatch) -> None:
+    first, second = entry(pinned=False), replace(entry(pinned=False), role="toy-2")
+    monkeypatch.setattr(store, "OPEN_MODELS", (first, second))
+    fetch_model(first)
+    hub.requests.clear()
+    folder = fetch_model(second)
+    assert hub.requests == [] and status_of_model(second, hashed=True).state == "ok"
+    # A damaged twin is no source.
+    (cache / "toy" / "config.json").unlink()
+    (cache / "toy" / "config.json").write_bytes(b"damaged")
+    (folder / "config.json").unlink()
+    fetch_model(second)
+    assert (folder / "config.json").read_bytes() == CONFIG and hub.starts() == [0, 0]
 
 
 def test_the_command_line_fetches_into_a_folder_and_verifies(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,11 +158,38 @@ def _download_all(model: OpenModel, folder: Path, needed: list[ModelFile], repor
     for number, file in enumerate(needed, 1):
         target = folder / file.name
         target.parent.mkdir(parents=True, exist_ok=True)
-        remote = file.source.remote(file.size if file.exact else None, file.sha256)
         text = f"MB, {file.name} ({number} of {len(needed)})"
-        digest = download(remote, target, report=_shifted(report, finished, total, text))
+        digest = _copied(model, file, folder)
+        if digest is None:
+            remote = file.source.remote(file.size if file.exact else None, file.sha256)
+            digest = download(remote, target, report=_shifted(report, finished, total, text))
         write_json(folder / RECORD, {**_record(folder), file.name: digest})
         finished += file.size / 1e6
+
+
+def _copied(model: OpenModel, file: ModelFile, folder: Path) -> str | None:
+    """Link or copy a file that another model beside this one has, and return its sha256; None if none has it.
+
+    X-Dub and both TBDubs share the autoencoder, and both TBDubs share HuBERT.
+    """
+    for other in OPEN_MODELS:
+        for twin in other.files if other.role != model.role else ():
+            home = folder.parent / other.role
+            expected = file.sha256 or _record(home).get(twin.name)
+            path = home / twin.name
+            if twin.source != file.source or expected is None or not path.is_file():
+                continue
+            if cached_sha256(path) != expected:
+                continue
+            target = folder / file.name
+            target.unlink(missing_ok=True)
+            try:
+                os.link(path, target)
+            except OSError:
+                # Another file system, or one without links.
+                shutil.copyfile(path, target)
+            return expected
+    return None
 
 
 def _shifted(report: Report, before: float, whole: float, name: str) -> Report:
