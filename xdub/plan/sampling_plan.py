@@ -12,7 +12,7 @@ from xdub.config import EXPERTS, PHASES, DubConfig, PairsConfig, Recipe, expert_
 from xdub.diffusion import BRANCHES, evaluation_times
 from xdub.dub.segments import count_segments
 from xdub.dub.window_sampler import bands_of, expert_at
-from xdub.geometry import FPS
+from xdub.geometry import FPS, SOUND_MARGIN
 from xdub.plan.codec_cost import (
     codec_bytes,
     decode_flops,
@@ -28,7 +28,7 @@ from xdub.plan.loss_networks import filter_bytes, filter_flops
 from xdub.plan.memory import RESERVE
 from xdub.plan.network import count_parameters
 from xdub.plan.sampling_cost import ForwardBytes, forward_bytes, forward_flops
-from xdub.plan.speech_cost import speech_bytes, speech_flops
+from xdub.plan.speech_cost import speech_bytes, speech_working_bytes, window_speech_flops
 from xdub.plan.storage import PAIR_HOURS
 from xdub.precision import number_bytes
 
@@ -154,10 +154,11 @@ def _plan(
     tracks = hours * 3600 * FPS / track
     calls = experts_of(recipe, settings, pairs=pairs)
     parts = _window_flops(recipe, phase, settings, frames, segments, calls)
+    parts[SPEECH] = window_speech_flops(recipe, frames, track, segments)
     if pairs:
         parts[FILTERS] = filter_flops(recipe, track) / segments
     seconds = compute_seconds(parts, recipe.for_phase(phase).precision, gpu) / efficiency
-    memory = _memory(recipe, phase, settings, frames, batch)
+    memory = _memory(recipe, phase, settings, frames, batch, track)
     windows = tracks * segments
     return SamplingPlan(
         name=name,
@@ -214,7 +215,6 @@ def _window_flops(
         STEPS: branches * sum(count * networks[expert].velocity for expert, count in Counter(calls).items()),
         ENCODED: encoded,
         DECODED: window_decode_flops(recipe, settings, frames, segments),
-        SPEECH: speech_flops(recipe, frames),
     }
 
 
@@ -246,7 +246,7 @@ def window_decode_flops(
 
 
 def _memory(
-    recipe: Recipe, phase: str, settings: PairsConfig | DubConfig, frames: int, batch: int
+    recipe: Recipe, phase: str, settings: PairsConfig | DubConfig, frames: int, batch: int, track: int
 ) -> SamplingMemory:
     """Bytes of one GPU. A batch is encoded and decoded as a whole, and its conditions live until it is decoded."""
     pairs = isinstance(settings, PairsConfig)
@@ -260,8 +260,12 @@ def _memory(
     decoding = decoding_bytes(recipe, recipe.codec.geometry.latent_frames(frames)) + (VIDEOS - 1) * video
     # A generator's input is a second video with hidden pixels.
     encoding = encoding_bytes(recipe, frames) + (2 if inpaints(phase) else 1) * video
+    heard = track if recipe.model.speech == "published" else frames + 2 * SOUND_MARGIN
     peak = max(
-        batch * encoding, forward.kept + forward.working + batch * video, forward.kept + batch * decoding
+        speech_working_bytes(recipe, heard),
+        batch * encoding,
+        forward.kept + forward.working + batch * video,
+        forward.kept + batch * decoding,
     )
     return SamplingMemory(
         weights=width * parameters,
