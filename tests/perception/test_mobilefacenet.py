@@ -105,7 +105,7 @@ def test_crops_around_all_landmarks_show_who_it_is_without_landmarks(heads):
     one, other = (network.embed(frames) for frames in crops)
     whole = network.embed(heads[0].full[:9:4], heads[0].full_landmarks[:9:4])
     assert float((one * whole).sum(1).min()) > 0.8 > 0.7 > float((one * other).sum(1).mean())
-    # As crops of the other kind, the same pictures show nobody in particular.
+    # Read as crops of the other kind, the same pictures have another embedding.
     assert float((load_identity(PerceptionConfig()).embed(crops[0]) * whole).sum(1).max()) < 0.7
 
 

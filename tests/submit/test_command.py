@@ -41,7 +41,10 @@ def test_arguments_are_sent_unchanged() -> None:
     [
         (("train", "lip", "--data", "ds", "--out", "/run"), "--data ds: a relative path"),
         (("train", "lip", "--data", "/ds", "--out", "run"), "--out run: a relative path"),
-        (("train", "lip", "--outt", "/run"), "--outt is not an option of this verb; its options are --base"),
+        (
+            ("train", "lip", "--outt", "/run"),
+            "--outt is not an option of this verb; its options are --accept-licence, --base",
+        ),
         (("train", "lip", "--out"), "--out needs a value"),
         (("bootstrap", "--recipe", "tinny", "--data", "/ds", "--out", "/run"), "tinny"),
         (("bootstrap", "--recipe", "tiny", "--set", "train.stepz=1"), "stepz"),
@@ -193,3 +196,19 @@ def test_a_job_that_would_miss_its_networks_is_refused_before_it_is_sent() -> No
     with pytest.raises(UserError, match="weights=w: a relative path means nothing on the cluster"):
         check("bootstrap", *arguments, "--set", "weights=w")
     check("bootstrap", *arguments, "--set", "weights=/shared/w")
+
+
+def test_a_published_model_needs_an_absolute_folder_and_its_recipe_is_no_file() -> None:
+    words = (
+        "--data",
+        "/ds",
+        "--out",
+        "/run",
+        "--recipe",
+        "tbdub-student",
+        "--set",
+        "weights=/shared/weights",
+    )
+    check("train", "editor", *words, "--init-from", "tbdub-student:/shared/student")
+    with pytest.raises(UserError, match="--init-from tbdub-student:student: a relative path"):
+        check("train", "editor", *words, "--init-from", "tbdub-student:student")

@@ -10,9 +10,10 @@ import typer
 
 
 def agree(model: str | Path | None, accepted: Sequence[str] | None) -> None:
-    """Show the licence of ``model`` and ask for consent, unless the model has none or the user has consented before.
+    """Show the licence of a published model and request consent, unless the user has consented before.
 
-    Nothing is asked where stdin or stderr is no terminal. The licences named by ``accepted`` are recorded as accepted.
+    Without a terminal at stdin and stderr there is no question. The licences of the names in ``accepted`` are recorded
+    as accepted. Other models have no licence to accept.
 
     Raises:
         UserError: an accepted name is not that of a published model, or there is no consent.

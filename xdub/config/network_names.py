@@ -79,7 +79,7 @@ NETWORKS = (
     NetworkFile(
         role="prompt",
         kind="embedded",
-        names=("prompt.safetensors",),
+        names=("prompt.safetensors", "null_prompt_emb.pt"),
         description="the file of `xdub weights prompt`, or TBDub's null_prompt_emb.pt",
     ),
 )

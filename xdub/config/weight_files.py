@@ -86,9 +86,12 @@ def prompt_path(recipe: Recipe) -> str:
     if recipe.model.prompt is not None:
         return recipe.model.prompt
     entry = next(entry for entry in NETWORKS if entry.role == "prompt")
-    path = Path(recipe.weights or "DIR") / entry.names[0]
-    if recipe.weights is not None and path.is_file():
-        return str(path)
+    folder = Path(recipe.weights or "DIR")
+    path = folder / entry.names[0]
+    if recipe.weights is not None:
+        for name in entry.names:
+            if (folder / name).is_file():
+                return str(folder / name)
     location = "" if recipe.weights is None else f", and weights={recipe.weights} has no {path.name}"
     raise UserError(
         f"model.kind=wan needs an embedded prompt{location}; write it with `xdub weights prompt --umt5 DIR --out "
