@@ -174,6 +174,19 @@ def test_a_missing_model_is_named_with_its_command_and_size(cache: Path) -> None
     assert {status.state for status in list_models()} == {"absent"}
 
 
+def test_a_recipe_whose_folder_lacks_a_network_names_the_command(tmp_path: Path) -> None:
+    from xdub.config import load_recipe, network_path
+    from xdub.config.network_names import NETWORKS
+
+    roles = {model.role for model in OPEN_MODELS}
+    assert {entry.names[0] for entry in NETWORKS if entry.fetched} == {e.names[0] for e in NETWORKS} & roles
+    recipe = load_recipe("tiny", ["codec.kind=wan2.2", f"weights={tmp_path}"])
+    with pytest.raises(
+        UserError, match=f"; `xdub weights fetch wan2.2-vae --to {tmp_path}`, or put a folder"
+    ):
+        network_path(recipe.codec, "codec")
+
+
 @pytest.mark.parametrize("model", OPEN_MODELS, ids=lambda model: model.role)
 def test_every_entry_has_source_size_licence_and_proof(model: OpenModel) -> None:
     assert model.licence.url.startswith("https://") and model.licence.name and model.purpose

@@ -22,6 +22,8 @@ class NetworkFile:
     """Names of its file or folder in `Recipe.weights`; the first that exists is loaded."""
     description: str
     """Words for what an own path must hold."""
+    fetched: bool = False
+    """True if `xdub weights fetch` downloads the first of the names."""
 
 
 NETWORKS = (
@@ -29,12 +31,14 @@ NETWORKS = (
         role="codec",
         kind="wan",
         names=("wan2.1-vae", "Wan2.1_VAE.pth"),
+        fetched=True,
         description="a folder or hub name of a diffusers AutoencoderKLWan (Wan 2.1), or a file Wan2.1_VAE.pth",
     ),
     NetworkFile(
         role="codec",
         kind="wan2.2",
         names=("wan2.2-vae", "Wan2.2_VAE.safetensors", "Wan2.2_VAE.pth"),
+        fetched=True,
         description="a folder or hub name of a diffusers AutoencoderKLWan (Wan 2.2), or a file Wan2.2_VAE.safetensors",
     ),
     NetworkFile(
@@ -47,12 +51,14 @@ NETWORKS = (
         role="audio",
         kind=JOINED,
         names=("xdub-speech",),
+        fetched=True,
         description="a folder with whisper/large-v2.pt and wav2vec2-base-960h, as in X-Dub's release",
     ),
     NetworkFile(
         role="audio",
         kind="hubert",
         names=("hubert-large-ll60k",),
+        fetched=True,
         description="a folder or hub name of a transformers HuBERT large",
     ),
     NetworkFile(
@@ -74,6 +80,7 @@ NETWORKS = (
         role="text",
         kind="umt5",
         names=("umt5",),
+        fetched=True,
         description="a folder or hub name of a transformers UMT5 encoder",
     ),
     NetworkFile(

@@ -72,8 +72,9 @@ def network_path(section: Section, role: Role) -> str | None:
     for name in entry.names:
         if (folder / name).exists():
             return str(folder / name)
+    command = f"`xdub weights fetch {entry.names[0]} --to {folder}`, or " if entry.fetched else ""
     raise UserError(
-        f"{setting} needs its weights, and weights={folder} has no {' or '.join(entry.names)}; put "
+        f"{setting} needs its weights, and weights={folder} has no {' or '.join(entry.names)}; {command}put "
         f"{entry.description} there, or --set {key}=PATH"
     )
 

@@ -131,6 +131,12 @@ DUBBING: tuple[OpenModel, ...] = (
         signed=("Wan2.2_VAE.safetensors",),
     ),
     OpenModel(
+        role="xdub-speech",
+        purpose="audio.kind=whisper+wav2vec2: both encoders in the folder that a recipe's `weights` holds",
+        licence=OPENAI,
+        files=_below("whisper", WHISPER_FILES) + _below("wav2vec2-base-960h", WAV2VEC2_FILES),
+    ),
+    OpenModel(
         role="whisper-large-v2",
         purpose="audio.kind=whisper+wav2vec2: Whisper large-v2 in OpenAI's format",
         licence=OPENAI,
