@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,12 @@ def with_embedder(path: Path) -> Recipe:
 def record(folder: Path, settings: dict) -> None:
     folder.mkdir(exist_ok=True)
     Manifest(folder=folder, kind="pairs", recipe=settings, shards=(), ids=(), num_frames=()).save()
+
+
+def test_pairs_of_the_recipe_tiny_keep_the_ids_that_earlier_versions_gave_them() -> None:
+    """A recipe field that an earlier version did not have changes no id while it has its default."""
+    text = json.dumps(deciding_sections(load_recipe("tiny")), sort_keys=True)
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "bd89d76874e2d031"
 
 
 def test_generated_pairs_continue_after_a_move(tmp_path: Path) -> None:

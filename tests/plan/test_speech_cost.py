@@ -78,7 +78,7 @@ def test_a_published_editor_encodes_a_speech_once_and_ours_encodes_every_window(
     # A window of 127 frames is heard for 72 new ones; inputs of 60 s are heard for 50 new seconds.
     once = window_speech_flops(published, 77, hour, windows)
     assert 0.5 < once / speech_flops(ours, 77) < 0.95
-    assert speech_working_bytes(published, hour) == speech_working_bytes(published, 1500) < 1.3e9
+    assert speech_working_bytes(published, hour) == speech_working_bytes(published, 1500) < 1.5e9
 
 
 def test_a_window_is_one_chunk_and_more_than_thirty_seconds_are_two():

@@ -50,7 +50,7 @@ NETWORKS = (
     NetworkFile(
         role="audio",
         kind=JOINED,
-        names=("xdub-speech",),
+        names=("xdub-speech", "xdub-public"),
         fetched=True,
         description="a folder with whisper/large-v2.pt and wav2vec2-base-960h, as in X-Dub's release",
     ),

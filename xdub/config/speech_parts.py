@@ -12,7 +12,7 @@ from xdub.files.content import content_digest
 JOINED = "whisper+wav2vec2"
 """Value of `audio.kind`."""
 SPEECH_PARTS: Mapping[str, tuple[str, ...]] = {
-    "whisper": ("whisper/large-v2.pt", "whisper-large-v2", "whisper"),
+    "whisper": ("whisper/large-v2.pt", "whisper-large-v2/large-v2.pt", "whisper-large-v2", "whisper"),
     "wav2vec2": ("wav2vec2-base-960h", "wav2vec2"),
 }
 """Network -> names of its file or folder in the folder of both; the first that exists is loaded."""

@@ -57,7 +57,7 @@ def window_features(audio_encoder: EncodesAudio, sound: np.ndarray, windows: Spe
     Training computes features only by this function, and so do pairs and dubs of a network that reads `frames`; the
     sound is a slice of `xdub.data.sound`. Windows are encoded one at a time, so their bits do not depend on their
     neighbours in a batch. Rows beyond the ends of a recording, where no sound exists, are zeros, or repeat the first or
-    last row if ``windows`` says so.
+    last row, as ``windows`` decides.
     """
     if windows.repeats_ends:
         return Recording(audio_encoder, sound, windows).window(

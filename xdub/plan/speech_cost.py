@@ -12,7 +12,7 @@ from xdub.config import Recipe
 from xdub.config.network_sections import HUBERT_STATES
 from xdub.config.speech_parts import JOINED
 from xdub.geometry import FPS, SAMPLES_PER_FRAME, SOUND_MARGIN
-from xdub.plan.wave_cost import ONE_PASS, STEP, WaveNetwork, hubert_large, wav2vec2_base, working_bytes
+from xdub.plan.wave_cost import ONE_PASS, STEP, WaveNetwork, hubert_large, wav2vec2_base
 from xdub.precision import number_bytes
 
 LAYERS = {384: 4, 512: 6, 768: 12, 1024: 24, 1280: 32}
@@ -62,7 +62,7 @@ def speech_parameters(recipe: Recipe) -> int:
 def speech_working_bytes(recipe: Recipe, track: int) -> float:
     """Return the bytes that wav2vec2 or HuBERT needs beside its weights to encode the sound of ``track`` frames."""
     _, wave = _networks(recipe)
-    return 0.0 if wave is None else working_bytes(min(track * SAMPLES_PER_FRAME, ONE_PASS))
+    return 0.0 if wave is None else wave.working_bytes(min(track * SAMPLES_PER_FRAME, ONE_PASS))
 
 
 def speech_bytes(recipe: Recipe) -> float:

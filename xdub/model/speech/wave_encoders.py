@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 ONE_PASS = 60 * FPS * ROWS_PER_FRAME
 """Rows of the longest recording that is encoded in one pass: 60 s. The first convolution has 512 channels at 3.2 kHz,
-so such a pass needs about 1.2 GB beside the weights."""
+so such a pass takes 1.0 GB (wav2vec2 base) or 1.4 GB (HuBERT large) beside the weights."""
 MARGIN = 5 * FPS * ROWS_PER_FRAME
 """Rows that a longer recording's input has on either side of the rows that are used: 5 s."""
 NORM_BLOCK = 32_000
