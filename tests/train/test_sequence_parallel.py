@@ -67,6 +67,7 @@ def train(rank: int, world_size: int, job: TrainJob, killed_after: int | None) -
     train_rank(job, GroupContext(rank, world_size), LocalStream, beat)
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_at_another_sequence_parallel_size(small, clips, tmp_path: Path) -> None:
     """Two workers share samples and are killed; one worker continues and is killed; two workers finish."""
 
