@@ -34,6 +34,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """A recipe's `train.precision` -> type of weights and activations."""
 
 
+MOMENT_BLOCK = 256
+"""Numbers of a moment in 8 bits that share a scale in fp32 (`train.optimizer: adamw8bit`)."""
+
+
 def dtype_of(precision: str) -> torch.dtype:
     """Return the type that a recipe's `train.precision` names. Raise UserError for another name."""
     if precision not in DTYPES:

@@ -35,6 +35,13 @@ def test_the_proposal_is_a_recipe_that_gives_the_same_plan(recipe):
     assert plan_phase(again, "editor", gpu, efficiency=0.4) == proposal
 
 
+def test_options_that_save_memory_are_added_where_nothing_fits_without_them():
+    one = planned_recipe("small", ["train.micro_batch=1", "train.global_batch=1", "model.num_layers=2"], 1)
+    # The phase needs 5.82 GB as the recipe has it, 5.80 with an int8 base, and 5.77 with 8-bit moments, too.
+    proposal = fit(one, "lip", known_gpu("x", memory_gb=5.785, tflops=100), efficiency=0.4)
+    assert settings_to_pass(proposal)[4:] == ["phases.lip.base_dtype=int8", "phases.lip.optimizer=adamw8bit"]
+
+
 def test_a_phase_that_fits_with_no_settings_is_refused_with_the_memory_it_needs(recipe):
     with pytest.raises(
         UserError, match=r"phase editor does not fit on 2 x x: it needs at least \d.*larger GPU"

@@ -6,16 +6,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xdub.config import load_recipe
+from xdub.config import TrainConfig, load_recipe
 from xdub.plan.codec_cost import encoding_bytes, video_bytes
 from xdub.plan.memory import memory, model_states
 from xdub.plan.network import Parameters, count_parameters
 from xdub.plan.rehearsal import Activations
 
 
+def lean(**settings: object) -> TrainConfig:
+    """Return the train section of recipe `tiny` with settings."""
+    overrides = [f"train.{name}={value}" for name, value in settings.items()]
+    return load_recipe("tiny", ["train.precision=bf16", *overrides]).for_phase("generator")
+
+
 def trained(total: int, layer: int) -> Parameters:
     """A network of which every parameter is trained."""
     return Parameters(trained=total, frozen=0, block=layer, largest_layer=layer)
+
+
+STAGES = [lean(zero_stage=stage) for stage in (0, 1, 2, 3)]
+"""Train sections of all ZeRO stages, in bf16."""
 
 
 @given(st.integers(10**6, 10**10), st.integers(1, 8), st.integers(1, 64))
@@ -28,13 +38,13 @@ def test_model_states_agree_with_deepspeeds_estimates(total, per_node, nodes):
     _, two = estimate_zero2_model_states_mem_needs(total, **cluster)
     _, three, _ = estimate_zero3_model_states_mem_needs(total, layer, cpu_offload_params=False, **cluster)
     for stage, estimate in ((2, two), (3, three)):
-        ours = model_states(trained(total, layer), stage=stage, gpus=per_node * nodes, precision="bf16")
+        ours = model_states(trained(total, layer), STAGES[stage], per_node * nodes)
         assert ours.total == pytest.approx(estimate, rel=0.05)
 
 
 def test_every_zero_stage_shards_one_thing_more():
     count = trained(10**9, 10**7)
-    states = [model_states(count, stage=stage, gpus=8, precision="bf16") for stage in (0, 1, 2, 3)]
+    states = [model_states(count, train, 8) for train in STAGES]
     assert states[1].optimizer == states[0].optimizer / 8
     assert states[2].gradients == pytest.approx(states[0].gradients / 8)
     assert states[3].weights < states[2].weights / 4

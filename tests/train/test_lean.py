@@ -45,9 +45,7 @@ def settings(**values: object) -> list[str]:
     return [f"train.{name}={value}" for name, value in values.items()]
 
 
-@pytest.mark.parametrize(
-    ("storage", "stage", "precision"), [("int8", 0, "bf16"), ("fp8", 2, "bf16"), ("int8", 3, "fp32")]
-)
+@pytest.mark.parametrize(("storage", "stage", "precision"), [("int8", 0, "bf16"), ("fp8", 2, "bf16")])
 def test_an_adapter_on_a_stored_base_trains_resumes_and_exports(small, tmp_path, storage, stage, precision):
     recipe = small(*settings(base_dtype=storage, zero_stage=stage, precision=precision))
     engine = build(recipe)
@@ -68,7 +66,7 @@ def test_an_adapter_on_a_stored_base_trains_resumes_and_exports(small, tmp_path,
     assert names and all(".lora_" in name for name in names)
 
 
-@pytest.mark.parametrize(("stage", "precision"), [(0, "fp32"), (0, "bf16"), (1, "bf16"), (3, "bf16")])
+@pytest.mark.parametrize(("stage", "precision"), [(0, "fp32"), (1, "bf16")])
 def test_eight_bit_moments_continue_to_the_bit_and_at_another_zero_stage(small, tmp_path, stage, precision):
     recipe = small(*settings(optimizer="adamw8bit", zero_stage=stage, precision=precision))
     engine = build(recipe)
@@ -85,13 +83,11 @@ def test_eight_bit_moments_continue_to_the_bit_and_at_another_zero_stage(small, 
     assert train(moved, other, 3) == pytest.approx(losses, rel=0.02)
 
 
-@pytest.mark.parametrize(
-    ("offload", "stage"), [("blocks", 0), ("optimizer", 1), ("optimizer", 3), ("optimizer+blocks", 2)]
-)
+@pytest.mark.parametrize(("offload", "stage"), [("blocks", 0), ("optimizer", 3), ("optimizer+blocks", 2)])
 def test_offloaded_tensors_change_no_bit_of_training(small, tmp_path, offload, stage):
     runs, options = [], {"zero_stage": stage, "precision": "bf16", "activation_checkpointing": "full"}
     for where in ("none", offload):
-        recipe = small(*settings(offload=where, base_dtype="int8", **options))
+        recipe = small(*settings(offload=where, base_dtype="int8", optimizer="adamw8bit", **options))
         engine = build(recipe)
         losses = train(engine, recipe, 3)
         engine.save(tmp_path)

@@ -30,7 +30,7 @@ BackboneT = TypeVar("BackboneT", bound=Backbone)
 ALIGNMENT = 256
 """Bytes to which tensors are aligned in a flat tensor, as torch's allocators align them."""
 SLOTS = 2
-"""Blocks on the device: the one that runs, and the next one."""
+"""Number of blocks on the device: the running block and the next."""
 
 
 @dataclass(frozen=True)

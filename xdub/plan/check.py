@@ -26,6 +26,7 @@ from xdub.model.build import build_backbone
 from xdub.model.checkpointing import POLICIES
 from xdub.model.frozen_base import store_frozen
 from xdub.model.lora import add_expert
+from xdub.model.offload import BlockOffload
 from xdub.model.sequence import ONE_RANK, SequenceGroup
 from xdub.plan.rehearsal import Activations, forward_backward, inputs, measure, rehearse
 from xdub.precision import DTYPES
@@ -110,7 +111,7 @@ def rehearse_on_cpu(recipe: Recipe, phase: str, policy: Policy) -> Activations:
 
 def measured_on_cpu(recipe: Recipe, phase: str, policy: Policy, group: SequenceGroup = ONE_RANK) -> int:
     """Return the peak bytes of torch's CPU allocator, from its own records; all ranks of ``group`` call together."""
-    model, arguments = _setup(recipe, phase, policy, "cpu")
+    model, arguments = _setup(recipe, phase, policy, "cpu", real=True)
     model.share_sequence(group)
     # The rehearsal counts the tables as activations, so they are computed here, too.
     cached_rope_tables.cache_clear()
@@ -126,7 +127,7 @@ def measured_on_cpu(recipe: Recipe, phase: str, policy: Policy, group: SequenceG
 
 def measured_on_gpu(recipe: Recipe, phase: str, policy: Policy, device: torch.device) -> int:
     """Return the peak bytes of the caching allocator in the second pass, without weights and batch."""
-    model, arguments = _setup(recipe, phase, policy, str(device))
+    model, arguments = _setup(recipe, phase, policy, str(device), real=True)
     forward_backward(model, arguments)
     torch.cuda.synchronize(device)
     before = torch.cuda.memory_allocated(device)
@@ -136,13 +137,21 @@ def measured_on_gpu(recipe: Recipe, phase: str, policy: Policy, device: torch.de
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def _setup(recipe: Recipe, phase: str, policy: Policy, device: str) -> tuple[Backbone, dict[str, Any]]:
+def _setup(
+    recipe: Recipe, phase: str, policy: Policy, device: str, *, real: bool = False
+) -> tuple[Backbone, dict[str, Any]]:
+    """Return the network of a phase and its inputs. ``real``: with offloaded blocks, if the recipe has them."""
     train = recipe.for_phase(phase)
-    model = build_backbone(recipe, phase)
+    model, dtype = build_backbone(recipe, phase), DTYPES[train.precision]
     if (expert := expert_of(phase)) is not None:
         add_expert(model, expert, recipe.lora)
     store_frozen(model, train, phase)
-    model = model.to(device=device, dtype=DTYPES[train.precision]).train()
+    offload = None
+    if real and train.offloads("blocks"):
+        offload = BlockOffload(model.blocks, torch.device(device), dtype)
+    model = model.to(device=device, dtype=dtype).train()
+    if offload is not None:
+        offload.rest()
     model.checkpointing = policy
     return model, inputs(recipe, phase, train.micro_batch, device)
 

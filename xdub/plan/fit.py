@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from typing import Any
 
-from xdub.config import Recipe
+from xdub.config import Recipe, expert_of
 from xdub.errors import UserError
 from xdub.model.checkpointing import POLICIES
 from xdub.plan.gpus import GIB, Gpu
-from xdub.plan.network import count_network
+from xdub.plan.network import Network, count_network
 from xdub.plan.phase_plan import PhasePlan, plan_phase
-from xdub.plan.rehearsal import activations
+from xdub.plan.rehearsal import Activations, activations
 
 MARGIN = 0.08
 """ASSUMPTION: share of the GPU's memory that stays free. Predictions of activations were up to 12 % too low."""
+
+LADDER = (
+    ("base_dtype", "int8"),
+    ("optimizer", "adamw8bit"),
+    ("offload", "blocks"),
+    ("offload", "optimizer+blocks"),
+)
+"""Options that save memory, in the order in which they are tried where nothing fits: each costs more than the last."""
+WITHOUT_ADAPTER = (("optimizer", "adamw8bit"), ("offload", "optimizer"))
+"""The same for a phase that trains all weights."""
+DEFAULTS = {"base_dtype": None, "optimizer": "adamw", "offload": "none"}
+"""Values of these options that need not be set."""
 
 
 def fit(
@@ -29,15 +43,21 @@ def fit(
 ) -> PhasePlan:
     """Return the fastest plan that leaves MARGIN free; of equally fast plans, the one with the lowest ZeRO stage.
 
-    Samples are shared by more GPUs than in the recipe only if no other settings fit. UserError if none fit at all.
+    Samples are shared by more GPUs than in the recipe only if no other settings fit, and options that save memory
+    (`LADDER`) are added only if that does not help. UserError if no settings fit at all.
     """
-    network, least = count_network(recipe, phase), float("inf")
-    for shared in _shares(recipe, phase):
-        best = None
+    least = float("inf")
+    networks, samples = dict[str | None, Network](), dict[tuple[str | None, str, int], Activations]()
+    for leaner, shared in product(_ladder(recipe, phase), _shares(recipe, phase)):
+        # Of the options, the storage of the base alone changes the network and its activations.
+        storage, best = leaner.for_phase(phase).base_dtype, None
+        if storage not in networks:
+            networks[storage] = count_network(leaner, phase)
         for policy in POLICIES:
-            sample = None
-            for candidate in _candidates(recipe, phase, policy, shared):
-                sample = sample or activations(candidate, phase, policy, 1)
+            key = (storage, policy, shared)
+            for candidate in _candidates(leaner, phase, policy, shared):
+                if key not in samples:
+                    samples[key] = activations(candidate, phase, policy, 1)
                 plan = plan_phase(
                     candidate,
                     phase,
@@ -45,8 +65,8 @@ def fit(
                     efficiency=efficiency,
                     price=price,
                     folders=folders,
-                    network=network,
-                    sample=sample,
+                    network=networks[storage],
+                    sample=samples[key],
                 )
                 least = min(least, plan.memory.total)
                 fits = plan.memory.total <= gpu.memory * (1 - MARGIN)
@@ -66,6 +86,7 @@ def settings_to_pass(plan: PhasePlan) -> list[str]:
     names = ["micro_batch", "zero_stage", "activation_checkpointing"]
     if plan.settings["sequence_parallel"] != 1:
         names.append("sequence_parallel")
+    names += [name for name, default in DEFAULTS.items() if plan.settings[name] != default]
     return [f"train.workers={plan.gpus}"] + [
         f"phases.{plan.phase}.{name}={plan.settings[name]}" for name in names
     ]
@@ -94,6 +115,26 @@ def _candidates(recipe: Recipe, phase: str, policy: str, shared: int) -> Iterato
         for stage in (0, 1, 2, 3):
             chosen = {"micro_batch": micro_batch, "zero_stage": stage, "activation_checkpointing": policy}
             chosen["sequence_parallel"] = shared
-            section = recipe.phase(phase)
-            section = replace(section, train={**section.train, **chosen})
-            yield replace(recipe, phases={**recipe.phases, phase: section})
+            if not any(replace(train, **chosen).failed_checks("train", "")):
+                yield _changed(recipe, phase, chosen)
+
+
+def _ladder(recipe: Recipe, phase: str) -> Iterator[Recipe]:
+    """Yield the recipe, and then with one more option that saves memory at a time; its own options stay."""
+    yield recipe
+    adapter = expert_of(phase) is not None
+    train, chosen = recipe.for_phase(phase), dict[str, Any]()
+    for name, value in LADDER if adapter else WITHOUT_ADAPTER:
+        if getattr(train, name) == DEFAULTS[name]:
+            chosen |= {name: value}
+            # `_candidates` replaces this stage and policy, which go with all options.
+            settings = chosen | {"zero_stage": 1, "activation_checkpointing": "full"}
+            if not any(replace(train, **settings).failed_checks("train", "")):
+                yield _changed(recipe, phase, settings)
+
+
+def _changed(recipe: Recipe, phase: str, chosen: Mapping[str, Any]) -> Recipe:
+    """Return the recipe with train settings of one phase."""
+    section = recipe.phase(phase)
+    section = replace(section, train={**section.train, **chosen})
+    return replace(recipe, phases={**recipe.phases, phase: section})

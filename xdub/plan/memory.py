@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from xdub.config import Recipe
+from xdub.config import Recipe, TrainConfig
+from xdub.model.offload import SLOTS
 from xdub.plan.codec_cost import codec_bytes, encoding_bytes, video_bytes
 from xdub.plan.gpus import GIB
 from xdub.plan.loss_networks import loss_network_bytes, pixel_loss_bytes
 from xdub.plan.network import Parameters
 from xdub.plan.rehearsal import Activations
 from xdub.plan.speech_cost import speech_bytes
-from xdub.precision import number_bytes
+from xdub.precision import MOMENT_BLOCK, number_bytes
 
 BUCKET = 500_000_000
 """Elements of the buffer in which DeepSpeed collects gradients to exchange: its default for models of any size."""
@@ -26,33 +27,60 @@ class ModelStates:
     """Bytes on one GPU of weights, gradients and optimizer."""
 
     weights: float
-    """Weights in training precision, frozen ones included."""
+    """Weights in training precision or compact storage, frozen ones included."""
+    gathered: float
+    """Weights that ZeRO-3 gathers for the layer that runs, and their gradients."""
     gradients: float
     """Gradients in training precision, and the fp32 copy of this rank's part that the optimizer step computes. ZeRO-3
     holds only one of the two at a time, group by group."""
     optimizer: float
-    """fp32 master weights (when training in bf16) and AdamW's two moments."""
+    """fp32 master weights (when training in bf16) and AdamW's two moments, on the GPU."""
 
     @property
     def total(self) -> float:
-        """Sum of weights, gradients and optimizer."""
-        return self.weights + self.gradients + self.optimizer
+        """Sum of all fields."""
+        return self.weights + self.gathered + self.gradients + self.optimizer
 
 
-def model_states(count: Parameters, *, stage: int, gpus: int, precision: str) -> ModelStates:
-    """Return the bytes that ZeRO leaves on one GPU: stage 1 shards the optimizer, 2 also gradients, 3 also weights."""
-    width = number_bytes(precision)
+def model_states(count: Parameters, train: TrainConfig, gpus: int) -> ModelStates:
+    """Return the bytes that ZeRO leaves on one GPU: stage 1 shards the optimizer, 2 also gradients, 3 also weights.
+
+    Weights in compact storage are buffers, which no stage shards. Offload of the optimizer moves its states, and from
+    stage 2 on the gradients, to CPU memory; offload of blocks leaves `SLOTS` of them on the GPU.
+    """
+    stage, precision, width = train.zero_stage, train.precision, number_bytes(train.precision)
     mine = count.trained / gpus  # this rank's part of the trained parameters
     gradients = width * (mine if stage == 2 else count.trained if stage < 2 else 0)
     if precision == "bf16" or stage:
         gradients += 4 * (mine if stage else count.trained)
-    states = 8 + (4 if precision == "bf16" or stage else 0)  # fp32 without ZeRO trains its weights in place
-    weights = width * (count.total / gpus if stage == 3 else count.total)
+    if train.offloads("optimizer"):
+        gradients = width * count.trained if stage < 2 else 0
     return ModelStates(
-        weights=weights + (2 * width * count.largest_layer if stage == 3 else 0),
+        weights=_weight_bytes(count, train, gpus),
+        gathered=2 * width * count.largest_layer if stage == 3 else 0,
         gradients=gradients,
-        optimizer=states * (mine if stage else count.trained),
+        optimizer=0 if train.offloads("optimizer") else optimizer_bytes(count, train, gpus),
     )
+
+
+def optimizer_bytes(count: Parameters, train: TrainConfig, gpus: int) -> float:
+    """Return the bytes of one rank's fp32 masters and moments, on the GPU or in CPU memory."""
+    # fp32 without ZeRO trains its weights in place.
+    master = 4 if train.precision == "bf16" or train.zero_stage else 0
+    moments = 2 * (1 + 4 / MOMENT_BLOCK) if train.optimizer == "adamw8bit" else 8
+    return (master + moments) * (count.trained / gpus if train.zero_stage else count.trained)
+
+
+def _weight_bytes(count: Parameters, train: TrainConfig, gpus: int) -> float:
+    """Return the bytes of all weights that one GPU holds between two layers."""
+    width, stored = number_bytes(train.precision), count.frozen_blocks
+    weights = width * (count.total - stored.stored)
+    if train.zero_stage == 3:
+        weights /= gpus
+    if train.offloads("blocks"):
+        slots = min(SLOTS * count.largest_block.bytes_in(train.precision), stored.bytes_in(train.precision))
+        return weights - width * stored.numbers + slots
+    return weights + stored.stored_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +119,7 @@ def memory(recipe: Recipe, phase: str, count: Parameters, sample: Activations, g
     ``sample``: activations of one sample.
     """
     train = recipe.for_phase(phase)
-    states = model_states(count, stage=train.zero_stage, gpus=gpus, precision=train.precision)
+    states = model_states(count, train, gpus)
     micro_batch = train.micro_batch_of(gpus)
     kept, window = sample.kept * micro_batch, recipe.phase(phase).window
     # The graph of the pixel losses is freed before the backbone's backward pass begins.
@@ -99,10 +127,11 @@ def memory(recipe: Recipe, phase: str, count: Parameters, sample: Activations, g
     # Samples are encoded one at a time before the backbone keeps anything.
     working = max(working, encoding_bytes(recipe, window) + video_bytes(recipe, window) - kept)
     return Memory(
-        weights=states.weights,
+        weights=states.weights + states.gathered,
         gradients=states.gradients,
         optimizer=states.optimizer,
-        averaged_weights=4 * count.trained / gpus if train.ema else 0,
+        # The average lies where the masters are.
+        averaged_weights=4 * count.trained / gpus if train.ema and not train.offloads("optimizer") else 0,
         frozen_networks=codec_bytes(recipe) + speech_bytes(recipe) + loss_network_bytes(recipe, phase),
         activations_kept=kept,
         activations_working=working,

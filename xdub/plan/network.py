@@ -18,12 +18,30 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from xdub.config import Recipe
 from xdub.model.backbone import Backbone
+from xdub.model.frozen_base import StoredLinear
 from xdub.plan.rehearsal import inputs, meta_model, with_layers
+from xdub.precision import number_bytes
 
 OUTSIDE = "embedding and output"
 """Row of the products outside the blocks."""
 COUNTED_BLOCKS = 2
 """Blocks of the network that is built; the last one represents all further ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenTensors:
+    """Frozen tensors in one or more blocks, which can be stored compactly and be offloaded."""
+
+    numbers: int = 0
+    """Numbers in the precision of the network."""
+    stored: int = 0
+    """Numbers in compact storage, see `xdub.model.frozen_base`."""
+    stored_bytes: int = 0
+    """Bytes of these numbers and their scales."""
+
+    def bytes_in(self, precision: str) -> float:
+        """Return the bytes of all tensors under a network in ``precision``."""
+        return float(number_bytes(precision) * self.numbers + self.stored_bytes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +56,12 @@ class Parameters:
     """Parameters of one block without adapters."""
     largest_layer: int
     """Parameters of the largest single layer, which ZeRO-3 holds gathered, with its gradient."""
+    in_blocks: int = 0
+    """Parameters in all blocks, adapters included."""
+    frozen_blocks: FrozenTensors = FrozenTensors()
+    """Frozen tensors in all blocks."""
+    largest_block: FrozenTensors = FrozenTensors()
+    """Frozen tensors of the block that has most of them."""
 
     @property
     def total(self) -> int:
@@ -94,16 +118,49 @@ def count_parameters(recipe: Recipe, phase: str) -> Parameters:
     return _parameters(meta_model(_shallow(recipe), phase), recipe.model.num_layers)
 
 
-def _parameters(model: nn.Module, blocks: int) -> Parameters:
-    trained = frozen = block = 0
-    for name, parameter in model.named_parameters():
+def _parameters(model: Backbone, blocks: int) -> Parameters:
+    trained = frozen = block = in_blocks = 0
+    for name, numel, requires_grad in _numbers(model):
         index = _block_of(name)
-        count = parameter.numel() * _repeats(index, blocks)
-        trained += count if parameter.requires_grad else 0
-        frozen += 0 if parameter.requires_grad else count
-        block += parameter.numel() if index == 0 and ".lora_" not in name else 0
+        count = numel * _repeats(index, blocks)
+        trained += count if requires_grad else 0
+        frozen += 0 if requires_grad else count
+        in_blocks += 0 if index is None else count
+        block += numel if index == 0 and ".lora_" not in name else 0
+    rows = [_frozen_tensors(block) for block in model.blocks]
+    repeated = [row for index, row in enumerate(rows) for _ in range(_repeats(index, blocks))]
     largest = max(sum(p.numel() for p in module.parameters(recurse=False)) for module in model.modules())
-    return Parameters(trained=trained, frozen=frozen, block=block, largest_layer=largest)
+    return Parameters(
+        trained=trained,
+        frozen=frozen,
+        block=block,
+        largest_layer=largest,
+        in_blocks=in_blocks,
+        frozen_blocks=FrozenTensors(
+            numbers=sum(row.numbers for row in repeated),
+            stored=sum(row.stored for row in repeated),
+            stored_bytes=sum(row.stored_bytes for row in repeated),
+        ),
+        largest_block=max(rows, key=lambda row: row.numbers + row.stored),
+    )
+
+
+def _numbers(model: nn.Module) -> Iterator[tuple[str, int, bool]]:
+    """Yield (name, number of elements, requires_grad) of all parameters, and of weights in compact storage."""
+    for name, parameter in model.named_parameters():
+        yield name, parameter.numel(), parameter.requires_grad
+    for name, module in model.named_modules():
+        if isinstance(module, StoredLinear):
+            yield f"{name}.codes", module.codes.numel(), False
+
+
+def _frozen_tensors(block: nn.Module) -> FrozenTensors:
+    stored = [module for module in block.modules() if isinstance(module, StoredLinear)]
+    return FrozenTensors(
+        numbers=sum(p.numel() for p in block.parameters() if not p.requires_grad),
+        stored=sum(layer.codes.numel() for layer in stored),
+        stored_bytes=sum(b.nbytes for layer in stored for b in layer.buffers()),
+    )
 
 
 def _products(key: _Key, flops: list[int], blocks: int, model: Backbone) -> Products:

@@ -12,6 +12,7 @@ from xdub.plan.flops import compute_seconds, step_parts, train_step_flops
 from xdub.plan.gpus import Gpu
 from xdub.plan.memory import Memory, memory
 from xdub.plan.network import Network, Parameters, count_network
+from xdub.plan.offload_cost import training_transfer_seconds
 from xdub.plan.rehearsal import Activations, activations
 from xdub.plan.shapes import shapes
 from xdub.plan.storage import Data, data
@@ -36,7 +37,7 @@ class PhasePlan:
     tokens: int
     """Tokens of one sample."""
     settings: dict[str, object]
-    """Micro batch, global batch, accumulation, ZeRO stage, checkpoint policy, precision."""
+    """Batches, ZeRO stage, checkpoint policy, number formats and offload."""
     memory: Memory
     fits: bool
     step_flops: dict[str, float]
@@ -48,7 +49,7 @@ class PhasePlan:
     exchanged_bytes: float
     """Bytes that a GPU sends in one step to those that share its samples; 0 where none does."""
     communication_seconds: float
-    """Seconds of one step for communication, as if none of it ran during computation."""
+    """Seconds of one step for communication, as if none of it ran during computation, and those that offload adds."""
     steps: int
     hours: float
     cost: float
@@ -130,6 +131,7 @@ def plan_phase(
     exchanged = float(train.global_batch // train.groups_of(gpus) * sample.exchanged)
     communication = sent / _speed(gpu, gpus) + exchanged / _speed(gpu, shared)
     duration = compute + (communication if gpus > 1 else 0.0)
+    duration += training_transfer_seconds(train, network.parameters, compute)
     hours, sizes = train.steps * duration / 3600, data(recipe, phase, network.parameters, folders)
     micro_batch = train.micro_batch_of(gpus)
     return PhasePlan(
@@ -146,6 +148,9 @@ def plan_phase(
             "zero_stage": train.zero_stage,
             "activation_checkpointing": policy,
             "precision": train.precision,
+            "base_dtype": train.base_dtype,
+            "optimizer": train.optimizer,
+            "offload": train.offload,
         },
         memory=needed,
         fits=needed.total <= gpu.memory,

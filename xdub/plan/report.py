@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from xdub.plan.fit import settings_to_pass
+from xdub.plan.fit import DEFAULTS, settings_to_pass
 from xdub.plan.gpus import GIB
 from xdub.plan.phase_plan import PhasePlan
 from xdub.plan.sampling_plan import SamplingPlan
@@ -89,8 +89,15 @@ def _settings(plans: Sequence[PhasePlan]) -> dict[str, list[str]]:
         "parameters frozen": [_count(p.parameters.frozen) for p in plans],
         "tokens of a sample": [f"{p.tokens:,}" for p in plans],
     }
-    names = {name: name.replace("_", " ") for name in plans[0].settings}
-    return rows | {shown: [str(p.settings[name]) for p in plans] for name, shown in names.items()}
+    names = {
+        name: name.replace("_", " ")
+        for name in plans[0].settings
+        if name not in DEFAULTS or any(p.settings[name] != DEFAULTS[name] for p in plans)
+    }
+    return rows | {
+        shown: ["-" if p.settings[name] is None else str(p.settings[name]) for p in plans]
+        for name, shown in names.items()
+    }
 
 
 def _memory(plans: Sequence[PhasePlan | SamplingPlan]) -> dict[str, list[str]]:

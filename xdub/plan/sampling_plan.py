@@ -27,6 +27,7 @@ from xdub.plan.gpus import Gpu
 from xdub.plan.loss_networks import filter_bytes, filter_flops
 from xdub.plan.memory import RESERVE
 from xdub.plan.network import count_parameters
+from xdub.plan.offload_cost import resident_share, sampling_transfer_seconds
 from xdub.plan.sampling_cost import ForwardBytes, forward_bytes, forward_flops
 from xdub.plan.speech_cost import speech_bytes, speech_working_bytes, window_speech_flops
 from xdub.plan.storage import PAIR_HOURS
@@ -49,7 +50,7 @@ class SamplingMemory:
     """Bytes on one GPU."""
 
     weights: float
-    """Backbone with all experts, in its training precision."""
+    """Backbone with all experts, in its training precision; of offloaded blocks two."""
     frozen_networks: float
     """Codec, audio encoder and pair filters."""
     conditions: float
@@ -157,17 +158,20 @@ def _plan(
     parts[SPEECH] = window_speech_flops(recipe, frames, track, segments)
     if pairs:
         parts[FILTERS] = filter_flops(recipe, track) / segments
-    seconds = compute_seconds(parts, recipe.for_phase(phase).precision, gpu) / efficiency
+    precision, evaluations = recipe.for_phase(phase).precision, len(calls) * branches_of(settings)
+    seconds = compute_seconds(parts, precision, gpu) / efficiency
+    copied = number_bytes(precision) * sampled_numbers(recipe, phase, pairs=pairs)[1]
+    seconds += sampling_transfer_seconds(settings, copied / batch, evaluations, seconds)
     memory = _memory(recipe, phase, settings, frames, batch, track)
     windows = tracks * segments
     return SamplingPlan(
         name=name,
         gpus=gpus,
         gpu=gpu,
-        precision=recipe.for_phase(phase).precision,
+        precision=precision,
         frames=frames,
         batch=batch,
-        evaluations=len(calls) * branches_of(settings),
+        evaluations=evaluations,
         hours_of_video=hours,
         windows=windows,
         window_flops=parts,
@@ -251,10 +255,8 @@ def _memory(
     """Bytes of one GPU. A batch is encoded and decoded as a whole, and its conditions live until it is decoded."""
     pairs = isinstance(settings, PairsConfig)
     width = number_bytes(recipe.for_phase(phase).precision)
-    parameters = count_parameters(recipe, phase).total
-    if not pairs:
-        experts = [name for name in recipe.phase_names if expert_of(name) is not None]
-        parameters += sum(count_parameters(recipe, name).trained for name in experts)
+    outside, blocks = sampled_numbers(recipe, phase, pairs=pairs)
+    blocks *= resident_share(settings, recipe.model.num_layers)
     forward = window_bytes(recipe, phase, settings, frames, batch)
     video = video_bytes(recipe, frames)
     decoding = decoding_bytes(recipe, recipe.codec.geometry.latent_frames(frames)) + (VIDEOS - 1) * video
@@ -268,12 +270,20 @@ def _memory(
         forward.kept + batch * decoding,
     )
     return SamplingMemory(
-        weights=width * parameters,
+        weights=width * (outside + blocks),
         frozen_networks=codec_bytes(recipe) + speech_bytes(recipe) + (filter_bytes(recipe) if pairs else 0.0),
         conditions=forward.kept,
         working=peak - forward.kept,
         reserve=RESERVE,
     )
+
+
+def sampled_numbers(recipe: Recipe, phase: str, *, pairs: bool) -> tuple[float, float]:
+    """Return the parameters of a phase's network outside and inside its blocks; a dub's network has all adapters."""
+    count = count_parameters(recipe, phase)
+    experts = [] if pairs else [name for name in recipe.phase_names if expert_of(name) is not None]
+    adapters = sum(count_parameters(recipe, name).trained for name in experts)
+    return count.total - count.in_blocks, count.in_blocks + adapters
 
 
 def window_bytes(

@@ -16,7 +16,9 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-BLOCK = 256
+from xdub.precision import MOMENT_BLOCK
+
+BLOCK = MOMENT_BLOCK
 """Numbers that share a scale."""
 DECADES = 7
 """Decades of the tables, from 1e-7 to 1."""
