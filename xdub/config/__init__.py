@@ -35,6 +35,7 @@ from xdub.config.weight_files import (
     DUB,
     PACKAGED,
     PAIRS,
+    base_path,
     is_packaged,
     located,
     network_digests,
@@ -46,6 +47,7 @@ from xdub.config.weight_files import (
 )
 
 __all__ = [
+    "base_path",
     "DUB",
     "EMBEDDERS",
     "EXPERTS",

@@ -89,5 +89,11 @@ NETWORKS = (
         names=("prompt.safetensors", "null_prompt_emb.pt"),
         description="the file of `xdub weights prompt`, or TBDub's null_prompt_emb.pt",
     ),
+    NetworkFile(
+        role="base",
+        kind="wan",
+        names=("wan",),
+        description="a folder or file of Wan 2.1 T2V, Wan 2.2 TI2V, X-Dub or TBDub",
+    ),
 )
 """All networks with a name in `Recipe.weights`. Other networks are in the package or in its registry."""

@@ -100,6 +100,18 @@ def prompt_path(recipe: Recipe) -> str:
     )
 
 
+def base_path(recipe: Recipe) -> str | None:
+    """Return the open weights that a recipe starts from: ``model.base``, or the file in the folder `Recipe.weights`.
+
+    None: the network starts from random weights.
+    """
+    if recipe.model.kind != "wan" or recipe.model.base is not None:
+        return recipe.model.base
+    names = next(entry.names for entry in NETWORKS if entry.role == "base")
+    paths = [Path(recipe.weights) / name for name in names] if recipe.weights is not None else []
+    return next((str(path) for path in paths if path.exists()), None)
+
+
 def required_path(section: Section, role: Role) -> str:
     """Return the path of a network that has no default in the package, see `network_path`."""
     path = network_path(section, role)
@@ -115,8 +127,8 @@ def network_paths(
     paths = {use.role: network_path(use.section, use.role) for use in uses}
     if recipe.model.kind == "wan" and (roles is None or "prompt" in roles) and any(map(_denoises, stages)):
         paths["prompt"] = prompt_path(recipe)
-    if recipe.model.base is not None and (roles is None or "base" in roles) and any(map(_denoises, stages)):
-        paths["base"] = recipe.model.base
+    if (roles is None or "base" in roles) and any(map(_denoises, stages)):
+        paths["base"] = base_path(recipe)
     return {role: path for role, path in paths.items() if path is not None}
 
 
@@ -161,9 +173,10 @@ def network_digests(
             digests[str(role)] = path
             continue
         folder = Path(path)
-        # A pipeline keeps its autoencoder below vae/.
-        if role == "codec" and folder.is_dir() and not (folder / "config.json").is_file():
-            folder = folder / "vae"
+        # A pipeline keeps its autoencoder and its transformer in folders of their own.
+        part = {"codec": "vae", "base": "transformer"}.get(role)
+        if part is not None and (folder / part).is_dir() and not (folder / "config.json").is_file():
+            folder = folder / part
         joined = role == "audio" and recipe.audio.kind == JOINED
         digests[str(role)] = speech_digest(folder) if joined else content_digest(folder)
     return digests

@@ -149,6 +149,21 @@ def write_embedded_prompt(path: Path, sizes: Sizes) -> None:
     save_file({"rows": torch.randn(1, sizes.text) / sizes.text**0.5}, path, metadata={"padding": "511"})
 
 
+def write_wan_5b(path: Path, sizes: Sizes) -> None:
+    """Write a transformer of the family of Wan 2.2 TI2V-5B, with the widths of the recipe `mini-wan`."""
+    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+
+    WanTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=32,
+        in_channels=48,
+        out_channels=48,
+        text_dim=sizes.text,
+        ffn_dim=128,
+        num_layers=2,
+    ).save_pretrained(path)
+
+
 WRITERS: Mapping[tuple[Role, str], tuple[str, Callable[[Path, Sizes], None]]] = {
     ("codec", "wan"): ("diffusers AutoencoderKLWan (Wan 2.1)", write_wan_2_1),
     ("codec", "wan2.2"): ("diffusers AutoencoderKLWan (Wan 2.2)", write_wan_2_2),
@@ -160,6 +175,7 @@ WRITERS: Mapping[tuple[Role, str], tuple[str, Callable[[Path, Sizes], None]]] = 
     ("features", "clip"): ("transformers CLIP", write_clip),
     ("text", "umt5"): ("transformers UMT5 encoder with tokenizer", write_umt5),
     ("prompt", "embedded"): ("embedded null prompt", write_embedded_prompt),
+    ("base", "wan"): ("diffusers WanTransformer3DModel", write_wan_5b),
 }
 """(role, kind) of an entry in `xdub.config.weight_files.NETWORKS` -> (format, writer)."""
 OTHER_NAMES: Mapping[tuple[Role, str], str] = {("sync", "syncnet"): "syncnet_v2.model"}

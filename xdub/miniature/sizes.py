@@ -11,6 +11,8 @@ from xdub.errors import UserError
 
 WAN_2_2_WIDTHS = {"base_dim": 160, "decoder_base_dim": 256}
 """Published widths of Wan 2.2's VAE, by diffusers' arguments."""
+TOYS = ("mini", "mini-wan")
+"""Names of the recipes that expect the toys."""
 HEAD_DIM = 64
 """Width of an attention head of Whisper, CLIP and UMT5."""
 LARGE_V3_BANDS, BANDS = 128, 80
@@ -52,7 +54,7 @@ class Sizes:
 
 
 def sizes_of(recipe: Recipe) -> Sizes:
-    """Return the sizes of the networks that a recipe expects, with one block of each; `mini` expects the toys.
+    """Return the sizes of the networks that a recipe expects, with one block of each; `TOYS` expect the toys.
 
     Raise UserError for a width that no such network has.
     """
@@ -62,7 +64,7 @@ def sizes_of(recipe: Recipe) -> Sizes:
     joined, hubert = joined_widths(audio), max(1, audio // len(HUBERT_STATES))
     if recipe.audio.kind == JOINED and sum(joined) != audio:
         raise UserError(f"audio.dim={audio}: Whisper and wav2vec2 have at least 3 numbers in a row")
-    if recipe.name == "mini":
+    if recipe.name in TOYS:
         width = recipe.model.text_dim or Sizes.text
         return Sizes(
             whisper=audio,

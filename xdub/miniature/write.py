@@ -17,7 +17,7 @@ from xdub.config.weight_files import PAIRS, network_kind, used_networks
 from xdub.errors import UserError
 from xdub.files.atomic import atomic_folder, write_json
 from xdub.miniature.networks import OTHER_NAMES, WRITERS
-from xdub.miniature.sizes import sizes_of
+from xdub.miniature.sizes import TOYS, sizes_of
 
 RECORD = "miniature.json"
 """File that marks a folder as written here, with the digest of every network."""
@@ -60,7 +60,7 @@ def write_miniature(recipe: Recipe, out: str | Path, *, seed: int = 0) -> list[W
 
 def _needed(recipe: Recipe) -> list[NetworkFile]:
     """Return the entries of the networks to write."""
-    if recipe.name == "mini":
+    if recipe.name in TOYS:
         return list(NETWORKS)
     uses = used_networks(recipe, (*recipe.phase_names, PAIRS))
     kinds: set[tuple[str, str]] = {(use.role, network_kind(use.section, use.role)) for use in uses}

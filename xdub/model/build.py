@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from xdub.config import Recipe, inpaints, prompt_path
+from xdub.config import Recipe, base_path, inpaints, prompt_path
 from xdub.errors import UserError
 from xdub.model.backbone import Backbone
 from xdub.model.codec import Codec
@@ -71,11 +71,12 @@ def build_backbone(
     if torch.get_default_device().type == "meta":
         return WanDiT(config, _planned_prompt(config))
     prompt = load_prompt(recipe)
-    if recipe.model.base is None:
+    base = base_path(recipe)
+    if base is None:
         return WanDiT(config, prompt)
     with torch.device("meta"):
         model = WanDiT(config, prompt)
-    model.load_upstream(open_weights(recipe.model.base), dtype)
+    model.load_upstream(open_weights(base), dtype)
     model.reset_additions()
     return model
 

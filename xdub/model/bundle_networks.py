@@ -12,7 +12,7 @@ from xdub.files.atomic import write_json
 
 NETWORKS = "networks.json"
 """File of a model folder with the digests; folders without such networks, or of earlier versions, have none."""
-ROLES = ("codec", "audio")
+ROLES = ("codec", "audio", "prompt", "base")
 """Networks of a dub that are not in the folder."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 """Form of a digest; a network of the hub or the registry has its name instead, which is not compared."""

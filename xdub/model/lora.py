@@ -111,10 +111,17 @@ def load_weights(model: Backbone, weights: WeightFolder, cfg: LoraConfig, *, mer
         return
     add_tuning(model, cfg)
     own = {file_name(name, TUNED): value for name, value in model.named_parameters() if value.requires_grad}
-    check_fit(weights.path, weights.shapes, {name: tuple(value.shape) for name, value in own.items()})
+    # An editor does not need the part of a generator that embeds z_mask.
+    needed = {
+        name: shape
+        for name, shape in weights.shapes.items()
+        if model.own_tensor(name, torch.empty(shape, device="meta")) is not None
+    }
+    check_fit(weights.path, needed, {name: tuple(value.shape) for name, value in own.items()})
     with torch.no_grad():
         for name, value in weights.tensors():
-            own[name].copy_(value)
+            if name in needed:
+                own[name].copy_(value)
     if merge:
         merge_adapter(model)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xdub.config import Recipe, phase_facts
+from xdub.config import Recipe, base_path, phase_facts
 from xdub.plan.network import count_parameters
 
 LARGE = 300_000_000
@@ -27,14 +27,16 @@ def random_start_warning(recipe: Recipe, phase: str, *, init_from: object | None
     if phase_facts(phase).trains != "backbone":
         return None
     train = recipe.for_phase(phase)
-    random = init_from is None and train.init_from is None and phase_facts(phase).expert is None
+    started = init_from or train.init_from or base_path(recipe)
+    random = started is None and phase_facts(phase).expert is None
     if not random or train.lr > FINE_TUNING_RATE:
         return None
     count = count_parameters(recipe, phase).trained
     if count < LARGE:
         return None
+    base = ", open ones with --set model.base=DIR" if recipe.model.kind == "wan" else ""
     return (
         f"{phase}: {count / 1e9:.2f} billion weights start at random with lr={train.lr:g}, which is a rate for "
-        "fine-tuning: start from trained weights with --init-from (xdub bootstrap: --init), or raise the rate, "
+        f"fine-tuning: start from trained weights with --init-from (xdub bootstrap: --init){base}, or raise the rate, "
         f"e.g. --set phases.{phase}.lr={FROM_SCRATCH_RATE:g}"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from xdub.config import Recipe, expert_of, phase_facts
+from xdub.config import Recipe, base_path, expert_of, phase_facts
 from xdub.errors import UserError
 from xdub.files.run_folder import ADAPTER_WEIGHTS, MODEL_WEIGHTS
 from xdub.model.backbone import Backbone
@@ -39,6 +39,11 @@ def build_model(
     )
     model.checkpointing = train.activation_checkpointing
     start = init_from if expert is None else base
+    if tunes and start is None and base_path(recipe) is None:
+        raise UserError(
+            "train.tune=adapter trains an adapter on open weights: name them with --set model.base=DIR, or start from "
+            "a trained network with --init-from"
+        )
     if start is not None:
         load_weights(model, start_weights(Path(start)), recipe.lora, merge=not tunes)
     if expert is not None and init_from is not None:

@@ -137,3 +137,17 @@ def test_a_tuned_phase_exports_its_adapter_and_additions_which_merge_to_the_same
         recipe, "lip", random_codec(48), base=str(tmp_path / "model.safetensors"), init_from=None
     )
     torch.testing.assert_close(lip.eval()(**kwargs), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_an_editor_continues_a_generators_adapter_without_the_embedding_of_the_mask(recipe, tmp_path):
+    recipe = load_recipe_with(recipe, "train.tune=adapter")
+    generator = build_model(recipe, "generator", random_codec(48), base=None, init_from=None)
+    trained = {name: p for name, p in generator.named_parameters() if p.requires_grad}
+    for parameter in trained.values():
+        parameter.data += 0.1
+    path = tmp_path / "model.safetensors"
+    write_tensors({file_name(name, TUNED): p.detach() for name, p in trained.items()}, path)
+    editor = build_model(recipe, "editor", random_codec(48), base=None, init_from=str(path))
+    own = {name: p for name, p in editor.named_parameters() if p.requires_grad}
+    assert trained.keys() - own.keys() == {"mask_embedding.weight"}
+    assert all(torch.equal(p, trained[name]) for name, p in own.items())
