@@ -15,7 +15,7 @@ from xdub.cli.errors import run_app, user_line
 from xdub.errors import UserError
 
 VERBS = [
-    *("demo", "dub", "render", "prepare", "pairs", "import-pairs", "train", "bootstrap"),
+    *("demo", "dub", "render", "prepare", "pairs", "import-pairs", "export", "train", "bootstrap"),
     *("plan", "doctor", "submit"),
 ]
 GROUPS = ["eval", "runs", "weights", "jobs"]

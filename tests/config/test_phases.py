@@ -54,10 +54,12 @@ def test_an_unknown_phase_is_refused_with_one_line_that_lists_the_phases():
             function("polish")
 
 
-def test_a_recipe_without_the_section_of_a_phase_of_the_method_is_refused():
+def test_a_recipe_trains_an_editor_and_may_omit_every_other_phase():
     raw = load_recipe("tiny").to_dict()
-    del raw["phases"]["lip"]
-    with pytest.raises(UserError, match=r"^phases\.lip is missing from the recipe$"):
+    raw["phases"] = {"editor": raw["phases"]["editor"]}
+    assert stage_names(recipe_from_dict(raw)) == ("pairs", "editor", "bundle")
+    del raw["phases"]["editor"]
+    with pytest.raises(UserError, match=r"^phases\.editor is missing from the recipe$"):
         recipe_from_dict(raw)
 
 

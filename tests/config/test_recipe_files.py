@@ -71,7 +71,9 @@ def test_an_empty_value_removes_a_section_of_the_base(tmp_path: Path) -> None:
     assert load_recipe("xdub-1b").perception.identity == "arcface"
     assert load_recipe(file).perception.identity == "mobilefacenet"
     file.write_text("base: xdub-1b\nphases: {texture: }\n")
-    with pytest.raises(UserError, match="phases.texture is missing from the recipe"):
+    assert load_recipe(file).phase_names == ("generator", "editor", "lip")
+    file.write_text("base: xdub-1b\nphases: {editor: }\n")
+    with pytest.raises(UserError, match="phases.editor is missing from the recipe"):
         load_recipe(file)
 
 

@@ -48,6 +48,7 @@ def bootstrap(
     out: str | Path,
     *,
     init: str | Path | None = None,
+    generator: str | Path | None = None,
     local: bool = False,
     pair_workers: int | None = None,
     on_stage: Callable[[Stage, int, int], Report] | None = None,
@@ -57,7 +58,8 @@ def bootstrap(
     Args:
         data: folder of clip shards.
         init: model folder whose weights every phase starts from. None: the generator starts from random weights, the
-            editor from the generator, and the experts from new adapters.
+            editor from the generator, and the experts from new adapters. A recipe with open weights starts from these.
+        generator: model that makes the pairs of a recipe without a generator, such as a published editor NAME:DIR.
         local: run everything in this process, without Ray, with one worker.
         pair_workers: processes that generate pairs; default: as many as train.
         on_stage: called with (stage, number, total) before each stage; returns the function that receives the
@@ -65,9 +67,19 @@ def bootstrap(
 
     Raises UserError for data or settings that do not fit, and for an OUT that was started with other ones.
     """
+    trained = any(map(inpaints, recipe.phase_names))
+    if trained != (generator is None):
+        raise UserError(
+            f"--generator {generator}: recipe {recipe.name} trains its own generator; omit the option"
+            if trained
+            else f"recipe {recipe.name} trains no generator; name the model that makes its pairs, e.g. --generator "
+            "xdub-public:DIR"
+        )
     manifest = _check_inputs(recipe, Path(data), init)
     _begin(recipe, manifest, RunFolder(out), init)
-    stages = bootstrap_stages(recipe, data, out, init=init, local=local, pair_workers=pair_workers)
+    stages = bootstrap_stages(
+        recipe, data, out, init=init, generator=generator, local=local, pair_workers=pair_workers
+    )
     with stage_progress() as show_stage:
         for number, stage in enumerate(stages, start=1):
             stage.run((on_stage or show_stage)(stage, number, len(stages)))
@@ -80,6 +92,7 @@ def bootstrap_stages(
     out: str | Path,
     *,
     init: str | Path | None = None,
+    generator: str | Path | None = None,
     local: bool = False,
     pair_workers: int | None = None,
 ) -> list[Stage]:
@@ -97,7 +110,7 @@ def bootstrap_stages(
         count, resource = pair_workers or recipe.train.workers, recipe.train.resource
         build_pairs(
             recipe,
-            run.phase("generator").export,
+            generator or run.phase("generator").export,
             data,
             run.pairs,
             # The machines that train are idle during this stage.
@@ -149,7 +162,7 @@ def _train(
     else:
         # Generator and editor share all weights but the mask's input columns. An expert starts from its base by itself.
         facts = phase_facts(name)
-        continues = facts.starts_from is not None and facts.expert is None
+        continues = facts.starts_from in recipe.phase_names and facts.expert is None
         init_from = run.phase(str(facts.starts_from)).export if continues else None
     result = train_phase(
         name, recipe, data, run.path, resume=True, init_from=init_from, local=local, progress=show

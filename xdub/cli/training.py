@@ -56,10 +56,14 @@ def train(
     """
     from xdub.cli.licences import agree
     from xdub.config import load_recipe
+    from xdub.model.published import published_folder, with_files
     from xdub.train.run import train_phase
 
     agree(init_from, accept_licence)
-    loaded = load_recipe(recipe, set_ or ())
+    settings = set_ or []
+    if init_from is not None and (published := published_folder(init_from)) is not None:
+        init_from, settings = None, with_files(published, settings)
+    loaded = load_recipe(recipe, settings)
     result = train_phase(phase.value, loaded, data, out, resume=resume, init_from=init_from, base=base)
     typer.echo(f"{result.phase} {result.status} at step {result.step}: {result.export or result.folder}")
 
@@ -73,6 +77,13 @@ def bootstrap(
         typer.Option(help="Start every phase from this model's weights: tiny (shipped) or a model folder."),
         ModelFolder,
     ] = None,
+    generator: Annotated[
+        str | None,
+        typer.Option(
+            help="For a recipe without a generator: the published editor NAME:DIR that makes the pairs and is trained."
+        ),
+    ] = None,
+    accept_licence: options.AcceptLicence = None,
     set_: options.Set = None,
 ) -> None:
     """Train a model: generator, its pairs, editor, lip expert, texture expert.
@@ -82,11 +93,17 @@ def bootstrap(
     Example: xdub bootstrap --recipe tiny --data ds --out run
     """
     from xdub.bootstrap import bootstrap as run_all
+    from xdub.cli.licences import agree
     from xdub.config import load_recipe
+    from xdub.model.published import published_folder, with_files
 
-    loaded = load_recipe(recipe, set_ or ())
+    agree(generator, accept_licence)
+    settings = set_ or []
+    if generator is not None and (published := published_folder(generator)) is not None:
+        settings = with_files(published, settings)
+    loaded = load_recipe(recipe, settings)
     with stage_progress() as on_stage:
-        model = run_all(loaded, data, out, init=init, on_stage=on_stage)
+        model = run_all(loaded, data, out, init=init, generator=generator, on_stage=on_stage)
     typer.echo(f"model: {model}")
 
 

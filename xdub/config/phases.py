@@ -46,7 +46,7 @@ class Phase:
 
 
 _ALL = (
-    Phase(name="generator", title="train the generator", inpaints=True, epochs=10.0),
+    Phase(name="generator", title="train the generator", inpaints=True, epochs=10.0, optional=True),
     Phase(name="editor", title="train the editor", starts_from="generator", epochs=2.0),
     Phase(
         name="lip",
@@ -56,6 +56,7 @@ _ALL = (
         decodes=True,
         networks=("sync",),
         epochs=0.5,
+        optional=True,
     ),
     Phase(
         name="texture",
@@ -66,6 +67,7 @@ _ALL = (
         silences=True,
         networks=("identity", "features"),
         epochs=0.5,
+        optional=True,
     ),
     Phase(name="syncnet", title="train the SyncNet", trains="syncnet", optional=True),
 )

@@ -77,7 +77,7 @@ class ModelConfig:
     """File of the embedded prompt of a `wan`, see `xdub weights prompt`. None: the one in the recipe's `weights`."""
     base: str | None = field(default=None, metadata=ADDED)
     """Open weights that every phase of a `wan` starts from: a folder or file that `xdub.model.load_backbone` reads.
-    None: random weights."""
+    None: the ones in the recipe's `weights`, else random weights; ``random``: random weights."""
     speech: SpeechForm = field(default="frames", metadata=ADDED)
     """Audio rows of each latent frame (`xdub.speech_windows`): ``frames`` are 16 rows around its frames (paper B.2);
     ``published`` are the 8 rows and the projection of the published editors, which only a `wan` has."""

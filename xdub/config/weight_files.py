@@ -24,6 +24,8 @@ Section = CodecConfig | AudioConfig | PerceptionConfig
 """Section of a recipe that names networks."""
 
 
+RANDOM = "random"
+"""Value of ``model.base`` for random weights."""
 MODEL_PATHS = ("prompt", "base")
 """Keys of section `model` that are locations of files."""
 PAIRS, DUB = "pairs", "dub"
@@ -101,10 +103,12 @@ def prompt_path(recipe: Recipe) -> str:
 
 
 def base_path(recipe: Recipe) -> str | None:
-    """Return the open weights that a recipe starts from: ``model.base``, or the file in the folder `Recipe.weights`.
+    """Return the open weights that a recipe starts from: ``model.base``, or the ones in the folder `Recipe.weights`.
 
     None: the network starts from random weights.
     """
+    if recipe.model.base == RANDOM:
+        return None
     if recipe.model.kind != "wan" or recipe.model.base is not None:
         return recipe.model.base
     names = next(entry.names for entry in NETWORKS if entry.role == "base")

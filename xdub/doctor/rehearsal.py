@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from xdub.config import EXPERTS, Recipe, recipe_from_dict
+from xdub.config.weight_files import RANDOM
 from xdub.diffusion import euler_timesteps
 from xdub.dub.window_sampler import expert_at
 
@@ -52,9 +53,16 @@ def plan_rehearsal(
     raw["video"]["size"] = size
     raw["model"]["num_layers"] = min(BLOCKS, recipe.model.num_layers)
     raw["train"] |= _one_step(recipe.train.sample_every)
+    if raw["model"]["num_layers"] < recipe.model.num_layers:
+        # Open weights have all layers, and an adapter needs open weights.
+        raw["model"]["base"] = RANDOM
+        raw["train"]["tune"] = "all"
+        raw["train"]["base_dtype"] = None
     for name, phase in raw["phases"].items():
         train = recipe.for_phase(name)
         micro = train.micro_batch if on_gpu else 1
+        if raw["model"]["base"] == RANDOM:
+            phase |= {"tune": "all", "base_dtype": None}
         phase |= _one_step(train.sample_every) | {"micro_batch": micro, "global_batch": micro}
         phase["window"] = _shorter(phase["window"], frames)
         # The accuracy of a SyncNet cannot be measured on drawn clips.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xdub.config import EXPERTS, Recipe, in_model, needs_pairs, phase_facts
+from xdub.config import EXPERTS, Recipe, in_model, inpaints, needs_pairs, phase_facts
 from xdub.data.transforms import crop_boxes
 from xdub.doctor.clips import drawn_clip, write_clips
 from xdub.doctor.rehearsal import Rehearsal, experts_at
@@ -90,6 +90,8 @@ class StageChecks:
         from xdub.pairs.factory import build_pairs
         from xdub.pairs.generator_model import generator_file
 
+        if not any(map(inpaints, self.recipe.phase_names)):
+            raise NotRun("the recipe trains no generator")
         self._require("codec", "audio", "judges", "clips")
         export = self.run_folder.phase("generator").export
         if not export.is_dir():

@@ -95,6 +95,14 @@ def published_recipe(published: PublishedFolder, settings: Sequence[str] = ()) -
 
     ``settings`` override values of the recipe, but not the sizes. Raise UserError for a missing or damaged file.
     """
+    return load_recipe(published.editor.name, with_files(published, settings))
+
+
+def with_files(published: PublishedFolder, settings: Sequence[str] = ()) -> list[str]:
+    """Return settings that name an editor's files and sizes, followed by ``settings``, which may move the files.
+
+    Raise UserError for a missing or damaged file, and for a setting of a size.
+    """
     check_files(published)
     config = _network(published)
     facts: dict[str, Any] = {f"model.{key}": getattr(config, key) for key in SIZES}
@@ -109,7 +117,7 @@ def published_recipe(published: PublishedFolder, settings: Sequence[str] = ()) -
         key = ".".join(parse_override(text)[0])
         if key in facts and not key.endswith(("path", "prompt")):
             raise UserError(f"--set {text}: the files in {published.path} decide {key}")
-    return load_recipe(published.editor.name, [*map(_override, facts.items()), *settings])
+    return [*map(_override, facts.items()), *settings]
 
 
 def _network(published: PublishedFolder) -> WanConfig:

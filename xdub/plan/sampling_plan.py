@@ -119,18 +119,16 @@ def plan_sampling(
     price: float | None = None,
     hours: float | None = None,
 ) -> list[SamplingPlan]:
-    """Plan pair making and dubbing.
+    """Plan pair making, for a recipe that trains a generator, and dubbing.
 
     ``hours``: hours of video that each of them generates. None: the paper's hours of pairs, and `DUB_HOURS`.
     """
-    generator = next(name for name in recipe.phase_names if inpaints(name))
     editor = next(name for name in recipe.phase_names if not inpaints(name))
     pairs_hours, dub_hours = (PAIR_HOURS, DUB_HOURS) if hours is None else (hours, hours)
     plan = partial(_plan, recipe, gpu=gpu, gpus=gpus, efficiency=efficiency, price=price)
-    return [
-        plan("pairs", generator, recipe.pairs, float(pairs_hours)),
-        plan("dubbing", editor, recipe.dub, float(dub_hours)),
-    ]
+    generators = [name for name in recipe.phase_names if inpaints(name)]
+    pairs = [plan("pairs", name, recipe.pairs, float(pairs_hours)) for name in generators]
+    return [*pairs, plan("dubbing", editor, recipe.dub, float(dub_hours))]
 
 
 def _plan(

@@ -39,10 +39,10 @@ def build_model(
     )
     model.checkpointing = train.activation_checkpointing
     start = init_from if expert is None else base
-    if tunes and start is None and base_path(recipe) is None:
+    if tunes and base_path(recipe) is None:
         raise UserError(
-            "train.tune=adapter trains an adapter on open weights: name them with --set model.base=DIR, or start from "
-            "a trained network with --init-from"
+            "train.tune=adapter trains an adapter on open weights: name them with --set model.base=DIR or --init-from "
+            "NAME:DIR"
         )
     if start is not None:
         load_weights(model, start_weights(Path(start)), recipe.lora, merge=not tunes)
