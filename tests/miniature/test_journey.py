@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from perf.system.mini import CODECS, Journey
+from perf.system.mini import RECIPES, Journey
 from xdub.config import load_recipe
 from xdub.data.ledger import Ledger
 from xdub.files.run_folder import RunFolder
+from xdub.files.tensors import read_shapes
 
 
 @pytest.fixture(scope="module")
@@ -21,25 +22,31 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> Journey:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("name", RECIPES)
 def test_the_miniature_of_the_production_path_runs_from_videos_to_a_scored_dub(
-    journey: Journey, codec: str
+    journey: Journey, name: str
 ) -> None:
-    journey.run(codec)
-    run = RunFolder(journey.folder / f"run-{codec}")
+    journey.run(name)
+    run = RunFolder(journey.folder / f"run-{name}")
     recipe = load_recipe(run.bundle / "recipe.yaml")
-    assert (recipe.codec.kind, recipe.train.precision, recipe.train.zero_stage) == (codec, "bf16", 2)
+    expected = ("xdub", "wan", "bf16") if name == "mini" else ("wan", "wan2.2", "bf16")
+    assert (recipe.model.kind, recipe.codec.kind, recipe.train.precision) == expected
+    assert recipe.train.zero_stage == 2
     for phase in recipe.phase_names:
         result = json.loads(run.phase(phase).result.read_text())
         assert result["step"] == recipe.for_phase(phase).steps
         assert (result["facts"]["world_size"], result["facts"]["precision"]) == (2, "bf16")
         # The relative folder of weights is known by content in every worker.
-        assert {"codec", "audio"} <= result["facts"]["networks"].keys()
+        networks = {"codec", "audio"} | ({"base", "prompt"} if name == "mini-wan" else set())
+        assert networks <= result["facts"]["networks"].keys()
     assert {row.status for row in Ledger(run.pairs).rows()} == {"kept"}
-    assert journey.scores[codec]["frames"] == 45
-    stages = [row["stage"] for row in journey.rows if row["codec"] == codec]
+    assert journey.scores[name]["frames"] == 45
+    stages = [row["stage"] for row in journey.rows if row["recipe"] == name]
     assert stages[-3:] == ["bootstrap", "dub", "eval score"] and len(stages) == 9
-    if codec == "wan2.2":
+    if name == "mini-wan":
+        # The weights of a phase are its adapter and the layers that the open weights lack.
+        names = read_shapes(run.bundle / "editor.safetensors")
+        assert any(".lora_" in name for name in names) and "patch_embedding.weight" not in names
         _moved_weights_continue_and_others_are_refused(journey.folder, run)
 
 
@@ -48,8 +55,8 @@ def _moved_weights_continue_and_others_are_refused(folder: Path, run: RunFolder)
     from xdub.errors import UserError
 
     (folder / "w").rename(folder / "elsewhere")
-    settings = [f"weights={folder / 'elsewhere'}", *CODECS["wan2.2"]]
-    bootstrap(load_recipe("mini", settings), folder / "ds", run.path)
+    settings = [f"weights={folder / 'elsewhere'}", *RECIPES["mini-wan"]]
+    bootstrap(load_recipe("mini-wan", settings), folder / "ds", run.path)
     (folder / "elsewhere" / "arcface.pth").write_bytes(b"other")
     with pytest.raises(UserError, match=r"arcface.pth|another identity network"):
-        bootstrap(load_recipe("mini", settings), folder / "ds", run.path)
+        bootstrap(load_recipe("mini-wan", settings), folder / "ds", run.path)
