@@ -124,7 +124,7 @@ def window(recipe: Recipe, frames: int, *, masked: bool) -> Window:
 
 def test_pair_making_computes_in_bf16_and_keeps_the_samplers_state_in_fp32(model, clips: Path):
     folder, recipe = model
-    sampler = PairWorker(recipe, folder, clips, seed=0, device="cpu").sampler
+    sampler = PairWorker(recipe, folder, clips, seed=0, device="cpu").maker.sampler
     assert {buffer.dtype for buffer in sampler.backbone.buffers()} == {FP32}
     with recorded(sampler) as types:
         (frames,) = sampler([window(recipe, recipe.pairs.segment_frames, masked=True)])
@@ -155,9 +155,9 @@ def test_every_network_of_a_pair_worker_is_on_the_workers_device(model, clips: P
     folder, recipe = model
     worker = PairWorker(recipe, folder, clips, seed=0, device="meta")
     networks = {
-        "generator": worker.sampler.backbone,
-        "codec": worker.sampler.codec,
-        "audio encoder": worker.sampler.audio_encoder.encoder,
+        "generator": worker.maker.sampler.backbone,
+        "codec": worker.maker.sampler.codec,
+        "audio encoder": worker.maker.sampler.audio_encoder.encoder,
         "identity": worker.judges.embed.__self__,
         "mouth readout": worker.judges.read_mouth._readout,
     }

@@ -12,7 +12,13 @@ from xdub.model.lora import adapt
 
 @pytest.mark.parametrize(
     ("name", "phase"),
-    [(name, phase) for name in shipped_recipes() for phase in load_recipe(name).phase_names],
+    # Variants for small GPUs have the networks of their bases.
+    [
+        (name, phase)
+        for name in shipped_recipes()
+        for phase in load_recipe(name).phase_names
+        if not name.endswith("-24gb")
+    ],
 )
 def test_a_recipes_network_accepts_batches_of_the_data_stream(name, phase):
     """Run all blocks on the meta device, with the true number of tokens and the recipe's micro batch."""
@@ -52,7 +58,7 @@ def test_a_recipes_network_accepts_batches_of_the_data_stream(name, phase):
         ("xdub-public-lora", "editor"): 10_240,
         ("tbdub-lora", "editor"): 10_240,
     }
-    assert tokens == expected[name.removesuffix("-24gb"), phase if phase == "generator" else "editor"]
+    assert tokens == expected[name, phase if phase == "generator" else "editor"]
 
 
 def test_the_papers_model_has_about_a_billion_parameters():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
-from xdub.config import PHASES, Recipe, load_recipe, shipped_recipes
+from xdub.config import PHASES, Recipe, load_recipe
 from xdub.plan.flops import sample_flops, step_parts, train_step_flops
 from xdub.plan.network import Network, count_network, count_parameters
 from xdub.plan.rehearsal import inputs, meta_model
@@ -20,6 +20,8 @@ SMALL = (
 2 target and 2 reference frames of 4 tokens make 16 tokens of width 12; there are 18 rows of audio, of which each
 target frame reads 16.
 """
+NETWORKS = ("tiny", "xdub-1b", "wan-5b")
+"""Recipes whose networks differ in more than their numbers."""
 TOKENS, TARGET, FRAMES, ROWS, WIDTH, INNER = 16, 8, 4, 18, 12, 24
 
 
@@ -84,18 +86,21 @@ def test_a_deep_network_is_counted_to_the_last_product_although_two_blocks_are_b
 
 
 @pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("name", shipped_recipes())
-def test_a_step_of_every_recipe_has_the_flops_of_its_global_batch(name: str, phase: str):
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_step_has_the_flops_of_its_global_batch(name: str, phase: str):
     recipe = load_recipe(name)
     network = count_network(recipe, phase)
     batch = recipe.for_phase(phase).global_batch
     assert train_step_flops(recipe, phase, network) == batch * sample_flops(network) > 0
     rows = step_parts(recipe, phase, network)
-    assert {"embedding and output", "projections", "2D attention", "3D attention", "FFN"} < rows.keys()
+    kinds = {"projections", "3D attention", "FFN"} | (
+        {"2D attention"} if recipe.model.kind == "xdub" else set()
+    )
+    assert {"embedding and output", *kinds} < rows.keys()
 
 
 @pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("name", shipped_recipes())
+@pytest.mark.parametrize("name", NETWORKS)
 def test_parameters_are_those_of_the_whole_network(name: str, phase: str):
     agree(load_recipe(name), phase)
 
