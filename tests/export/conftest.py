@@ -10,6 +10,7 @@ import torch
 
 from xdub.config import Recipe, load_recipe
 from xdub.files.atomic import write_json
+from xdub.files.run_folder import RunFolder
 from xdub.geometry import CodecGeometry
 from xdub.miniature.networks import write_embedded_prompt
 from xdub.miniature.sizes import Sizes
@@ -75,14 +76,16 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> TunedRun:
         model = build_model(recipe, "editor", random_codec(CHANNELS), base=None, init_from=None)
         assert isinstance(model, WanDiT)
         trained = train(model, recipe)
-    run = folder / "run"
+    run = RunFolder(folder / "run")
     write_export(
-        run / "editor" / "export",
+        run.phase("editor").export,
         {file_name(name, TUNED): value.detach() for name, value in trained.items()},
         {"kind": "model", "phase": "editor", "step": STEPS, "averaged": True, "recipe": recipe.to_dict()},
     )
-    write_json(run / "editor" / "data.json", [{"kind": "pairs", "digest": "0123456789abcdef00", "rows": 7}])
-    return TunedRun(folder=run, recipe=recipe, model=model.eval(), base=folder / "base")
+    write_json(
+        run.phase("editor").data_summary, [{"kind": "pairs", "digest": "0123456789abcdef00", "rows": 7}]
+    )
+    return TunedRun(folder=run.path, recipe=recipe, model=model.eval(), base=folder / "base")
 
 
 def train(model: WanDiT, recipe: Recipe) -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from xdub.errors import UserError
+from xdub.files.run_folder import ADAPTER_WEIGHTS
 from xdub.files.tensors import read_tensors
 from xdub.model.codec import load_codec
 from xdub.model.frozen_base import StoredLinear
@@ -61,8 +62,8 @@ def test_an_adapter_on_a_stored_base_trains_resumes_and_exports(small, tmp_path,
     assert len(stored) == 2 * 12
     assert all(m.scale.dtype is torch.float32 and m.codes.itemsize == 1 for m in stored)
     assert all(torch.equal(value, base[name]) for name, value in engine.model.named_buffers())
-    export(tmp_path / "export", engine, LocalContext(), recipe=recipe, phase="lip", step=6)
-    names = read_tensors(tmp_path / "export" / "adapter.safetensors").keys()
+    export(tmp_path / "lip", engine, LocalContext(), recipe=recipe, phase="lip", step=6)
+    names = read_tensors(tmp_path / "lip" / ADAPTER_WEIGHTS).keys()
     assert names and all(".lora_" in name for name in names)
 
 

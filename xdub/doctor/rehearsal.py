@@ -53,7 +53,7 @@ def plan_rehearsal(
     raw["video"]["size"] = size
     raw["model"]["num_layers"] = min(BLOCKS, recipe.model.num_layers)
     raw["train"] |= _one_step(recipe.train.sample_every)
-    if raw["model"]["num_layers"] < recipe.model.num_layers:
+    if recipe.model.kind == "wan" and raw["model"]["num_layers"] < recipe.model.num_layers:
         # Open weights have all layers, and an adapter needs open weights.
         raw["model"]["base"] = RANDOM
         raw["train"]["tune"] = "all"

@@ -10,7 +10,6 @@ from xdub.config import Recipe, speech_parts
 from xdub.config.network_sections import HUBERT_STATES
 from xdub.geometry import ROWS_PER_FRAME, SAMPLES_PER_FRAME
 from xdub.headers.files import TRIAL, Fault, model_name, read_config, read_weights
-from xdub.perception.openai_whisper import read_openai_whisper
 
 WHISPER_NAMES = {384: "tiny", 512: "base", 768: "small", 1024: "medium", 1280: "large"}
 """Width of a Whisper encoder -> its name."""
@@ -105,6 +104,8 @@ def _whisper_folder(path: Path, setting: str) -> tuple[int, int]:
 
 def _whisper_file(path: Path) -> tuple[int, int]:
     """Return width and mel bands of the Whisper in OpenAI's file."""
+    from xdub.perception.openai_whisper import read_openai_whisper
+
     file = read_openai_whisper(path)
     width, bands = file.sizes["n_audio_state"], file.sizes["n_mels"]
     first = file.weights.get("encoder.conv1.weight")

@@ -128,7 +128,7 @@ def load_weights(model: Backbone, weights: WeightFolder, cfg: LoraConfig, *, mer
 
 def is_tuned(model: nn.Module) -> bool:
     """Return whether a network has an adapter that tunes it."""
-    return any(TUNED in layer.lora_A for layer in _lora_layers(model))
+    return any(f".lora_A.{TUNED}." in name for name, _ in model.named_parameters())
 
 
 def merge_adapter(model: Backbone, adapter: str = TUNED) -> None:

@@ -20,10 +20,11 @@ SECONDS = 120
 def run_ranks(world_size: int, function: Callable[..., Any], *arguments: Any) -> Any:
     """Call ``function(rank, world_size, *arguments)`` on every rank, and return rank 0's result, which must be small.
 
-    The ranks are forked from this process. Raise RuntimeError if a rank fails, or runs longer than two minutes.
+    Raise RuntimeError if a rank fails, or runs longer than two minutes.
     """
-    # A fork inherits the imports of this process; that of deepspeed alone takes seconds.
-    context = mp.get_context("fork")
+    # A fork inherits the imports of this process, of which that of deepspeed alone takes seconds. It also inherits a
+    # process group, so a process that has one starts its ranks afresh; ``function`` must then be importable.
+    context = mp.get_context("spawn") if dist.is_initialized() else mp.get_context("fork")
     queue = context.SimpleQueue()
     with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
         common = (world_size, Path(folder) / "store", queue, function, arguments)

@@ -13,7 +13,7 @@ from xdub.train.supervise.cluster import choose_workers, reason_to_restart
 
 
 def train(workers: int, least: int | None, global_batch: int = 64) -> SimpleNamespace:
-    return SimpleNamespace(workers=workers, min_workers=least, global_batch=global_batch)
+    return SimpleNamespace(workers=workers, min_workers=least, global_batch=global_batch, sequence_parallel=1)
 
 
 @given(
