@@ -111,7 +111,7 @@ def test_an_upload_commits_every_file_to_the_repository(hub: Hub, folder: Path, 
 
 def test_a_refusal_of_the_hub_is_one_line_with_the_remedy(hub: Hub, folder: Path) -> None:
     hub.refuse = True
-    with pytest.raises(UserError, match="me/lora: the hub refused the upload.*set HF_TOKEN") as caught:
+    with pytest.raises(UserError, match="me/lora: the upload failed.*set HF_TOKEN") as caught:
         push_folder(folder, "me/lora")
     assert "\n" not in str(caught.value)
 

@@ -209,3 +209,15 @@ def test_a_path_that_only_the_cluster_has_passes_and_a_missing_setting_does_not(
     check_networks(large(Path("/shared/weights")), STAGES, on_this_machine=False)
     with pytest.raises(UserError, match="codec.kind=wan needs its weights"):
         check_networks(load_recipe("xdub-1b"), STAGES, on_this_machine=False)
+
+
+@pytest.mark.parametrize(
+    "content", [torch.zeros(512, 8), torch.zeros(1, 512, 8), {"context": torch.zeros(1, 512, 8)}]
+)
+def test_a_prompt_that_torch_saved_is_checked_by_its_width(tmp_path: Path, content: Any) -> None:
+    path = tmp_path / "null_prompt_emb.pt"
+    torch.save(content, path)
+    settings = ["model.kind=wan", "model.linear_skip=false", f"model.prompt={path}"]
+    check_networks(load_recipe("tiny", [*settings, "model.text_dim=8"]), ("generator",))
+    with pytest.raises(UserError, match=r"model.text_dim=9, but the prompt at .* has width 8"):
+        check_networks(load_recipe("tiny", [*settings, "model.text_dim=9"]), ("generator",))

@@ -82,6 +82,7 @@ def bootstrap(
         typer.Option(
             help="For a recipe without a generator: the published editor NAME:DIR that makes the pairs and is trained."
         ),
+        ModelFolder,
     ] = None,
     accept_licence: options.AcceptLicence = None,
     set_: options.Set = None,

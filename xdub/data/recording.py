@@ -67,8 +67,12 @@ class Recording:
 
         Zeros around the recording are no sound. If all samples are zeros, they count as silence.
         """
-        exists = np.flatnonzero(sound)
-        first, stop = (int(exists[0]), int(exists[-1]) + 1) if len(exists) else (0, len(sound))
+        exists = sound != 0
+        first, stop = (
+            (int(exists.argmax()), len(sound) - int(exists[::-1].argmax()))
+            if exists.any()
+            else (0, len(sound))
+        )
         row = first // SAMPLES_PER_ROW
         self._windows = windows
         # Row 0 is that of the frame behind the margin.

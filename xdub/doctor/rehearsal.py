@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from xdub.config import EXPERTS, Recipe, recipe_from_dict
+from xdub.config import EXPERTS, Recipe, phase_facts, recipe_from_dict
 from xdub.config.weight_files import RANDOM
 from xdub.diffusion import euler_timesteps
 from xdub.dub.window_sampler import expert_at
@@ -57,12 +57,12 @@ def plan_rehearsal(
         # Open weights have all layers, and an adapter needs open weights.
         raw["model"]["base"] = RANDOM
         raw["train"]["tune"] = "all"
-        raw["train"]["base_dtype"] = None
     for name, phase in raw["phases"].items():
         train = recipe.for_phase(name)
         micro = train.micro_batch if on_gpu else 1
-        if raw["model"]["base"] == RANDOM:
-            phase |= {"tune": "all", "base_dtype": None}
+        if raw["model"]["base"] == RANDOM and train.tune == "adapter" and phase_facts(name).expert is None:
+            # No layer is frozen then, so none can be stored compactly or in CPU memory.
+            phase |= {"tune": "all", "base_dtype": None, "offload": "none"}
         phase |= _one_step(train.sample_every) | {"micro_batch": micro, "global_batch": micro}
         phase["window"] = _shorter(phase["window"], frames)
         # The accuracy of a SyncNet cannot be measured on drawn clips.

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 import xdub
-from xdub.config import Recipe, without_paths
+from xdub.config import Recipe, base_path, without_paths
 from xdub.errors import UserError
 from xdub.export.source import Part
 from xdub.files.tensors import signature
@@ -59,9 +59,10 @@ def base_of(recipe: Recipe, role: str | None = None) -> OpenModel | None:
     """
     if role is not None:
         return open_model(role)
-    if recipe.model.kind != "wan" or recipe.model.base is None:
+    location = base_path(recipe)
+    if location is None:
         return None
-    path = Path(recipe.model.base)
+    path = Path(location)
     weights = find_wan(path) if path.exists() else None
     value = None if weights is None else signature({original_name(k): v for k, v in weights.shapes.items()})
     for model in OPEN_MODELS:
@@ -149,7 +150,7 @@ def _blanked(values: Mapping[str, Any]) -> dict[str, Any]:
 def _licence(card: Card) -> str:
     if card.base is None:
         own = card.licence or "not stated"
-        return f"Licence of these weights: {own}. They were trained from random weights, so no base restricts them."
+        return f"Licence of these weights: {own}. Their recipe names no open weights that they started from."
     terms, lines = card.base.licence, []
     if card.licence is not None:
         lines.append(f"Licence of these weights: {card.licence}.")

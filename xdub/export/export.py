@@ -20,6 +20,7 @@ from xdub.export.usage import usage
 from xdub.export.whole import merged_backbone, write_whole
 from xdub.files.atomic import atomic_folder, write_json
 from xdub.files.content import file_sha256
+from xdub.perception.open_models.entry import OpenModel
 
 Form = Literal["peft", "diffusers-lora", "comfy-lora", "merged", "diffusers"]
 """Form of an export: three of adapters, two of a whole network."""
@@ -78,9 +79,11 @@ def export_weights(
             kind = parts[-1].recipe.model.kind
             names = write_whole(model, folder, kind, diffusers=form == "diffusers", dtype=dtype)
         else:
-            repo = None if entry is None or expert_of(parts[0].phase) is not None else entry.repo
+            several = len(parts) > 1
             names = [
-                name for part in parts for name in _write_adapter(part, folder, form, len(parts) > 1, repo)
+                name
+                for part in parts
+                for name in _write_adapter(part, folder, form, several, _repo(part, entry))
             ]
         files = {name: (folder / name).stat().st_size for name in names}
         code = usage(form, parts, names, None if entry is None else entry.repo)
@@ -91,6 +94,11 @@ def export_weights(
         record = {"xdub": xdub.__version__, "form": form, "phases": [part.phase for part in parts]}
         write_json(folder / RECORD, record | {"files": {name: file_sha256(folder / name) for name in names}})
     return Exported(folder=out, files=files, phases=tuple(part.phase for part in parts))
+
+
+def _repo(part: Part, base: OpenModel | None) -> str | None:
+    """Return the repository of the weights that an adapter changes; an expert changes the trained editor."""
+    return None if base is None or expert_of(part.phase) is not None else base.repo
 
 
 def _chosen(source: Source, form: Form, phase: str | None) -> list[Part]:

@@ -58,7 +58,6 @@ def push_folder(
     if is_offline():
         raise UserError("HF_HUB_OFFLINE is set: unset it, or rehearse with --dry-run")
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
     try:
@@ -66,10 +65,11 @@ def push_folder(
         commit = api.upload_folder(
             repo_id=repo, folder_path=folder, allow_patterns=sorted(upload.files), commit_message=message
         )
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    # The hub's client raises errors of its HTTP library, which differ between its versions.
+    except Exception as error:
         reason = error_reason(error)
         raise UserError(
-            f"{repo}: the hub refused the upload ({reason}); log in with `hf auth login` or set HF_TOKEN"
+            f"{repo}: the upload failed ({reason}); go online, log in with `hf auth login` or set HF_TOKEN"
         ) from error
     return replace(upload, url=str(commit.commit_url))
 

@@ -38,7 +38,8 @@ from xdub.model import load_backbone
 model = load_backbone(".")
 """
 ADDITIONS = """
-# additions.safetensors holds what plain Wan does not have, the speech branch above all; `xdub` loads it.
+# additions.safetensors holds the layers that plain Wan does not have, such as the speech branch. The code above does
+# not load them; the form `merged` is a whole network with them.
 """
 
 

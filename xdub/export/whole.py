@@ -11,8 +11,8 @@ from xdub.errors import UserError
 from xdub.export.source import Part, Source
 from xdub.model.backbone import Backbone
 from xdub.model.backbone_files import save_backbone
-from xdub.model.build import build_backbone
-from xdub.model.lora import load_expert, load_weights, merge_adapter
+from xdub.model.build import load_network
+from xdub.model.lora import load_expert, merge_adapter
 from xdub.model.weight_folder import WeightFolder
 
 
@@ -48,6 +48,5 @@ def write_whole(
 
 
 def _network(part: Part) -> Backbone:
-    model = build_backbone(part.recipe, part.phase, seed=0)
-    load_weights(model, WeightFolder(part.file, (part.file,)), part.recipe.lora)
+    model = load_network(part.recipe, part.phase, WeightFolder(part.file, (part.file,)))
     return model.eval().requires_grad_(False)

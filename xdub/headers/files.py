@@ -111,7 +111,10 @@ def _safetensors_header(path: Path) -> Header | None:
 
 
 def _torch_shapes(path: Path, fix: str) -> Shapes:
-    """Return the shapes of a state dict that torch saved; its values stay on the disk where the format allows it."""
+    """Return the shapes of a tensor or state dict that torch saved.
+
+    The values stay on the disk where the format allows it. A single tensor has the name "".
+    """
     import torch
 
     try:
@@ -123,6 +126,8 @@ def _torch_shapes(path: Path, fix: str) -> Shapes:
     # A file of another kind may raise nearly any error.
     except Exception as error:
         raise Fault(f"{path}: cannot be read as weights ({error_reason(error, 120)})", fix) from error
+    if isinstance(state, torch.Tensor):
+        return {"": tuple(state.shape)}
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise Fault(f"{path}: is not a state dict of tensors", fix)
     return {str(name): tuple(value.shape) for name, value in state.items()}

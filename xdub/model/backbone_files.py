@@ -17,10 +17,10 @@ from xdub.files.run_folder import MODEL_WEIGHTS
 from xdub.files.tensors import write_tensors
 from xdub.geometry import CodecGeometry
 from xdub.model.backbone import Backbone
-from xdub.model.build import build_backbone
+from xdub.model.build import load_network
 from xdub.model.bundle import RECIPE, bundle_path, bundle_weights
 from xdub.model.dit import DiTConfig, VideoDiT
-from xdub.model.lora import load_weights, whole_state
+from xdub.model.lora import whole_state
 from xdub.model.wan.files import CONFIG, OWN_KEY, find_wan, load_wan, portable, save_wan
 from xdub.model.wan.layouts import Layout
 from xdub.model.wan.network import WanDiT
@@ -42,7 +42,7 @@ def load_backbone(folder: str | Path, dtype: torch.dtype | None = None) -> Backb
     path = bundle_path(folder)
     if not path.exists():
         raise UserError(f"{path}: there is no such file or folder of weights")
-    own = _own_backbone(path)
+    own = _own_backbone(path, dtype)
     if own is not None:
         return own if dtype is None else own.to(dtype)
     weights = find_wan(path)
@@ -73,13 +73,15 @@ def save_backbone(backbone: nn.Module, folder: str | Path, layout: Layout = "our
         raise UserError(f"layout={layout}: the paper's network has the layout ours only")
 
 
-def _own_backbone(path: Path) -> Backbone | None:
+def _own_backbone(path: Path, dtype: torch.dtype | None) -> Backbone | None:
     """Return the backbone of a folder of this project; None for another folder and for a `WanDiT`."""
     if (path / RECIPE).is_file():
-        return _trained(load_recipe(path / RECIPE, recorded=True), "editor", bundle_weights(path, "editor"))
+        return _trained(
+            load_recipe(path / RECIPE, recorded=True), "editor", bundle_weights(path, "editor"), dtype
+        )
     config, weights = _config(path / CONFIG), path / MODEL_WEIGHTS
     if "recipe" in config and "phase" in config and weights.is_file():
-        return _trained(recipe_from_dict(config["recipe"]), config["phase"], weights)
+        return _trained(recipe_from_dict(config["recipe"]), config["phase"], weights, dtype)
     values = config.get(OWN_KEY)
     if not isinstance(values, dict) or values.get("kind") != "xdub":
         return None
@@ -98,11 +100,10 @@ def _own_backbone(path: Path) -> Backbone | None:
     return model.eval()
 
 
-def _trained(recipe: Recipe, phase: str, file: Path) -> Backbone:
+def _trained(recipe: Recipe, phase: str, file: Path, dtype: torch.dtype | None) -> Backbone:
     """Return the backbone of a phase with the weights of its export."""
-    model = build_backbone(recipe, phase, seed=0)
-    load_weights(model, WeightFolder(file, (file,)), recipe.lora)
-    return model.eval()
+    weights = WeightFolder(file, (file,))
+    return load_network(recipe, phase, weights, dtype=dtype or torch.float32).eval()
 
 
 def _config(path: Path) -> dict[str, Any]:

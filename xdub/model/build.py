@@ -13,7 +13,7 @@ from xdub.errors import UserError
 from xdub.model.backbone import Backbone
 from xdub.model.codec import Codec
 from xdub.model.dit import DiTConfig, VideoDiT
-from xdub.model.lora import load_weights
+from xdub.model.lora import is_adapter, load_tuning
 from xdub.model.prompt import Prompt, read_prompt
 from xdub.model.wan.config import WanConfig
 from xdub.model.wan.files import find_wan
@@ -107,13 +107,50 @@ def _planned_prompt(config: WanConfig) -> Prompt:
     return Prompt(rows=torch.zeros(1, config.text_dim), padding=511)
 
 
+def load_network(
+    recipe: Recipe,
+    phase: str,
+    weights: WeightFolder,
+    codec: Codec | None = None,
+    *,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    merge: bool = True,
+) -> Backbone:
+    """Build a backbone with the weights of a phase: a whole network, or an adapter on the recipe's open weights.
+
+    A whole network needs no open weights. ``merge`` as in `load_tuning`; other arguments as in `build_backbone`.
+    Raise UserError if the weights do not fit the recipe, or an adapter's open weights are missing.
+    """
+    if is_adapter(weights):
+        if base_path(recipe) is None:
+            raise UserError(
+                f"{weights.path}: is an adapter on open weights; name them with --set model.base=DIR, or put them into "
+                "the folder of --set weights=DIR as `wan`"
+            )
+        model = build_backbone(recipe, phase, codec, seed=seed, dtype=dtype)
+        load_tuning(model, weights, recipe.lora, merge=merge)
+        return model
+    if recipe.model.kind == "xdub":
+        model = build_backbone(recipe, phase, codec, seed=seed)
+        model.load_upstream(weights)
+        return model
+    prompt = load_prompt(recipe)
+    with torch.device("meta"):
+        wan = WanDiT(wan_config(recipe, phase), prompt)
+    wan.load_upstream(weights, dtype)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        wan.reset_additions()
+    return wan
+
+
 def load_trained(recipe: Recipe, phase: str, codec: Codec, path: Path) -> Backbone:
     """Build a backbone with the weights of a phase's export or of a safetensors file: eval mode, frozen.
 
-    Open weights under an adapter have the precision of the phase; all other weights are fp32.
+    The weights of a Wan have the precision of the phase, those of the paper's network are fp32.
     Raise UserError if the file cannot be read or does not fit the recipe.
     """
     dtype = dtype_of(recipe.for_phase(phase).precision)
-    model = build_backbone(recipe, phase, codec, seed=0, dtype=dtype)
-    load_weights(model, WeightFolder(path, (path,)), recipe.lora)
+    model = load_network(recipe, phase, WeightFolder(path, (path,)), codec, dtype=dtype)
     return model.eval().requires_grad_(False)

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ def same_bundle(run: RunFolder, bundle: Path, phases: Sequence[str]) -> bool:
     """Return whether the bundle holds the latest exports of the phases."""
     for phase in phases:
         copy, source = bundle_weights(bundle, phase), exported_weights(run, phase)
-        if not (copy.is_file() and source.is_file() and copy.read_bytes() == source.read_bytes()):
+        if not (copy.is_file() and source.is_file() and filecmp.cmp(copy, source, shallow=False)):
             return False
     return (bundle / RECIPE).is_file()
 
@@ -153,18 +154,20 @@ def _published_bundle(published: PublishedFolder, device: torch.device, settings
         recipe=recipe,
         codec=codec.computing_in(dtype_of(recipe.train.precision)).to(device),
         audio_encoder=load_audio_encoder(recipe.audio).to(device),
-        editor=load_published_editor(recipe, codec, device),
+        editor=load_published_editor(recipe, codec, device, offload=recipe.dub.offload == "blocks"),
         generator=None,
         experts=(),
     )
 
 
-def load_published_editor(recipe: Recipe, codec: Codec, device: str | torch.device) -> Backbone:
+def load_published_editor(
+    recipe: Recipe, codec: Codec, device: str | torch.device, *, offload: bool
+) -> Backbone:
     """Load the editor that a recipe names as its open weights, in eval mode, frozen, in the precision of the phase."""
     precision = recipe.for_phase("editor").precision
     editor = build_backbone(recipe, "editor", codec, seed=0, dtype=dtype_of(precision))
     editor.eval().requires_grad_(False)
-    return backbone_on(editor, precision, device, offload=recipe.dub.offload == "blocks")
+    return backbone_on(editor, precision, device, offload=offload)
 
 
 def write_weights(model: Backbone, path: Path, dtype: torch.dtype = torch.float32) -> None:

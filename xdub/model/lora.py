@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from xdub.config import EXPERTS, LoraConfig, Recipe, expert_of, in_model
 from xdub.errors import UserError
-from xdub.files.tensors import read_tensors, write_tensors
+from xdub.files.tensors import read_metadata, read_tensors, write_tensors
 from xdub.model.backbone import Backbone
 from xdub.model.weight_folder import WeightFolder, check_fit
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 TUNED = "tuned"
 """Name of the adapter that tunes open weights."""
+ALPHA = "lora_alpha"
+"""Key of the header of such an adapter's file; the file alone has no other record of the strength of the adapter."""
 
 
 def add_expert(model: Backbone, name: str, cfg: LoraConfig) -> None:
@@ -66,7 +69,7 @@ def _inject(model: Backbone, name: str, cfg: LoraConfig) -> None:
     from peft import LoraConfig as PeftConfig
     from peft import inject_adapter_in_model
 
-    targets = _base_targets(model, cfg.targets)
+    targets = _base_targets(model, name, cfg.targets)
     lora = PeftConfig(
         r=cfg.rank,
         # peft divides by the rank, so a float works although its annotation is int.
@@ -82,16 +85,19 @@ def _inject(model: Backbone, name: str, cfg: LoraConfig) -> None:
     set_expert(model, name)
 
 
-def _base_targets(model: Backbone, endings: Sequence[str]) -> list[str]:
-    """Return the adapted layers' names in the blocks, without an earlier adapter's ``base_layer``."""
+def _base_targets(model: Backbone, name: str, endings: Sequence[str]) -> list[str]:
+    """Return the layers in the blocks that adapter ``name`` changes, by their names without an earlier adapter.
+
+    Additions are trained whole beside the adapter that tunes, so they have no adapter then.
+    """
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     names = {name.replace(".base_layer", "") for name in linear if ".lora_" not in name}
     chosen = [
-        name
-        for name in names
-        if name.startswith("blocks.")
-        and any(name.endswith(f".{ending}") for ending in endings)
-        and not model.addition(name)
+        layer
+        for layer in names
+        if layer.startswith("blocks.")
+        and any(layer.endswith(f".{ending}") for ending in endings)
+        and not (name == TUNED and model.addition(layer))
     ]
     if not chosen:
         raise UserError(
@@ -100,16 +106,24 @@ def _base_targets(model: Backbone, endings: Sequence[str]) -> list[str]:
     return sorted(chosen)
 
 
-def load_weights(model: Backbone, weights: WeightFolder, cfg: LoraConfig, *, merge: bool = True) -> None:
-    """Load a whole network, or an adapter that tuned the open weights which the network has.
+def is_adapter(weights: WeightFolder) -> bool:
+    """Return whether weights are an adapter that tuned open weights, and not a whole network."""
+    return any(".lora_" in name for name in weights.shapes)
 
-    With ``merge`` the adapter becomes a part of the weights, else it stays trainable. Raise UserError if the weights do
-    not fit.
+
+def load_tuning(model: Backbone, weights: WeightFolder, cfg: LoraConfig, *, merge: bool = True) -> None:
+    """Load an adapter that tuned the open weights which the network has, and the additions beside it.
+
+    With ``merge`` the adapter becomes a part of the weights, all of which can then be trained; else it stays trainable
+    on frozen weights. Raise UserError if the adapter does not fit, or continues with another alpha.
     """
-    if not any(".lora_" in name for name in weights.shapes):
-        model.load_upstream(weights)
-        return
-    add_tuning(model, cfg)
+    alpha = float(read_metadata(weights.files[0]).get(ALPHA, cfg.alpha))
+    if not merge and alpha != cfg.alpha:
+        raise UserError(
+            f"{weights.path} was trained with lora.alpha={alpha:g}, but the recipe has {cfg.alpha:g}; continue with "
+            f"--set lora.alpha={alpha:g}"
+        )
+    add_tuning(model, replace(cfg, alpha=alpha))
     own = {file_name(name, TUNED): value for name, value in model.named_parameters() if value.requires_grad}
     # An editor does not need the part of a generator that embeds z_mask.
     needed = {
@@ -124,6 +138,7 @@ def load_weights(model: Backbone, weights: WeightFolder, cfg: LoraConfig, *, mer
                 own[name].copy_(value)
     if merge:
         merge_adapter(model)
+        model.requires_grad_(True)
 
 
 def is_tuned(model: nn.Module) -> bool:

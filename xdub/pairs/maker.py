@@ -61,7 +61,7 @@ def load_maker(recipe: Recipe, generator: str | Path, device: torch.device) -> M
     codec, pairs, dub = load_codec(recipe.codec), recipe.pairs, recipe.dub
     edits = published_folder(generator) is not None
     backbone = (
-        load_published_editor(recipe, codec, device)
+        load_published_editor(recipe, codec, device, offload=pairs.offload == "blocks")
         if edits
         else load_generator(recipe, generator, codec, device)
     )
@@ -90,10 +90,10 @@ def load_maker(recipe: Recipe, generator: str | Path, device: torch.device) -> M
 def recipe_with_editor(recipe: Recipe, published: PublishedFolder) -> Recipe:
     """Return the recipe of pairs with the network of a published editor, its codec and its audio encoder.
 
-    The section `dub` is the editor's own, unless the recipe is already one of a published editor.
+    The section `dub` is the editor's own, unless the recipe is that of this editor.
     """
     own = published_recipe(published)
-    dub = recipe.dub if recipe.model.speech == "published" else own.dub
+    dub = recipe.dub if recipe.name == published.editor.name else own.dub
     return replace(recipe, model=own.model, codec=own.codec, audio=own.audio, dub=dub)
 
 

@@ -19,13 +19,13 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.profiler import ProfilerActivity, profile
 
-from xdub.config import Policy, Recipe, expert_of, load_recipe
+from xdub.config import Policy, Recipe, load_recipe
 from xdub.files.atomic import check_output
 from xdub.model.backbone import Backbone
 from xdub.model.build import build_backbone
 from xdub.model.checkpointing import POLICIES
 from xdub.model.frozen_base import store_frozen
-from xdub.model.lora import add_expert
+from xdub.model.lora import adapt
 from xdub.model.offload import BlockOffload
 from xdub.model.sequence import ONE_RANK, SequenceGroup
 from xdub.plan.rehearsal import Activations, forward_backward, inputs, measure, rehearse
@@ -143,8 +143,7 @@ def _setup(
     """Return the network of a phase and its inputs. ``real``: with offloaded blocks, if the recipe has them."""
     train = recipe.for_phase(phase)
     model, dtype = build_backbone(recipe, phase), DTYPES[train.precision]
-    if (expert := expert_of(phase)) is not None:
-        add_expert(model, expert, recipe.lora)
+    adapt(model, recipe, phase)
     store_frozen(model, train, phase)
     offload = None
     if real and train.offloads("blocks"):

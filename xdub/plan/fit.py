@@ -8,9 +8,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from xdub.config import Recipe, expert_of
+from xdub.config import Recipe
 from xdub.errors import UserError
 from xdub.model.checkpointing import POLICIES
+from xdub.model.lora import adapter_of
 from xdub.plan.gpus import GIB, Gpu
 from xdub.plan.network import Network, count_network
 from xdub.plan.phase_plan import PhasePlan, plan_phase
@@ -122,7 +123,7 @@ def _candidates(recipe: Recipe, phase: str, policy: str, shared: int) -> Iterato
 def _ladder(recipe: Recipe, phase: str) -> Iterator[Recipe]:
     """Yield the recipe, and then with one more option that saves memory at a time; its own options stay."""
     yield recipe
-    adapter = expert_of(phase) is not None
+    adapter = adapter_of(recipe, phase) is not None
     train, chosen = recipe.for_phase(phase), dict[str, Any]()
     for name, value in LADDER if adapter else WITHOUT_ADAPTER:
         if getattr(train, name) == DEFAULTS[name]:

@@ -10,10 +10,10 @@ from xdub.config import Recipe, base_path, expert_of, phase_facts
 from xdub.errors import UserError
 from xdub.files.run_folder import ADAPTER_WEIGHTS, MODEL_WEIGHTS
 from xdub.model.backbone import Backbone
-from xdub.model.build import build_backbone
+from xdub.model.build import build_backbone, load_network
 from xdub.model.codec import Codec
 from xdub.model.frozen_base import store_frozen
-from xdub.model.lora import adapt, is_tuned, load_expert, load_weights
+from xdub.model.lora import adapt, is_adapter, is_tuned, load_expert
 from xdub.model.offload import check_offload
 from xdub.model.wan.files import find_wan
 from xdub.model.weight_folder import WeightFolder
@@ -34,18 +34,25 @@ def build_model(
     tunes = expert is None and train.tune == "adapter"
     # Under an adapter, bf16 halves the memory at the start; DeepSpeed would round frozen weights anyway.
     half = (tunes or expert is not None) and train.precision == "bf16"
-    model = build_backbone(
-        recipe, phase, codec, seed=train.seed, dtype=torch.bfloat16 if half else torch.float32
-    )
-    model.checkpointing = train.activation_checkpointing
+    dtype = torch.bfloat16 if half else torch.float32
     start = init_from if expert is None else base
     if tunes and base_path(recipe) is None:
         raise UserError(
             "train.tune=adapter trains an adapter on open weights: name them with --set model.base=DIR or --init-from "
             "NAME:DIR"
         )
-    if start is not None:
-        load_weights(model, start_weights(Path(start)), recipe.lora, merge=not tunes)
+    if start is None:
+        model = build_backbone(recipe, phase, codec, seed=train.seed, dtype=dtype)
+    else:
+        weights = start_weights(Path(start))
+        if tunes and not is_adapter(weights):
+            raise UserError(
+                f"{start}: holds a whole network, which an adapter's export would not contain; name it with "
+                "--set model.base=..., so that every later stage finds it"
+            )
+        seed = 0 if train.seed is None else train.seed
+        model = load_network(recipe, phase, weights, codec, seed=seed, dtype=dtype, merge=not tunes)
+    model.checkpointing = train.activation_checkpointing
     if expert is not None and init_from is not None:
         load_expert(model, expert, weights_file(Path(init_from)), recipe.lora)
     elif not is_tuned(model):

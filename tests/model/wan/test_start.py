@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from xdub.config import Recipe, load_recipe
+from xdub.errors import UserError
 from xdub.files.tensors import write_tensors
 from xdub.geometry import CodecGeometry
 from xdub.model import load_backbone, save_backbone
-from xdub.model.build import build_backbone
-from xdub.model.lora import TUNED, file_name, load_weights
+from xdub.model.build import build_backbone, load_network
+from xdub.model.lora import ALPHA, TUNED, file_name
 from xdub.model.prompt import Prompt, write_prompt
 from xdub.model.testing import random_codec
 from xdub.model.wan.config import WanConfig
@@ -125,8 +126,8 @@ def test_a_tuned_phase_exports_its_adapter_and_additions_which_merge_to_the_same
     write_tensors(state, tmp_path / "model.safetensors")
     kwargs = arguments(recipe, "editor")
     expected = model.eval()(**kwargs)
-    merged = build_backbone(recipe, "editor", random_codec(48), seed=1).eval()
-    load_weights(merged, WeightFolder(tmp_path, (tmp_path / "model.safetensors",)), recipe.lora)
+    weights = WeightFolder(tmp_path, (tmp_path / "model.safetensors",))
+    merged = load_network(recipe, "editor", weights, random_codec(48)).eval()
     assert not any(".lora_" in name for name in merged.state_dict())
     torch.testing.assert_close(merged(**kwargs), expected, atol=1e-4, rtol=1e-4)
     again = build_model(
@@ -151,3 +152,69 @@ def test_an_editor_continues_a_generators_adapter_without_the_embedding_of_the_m
     own = {name: p for name, p in editor.named_parameters() if p.requires_grad}
     assert trained.keys() - own.keys() == {"mask_embedding.weight"}
     assert all(torch.equal(p, trained[name]) for name, p in own.items())
+
+
+def tuned_export(recipe: Recipe, path: Path, alpha: float) -> WanDiT:
+    """Write the file of a tuned editor with random adapters; return the network."""
+    model = build_model(recipe, "editor", random_codec(48), base=None, init_from=None)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    for parameter in trained.values():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    state = {file_name(name, TUNED): p.detach() for name, p in trained.items()}
+    write_tensors(state, path, {ALPHA: str(alpha)})
+    assert isinstance(model, WanDiT)
+    return model
+
+
+def test_a_phase_that_trains_all_weights_starts_from_a_merged_adapter_and_trains_them_all(recipe, tmp_path):
+    tuned = load_recipe_with(recipe, "train.tune=adapter")
+    path = tmp_path / "model.safetensors"
+    tuned_export(tuned, path, recipe.lora.alpha)
+    model = build_model(recipe, "editor", random_codec(48), base=None, init_from=str(path))
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert not any(".lora_" in name for name in model.state_dict())
+
+
+def test_an_adapter_keeps_the_alpha_of_its_training(recipe, tmp_path):
+    tuned = load_recipe_with(recipe, "train.tune=adapter", "lora.alpha=6")
+    path = tmp_path / "model.safetensors"
+    model = tuned_export(tuned, path, 6.0)
+    other = load_recipe_with(recipe, "train.tune=adapter", "lora.alpha=1")
+    kwargs = arguments(recipe, "editor")
+    merged = load_network(other, "editor", WeightFolder(path, (path,)), random_codec(48)).eval()
+    torch.testing.assert_close(merged(**kwargs), model.eval()(**kwargs), atol=1e-4, rtol=1e-4)
+    with pytest.raises(UserError, match=r"lora.alpha=6, but the recipe has 1"):
+        build_model(other, "editor", random_codec(48), base=None, init_from=str(path))
+
+
+def test_an_adapter_without_its_open_weights_is_refused(recipe, tmp_path):
+    tuned = load_recipe_with(recipe, "train.tune=adapter")
+    path = tmp_path / "model.safetensors"
+    tuned_export(tuned, path, recipe.lora.alpha)
+    lost = load_recipe_with(recipe, "model.base=null")
+    for build in (
+        lambda: load_network(lost, "editor", WeightFolder(path, (path,))),
+        lambda: build_model(lost, "lip", random_codec(48), base=str(path), init_from=None),
+    ):
+        with pytest.raises(UserError, match="is an adapter on open weights; name them"):
+            build()
+
+
+def test_a_tuned_phase_does_not_start_from_weights_that_its_export_would_lack(recipe, tmp_path):
+    whole = build_model(recipe, "editor", random_codec(48), base=None, init_from=None)
+    write_tensors(whole.state_dict(), tmp_path / "model.safetensors")
+    tuned = load_recipe_with(recipe, "train.tune=adapter")
+    with pytest.raises(UserError, match="holds a whole network"):
+        build_model(
+            tuned, "editor", random_codec(48), base=None, init_from=str(tmp_path / "model.safetensors")
+        )
+    # A whole network needs no open weights.
+    lost = load_recipe_with(recipe, "model.base=null")
+    loaded = load_network(lost, "editor", WeightFolder(tmp_path, (tmp_path / "model.safetensors",)))
+    assert all(torch.equal(p, whole.state_dict()[name]) for name, p in loaded.state_dict().items())
+
+
+def test_an_expert_adapts_the_speech_that_the_tuned_editor_has(recipe, tmp_path):
+    recipe = load_recipe_with(recipe, "lora.targets=[audio_attn.q, ffn.2]")
+    lip = build_model(recipe, "lip", random_codec(48), base=None, init_from=None)
+    assert any("audio_attn.q.lora_A" in name for name, p in lip.named_parameters() if p.requires_grad)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from xdub.config import Recipe
+from xdub.config import Recipe, load_recipe
 from xdub.errors import UserError
 from xdub.model.codec import LinearCodec
 from xdub.train.run import RunResult, train_phase
@@ -64,3 +64,13 @@ def test_facts_with_digests_ignore_paths_and_name_the_network_that_differs(small
     assert "another sync network" in str(difference(before, other))
     wider = facts(small("model.hidden_size=64"), {"codec": "a" * 64})
     assert "network=" in str(difference(before, wider))
+
+
+def test_the_adapter_of_a_tuned_phase_is_a_part_of_its_network() -> None:
+    def digest(*settings: str) -> str:
+        return network_digest(load_recipe("mini-wan", settings).to_dict(), "editor", paths=False)
+
+    changes = ["lora.rank=2", "lora.alpha=1", "lora.targets=[ffn.0]", "train.tune=all"]
+    assert len({digest(), *map(digest, changes)}) == 1 + len(changes)
+    # The section describes the experts alone where the editor trains all weights.
+    assert digest("train.tune=all", "lora.rank=2") == digest("train.tune=all")

@@ -15,7 +15,7 @@ from xdub.files.atomic import atomic_folder, write_json
 from xdub.files.content import file_sha256
 from xdub.files.run_folder import ADAPTER_WEIGHTS, MODEL_WEIGHTS
 from xdub.files.tensors import write_tensors
-from xdub.model.lora import adapter_of, file_name
+from xdub.model.lora import ALPHA, adapter_of, file_name
 from xdub.train.context import TrainContext
 from xdub.train.engine import Engine
 from xdub.train.networks import weights_file
@@ -45,6 +45,7 @@ def export(
             state |= {name: value.detach().cpu() for name, value in engine.buffers()}
         else:
             state = {file_name(name, adapter): value for name, value in state.items()}
+            metadata = {**(metadata or {}), ALPHA: str(recipe.lora.alpha)}
         config: dict[str, Any] = {
             "kind": "adapter" if expert_of(phase) else "model",
             "phase": phase,

@@ -44,8 +44,10 @@ def _deciding(sections: Mapping[str, Any], phase: str) -> list[Any]:
         overrides = {field.name for field in fields(TrainConfig)}
         own = {key: value for key, value in sections["syncnet"].items() if key not in overrides}
         return [sections["video"], sections["codec"], own]
-    names = ["video", "codec", "audio", "model"] + (["lora"] if expert_of(phase) else [])
-    return [sections[name] for name in names]
+    tune = sections["phases"].get(phase, {}).get("tune", sections["train"]["tune"])
+    tuned = expert_of(phase) is None and tune == "adapter"
+    names = ["video", "codec", "audio", "model"] + (["lora"] if expert_of(phase) or tuned else [])
+    return [sections[name] for name in names] + (["adapter"] if tuned else [])
 
 
 def difference(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> str | None:
