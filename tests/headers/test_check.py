@@ -221,3 +221,27 @@ def test_a_prompt_that_torch_saved_is_checked_by_its_width(tmp_path: Path, conte
     check_networks(load_recipe("tiny", [*settings, "model.text_dim=8"]), ("generator",))
     with pytest.raises(UserError, match=r"model.text_dim=9, but the prompt at .* has width 8"):
         check_networks(load_recipe("tiny", [*settings, "model.text_dim=9"]), ("generator",))
+
+
+def test_open_weights_are_checked_before_a_run_starts(tmp_path: Path) -> None:
+    torch.save(torch.zeros(512, 8), tmp_path / "prompt.pt")
+    settings = [
+        "model.kind=wan",
+        "model.linear_skip=false",
+        "model.text_dim=8",
+        f"model.prompt={tmp_path / 'prompt.pt'}",
+    ]
+
+    def check(*more: str, local: bool = True) -> None:
+        check_networks(load_recipe("tiny", [*settings, *more]), ("editor", "lip"), on_this_machine=local)
+
+    check()
+    with pytest.raises(UserError, match=r"phases.editor.tune=adapter .* names none; --set model.base=DIR"):
+        check("train.tune=adapter")
+    with pytest.raises(UserError, match="model.base=absent: there is no such file"):
+        check("model.base=absent")
+    check("model.base=absent", "train.tune=adapter", local=False)
+    with pytest.raises(UserError, match=r"holds no .safetensors file"):
+        check(f"model.base={tmp_path}")
+    save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
+    check(f"model.base={tmp_path}", "train.tune=adapter")

@@ -30,7 +30,8 @@ class Phase:
     """True: the network reads the clip with the mouth hidden and one other frame, and trains on clips. False: it reads
     an altered twin, frame for frame, and trains on pairs."""
     expert: str | None = None
-    """Adapter that the phase trains on frozen weights. None: the phase trains all weights."""
+    """Adapter that the phase trains on frozen weights. None: the phase trains the network itself, see
+    `train.tune`."""
     starts_from: str | None = None
     """Phase whose weights this phase starts from; they stay frozen under an expert."""
     decodes: bool = False

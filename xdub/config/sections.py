@@ -108,7 +108,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:
-    """Adapters of the lip and texture experts (paper 3.3)."""
+    """Adapters: those of the lip and texture experts (paper 3.3), and that of a phase with `train.tune=adapter`."""
 
     rank: Annotated[int, POSITIVE]
     alpha: float

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xdub.config import PACKAGED, Recipe, in_model, network_path, prompt_path
+from xdub.config import PACKAGED, Recipe, base_path, expert_of, in_model, network_path, prompt_path
 from xdub.config.weight_files import (
     DUB,
     HUB_NAME,
@@ -76,7 +76,8 @@ def inspect_networks(recipe: Recipe, stages: Sequence[str], *, on_this_machine: 
     """Return a finding for every network that the stages load, and for every other one that the recipe locates."""
     uses = [*used_networks(recipe, stages), *idle_networks(recipe, stages)]
     findings = [_inspect(recipe, use, on_this_machine) for use in uses]
-    return findings + _text_encoder(recipe) + _prompt(recipe, stages, on_this_machine) + _tracker(stages)
+    wan = _prompt(recipe, stages, on_this_machine) + _base(recipe, stages, on_this_machine)
+    return findings + _text_encoder(recipe) + wan + _tracker(stages)
 
 
 def _inspect(recipe: Recipe, use: NetworkUse, on_this_machine: bool) -> Finding:
@@ -160,6 +161,44 @@ def _prompt(recipe: Recipe, stages: Sequence[str], on_this_machine: bool) -> lis
         return [Finding(role="prompt", kind="embedded", path=path, words=words)]
     except UserError as error:
         return [_fault("prompt", "embedded", path, error)]
+
+
+def _base(recipe: Recipe, stages: Sequence[str], on_this_machine: bool) -> list[Finding]:
+    """Return a finding for the open weights of a backbone of kind ``wan``, if the recipe or a phase needs any."""
+    phases = [stage for stage in stages if stage not in (PAIRS, DUB) and in_model(stage)]
+    if recipe.model.kind != "wan" or not (phases or PAIRS in stages or DUB in stages):
+        return []
+    path = base_path(recipe)
+    tuned = [name for name in phases if expert_of(name) is None and recipe.for_phase(name).tune == "adapter"]
+    # A folder of weights may exist on the cluster only.
+    elsewhere = not on_this_machine and recipe.weights is not None and not Path(recipe.weights).is_dir()
+    if path is None and (elsewhere or not tuned):
+        return []
+    try:
+        if path is None:
+            raise Fault(
+                f"phases.{tuned[0]}.tune=adapter trains an adapter on open weights, and the recipe names none",
+                "--set model.base=DIR, e.g. for the folder of `xdub weights fetch wan2.2-ti2v-5b`",
+            )
+        words = f"wan: {path}"
+        if not Path(path).exists() and on_this_machine:
+            raise Fault(f"model.base={path}: there is no such file or folder", "correct the path")
+        if not Path(path).exists():
+            words += ", not on this machine"
+        elif not _safetensors(Path(path)):
+            raise Fault(
+                f"model.base={path}: holds no .safetensors file", "name a release of Wan, X-Dub or TBDub"
+            )
+        return [Finding(role="base", kind="wan", path=path, words=words)]
+    except UserError as error:
+        return [_fault("base", "wan", path, error)]
+
+
+def _safetensors(path: Path) -> bool:
+    """Return whether a path is such a file, or a folder or pipeline with one."""
+    if path.is_file():
+        return path.suffix == ".safetensors"
+    return any(any(folder.glob("*.safetensors")) for folder in (path, path / "transformer"))
 
 
 def _tracker(stages: Sequence[str]) -> list[Finding]:

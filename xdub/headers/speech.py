@@ -24,10 +24,10 @@ def whisper(recipe: Recipe, path: Path) -> str:
         raise wrong_width(recipe, f"the Whisper at {path}", width)
     fix = f"copy it from the model's release; {TRIAL}"
     extractor = read_config(path, "preprocessor_config.json", fix)
-    heard = extractor.get("feature_size", 80)
-    if heard != bands:
+    extractor_bands = extractor.get("feature_size", 80)
+    if extractor_bands != bands:
         raise Fault(
-            f"{path}: preprocessor_config.json has {heard} mel bands, but its encoder reads {bands}",
+            f"{path}: preprocessor_config.json has {extractor_bands} mel bands, but its encoder reads {bands}",
             "copy preprocessor_config.json from the same release as the weights",
         )
     return f"whisper: width {width}, {bands} mel bands"

@@ -1,4 +1,4 @@
-"""The codec and the audio encoder of a model folder, known by content: with others of the same sizes a dub is noise."""
+"""The networks of a model folder that are not in it, known by content: with others of equal sizes a dub shows noise."""
 
 from __future__ import annotations
 

@@ -91,8 +91,8 @@ def transformers_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
-    places = [folder / name for name in TOKENIZERS] + [folder.parent / "tokenizer"]
-    path = next((path for path in places if (path / "tokenizer.json").is_file()), None)
+    folders = [folder / name for name in TOKENIZERS] + [folder.parent / "tokenizer"]
+    path = next((path for path in folders if (path / "tokenizer.json").is_file()), None)
     if path is None:
         raise UserError(
             f"--umt5 {folder}: has no tokenizer.json; `xdub weights fetch umt5` downloads it, too"

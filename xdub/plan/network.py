@@ -51,7 +51,7 @@ class Parameters:
     trained: int
     """Parameters that the optimizer changes."""
     frozen: int
-    """Parameters of the editor under an expert's adapter; 0 in the other phases."""
+    """Parameters under an adapter; 0 in a phase that trains all weights."""
     block: int
     """Parameters of one block without adapters."""
     largest_layer: int

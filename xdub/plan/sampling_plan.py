@@ -260,9 +260,9 @@ def _memory(
     decoding = decoding_bytes(recipe, recipe.codec.geometry.latent_frames(frames)) + (VIDEOS - 1) * video
     # A generator's input is a second video with hidden pixels.
     encoding = encoding_bytes(recipe, frames) + (2 if inpaints(phase) else 1) * video
-    heard = track if recipe.model.speech == "published" else frames + 2 * SOUND_MARGIN
+    encoded_frames = track if recipe.model.speech == "published" else frames + 2 * SOUND_MARGIN
     peak = max(
-        speech_working_bytes(recipe, heard),
+        speech_working_bytes(recipe, encoded_frames),
         batch * encoding,
         forward.kept + forward.working + batch * video,
         forward.kept + batch * decoding,

@@ -49,7 +49,8 @@ _BLOCK = re.compile(r"(blocks\.\d+\.)(.+)")
 def original_name(name: str) -> str:
     """Return the original name of a tensor or module of either layout.
 
-    The layouts share no name for different tensors but a block's norms, so a file must be of one layout.
+    The name ``norm2`` of a block means different tensors in the two layouts; the original layout has no tensor of that
+    name, so one table serves both.
     """
     for prefix in PREFIXES:
         name = name.removeprefix(prefix)

@@ -96,7 +96,7 @@ class WanDiT(Backbone[WanConditions]):
     def addition(self, name: str) -> bool:
         """Return whether a tensor is new beside the open weights that the network starts from.
 
-        Published editors bring their speech along. Other open weights have no speech, and none embeds z_mask.
+        Published editors have speech. Other open weights have none, and no open weights embed z_mask.
         """
         return beyond_wan(name) and (self.cfg.speech == "frames" or name.startswith(MASK))
 
@@ -242,7 +242,7 @@ class WanDiT(Backbone[WanConditions]):
     ) -> tuple[Tensor | None, Tensor, Tensor | None]:
         """Return audio rows [B, T, D], the first row of each frame's window, and the gate of the audio attention.
 
-        Published editors know silence as features of zeros, all others as a closed gate.
+        Published editors represent silence by features of zeros, all others by a closed gate.
         """
         audio = audio.to(self._dtype)
         if self.audio_adapter is not None:

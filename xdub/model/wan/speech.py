@@ -57,7 +57,7 @@ class GatedGelu(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """GEGLU and a linear layer; the parameter names have the place of a dropout between them."""
+    """GEGLU and a linear layer; a dropout of the release between them counts in the parameters' names."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

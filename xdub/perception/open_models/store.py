@@ -186,8 +186,10 @@ def _copied(model: OpenModel, file: ModelFile, folder: Path) -> str | None:
             try:
                 os.link(path, target)
             except OSError:
-                # Another file system, or one without links.
-                shutil.copyfile(path, target)
+                # Another file system, or one without links. A killed copy must not look like a whole file.
+                unfinished = target.with_name(f".{target.name}.copy")
+                shutil.copyfile(path, unfinished)
+                unfinished.replace(target)
             return expected
     return None
 
