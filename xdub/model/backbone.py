@@ -147,10 +147,16 @@ class Backbone(nn.Module, ABC, Generic[ConditionsT]):
         """Return the names of this network that weights with ``names`` need not have; the others keep their values."""
         return frozenset()
 
-    def load_upstream(self, weights: WeightFolder, dtype: torch.dtype = torch.float32) -> None:
+    def load_upstream(
+        self, weights: WeightFolder, dtype: torch.dtype | None = torch.float32, *, whole: bool = False
+    ) -> None:
         """Load weights of this network, of another phase or of an upstream release, one tensor at a time.
 
-        Tensors that are on the meta device are created in ``dtype``; the others keep their own number format.
+        Args:
+            weights: files of the weights.
+            dtype: number format of the tensors that are on the meta device; None: that of the files. The others keep
+                their own.
+            whole: no tensor is optional.
 
         UserError names the first tensor that is missing, left over or of another shape.
         """
@@ -161,13 +167,17 @@ class Backbone(nn.Module, ABC, Generic[ConditionsT]):
                 theirs[own_tensor[0]] = tuple(own_tensor[1].shape)
         own = self.state_dict()
         shapes = {name: tuple(value.shape) for name, value in own.items()}
-        check_fit(weights.path, theirs, shapes, self.optional_names(theirs.keys()))
+        optional = frozenset[str]() if whole else self.optional_names(theirs.keys())
+        check_fit(weights.path, theirs, shapes, optional)
         for name, value in weights.tensors():
             own_tensor = self.own_tensor(name, value)
             if own_tensor is None:
                 continue
             name, value = own_tensor
             if own[name].is_meta:
-                self.load_state_dict({name: value.to(dtype)}, strict=False, assign=True)
+                # The whole network's `load_state_dict` would visit all modules for every tensor.
+                module, _, tensor = name.rpartition(".")
+                converted = value.to(dtype or value.dtype)
+                self.get_submodule(module).load_state_dict({tensor: converted}, strict=False, assign=True)
             else:
                 own[name].copy_(value)

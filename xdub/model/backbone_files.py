@@ -15,13 +15,12 @@ from xdub.errors import UserError
 from xdub.files.atomic import atomic_folder, write_json
 from xdub.files.run_folder import MODEL_WEIGHTS
 from xdub.files.tensors import write_tensors
-from xdub.geometry import CodecGeometry
 from xdub.model.backbone import Backbone
 from xdub.model.build import load_network
 from xdub.model.bundle import RECIPE, bundle_path, bundle_weights
 from xdub.model.dit import DiTConfig, VideoDiT
 from xdub.model.lora import whole_state
-from xdub.model.wan.files import CONFIG, OWN_KEY, find_wan, load_wan, portable, save_wan
+from xdub.model.wan.files import CONFIG, OWN_KEY, config_fields, find_wan, load_wan, portable, save_wan
 from xdub.model.wan.layouts import Layout
 from xdub.model.wan.network import WanDiT
 from xdub.model.weight_folder import WeightFolder
@@ -86,12 +85,7 @@ def _own_backbone(path: Path, dtype: torch.dtype | None) -> Backbone | None:
     if not isinstance(values, dict) or values.get("kind") != "xdub":
         return None
     try:
-        fields: dict[str, Any] = {
-            **values,
-            "geometry": CodecGeometry(**values["geometry"]),
-            "patch": tuple(values["patch"]),
-        }
-        model = VideoDiT(DiTConfig(**fields))
+        model = VideoDiT(DiTConfig(**config_fields(values)))
     except (TypeError, ValueError, KeyError) as error:
         raise UserError(
             f"{path / CONFIG}: is not the configuration of a backbone ({error}); save it again"

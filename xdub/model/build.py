@@ -74,9 +74,14 @@ def build_backbone(
     base = base_path(recipe)
     if base is None:
         return WanDiT(config, prompt)
+    return _filled(config, prompt, open_weights(base), dtype)
+
+
+def _filled(config: WanConfig, prompt: Prompt, weights: WeightFolder, dtype: torch.dtype) -> WanDiT:
+    """Return a Wan with weights, which may lack its additions; no tensor is initialised that the weights have."""
     with torch.device("meta"):
         model = WanDiT(config, prompt)
-    model.load_upstream(open_weights(base), dtype)
+    model.load_upstream(weights, dtype)
     model.reset_additions()
     return model
 
@@ -135,14 +140,9 @@ def load_network(
         model = build_backbone(recipe, phase, codec, seed=seed)
         model.load_upstream(weights)
         return model
-    prompt = load_prompt(recipe)
-    with torch.device("meta"):
-        wan = WanDiT(wan_config(recipe, phase), prompt)
-    wan.load_upstream(weights, dtype)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        wan.reset_additions()
-    return wan
+        return _filled(wan_config(recipe, phase), load_prompt(recipe), weights, dtype)
 
 
 def load_trained(recipe: Recipe, phase: str, codec: Codec, path: Path) -> Backbone:

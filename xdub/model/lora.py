@@ -141,11 +141,6 @@ def load_tuning(model: Backbone, weights: WeightFolder, cfg: LoraConfig, *, merg
         model.requires_grad_(True)
 
 
-def is_tuned(model: nn.Module) -> bool:
-    """Return whether a network has an adapter that tunes it."""
-    return any(f".lora_A.{TUNED}." in name for name, _ in model.named_parameters())
-
-
 def merge_adapter(model: Backbone, adapter: str = TUNED) -> None:
     """Add an adapter to the network's weights, and remove all adapters."""
     from peft.tuners.lora import LoraLayer

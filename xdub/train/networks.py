@@ -13,7 +13,7 @@ from xdub.model.backbone import Backbone
 from xdub.model.build import build_backbone, load_network
 from xdub.model.codec import Codec
 from xdub.model.frozen_base import store_frozen
-from xdub.model.lora import adapt, is_adapter, is_tuned, load_expert
+from xdub.model.lora import TUNED, adapt, adapter_of, is_adapter, load_expert
 from xdub.model.offload import check_offload
 from xdub.model.wan.files import find_wan
 from xdub.model.weight_folder import WeightFolder
@@ -31,9 +31,10 @@ def build_model(
     the adapter ``init_from`` if not None. Frozen weights are stored as `train.base_dtype` says.
     """
     train, expert = recipe.for_phase(phase), expert_of(phase)
-    tunes = expert is None and train.tune == "adapter"
+    adapter = adapter_of(recipe, phase)
+    tunes = adapter == TUNED
     # Under an adapter, bf16 halves the memory at the start; DeepSpeed would round frozen weights anyway.
-    half = (tunes or expert is not None) and train.precision == "bf16"
+    half = adapter is not None and train.precision == "bf16"
     dtype = torch.bfloat16 if half else torch.float32
     start = init_from if expert is None else base
     if tunes and base_path(recipe) is None:
@@ -55,7 +56,7 @@ def build_model(
     model.checkpointing = train.activation_checkpointing
     if expert is not None and init_from is not None:
         load_expert(model, expert, weights_file(Path(init_from)), recipe.lora)
-    elif not is_tuned(model):
+    elif not (tunes and start is not None):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(train.seed)
             adapt(model, recipe, phase)

@@ -14,10 +14,21 @@ from xdub.errors import UserError
 from xdub.files.tensors import signature
 from xdub.geometry import CodecGeometry
 from xdub.model import load_backbone, save_backbone
-from xdub.model.wan.config import PUBLISHED, WanConfig
+from xdub.model.wan.config import WanConfig
+from xdub.model.wan.files import read_wan_config
 from xdub.model.wan.layouts import diffusers_name
 from xdub.model.wan.network import WanDiT
+from xdub.model.weight_folder import WeightFolder
 
+EDITOR = dict(speech="published", round_timesteps=True)
+PUBLISHED = {
+    "Wan 2.1 T2V-1.3B": ("9269f8db9040a9d860eaca435be61814", (1536, 8960, 30, 16), {}),
+    "Wan 2.1 T2V-14B": ("aafcfd9672c3a2456dc46e1cb6e52c70", (5120, 13824, 40, 16), {}),
+    "Wan 2.2 TI2V-5B": ("1f5ab7703c6fc803fdded85ff040c316", (3072, 14336, 30, 48), {}),
+    "X-Dub": ("0196e3de8b3ccced7e7e939e7f901e0b", (3072, 14336, 30, 48), {**EDITOR, "audio_dim": 2048}),
+    "TBDub": ("da12f645b7edaedb855f6bd8cee7b24c", (3072, 14336, 30, 48), {**EDITOR, "audio_dim": 4096}),
+}
+"""Release -> its signature, its width, inner width, blocks and channels, and what it has beside a plain Wan."""
 SIZES = dict(hidden_size=48, num_heads=2, num_layers=2, ffn_dim=60, text_dim=12, order="reference_first")
 
 
@@ -41,12 +52,25 @@ def assert_equal(first: torch.nn.Module, second: torch.nn.Module) -> None:
     assert all(torch.equal(one[name], two[name]) and one[name].dtype == two[name].dtype for name in one)
 
 
-@pytest.mark.parametrize("size", PUBLISHED, ids=lambda size: size.name)
-def test_names_and_shapes_are_those_of_the_releases(size):
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_names_and_shapes_are_those_of_the_releases_and_lead_to_their_configuration(name, tmp_path):
+    expected, (hidden, ffn, layers, channels), changes = PUBLISHED[name]
+    config = WanConfig(
+        kind="wan",
+        hidden_size=hidden,
+        num_heads=hidden // 128,
+        num_layers=layers,
+        ffn_dim=ffn,
+        text_dim=4096,
+        order="reference_first",
+        geometry=CodecGeometry(channels, time=4, space=16 if channels == 48 else 8),
+        **changes,
+    )
     with torch.device("meta"):
-        model = WanDiT(size.config)
+        model = WanDiT(config)
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    assert signature(shapes) == size.signature
+    assert signature(shapes) == expected
+    assert read_wan_config(WeightFolder(tmp_path, ()), shapes) == config
 
 
 @pytest.mark.parametrize("layout", ["original", "diffusers", "ours"])

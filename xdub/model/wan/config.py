@@ -1,9 +1,8 @@
-"""Shapes of a `WanDiT`, and the published sizes."""
+"""Shapes of a `WanDiT`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from xdub.config import ModelConfig
 from xdub.geometry import CodecGeometry
@@ -46,62 +45,3 @@ class WanConfig(ModelConfig):
     def audio_window(self) -> int:
         """Rows of audio features that a latent frame attends to."""
         return speech_windows(self.speech, self.geometry).rows
-
-
-@dataclass(frozen=True, kw_only=True)
-class PublishedSize:
-    """A published network: its signature, and the config that reproduces its names and shapes."""
-
-    name: str
-    signature: str
-    """`xdub.files.tensors.signature` of its tensors under the original names."""
-    config: WanConfig = field(repr=False)
-
-
-def _wan(hidden: int, ffn: int, layers: int, channels: int, space: int, **changes: Any) -> WanConfig:
-    return WanConfig(
-        kind="wan",
-        hidden_size=hidden,
-        num_heads=hidden // 128,
-        num_layers=layers,
-        ffn_dim=ffn,
-        text_dim=4096,
-        order="reference_first",
-        geometry=CodecGeometry(channels=channels, time=4, space=space),
-        **changes,
-    )
-
-
-PUBLISHED = (
-    PublishedSize(
-        name="Wan 2.1 T2V-1.3B",
-        signature="9269f8db9040a9d860eaca435be61814",
-        config=_wan(1536, 8960, 30, 16, 8),
-    ),
-    PublishedSize(
-        name="Wan 2.1 T2V-14B",
-        signature="aafcfd9672c3a2456dc46e1cb6e52c70",
-        config=_wan(5120, 13824, 40, 16, 8),
-    ),
-    PublishedSize(
-        name="Wan 2.2 TI2V-5B",
-        signature="1f5ab7703c6fc803fdded85ff040c316",
-        config=_wan(3072, 14336, 30, 48, 16),
-    ),
-    PublishedSize(
-        name="X-Dub",
-        signature="0196e3de8b3ccced7e7e939e7f901e0b",
-        config=_wan(3072, 14336, 30, 48, 16, speech="published", audio_dim=2048, round_timesteps=True),
-    ),
-    PublishedSize(
-        name="TBDub",
-        signature="da12f645b7edaedb855f6bd8cee7b24c",
-        config=_wan(3072, 14336, 30, 48, 16, speech="published", audio_dim=4096, round_timesteps=True),
-    ),
-)
-"""Sizes of all published networks that `WanDiT` loads; several releases have the names and shapes of one entry."""
-
-
-def published_size(signature: str) -> PublishedSize | None:
-    """Return the published network of a signature; None for another network."""
-    return next((size for size in PUBLISHED if size.signature == signature), None)

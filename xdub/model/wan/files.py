@@ -21,13 +21,13 @@ import xdub
 from xdub.config import ModelConfig
 from xdub.errors import UserError
 from xdub.files.atomic import atomic_folder, write_json
-from xdub.files.tensors import read_shapes, signature, write_tensors
+from xdub.files.tensors import read_shapes, write_tensors
 from xdub.geometry import CodecGeometry
 from xdub.model.lora import whole_state
-from xdub.model.wan.config import WanConfig, published_size
+from xdub.model.wan.config import WanConfig
 from xdub.model.wan.layouts import Layout, beyond_wan, diffusers_name, original_name
 from xdub.model.wan.network import WanDiT
-from xdub.model.weight_folder import INDEX, WeightFolder, check_fit, indexed_files
+from xdub.model.weight_folder import INDEX, WeightFolder, indexed_files
 
 CONFIG = "config.json"
 """File of a layout's configuration."""
@@ -79,11 +79,7 @@ def load_wan(weights: WeightFolder, dtype: torch.dtype | None = None) -> WanDiT:
     config = read_wan_config(weights, shapes)
     with torch.device("meta"):
         model = WanDiT(config)
-    check_fit(weights.path, shapes, {name: tuple(value.shape) for name, value in model.state_dict().items()})
-    for name, value in weights.tensors():
-        model.load_state_dict(
-            {original_name(name): value.to(dtype or value.dtype)}, strict=False, assign=True
-        )
+    model.load_upstream(weights, dtype, whole=True)
     return model.eval()
 
 
@@ -144,13 +140,10 @@ def portable(cfg: ModelConfig) -> dict[str, Any]:
 
 
 def read_wan_config(weights: WeightFolder, shapes: Mapping[str, tuple[int, ...]]) -> WanConfig:
-    """Return the configuration of weights: that of a published signature, the folder's own, or one from the shapes.
+    """Return the configuration of weights: the folder's own, or one that leads to the shapes.
 
     ``shapes`` have original names. Raise UserError for a network of another family.
     """
-    published = published_size(signature(shapes))
-    if published is not None:
-        return published.config
     folder = weights.path if weights.path.is_dir() else weights.path.parent
     values = _read_json(folder / CONFIG)
     if OWN_KEY in values:
@@ -170,14 +163,17 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _own_config(values: Mapping[str, Any], path: Path) -> WanConfig:
     try:
-        fields: dict[str, Any] = {
-            **values,
-            "geometry": CodecGeometry(**values["geometry"]),
-            "patch": tuple(values["patch"]),
-        }
-        return WanConfig(**fields)
+        return WanConfig(**config_fields(values))
     except (TypeError, ValueError, KeyError) as error:
         raise UserError(f"{path}: is not the configuration of a Wan ({error}); save it again") from error
+
+
+def config_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a configuration from the plain values of `portable`.
+
+    Raise TypeError or KeyError for values of another kind.
+    """
+    return {**values, "geometry": CodecGeometry(**values["geometry"]), "patch": tuple(values["patch"])}
 
 
 def _inferred(shapes: Mapping[str, tuple[int, ...]], values: Mapping[str, Any], path: Path) -> WanConfig:

@@ -9,7 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from xdub.config import TrainConfig, expert_of, phase_facts, recipe_from_dict, without_paths
+from xdub.config import TrainConfig, phase_facts, recipe_from_dict, without_paths
+from xdub.model.lora import TUNED, adapter_of
 
 MUST_MATCH = {
     "phase": "choose another --out",
@@ -29,25 +30,24 @@ def network_digest(recipe: Mapping[str, Any], phase: str, *, paths: bool) -> str
     Args:
         recipe: plain values of a recipe; keys that an earlier version did not have get their defaults.
     """
-    sections = recipe_from_dict(recipe).to_dict()
+    parsed = recipe_from_dict(recipe)
+    sections = parsed.to_dict()
     located = sections if paths else without_paths(sections)
     for name in ("codec", "audio"):
         if located[name]["path"] is not None:
             located[name]["path"] = str(Path(located[name]["path"]).absolute())
-    text = json.dumps(_deciding(located, phase), sort_keys=True)
+    text = json.dumps(_deciding(located, phase, adapter_of(parsed, phase)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _deciding(sections: Mapping[str, Any], phase: str) -> list[Any]:
+def _deciding(sections: Mapping[str, Any], phase: str, adapter: str | None) -> list[Any]:
     """Return the sections that decide a phase's network and its inputs."""
     if phase_facts(phase).trains == "syncnet":
         overrides = {field.name for field in fields(TrainConfig)}
         own = {key: value for key, value in sections["syncnet"].items() if key not in overrides}
         return [sections["video"], sections["codec"], own]
-    tune = sections["phases"].get(phase, {}).get("tune", sections["train"]["tune"])
-    tuned = expert_of(phase) is None and tune == "adapter"
-    names = ["video", "codec", "audio", "model"] + (["lora"] if expert_of(phase) or tuned else [])
-    return [sections[name] for name in names] + (["adapter"] if tuned else [])
+    names = ["video", "codec", "audio", "model"] + (["lora"] if adapter is not None else [])
+    return [sections[name] for name in names] + (["adapter"] if adapter == TUNED else [])
 
 
 def difference(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> str | None:
