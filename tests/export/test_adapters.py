@@ -17,7 +17,7 @@ from xdub.export import export_weights
 from xdub.export.adapters import Adapter, read_adapter, write_comfy, write_diffusers
 from xdub.export.source import open_source
 from xdub.model import load_backbone, save_backbone
-from xdub.model.wan.layouts import diffusers_name
+from xdub.perception.open_models.wan_names import diffusers_name
 
 BASE = "wan2.2-ti2v-5b"
 

@@ -16,9 +16,9 @@ from xdub.errors import UserError
 from xdub.export.source import Part
 from xdub.files.tensors import signature
 from xdub.model.wan.files import find_wan
-from xdub.model.wan.layouts import original_name
 from xdub.perception.open_models.entry import OpenModel
 from xdub.perception.open_models.table import OPEN_MODELS, open_model
+from xdub.perception.open_models.wan_names import original_name
 
 CARD = "README.md"
 """File of the model card, as hubs expect it."""

@@ -16,8 +16,8 @@ from xdub.config import Recipe, load_recipe, parse_override
 from xdub.errors import UserError
 from xdub.model.wan.config import WanConfig
 from xdub.model.wan.files import read_wan_config
-from xdub.model.wan.layouts import original_name
 from xdub.model.weight_folder import WeightFolder
+from xdub.perception.open_models.wan_names import original_name
 
 CODEC = "Wan2.2_VAE.safetensors"
 """File of the autoencoder, which all published editors share."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from xdub.config import EXPERTS, Recipe
 from xdub.config.network_sections import CODEC_FACTORS
+from xdub.geometry import CodecGeometry
 from xdub.model.backbone import Backbone
 from xdub.model.build import build_backbone
 from xdub.model.codec import Codec, LinearCodec
 from xdub.model.dit import VideoDiT
 from xdub.model.lora import add_expert, set_expert
+from xdub.model.wan.config import WanConfig
 
 
 def random_codec(channels: int) -> LinearCodec:
@@ -30,6 +34,12 @@ def random_backbone(recipe: Recipe, phase: str, codec: Codec, seed: int = 1) -> 
     assert isinstance(model, VideoDiT)
     torch.nn.init.normal_(model.proj_out.weight, std=0.05, generator=torch.Generator().manual_seed(seed))
     return model.eval().requires_grad_(False)
+
+
+def small_wan(geometry: CodecGeometry, **changes: Any) -> WanConfig:
+    """Return the configuration of a Wan of two blocks of width 48, for tests."""
+    sizes: dict[str, Any] = dict(hidden_size=48, num_heads=2, num_layers=2, ffn_dim=60, text_dim=12)
+    return WanConfig(kind="wan", order="reference_first", geometry=geometry, **(sizes | changes))
 
 
 def add_experts(editor: Backbone, recipe: Recipe, seed: int = 1) -> None:

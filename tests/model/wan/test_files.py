@@ -14,11 +14,12 @@ from xdub.errors import UserError
 from xdub.files.tensors import signature
 from xdub.geometry import CodecGeometry
 from xdub.model import load_backbone, save_backbone
+from xdub.model.testing import small_wan
 from xdub.model.wan.config import WanConfig
 from xdub.model.wan.files import read_wan_config
-from xdub.model.wan.layouts import diffusers_name
 from xdub.model.wan.network import WanDiT
 from xdub.model.weight_folder import WeightFolder
+from xdub.perception.open_models.wan_names import diffusers_name
 
 EDITOR = dict(speech="published", round_timesteps=True)
 PUBLISHED = {
@@ -29,13 +30,11 @@ PUBLISHED = {
     "TBDub": ("da12f645b7edaedb855f6bd8cee7b24c", (3072, 14336, 30, 48), {**EDITOR, "audio_dim": 4096}),
 }
 """Release -> its signature, its width, inner width, blocks and channels, and what it has beside a plain Wan."""
-SIZES = dict(hidden_size=48, num_heads=2, num_layers=2, ffn_dim=60, text_dim=12, order="reference_first")
 
 
 def wan(space=8, channels=4, **changes) -> WanDiT:
     torch.manual_seed(0)
-    geometry = CodecGeometry(channels, time=4, space=space)
-    return WanDiT(WanConfig(kind="wan", geometry=geometry, **{**SIZES, **changes})).eval()
+    return WanDiT(small_wan(CodecGeometry(channels, time=4, space=space), **changes)).eval()
 
 
 def editor() -> WanDiT:

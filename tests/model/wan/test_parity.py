@@ -11,8 +11,8 @@ from diffusers import WanTransformer3DModel
 from xdub.geometry import CodecGeometry
 from xdub.model.prompt import Prompt
 from xdub.model.wan.config import WanConfig
-from xdub.model.wan.layouts import diffusers_name, original_name
 from xdub.model.wan.network import WanDiT
+from xdub.perception.open_models.wan_names import diffusers_name, original_name
 
 SMALL = dict(
     heads=2, head_dim=24, channels=4, layers=2, ffn=100, text=20, patch=(1, 2, 2), freq=256, eps=1e-6

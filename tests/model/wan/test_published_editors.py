@@ -8,7 +8,7 @@ import torch
 from tests.model.wan.slow_editor import SlowEditor
 from xdub.geometry import CodecGeometry
 from xdub.model.prompt import Prompt
-from xdub.model.wan.config import WanConfig
+from xdub.model.testing import small_wan
 from xdub.model.wan.network import WanDiT
 from xdub.speech_windows import speech_windows
 
@@ -20,15 +20,8 @@ FEATURES = {"X-Dub": 2 * 7, "TBDub": 4 * 5}
 def editor(request) -> WanDiT:
     """A small editor none of whose parameters is zero or one."""
     torch.manual_seed(0)
-    config = WanConfig(
-        kind="wan",
-        hidden_size=48,
-        num_heads=2,
-        num_layers=2,
-        ffn_dim=60,
-        text_dim=12,
-        order="reference_first",
-        geometry=GEOMETRY,
+    config = small_wan(
+        GEOMETRY,
         speech="published",
         speech_width=128,
         audio_dim=FEATURES[request.param],

@@ -15,8 +15,7 @@ from xdub.model import load_backbone, save_backbone
 from xdub.model.build import build_backbone, load_network
 from xdub.model.lora import ALPHA, TUNED, file_name
 from xdub.model.prompt import Prompt, write_prompt
-from xdub.model.testing import random_codec
-from xdub.model.wan.config import WanConfig
+from xdub.model.testing import random_codec, small_wan
 from xdub.model.wan.network import WanDiT
 from xdub.model.weight_folder import WeightFolder
 from xdub.plan.rehearsal import inputs
@@ -27,17 +26,7 @@ from xdub.train.networks import build_model
 def recipe(tmp_path) -> Recipe:
     """A recipe of kind wan beside random open weights of a plain Wan."""
     torch.manual_seed(0)
-    config = WanConfig(
-        kind="wan",
-        hidden_size=48,
-        num_heads=2,
-        num_layers=2,
-        ffn_dim=60,
-        text_dim=12,
-        order="reference_first",
-        geometry=CodecGeometry(48, time=4, space=8),
-    )
-    base = WanDiT(config)
+    base = WanDiT(small_wan(CodecGeometry(48, time=4, space=8)))
     for parameter in base.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
     save_backbone(base, tmp_path / "base", layout="diffusers")

@@ -25,9 +25,10 @@ from xdub.files.tensors import read_shapes, write_tensors
 from xdub.geometry import CodecGeometry
 from xdub.model.lora import whole_state
 from xdub.model.wan.config import WanConfig
-from xdub.model.wan.layouts import Layout, beyond_wan, diffusers_name, original_name
+from xdub.model.wan.layouts import Layout, beyond_wan
 from xdub.model.wan.network import WanDiT
 from xdub.model.weight_folder import INDEX, WeightFolder, indexed_files
+from xdub.perception.open_models.wan_names import diffusers_name, original_name
 
 CONFIG = "config.json"
 """File of a layout's configuration."""

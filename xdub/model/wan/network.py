@@ -30,8 +30,9 @@ from xdub.model.prompt import Prompt
 from xdub.model.wan.block import WanBlock, WanKeys, WanRows
 from xdub.model.wan.config import WanConfig
 from xdub.model.wan.layers import Head, Mlp
-from xdub.model.wan.layouts import MASK, beyond_wan, original_name
+from xdub.model.wan.layouts import MASK, beyond_wan
 from xdub.model.wan.speech import SpeechProjection
+from xdub.perception.open_models.wan_names import original_name
 from xdub_kernels import Rope
 
 
@@ -188,7 +189,7 @@ class WanDiT(Backbone[WanConditions]):
         return self._run(z_t, tokens, times.float(), plain.reference, plain)
 
     def own_tensor(self, name: str, value: Tensor) -> tuple[str, Tensor] | None:
-        """Return a tensor under its original name, see `layouts`; an editor needs none of a generator's z_mask."""
+        """Return a tensor under the name of its release; an editor needs none of a generator's z_mask."""
         name = original_name(name)
         return None if name.startswith(MASK) and not self.masked_input else (name, value)
 

@@ -7,32 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from xdub.perception.open_models.wan_names import diffusers_name
+
 Shapes = dict[str, tuple[int, ...]]
 """Name of a tensor -> its shape."""
 FREQUENCIES, TEXT, PATCH = 256, 4096, 4
 """Width of the timestep's sinusoid, width of the text embedding, latent pixels of a patch."""
 SPEECH, INNER, WINDOW, BLOCKS = 1536, 6144, 100, 4
 """Speech projection of X-Dub: its width, the inner width of its feed-forward network, longest window, blocks."""
-TO_DIFFUSERS = (
-    ("text_embedding.0.", "condition_embedder.text_embedder.linear_1."),
-    ("text_embedding.2.", "condition_embedder.text_embedder.linear_2."),
-    ("time_embedding.0.", "condition_embedder.time_embedder.linear_1."),
-    ("time_embedding.2.", "condition_embedder.time_embedder.linear_2."),
-    ("time_projection.1.", "condition_embedder.time_proj."),
-    ("head.head.", "proj_out."),
-    ("head.modulation", "scale_shift_table"),
-    (".modulation", ".scale_shift_table"),
-    (".self_attn.", ".attn1."),
-    (".cross_attn.", ".attn2."),
-    (".q.", ".to_q."),
-    (".k.", ".to_k."),
-    (".v.", ".to_v."),
-    (".o.", ".to_out.0."),
-    (".norm3.", ".norm2."),
-    (".ffn.0.", ".ffn.net.0.proj."),
-    (".ffn.2.", ".ffn.net.2."),
-)
-"""Parts of names in the original layout -> in diffusers' layout, in the order of replacement."""
 
 
 def wan(width: int, inner: int, channels: int, layers: int) -> Shapes:
@@ -57,13 +39,6 @@ def wan(width: int, inner: int, channels: int, layers: int) -> Shapes:
 def diffusers_wan(width: int, inner: int, channels: int, layers: int) -> Shapes:
     """Return the tensors of `wan` with the names of diffusers' WanTransformer3DModel."""
     return {diffusers_name(name): shape for name, shape in wan(width, inner, channels, layers).items()}
-
-
-def diffusers_name(name: str) -> str:
-    """Return the name in diffusers' layout of a tensor of the original layout."""
-    for original, other in TO_DIFFUSERS:
-        name = name.replace(original, other)
-    return name
 
 
 def editor(speech: int) -> Shapes:
