@@ -135,9 +135,10 @@ def _inspected(recipe: Recipe, role: Role, kind: str, path: Path) -> str:
 
 
 def _text_encoder(recipe: Recipe) -> list[Finding]:
-    """Return a finding for the text encoder in the recipe's folder. Training with the null prompt needs none."""
+    """Return a finding for the text encoder in the recipe's folder, unless the recipe names an embedded prompt."""
     path = Path(recipe.weights or "") / "umt5"
-    if recipe.model.text_dim is None or recipe.weights is None or not path.exists():
+    unused = recipe.model.text_dim is None or recipe.model.prompt is not None
+    if unused or recipe.weights is None or not path.exists():
         return []
     try:
         return [Finding(role="text", kind="umt5", path=str(path), words=umt5(recipe, path))]
