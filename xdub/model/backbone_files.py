@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -20,7 +18,8 @@ from xdub.model.build import load_network
 from xdub.model.bundle import RECIPE, bundle_path, bundle_weights
 from xdub.model.dit import DiTConfig, VideoDiT
 from xdub.model.lora import whole_state
-from xdub.model.wan.files import CONFIG, OWN_KEY, config_fields, find_wan, load_wan, portable, save_wan
+from xdub.model.wan.config_files import CONFIG, OWN_KEY, config_fields, portable, read_json_object
+from xdub.model.wan.files import find_wan, load_wan, save_wan
 from xdub.model.wan.layouts import Layout
 from xdub.model.wan.network import WanDiT
 from xdub.model.weight_folder import WeightFolder
@@ -78,7 +77,7 @@ def _own_backbone(path: Path, dtype: torch.dtype | None) -> Backbone | None:
         return _trained(
             load_recipe(path / RECIPE, recorded=True), "editor", bundle_weights(path, "editor"), dtype
         )
-    config, weights = _config(path / CONFIG), path / MODEL_WEIGHTS
+    config, weights = read_json_object(path / CONFIG), path / MODEL_WEIGHTS
     if "recipe" in config and "phase" in config and weights.is_file():
         return _trained(recipe_from_dict(config["recipe"]), config["phase"], weights, dtype)
     values = config.get(OWN_KEY)
@@ -98,11 +97,3 @@ def _trained(recipe: Recipe, phase: str, file: Path, dtype: torch.dtype | None) 
     """Return the backbone of a phase with the weights of its export."""
     weights = WeightFolder(file, (file,))
     return load_network(recipe, phase, weights, dtype=dtype or torch.float32).eval()
-
-
-def _config(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}

@@ -16,6 +16,7 @@ from xdub.model.dit import DiTConfig, VideoDiT
 from xdub.model.lora import is_adapter, load_tuning
 from xdub.model.prompt import Prompt, read_prompt
 from xdub.model.wan.config import WanConfig
+from xdub.model.wan.config_files import contradiction
 from xdub.model.wan.files import find_wan
 from xdub.model.wan.network import WanDiT
 from xdub.model.weight_folder import WeightFolder
@@ -74,7 +75,25 @@ def build_backbone(
     base = base_path(recipe)
     if base is None:
         return WanDiT(config, prompt)
-    return _filled(config, prompt, open_weights(base), dtype)
+    weights = open_weights(base)
+    _check_base(config, weights)
+    return _filled(config, prompt, weights, dtype)
+
+
+def _check_base(config: WanConfig, weights: WeightFolder) -> None:
+    """Raise UserError for open weights that fit the shapes of a recipe's network, but are of another one."""
+    other = contradiction(config, weights)
+    if other is None:
+        return
+    key, stated, own = other
+    fix = (
+        f"--set model.{key}={stated}"
+        if key == "num_heads"
+        else "only releases with that value can be trained"
+    )
+    raise UserError(
+        f"model.base={weights.path}: has {key}={stated}, but the recipe's network has {own}; {fix}"
+    )
 
 
 def _filled(config: WanConfig, prompt: Prompt, weights: WeightFolder, dtype: torch.dtype) -> WanDiT:

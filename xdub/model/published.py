@@ -15,7 +15,7 @@ from typing import Any
 from xdub.config import Recipe, load_recipe, parse_override
 from xdub.errors import UserError
 from xdub.model.wan.config import WanConfig
-from xdub.model.wan.files import read_wan_config
+from xdub.model.wan.config_files import read_wan_config
 from xdub.model.weight_folder import WeightFolder
 from xdub.perception.open_models.wan_names import original_name
 

@@ -12,7 +12,7 @@ import torch
 from xdub.files.tensors import write_tensors
 from xdub.geometry import CodecGeometry
 from xdub.model.wan.config import WanConfig
-from xdub.model.wan.files import HEAD_DIM
+from xdub.model.wan.config_files import HEAD_DIM
 from xdub.model.wan.network import WanDiT
 
 if TYPE_CHECKING:

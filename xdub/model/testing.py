@@ -39,7 +39,8 @@ def random_backbone(recipe: Recipe, phase: str, codec: Codec, seed: int = 1) -> 
 def small_wan(geometry: CodecGeometry, **changes: Any) -> WanConfig:
     """Return the configuration of a Wan of two blocks of width 48, for tests."""
     sizes: dict[str, Any] = dict(hidden_size=48, num_heads=2, num_layers=2, ffn_dim=60, text_dim=12)
-    return WanConfig(kind="wan", order="reference_first", geometry=geometry, **(sizes | changes))
+    sizes |= {"order": "reference_first"} | changes
+    return WanConfig(kind="wan", geometry=geometry, **sizes)
 
 
 def add_experts(editor: Backbone, recipe: Recipe, seed: int = 1) -> None:

@@ -16,7 +16,7 @@ from xdub.geometry import CodecGeometry
 from xdub.model import load_backbone, save_backbone
 from xdub.model.testing import small_wan
 from xdub.model.wan.config import WanConfig
-from xdub.model.wan.files import read_wan_config
+from xdub.model.wan.config_files import read_wan_config
 from xdub.model.wan.network import WanDiT
 from xdub.model.weight_folder import WeightFolder
 from xdub.perception.open_models.wan_names import diffusers_name
@@ -74,7 +74,15 @@ def test_names_and_shapes_are_those_of_the_releases_and_lead_to_their_configurat
 
 @pytest.mark.parametrize("layout", ["original", "diffusers", "ours"])
 @pytest.mark.parametrize(
-    "build", [wan, editor, lambda: wan(audio_dim=10), lambda: wan(masked_input=True, audio_dim=10)]
+    "build",
+    [
+        wan,
+        editor,
+        lambda: wan(masked_input=True, audio_dim=10),
+        # Neither configuration is that of a release, so the shapes alone lead to another one.
+        lambda: wan(audio_dim=10, round_timesteps=True, order="target_first"),
+        lambda: wan(space=16, cross_attn_norm=False, eps=1e-5),
+    ],
 )
 def test_a_folder_gives_the_same_network_back(tmp_path, layout, build):
     model = build().to(torch.bfloat16)
@@ -141,6 +149,48 @@ def test_a_tensor_that_does_not_fit_is_named(tmp_path, layout, change, message):
     save_file(state, file)
     with pytest.raises(UserError, match=message):
         load_backbone(tmp_path / "folder")
+
+
+@pytest.mark.parametrize(
+    ("changes", "extra", "message"),
+    [
+        ({"model_type": "i2v"}, (), "model_type=i2v in config.json is no network"),
+        ({"_class_name": "WanVACETransformer3DModel"}, (), "_class_name=WanVACETransformer3DModel"),
+        ({"image_dim": 32}, ("condition_embedder.image_embedder.ff.net.0.proj.weight",), "image_dim=32"),
+        ({"added_kv_proj_dim": 48}, ("blocks.0.attn2.add_k_proj.weight",), "added_kv_proj_dim=48"),
+        ({"in_dim": 36}, (), "in_dim=36 with out_dim=4"),
+        ({"qk_norm": "layer_norm"}, (), "qk_norm=layer_norm"),
+        ({"patch_size": [2, 2, 2]}, (), r"patch_size=\[2, 2, 2\]"),
+        ({"num_layers": 3}, (), r"blocks\.2\.\S+ is missing"),
+        ({"ffn_dim": 61}, (), r"blocks\.0\.ffn\.0\.bias has shape \(60,\), the network has \(61,\)"),
+    ],
+)
+def test_a_configuration_of_another_network_is_refused_by_key_and_value(tmp_path, changes, extra, message):
+    save_backbone(wan(), tmp_path, layout="original")
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | changes))
+    save_file(
+        wan().state_dict() | dict.fromkeys(extra, torch.zeros(2)),
+        tmp_path / "diffusion_pytorch_model.safetensors",
+    )
+    with pytest.raises(UserError, match=message):
+        load_backbone(tmp_path)
+
+
+def test_a_copy_of_a_plain_wan_may_state_a_picture_width_without_its_tensors(tmp_path):
+    save_backbone(wan(), tmp_path, layout="diffusers")
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"image_dim": 32, "added_kv_proj_dim": 48}))
+    assert_equal(wan(), load_backbone(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+@pytest.mark.parametrize("layout", ["original", "ours"])
+def test_a_damaged_configuration_is_named_in_every_layout(tmp_path, layout, text):
+    save_backbone(wan(), tmp_path, layout=layout)
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"config\.json: .*; download it again"):
+        load_backbone(tmp_path)
 
 
 def test_folders_without_a_backbone_get_one_clear_error(tmp_path):

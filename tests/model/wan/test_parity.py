@@ -15,13 +15,23 @@ from xdub.model.wan.network import WanDiT
 from xdub.perception.open_models.wan_names import diffusers_name, original_name
 
 SMALL = dict(
-    heads=2, head_dim=24, channels=4, layers=2, ffn=100, text=20, patch=(1, 2, 2), freq=256, eps=1e-6
+    heads=2,
+    head_dim=24,
+    channels=4,
+    layers=2,
+    ffn=100,
+    text=20,
+    patch=(1, 2, 2),
+    freq=256,
+    eps=1e-6,
+    normed=True,
 )
 CASES = {
     "small": {},
     "one head of 32, three layers": dict(heads=1, head_dim=32, layers=3),
     "48 channels": dict(channels=48, head_dim=12, heads=4, freq=64),
     "oblong patches": dict(patch=(1, 1, 2), eps=1e-5),
+    "no norm before the prompt, odd widths": dict(normed=False, freq=33, ffn=1, layers=1),
 }
 
 
@@ -40,6 +50,7 @@ def pair(**changes) -> tuple[WanTransformer3DModel, WanDiT]:
         ffn_dim=c["ffn"],
         num_layers=c["layers"],
         eps=c["eps"],
+        cross_attn_norm=c["normed"],
     )
     for parameter in reference.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
@@ -54,6 +65,7 @@ def pair(**changes) -> tuple[WanTransformer3DModel, WanDiT]:
             patch=c["patch"],
             freq_dim=c["freq"],
             eps=c["eps"],
+            cross_attn_norm=c["normed"],
             geometry=CodecGeometry(c["channels"], time=4, space=8),
         )
     )
@@ -122,3 +134,11 @@ def test_a_prompt_counts_its_zero_rows_without_holding_them(rows):
     torch.testing.assert_close(
         model.velocity_from_text(z, t), model.velocity_from_text(z, t, padded), atol=2e-5, rtol=1e-4
     )
+
+
+def test_one_number_is_the_time_of_all_samples():
+    _, model = pair()
+    z, text = torch.randn(2, 4, 3, 4, 6), torch.randn(2, 7, 20)
+    expected = model.velocity_from_text(z, torch.tensor([0.25, 0.25]), text)
+    for t in (0.25, torch.tensor(0.25), torch.tensor([0.25])):
+        assert torch.equal(model.velocity_from_text(z, t, text), expected)

@@ -207,3 +207,17 @@ def test_an_expert_adapts_the_speech_that_the_tuned_editor_has(recipe, tmp_path)
     recipe = load_recipe_with(recipe, "lora.targets=[audio_attn.q, ffn.2]")
     lip = build_model(recipe, "lip", random_codec(48), base=None, init_from=None)
     assert any("audio_attn.q.lora_A" in name for name, p in lip.named_parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_heads": 4}, "has num_heads=4, but the recipe's network has 2; --set model.num_heads=4"),
+        ({"eps": 1e-5}, "has eps=1e-05, but the recipe's network has 1e-06"),
+    ],
+)
+def test_open_weights_of_equal_shapes_with_other_settings_are_refused(recipe, changes, message):
+    base = WanDiT(small_wan(CodecGeometry(48, time=4, space=8), **changes))
+    save_backbone(base, recipe.model.base, layout="original")
+    with pytest.raises(UserError, match=message):
+        build_backbone(recipe, "editor", random_codec(48))

@@ -49,7 +49,7 @@ class WanBlock(nn.Module):
         self.size, self.eps = size, eps
         self.self_attn = WanSelfAttention(size, heads, eps)
         self.cross_attn = WanTextAttention(size, heads, eps)
-        self.norm3 = nn.LayerNorm(size, eps=eps)
+        self.norm3 = nn.LayerNorm(size, eps=eps) if cfg.cross_attn_norm else nn.Identity()
         if speaks:
             self.norm4 = nn.LayerNorm(size, eps=eps)
             self.audio_attn = WanAudioAttention(

@@ -23,6 +23,8 @@ class WanConfig(ModelConfig):
     """Width of the timestep's sinusoid."""
     eps: float = 1e-6
     """Added to the variance in every norm."""
+    cross_attn_norm: bool = True
+    """True where a norm with weights precedes the attention to the prompt, as in all releases."""
 
     def __post_init__(self) -> None:
         if self.hidden_size % (2 * self.num_heads):

@@ -157,25 +157,27 @@ class WanDiT(Backbone[WanConditions]):
         times = frame_times(t.float(), conditions.clean)
         return self._run(z_t, target, times[..., None], conditions.reference, conditions)
 
-    def velocity_from_text(self, z_t: Tensor, t: Tensor, text: Tensor | None = None) -> Tensor:
+    def velocity_from_text(self, z_t: Tensor, t: Tensor | float, text: Tensor | None = None) -> Tensor:
         """Return v_hat [B, C, f, h, w] of a plain Wan, without references and speech.
 
         Args:
             z_t: [B, C, f, h, w].
-            t: [B], [B, f] or one value a token [B, f N], in [0, 1].
+            t: one number, [B], [B, f] or one value a token [B, f N], in [0, 1].
             text: [B, S, text_dim], all rows including the zero rows. None: the network's prompt.
         """
         tokens = self._tokens(z_t)
         batch, f, per_frame = *tokens.shape[:2], self._per_frame(z_t)
-        if t.ndim == 1:
-            times = t[:, None, None].expand(batch, f, 1)
+        t = torch.as_tensor(t, device=z_t.device)
+        if t.shape in ((), (1,), (batch,)):
+            times = t.expand(batch)[:, None, None].expand(batch, f, 1)
         elif t.shape == (batch, f):
             times = t[..., None]
         elif t.shape == (batch, f * per_frame):
             times = self.group.own_tokens(t.unflatten(1, (f, per_frame)))
         else:
             raise ValueError(
-                f"t must be [B], [B, f] = {[batch, f]} or [B, f N] = {[batch, f * per_frame]}, got {list(t.shape)}"
+                f"t must be one number, [B], [B, f] = {[batch, f]} or [B, f N] = {[batch, f * per_frame]}, "
+                f"got {list(t.shape)}"
             )
         prompt, padding = self._prompt(text)
         rows = WanRows(prompt, padding, None, tokens.new_zeros(f, dtype=torch.int64))
@@ -284,4 +286,6 @@ class WanDiT(Backbone[WanConditions]):
         steps = 1000 * times.float()
         if self.cfg.round_timesteps:
             steps = steps.bfloat16().float()
-        return self.time_embedding.exact(timestep_sinusoid(steps, self.cfg.freq_dim // 2))
+        sinusoid = timestep_sinusoid(steps, self.cfg.freq_dim // 2)
+        # An odd width ends with a zero.
+        return self.time_embedding.exact(F.pad(sinusoid, (0, self.cfg.freq_dim % 2)))
