@@ -8,7 +8,7 @@ from scipy.signal import savgol_filter
 
 from xdub.config import load_recipe
 from xdub.data.face_boxes import face_boxes
-from xdub.data.landmark_boxes import landmark_boxes, running_mean
+from xdub.data.landmark_boxes import boxes_from_template, landmark_boxes, running_mean
 from xdub.errors import UserError
 from xdub.perception.faces import FaceTrack
 
@@ -137,3 +137,11 @@ def test_a_recipe_chooses_the_box_of_its_crops():
     wide = load_recipe("tiny", ["video.crop=landmark_box", "video.crop_scale=1.0"]).video
     assert face_boxes(track, slice(0, 12), template).shape == (12, 3)
     np.testing.assert_allclose(face_boxes(track, slice(3, 9), wide), np.tile([250, 250, 290], (6, 1)))
+
+
+def test_boxes_of_rendered_heads_lie_where_the_releases_boxes_lie_on_average() -> None:
+    template = np.array([[300.0, 240.0, 100.0], [310.0, 40.0, 100.0]], np.float32)
+    boxes = boxes_from_template(template, WIDTH, HEIGHT, scale=1.1)
+    np.testing.assert_allclose(boxes[0], (300, 240 - 14.8, 160.16), rtol=1e-5)
+    # A box stays inside the picture.
+    np.testing.assert_allclose(boxes[1], (310, 80.08, 160.16), rtol=1e-5)

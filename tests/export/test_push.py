@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -114,6 +115,31 @@ def test_a_refusal_of_the_hub_is_one_line_with_the_remedy(hub: Hub, folder: Path
     with pytest.raises(UserError, match="me/lora: the upload failed.*set HF_TOKEN") as caught:
         push_folder(folder, "me/lora")
     assert "\n" not in str(caught.value)
+
+
+def test_a_closed_port_and_a_server_that_drops_connections_are_one_line_each(
+    hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Handler, "do_POST", lambda handler: handler.connection.close())
+    with pytest.raises(UserError, match="me/lora: the upload failed.*go online"):
+        push_folder(folder, "me/lora")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free.getsockname()[1]}")
+    with pytest.raises(UserError, match="me/lora: the upload failed.*go online") as caught:
+        push_folder(folder, "me/lora")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_error_of_the_program_is_not_reported_as_a_failed_upload(
+    hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise TypeError("a wrong argument")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", broken)
+    with pytest.raises(TypeError, match="a wrong argument"):
+        push_folder(folder, "me/lora")
 
 
 def test_a_folder_without_card_licence_or_weights_is_refused(folder: Path, tmp_path: Path) -> None:

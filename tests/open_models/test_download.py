@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -68,6 +69,23 @@ def test_a_server_that_stays_silent_ends_the_download_but_keeps_the_part(
         download(remote, tmp_path / "model.bin")
     server.cut = []
     assert download(remote, tmp_path / "model.bin") == SHA256 and server.starts()[-1] == 1000
+
+
+def test_a_closed_port_and_a_server_that_drops_connections_are_one_line_each(
+    server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        server.RequestHandlerClass, "do_GET", lambda handler: handler.connection.shutdown(socket.SHUT_RDWR)
+    )
+    with pytest.raises(UserError, match="the download stopped after 0 bytes") as caught:
+        download(Remote(url=f"{server.url}/model.bin"), tmp_path / "model.bin")
+    assert "\n" not in str(caught.value)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(UserError, match="the download stopped after 0 bytes.*refused"):
+        download(Remote(url=f"http://127.0.0.1:{port}/model.bin"), tmp_path / "model.bin")
+    assert names(tmp_path) == set()
 
 
 def test_a_flipped_byte_is_refused_and_the_file_fetched_again(server, remote, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from xdub.cli.licences import agree
 from xdub.errors import UserError
-from xdub.model.licences import accept, is_accepted, require_licence
+from xdub.model.licences import accept, is_accepted, licence_of, require_licence
 
 
 def test_without_consent_there_is_one_error_that_says_how_to_give_it(settings_folder):
@@ -59,6 +59,11 @@ def test_at_a_terminal_the_user_is_asked_once(settings_folder, monkeypatch, answ
         with pytest.raises(UserError, match="accept it once"):
             agree("tbdub-teacher:DIR", None)
     assert questions == ["Accept this licence?"] and is_accepted("tbdub-teacher") is answer
+
+
+def test_a_folder_of_two_encoders_names_the_licences_of_both():
+    licence = licence_of("xdub-speech")
+    assert "MIT" in licence.name and "Apache-2.0" in licence.name and licence.identifier == "other"
 
 
 def test_consent_to_other_terms_does_not_count(settings_folder):

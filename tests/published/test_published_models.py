@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import wave
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,11 @@ from xdub.media import probe, read_frames, write_video
 from xdub.model.bundle import load_bundle
 from xdub.model.licences import VARIABLE
 from xdub.model.published import EDITORS, published_folder, published_recipe
+from xdub.model.release_testing import write_null_prompt
 from xdub.pairs.factory import build_pairs
-from xdub.pairs.maker import recipe_with_editor
+from xdub.pairs.maker import load_maker, recipe_with_editor
 from xdub.pairs.testing import plain_judges
+from xdub.pairs.units import deciding_sections
 from xdub.perception.faces import FaceTrack
 from xdub.train.networks import start_weights
 from xdub.train.run import _weights
@@ -91,6 +94,23 @@ def test_missing_files_are_named_with_the_command_that_fetches_them(releases, tm
         UserError, match="has no prompt.safetensors or null_prompt_emb.pt; write it with `xdub weights"
     ):
         published_recipe(published_folder(f"xdub-public:{tmp_path}"))
+
+
+def test_a_file_that_a_setting_moves_need_not_be_in_the_folder(releases, tmp_path):
+    source = published_folder(releases["tbdub-student"]).path
+    folder = published_folder(f"tbdub-student:{tmp_path}")
+    (tmp_path / "tbdub_student.safetensors").symlink_to(source / "tbdub_student.safetensors")
+    moves = [
+        f"codec.path={source / 'Wan2.2_VAE.safetensors'}",
+        f"audio.path={source / 'hubert-large-ll60k'}",
+        f"model.prompt={source / 'null_prompt_emb.pt'}",
+    ]
+    recipe = published_recipe(folder, moves)
+    assert recipe.codec.path == str(source / "Wan2.2_VAE.safetensors")
+    assert recipe.model.prompt == str(source / "null_prompt_emb.pt")
+    for missing, move in zip(("Wan2.2_VAE", "hubert-large-ll60k", "null_prompt_emb"), moves, strict=True):
+        with pytest.raises(UserError, match=f"has no .*{missing}"):
+            published_recipe(folder, [text for text in moves if text != move])
 
 
 @pytest.fixture()
@@ -205,8 +225,34 @@ def test_pairs_of_another_recipe_are_made_as_the_editors_recipe_says(releases):
     recipe = recipe_with_editor(load_recipe("tiny", ["dub.sampler_steps=7"]), teacher)
     assert recipe.name == "tiny" and recipe.dub == load_recipe("tbdub-teacher").dub
     assert (recipe.model.hidden_size, recipe.codec.kind, recipe.audio.kind) == (128, "wan2.2", "hubert")
+    assert not recipe.dub.compile
+    compiled = recipe_with_editor(load_recipe("tiny", ["dub.compile=true", "pairs.compile=true"]), teacher)
+    assert compiled.dub.compile and compiled.pairs.compile
     own = load_recipe("tbdub-teacher", ["dub.sampler_steps=7"])
     assert recipe_with_editor(own, teacher).dub == own.dub
+
+
+@pytest.mark.parametrize("key", ["pairs.compile", "dub.compile"])
+def test_an_editor_makes_pairs_with_a_compiled_step_where_the_recipe_says_so(releases, accepted, key):
+    student = releases["tbdub-student"]
+    for value in (True, False):
+        settings = [*SMALL, f"{key}={str(value).lower()}", "pairs.batch=3"]
+        recipe = recipe_with_editor(load_recipe("tiny", settings), published_folder(student))
+        maker = load_maker(recipe, student, torch.device("cpu"))
+        assert maker.sampler.compile_for == (3 if value else None)
+
+
+def test_a_prompt_in_the_folder_of_weights_makes_the_same_pairs_as_the_same_prompt_elsewhere(
+    releases, tmp_path
+):
+    settings = ["perception.identity=mobilefacenet"]
+    recipe = published_recipe(published_folder(releases["tbdub-student"]), settings)
+    (tmp_path / "null_prompt_emb.pt").write_bytes(Path(recipe.model.prompt).read_bytes())
+    kept = replace(recipe, model=replace(recipe.model, prompt=None), weights=str(tmp_path))
+    assert deciding_sections(kept) == deciding_sections(recipe)
+    (tmp_path / "null_prompt_emb.pt").unlink()
+    write_null_prompt(tmp_path / "null_prompt_emb.pt", text_dim=17)
+    assert deciding_sections(kept)["networks"]["prompt"] != deciding_sections(recipe)["networks"]["prompt"]
 
 
 def test_training_starts_from_the_file_of_a_published_editor(releases, settings_folder, monkeypatch):

@@ -112,3 +112,16 @@ def test_truth_files_load_without_pickle(dataset):
     data = next((dataset[0] / "truth").glob("*.npz")).read_bytes()
     with np.load(io.BytesIO(data), allow_pickle=False) as truth:
         assert truth["phones"].dtype.kind == "U"
+
+
+def test_heads_are_rendered_in_the_crop_of_the_published_editors(recipe, tmp_path, dataset):
+    wide = load_recipe("tiny", ["video.size=48", "video.clip_frames=25", "video.crop=landmark_box"])
+    _render(wide, tmp_path, clips=1)
+    first, second = (next(iter_clips(folder)) for folder in (tmp_path, dataset[0]))
+    boxes = []
+    for folder, clip in ((tmp_path, first), (dataset[0], second)):
+        with np.load(folder / "truth" / f"{clip.clip_id}.npz") as truth:
+            boxes.append(truth["boxes"])
+    assert (boxes[0][:, 2] > boxes[1][:, 2]).all() and (boxes[0][:, 2] <= 80).all()
+    with pytest.raises(UserError, match="created with another recipe"):
+        _render(recipe, tmp_path, clips=1)

@@ -20,6 +20,7 @@ from xdub.config.recipe import Recipe
 from xdub.config.recipe_file import base_files, published_recipes, shipped_recipes
 from xdub.config.sampling_sections import DubConfig, GuidanceConfig, PairsConfig
 from xdub.config.sections import (
+    CropKind,
     LoraConfig,
     ModelConfig,
     PhaseConfig,
@@ -36,6 +37,7 @@ from xdub.config.weight_files import (
     PACKAGED,
     PAIRS,
     base_path,
+    identity_without_paths,
     is_packaged,
     located,
     network_digests,
@@ -58,6 +60,7 @@ __all__ = [
     "TRAINABLE",
     "AudioConfig",
     "CodecConfig",
+    "CropKind",
     "DubConfig",
     "Embedder",
     "GuidanceConfig",
@@ -77,6 +80,7 @@ __all__ = [
     "base_files",
     "expert_of",
     "in_model",
+    "identity_without_paths",
     "inpaints",
     "is_packaged",
     "load_recipe",

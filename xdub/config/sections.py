@@ -24,6 +24,8 @@ MAX_SIZE = 2048
 
 TokenOrder = Literal["target_first", "reference_first"]
 """Segment of the token sequence that comes first."""
+CropKind = Literal["template", "landmark_box"]
+"""Box of a face crop: by eyes and nose, or around all landmarks."""
 Offload = Literal["none", "optimizer", "blocks", "optimizer+blocks"]
 """Tensors of training that are kept in CPU memory."""
 Policy = Literal["none", "full", "attention"]
@@ -41,7 +43,7 @@ class VideoConfig:
     """Longest clip row, frames, 4k + 1 so that the causal codec divides it."""
     crop_scale: Annotated[float, POSITIVE] = 1.0
     """Factor on the crop side; 1.0 is about 1.25 face widths of a ``template``."""
-    crop: Literal["template", "landmark_box"] = field(default="template", metadata=ADDED)
+    crop: CropKind = field(default="template", metadata=ADDED)
     """Box of a face crop: ``template`` is placed by eyes and nose, ``landmark_box`` is the one of X-Dub's and TBDub's
     releases around all landmarks (`xdub.data.landmark_boxes`), about half as wide again."""
 

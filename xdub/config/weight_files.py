@@ -161,6 +161,17 @@ def without_paths(raw: Mapping[str, Any]) -> dict[str, Any]:
     return copy
 
 
+def identity_without_paths(recipe: Recipe) -> dict[str, Any]:
+    """Return `Recipe.identity` without the locations of networks.
+
+    A prompt or base that the recipe names, and one that its folder `weights` holds, lead to the same values.
+    """
+    raw = without_paths(recipe.identity())
+    for key in MODEL_PATHS:
+        raw["model"].pop(key, None)
+    return raw
+
+
 def network_digests(
     recipe: Recipe, stages: Sequence[str], *, roles: Sequence[str] | None = None
 ) -> dict[str, str]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from xdub.errors import UserError
+from xdub.perception.landmarks import LANDMARK_BOX
 
 MARGIN = 1.45
 """Side of the square, as a multiple of the longer side of the bounds."""
@@ -62,6 +63,17 @@ def landmark_boxes(bounds: np.ndarray, width: int, height: int, *, scale: float 
         boxes = _same_size(squares)
     else:
         boxes = _moving(squares, width, height)
+    return _inside(boxes, width, height).astype(np.float32)
+
+
+def boxes_from_template(template: np.ndarray, width: int, height: int, *, scale: float = 1.0) -> np.ndarray:
+    """Return boxes [F, 3] float32 from the boxes of `xdub.data.transforms` of scale 1, for heads without a face mesh.
+
+    They have the mean side and position that `landmark_boxes` has beside those, and like those they ignore the jaw.
+    """
+    side, rise = LANDMARK_BOX
+    x, y, size = np.asarray(template, np.float64).T
+    boxes = np.stack([x, y - rise * size, side * scale * size], 1)
     return _inside(boxes, width, height).astype(np.float32)
 
 

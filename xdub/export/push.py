@@ -58,6 +58,7 @@ def push_folder(
     if is_offline():
         raise UserError("HF_HUB_OFFLINE is set: unset it, or rehearse with --dry-run")
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError
 
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
     try:
@@ -65,8 +66,8 @@ def push_folder(
         commit = api.upload_folder(
             repo_id=repo, folder_path=folder, allow_patterns=sorted(upload.files), commit_message=message
         )
-    # The hub's client raises errors of its HTTP library, which differ between its versions.
-    except Exception as error:
+    # Errors of connections and statuses, of refused names, and of the client's transfer library.
+    except (OSError, HTTPError, ValueError, RuntimeError) as error:
         reason = error_reason(error)
         raise UserError(
             f"{repo}: the upload failed ({reason}); go online, log in with `hf auth login` or set HF_TOKEN"

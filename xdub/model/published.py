@@ -7,7 +7,7 @@ of the model (`xdub/recipes/published`); the sizes of the network come from its 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ CODEC = "Wan2.2_VAE.safetensors"
 """File of the autoencoder, which all published editors share."""
 PROMPTS = ("prompt.safetensors", "null_prompt_emb.pt")
 """Names of the embedded prompt; the first that exists is read."""
+MOVABLE = ("model.prompt", "codec.path", "audio.path")
+"""Keys of the files that a setting may move out of an editor's folder."""
 SIZES = ("hidden_size", "num_heads", "num_layers", "ffn_dim", "text_dim", "speech_width")
 """Keys of section `model` that the network's file decides."""
 
@@ -75,19 +77,23 @@ def published_folder(model: str | Path) -> PublishedFolder | None:
     return PublishedFolder(editor=editor, path=Path(folder).expanduser())
 
 
-def check_files(published: PublishedFolder) -> None:
-    """Raise UserError with the first file that is missing in the folder of an editor."""
+def check_files(published: PublishedFolder, moved: Collection[str] = ()) -> None:
+    """Raise UserError with the first file that is missing in the folder of an editor.
+
+    The folder need not have the files of the keys in ``moved``, such as ``codec.path``.
+    """
     editor, path = published.editor, published.path
     if not path.is_dir():
         raise UserError(
             f"{published}: there is no such folder; `xdub weights fetch {editor.name}` downloads the files"
         )
-    for file in (editor.weights, CODEC):
-        if not (path / file).is_file():
+    for key, file in (("model.base", editor.weights), ("codec.path", CODEC)):
+        if key not in moved and not (path / file).is_file():
             raise UserError(f"{path}: has no {file}; `xdub weights fetch {editor.name}` downloads it")
-    if not (path / editor.audio).is_dir():
+    if "audio.path" not in moved and not (path / editor.audio).is_dir():
         raise UserError(f"{path}: has no {editor.audio}; `xdub weights fetch {editor.name}` downloads it")
-    _prompt(published)
+    if "model.prompt" not in moved:
+        _prompt(published)
 
 
 def published_recipe(published: PublishedFolder, settings: Sequence[str] = ()) -> Recipe:
@@ -101,22 +107,21 @@ def published_recipe(published: PublishedFolder, settings: Sequence[str] = ()) -
 def with_files(published: PublishedFolder, settings: Sequence[str] = ()) -> list[str]:
     """Return settings that name an editor's files and sizes, followed by ``settings``, which may move the files.
 
-    Raise UserError for a missing or damaged file, and for a setting of a size.
+    The folder need not have a file that ``settings`` move. Raise UserError for a missing or damaged file, and for a
+    setting of a size.
     """
-    check_files(published)
+    texts = {".".join(parse_override(text)[0]): text for text in settings}
+    moved = [key for key in MOVABLE if key in texts]
+    check_files(published, moved)
     config = _network(published)
     facts: dict[str, Any] = {f"model.{key}": getattr(config, key) for key in SIZES}
-    facts |= {
-        "audio.dim": config.audio_dim,
-        "model.base": published.weights,
-        "model.prompt": _prompt(published),
-        "codec.path": published.path / CODEC,
-        "audio.path": published.path / published.editor.audio,
-    }
-    for text in settings:
-        key = ".".join(parse_override(text)[0])
-        if key in facts and not key.endswith(("path", "prompt")):
-            raise UserError(f"--set {text}: the files in {published.path} decide {key}")
+    facts |= {"audio.dim": config.audio_dim, "model.base": published.weights}
+    for key in facts:
+        if key in texts:
+            raise UserError(f"--set {texts[key]}: the files in {published.path} decide {key}")
+    facts |= {"codec.path": published.path / CODEC, "audio.path": published.path / published.editor.audio}
+    if "model.prompt" not in moved:
+        facts["model.prompt"] = _prompt(published)
     return [*map(_override, facts.items()), *settings]
 
 

@@ -74,7 +74,7 @@ def load_maker(recipe: Recipe, generator: str | Path, device: torch.device) -> M
         shift=settings.sampler_shift,
         solver=settings.solver,
         editing=editing_of(recipe) if edits else None,
-        compile_for=pairs.batch if settings.compile else None,
+        compile_for=pairs.batch if pairs.compile or (edits and dub.compile) else None,
     )
     if not edits:
         return Maker(sampler=sampler, window=pairs.segment_frames, motion=pairs.motion_frames)
@@ -90,10 +90,11 @@ def load_maker(recipe: Recipe, generator: str | Path, device: torch.device) -> M
 def recipe_with_editor(recipe: Recipe, published: PublishedFolder) -> Recipe:
     """Return the recipe of pairs with the network of a published editor, its codec and its audio encoder.
 
-    The section `dub` is the editor's own, unless the recipe is that of this editor.
+    The section `dub` is the editor's own, unless the recipe is that of this editor; `dub.compile` is the recipe's.
     """
     own = published_recipe(published)
-    dub = recipe.dub if recipe.name == published.editor.name else own.dub
+    named = recipe.name == published.editor.name
+    dub = recipe.dub if named else replace(own.dub, compile=recipe.dub.compile)
     return replace(recipe, model=own.model, codec=own.codec, audio=own.audio, dub=dub)
 
 

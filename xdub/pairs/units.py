@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from xdub.config import Recipe, network_digests, without_paths
+from xdub.config import Recipe, identity_without_paths, network_digests
 from xdub.data.manifest import Manifest
 from xdub.errors import UserError
 from xdub.pairs.audio_choice import Choice, SpeechIndex, Utterance
@@ -142,7 +142,7 @@ def deciding_sections(recipe: Recipe) -> dict:
     Networks are known by content, so their folder may move: ``networks`` has their digests, if there are any.
     """
     networks = network_digests(recipe, ("pairs",))
-    raw = without_paths(recipe.identity())
+    raw = identity_without_paths(recipe)
     return {name: raw[name] for name in SECTIONS} | ({"networks": networks} if networks else {})
 
 

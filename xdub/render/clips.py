@@ -13,7 +13,9 @@ from functools import lru_cache
 
 import numpy as np
 
+from xdub.config import CropKind
 from xdub.data.clip import Clip, clip_id_of
+from xdub.data.landmark_boxes import boxes_from_template
 from xdub.data.transforms import crop, crop_boxes, crop_points
 from xdub.errors import UserError
 from xdub.render import truth
@@ -151,7 +153,14 @@ def _load(avatar: Avatar, model: _Model, scene: Surroundings, target: Rasteriser
 
 
 def _render(
-    seed: int, index: int, *, size: int, frames: int, full_size: int, crop_scale: float
+    seed: int,
+    index: int,
+    *,
+    size: int,
+    frames: int,
+    full_size: int,
+    crop_scale: float,
+    crop_kind: CropKind = "template",
 ) -> RenderedPair:
     avatar, model = load_avatar(), _model(seed, index // TAKES)
     target = _rasteriser(full_size, threading.get_ident())
@@ -166,7 +175,11 @@ def _render(
 
     silent = avatar.positions(shape, curve_matrix(avatar, motion.curves))
     # The box follows the resting face, so lips and jaw cannot move it, and twins share it.
-    boxes = crop_boxes(truth.landmarks(avatar, silent, motion, scene.camera, full_size), scale=crop_scale)
+    resting = truth.landmarks(avatar, silent, motion, scene.camera, full_size)
+    if crop_kind == "template":
+        boxes = crop_boxes(resting, scale=crop_scale)
+    else:
+        boxes = boxes_from_template(crop_boxes(resting), full_size, full_size, scale=crop_scale)
     outline = truth.face_outline(avatar, shape, motion, scene.camera, full_size)
     face_mask = truth.hull_masks(crop_points(outline, boxes, size), size, 1.05)
 
@@ -234,6 +247,7 @@ def make_clips(
     frames: int = 45,
     full_size: int = 256,
     crop_scale: float = 1.0,
+    crop_kind: CropKind = "template",
 ) -> Iterator[RenderedPair]:
     """Render clips and their twins, one by one.
 
@@ -244,6 +258,7 @@ def make_clips(
         frames: video frames, 25 per second.
         full_size: side of the full picture in px.
         crop_scale: factor on the side of the face crop: above 1 shows more of the picture.
+        crop_kind: ``video.crop`` of a recipe.
 
     Raises:
         UserError: a size is out of range, OpenGL or the avatar's data is missing.
@@ -254,7 +269,15 @@ def make_clips(
     for index in indices:
         if index < 0:
             raise UserError(f"clip index {index}: indices count from 0")
-        yield _render(seed, index, size=size, frames=frames, full_size=full_size, crop_scale=crop_scale)
+        yield _render(
+            seed,
+            index,
+            size=size,
+            frames=frames,
+            full_size=full_size,
+            crop_scale=crop_scale,
+            crop_kind=crop_kind,
+        )
 
 
 def render_full_clip(

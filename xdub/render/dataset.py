@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
-from xdub.config import Recipe
+from xdub.config import CropKind, Recipe
 from xdub.data.clip import to_row
 from xdub.data.ledger import Ledger, LedgerRow
 from xdub.data.shards import ShardWriter
@@ -45,6 +45,7 @@ class _Video(TypedDict):
     frames: int
     crop_scale: float
     full_size: int
+    crop_kind: NotRequired[CropKind]
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def render_dataset(
     clips renders only the missing ones. Rows are the same at any number of workers.
 
     Args:
-        recipe: recipe whose `video.size`, `video.clip_frames` and `video.crop_scale` are used.
+        recipe: recipe whose `video.size`, `video.clip_frames`, `video.crop` and `video.crop_scale` are used.
         first: index of the first clip; FIRST_HELD_OUT (1,000,000) and above is reserved for evaluation.
         workers: number of processes; by default one per core.
         on_progress: callback that receives (clips done, all clips).
@@ -131,10 +132,6 @@ def render_dataset(
         UserError: OpenGL or the avatar's data is missing, OUT holds another data set, or the disk is full.
     """
     begin = time.monotonic()
-    if recipe.video.crop != "template":
-        raise UserError(
-            f"video.crop={recipe.video.crop}: rendered heads have no face mesh; --set video.crop=template for them"
-        )
     if clips < 1:
         raise UserError(f"clips is {clips}: at least one is needed")
     if first < 0 or (first < FIRST_HELD_OUT < first + clips):
@@ -148,6 +145,9 @@ def render_dataset(
         crop_scale=recipe.video.crop_scale,
         full_size=full_size,
     )
+    # Data sets of earlier versions do not name the crop, which is the template.
+    if recipe.video.crop != "template":
+        video["crop_kind"] = recipe.video.crop
     settings = {"renderer": VERSION, "seed": seed, "first": first, **video}
     with ShardWriter(out, kind="clips", recipe=settings) as writer:
         ledger = Ledger(out)

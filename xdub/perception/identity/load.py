@@ -6,10 +6,7 @@ from pathlib import Path
 
 from xdub.config import PerceptionConfig, VideoConfig, network_path, required_path
 from xdub.perception.identity.base import Identity
-
-LANDMARK_BOX = (1.456, 0.148)
-"""Side of a crop of `xdub.data.landmark_boxes`, and its centre's distance above that of `xdub.data.transforms`, both in
-sides of the latter: means over rendered heads, whose deviations are 0.04 and 0.01."""
+from xdub.perception.landmarks import LANDMARK_BOX
 
 
 def load_identity(config: PerceptionConfig, video: VideoConfig | None = None) -> Identity:

@@ -35,6 +35,11 @@ META = Licence(
     url="https://huggingface.co/facebook/wav2vec2-base-960h",
     identifier="apache-2.0",
 )
+BOTH_SPEECH = Licence(
+    name=f"{OPENAI.name} and {META.name}",
+    url=OPENAI.url,
+    notice=f"whisper/ is MIT, wav2vec2-base-960h/ is Apache-2.0 ({META.url})",
+)
 WAV2VEC2 = ("facebook/wav2vec2-base-960h", "22aad52d435eb6dbaf354bdad9b0da84ce7d6156")
 HUBERT = ("facebook/hubert-large-ll60k", "main")
 XDUB = ("KlingTeam/X-Dub", "main")
@@ -133,7 +138,7 @@ DUBBING: tuple[OpenModel, ...] = (
     OpenModel(
         role="xdub-speech",
         purpose="audio.kind=whisper+wav2vec2: both encoders in the folder that a recipe's `weights` holds",
-        licence=OPENAI,
+        licence=BOTH_SPEECH,
         files=_below("whisper", WHISPER_FILES) + _below("wav2vec2-base-960h", WAV2VEC2_FILES),
     ),
     OpenModel(
