@@ -94,6 +94,28 @@ def test_without_any_hash_a_damaged_header_is_fetched_again(hub, cache: Path) ->
     assert (folder / "sub" / "w.safetensors").read_bytes() == WEIGHTS
 
 
+def test_a_web_page_in_place_of_weights_is_fetched_again_although_its_hash_was_recorded(hub, cache) -> None:
+    model, hub.redirects, hub.spoil = entry(pinned=False), False, lambda content: b"<html>" + content[6:]
+    with pytest.raises(UserError, match="not a readable safetensors file"):
+        fetch_model(model)
+    hub.spoil = lambda content: content
+    assert (fetch_model(model) / "sub" / "w.safetensors").read_bytes() == WEIGHTS
+
+
+def test_a_damaged_record_of_hashes_counts_as_none(hub, cache: Path) -> None:
+    folder = fetch_model(entry(pinned=False))
+    (folder / store.RECORD).write_text('{"config.json": 3}')
+    assert status_of_model(entry(pinned=False), hashed=True).state == "ok"
+
+
+@pytest.mark.parametrize("address", ["hub", "ftp://hub", "http://127.0.0.1:99999", "http://a b"])
+def test_a_hub_at_no_web_address_is_refused(cache: Path, monkeypatch, address: str) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    with pytest.raises(UserError, match=f"HF_ENDPOINT={address}: is no web address"):
+        fetch_model(entry())
+
+
 @pytest.mark.parametrize(
     ("expected", "difference"),
     [

@@ -40,8 +40,7 @@ class HubFile:
     @property
     def url(self) -> str:
         """Address of the file; ``HF_ENDPOINT`` names another server than huggingface.co."""
-        endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
-        return f"{endpoint}/{self.repo}/resolve/{self.revision}/{urllib.parse.quote(self.file)}"
+        return f"{_endpoint()}/{self.repo}/resolve/{self.revision}/{urllib.parse.quote(self.file)}"
 
     def remote(self, size: int | None = None, sha256: str | None = None) -> Remote:
         """Return the address with size and hash; the ones that the hub states take the place of unknown ones."""
@@ -72,6 +71,19 @@ class WebFile:
     def remote(self, size: int | None = None, sha256: str | None = None) -> Remote:
         """Return the address with size and hash, as far as they are known."""
         return Remote(url=self.url, size=size, sha256=sha256)
+
+
+def _endpoint() -> str:
+    """Return the address of the hub. Raise UserError if HF_ENDPOINT is no address of a web server."""
+    endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+    try:
+        parts = urllib.parse.urlsplit(endpoint)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or any(character.isspace() for character in endpoint):
+        raise UserError(f"HF_ENDPOINT={endpoint}: is no web address; use one such as https://huggingface.co")
+    return endpoint
 
 
 def is_offline() -> bool:

@@ -147,9 +147,20 @@ def _needed(model: OpenModel, folder: Path, report: Report) -> list[ModelFile]:
         needed = [
             file
             for file in model.files
-            if file.name in model.signed and file.sha256 is None and file.name not in record
+            if file.name in model.signed
+            and file.sha256 is None
+            and (file.name not in record or not _is_readable(folder / file.name))
         ]
     return needed
+
+
+def _is_readable(path: Path) -> bool:
+    """Return whether a file has the header of safetensors; a mirror may have sent a web page in its place."""
+    try:
+        read_shapes(path)
+    except UserError:
+        return False
+    return True
 
 
 def _download_all(model: OpenModel, folder: Path, needed: list[ModelFile], report: Report) -> None:
@@ -228,4 +239,6 @@ def _record(folder: Path) -> Mapping[str, str]:
         content = json.loads((folder / RECORD).read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        return {}
+    return {name: value for name, value in content.items() if isinstance(value, str)}
