@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -140,6 +141,16 @@ def test_an_error_of_the_program_is_not_reported_as_a_failed_upload(
     monkeypatch.setattr("huggingface_hub.HfApi.create_repo", broken)
     with pytest.raises(TypeError, match="a wrong argument"):
         push_folder(folder, "me/lora")
+
+
+def test_files_that_changed_since_the_export_are_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "o")
+    (tmp_path / "o" / "adapter_model.safetensors").write_bytes(b"short")
+    with pytest.raises(UserError, match="adapter_model.safetensors: is not the file that was exported"):
+        push_folder(tmp_path / "o", "me/lora", dry_run=True)
+    (tmp_path / "o" / "adapter_config.json").unlink()
+    with pytest.raises(UserError, match="adapter_config.json: is missing"):
+        push_folder(tmp_path / "o", "me/lora", dry_run=True)
 
 
 def test_a_folder_without_card_licence_or_weights_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -95,6 +95,14 @@ def test_an_unknown_base_must_be_named_because_its_licence_is_unknown(tuned, tmp
     assert base is not None and base.licence.identifier == "other"
 
 
+@pytest.mark.parametrize("role", ["umt5", "wan2.2-vae-bf16"])
+def test_only_a_network_that_a_model_starts_from_is_its_base(tuned, tmp_path: Path, role: str) -> None:
+    with pytest.raises(UserError, match=f"--base {role}: is no network that a model starts from"):
+        export_weights(tuned.folder, tmp_path / "o", "peft", base=role)
+    with pytest.raises(UserError, match="model.kind=xdub starts from no open model"):
+        export_weights("tiny", tmp_path / "o", "peft", base=BASE)
+
+
 def test_only_an_export_is_replaced(tmp_path: Path) -> None:
     out = tmp_path / "out"
     export_weights("tiny", out, "peft")

@@ -22,6 +22,8 @@ from xdub.perception.open_models.wan_names import original_name
 
 CARD = "README.md"
 """File of the model card, as hubs expect it."""
+RECORD = "xdub_export.json"
+"""File that marks a folder as an export, with the sha256 of every file."""
 LICENCE_ID = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 """Form of a licence's identifier, such as apache-2.0 or cc-by-nc-4.0."""
 PRIVATE = ("upload_to", "init_from")
@@ -55,10 +57,18 @@ def base_of(recipe: Recipe, role: str | None = None) -> OpenModel | None:
     Args:
         role: name of the base in the registry. None: it is recognised by the files of ``model.base``.
 
-    Raise UserError if the recipe has a base that is not recognised.
+    Raise UserError if the recipe has a base that is not recognised, or if ``role`` cannot be its base.
     """
+    bases = [model for model in OPEN_MODELS if model.shapes is not None]
+    names = ", ".join(model.role for model in bases)
     if role is not None:
-        return open_model(role)
+        if recipe.model.kind != "wan":
+            raise UserError(
+                f"--base {role}: the network of model.kind={recipe.model.kind} starts from no open model"
+            )
+        if (model := open_model(role)) not in bases:
+            raise UserError(f"--base {role}: is no network that a model starts from; use one of {names}")
+        return model
     location = base_path(recipe)
     if location is None:
         return None
@@ -69,7 +79,6 @@ def base_of(recipe: Recipe, role: str | None = None) -> OpenModel | None:
         if value is not None and model.signature == value:
             return model
     reason = "is not on this machine" if weights is None else "is no model of the registry"
-    names = ", ".join(model.role for model in OPEN_MODELS if model.signature)
     raise UserError(
         f"model.base={path}: {reason}, so its licence is unknown; name it with --base, one of {names}"
     )

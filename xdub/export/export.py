@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import xdub
 from xdub.config import expert_of
 from xdub.errors import UserError
 from xdub.export.adapters import read_adapter, write_comfy, write_diffusers, write_peft
-from xdub.export.card import LICENCE_ID, Card, base_of, write_card
+from xdub.export.card import LICENCE_ID, RECORD, Card, base_of, write_card
 from xdub.export.source import Part, Source, open_source
 from xdub.export.usage import usage
 from xdub.export.whole import merged_backbone, write_whole
@@ -28,8 +29,6 @@ FORMS: tuple[Form, ...] = get_args(Form)
 """All forms."""
 WHOLE = ("merged", "diffusers")
 """Forms of a whole network."""
-RECORD = "xdub_export.json"
-"""File that marks a folder as an export, with the sha256 of every file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +141,11 @@ def _read_scores(path: Path | None) -> dict[str, float]:
         raise UserError(
             f"--scores {path}: is not a JSON object of metrics, as `xdub eval score --json` prints it"
         )
-    return {name: float(value) for name, value in content.items() if isinstance(value, int | float)}
+    return {name: float(value) for name, value in content.items() if _is_score(value)}
+
+
+def _is_score(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _check_free(out: Path) -> None:

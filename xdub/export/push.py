@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -9,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xdub.errors import UserError, error_reason
-from xdub.export.card import CARD, card_header
+from xdub.export.card import CARD, RECORD, card_header
+from xdub.files.content import file_sha256
 from xdub.perception.open_models.hub import is_offline
 
 REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -96,4 +98,20 @@ def _checked(folder: Path, repo: str) -> Upload:
         )
     if not any(name.endswith(".safetensors") for name in files):
         raise UserError(f"{folder}: has no .safetensors file to share")
+    _check_recorded(folder)
     return Upload(repo=repo, files=files, licence=licence, card=card)
+
+
+def _check_recorded(folder: Path) -> None:
+    """Raise UserError if a file of an export is missing or differs from the one that was exported."""
+    try:
+        record = json.loads((folder / RECORD).read_text("utf-8"))["files"].items()
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder / RECORD}: is damaged; export again") from error
+    for name, digest in record:
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name}: is missing; export again")
+        if file_sha256(folder / name) != digest:
+            raise UserError(f"{folder / name}: is not the file that was exported; export again")
