@@ -103,7 +103,7 @@ def _checked(folder: Path, repo: str) -> Upload:
 
 
 def _check_recorded(folder: Path) -> None:
-    """Raise UserError if a file of an export is missing or differs from the one that was exported."""
+    """Raise UserError if a file of an export is missing or was changed since the export."""
     try:
         record = json.loads((folder / RECORD).read_text("utf-8"))["files"].items()
     except FileNotFoundError:
