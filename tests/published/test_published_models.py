@@ -20,7 +20,6 @@ from xdub.dub.dub import build_dubber, dub_video
 from xdub.errors import UserError
 from xdub.media import probe, read_frames, write_video
 from xdub.model.bundle import load_bundle
-from xdub.model.licences import VARIABLE
 from xdub.model.published import EDITORS, published_folder, published_recipe
 from xdub.model.release_testing import write_null_prompt
 from xdub.pairs.factory import build_pairs
@@ -28,8 +27,6 @@ from xdub.pairs.maker import load_maker, recipe_with_editor
 from xdub.pairs.testing import plain_judges
 from xdub.pairs.units import deciding_sections
 from xdub.perception.faces import FaceTrack
-from xdub.train.networks import start_weights
-from xdub.train.run import _weights
 
 SMALL = ("video.size=64", "dub.window=13", "train.precision=fp32")
 
@@ -253,12 +250,3 @@ def test_a_prompt_in_the_folder_of_weights_makes_the_same_pairs_as_the_same_prom
     (tmp_path / "null_prompt_emb.pt").unlink()
     write_null_prompt(tmp_path / "null_prompt_emb.pt", text_dim=17)
     assert deciding_sections(kept)["networks"]["prompt"] != deciding_sections(recipe)["networks"]["prompt"]
-
-
-def test_training_starts_from_the_file_of_a_published_editor(releases, settings_folder, monkeypatch):
-    with pytest.raises(UserError, match="--accept-licence tbdub-teacher"):
-        _weights(releases["tbdub-teacher"])
-    monkeypatch.setenv(VARIABLE, "tbdub-teacher")
-    path = _weights(releases["tbdub-teacher"])
-    assert path is not None and path.endswith("/tbdub_teacher.safetensors")
-    assert "blocks.1.audio_attn.o.weight" in start_weights(Path(path)).shapes

@@ -59,7 +59,7 @@ def bootstrap(
         data: folder of clip shards.
         init: model folder whose weights every phase starts from. None: the generator starts from random weights, the
             editor from the generator, and the experts from new adapters. A recipe with open weights starts from these.
-        generator: model that makes the pairs of a recipe without a generator, such as a published editor NAME:DIR.
+        generator: editor NAME:DIR that makes the pairs of a recipe without a generator (`xdub.model.editor_start`).
         local: run everything in this process, without Ray, with one worker.
         pair_workers: processes that generate pairs; default: as many as train.
         on_stage: called with (stage, number, total) before each stage; returns the function that receives the
@@ -67,6 +67,8 @@ def bootstrap(
 
     Raises UserError for data or settings that do not fit, and for an OUT that was started with other ones.
     """
+    from xdub.model.editor_start import with_editor
+
     trained = any(map(inpaints, recipe.phase_names))
     if trained != (generator is None):
         raise UserError(
@@ -75,6 +77,7 @@ def bootstrap(
             else f"recipe {recipe.name} trains no generator; name the model that makes its pairs, e.g. --generator "
             "xdub-public:DIR"
         )
+    recipe = with_editor(recipe, generator)
     manifest = _check_inputs(recipe, Path(data), init)
     _begin(recipe, manifest, RunFolder(out), init)
     stages = bootstrap_stages(
@@ -97,7 +100,9 @@ def bootstrap_stages(
     pair_workers: int | None = None,
 ) -> list[Stage]:
     """Return the stages of `bootstrap`, for a caller that runs them one by one and checks its inputs itself."""
-    run = RunFolder(out)
+    from xdub.model.editor_start import with_editor
+
+    run, recipe = RunFolder(out), with_editor(recipe, generator)
 
     def phase(name: str) -> Callable[[Report], None]:
         source = data if inpaints(name) else run.pairs

@@ -40,10 +40,11 @@ def train(
         ModelFolder,
     ] = None,
     base: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="For lip and texture: the editor under the adapter; default: OUT/editor/export.", exists=True
+            help="For lip and texture: the editor under the adapter, or a published editor; default: OUT/editor/export."
         ),
+        ModelFolder,
     ] = None,
     accept_licence: options.AcceptLicence = None,
     set_: options.Set = None,
@@ -55,15 +56,12 @@ def train(
     Example: xdub train generator --recipe tiny --data ds --out run --set train.steps=200
     """
     from xdub.cli.licences import agree
-    from xdub.config import load_recipe
-    from xdub.model.published import published_folder, with_files
+    from xdub.model.editor_start import load_for
     from xdub.train.run import train_phase
 
     agree(init_from, accept_licence)
-    settings = set_ or []
-    if init_from is not None and (published := published_folder(init_from)) is not None:
-        init_from, settings = None, with_files(published, settings)
-    loaded = load_recipe(recipe, settings)
+    agree(base, None)
+    loaded = load_for(recipe, (init_from, base), set_ or [])
     result = train_phase(phase.value, loaded, data, out, resume=resume, init_from=init_from, base=base)
     typer.echo(f"{result.phase} {result.status} at step {result.step}: {result.export or result.folder}")
 
@@ -95,14 +93,10 @@ def bootstrap(
     """
     from xdub.bootstrap import bootstrap as run_all
     from xdub.cli.licences import agree
-    from xdub.config import load_recipe
-    from xdub.model.published import published_folder, with_files
+    from xdub.model.editor_start import load_for
 
     agree(generator, accept_licence)
-    settings = set_ or []
-    if generator is not None and (published := published_folder(generator)) is not None:
-        settings = with_files(published, settings)
-    loaded = load_recipe(recipe, settings)
+    loaded = load_for(recipe, (generator,), set_ or [])
     with stage_progress() as on_stage:
         model = run_all(loaded, data, out, init=init, generator=generator, on_stage=on_stage)
     typer.echo(f"model: {model}")

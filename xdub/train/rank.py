@@ -8,7 +8,6 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +18,6 @@ from xdub.data.samples import StreamSpec
 from xdub.data.stream import LocalStream, RayStream, Stream
 from xdub.errors import UserError
 from xdub.files.atomic import write_json
-from xdub.files.content import file_sha256
 from xdub.files.lines import LineFile, read_lines
 from xdub.files.run_folder import PhaseFolder
 from xdub.model.codec import Codec, load_codec
@@ -45,6 +43,9 @@ from xdub.train.trainer import Sampler, Trainer
 CACHE_BYTES = 512 << 20
 """Size of the decoded clips that a data actor keeps, so that a tiny data set is decoded once."""
 
+DIGITS = 16
+"""Length of the digest of the frozen weights in a checkpoint's facts."""
+
 MakeStream = Callable[..., Stream]
 """(spec, *, cursor, steps, cache_bytes) -> batches of one rank."""
 
@@ -63,9 +64,11 @@ class TrainJob:
     networks: dict[str, str] = field(default_factory=dict)
     """Role -> digest of the frozen networks that the phase loads from a path."""
     base: str | None = None
-    """File with the frozen weights under an expert."""
+    """File or folder of the frozen weights under an expert."""
+    base_digest: str | None = None
+    """First `DIGITS` digits of the digest of ``base`` (`xdub.files.content.content_digest`)."""
     init_from: str | None = None
-    """File with the weights to start from."""
+    """File or folder of the weights to start from."""
     sampler: Sampler | None = None
     step_flops: float | None = None
     """Model FLOPs of one optimizer step, for MFU; None where no rank has a GPU."""
@@ -257,7 +260,7 @@ def run_facts(job: TrainJob, world_size: int, attempt: int, data: str) -> dict[s
         "ema": train.ema,
         "network": network_digest(sections, job.phase, paths=not job.networks),
         "networks": job.networks,
-        "base": file_sha256(weights_file(Path(job.base)))[:16] if job.base else None,
+        "base": job.base_digest,
         "data": data,
         "attempt": attempt,
         "versions": {

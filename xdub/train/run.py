@@ -14,16 +14,18 @@ import torch
 
 from xdub.config import Recipe, located, network_digests, phase_facts
 from xdub.files.atomic import write_json
+from xdub.files.content import content_digest
 from xdub.files.lock import exclusive
 from xdub.files.run_folder import PhaseFolder
 from xdub.headers import check_networks
+from xdub.model.editor_start import with_editor
 from xdub.model.licences import require_licence
-from xdub.model.published import check_files, published_folder
+from xdub.model.published import published_folder
 from xdub.tracking.runs import read_state
 from xdub.tracking.stage_tracker import StageTracker
 from xdub.train.learners import learner_of
 from xdub.train.networks import start_weights
-from xdub.train.rank import TrainJob
+from xdub.train.rank import DIGITS, TrainJob
 from xdub.train.remote.restore import restore
 from xdub.train.remote.store import check as check_remote
 from xdub.train.show.step_progress import Show, watch
@@ -78,13 +80,19 @@ def train_phase(
     Args:
         data: data sets, in order.
         resume: continue from the latest good checkpoint, if there is one; a finished phase returns at once.
-        init_from: weights to start from, or a published editor NAME:DIR; for an expert, an adapter.
-        base: the editor under an expert, OUT/editor/export if not given.
+        init_from: weights to start from, for an expert an adapter. A published editor NAME:DIR becomes the recipe's
+            `model.base`, with its codec, audio encoder, prompt and sizes (`xdub.model.editor_start`).
+        base: the editor under an expert, or a published editor NAME:DIR; OUT/editor/export if not given.
         local: train in this process without Ray, with one worker.
 
     Raises UserError for every problem that the caller can solve.
     """
     start = time.monotonic()
+    init_from = init_from or recipe.for_phase(phase).init_from
+    for model in (init_from, base):
+        if model is not None and (published := published_folder(model)) is not None:
+            require_licence(published.editor.name)
+    recipe = with_editor(recipe, init_from, base)
     folder, train = PhaseFolder(out, phase), recipe.for_phase(phase)
     sets = [Path(data)] if isinstance(data, (str, Path)) else [Path(each) for each in data]
 
@@ -95,7 +103,9 @@ def train_phase(
     learner_of(recipe, phase).check(train.workers)
     if base is None and phase_facts(phase).expert is not None:
         base = folder.run.phase(str(phase_facts(phase).starts_from)).export
-    base_file, init_file = _weights(base), _weights(init_from or train.init_from)
+    base_file = _weights(base)
+    # The recipe has the weights of a published editor as its open weights.
+    init_file = None if init_from is not None and published_folder(init_from) else _weights(init_from)
     create_folder(folder)
     if train.upload_to is not None:
         check_remote(train.upload_to, phase, fresh=not resume)
@@ -125,6 +135,7 @@ def train_phase(
                 data=paths,
                 networks=network_digests(recipe, (phase,)),
                 base=base_file,
+                base_digest=None if base_file is None else content_digest(base_file)[:DIGITS],
                 init_from=init_file,
                 sampler=sampler,
                 step_flops=_step_flops(recipe, phase, local),
@@ -146,8 +157,6 @@ def _weights(path: str | Path | None) -> str | None:
     if path is None:
         return None
     if (published := published_folder(path)) is not None:
-        require_licence(published.editor.name)
-        check_files(published)
         path = published.weights
     return str(start_weights(Path(path)).path.resolve())
 

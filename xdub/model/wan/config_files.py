@@ -193,14 +193,14 @@ def _inferred(shapes: Shapes, values: Mapping[str, Any], path: Path) -> WanConfi
             "X-Dub or TBDub"
         )
     try:
-        return _with_speech(_plain(shapes, values), shapes)
+        return _with_speech(_without_speech(shapes, values), shapes)
     except (KeyError, ValueError, TypeError, ZeroDivisionError, IndexError) as error:
         raise UserError(
             f"{path}: is not a Wan that can be loaded ({error}); use Wan 2.1 T2V, Wan 2.2 TI2V, X-Dub or TBDub"
         ) from error
 
 
-def _plain(shapes: Shapes, values: Mapping[str, Any]) -> WanConfig:
+def _without_speech(shapes: Shapes, values: Mapping[str, Any]) -> WanConfig:
     """Return the configuration of everything but speech."""
     width, channels, *patch = shapes["patch_embedding.weight"]
     blocks = {int(name.split(".")[1]) for name in shapes if name.startswith("blocks.")}
