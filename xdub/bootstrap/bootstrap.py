@@ -216,14 +216,8 @@ def _begin(recipe: Recipe, manifest: Manifest, run: RunFolder, init: str | Path 
             ) from error
         shards = len(manifest.shards)
         data = {"shards": shards, "digest": manifest.beginning(shards)}
-        networks = network_digests(recipe, _weight_users(recipe))
-        facts = {
-            "recipe": recipe.to_dict(),
-            "networks": networks,
-            "data": data,
-            "init": _weights(init, recipe),
-        }
-        write_json(record, facts)
+        facts = {"recipe": recipe.to_dict(), "networks": network_digests(recipe, _weight_users(recipe))}
+        write_json(record, facts | {"data": data, "init": _weights(init, recipe)})
         return
     try:
         recorded = json.loads(record.read_text("utf-8"))
