@@ -13,7 +13,7 @@ from xdub.cli import app
 from xdub.cli.errors import run_app
 from xdub.errors import UserError
 from xdub.export import export_weights
-from xdub.export.card import base_of, card_header
+from xdub.export.card import bases_of, card_header
 from xdub.export.source import open_source
 from xdub.model import load_backbone
 from xdub.model.lora import load_expert, set_expert
@@ -91,8 +91,8 @@ def test_an_unknown_base_must_be_named_because_its_licence_is_unknown(tuned, tmp
         "is no model of the registry, so its licence is unknown; name it with --base"
         in capsys.readouterr().err
     )
-    base = base_of(tuned.recipe, "xdub-public")
-    assert base is not None and base.licence.identifier == "other"
+    (base,) = bases_of(tuned.recipe, "xdub-public")
+    assert base.licence.identifier == "other"
 
 
 @pytest.mark.parametrize("role", ["umt5", "wan2.2-vae-bf16"])

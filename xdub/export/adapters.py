@@ -16,6 +16,7 @@ from torch import Tensor
 from xdub.errors import UserError
 from xdub.export.source import Part
 from xdub.files.tensors import read_tensors, write_tensors
+from xdub.model.wan.files import ADDITIONS
 from xdub.model.wan.layouts import beyond_wan
 from xdub.perception.open_models.wan_names import diffusers_name
 
@@ -28,8 +29,6 @@ DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"
 """File that diffusers' `load_lora_weights` looks for in a folder."""
 COMFY_WEIGHTS = "lora.safetensors"
 """End of the name of the file for ComfyUI, behind the adapter's name."""
-ADDITIONS = "additions.safetensors"
-"""File of what plain Wan does not have: adapters of the speech branch, and whole tensors that were trained too."""
 METADATA = "lora_adapter_metadata"
 """Entry of a file's header in which diffusers keeps rank and alpha."""
 A, B = "lora_A", "lora_B"
@@ -132,7 +131,10 @@ def write_comfy(adapter: Adapter, folder: Path) -> list[str]:
 
 
 def _write_additions(adapter: Adapter, folder: Path, *, layers: bool = True) -> list[str]:
-    """Write the tensors that the first file lacks, under original names; without any, write no file."""
+    """Write the tensors that the first file lacks, under original names; without any, write no file.
+
+    They are adapters of the speech branch, and whole tensors that were trained beside the adapter.
+    """
     state = (_keyed(adapter, "") if layers else {}) | adapter.additions
     if not state:
         return []

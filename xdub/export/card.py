@@ -22,8 +22,6 @@ from xdub.perception.open_models.wan_names import original_name
 
 CARD = "README.md"
 """File of the model card, as hubs expect it."""
-RECORD = "xdub_export.json"
-"""File that marks a folder as an export, with the sha256 of every file."""
 LICENCE_ID = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 """Form of a licence's identifier, such as apache-2.0 or cc-by-nc-4.0."""
 PRIVATE = ("upload_to", "init_from")
@@ -40,7 +38,8 @@ class Card:
     """File -> bytes."""
     usage: str
     """Python code that loads the files."""
-    base: OpenModel | None
+    bases: tuple[OpenModel, ...]
+    """The open model under the weights, or those of which it is one; none for a network that has no base."""
     licence: str | None
     """Identifier of the licence of the exported weights. None: that of the base."""
     scores: Mapping[str, float]
@@ -50,9 +49,17 @@ class Card:
         """The recipe of the last phase."""
         return self.parts[-1].recipe
 
+    @property
+    def base(self) -> OpenModel | None:
+        """The open model whose terms the card states; models with the same tensors have the same terms."""
+        return self.bases[0] if self.bases else None
 
-def base_of(recipe: Recipe, role: str | None = None) -> OpenModel | None:
-    """Return the open model that a recipe starts from; None for a network that was trained from the beginning.
+
+def bases_of(recipe: Recipe, role: str | None = None) -> tuple[OpenModel, ...]:
+    """Return the open model that a recipe starts from; () for a network that was trained from the beginning.
+
+    TBDub's teacher and student have the same names and shapes of tensors. The name of the file or of the recipe
+    decides between them, and both are returned where neither does.
 
     Args:
         role: name of the base in the registry. None: it is recognised by the files of ``model.base``.
@@ -68,16 +75,19 @@ def base_of(recipe: Recipe, role: str | None = None) -> OpenModel | None:
             )
         if (model := open_model(role)) not in bases:
             raise UserError(f"--base {role}: is no network that a model starts from; use one of {names}")
-        return model
+        return (model,)
     location = base_path(recipe)
     if location is None:
-        return None
+        return ()
     path = Path(location)
     weights = find_wan(path) if path.exists() else None
     value = None if weights is None else signature({original_name(k): v for k, v in weights.shapes.items()})
-    for model in OPEN_MODELS:
-        if value is not None and model.signature == value:
-            return model
+    models = tuple(model for model in OPEN_MODELS if value is not None and model.signature == value)
+    if models and weights is not None:
+        files = {file.name for file in weights.files}
+        named = [model for model in models if files & set(model.signed)]
+        named = named if len(named) == 1 else [model for model in models if model.role == recipe.name]
+        return tuple(named) if len(named) == 1 else models
     reason = "is not on this machine" if weights is None else "is no model of the registry"
     raise UserError(
         f"model.base={path}: {reason}, so its licence is unknown; name it with --base, one of {names}"
@@ -135,7 +145,7 @@ def _body(card: Card) -> str:
     if card.scores:
         rows = [(name, f"{value:g}") for name, value in card.scores.items()]
         sections.append("## Scores\n\n" + _table(("metric", "value"), rows))
-    recipe = yaml.safe_dump(_public(card.recipe), sort_keys=False)
+    recipe = yaml.safe_dump(public_recipe(card.recipe), sort_keys=False)
     sections.append(f"## Recipe\n\n```yaml\n{recipe}```")
     sections.append(
         "## Responsible use\n\nDubbing changes what a person appears to say. Use the model with the consent of the "
@@ -144,7 +154,7 @@ def _body(card: Card) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _public(recipe: Recipe) -> dict[str, Any]:
+def public_recipe(recipe: Recipe) -> dict[str, Any]:
     """Return the plain values of a recipe without locations of files on the author's machines."""
     return _blanked(without_paths(recipe.to_dict()))
 
@@ -164,7 +174,9 @@ def _licence(card: Card) -> str:
     if card.licence is not None:
         lines.append(f"Licence of these weights: {card.licence}.")
     repo = f" (https://huggingface.co/{card.base.repo})" if card.base.repo else ""
-    lines.append(f"The base is {card.base.role}{repo}. Its licence is {terms.name}: {terms.url}.")
+    names = " or ".join(model.role for model in card.bases)
+    same = ", which have the same names and shapes of tensors" if len(card.bases) > 1 else ""
+    lines.append(f"The base is {names}{repo}{same}. Its licence is {terms.name}: {terms.url}.")
     if terms.notice:
         lines.append(f"Note: {terms.notice}.")
     return " ".join(lines)

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
 import xdub
-from xdub.config import expert_of
+from xdub.config import SHIPPED_MODEL, expert_of
 from xdub.errors import UserError
 from xdub.export.adapters import read_adapter, write_comfy, write_diffusers, write_peft
-from xdub.export.card import LICENCE_ID, RECORD, Card, base_of, write_card
+from xdub.export.card import LICENCE_ID, Card, bases_of, public_recipe, write_card
 from xdub.export.source import Part, Source, open_source
-from xdub.export.usage import usage
+from xdub.export.usage import Loaded, usage
 from xdub.export.whole import merged_backbone, write_whole
 from xdub.files.atomic import atomic_folder, write_json
 from xdub.files.content import file_sha256
+from xdub.model.adapter_export import RECORD, AdapterExport, adapter_record
+from xdub.model.bundle import bundle_path
 from xdub.perception.open_models.entry import OpenModel
 
 Form = Literal["peft", "diffusers-lora", "comfy-lora", "merged", "diffusers"]
 """Form of an export: three of adapters, two of a whole network."""
 FORMS: tuple[Form, ...] = get_args(Form)
 """All forms."""
+EDITOR = "editor"
+"""Phase whose network the experts change."""
 WHOLE = ("merged", "diffusers")
 """Forms of a whole network."""
 
@@ -70,34 +74,79 @@ def export_weights(
         raise UserError(f"--licence {licence}: use an identifier such as apache-2.0 or cc-by-nc-4.0")
     out, source = Path(out), open_source(path)
     parts, values = _chosen(source, form, phase), _read_scores(scores)
-    entry = base_of(parts[-1].recipe, base)
+    bases = bases_of(parts[-1].recipe, base)
     _check_free(out)
     with atomic_folder(out) as folder:
+        adapters: list[AdapterExport] = []
         if form in WHOLE:
             model = merged_backbone(source, parts[-1].phase)
             kind = parts[-1].recipe.model.kind
             names = write_whole(model, folder, kind, diffusers=form == "diffusers", dtype=dtype)
+            loaded = [Loaded(phase=parts[-1].phase, folder=".", files=names)]
         else:
-            several = len(parts) > 1
-            names = [
-                name
-                for part in parts
-                for name in _write_adapter(part, folder, form, several, _repo(part, entry))
+            adapters = [_adapter(part, source, folder, parts, bases) for part in parts]
+            written = [
+                _write_adapter(part, adapter.folder, form, _repo(part, bases))
+                for part, adapter in zip(parts, adapters, strict=True)
             ]
+            loaded = [
+                _loaded(adapter, folder, own, bases) for adapter, own in zip(adapters, written, strict=True)
+            ]
+            names = [each.path(name) for each in loaded for name in each.files]
         files = {name: (folder / name).stat().st_size for name in names}
-        code = usage(form, parts, names, None if entry is None else entry.repo)
+        code = usage(form, loaded)
         card = Card(
-            form=form, parts=parts, files=files, usage=code, base=entry, licence=licence, scores=values
+            form=form, parts=parts, files=files, usage=code, bases=bases, licence=licence, scores=values
         )
         write_card(card, folder)
-        record = {"xdub": xdub.__version__, "form": form, "phases": [part.phase for part in parts]}
-        write_json(folder / RECORD, record | {"files": {name: file_sha256(folder / name) for name in names}})
+        record: dict[str, Any] = {
+            "xdub": xdub.__version__,
+            "form": form,
+            "phases": [part.phase for part in parts],
+            "files": {name: file_sha256(folder / name) for name in names},
+        }
+        if adapters:
+            record["adapters"] = [
+                adapter_record(adapter, folder, public_recipe(adapter.recipe)) for adapter in adapters
+            ]
+        write_json(folder / RECORD, record)
     return Exported(folder=out, files=files, phases=tuple(part.phase for part in parts))
 
 
-def _repo(part: Part, base: OpenModel | None) -> str | None:
+def _repo(part: Part, bases: Sequence[OpenModel]) -> str | None:
     """Return the repository of the weights that an adapter changes; an expert changes the trained editor."""
-    return None if base is None or expert_of(part.phase) is not None else base.repo
+    return bases[0].repo if bases and expert_of(part.phase) is None else None
+
+
+def _adapter(
+    part: Part, source: Source, folder: Path, parts: Sequence[Part], bases: Sequence[OpenModel]
+) -> AdapterExport:
+    """Return where an adapter is written, and its base as far as it has a name."""
+    base = None
+    if expert_of(part.phase) is None:
+        base = bases[0].role if len(bases) == 1 else None
+    elif any(other.phase == EDITOR for other in parts):
+        base = EDITOR
+    elif source.path == bundle_path(SHIPPED_MODEL):
+        base = SHIPPED_MODEL
+    target = folder / part.phase if len(parts) > 1 else folder
+    return AdapterExport(folder=target, phase=part.phase, recipe=part.recipe, base=base)
+
+
+def _loaded(adapter: AdapterExport, folder: Path, files: Sequence[str], bases: Sequence[OpenModel]) -> Loaded:
+    """Return the facts of an adapter for the code that loads it."""
+    home = str(adapter.folder.relative_to(folder))
+    if expert_of(adapter.phase) is not None:
+        return Loaded(phase=adapter.phase, folder=home, files=files, base=adapter.base)
+    return Loaded(
+        phase=adapter.phase,
+        folder=home,
+        files=files,
+        base=adapter.base,
+        placeholder="BASE",
+        placeholder_meaning="the folder of " + " or ".join(model.role for model in bases),
+        diffusers=bases[0].diffusers if bases else None,
+    )
 
 
 def _chosen(source: Source, form: Form, phase: str | None) -> list[Part]:
@@ -114,20 +163,17 @@ def _chosen(source: Source, form: Form, phase: str | None) -> list[Part]:
     return source.adapters
 
 
-def _write_adapter(part: Part, folder: Path, form: Form, several: bool, base: str | None) -> list[str]:
-    """Write one adapter, in a folder of its own where there are several; return its files below ``folder``."""
-    target = folder / part.phase if several else folder
+def _write_adapter(part: Part, target: Path, form: Form, base: str | None) -> list[str]:
+    """Write one adapter into a folder, and return the names of its files."""
     target.mkdir(exist_ok=True)
     adapter = read_adapter(part)
     if form == "peft":
-        names = write_peft(adapter, target, base)
-    elif part.recipe.model.kind != "wan":
+        return write_peft(adapter, target, base)
+    if part.recipe.model.kind != "wan":
         raise UserError(
             f"--form {form}: neither diffusers nor ComfyUI has the paper's network; use --form peft"
         )
-    else:
-        names = write_diffusers(adapter, target) if form == "diffusers-lora" else write_comfy(adapter, target)
-    return [str((target / name).relative_to(folder)) for name in names]
+    return write_diffusers(adapter, target) if form == "diffusers-lora" else write_comfy(adapter, target)
 
 
 def _read_scores(path: Path | None) -> dict[str, float]:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xdub.errors import UserError, error_reason
-from xdub.export.card import CARD, RECORD, card_header
+from xdub.export.card import CARD, card_header
 from xdub.files.content import file_sha256
+from xdub.model.adapter_export import RECORD
 from xdub.perception.open_models.hub import is_offline
 
 REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

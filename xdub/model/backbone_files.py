@@ -8,38 +8,51 @@ import torch
 from torch import nn
 
 import xdub
-from xdub.config import Recipe, load_recipe, recipe_from_dict
+from xdub.config import Recipe, expert_of, load_recipe, recipe_from_dict
 from xdub.errors import UserError
 from xdub.files.atomic import atomic_folder, write_json
 from xdub.files.run_folder import MODEL_WEIGHTS
 from xdub.files.tensors import write_tensors
+from xdub.model.adapter_export import AdapterExport, find_adapter_export
 from xdub.model.backbone import Backbone
-from xdub.model.build import load_network
+from xdub.model.build import load_network, open_weights, tuned_open_weights
 from xdub.model.bundle import RECIPE, bundle_path, bundle_weights
 from xdub.model.dit import DiTConfig, VideoDiT
-from xdub.model.lora import whole_state
+from xdub.model.licences import require_licence
+from xdub.model.lora import fill_expert, merge_adapter, whole_state
+from xdub.model.published import EDITORS
 from xdub.model.wan.config_files import CONFIG, OWN_KEY, config_fields, portable, read_json_object
 from xdub.model.wan.files import find_wan, load_wan, save_wan
 from xdub.model.wan.layouts import Layout
 from xdub.model.wan.network import WanDiT
 from xdub.model.weight_folder import WeightFolder
+from xdub.perception.open_models.store import required_folder
+from xdub.perception.open_models.table import OPEN_MODELS
 
 
-def load_backbone(folder: str | Path, dtype: torch.dtype | None = None) -> Backbone:
+def load_backbone(
+    folder: str | Path, dtype: torch.dtype | None = None, *, base: str | Path | None = None
+) -> Backbone:
     """Load a backbone of any layout, recognised by its files: eval mode, on the CPU.
 
     Args:
         folder: a release of Wan 2.1 T2V, Wan 2.2 TI2V, X-Dub or TBDub (original names, diffusers' or ComfyUI's; a
-            folder, a pipeline's folder or one file), a folder of `save_backbone`, a phase's export, or a model folder,
-            whose editor is loaded.
-        dtype: number format. None: that of the files.
+            folder, a pipeline's folder or one file), a folder of `save_backbone`, a phase's export, an adapter of
+            `xdub export` in any form, or a model folder, whose editor is loaded. Where there is no such folder, a name
+            of the registry, such as ``wan2.2-ti2v-5b``, stands for the model's folder on this machine.
+        dtype: number format. None: that of the files; a network with a merged adapter is fp32.
+        base: the weights under an adapter of `xdub export`, as ``folder``: open weights, or the editor under an expert.
+            None: those that the export records.
 
     Raises:
         UserError: there are no such weights, a file is damaged, or a tensor is missing, left over or of another shape.
     """
-    path = bundle_path(folder)
-    if not path.exists():
-        raise UserError(f"{path}: there is no such file or folder of weights")
+    path = _existing(folder)
+    export = find_adapter_export(path)
+    if export is not None:
+        return _adapted(export, base, dtype or torch.float32)
+    if base is not None:
+        raise UserError(f"{path}: is no adapter of `xdub export`, so it has no base; omit base={base}")
     own = _own_backbone(path, dtype)
     if own is not None:
         return own if dtype is None else own.to(dtype)
@@ -50,6 +63,41 @@ def load_backbone(folder: str | Path, dtype: torch.dtype | None = None) -> Backb
             "or a model folder"
         )
     return load_wan(weights, dtype)
+
+
+def _existing(folder: str | Path) -> Path:
+    """Return the file or folder of weights with a path or a name of the registry. Raise UserError if there is none."""
+    path = bundle_path(folder)
+    if path.exists():
+        return path
+    entry = next((model for model in OPEN_MODELS if model.role == str(folder)), None)
+    if entry is None:
+        models = [model for model in OPEN_MODELS if model.repo == str(folder) and model.shapes is not None]
+        commands = " or ".join(f"`xdub weights fetch {model.role}`" for model in models)
+        fix = f"; {commands} downloads it, and load_backbone({models[0].role!r}) loads it" if models else ""
+        raise UserError(f"{path}: there is no such file or folder of weights{fix}")
+    if any(editor.name == entry.role for editor in EDITORS):
+        require_licence(entry.role)
+    home = required_folder(entry.role)
+    return home / entry.signed[0] if len(entry.signed) == 1 else home
+
+
+def _adapted(export: AdapterExport, base: str | Path | None, dtype: torch.dtype) -> Backbone:
+    """Return the network under an adapter of an export, into which the adapter is merged."""
+    location = export.base if base is None else base
+    if location is None:
+        raise UserError(
+            f"{export.folder}: does not record the base of its adapter; name it with load_backbone(..., base=FOLDER), "
+            "e.g. for the `merged` export of the editor"
+        )
+    name = expert_of(export.phase)
+    if name is None:
+        weights = open_weights(str(_existing(location)))
+        return tuned_open_weights(export.recipe, export.phase, weights, export.weights, dtype=dtype).eval()
+    model = load_backbone(location, dtype)
+    fill_expert(model, name, export.folder, dict(export.weights.tensors()), export.recipe.lora)
+    merge_adapter(model, name)
+    return model.to(dtype).eval()
 
 
 def save_backbone(backbone: nn.Module, folder: str | Path, layout: Layout = "ours") -> None:

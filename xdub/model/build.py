@@ -96,7 +96,7 @@ def _check_base(config: WanConfig, weights: WeightFolder) -> None:
     )
 
 
-def _filled(config: WanConfig, prompt: Prompt, weights: WeightFolder, dtype: torch.dtype) -> WanDiT:
+def _filled(config: WanConfig, prompt: Prompt | None, weights: WeightFolder, dtype: torch.dtype) -> WanDiT:
     """Return a Wan with weights, which may lack its additions; no tensor is initialised that the weights have."""
     with torch.device("meta"):
         model = WanDiT(config, prompt)
@@ -162,6 +162,21 @@ def load_network(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _filled(wan_config(recipe, phase), load_prompt(recipe), weights, dtype)
+
+
+def tuned_open_weights(
+    recipe: Recipe, phase: str, base: WeightFolder, adapter: WeightFolder, *, dtype: torch.dtype
+) -> Backbone:
+    """Return a Wan of open weights into which an adapter and its additions are merged, without a prompt of its own.
+
+    Raise UserError if one of the two does not fit the recipe.
+    """
+    config = wan_config(recipe, phase)
+    _check_base(config, base)
+    with torch.random.fork_rng(devices=[]):
+        model = _filled(config, None, base, dtype)
+    load_tuning(model, adapter, recipe.lora)
+    return model
 
 
 def load_trained(recipe: Recipe, phase: str, codec: Codec, path: Path) -> Backbone:

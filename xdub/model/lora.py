@@ -7,7 +7,7 @@ tunes is always active, and a part of the weights for everything but its own tra
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -199,8 +199,15 @@ def load_expert(model: Backbone, name: str, path: Path, cfg: LoraConfig) -> None
     """Inject adapter ``name`` with the weights of a file of `save_expert`. Raise UserError if they do not fit."""
     if not Path(path).is_file():
         raise UserError(f"{path}: no such adapter file")
+    fill_expert(model, name, path, read_tensors(path), cfg)
+
+
+def fill_expert(
+    model: Backbone, name: str, path: Path, tensors: Mapping[str, Tensor], cfg: LoraConfig
+) -> None:
+    """Inject adapter ``name`` with tensors of `expert_state` from ``path``. Raise UserError if they do not fit."""
     add_expert(model, name, cfg)
-    state = {f"{key}.{name}.weight": value for key, value in read_tensors(path).items()}
+    state = {f"{key}.{name}.weight": value for key, value in tensors.items()}
     own = model.state_dict()
     wrong = [key for key in state if key not in own or own[key].shape != state[key].shape]
     if wrong or len(state) != len(expert_state(model, name)):

@@ -50,6 +50,8 @@ class OpenModel:
     """Expected signature (`xdub.files.tensors`) of the tensors in `signed`. None: the hashes are the only evidence."""
     signed: tuple[str, ...] = ()
     """Safetensors files whose tensors together have the signature."""
+    diffusers: str | None = None
+    """Repository of the hub with a diffusers pipeline of the same weights. None: there is none."""
     shapes: Callable[[], Shapes] | None = None
     """Return the expected tensors, from which a difference is named. None: only the signature is known."""
 
