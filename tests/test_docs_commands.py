@@ -9,12 +9,16 @@ getting-started.md are run by test_docs_getting_started.py.
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import re
 import shlex
+import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +39,8 @@ COMMAND = typer.main.get_command(app)
 FENCE = re.compile(r"^(?:(<!-- not run(?: in tests)?: [^\n]+? -->)\n)?```(\w*)\n(.*?)^```$", re.M | re.S)
 HARMLESS = {"cd", "export", "mkdir", "touch", "git", "umask", "ls", "tail", "until"}
 """Programs that a block may use without a comment, because their failure is visible."""
+RECIPE = re.compile(r"^```yaml\n# (\S+\.yaml)\n(base: .*?)^```$", re.M | re.S)
+"""A whole recipe file that a document shows; its first line names the file."""
 PROGRAMS = {"xdub", ".venv/bin/xdub", "make", "python", ".venv/bin/python", "kubectl", "ray", "docker"}
 """First words by which a block is recognised as commands."""
 
@@ -167,10 +173,21 @@ def _recipe_objections(name: str, settings: list[str]) -> list[str]:
     if recipe.isupper():
         return []  # The name is a placeholder.
     try:
-        load_recipe(recipe, changes)
+        load_recipe(_shown_recipes().get(recipe, recipe), changes)
     except UserError as error:
         return [f"{name}: {error}"]
     return []
+
+
+@cache
+def _shown_recipes() -> dict[str, Path]:
+    """Write the recipe files that the documents show; return their paths by name."""
+    folder = Path(tempfile.mkdtemp(prefix="shown-recipes-"))
+    atexit.register(shutil.rmtree, folder)
+    for document in DOCUMENTS:
+        for name, text in RECIPE.findall(document.read_text("utf-8")):
+            (folder / name).write_text(text)
+    return {path.name: path for path in folder.iterdir()}
 
 
 def ray_objections(words: list[str]) -> list[str]:

@@ -176,7 +176,7 @@ def test_the_repository_for_diffusers_is_that_of_the_registry(role: str) -> None
         assert entry.diffusers in {model.repo for model in OPEN_MODELS if model.role.endswith("-diffusers")}
         assert f"from_pretrained({entry.diffusers!r})" in code
     else:
-        # Nobody has published X-Dub or TBDub for diffusers.
+        # X-Dub and TBDub have no release for diffusers.
         assert "WanPipeline" not in code and f"load_backbone({role!r})" in code
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from xdub.config import load_recipe
 from xdub.errors import UserError
 from xdub.files.run_folder import ADAPTER_WEIGHTS
 from xdub.files.tensors import read_tensors
@@ -111,3 +112,10 @@ def test_a_phase_without_frozen_layers_refuses_the_settings_of_a_frozen_base(sma
             build_model(recipe, "editor", load_codec(recipe.codec), base=None, init_from=None)
         with pytest.raises(UserError, match=f"{override}: the phase syncnet trains all weights"):
             learner_of(recipe, "syncnet").check(1)
+
+
+@pytest.mark.parametrize("name", ["wan-5b-24gb", "tbdub-lora-24gb"])
+def test_a_syncnet_of_a_recipe_with_a_compact_or_offloaded_model_is_trained_without_these_settings(name):
+    recipe = load_recipe(name)
+    assert (recipe.train.base_dtype, recipe.syncnet.train["base_dtype"]) == ("int8", None)
+    learner_of(recipe, "syncnet").check(1)

@@ -82,7 +82,7 @@ def pairs(
         ),
         ModelFolder,
     ],
-    data: options.Data,
+    data: options.Clips,
     out: Annotated[Path, typer.Option(help="Folder for the pair shards and the ledger.")],
     workers: Annotated[
         str,

@@ -15,7 +15,7 @@ Recipe = Annotated[
     typer.Option(
         "--recipe",
         "-r",
-        help="A recipe (tiny, mini, small, xdub-1b, or of a published model) or a YAML file.",
+        help="A recipe, e.g. tiny, xdub-1b, wan-5b-24gb or tbdub-lora-24gb, or a YAML file; an unknown name lists all.",
     ),
 ]
 Set = Annotated[
@@ -24,8 +24,9 @@ Set = Annotated[
         "--set", help="Override a value of the recipe: section.key=value. Repeatable.", metavar="A.B=C"
     ),
 ]
-Data = Annotated[
-    Path, typer.Option("--data", exists=True, file_okay=False, help="Folder of clip or pair shards.")
+Clips = Annotated[
+    Path,
+    typer.Option("--data", exists=True, file_okay=False, help="Folder of clips, e.g. of `xdub prepare`."),
 ]
 Shards = Annotated[
     Path,

@@ -22,7 +22,7 @@ def plan(
     recipe: options.Recipe,
     gpus: Annotated[int, typer.Option(help="Number of GPUs; each has one worker.")],
     gpu: Annotated[
-        str | None, typer.Option(help="GPU type, e.g. a100-80gb, h200; an unknown name lists the types.")
+        str | None, typer.Option(help="GPU type, e.g. rtx-4090, a100-80gb; an unknown name lists the types.")
     ] = None,
     phase: Annotated[Phase | None, typer.Option(help="One phase; default: all.")] = None,
     data: Annotated[
@@ -32,7 +32,8 @@ def plan(
     fit: Annotated[
         bool,
         typer.Option(
-            "--fit", help="Propose micro batch, ZeRO stage, checkpoint policy and sequence parallelism."
+            "--fit",
+            help="Propose micro batch, ZeRO stage, checkpoint policy, sequence parallelism and memory savings.",
         ),
     ] = False,
     efficiency: Annotated[

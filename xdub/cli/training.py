@@ -27,7 +27,15 @@ def register(app: typer.Typer) -> None:
 def train(
     phase: Annotated[Phase, typer.Argument(help="The phase to train.")],
     recipe: options.Recipe,
-    data: options.Data,
+    data: Annotated[
+        Path,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Folder of clips (`xdub prepare`) for the generator, of pairs (`xdub pairs`) for the other phases; a "
+            "SyncNet accepts both.",
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The run's folder, for checkpoints, export and tracking.")],
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in --out from its last checkpoint.")
@@ -68,7 +76,7 @@ def train(
 
 def bootstrap(
     recipe: options.Recipe,
-    data: options.Data,
+    data: options.Clips,
     out: Annotated[Path, typer.Option(help="Folder of all stages; the model is written to OUT/bundle.")],
     init: Annotated[
         str | None,
@@ -88,6 +96,9 @@ def bootstrap(
     """Train a model: generator, its pairs, editor, lip expert, texture expert.
 
     The same command continues a killed run.
+
+    A recipe on a plain Wan, such as wan-5b-24gb, needs its weights: --set model.base=DIR. A recipe on a published
+    editor, such as tbdub-lora-24gb, has no generator and needs --generator NAME:DIR.
 
     Example: xdub bootstrap --recipe tiny --data ds --out run
     """

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from xdub.perception.open_models.store import ModelStatus
     from xdub.perception.registry import WeightStatus
 
-app = typer.Typer(help="List, download and verify third-party weights.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, download and verify third-party weights, embed a prompt, and upload your own weights.",
+    no_args_is_help=True,
+)
 
 
 @app.command("list")

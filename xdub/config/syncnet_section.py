@@ -23,8 +23,10 @@ TRAIN_DEFAULTS: Mapping[str, Any] = {
     "activation_checkpointing": "none",
     "sample_every": 0,
     "sequence_parallel": 1,
+    "base_dtype": None,
+    "offload": "none",
 }
-"""Fields of `train` for a SyncNet, which is much smaller than the recipe's model."""
+"""Fields of `train` for a SyncNet, which is much smaller than the recipe's model and has no frozen layers."""
 
 
 @dataclass(frozen=True, kw_only=True)
