@@ -10,6 +10,7 @@ import pytest
 
 from xdub.bootstrap import bootstrap, stage_names
 from xdub.config import PHASES, expert_of, load_recipe
+from xdub.data.ledger import Counts
 from xdub.data.manifest import read_manifest
 from xdub.data.shards import ShardWriter
 from xdub.data.testing import make_clip
@@ -18,6 +19,7 @@ from xdub.files.atomic import write_json
 from xdub.files.run_folder import EXPORT, PhaseFolder, RunFolder
 from xdub.miniature import write_miniature
 from xdub.model.bundle import same_bundle, write_bundle
+from xdub.pairs.factory import PairReport
 from xdub.tracking.provenance import data_summary
 from xdub.train.show.step_progress import PhaseProgress
 
@@ -29,6 +31,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple]:
     The folder also has the data sets `clips` and `others`.
     """
     requests: list[tuple] = []
+    counts = Counts(kept=8)
     for seed, name in enumerate(("clips", "others")):
         with ShardWriter(tmp_path / name) as writer:
             writer.add(make_clip(seed, num_frames=25))
@@ -52,6 +55,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple]:
         assert workers.most == recipe.train.workers
         assert list(workers.resources) == [each for each in [recipe.train.resource] if each]
         requests.append(("pairs", Path(generator).parent.name, Path(data).name))
+        return PairReport(inputs=8, counts=counts, seconds=1.0, steps={})
 
     monkeypatch.setattr("xdub.train.run.train_phase", train_phase)
     monkeypatch.setattr("xdub.pairs.factory.build_pairs", build_pairs)
@@ -184,6 +188,19 @@ def test_a_request_to_stop_a_phase_stops_the_bootstrap(
     with pytest.raises(KeyboardInterrupt):
         bootstrap(load_recipe("tiny"), tmp_path / "clips", tmp_path / "run")
     assert not calls
+
+
+def test_without_a_kept_pair_the_reasons_are_reported_before_the_editor_trains(
+    calls: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = Counts({"rejected": 7, "rejected:mouth": 2, "rejected:noise": 5, "failed": 1})
+    result = PairReport(inputs=8, counts=counts, seconds=1.0, steps={})
+    monkeypatch.setattr("xdub.pairs.factory.build_pairs", lambda *_, **__: result)
+    with pytest.raises(
+        UserError, match=r"pairs: none of 8 pairs was kept \(noise 5, mouth 2, failed 1\); see"
+    ):
+        bootstrap(load_recipe("tiny"), tmp_path / "clips", tmp_path / "run")
+    assert [call[0] for call in calls] == ["generator"]
 
 
 def test_a_bundle_is_replaced_after_a_phase_was_trained_further(tmp_path: Path) -> None:

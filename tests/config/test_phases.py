@@ -63,6 +63,15 @@ def test_a_recipe_trains_an_editor_and_may_omit_every_other_phase():
         recipe_from_dict(raw)
 
 
+def test_null_on_the_command_line_removes_a_phase_as_it_does_in_a_recipe_file():
+    settings = ["phases.lip=null", "phases.texture.steps=3", "phases.generator="]
+    assert load_recipe("tiny", settings).phase_names == ("editor", "texture")
+    with pytest.raises(UserError, match=r"^phases\.editor is missing from the recipe$"):
+        load_recipe("tiny", ["phases.editor=null"])
+    with pytest.raises(UserError, match=r"^video=null is not a section"):
+        load_recipe("tiny", ["video=null"])
+
+
 def test_an_optional_phase_is_trained_only_by_recipes_that_have_its_section(monkeypatch):
     polish = dataclasses.replace(phase_facts("editor"), name="polish", optional=True, epochs=None)
     monkeypatch.setattr(phases, "_ALL", (*phases._ALL, polish))

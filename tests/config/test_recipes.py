@@ -71,7 +71,7 @@ def test_a_recipe_file_is_loaded_like_a_shipped_one(tmp_path):
         ("train.activation_checkpointing=true", "is not one of: none, full, attention"),
         ("train.activation_checkpointing=false", "is not one of: none, full, attention"),
         ("train.lr=.nan", "is not a finite number"),
-        ("train.lr=null", "train.lr=None is not a number"),
+        ("train.lr=null", "train.lr=null is not a number"),
         ("name=3", "name=3 is not a text"),
         ("train.lrr=1", "did you mean train.lr?"),
         ("tarin.lr=1", "did you mean train?"),

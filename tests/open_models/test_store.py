@@ -177,6 +177,13 @@ def test_the_command_line_fetches_into_a_folder_and_verifies(
     monkeypatch.setattr("xdub.perception.registry.OPEN_MODELS", (entry(),))
     assert run_app(app, ["weights", "fetch", "toy", "--to", str(tmp_path)]) == 0
     assert f"toy: {tmp_path / 'toy'}" in capsys.readouterr().out
+    assert run_app(app, ["weights", "verify", "toy"]) == 2
+    assert "toy is absent; run" in capsys.readouterr().err
+    for verb in ("verify", "list"):
+        assert run_app(app, ["weights", verb, "--in", str(tmp_path)]) == 0
+        assert f"toy: ok, {tmp_path / 'toy'}" in capsys.readouterr().out
+    assert run_app(app, ["weights", "fetch", "face_landmarker", "--to", str(tmp_path)]) == 2
+    assert "face_landmarker is one file in the cache" in capsys.readouterr().err
     monkeypatch.setenv("XDUB_WEIGHTS", str(tmp_path))
     assert run_app(app, ["weights", "list"]) == 0
     shown = capsys.readouterr().out

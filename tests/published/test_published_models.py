@@ -225,8 +225,16 @@ def test_pairs_of_another_recipe_are_made_as_the_editors_recipe_says(releases):
     assert not recipe.dub.compile
     compiled = recipe_with_editor(load_recipe("tiny", ["dub.compile=true", "pairs.compile=true"]), teacher)
     assert compiled.dub.compile and compiled.pairs.compile
-    own = load_recipe("tbdub-teacher", ["dub.sampler_steps=7"])
-    assert recipe_with_editor(own, teacher).dub == own.dub
+    for name in ("tbdub-teacher", "tbdub-lora-24gb"):
+        own = load_recipe(name, ["dub.sampler_steps=7", "dub.colour=none"])
+        assert recipe_with_editor(own, teacher).dub == own.dub
+    student = published_folder(releases["tbdub-student"])
+    with pytest.raises(
+        UserError, match="tbdub-student is sampled without guidance; use --recipe tbdub-student"
+    ):
+        recipe_with_editor(own, student)
+    settings = ["dub.guidance=null", "dub.sampler_steps=2", "dub.sampler_shift=1"]
+    assert recipe_with_editor(load_recipe("tbdub-lora", settings), student).dub.sampler_steps == 2
 
 
 @pytest.mark.parametrize("key", ["pairs.compile", "dub.compile"])

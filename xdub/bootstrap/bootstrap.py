@@ -123,7 +123,7 @@ def bootstrap_stages(
             local=local,
             on_progress=report,
             tracked_in=run.path,
-        )
+        ).require_pairs(run.pairs)
 
     def write_model(report: Report) -> None:
         from xdub.model.bundle import same_bundle, write_bundle

@@ -22,8 +22,17 @@ app = typer.Typer(
 )
 
 
+Folder = Annotated[
+    Path | None,
+    typer.Option(
+        "--in", help="Folder of open models (fetch --to) to look in; default: XDUB_WEIGHTS, the cache."
+    ),
+]
+"""Type of the option that names a folder of open models."""
+
+
 @app.command("list")
-def list_() -> None:
+def list_(folder: Folder = None) -> None:
     """List every network with role, size, licence and source, and whether this machine has it.
 
     Example: xdub weights list
@@ -32,7 +41,7 @@ def list_() -> None:
     from xdub.perception.registry import list_weights
 
     _print(list_weights())
-    _print_models(list_models())
+    _print_models(list_models(folder))
 
 
 @app.command()
@@ -61,7 +70,13 @@ def fetch(
     from xdub.perception.open_models.store import fetch_model
     from xdub.perception.registry import WEIGHTS, Weight, entry_of, fetch_weight
 
-    for entry in [entry_of(role) for role in roles] if roles else WEIGHTS:
+    entries = [entry_of(role) for role in roles] if roles else WEIGHTS
+    single = next((entry.role for entry in entries if isinstance(entry, Weight)), None)
+    if to is not None and single is not None:
+        raise UserError(
+            f"--to {to}: is for open models, and {single} is one file in the cache; leave --to out"
+        )
+    for entry in entries:
         if isinstance(entry, Weight):
             typer.echo(f"{entry.role}: {fetch_weight(entry, offline=offline)}")
             continue
@@ -77,10 +92,11 @@ def verify(
         list[str] | None,
         typer.Argument(help="Roles to verify; default: all that this machine has.", metavar="[ROLE...]"),
     ] = None,
+    folder: Folder = None,
 ) -> None:
-    """Hash every file again and compare the signatures; exit code 2 if one is damaged.
+    """Hash every file again and compare the signatures; exit code 2 if one is damaged, or a named one is missing.
 
-    Example: xdub weights verify
+    Example: xdub weights verify wan2.2-vae --in weights
     """
     from xdub.perception.open_models.store import list_models
     from xdub.perception.registry import entry_of
@@ -88,13 +104,19 @@ def verify(
 
     chosen = {entry_of(role).role for role in roles or ()}
     statuses = [status for status in verify_all() if not chosen or status.weight.role in chosen]
-    models = [status for status in list_models(hashed=True) if not chosen or status.model.role in chosen]
+    models = [
+        status for status in list_models(folder, hashed=True) if not chosen or status.model.role in chosen
+    ]
     _print(statuses)
     _print_models(models)
     damaged = [str(status.path) for status in statuses if status.state == "damaged"]
     damaged += [f"{status.path} ({status.problem})" for status in models if status.state == "damaged"]
     if damaged:
         raise UserError(f"damaged: {', '.join(damaged)}; delete the file and run `xdub weights fetch`")
+    states: dict[str, str] = {status.weight.role: status.state for status in statuses}
+    states |= {status.model.role: status.state for status in models}
+    if missing := [f"{role} is {states[role]}" for role in sorted(chosen) if states[role] != "ok"]:
+        raise UserError(f"{', '.join(missing)}; run `xdub weights fetch`, or name another folder by --in")
 
 
 @app.command()

@@ -82,7 +82,7 @@ def _check_sections(raw: Mapping[str, Any]) -> None:
     for name, kind in _hints(Recipe).items():
         section = dataclasses.is_dataclass(kind) or get_origin(kind) is Mapping
         if section and name in raw and not isinstance(raw[name], Mapping):
-            raise UserError(f"{name}={raw[name]!r} is not a section with keys and values")
+            raise UserError(f"{name}={_show(raw[name])} is not a section with keys and values")
 
 
 def _expand_homes(raw: Mapping[str, Any]) -> None:
@@ -107,7 +107,11 @@ def _assign(raw: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
                 f"--set {'.'.join(path)}: {'.'.join(path[: depth + 1])} is a value, not a section"
             )
         node = child
-    node[path[-1]] = value
+    if value is None and path[:-1] == ("phases",):
+        # As in a recipe file, null removes a phase.
+        node.pop(path[-1], None)
+    else:
+        node[path[-1]] = value
 
 
 def _keys(section: Any) -> list[str]:
@@ -128,7 +132,7 @@ def _build(section: Any, raw: Any, path: str) -> Any:
     """Build a section's dataclass from plain values. `path` is "" or ends with a dot."""
     if not isinstance(raw, Mapping):
         raise UserError(
-            f"{path.rstrip('.')}={raw!r} is not a section; its keys are {', '.join(_keys(section))}"
+            f"{path.rstrip('.')}={_show(raw)} is not a section; its keys are {', '.join(_keys(section))}"
         )
     valid = _keys(section)
     for key in raw:
@@ -179,7 +183,7 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
 def _phase_sections(raw: Any, path: str) -> dict[str, PhaseConfig]:
     """Return phase -> section in the order of training. Raise UserError if a required phase is missing."""
     if not isinstance(raw, Mapping):
-        raise UserError(f"{path}={raw!r} is not a section; its keys are {', '.join(PHASES)}")
+        raise UserError(f"{path}={_show(raw)} is not a section; its keys are {', '.join(PHASES)}")
     for key in raw:
         if key not in PHASES:
             raise UserError(_unknown_key(f"{path}.", str(key), list(PHASES)))
@@ -230,4 +234,7 @@ _KIND_NAMES = {bool: "true or false", int: "a number", float: "a number", str: "
 
 
 def _show(value: Any) -> str:
-    return value if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
+    """Return a value as a recipe file writes it."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -63,6 +63,12 @@ class Counts(Counter[str]):
         if row.status == "rejected":
             self[f"rejected:{row.check}"] += 1
 
+    def reasons(self) -> str:
+        """Format the causes of missing results, most frequent first, as ``mouth 3, noise 1, failed 1``."""
+        causes = {name.removeprefix("rejected:"): self[name] for name in self if name.startswith("rejected:")}
+        causes |= {"failed": self["failed"]} if self["failed"] else {}
+        return ", ".join(f"{name} {causes[name]}" for name in sorted(causes, key=lambda name: -causes[name]))
+
     def __str__(self) -> str:
         """Format as ``12 kept, 3 rejected, 0 failed``."""
         return ", ".join(f"{self[status]} {status}" for status in STATUSES)

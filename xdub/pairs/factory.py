@@ -22,7 +22,7 @@ from xdub.errors import UserError
 from xdub.headers import check_networks
 from xdub.model.licences import require_licence
 from xdub.model.published import published_folder
-from xdub.pairs.filter_plots import update_filter_plots
+from xdub.pairs.filter_plots import PICTURE, update_filter_plots
 from xdub.pairs.judges import Judges
 from xdub.pairs.maker import maker_digest, recipe_with_editor
 from xdub.pairs.pool import WorkerPool
@@ -48,6 +48,14 @@ class PairReport:
     """Wall time of this attempt."""
     steps: dict[str, float]
     """Worker seconds of this attempt by step."""
+
+    def require_pairs(self, out: Path) -> None:
+        """Raise UserError with the reasons if the inputs yielded no pair in OUT."""
+        if not self.counts["kept"]:
+            raise UserError(
+                f"{out}: none of {self.inputs} pairs was kept ({self.counts.reasons()}); see {out / PICTURE}, and "
+                "lower a threshold of the section pairs or prepare other clips"
+            )
 
 
 def build_pairs(

@@ -21,6 +21,8 @@ KEPT, REJECTED, FAILED, LINE = ACCENT, SECOND, "#8a8f98", "#1d2430"
 """Colours of kept, rejected and failed rows, and of the threshold."""
 BINS = 30
 """Approximate number of bins of a histogram."""
+PICTURE = "filters.png"
+"""File name of the picture in a pair folder."""
 SUFFIXES = (".svg", ".png")
 """File types that are written."""
 
@@ -35,7 +37,7 @@ def draw_filters(out: str | Path, recipe: Recipe) -> Path:
     for suffix in SUFFIXES:
         with atomic_path(Path(out) / f"filters{suffix}") as path:
             figure.savefig(path)
-    return Path(out) / "filters.png"
+    return Path(out) / PICTURE
 
 
 def update_filter_plots(out: str | Path, recipe: Recipe) -> Path | None:

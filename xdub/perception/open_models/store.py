@@ -38,9 +38,15 @@ class ModelStatus:
     """Cause of a state other than "ok", in words."""
 
 
-def list_models(*, hashed: bool = False) -> list[ModelStatus]:
-    """Return the state of every open model, without downloads, see `status_of_model`."""
-    return [status_of_model(model, hashed=hashed) for model in OPEN_MODELS]
+def list_models(into: Path | None = None, *, hashed: bool = False) -> list[ModelStatus]:
+    """Return the state of every open model, without downloads, see `status_of_model`.
+
+    ``into`` is the folder that holds a folder of each model; default: the folders of weights.
+    """
+    return [
+        status_of_model(model, folder=None if into is None else into / model.role, hashed=hashed)
+        for model in OPEN_MODELS
+    ]
 
 
 def status_of_model(model: OpenModel, *, folder: Path | None = None, hashed: bool = False) -> ModelStatus:
