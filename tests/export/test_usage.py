@@ -188,7 +188,7 @@ def test_a_card_names_the_editor_of_tbdub_where_a_name_decides_and_both_where_no
     value = signature(read_shapes(file))
     names = ("tbdub-teacher", "tbdub-student")
     models = tuple(replace(model, signature=value) if model.role in names else model for model in OPEN_MODELS)
-    monkeypatch.setattr("xdub.export.card.OPEN_MODELS", models)
+    monkeypatch.setattr("xdub.model.recognised.OPEN_MODELS", models)
 
     def roles(path: Path, name: str = "tiny") -> list[str]:
         recipe = replace(tuned.recipe, name=name, model=replace(tuned.recipe.model, base=str(path)))

@@ -111,7 +111,7 @@ def pairs(
 
     Example: xdub pairs --recipe tiny --generator run/generator --data ds --out pairs --workers 0:8
     """
-    from xdub.cli.licences import agree
+    from xdub.cli.licences import agree, agree_to_base
     from xdub.config import load_recipe
     from xdub.files.run_folder import RunFolder
     from xdub.pairs.factory import build_pairs
@@ -119,6 +119,7 @@ def pairs(
 
     agree(generator, accept_licence)
     loaded = load_recipe(recipe, set_ or ())
+    agree_to_base(loaded)
     pool = Workers.parse(workers, resources=options.resources(resource or ()))
     # In a run's folder the pairs are one of its stages.
     run = out.parent if RunFolder(out.parent).state.is_file() else out

@@ -64,10 +64,13 @@ def dub(
 
     Example: xdub dub --video talk.mp4 --audio german.wav --out german.mp4
     """
-    from xdub.cli.licences import agree
+    from xdub.cli.licences import agree, agree_to_base
     from xdub.dub.dub import dub_video
+    from xdub.model.bundle import bundle_recipe
 
     agree(model, accept_licence)
+    if (folder_recipe := bundle_recipe(model, set_ or [])) is not None:
+        agree_to_base(folder_recipe)
 
     def warn(message: str) -> None:
         typer.echo(f"xdub: warning: {message}", err=True)

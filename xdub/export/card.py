@@ -14,11 +14,9 @@ import xdub
 from xdub.config import Recipe, base_path, without_paths
 from xdub.errors import UserError
 from xdub.export.source import Part
-from xdub.files.tensors import signature
-from xdub.model.wan.files import find_wan
+from xdub.model.recognised import recognised_models
 from xdub.perception.open_models.entry import OpenModel
 from xdub.perception.open_models.table import OPEN_MODELS, open_model
-from xdub.perception.open_models.wan_names import original_name
 
 CARD = "README.md"
 """File of the model card, as hubs expect it."""
@@ -58,8 +56,7 @@ class Card:
 def bases_of(recipe: Recipe, role: str | None = None) -> tuple[OpenModel, ...]:
     """Return the open model that a recipe starts from; () for a network that was trained from the beginning.
 
-    TBDub's teacher and student have the same names and shapes of tensors. The name of the file or of the recipe
-    decides between them, and both are returned where neither does.
+    Several are returned where the tensors are those of several models, and no name decides between them.
 
     Args:
         role: name of the base in the registry. None: it is recognised by the files of ``model.base``.
@@ -80,15 +77,10 @@ def bases_of(recipe: Recipe, role: str | None = None) -> tuple[OpenModel, ...]:
     if location is None:
         return ()
     path = Path(location)
-    weights = find_wan(path) if path.exists() else None
-    value = None if weights is None else signature({original_name(k): v for k, v in weights.shapes.items()})
-    models = tuple(model for model in OPEN_MODELS if value is not None and model.signature == value)
-    if models and weights is not None:
-        files = {file.name for file in weights.files}
-        named = [model for model in models if files & set(model.signed)]
-        named = named if len(named) == 1 else [model for model in models if model.role == recipe.name]
-        return tuple(named) if len(named) == 1 else models
-    reason = "is not on this machine" if weights is None else "is no model of the registry"
+    models = recognised_models(path, recipe.name)
+    if models:
+        return models
+    reason = "is no model of the registry" if path.exists() else "is not on this machine"
     raise UserError(
         f"model.base={path}: {reason}, so its licence is unknown; name it with --base, one of {names}"
     )

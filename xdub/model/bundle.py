@@ -29,7 +29,7 @@ from xdub.model.backbone import Backbone
 from xdub.model.build import build_backbone, load_trained
 from xdub.model.bundle_networks import check_recorded_networks, record_networks
 from xdub.model.codec import Codec, load_codec
-from xdub.model.licences import require_licence
+from xdub.model.licences import require_base_licence, require_licence
 from xdub.model.lora import load_expert, set_expert, whole_state
 from xdub.model.offload import backbone_on
 from xdub.model.published import PublishedFolder, published_folder, published_recipe
@@ -60,6 +60,12 @@ def bundle_path(name_or_path: str | Path) -> Path:
     if str(name_or_path) == SHIPPED_MODEL:
         return shipped_weights()
     return Path(name_or_path)
+
+
+def bundle_recipe(name_or_path: str | Path, settings: Sequence[str] = ()) -> Recipe | None:
+    """Return the recipe of a bundle with ``settings``; None if there is no bundle."""
+    path = bundle_path(name_or_path) / RECIPE
+    return load_recipe(path, settings, recorded=True) if path.is_file() else None
 
 
 def bundle_weights(folder: Path, phase: str) -> Path:
@@ -107,7 +113,8 @@ def load_bundle(
 ) -> Bundle:
     """Load a bundle, without the generator if ``generator=False``; ``settings`` override values of its recipe.
 
-    A text NAME:DIR loads a published editor (`xdub.model.published`), whose licence must have been accepted. Every
+    A text NAME:DIR loads a published editor (`xdub.model.published`). The licence of a published editor, also of one
+    under the adapters of a bundle, must have been accepted. Every
     network computes in the precision of its training (`xdub.precision`), on the CPU as well. UserError names a missing
     file.
     """
@@ -120,6 +127,7 @@ def load_bundle(
                 f"{path} is not a model folder: it has no {name}; `xdub bootstrap` writes RUN/bundle"
             )
     recipe = load_recipe(path / RECIPE, settings, recorded=True)
+    require_base_licence(recipe)
     check_recorded_networks(recipe, path)
     device, codec = open_device(device), load_codec(recipe.codec)
     editor = load_trained(recipe, "editor", codec, bundle_weights(path, "editor"))

@@ -7,9 +7,12 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+from xdub.config import Recipe, base_path
 from xdub.errors import UserError
 from xdub.files.atomic import write_json
 from xdub.files.user_folders import config_folder
+from xdub.model.published import EDITORS
+from xdub.model.recognised import recognised_models
 from xdub.perception.open_models.entry import Licence
 from xdub.perception.open_models.table import open_model
 
@@ -66,6 +69,26 @@ def require_licence(name: str) -> None:
         f"{name} has the licence {licence.name} ({licence.url}){notice}; read it, then accept it once with "
         f"--accept-licence {name}, or set {VARIABLE}={name}"
     )
+
+
+def required_licences(recipe: Recipe) -> tuple[str, ...]:
+    """Return the published editors whose licence a recipe's open weights have; () for other weights, or none here.
+
+    They are recognised by their tensors, so a folder under any name has the licence of its weights. Of several names,
+    which have the same terms, consent to one is enough.
+    """
+    location = base_path(recipe)
+    if location is None:
+        return ()
+    models = recognised_models(Path(location), recipe.name)
+    return tuple(model.role for model in models if any(editor.name == model.role for editor in EDITORS))
+
+
+def require_base_licence(recipe: Recipe) -> None:
+    """Raise UserError where open weights of a recipe are a published editor's and its licence was not accepted."""
+    names = required_licences(recipe)
+    if names and not any(map(is_accepted, names)):
+        require_licence(names[0])
 
 
 def _file() -> Path:

@@ -20,7 +20,7 @@ from xdub.data.manifest import MANIFEST, read_manifest
 from xdub.data.shards import ShardWriter
 from xdub.errors import UserError
 from xdub.headers import check_networks
-from xdub.model.licences import require_licence
+from xdub.model.licences import require_base_licence, require_licence
 from xdub.model.published import published_folder
 from xdub.pairs.filter_plots import PICTURE, update_filter_plots
 from xdub.pairs.judges import Judges
@@ -97,6 +97,8 @@ def build_pairs(
     if (published := published_folder(generator)) is not None:
         require_licence(published.editor.name)
         recipe = recipe_with_editor(recipe, published)
+    else:
+        require_base_licence(recipe)
     manifest = read_manifest(data)
     if manifest.kind != "clips":
         raise UserError(

@@ -12,14 +12,14 @@ from typing import Any, Literal
 
 import torch
 
-from xdub.config import Recipe, located, network_digests, phase_facts
+from xdub.config import Recipe, in_model, located, network_digests, phase_facts
 from xdub.files.atomic import write_json
 from xdub.files.content import content_digest
 from xdub.files.lock import exclusive
 from xdub.files.run_folder import PhaseFolder
 from xdub.headers import check_networks
 from xdub.model.editor_start import with_editor
-from xdub.model.licences import require_licence
+from xdub.model.licences import require_base_licence, require_licence
 from xdub.model.published import published_folder
 from xdub.tracking.runs import read_state
 from xdub.tracking.stage_tracker import StageTracker
@@ -93,6 +93,8 @@ def train_phase(
         if model is not None and (published := published_folder(model)) is not None:
             require_licence(published.editor.name)
     recipe = with_editor(recipe, init_from, base)
+    if in_model(phase):
+        require_base_licence(recipe)
     folder, train = PhaseFolder(out, phase), recipe.for_phase(phase)
     sets = [Path(data)] if isinstance(data, (str, Path)) else [Path(each) for each in data]
 
