@@ -8,9 +8,10 @@ import torch
 from xdub.config import load_recipe
 from xdub.errors import UserError
 from xdub.files.run_folder import ADAPTER_WEIGHTS
-from xdub.files.tensors import read_tensors
+from xdub.files.tensors import read_tensors, write_tensors
 from xdub.model.codec import load_codec
 from xdub.model.frozen_base import StoredLinear
+from xdub.model.lora import expert_state, file_name
 from xdub.plan.rehearsal import inputs
 from xdub.train.context import LocalContext
 from xdub.train.engine import Engine
@@ -103,6 +104,21 @@ def test_offloaded_tensors_change_no_bit_of_training(small, tmp_path, offload, s
     again = build(recipe)
     again.load(tmp_path, 3)
     assert train(again, recipe, 2) == ours[3:]
+
+
+@pytest.mark.parametrize("stage", [0, 2])
+def test_a_bf16_phase_begins_with_the_fp32_values_of_its_adapter_and_of_their_average(small, tmp_path, stage):
+    recipe = small(*settings(zero_stage=stage, precision="bf16"))
+    codec, path = load_codec(recipe.codec), tmp_path / "lip.safetensors"
+    fresh = expert_state(build_model(recipe, "lip", codec, base=None, init_from=None), "lip")
+    write_tensors({name: torch.randn_like(value, dtype=torch.float32) for name, value in fresh.items()}, path)
+    model = build_model(recipe, "lip", codec, base=None, init_from=str(path))
+    engine = Engine.build(model, recipe.for_phase("lip"), device=LocalContext().device)
+    expected = read_tensors(path)
+    for averaged in (False, True):
+        state = engine.trained_state(ema=averaged)
+        assert len(state) == len(expected)
+        assert all(torch.equal(value, expected[file_name(name, "lip")]) for name, value in state.items())
 
 
 def test_a_phase_without_frozen_layers_refuses_the_settings_of_a_frozen_base(small):

@@ -82,6 +82,10 @@ def _inject(model: Backbone, name: str, cfg: LoraConfig) -> None:
         # peft warns about a second adapter, which is intended.
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")
         inject_adapter_in_model(lora, model, adapter_name=name)
+    for key, parameter in model.named_parameters():
+        # peft gives an adapter the type of its layer, but a bf16 copy would lose the values that a file holds.
+        if ".lora_" in key and key.endswith(f".{name}.weight"):
+            parameter.data = parameter.data.float()
     set_expert(model, name)
 
 

@@ -89,6 +89,8 @@ class Engine:
         engine = cls(ds, train, rank=rank, world_size=world_size)
         if exact:
             engine._set_masters(exact)
+            for f, average in zip(engine._fragments, engine._ema, strict=bool(engine._ema)):
+                average.copy_(f.master[f.share])
         return engine
 
     @property

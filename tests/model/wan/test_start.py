@@ -13,7 +13,7 @@ from xdub.files.tensors import write_tensors
 from xdub.geometry import CodecGeometry
 from xdub.model import load_backbone, save_backbone
 from xdub.model.build import build_backbone, load_network
-from xdub.model.lora import ALPHA, TUNED, file_name
+from xdub.model.lora import ALPHA, TUNED, expert_state, file_name
 from xdub.model.prompt import Prompt, write_prompt
 from xdub.model.testing import random_codec, small_wan
 from xdub.model.wan.network import WanDiT
@@ -207,6 +207,31 @@ def test_an_expert_adapts_the_speech_that_the_tuned_editor_has(recipe, tmp_path)
     recipe = load_recipe_with(recipe, "lora.targets=[audio_attn.q, ffn.2]")
     lip = build_model(recipe, "lip", random_codec(48), base=None, init_from=None)
     assert any("audio_attn.q.lora_A" in name for name, p in lip.named_parameters() if p.requires_grad)
+
+
+def test_an_adapter_keeps_its_values_to_the_bit_beside_a_bf16_network(recipe, tmp_path):
+    """From the generator's export to the editor, and from that of the lip expert."""
+    recipe = load_recipe_with(recipe, "train.tune=adapter", "train.precision=bf16")
+    codec, path = random_codec(48), tmp_path / "adapter.safetensors"
+    generator = build_model(recipe, "generator", codec, base=None, init_from=None)
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            if parameter.requires_grad:
+                parameter.copy_(torch.randn_like(parameter, dtype=torch.float32))
+    trained = {file_name(n, TUNED): p.detach() for n, p in generator.named_parameters() if p.requires_grad}
+    assert all(value.dtype == torch.float32 for value in trained.values())
+    write_tensors(trained, path, {ALPHA: "2"})
+    editor = build_model(recipe, "editor", codec, base=None, init_from=str(path))
+    assert editor.blocks[0].ffn[0].weight.dtype == torch.bfloat16
+    values = {file_name(n, TUNED): p.detach() for n, p in editor.named_parameters() if p.requires_grad}
+    assert values.keys() == {name for name in trained if not name.startswith("mask_embedding")}
+    assert all(torch.equal(value, trained[name]) for name, value in values.items())
+
+    lip = build_model(recipe, "lip", codec, base=str(path), init_from=None)
+    values = {name: torch.randn_like(value) for name, value in expert_state(lip, "lip").items()}
+    write_tensors(values, tmp_path / "lip.safetensors")
+    continued = build_model(recipe, "lip", codec, base=str(path), init_from=str(tmp_path / "lip.safetensors"))
+    assert all(torch.equal(value, values[name]) for name, value in expert_state(continued, "lip").items())
 
 
 @pytest.mark.parametrize(
