@@ -14,6 +14,8 @@ from safetensors.torch import save_file
 from xdub.config import PHASES, Recipe, load_recipe
 from xdub.errors import UserError
 from xdub.headers import check_networks, inspect_networks
+from xdub.perception.open_models.shapes import wan
+from xdub.perception.open_models.wan_names import diffusers_name
 
 STAGES = (*PHASES, "pairs")
 """Stages of a bootstrap that load networks."""
@@ -243,5 +245,29 @@ def test_open_weights_are_checked_before_a_run_starts(tmp_path: Path) -> None:
     check("model.base=absent", "train.tune=adapter", local=False)
     with pytest.raises(UserError, match=r"holds no .safetensors file"):
         check(f"model.base={tmp_path}")
-    save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
-    check(f"model.base={tmp_path}", "train.tune=adapter")
+    base = tmp_path / "model.safetensors"
+    save_file({"a": torch.zeros(1)}, base)
+    with pytest.raises(UserError, match="holds another network than a Wan; name a release"):
+        check(f"model.base={tmp_path}")
+    recipe = load_recipe("tiny", settings)
+    shapes = wan(
+        recipe.model.hidden_size,
+        int(recipe.model.ffn_ratio * recipe.model.hidden_size),
+        recipe.codec.channels,
+        recipe.model.num_layers,
+        text=8,
+    )
+    # The names of diffusers and those of a published editor's additions are valid, too.
+    release = {diffusers_name(name): torch.zeros(shape) for name, shape in shapes.items()}
+    save_file(release | {"audio_embedding.proj_in.weight": torch.zeros(4, 9)}, base)
+    for path in (tmp_path, base):
+        check(f"model.base={path}", "train.tune=adapter")
+    with pytest.raises(UserError, match=r"recipe's network: blocks.\d.* is left over; use the recipe of"):
+        check(f"model.base={base}", "model.num_layers=1")
+    release.popitem()
+    save_file(release, base)
+    with pytest.raises(UserError, match=r"recipe's network: \S+ \[.*\] is missing"):
+        check(f"model.base={base}")
+    base.write_bytes(base.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"model.safetensors: is not a whole safetensors file; copy"):
+        check(f"model.base={base}")

@@ -22,6 +22,7 @@ from xdub.errors import UserError, error_reason
 from xdub.headers.files import Fault
 from xdub.headers.kinds import INSPECTORS, packaged, prompt, umt5
 from xdub.headers.speech import wrong_width
+from xdub.headers.wan import check_open_weights
 
 REGISTERED = {
     "dlib": "identity_dlib",
@@ -186,20 +187,11 @@ def _base(recipe: Recipe, stages: Sequence[str], on_this_machine: bool) -> list[
             raise Fault(f"model.base={path}: there is no such file or folder", "correct the path")
         if not Path(path).exists():
             words += ", not on this machine"
-        elif not _safetensors(Path(path)):
-            raise Fault(
-                f"model.base={path}: holds no .safetensors file", "name a release of Wan, X-Dub or TBDub"
-            )
+        else:
+            check_open_weights(recipe, Path(path))
         return [Finding(role="base", kind="wan", path=path, words=words)]
     except UserError as error:
         return [_fault("base", "wan", path, error)]
-
-
-def _safetensors(path: Path) -> bool:
-    """Return whether a path is such a file, or a folder or pipeline with one."""
-    if path.is_file():
-        return path.suffix == ".safetensors"
-    return any(any(folder.glob("*.safetensors")) for folder in (path, path / "transformer"))
 
 
 def _tracker(stages: Sequence[str]) -> list[Finding]:

@@ -5,29 +5,32 @@ D width, F inner width of the feed-forward network, C latent channels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from xdub.perception.open_models.wan_names import diffusers_name
 
 Shapes = dict[str, tuple[int, ...]]
 """Name of a tensor -> its shape."""
-FREQUENCIES, TEXT, PATCH = 256, 4096, 4
-"""Width of the timestep's sinusoid, width of the text embedding, latent pixels of a patch."""
+FREQUENCIES, TEXT, PATCH = 256, 4096, (1, 2, 2)
+"""Width of the timestep's sinusoid, width of the text embedding, patch in latents (t, y, x)."""
 SPEECH, INNER, WINDOW, BLOCKS = 1536, 6144, 100, 4
 """Speech projection of X-Dub: its width, the inner width of its feed-forward network, longest window, blocks."""
 
 
-def wan(width: int, inner: int, channels: int, layers: int) -> Shapes:
+def wan(
+    width: int, inner: int, channels: int, layers: int, *, text: int = TEXT, patch: Sequence[int] = PATCH
+) -> Shapes:
     """Return the tensors of a Wan text-to-video transformer with the original names."""
     shapes: Shapes = {
-        "patch_embedding.weight": (width, channels, 1, 2, 2),
+        "patch_embedding.weight": (width, channels, *patch),
         "patch_embedding.bias": (width,),
         "head.modulation": (1, 2, width),
     }
-    shapes |= _linear("text_embedding.0", width, TEXT) | _linear("text_embedding.2", width, width)
+    shapes |= _linear("text_embedding.0", width, text) | _linear("text_embedding.2", width, width)
     shapes |= _linear("time_embedding.0", width, FREQUENCIES) | _linear("time_embedding.2", width, width)
     shapes |= _linear("time_projection.1", 6 * width, width)
-    shapes |= _linear("head.head", PATCH * channels, width)
+    shapes |= _linear("head.head", math.prod(patch) * channels, width)
     for block in _blocks(layers):
         shapes[f"{block}.modulation"] = (1, 6, width)
         shapes |= _attention(f"{block}.self_attn", width) | _attention(f"{block}.cross_attn", width)
