@@ -217,7 +217,8 @@ def _print_models(statuses: Iterable[ModelStatus]) -> None:
         print(f"{model.role}: {status.state}" + (f", {status.path}" if status.path else ""))
         print(f"    {model.purpose}")
         about = "" if model.is_exact else "about "
-        print(f"    {len(model.files)} files, {about}{model.size / 1e9:.2f} GB, {model.licence.name}")
+        files = "1 file" if len(model.files) == 1 else f"{len(model.files)} files"
+        print(f"    {files}, {about}{model.size / 1e9:.2f} GB, {model.licence.name}")
         print(f"    known: {model.proof}")
         if model.licence.notice:
             print(f"    terms: {model.licence.notice}")
