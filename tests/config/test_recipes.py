@@ -81,6 +81,14 @@ def test_a_recipe_file_is_loaded_like_a_shipped_one(tmp_path):
         ("audio.kind=mfcc", "audio.kind=mfcc is not one of: logmel, whisper, whisper+wav2vec2, hubert"),
         ("model.speech=ours", "model.speech=ours is not one of: frames, published"),
         ("model.speech=published", "model.speech=published needs model.kind=wan"),
+        (
+            "model.round_timesteps=true",
+            "model.round_timesteps=true is an option of model.kind=wan; omit it, or --set model.kind=wan",
+        ),
+        (
+            "model.speech_width=64",
+            "model.speech_width=64 is an option of model.kind=wan; omit it, or --set model.kind=wan",
+        ),
         ("train.zero_stage=4", "train.zero_stage=4 is not one of: 0, 1, 2, 3"),
         ("model.patch=[1, 2]", "model.patch=[1, 2] is not a list of 3 values"),
         ("audio=3", "audio=3 is not a section"),
@@ -115,6 +123,21 @@ def test_a_recipe_file_is_loaded_like_a_shipped_one(tmp_path):
 )
 def test_a_wrong_override_is_refused_with_one_line_that_names_it(override, words):
     assert words in refused(override)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model.text_tokens=3", "model.text_tokens=3 is an option of model.kind=xdub, .*; omit it, or --set"),
+        (
+            "model.speech_width=64",
+            "model.speech_width=64 is an option of model.speech=published; omit it, or",
+        ),
+    ],
+)
+def test_a_wan_refuses_keys_that_it_does_not_read(override, words):
+    with pytest.raises(UserError, match=words):
+        load_recipe("mini-wan", [override])
 
 
 def test_the_width_of_hubert_rows_is_a_multiple_of_its_four_states():

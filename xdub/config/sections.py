@@ -22,6 +22,9 @@ from xdub.speech_windows import SpeechForm
 MAX_SIZE = 2048
 """Largest side of a face crop, px."""
 
+SPEECH_WIDTH = 1536
+"""Width of the projection of speech in the published editors."""
+
 TokenOrder = Literal["target_first", "reference_first"]
 """Segment of the token sequence that comes first."""
 CropKind = Literal["template", "landmark_box"]
@@ -83,7 +86,7 @@ class ModelConfig:
     speech: SpeechForm = field(default="frames", metadata=ADDED)
     """Audio rows of each latent frame (`xdub.speech_windows`): ``frames`` are 16 rows around its frames (paper B.2);
     ``published`` are the 8 rows and the projection of the published editors, which only a `wan` has."""
-    speech_width: Annotated[int, POSITIVE] = field(default=1536, metadata=ADDED)
+    speech_width: Annotated[int, POSITIVE] = field(default=SPEECH_WIDTH, metadata=ADDED)
     """Width of the projection of speech ``published``."""
     round_timesteps: bool = field(default=False, metadata=ADDED)
     """Round 1000 t to bfloat16 before its sinusoid, as the published editors do."""
@@ -102,10 +105,22 @@ class ModelConfig:
             yield f"{path}.text_dim must be the width of the prompt's embedding for {path}.kind=wan, 4096 for UMT5"
         if self.kind == "wan" and self.linear_skip:
             yield f"{path}.linear_skip is an option of {path}.kind=xdub"
-        own = {"base": self.base, "prompt": self.prompt, "ffn_dim": self.ffn_dim}
+        if self.kind == "wan" and self.text_tokens != 1:
+            yield (
+                f"{path}.text_tokens={self.text_tokens} is an option of {path}.kind=xdub, because a wan reads a prompt "
+                f"from a file; omit it, or --set {path}.kind=xdub"
+            )
+        if self.kind == "wan" and self.speech == "frames" and self.speech_width != SPEECH_WIDTH:
+            yield (
+                f"{path}.speech_width={self.speech_width} is an option of {path}.speech=published; omit it, or --set "
+                f"{path}.speech=published"
+            )
+        own: dict[str, object] = {"base": self.base, "prompt": self.prompt, "ffn_dim": self.ffn_dim}
+        own["speech_width"] = None if self.speech_width == SPEECH_WIDTH else self.speech_width
+        own["round_timesteps"] = "true" if self.round_timesteps else None
         for key, value in own.items():
             if self.kind == "xdub" and value is not None:
-                yield f"{path}.{key}={value} is an option of {path}.kind=wan"
+                yield f"{path}.{key}={value} is an option of {path}.kind=wan; omit it, or --set {path}.kind=wan"
 
 
 @dataclass(frozen=True, kw_only=True)
