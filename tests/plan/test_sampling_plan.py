@@ -19,18 +19,22 @@ from xdub.dub.editing import editing_of
 from xdub.dub.segments import plan_segments
 from xdub.dub.testing import small_recipe
 from xdub.dub.window_sampler import Window, WindowSampler, bands_of
+from xdub.errors import UserError
 from xdub.model.audio_encoder import LogMelEncoder
+from xdub.model.published import editor_name
 from xdub.model.testing import add_experts, random_backbone, random_codec
 from xdub.plan.codec_cost import decode_flops, decoder_state_bytes, encode_flops
 from xdub.plan.flops import ENCODED, FILTERS, SPEECH, compute_seconds
 from xdub.plan.gpus import known_gpu
 from xdub.plan.loss_networks import mean_slice_start
+from xdub.plan.network import count_parameters
 from xdub.plan.sampling_cost import forward_bytes, forward_flops
 from xdub.plan.sampling_plan import (
     CONDITIONS,
     DECODED,
     STEPS,
     SamplingPlan,
+    editor_of_pairs,
     encoded_motions,
     plan_sampling,
     window_bytes,
@@ -211,3 +215,32 @@ def test_windows_that_continue_latents_encode_no_motion_and_decode_their_own_lat
     # One frame of bf16 states of Wan 2.1's decoder stays between windows, at 8 x 8 latent pixels.
     assert decoder_state_bytes(recipe) == 64 * 308_000
     assert decoder_state_bytes(small_recipe()) == 0
+
+
+def test_a_recipe_without_a_generator_has_pairs_by_the_editor_that_it_starts_from():
+    settings = [*GUIDED, "pairs.batch=2", "dub.sampler_shift=1", "dub.window=13"]
+    full = small_recipe(*settings)
+    recipe = replace(full, phases={name: full.phases[name] for name in ("editor", "lip")})
+    pairs, dub = plans(recipe, hours=2)
+    assert (pairs.name, pairs.batch, pairs.frames, pairs.evaluations) == ("pairs", 2, 13, 6)
+    # A clip of 45 frames has five windows, all but the first of which continue five frames of their predecessors.
+    assert pairs.windows == 2 * 3600 * 25 / 45 * 5
+    # No expert is active in pairs, and each clip is judged.
+    assert pairs.window_flops[STEPS] < dub.window_flops[STEPS]
+    assert pairs.window_flops[FILTERS] > 0 and FILTERS not in dub.window_flops
+    assert pairs.memory.weights == 4 * count_parameters(full, "editor").total < dub.memory.weights
+    bases = [replace(recipe, train=replace(recipe.train, tune=tune)) for tune in ("all", "adapter")]
+    assert count_parameters(editor_of_pairs(bases[1], "editor", None), "editor") == count_parameters(
+        bases[0], "editor"
+    )
+
+
+def test_pairs_by_a_published_editor_are_planned_by_its_name():
+    recipe = small_recipe("video.size=64")
+    pairs, dub = plans(recipe, hours=1, generator="tbdub-student")
+    assert (pairs.name, pairs.evaluations, pairs.frames) == ("pairs", 2, 77)
+    assert pairs.memory.weights == pytest.approx(4 * 6_295_697_088, rel=0.001)
+    assert dub == plans(recipe, hours=1)[1]
+    assert editor_name("tbdub-student:DIR") == editor_name("tbdub-student") == "tbdub-student"
+    with pytest.raises(UserError, match="tiny: is no published editor; use xdub-public"):
+        editor_name("tiny")

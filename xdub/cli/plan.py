@@ -46,6 +46,13 @@ def plan(
             help="Hours of video that pair making and dubbing generate; default: the paper's 400 of pairs, 1 of dubs."
         ),
     ] = None,
+    generator: Annotated[
+        str | None,
+        typer.Option(
+            help="The published editor that makes the pairs, NAME or NAME:DIR; default: the recipe's generator, or the "
+            "editor that it starts from."
+        ),
+    ] = None,
     memory_gb: Annotated[float | None, typer.Option(help="Memory of the GPU, GiB.")] = None,
     tflops: Annotated[float | None, typer.Option(help="Dense bf16 peak of the GPU, TFLOP/s.")] = None,
     json_file: Annotated[
@@ -61,6 +68,7 @@ def plan(
 
     from xdub.config import phase_facts
     from xdub.files.atomic import check_output
+    from xdub.model.published import editor_name
     from xdub.plan.fit import fit as fit_phase
     from xdub.plan.fit import settings_to_pass
     from xdub.plan.gpus import known_gpu
@@ -93,7 +101,15 @@ def plan(
     # A single phase is planned alone.
     sampling = []
     if phase is None:
-        sampling = plan_sampling(loaded, card, gpus=gpus, efficiency=efficiency, price=price, hours=hours)
+        sampling = plan_sampling(
+            loaded,
+            card,
+            gpus=gpus,
+            efficiency=efficiency,
+            price=price,
+            hours=hours,
+            generator=None if generator is None else editor_name(generator),
+        )
     console = Console(width=None if Console().is_terminal else 160)
     show(
         plans,

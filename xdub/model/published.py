@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,16 @@ def published_folder(model: str | Path) -> PublishedFolder | None:
     return PublishedFolder(editor=editor, path=Path(folder).expanduser())
 
 
+def editor_name(model: str) -> str:
+    """Return the name of the published editor in a text NAME or NAME:DIR. Raise UserError for another text."""
+    name = model.partition(":")[0]
+    if all(editor.name != name for editor in EDITORS):
+        raise UserError(
+            f"{model}: is no published editor; use {', '.join(editor.name for editor in EDITORS)}"
+        )
+    return name
+
+
 def check_files(published: PublishedFolder, moved: Collection[str] = ()) -> None:
     """Raise UserError with the first file that is missing in the folder of an editor.
 
@@ -102,6 +112,24 @@ def published_recipe(published: PublishedFolder, settings: Sequence[str] = ()) -
     ``settings`` override values of the recipe, but not the sizes. Raise UserError for a missing or damaged file.
     """
     return load_recipe(published.editor.name, with_files(published, settings))
+
+
+def with_network_of(recipe: Recipe, editor: Recipe) -> Recipe:
+    """Return a recipe with the network, the codec and the audio encoder of an editor's recipe.
+
+    The section `dub` is that of a recipe of this kind of editor, and the editor's own for every other recipe;
+    `dub.compile` is always the recipe's. Raise UserError if the recipe guides an editor that is not sampled with
+    guidance.
+    """
+    related = (recipe.model.speech, recipe.audio.kind) == (editor.model.speech, editor.audio.kind)
+    if related and recipe.dub.guidance is not None and editor.dub.guidance is None:
+        raise UserError(
+            f"recipe {recipe.name} guides its editor, and {editor.name} is sampled without guidance; use "
+            f"--recipe {editor.name}, or --set dub.guidance=null --set dub.sampler_steps={editor.dub.sampler_steps} "
+            f"--set dub.sampler_shift={editor.dub.sampler_shift:g}"
+        )
+    dub = recipe.dub if related else replace(editor.dub, compile=recipe.dub.compile)
+    return replace(recipe, model=editor.model, codec=editor.codec, audio=editor.audio, dub=dub)
 
 
 def with_files(published: PublishedFolder, settings: Sequence[str] = ()) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +15,11 @@ from xdub.config import Recipe
 from xdub.dub.editing import editing_of
 from xdub.dub.tracks import Track, generate
 from xdub.dub.window_sampler import WindowSampler
-from xdub.errors import UserError
 from xdub.files.content import cached_sha256, file_sha256
 from xdub.model.audio_encoder import load_audio_encoder
 from xdub.model.bundle import load_published_editor
 from xdub.model.codec import load_codec
-from xdub.model.published import PublishedFolder, published_folder, published_recipe
+from xdub.model.published import PublishedFolder, published_folder, published_recipe, with_network_of
 from xdub.pairs.generator_model import generator_file, load_generator
 from xdub.pairs.seams import seams
 from xdub.precision import dtype_of
@@ -89,22 +88,8 @@ def load_maker(recipe: Recipe, generator: str | Path, device: torch.device) -> M
 
 
 def recipe_with_editor(recipe: Recipe, published: PublishedFolder) -> Recipe:
-    """Return the recipe of pairs with the network of a published editor, its codec and its audio encoder.
-
-    The section `dub` is that of a recipe of this kind of editor, and the editor's own for every other recipe;
-    `dub.compile` is always the recipe's. Raise UserError if the recipe guides an editor that is not sampled with
-    guidance.
-    """
-    own = published_recipe(published)
-    related = (recipe.model.speech, recipe.audio.kind) == (own.model.speech, own.audio.kind)
-    if related and recipe.dub.guidance is not None and own.dub.guidance is None:
-        raise UserError(
-            f"recipe {recipe.name} guides its editor, and {published.editor.name} is sampled without guidance; use "
-            f"--recipe {published.editor.name}, or --set dub.guidance=null --set "
-            f"dub.sampler_steps={own.dub.sampler_steps} --set dub.sampler_shift={own.dub.sampler_shift:g}"
-        )
-    dub = recipe.dub if related else replace(own.dub, compile=recipe.dub.compile)
-    return replace(recipe, model=own.model, codec=own.codec, audio=own.audio, dub=dub)
+    """Return the recipe of pairs by a published editor, see `xdub.model.published.with_network_of`."""
+    return with_network_of(recipe, published_recipe(published))
 
 
 def maker_digest(recipe: Recipe, generator: str | Path) -> tuple[str, str]:

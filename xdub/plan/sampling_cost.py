@@ -76,7 +76,9 @@ def _network(
 ) -> tuple[Any, dict[str, Any]]:
     """Return the network of a phase in eval mode with that many blocks, and the arguments of its forward pass."""
     section = replace(recipe.phase(phase), window=window)
-    shallow = with_layers(replace(recipe, phases={**recipe.phases, phase: section}), layers)
+    # A window may be longer than a clip, which is then mirrored.
+    video = replace(recipe.video, clip_frames=max(recipe.video.clip_frames, window))
+    shallow = with_layers(replace(recipe, video=video, phases={**recipe.phases, phase: section}), layers)
     model = meta_model(shallow, phase, dtype_of(recipe.for_phase(phase).precision))
     model.eval().requires_grad_(False)
     arguments = inputs(shallow, phase, batch, "meta")
