@@ -66,8 +66,8 @@ def test_fit_prints_the_settings_to_pass_to_train(capsys):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--gpu", "v100"], "unknown GPU 'v100': use one of a100-40gb, a100-80gb"),
-        ([], "unknown GPU None"),
+        (["--gpu", "v100"], "unknown GPU 'v100': use --gpu with one of a100-40gb, a100-80gb"),
+        ([], "no GPU is named: use --gpu with one of"),
         (["--gpu", "h200", "--gpus", "0"], "--gpus 0"),
         (["--gpu", "h200", "--gpus", "7"], "train.global_batch=16 (phase generator) is not divisible"),
         (["--gpu", "h200", "--efficiency", "1.5"], "--efficiency 1.5: use a share of the peak"),

@@ -68,6 +68,8 @@ def test_null_on_the_command_line_removes_a_phase_as_it_does_in_a_recipe_file():
     assert load_recipe("tiny", settings).phase_names == ("editor", "texture")
     with pytest.raises(UserError, match=r"^phases\.editor is missing from the recipe$"):
         load_recipe("tiny", ["phases.editor=null"])
+    with pytest.raises(UserError, match=r"no phase generator; .* --set phases\.generator\.alpha="):
+        load_recipe("tbdub-lora", ["phases.generator.steps=5"])
     with pytest.raises(UserError, match=r"^video=null is not a section"):
         load_recipe("tiny", ["video=null"])
 
@@ -83,7 +85,7 @@ def test_an_optional_phase_is_trained_only_by_recipes_that_have_its_section(monk
     with pytest.raises(UserError, match="tiny does not train the phase polish: it has no section"):
         without.for_phase("polish")
     # A phase never uses another phase's numbers.
-    with pytest.raises(UserError, match=r"phases\.polish\.window is missing from the recipe"):
+    with pytest.raises(UserError, match=r"no phase polish; .*add the phase by --set phases\.polish\.window="):
         load_recipe("tiny", ["phases.polish.alpha=1"])
     recipe = load_recipe(
         "tiny", ["phases.polish.alpha=1", "phases.polish.window=25", "phases.polish.steps=7"]

@@ -73,6 +73,10 @@ def test_a_recipe_file_is_loaded_like_a_shipped_one(tmp_path):
         ("train.lr=.nan", "is not a finite number"),
         ("train.lr=null", "train.lr=null is not a number"),
         ("name=3", "name=3 is not a text"),
+        ("lora.alpha=0", "lora.alpha=0.0 must be positive"),
+        ("lora.targets=[]", "lora.targets=[] must be one or more names"),
+        ("lora.targets=[q, q]", "names that differ from each other"),
+        ("lora.targets=[q, foo]", "lora.targets=['q', 'foo']: foo names no layer"),
         ("train.lrr=1", "did you mean train.lr?"),
         ("tarin.lr=1", "did you mean train?"),
         ("phases.lips.alpha=1", "did you mean phases.lip?"),
@@ -147,7 +151,14 @@ def test_the_width_of_hubert_rows_is_a_multiple_of_its_four_states():
 def test_an_added_field_is_part_of_the_identity_only_when_it_differs_from_its_default():
     recipe = load_recipe("tiny")
     other = load_recipe(
-        "tiny", ["model.kind=wan", "model.text_dim=8", "model.linear_skip=false", "model.speech=published"]
+        "tiny",
+        [
+            "model.kind=wan",
+            "lora.targets=[ffn.0]",
+            "model.text_dim=8",
+            "model.linear_skip=false",
+            "model.speech=published",
+        ],
     )
     assert recipe.to_dict()["model"]["speech"] == "frames" and "speech" not in recipe.identity()["model"]
     changed = {"kind": "wan", "speech": "published", "text_dim": 8, "linear_skip": False}

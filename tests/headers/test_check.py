@@ -219,7 +219,12 @@ def test_a_path_that_only_the_cluster_has_passes_and_a_missing_setting_does_not(
 def test_a_prompt_that_torch_saved_is_checked_by_its_width(tmp_path: Path, content: Any) -> None:
     path = tmp_path / "null_prompt_emb.pt"
     torch.save(content, path)
-    settings = ["model.kind=wan", "model.linear_skip=false", f"model.prompt={path}"]
+    settings = [
+        "model.kind=wan",
+        "lora.targets=[ffn.0]",
+        "model.linear_skip=false",
+        f"model.prompt={path}",
+    ]
     check_networks(load_recipe("tiny", [*settings, "model.text_dim=8"]), ("generator",))
     with pytest.raises(UserError, match=r"model.text_dim=9, but the prompt at .* has width 8"):
         check_networks(load_recipe("tiny", [*settings, "model.text_dim=9"]), ("generator",))
@@ -229,6 +234,7 @@ def test_open_weights_are_checked_before_a_run_starts(tmp_path: Path) -> None:
     torch.save(torch.zeros(512, 8), tmp_path / "prompt.pt")
     settings = [
         "model.kind=wan",
+        "lora.targets=[ffn.0]",
         "model.linear_skip=false",
         "model.text_dim=8",
         f"model.prompt={tmp_path / 'prompt.pt'}",

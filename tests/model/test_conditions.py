@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xdub.config.sections import LoraConfig
+from xdub.config import LoraConfig
 from xdub.geometry import CodecGeometry
 from xdub.model.dit import DiTConfig, VideoDiT
 from xdub.model.lora import add_expert, set_expert

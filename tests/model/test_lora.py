@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from xdub.config.sections import LoraConfig
+from xdub.config import LoraConfig
 from xdub.errors import UserError
 from xdub.geometry import CodecGeometry
 from xdub.model.dit import DiTConfig, VideoDiT

@@ -18,7 +18,7 @@ from xdub.miniature.sizes import Sizes
 from xdub.model.prompt import read_prompt
 from xdub.model.text_encoder import TO_TRANSFORMERS, clean, embed_prompt, transformers_names
 
-WAN = ("model.kind=wan", "model.linear_skip=false", "model.order=reference_first")
+WAN = ("model.kind=wan", "lora.targets=[ffn.0]", "model.linear_skip=false", "model.order=reference_first")
 TEXT = "  a person\n\t talking &amp;amp; smiling  "
 
 

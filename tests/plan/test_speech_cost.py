@@ -71,7 +71,14 @@ def test_a_published_editor_encodes_a_speech_once_and_ours_encodes_every_window(
     settings = ["audio.kind=hubert", "audio.dim=4096"]
     ours = load_recipe("xdub-1b", settings)
     published = load_recipe(
-        "xdub-1b", [*settings, "model.kind=wan", "model.text_dim=4096", "model.speech=published"]
+        "xdub-1b",
+        [
+            *settings,
+            "model.kind=wan",
+            "lora.targets=[ffn.0]",
+            "model.text_dim=4096",
+            "model.speech=published",
+        ],
     )
     hour, windows = 90_000, 1250
     assert window_speech_flops(ours, 77, hour, windows) == speech_flops(ours, 77)

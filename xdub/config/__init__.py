@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from xdub.config.embedders import EMBEDDERS, Embedder
 from xdub.config.loader import load_recipe, parse_override, recipe_from_dict
+from xdub.config.lora_section import LORA_TARGETS, LoraConfig
 from xdub.config.network_sections import AudioConfig, CodecConfig, PerceptionConfig
 from xdub.config.phases import (
     EXPERTS,
@@ -21,7 +22,6 @@ from xdub.config.recipe_file import base_files, published_recipes, shipped_recip
 from xdub.config.sampling_sections import DubConfig, GuidanceConfig, PairsConfig
 from xdub.config.sections import (
     CropKind,
-    LoraConfig,
     ModelConfig,
     PhaseConfig,
     Policy,
@@ -53,6 +53,7 @@ __all__ = [
     "DUB",
     "EMBEDDERS",
     "EXPERTS",
+    "LORA_TARGETS",
     "PACKAGED",
     "PAIRS",
     "PHASES",

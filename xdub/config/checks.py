@@ -39,6 +39,9 @@ LEVELS = Check(lambda value: min(value) >= 0, "must be numbers of zero or more")
 EDGES = Check(
     lambda value: all(low <= high for low, high in pairwise((0, *value, 1))), "must be ascending in [0, 1]"
 )
+DIFFERENT = Check(
+    lambda value: 0 < len(set(value)) == len(value), "must be one or more names that differ from each other"
+)
 FRAMES = CausalFrames()
 
 

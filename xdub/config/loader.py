@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -50,8 +50,10 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = (), *, reco
             for phase in phases.values():
                 if isinstance(phase, dict):
                     phase.pop(path[1], None)
+    present = set(raw.get("phases") or ())
     for path, value in parsed:
         _assign(raw, path, value)
+    _check_new_phases(raw, present)
     _expand_homes(raw)
     recipe = recipe_from_dict(raw)
     if not recorded:
@@ -83,6 +85,17 @@ def _check_sections(raw: Mapping[str, Any]) -> None:
         section = dataclasses.is_dataclass(kind) or get_origin(kind) is Mapping
         if section and name in raw and not isinstance(raw[name], Mapping):
             raise UserError(f"{name}={_show(raw[name])} is not a section with keys and values")
+
+
+def _check_new_phases(raw: Mapping[str, Any], present: Collection[str]) -> None:
+    """Raise UserError for an override of a phase that the recipe does not have, unless the phase becomes complete."""
+    for name, section in (raw.get("phases") or {}).items():
+        required = [key for key in ("alpha", "window") if isinstance(section, dict) and key not in section]
+        if name in PHASES and name not in present and required:
+            settings = " ".join(f"--set phases.{name}.{key}=..." for key in required)
+            raise UserError(
+                f"the recipe has no phase {name}; leave out its settings, or add the phase by {settings}"
+            )
 
 
 def _expand_homes(raw: Mapping[str, Any]) -> None:

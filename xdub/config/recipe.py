@@ -10,11 +10,11 @@ import yaml
 
 from xdub.config.checks import failed_frames, failed_values
 from xdub.config.embedders import EMBEDDERS
+from xdub.config.lora_section import LoraConfig
 from xdub.config.network_sections import AudioConfig, CodecConfig, PerceptionConfig
 from xdub.config.phases import PHASES, in_model, phase_facts
 from xdub.config.sampling_sections import DubConfig, PairsConfig
 from xdub.config.sections import (
-    LoraConfig,
     ModelConfig,
     PhaseConfig,
     TrainConfig,
@@ -171,6 +171,7 @@ def _failed_checks(recipe: Recipe) -> Iterator[str]:
     yield from video.failed_checks("video")
     yield from recipe.audio.failed_checks("audio")
     yield from model.failed_checks("model")
+    yield from recipe.lora.failed_checks("lora", model.kind)
     phases = {f"phases.{name}": recipe.phase(name) for name in recipe.phase_names}
     for path, section in (sections | phases).items():
         yield from failed_frames(section, path, geometry)

@@ -124,16 +124,6 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoraConfig:
-    """Adapters: those of the lip and texture experts (paper 3.3), and that of a phase with `train.tune=adapter`."""
-
-    rank: Annotated[int, POSITIVE]
-    alpha: float
-    targets: tuple[str, ...]
-    """Names of linear layers, compared with the end of the module path."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Optimisation of a phase. A phase's own section overrides these fields, `--set train.x` overrides both."""
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from xdub.config import ModelConfig
+from xdub.config import LORA_TARGETS, ModelConfig
 from xdub.diffusion.flow_matching import frame_times, motion_frame_mask
 from xdub.geometry import CodecGeometry
 from xdub.model.attention import AudioAdapter
@@ -74,7 +74,7 @@ class TimestepEmbedding(nn.Module):
 class VideoDiT(Backbone[DiTConditions]):
     """The paper's network: blocks of 2D, 3D, text and audio attention."""
 
-    lora_targets = ("qkv", "q", "kv", "out", "ffn.0", "ffn.2")
+    lora_targets = LORA_TARGETS["xdub"]
     parts = MappingProxyType(
         {
             "attention_2d": "projections",

@@ -78,8 +78,9 @@ def known_gpu(name: str | None, *, memory_gb: float | None = None, tflops: float
             raise UserError(f"{option} {value:g} must be a positive number below a million")
     base = GPUS.get(name.lower()) if name is not None else None
     if base is None and (memory_gb is None or tflops is None):
+        problem = "no GPU is named" if name is None else f"unknown GPU {name!r}"
         raise UserError(
-            f"unknown GPU {name!r}: use one of {', '.join(GPUS)}, or describe it by --memory-gb and --tflops"
+            f"{problem}: use --gpu with one of {', '.join(GPUS)}, or describe one by --memory-gb and --tflops"
         )
     return Gpu(
         name=name or "gpu",

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from xdub.config import LORA_TARGETS
 from xdub.diffusion.flow_matching import frame_times, motion_frame_mask
 from xdub.errors import UserError
 from xdub.model.attention import AudioAdapter
@@ -55,12 +56,7 @@ class WanConditions:
 class WanDiT(Backbone[WanConditions]):
     """The transformer of the Wan family, plain or with speech, references and masks."""
 
-    lora_targets = (
-        *(f"{name}.{part}" for name in ("self_attn", "cross_attn", "audio_attn") for part in "qkvo"),
-        "ffn.0",
-        "ffn.2",
-    )
-
+    lora_targets = LORA_TARGETS["wan"]
     parts = MappingProxyType(
         {
             "self_attn": "projections",
