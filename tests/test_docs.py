@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -73,3 +74,16 @@ def test_files_and_tests_that_the_architecture_names_exist():
     assert {path for path in named if not any((root / path).exists() for root in roots)} <= RUN_FOLDERS
     files = {path.name for path in (ROOT / "xdub").rglob("*.py")}
     assert set(re.findall(r"\b\w+\.py\b", layout)) <= files
+
+
+def test_hours_and_memory_of_the_24_gb_recipes_are_those_of_the_result_file():
+    text = (ROOT / "docs/open-weights.md").read_text("utf-8")
+    result = json.loads((ROOT / "docs/results/memory_24gb.json").read_text("utf-8"))["recipes"]
+    for name in (name for name in shipped_recipes() if name.endswith("-24gb")):
+        phases = [part for part in result[name].values() if "steps" in part]
+        training, dub = sum(part["hours"] for part in phases), result[name]["dubbing"]["hours"]
+        largest = max(part["memory"]["total"] for part in phases) / 2**30
+        costs, memory = re.findall(rf"^\| `{name}`(?:: [^|]*)? \|.*$", text, re.M)
+        assert f"| {training:.0f} |" in costs
+        assert f"| {dub:.0f} | {largest:.1f} |" in costs
+        assert f"| {largest:.1f} (" in memory

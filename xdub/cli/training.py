@@ -98,8 +98,9 @@ def bootstrap(
 
     The same command continues a killed run.
 
-    A recipe on a plain Wan, such as wan-5b-24gb, needs its weights: --set model.base=DIR. A recipe on a published
-    editor, such as tbdub-lora-24gb, has no generator and needs --generator NAME:DIR.
+    A recipe on a plain Wan, such as wan-5b-24gb, needs --set model.base=DIR.
+
+    A recipe on a published editor, such as tbdub-lora-24gb, needs --generator NAME:DIR.
 
     Example: xdub bootstrap --recipe tiny --data ds --out run
     """

@@ -191,7 +191,7 @@ def push(
     """
     from xdub.export import push_folder
 
-    with progress(f"uploading to {repo}"):
+    with progress(f"listing {folder}" if dry_run else f"uploading to {repo}"):
         upload = push_folder(folder, repo, dry_run=dry_run, private=private)
     for name, size in upload.files.items():
         typer.echo(f"{name}: {size / 1e6:.2f} MB")
