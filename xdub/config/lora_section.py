@@ -30,7 +30,7 @@ class LoraConfig:
 
     def failed_checks(self, path: str, kind: str) -> Iterator[str]:
         """Yield a message for every target that names no layer of a block of a backbone of this kind."""
-        known = LORA_TARGETS[kind]
+        names = LORA_TARGETS[kind]
         for target in self.targets:
-            if not any(f".{name}".endswith(f".{target}") or target.endswith(f".{name}") for name in known):
-                yield f"{path}.targets={list(self.targets)}: {target} names no layer; valid: {', '.join(known)}"
+            if not any(f".{name}".endswith(f".{target}") or target.endswith(f".{name}") for name in names):
+                yield f"{path}.targets={list(self.targets)}: {target} names no layer; valid: {', '.join(names)}"
