@@ -51,10 +51,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sort files by the number of their slow tests, then of all their tests, so that both processes end together."""
-    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    tests = Counter(item.path for item in items)
-    items.sort(key=lambda item: (-slow[item.path], -tests[item.path]))
+    """Sort files by the seconds of their tests, the longest first, so that both processes end together."""
+    seconds = Counter[Path]()
+    for item in items:
+        marker = item.get_closest_marker("slow")
+        seconds[item.path] += marker.kwargs.get("seconds", 10) if marker else 0.3
+    items.sort(key=lambda item: -seconds[item.path])
 
 
 _frozen_modules = 0
@@ -79,6 +81,23 @@ def restore_linear() -> Iterator[None]:
     before = torch.nn.functional.linear
     yield
     torch.nn.functional.linear = before
+
+
+@pytest.fixture(scope="module", autouse=True)
+def end_process_group() -> Iterator[None]:
+    """Destroy the process group of a local training after each module.
+
+    A process that has a group cannot fork the ranks of a test, and every rank that starts afresh imports torch and
+    DeepSpeed for itself.
+    """
+    yield
+    if torch.distributed.is_initialized():
+        comm = sys.modules.get("deepspeed.comm.comm")
+        if comm is not None and comm.cdb is not None:
+            comm.destroy_process_group()
+            comm.cdb = None
+        else:
+            torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module", autouse=True)

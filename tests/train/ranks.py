@@ -1,6 +1,7 @@
 """Run the real engine in several gloo processes; test_world_size.py calls this script once for all its cases.
 
-Every case is a stretch of training from a checkpoint (or from nothing) at some world size and ZeRO stage. The script
+Every case is a stretch of training from a checkpoint (or from nothing) at some world size and ZeRO stage. Cases of one
+world size share their ranks, but for a case that continues another one, which starts in new processes. The script
 prints one JSON object: case -> {losses, weights, average} as exact floats.
 """
 
@@ -70,12 +71,21 @@ def train_rank(rank: int, world_size: int, case: dict[str, Any]) -> dict[str, An
     return {"losses": losses, "weights": flat[0], "average": flat[1]}
 
 
+def train_cases(rank: int, world_size: int, cases: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Train one rank of all cases, one after the other."""
+    return {name: train_rank(rank, world_size, case) for name, case in cases.items()}
+
+
 if __name__ == "__main__":
     os.environ["DS_ACCELERATOR"] = "cpu"
-    # Without these imports every one of fifty processes with ZeRO-3 would load the modules for itself.
+    # Without these imports every one of the processes with ZeRO-3 would load the modules for itself.
     import deepspeed.runtime.zero.stage3  # noqa: F401
     import torch._dynamo  # noqa: F401
 
     gc.freeze()  # else DeepSpeed's garbage collection takes a second in every rank
     cases = json.loads(sys.argv[1])
-    print(json.dumps({name: run_ranks(case["workers"], train_rank, case) for name, case in cases.items()}))
+    results = {}
+    for resume, workers in sorted({(case["resume"], case["workers"]) for case in cases.values()}):
+        alike = {n: c for n, c in cases.items() if (c["resume"], c["workers"]) == (resume, workers)}
+        results |= run_ranks(workers, train_cases, alike)
+    print(json.dumps(results))

@@ -41,7 +41,7 @@ CASES = [(writer, stage, workers) for writer, others in RESUMED.items() for stag
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list[float]]]:
-    """Run all cases in one process that starts the ranks; return case -> losses, weights, average."""
+    """Run all cases below one process that starts the ranks; return case -> losses, weights, average."""
     cases = {}
     for writer, (stage, precision, frozen) in WRITERS.items():
         folder = tmp_path_factory.mktemp("state")
@@ -62,7 +62,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, lis
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=2)
 @pytest.mark.parametrize(("writer", "stage", "workers"), CASES)
 def test_training_continues_at_another_world_size_and_stage(results, writer, stage, workers) -> None:
     whole, resumed = results[writer], results[f"{writer} -> {stage} {workers}"]
@@ -80,7 +80,7 @@ def test_training_continues_at_another_world_size_and_stage(results, writer, sta
         assert resumed[name] == pytest.approx(values, **near)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=2)
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_every_stage_computes_the_same_curve(results, stage) -> None:
     assert results[f"z{stage}"]["losses"] == pytest.approx(results["z0"]["losses"], rel=1e-6)
