@@ -82,6 +82,8 @@ def test_an_expert_file_loads_beside_another_expert(tmp_path):
 def test_an_error_names_targets_that_match_no_layer_and_wrong_ranks(tmp_path):
     with pytest.raises(UserError, match="nonsense"):
         add_expert(build(), "lip", LoraConfig(rank=2, alpha=2, targets=("nonsense",)))
+    with pytest.raises(UserError, match="lora.targets: foo matches no layer; valid: qkv"):
+        add_expert(build(), "lip", LoraConfig(rank=2, alpha=2, targets=("qkv", "foo")))
     model = build()
     add_expert(model, "lip", LORA)
     save_expert(model, "lip", tmp_path / "lip.safetensors")

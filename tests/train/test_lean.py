@@ -126,6 +126,10 @@ def test_a_phase_without_frozen_layers_refuses_the_settings_of_a_frozen_base(sma
         recipe = small(override, "train.activation_checkpointing=full")
         with pytest.raises(UserError, match=f"{override}: the phase editor trains all weights"):
             build_model(recipe, "editor", load_codec(recipe.codec), base=None, init_from=None)
+        # The same refusal comes before the workers start.
+        with pytest.raises(UserError, match=f"{override}: the phase editor trains all weights"):
+            learner_of(recipe, "editor").check(1)
+        learner_of(recipe, "lip").check(1)
         with pytest.raises(UserError, match=f"{override}: the phase syncnet trains all weights"):
             learner_of(recipe, "syncnet").check(1)
 

@@ -96,11 +96,15 @@ def _base_targets(model: Backbone, name: str, endings: Sequence[str]) -> list[st
     """
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     names = {name.replace(".base_layer", "") for name in linear if ".lora_" not in name}
+    names = {layer for layer in names if layer.startswith("blocks.")}
+    if unmatched := [end for end in endings if not any(layer.endswith(f".{end}") for layer in names)]:
+        raise UserError(
+            f"lora.targets: {', '.join(unmatched)} matches no layer; valid: {', '.join(model.lora_targets)}"
+        )
     chosen = [
         layer
         for layer in names
-        if layer.startswith("blocks.")
-        and any(layer.endswith(f".{ending}") for ending in endings)
+        if any(layer.endswith(f".{ending}") for ending in endings)
         and not (name == TUNED and model.addition(layer))
     ]
     if not chosen:

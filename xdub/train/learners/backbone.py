@@ -11,9 +11,12 @@ from torch import nn
 
 from xdub.data.latents import encode_batch
 from xdub.data.samples import StreamSpec
+from xdub.errors import UserError
 from xdub.model.audio_encoder import load_audio_encoder
 from xdub.model.backbone import Backbone
 from xdub.model.codec import Codec
+from xdub.model.frozen_base import nothing_frozen
+from xdub.model.lora import adapter_of
 from xdub.model.sequence import ONE_RANK, SequenceGroup
 from xdub.plan.flops import train_step_flops
 from xdub.plan.network import count_parameters
@@ -44,6 +47,16 @@ class BackboneLearner(Learner):
     def step_flops(self) -> float | None:
         """Count the model FLOPs of one step."""
         return train_step_flops(self.recipe, self.phase)
+
+    def check(self, world_size: int) -> None:
+        """Raise UserError for settings of frozen layers in a phase that has none."""
+        train = self.recipe.for_phase(self.phase)
+        if adapter_of(self.recipe, self.phase) is not None:
+            return
+        if train.base_dtype is not None:
+            raise UserError(nothing_frozen("train.base_dtype", train.base_dtype, self.phase))
+        if train.offloads("blocks"):
+            raise UserError(nothing_frozen("train.offload", train.offload, self.phase))
 
     def build(self, codec: Codec, *, base: str | None, init_from: str | None) -> nn.Module:
         """Build the backbone, with the phase's adapter."""
