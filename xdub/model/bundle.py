@@ -124,7 +124,8 @@ def load_bundle(
     for name in (RECIPE, bundle_weights(path, "editor").name):
         if not (path / name).is_file():
             raise UserError(
-                f"{path} is not a model folder: it has no {name}; `xdub bootstrap` writes RUN/bundle"
+                f"{path} is not a model folder: it has no {name}; `xdub bootstrap` writes RUN/bundle, and a "
+                "published editor is named NAME:DIR, e.g. tbdub-student:DIR"
             )
     recipe = load_recipe(path / RECIPE, settings, recorded=True)
     require_base_licence(recipe)
