@@ -18,7 +18,8 @@ from xdub.data.shards import ShardWriter
 from xdub.data.sound import window_samples
 from xdub.data.testing import FrameIndexAudio, PatchCodec, make_clip
 from xdub.dub.testing import small_recipe, write_random_bundle
-from xdub.dub.window_sampler import Window, WindowSampler
+from xdub.dub.window import Window
+from xdub.dub.window_sampler import WindowSampler
 from xdub.model.bundle import load_bundle
 from xdub.pairs.worker import PairWorker
 from xdub.precision import frozen, network_in, one_thread, open_device

@@ -306,6 +306,7 @@ def test_guidance_is_a_section_that_a_setting_creates_and_null_removes():
         ("dub.guidance.sound=1", "unknown recipe key dub.guidance.sound"),
         ("dub.border=always", "dub.border=always is not one of: none, every_step, last_step"),
         ("dub.motion=pixels", "dub.motion=pixels is not one of: frames, latents"),
+        ("dub.join=sum", "dub.join=sum is not one of: frames, latents, mean"),
     ],
 )
 def test_a_wrong_value_of_guidance_or_of_a_published_option_is_named(setting, message):

@@ -10,10 +10,14 @@ import torch
 
 from xdub.config import GuidanceConfig
 from xdub.data.latents import to_video, window_features
-from xdub.diffusion import euler_timesteps, guidance_weights, rounded_time
+from xdub.diffusion import euler_timesteps, guidance_weights, rounded_time, sample
+from xdub.dub import window_sampler
+from xdub.dub.colour import match_colours
 from xdub.dub.editing import Editing
+from xdub.dub.segments import Joining, mirror_index
 from xdub.dub.tracks import Joiner, Track, generate
-from xdub.dub.window_sampler import Window
+from xdub.dub.window import Window
+from xdub.dub.window_sampler import to_pixels
 from xdub.seeding import torch_rng
 from xdub.speech_windows import speech_windows
 
@@ -92,7 +96,7 @@ def test_windows_that_continue_latents_are_decoded_as_one_video(make_sampler, cr
 
     sampler.codec.decode_next = spy
     tracks = [track(crops, 31, 1), track(crops, 20, 2)]
-    settings = dict(window=13, motion=5, by_latents=True)
+    settings = dict(window=13, motion=5, joining=Joining(by_latents=True))
     together = generate(tracks, sampler, batch=2, **settings)
     assert [len(frames) for frames in together] == [31, 20]
     # Both tracks begin with 4 latents. Every later window adds 2, even where it reaches beyond the end of the track.
@@ -105,7 +109,7 @@ def test_windows_that_continue_latents_are_decoded_as_one_video(make_sampler, cr
 
 def test_latents_of_the_last_window_begin_the_next_one_unchanged(make_sampler, crops):
     sampler, one = make_sampler("editor"), track(crops, 21, 1)
-    joiner = Joiner(21, one.sound, one.noise, window=13, motion=5, by_latents=True)
+    joiner = Joiner(21, one.sound, one.noise, window=13, motion=5, joining=Joining(by_latents=True))
     first, second = joiner.segments
     assert (second.start, second.keep, second.stop) == (8, 13, 21)
     joiner.join(first, sampler([joiner.window(first, one.frames[:13])])[0])
@@ -125,7 +129,7 @@ def test_a_lead_in_repeats_the_first_frame_and_is_cut_off(make_sampler, crops):
 
     spy.recording = sampler.recording
     one = track(crops, 20, 1)
-    joined = generate([one], spy, window=13, motion=5, batch=1, lead_in=True)[0]
+    joined = generate([one], spy, window=13, motion=5, batch=1, joining=Joining(lead_in=True))[0]
     assert joined.shape == one.frames.shape
     first = calls[0]
     np.testing.assert_array_equal(first.motion, np.repeat(one.frames[:1], 5, 0))
@@ -144,3 +148,49 @@ def test_colours_are_matched_before_the_next_window_reads_them(make_sampler, cro
     plain = generate([one], make_sampler("editor"), window=13, motion=5, batch=1)[0]
     gap = [np.abs(x.mean((1, 2)) - one.frames.mean((1, 2))).max() for x in (joined, plain)]
     assert gap[0] < 2 < gap[1]
+
+
+@pytest.mark.parametrize("join", ["mean", "latents"])
+def test_windows_are_joined_as_the_releases_join_them(make_sampler, crops, monkeypatch, join):
+    """Clips of 13 frames continue 5 frames; their latents are cut, averaged and decoded at once, as in the release."""
+    editing = Editing(colour="masked_rgb")
+    sampler, one, latents, motions = make_sampler("editor", editing=editing), track(crops, 31, 1), [], []
+
+    def recorded(*arguments, **options):
+        latents.append(sample(*arguments, **options))
+        motions.append(options["z_motion"])
+        return latents[-1]
+
+    monkeypatch.setattr(window_sampler, "sample", recorded)
+    blend = 4 if join == "mean" else 0
+    joining = Joining(together=True, blend=blend)
+    settings = dict(window=13, motion=5, batch=1, joining=joining)
+    frames = generate([one], sampler, **settings)[0]
+    source = one.frames[mirror_index(31, 37)]
+    joined = [latents[0]]
+    for z in latents[1:]:
+        if join == "mean":
+            joined[-1] = torch.cat([joined[-1][:, :, :-1], (joined[-1][:, :, -1:] + z[:, :, 1:2]) / 2], 2)
+        joined.append(z[:, :, 2:])
+    video = to_pixels(sampler.codec.decode(torch.cat(joined, 2)))
+    expected = match_colours(sampler._deblocked(video)[0], source, "masked_rgb")
+    np.testing.assert_allclose(frames, expected[:31], atol=0.01)
+    # The motion of a window is its predecessor's own last frames in their source's colours, encoded again.
+    for n, (z, motion) in enumerate(zip(latents[:-1], motions[1:], strict=True)):
+        own = match_colours(sampler._pixels(z)[0], source[8 * n : 8 * n + 13], "masked_rgb")[-5:]
+        encoded = sampler.codec.encode(torch.from_numpy(own).permute(3, 0, 1, 2)[None] / 127.5 - 1)
+        torch.testing.assert_close(motion, encoded, rtol=1e-4, atol=1e-4)
+    latents.clear()
+    together = generate([one, track(crops, 13, 2)], sampler, **{**settings, "batch": 2})
+    np.testing.assert_allclose(together[0], frames, atol=0.05)
+    plain = generate([one], make_sampler("editor", editing=editing), window=13, motion=5, batch=1)[0]
+    assert np.abs(plain[9:13] - frames[9:13]).max() > 1 or join == "latents"
+
+
+def test_a_single_window_is_the_same_under_any_join(make_sampler, crops):
+    sampler, one = make_sampler("editor", editing=Editing(colour="lab")), track(crops, 9, 1)
+    settings = dict(window=13, motion=5, batch=1)
+    plain = generate([one], sampler, **settings)[0]
+    for blend in (0, 4):
+        joining = Joining(together=True, blend=blend)
+        np.testing.assert_array_equal(generate([one], sampler, **settings, joining=joining)[0], plain)

@@ -95,6 +95,19 @@ def test_segments_are_counted_without_a_list(frames: int, window: int, motion: i
     assert count_segments(10**12, 25, 5) == 5 * 10**10
 
 
+@given(st.integers(1, 400), st.integers(2, 10))
+def test_a_window_contributes_the_latent_at_a_join_where_both_windows_decide_it(
+    num_frames: int, k: int
+) -> None:
+    window = 4 * k + 1
+    segments = plan_segments(num_frames, window, 5, aligned=True, blend=4)
+    assert [n for s in segments for n in range(s.keep, s.stop)] == list(range(num_frames))
+    for before, after in zip(segments, segments[1:], strict=False):
+        # Frame 0 of a window is the first of its latents, and frames 1 to 4 are the second.
+        assert after.keep == before.stop == after.start + 1
+        assert before.stop - before.start == window - 4
+
+
 @given(st.integers(1, 400), st.integers(2, 10), st.integers(1, 2), st.booleans(), st.booleans())
 def test_published_windows_contribute_every_frame_once_behind_their_motion_frames(
     num_frames: int, k: int, m: int, aligned: bool, lead_in: bool

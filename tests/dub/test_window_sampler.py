@@ -13,7 +13,8 @@ from torch._dynamo.testing import CompileCounter
 from xdub.diffusion.sampler import SOLVERS
 from xdub.dub.testing import Uncached, small_recipe
 from xdub.dub.tracks import Joiner, Track, generate
-from xdub.dub.window_sampler import Window, WindowSampler, bands_of, expert_at, reference_frame
+from xdub.dub.window import Window
+from xdub.dub.window_sampler import WindowSampler, bands_of, expert_at, reference_frame
 from xdub.model.audio_encoder import LogMelEncoder
 from xdub.model.testing import add_experts, random_backbone, random_codec
 

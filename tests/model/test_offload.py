@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from xdub.config import load_recipe
-from xdub.dub.window_sampler import Window, WindowSampler, bands_of
+from xdub.dub.window import Window
+from xdub.dub.window_sampler import WindowSampler, bands_of
 from xdub.errors import UserError
 from xdub.geometry import SAMPLES_PER_FRAME
 from xdub.model.build import build_backbone

@@ -15,7 +15,8 @@ from xdub.data.shards import ShardWriter, iter_clips
 from xdub.data.testing import make_clip
 from xdub.dub.testing import small_recipe
 from xdub.dub.tracks import Track, generate
-from xdub.dub.window_sampler import Window, WindowSampler
+from xdub.dub.window import Window
+from xdub.dub.window_sampler import WindowSampler
 from xdub.errors import UserError
 from xdub.files.lines import read_lines
 from xdub.files.run_folder import PhaseFolder

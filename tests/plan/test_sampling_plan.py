@@ -18,7 +18,8 @@ from xdub.diffusion.sampler import SOLVERS
 from xdub.dub.editing import editing_of
 from xdub.dub.segments import plan_segments
 from xdub.dub.testing import small_recipe
-from xdub.dub.window_sampler import Window, WindowSampler, bands_of
+from xdub.dub.window import Window
+from xdub.dub.window_sampler import WindowSampler, bands_of
 from xdub.errors import UserError
 from xdub.model.audio_encoder import LogMelEncoder
 from xdub.model.published import editor_name
@@ -212,6 +213,10 @@ def test_windows_that_continue_latents_encode_no_motion_and_decode_their_own_lat
     assert whole == decode_flops(recipe, 20)
     # Of twenty latents of every later window, eighteen are the window's own.
     assert part == pytest.approx((whole + 9 * later) / 10)
+    # Joined windows that continue frames are decoded twice, but for the last of a track.
+    joined = window_decode_flops(recipe, replace(frames, join="mean"), 77, 10)
+    assert joined == pytest.approx(part + 0.9 * whole)
+    assert encoded_motions(replace(frames, join="mean"), 10) == 0.9
     # One frame of bf16 states of Wan 2.1's decoder stays between windows, at 8 x 8 latent pixels.
     assert decoder_state_bytes(recipe) == 64 * 308_000
     assert decoder_state_bytes(small_recipe()) == 0

@@ -56,10 +56,19 @@ def test_the_recipes_have_the_facts_of_the_releases():
         "last_step",
     )
     assert (public.dub.colour, teacher.dub.colour, student.dub.colour) == ("masked_rgb", "lab", "lab")
+    with pytest.raises(UserError, match="dub.join=mean needs dub.motion=frames"):
+        load_recipe("tbdub-student", ["dub.join=mean"])
+    with pytest.raises(UserError, match="dub.join=mean needs dub.motion_frames=5 or more"):
+        load_recipe("xdub-public", ["dub.motion_frames=1"])
     # The student removes its base's guidance.
     assert student.dub.guidance is None and (student.dub.sampler_steps, student.dub.sampler_shift) == (2, 1)
     assert student.dub.lead_in and student.dub.motion == "latents"
     assert (public.dub.motion, teacher.dub.lead_in) == ("frames", False)
+    assert [recipe.dub.join for recipe in (public, teacher, student)] == ["mean", "latents", "frames"]
+    assert [load_recipe(f"{name}-lora-24gb").dub.join for name in ("xdub-public", "tbdub")] == [
+        "mean",
+        "latents",
+    ]
 
 
 def test_the_sizes_of_a_network_come_from_its_file(releases):

@@ -102,6 +102,9 @@ class DubConfig:
     """Steps before which the outer ring of latents is copied from the source; `last_step`: after the last step only."""
     motion: Literal["frames", "latents"] = field(default="frames", metadata=ADDED)
     """Form in which a window gets the motion of its predecessor: frames, which are encoded again, or latents."""
+    join: Literal["frames", "latents", "mean"] = field(default="frames", metadata=ADDED)
+    """Decoding where windows continue frames: each window by itself, or the `latents` of all windows as one video, or
+    the same with the `mean` of both windows in the latent at a join."""
     lead_in: bool = field(default=False, metadata=ADDED)
     """Begin the first window of a face with `motion_frames` copies of its first frame, which are cut off afterwards."""
     colour: Literal["none", "masked_rgb", "lab"] = field(default="none", metadata=ADDED)
@@ -113,3 +116,10 @@ class DubConfig:
             yield f"{path}.offload={self.offload} needs {path}.compile=false: a compiled step fetches no blocks"
         if self.motion_frames >= self.window:
             yield f"{path}.motion_frames={self.motion_frames} leaves nothing of {path}.window={self.window}"
+        if self.join == "frames":
+            return
+        if self.motion == "latents":
+            yield f"{path}.join={self.join} needs {path}.motion=frames: continued latents are joined already"
+        least = 5 if self.join == "mean" else 1
+        if self.motion_frames < least:
+            yield f"{path}.join={self.join} needs {path}.motion_frames={least} or more: windows must share a latent"

@@ -15,8 +15,9 @@ from xdub.data.sound import surrounded
 from xdub.dub.editing import Editing, editing_of
 from xdub.dub.face_runs import find_runs
 from xdub.dub.frame_stream import Dubber, OnCrops
-from xdub.dub.segments import mirror_index
+from xdub.dub.segments import joining_of, mirror_index
 from xdub.dub.source import mirrored_frames
+from xdub.dub.tracks import PAPER
 from xdub.dub.window_sampler import WindowSampler, bands_of
 from xdub.errors import UserError
 from xdub.files.atomic import check_output
@@ -172,8 +173,7 @@ def build_dubber(
         motion=settings.motion_frames,
         feather=recipe.pairs.feather_px,
         seed=seed,
-        by_latents=edits and recipe.dub.motion == "latents",
-        lead_in=edits and recipe.dub.lead_in,
+        joining=joining_of(recipe.dub, bundle.codec.geometry) if edits else PAPER,
         on_crops=on_crops,
     )
 

@@ -13,7 +13,8 @@ from xdub.data.recording import Recording
 from xdub.data.transforms import crop
 from xdub.dub.face_runs import FaceRun
 from xdub.dub.paste import make_patches, paste_patch
-from xdub.dub.tracks import Joiner
+from xdub.dub.segments import Joining
+from xdub.dub.tracks import PAPER, Joiner
 from xdub.dub.window_sampler import WindowSampler
 
 OnCrops = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
@@ -37,10 +38,8 @@ class Dubber:
     """Sigma of the mask's feathering, px of the crop."""
     seed: int
     """Seed of the noise."""
-    by_latents: bool = False
-    """A window continues its predecessor's latents instead of its frames."""
-    lead_in: bool = False
-    """The first window of a face begins with motion frames that repeat its first frame."""
+    joining: Joining = PAPER
+    """The way in which the windows of a face continue one another."""
     on_crops: OnCrops | None = None
     """Function that is called with every piece before it is pasted back."""
 
@@ -65,8 +64,7 @@ class Dubber:
             motion=self.motion,
             first_frame=run.start,
             recording=recording,
-            by_latents=self.by_latents,
-            lead_in=self.lead_in,
+            joining=self.joining,
         )
         # Pictures that were read and not yet yielded.
         pictures: deque[np.ndarray] = deque()

@@ -7,7 +7,8 @@ again. A video shorter than F is padded by its mirror image.
 
 Two options follow the published editors. With ``aligned``, the last window is not moved back but padded, so that every
 window begins at a latent of its predecessor. With ``lead_in``, the first window begins ``motion`` frames before the
-video; these frames repeat the first frame.
+video; these frames repeat the first frame. With ``blend``, a window contributes the last ``blend`` of its motion frames
+itself, because both windows decide them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+
+from xdub.config import DubConfig
+from xdub.geometry import CodecGeometry
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,43 @@ class Segment:
         return slice(self.keep - self.start, self.stop - self.start)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Joining:
+    """The way in which the windows of a track continue one another; the default is that of the paper."""
+
+    by_latents: bool = False
+    """A window continues its predecessor's latents instead of its frames."""
+    lead_in: bool = False
+    """The first window begins with motion frames that repeat its first frame."""
+    together: bool = False
+    """The latents of all windows are decoded as one video."""
+    blend: int = 0
+    """Frames of the latent at a join that is the mean of both windows'; 0: it is that of the earlier window."""
+
+    @property
+    def aligned(self) -> bool:
+        """True if every window begins at a latent of its predecessor."""
+        return self.by_latents or self.together
+
+
+def joining_of(dub: DubConfig, geometry: CodecGeometry) -> Joining:
+    """Return how a recipe's editor joins its windows."""
+    return Joining(
+        by_latents=dub.motion == "latents",
+        lead_in=dub.lead_in,
+        together=dub.motion == "latents" or dub.join != "frames",
+        blend=geometry.time if dub.join == "mean" else 0,
+    )
+
+
 def plan_segments(
-    num_frames: int, window: int, motion: int, *, aligned: bool = False, lead_in: bool = False
+    num_frames: int,
+    window: int,
+    motion: int,
+    *,
+    aligned: bool = False,
+    lead_in: bool = False,
+    blend: int = 0,
 ) -> list[Segment]:
     """Return the segments that contribute each of ``num_frames`` exactly once, in order.
 
@@ -52,7 +91,8 @@ def plan_segments(
         start = start if aligned else min(start, last_start)
         overlap = motion if segments or lead_in else 0
         stop = min(start + window, num_frames)
-        segments.append(Segment(len(segments), start, overlap, start + overlap, stop))
+        keep = start + overlap - (blend if segments else 0)
+        segments.append(Segment(len(segments), start, overlap, keep, stop))
         done = stop
     # A window that was moved back overlaps its predecessor; the later window's frames are used.
     return [

@@ -9,8 +9,12 @@ import numpy as np
 
 from xdub.data.recording import Recording
 from xdub.data.sound import window_sound
-from xdub.dub.segments import Segment, plan_segments, window_index
-from xdub.dub.window_sampler import Continuation, Window, WindowSampler
+from xdub.dub.segments import Joining, Segment, plan_segments, window_index
+from xdub.dub.window import Continuation, Window
+from xdub.dub.window_sampler import WindowSampler
+
+PAPER = Joining()
+"""Windows that continue frames and are decoded one by one (paper B.3)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,23 +45,28 @@ class Joiner:
         motion: int,
         first_frame: int = 0,
         recording: Recording | None = None,
-        by_latents: bool = False,
-        lead_in: bool = False,
+        joining: Joining = PAPER,
     ) -> None:
         """Plan the segments.
 
         Args:
             first_frame: start of the track on the time line of ``sound``.
             recording: features of the whole ``sound``, for a network whose windows are cut from them.
-            by_latents: a window continues its predecessor's latents instead of its frames.
-            lead_in: the first window begins with motion frames that repeat its first frame.
+            joining: how the windows continue one another.
         """
         self.num_frames, self.sound, self.first_frame = num_frames, sound, first_frame
         self.noise, self.window_frames, self.recording = noise, window, recording
-        self.segments = plan_segments(num_frames, window, motion, aligned=by_latents, lead_in=lead_in)
+        self.segments = plan_segments(
+            num_frames,
+            window,
+            motion,
+            aligned=joining.aligned,
+            lead_in=joining.lead_in,
+            blend=joining.blend,
+        )
         self._tail: np.ndarray | None = None
         self._motion = motion
-        self._continuation = Continuation() if by_latents else None
+        self._continuation = Continuation(joining=joining, motion=motion) if joining.aligned else None
 
     def index(self, segment: Segment) -> np.ndarray:
         """Return the frame numbers [F] of the track that the segment's window reads."""
@@ -78,11 +87,15 @@ class Joiner:
             motion=self._tail if segment.motion else None,
             hidden=hidden,
             continuation=self._continuation,
+            last=segment is self.segments[-1],
         )
 
     def join(self, segment: Segment, generated: np.ndarray) -> np.ndarray:
         """Return the frames [keep, stop) that the segment contributes, from its window's [F,S,S,3]."""
         new = generated[segment.offsets()]
+        if self._continuation is not None and self._continuation.tail is not None:
+            self._tail = self._continuation.tail
+            return new
         history = new if self._tail is None else np.concatenate([self._tail, new])
         self._tail = history[len(history) - self._motion :] if self._motion else None
         return new
@@ -95,14 +108,13 @@ def generate(
     window: int,
     motion: int,
     batch: int,
-    by_latents: bool = False,
-    lead_in: bool = False,
+    joining: Joining = PAPER,
     on_windows: Callable[[int, int], None] | None = None,
 ) -> list[np.ndarray]:
     """Dub all tracks: return float32 [N,S,S,3] in 0..255 for each, exactly as long as the track.
 
     Segments of equal index of different tracks are sampled together, ``batch`` at a time. ``on_windows(done, total)``
-    is called after each batch; ``by_latents`` and ``lead_in`` are those of `Joiner`.
+    is called after each batch; ``joining`` is that of `Joiner`.
     """
     joiners = [
         Joiner(
@@ -112,8 +124,7 @@ def generate(
             window=window,
             motion=motion,
             recording=sampler.recording(track.sound),
-            by_latents=by_latents,
-            lead_in=lead_in,
+            joining=joining,
         )
         for track in tracks
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from xdub.dub.colour import match_colours
 from xdub.dub.deblock import deblock
 from xdub.dub.editing import Editing
 from xdub.dub.fields import Field, FieldInputs, GuidedField, PlainField
+from xdub.dub.window import Window
 from xdub.model.audio_encoder import AudioEncoder
 from xdub.model.backbone import Backbone
 from xdub.model.codec import Codec, LinearCodec
@@ -27,36 +27,6 @@ from xdub.speech_windows import speech_windows
 
 Bands = Sequence[tuple[str, tuple[float, float]]]
 """Pairs (expert, (low, high)): the expert is active for low < t < high."""
-
-
-@dataclass
-class Continuation:
-    """State that one window of a track leaves for the next one, so that all latents are decoded as one video."""
-
-    latents: Tensor | None = None
-    """[C, f, h, w] of the last window; None before the first one."""
-    decoder: object = None
-    """State of the codec's decoder after these latents."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Window:
-    """One segment of one video, F frames of S x S px, ready to be sampled."""
-
-    frames: np.ndarray
-    """uint8 [F,S,S,3]: frames to dub."""
-    sound: np.ndarray
-    """float32 [640 (F + 50)]: the new speech and a second on either side (`xdub.data.sound`)."""
-    noise: tuple[object, ...]
-    """Parts that seed the noise, e.g. (seed, clip id, segment); never the batch."""
-    motion: np.ndarray | None = None
-    """float32 [m,S,S,3], 0..255: earlier generated frames with which this window begins."""
-    hidden: np.ndarray | None = None
-    """bool [F,S,S] for a generator: M_vis, the pixels to inpaint."""
-    audio: Tensor | None = None
-    """float32 [T, d]: rows cut from the features of the whole recording. None: they are computed from `sound`."""
-    continuation: Continuation | None = None
-    """State of the track, if its windows continue latents; the sampler updates it."""
 
 
 class WindowSampler:
@@ -161,8 +131,11 @@ class WindowSampler:
 
     def _finished(self, windows: Sequence[Window], z0: Tensor) -> list[np.ndarray]:
         """Decode the windows, match their colours, and repeat their motion frames."""
-        if windows[0].continuation is None:
+        continuation = windows[0].continuation
+        if continuation is None:
             video = list(self._pixels(z0))
+        elif not continuation.joining.by_latents:
+            return [self._joined(window, z) for window, z in zip(windows, z0, strict=True)]
         else:
             video = [self._continued(window, z) for window, z in zip(windows, z0, strict=True)]
         for n, (window, pixels) in enumerate(zip(windows, video, strict=True)):
@@ -185,6 +158,36 @@ class WindowSampler:
             return pixels
         assert window.motion is not None
         return np.concatenate([window.motion, pixels])
+
+    def _joined(self, window: Window, z0: Tensor) -> np.ndarray:
+        """Decode the new latents of z0 [C, f, h, w] behind the track's earlier ones; return the window's frames.
+
+        The window's own decoding has the motion frames of the next window. Both decodings get the source's colours.
+        """
+        state, geometry = window.continuation, self.codec.geometry
+        assert state is not None
+        first, latents = 0, z0
+        if window.motion is not None:
+            first = len(window.motion)
+            kept = geometry.latent_frames(first)
+            latents = z0[:, kept:]
+            if state.held is not None:
+                first -= geometry.time
+                latents = torch.cat([(state.held + z0[:, kept - 1 : kept]) / 2, latents], 1)
+        frames = np.zeros(window.frames.shape, np.float32)
+        if window.motion is not None:
+            frames[: len(window.motion)] = window.motion
+        state.held = state.tail = None
+        if not window.last:
+            frames = match_colours(self._pixels(z0[None])[0], window.frames, self.editing.colour)
+            state.tail = frames[len(frames) - state.motion :].copy()
+            if state.joining.blend:
+                latents, state.held = latents[:, :-1], latents[:, -1:]
+        video, state.decoder = self.codec.decode_next(latents[None], state.decoder)
+        pixels = self._deblocked(to_pixels(video))[0]
+        part = slice(first, first + len(pixels))
+        frames[part] = match_colours(pixels, window.frames[part], self.editing.colour)
+        return frames
 
     def _field(self) -> Field:
         """Return the velocity field that the solver follows."""

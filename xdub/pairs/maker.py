@@ -13,7 +13,8 @@ import torch
 
 from xdub.config import Recipe
 from xdub.dub.editing import editing_of
-from xdub.dub.tracks import Track, generate
+from xdub.dub.segments import Joining, joining_of
+from xdub.dub.tracks import PAPER, Track, generate
 from xdub.dub.window_sampler import WindowSampler
 from xdub.files.content import cached_sha256, file_sha256
 from xdub.model.audio_encoder import load_audio_encoder
@@ -34,10 +35,8 @@ class Maker:
     """Frames of a window."""
     motion: int
     """Frames of a window that its predecessor generated."""
-    by_latents: bool = False
-    """A window continues its predecessor's latents instead of its frames."""
-    lead_in: bool = False
-    """The first window begins with motion frames that repeat its first frame."""
+    joining: Joining = PAPER
+    """The way in which the windows of a clip continue one another."""
 
     def make(self, tracks: Sequence[Track]) -> list[np.ndarray]:
         """Return float32 [N,S,S,3] in 0..255 for each track; all tracks are sampled as one batch."""
@@ -47,13 +46,12 @@ class Maker:
             window=self.window,
             motion=self.motion,
             batch=max(1, len(tracks)),
-            by_latents=self.by_latents,
-            lead_in=self.lead_in,
+            joining=self.joining,
         )
 
     def seams(self, num_frames: int) -> list[int]:
         """Return the first frame of every segment but the first."""
-        return seams(num_frames, self.window, self.motion, aligned=self.by_latents, lead_in=self.lead_in)
+        return seams(num_frames, self.window, self.motion, self.joining)
 
 
 def load_maker(recipe: Recipe, generator: str | Path, device: torch.device) -> Maker:
@@ -82,8 +80,7 @@ def load_maker(recipe: Recipe, generator: str | Path, device: torch.device) -> M
         sampler=sampler,
         window=dub.window,
         motion=dub.motion_frames,
-        by_latents=dub.motion == "latents",
-        lead_in=dub.lead_in,
+        joining=joining_of(dub, codec.geometry),
     )
 
 

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xdub.dub.segments import plan_segments
+from xdub.dub.segments import Joining, plan_segments
 
 
-def seams(
-    num_frames: int, window: int, motion: int, *, aligned: bool = False, lead_in: bool = False
-) -> list[int]:
+def seams(num_frames: int, window: int, motion: int, joining: Joining | None = None) -> list[int]:
     """Return the first frame of every segment but the first: frame n belongs to another segment than frame n - 1."""
-    segments = plan_segments(num_frames, window, motion, aligned=aligned, lead_in=lead_in)
+    joining = joining or Joining()
+    segments = plan_segments(
+        num_frames, window, motion, aligned=joining.aligned, lead_in=joining.lead_in, blend=joining.blend
+    )
     return [segment.keep for segment in segments[1:]]
 
 

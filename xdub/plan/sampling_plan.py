@@ -202,18 +202,28 @@ def encoded_motions(settings: PairsConfig | DubConfig, segments: int) -> float:
     return (first + later) / segments
 
 
+def decodes_together(settings: DubConfig) -> bool:
+    """Return whether the latents of all windows are decoded as one video."""
+    return settings.motion == "latents" or settings.join != "frames"
+
+
 def window_decode_flops(
     recipe: Recipe, settings: PairsConfig | DubConfig, frames: int, segments: int
 ) -> float:
-    """Return the mean FLOPs to decode a window; windows that continue latents decode their own latents only."""
+    """Return the mean FLOPs to decode a window.
+
+    Where all latents are decoded as one video, a window decodes its own latents only. If it continues frames, each
+    window but the last is decoded by itself, too.
+    """
     geometry = recipe.codec.geometry
     latents = geometry.latent_frames(frames)
     whole = decode_flops(recipe, latents)
-    if not (isinstance(settings, DubConfig) and settings.motion == "latents" and settings.motion_frames):
+    if not (isinstance(settings, DubConfig) and decodes_together(settings) and settings.motion_frames):
         return whole
     own = latents - geometry.latent_frames(settings.motion_frames)
     continued = decode_flops(recipe, own + 1) - decode_flops(recipe, 1)
-    return (whole + (segments - 1) * continued) / segments
+    alone = whole if settings.motion == "frames" else 0.0
+    return (whole + (segments - 1) * (continued + alone)) / segments
 
 
 def _memory(
@@ -267,6 +277,6 @@ def window_bytes(
     batched = guidance is not None and guidance.batched
     forward = forward_bytes(recipe, phase, frames, batch * BRANCHES if batched else batch)
     kept = forward.kept * BRANCHES if guidance is not None and not batched else forward.kept
-    if isinstance(settings, DubConfig) and settings.motion == "latents":
+    if isinstance(settings, DubConfig) and decodes_together(settings):
         kept += batch * decoder_state_bytes(recipe)
     return ForwardBytes(kept=kept, working=forward.working)
