@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xdub.config import TrainConfig, load_recipe
-from xdub.plan.codec_cost import encoding_bytes, video_bytes
+from xdub.plan.codec_cost import decoding_bytes, encoding_bytes, video_bytes
 from xdub.plan.memory import memory, model_states
 from xdub.plan.network import Parameters, count_parameters
 from xdub.plan.rehearsal import Activations
@@ -61,7 +61,17 @@ def test_an_expert_needs_no_optimizer_for_the_editor_under_it():
     assert lip.optimizer < 0.2 * editor.optimizer
     # Wan's decoder in bf16, 13 frames of 512 px: the states of four latents, and one block with gradients.
     assert 12e9 < lip.activations_working < 13e9
-    # Without activations, encoding 77 frames has the largest peak.
+    # Without activations, decoding a strip of 77 frames has the largest peak, and without strips encoding them.
+    assert editor.activations_working == decoding_bytes(recipe, 20) + 2 * video_bytes(recipe, 77)
+    count, quiet = count_parameters(recipe, "editor"), load_recipe("xdub-1b", ["train.sample_every=0"])
     encoding = encoding_bytes(recipe, 77) + video_bytes(recipe, 77)
-    assert editor.activations_working == encoding
+    assert memory(quiet, "editor", count, nothing, 32).activations_working == encoding
     assert 2e9 < encoding < 2.5e9
+
+
+def test_a_strip_needs_room_for_the_largest_layer_beside_its_average():
+    nothing = Activations(kept=0, peak=0)
+    recipe, count = load_recipe("tiny", ["train.sample_every=5"]), trained(10**9, 10**8)
+    assert memory(recipe, "editor", count, nothing, 1).activations_working == 4 * 10**8
+    still = load_recipe("tiny", ["train.sample_every=5", "train.ema=0"])
+    assert memory(still, "editor", count, nothing, 1).activations_working < 10**8

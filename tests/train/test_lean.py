@@ -12,7 +12,7 @@ from xdub.files.tensors import read_tensors, write_tensors
 from xdub.model.codec import load_codec
 from xdub.model.frozen_base import StoredLinear
 from xdub.model.lora import expert_state, file_name
-from xdub.plan.rehearsal import inputs
+from xdub.plan.rehearsal import LiveBytes, inputs
 from xdub.train.context import LocalContext
 from xdub.train.engine import Engine
 from xdub.train.learners import learner_of
@@ -119,6 +119,24 @@ def test_a_bf16_phase_begins_with_the_fp32_values_of_its_adapter_and_of_their_av
         state = engine.trained_state(ema=averaged)
         assert len(state) == len(expected)
         assert all(torch.equal(value, expected[file_name(name, "lip")]) for name, value in state.items())
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_the_average_is_exchanged_one_parameter_at_a_time_and_training_continues_unchanged(small, stage):
+    recipe = small(*settings(zero_stage=stage, precision="bf16"))
+    engine, plain = build(recipe), build(recipe)
+    losses = train(engine, recipe, 2)
+    assert train(plain, recipe, 2) == losses
+    average, weights = engine.trained_state(), engine.trained_state(ema=False)
+    assert not all(torch.equal(average[name], weights[name]) for name in weights)
+    with torch.no_grad(), engine.averaged():
+        own = {name: p.float() for name, p in engine.model.module.named_parameters() if name in average}
+    assert all(torch.equal(own[name], value.bfloat16().float()) for name, value in average.items())
+    with torch.no_grad(), LiveBytes() as live, engine.averaged():
+        pass
+    largest = 4 * max(value.numel() for value in average.values())
+    assert live.peak <= 2 * largest
+    assert train(engine, recipe, 2) == train(plain, recipe, 2)
 
 
 def test_a_phase_without_frozen_layers_refuses_the_settings_of_a_frozen_base(small):

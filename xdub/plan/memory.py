@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 from xdub.config import Recipe, TrainConfig
 from xdub.model.offload import SLOTS
-from xdub.plan.codec_cost import codec_bytes, encoding_bytes, video_bytes
+from xdub.plan.codec_cost import codec_bytes, decoding_bytes, encoding_bytes, video_bytes
 from xdub.plan.gpus import GIB
 from xdub.plan.loss_networks import loss_network_bytes, pixel_loss_bytes
 from xdub.plan.network import Parameters
@@ -100,8 +100,8 @@ class Memory:
     activations_kept: float
     """Bytes that the forward pass keeps under the checkpoint policy."""
     activations_working: float
-    """Further, temporary bytes: a block computed again and gradients between layers, decoding for pixel losses, or
-    encoding."""
+    """Further, temporary bytes: a block computed again and gradients between layers, decoding for pixel losses,
+    encoding, or a strip."""
     buffers: float
     """Buffers of communication."""
     reserve: float
@@ -126,6 +126,7 @@ def memory(recipe: Recipe, phase: str, count: Parameters, sample: Activations, g
     working = max(sample.working * micro_batch, pixel_loss_bytes(recipe, phase, micro_batch))
     # Samples are encoded one at a time before the backbone keeps anything.
     working = max(working, encoding_bytes(recipe, window) + video_bytes(recipe, window) - kept)
+    working = max(working, strip_bytes(recipe, phase, count) - kept)
     return Memory(
         weights=states.weights + states.gathered,
         gradients=states.gradients,
@@ -138,6 +139,19 @@ def memory(recipe: Recipe, phase: str, count: Parameters, sample: Activations, g
         buffers=_buffers(train.zero_stage, count, number_bytes(train.precision)),
         reserve=RESERVE,
     )
+
+
+def strip_bytes(recipe: Recipe, phase: str, count: Parameters) -> float:
+    """Return the peak bytes of drawing a strip, when no activations are kept: the last of three videos is decoded.
+
+    The weights are exchanged with their average before, one parameter at a time.
+    """
+    train, window = recipe.for_phase(phase), recipe.phase(phase).window
+    if train.sample_every == 0:
+        return 0.0
+    exchanged = 4.0 * count.largest_layer if train.ema and not train.offloads("optimizer") else 0.0
+    decoded = decoding_bytes(recipe, recipe.codec.geometry.latent_frames(window))
+    return max(exchanged, decoded + 2 * video_bytes(recipe, window))
 
 
 def _buffers(stage: int, count: Parameters, width: int) -> float:

@@ -6,8 +6,9 @@ All settings of DeepSpeed come from one dict, which `xdub.train.deepspeed_setup`
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -184,14 +185,28 @@ class Engine:
         if not (enabled and self._ema):
             yield
             return
-        masters = [f.master.clone() for f in self._fragments]
-        self._set_masters(dict(self._gathered(ema=True)))
+        self._exchange_average()
         try:
             yield
         finally:
-            for f, value in zip(self._fragments, masters, strict=True):
-                f.master.copy_(value)
-            refresh_weights(self._ds, self._trained, self._fragments)
+            self._exchange_average()
+
+    def _exchange_average(self) -> None:
+        """Swap the fp32 weights with their average, one parameter at a time. Collective.
+
+        A second call restores both.
+        """
+        wholes: Iterable[Tensor | None] = repeat(None)
+        if self.world_size > 1 and self._train.zero_stage == 0:
+            # Without ZeRO a rank has whole parameters, but only a share of their average.
+            wholes = (value for _, value in self._gathered(ema=True))
+        for f, average, whole in zip(self._fragments, self._ema, wholes, strict=False):
+            own = f.master[f.share].clone()
+            if whole is not None:
+                f.master.copy_(whole)
+            f.master[f.share] = average
+            average.copy_(own)
+        refresh_weights(self._ds, self._trained, self._fragments)
 
     def _set_masters(self, values: Mapping[str, Tensor]) -> None:
         """Set the fp32 weights. ``values``: name -> the whole parameter, flat."""
