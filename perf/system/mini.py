@@ -23,7 +23,7 @@ RECIPES = {"mini": (), "mini-wan": ("train.steps=2",)}
 """Recipe -> settings of its journey."""
 XDUB = "from xdub.cli import main; main()"
 """Python that runs the command `xdub`, whose script need not be installed."""
-STAGE = re.compile(r"^\d+/\d+ (.+): done in (?:(\d+) min )?(\d+) s$", re.MULTILINE)
+STAGE = re.compile(r"\d+/\d+ (.+): done in (?:(\d+) min )?(\d+) s$")
 """Line with which a stage of a bootstrap ends."""
 FRAMES = 45
 """Frames of a video: one clip."""
@@ -78,22 +78,26 @@ class Journey:
         self.scores[recipe] = json.loads(printed)
 
     def xdub(self, recipe: str, verb: str, *arguments: str) -> str:
-        """Run a command of the user, add its rows, and return what it prints. Raise Failed with its last lines."""
-        begin = time.monotonic()
-        result = subprocess.run(
-            [sys.executable, "-c", XDUB, *verb.split(), *arguments],
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-        )
-        seconds = time.monotonic() - begin
-        if result.returncode:
-            raise Failed(f"xdub {verb}: " + "\n".join(result.stderr.splitlines()[-20:]))
-        stages = [(name, 60 * int(m or 0) + int(s)) for name, m, s in STAGE.findall(result.stderr)]
-        for name, stage_seconds in stages if verb == "bootstrap" else []:
-            self._row(recipe, name, stage_seconds)
-        self._row(recipe, verb, seconds)
-        return result.stdout
+        """Run a command of the user, add its rows as its stages end, and return what it prints.
+
+        Raise Failed with its last lines.
+        """
+        begin, lines = time.monotonic(), list[str]()
+        command = [sys.executable, "-c", XDUB, *verb.split(), *arguments]
+        with tempfile.TemporaryFile("w+") as output:
+            with subprocess.Popen(
+                command, cwd=self.folder, stdout=output, stderr=subprocess.PIPE, text=True
+            ) as process:
+                for line in process.stderr or ():
+                    lines.append(line)
+                    if verb == "bootstrap" and (stage := STAGE.match(line)):
+                        name, minutes, seconds = stage.groups()
+                        self._row(recipe, name, 60 * int(minutes or 0) + int(seconds))
+            if process.returncode:
+                raise Failed(f"xdub {verb}: " + "".join(lines[-20:]))
+            self._row(recipe, verb, time.monotonic() - begin)
+            output.seek(0)
+            return output.read()
 
     def _row(self, recipe: str, stage: str, seconds: float) -> None:
         self.rows.append({"recipe": recipe, "stage": stage, "seconds": round(seconds, 1)})

@@ -19,7 +19,7 @@ from xdub.data.testing import make_clip
 from xdub.errors import UserError
 from xdub.files.content import content_digest, file_sha256
 from xdub.model import save_backbone
-from xdub.model.editor_start import with_editor
+from xdub.model.editor_start import load_for, with_editor
 from xdub.model.testing import small_wan
 from xdub.model.wan.network import WanDiT
 from xdub.train.rank import TrainJob, run_facts
@@ -124,6 +124,24 @@ def test_an_editors_own_weights_and_other_open_weights_exclude_each_other(releas
     recipe = load_recipe("tbdub-lora", [*SMALL, f"model.base={json.dumps(str(tmp_path))}"])
     with pytest.raises(UserError, match=r"tbdub-teacher:.* starts from its own weights, .* model\.base="):
         with_editor(recipe, teacher)
+
+
+def test_doctor_checks_a_recipe_with_the_files_of_its_editor(releases, capsys):
+    arguments = ["doctor", "--recipe", "tbdub-lora", "--quick", *(w for s in SMALL for w in ("--set", s))]
+    run_app(app, arguments)
+    assert "--generator NAME:DIR" in capsys.readouterr().out.replace("\n", " ")
+    run_app(app, [*arguments, "--generator", releases["tbdub-teacher"]])
+    assert "tbdub_teacher.safetensors" in capsys.readouterr().out.replace("\n", "")
+
+
+@pytest.mark.parametrize("name", ["wan-5b", "tiny", "xdub-public-lora"])
+def test_an_editor_is_no_start_for_a_recipe_with_another_network(releases, name):
+    teacher = releases["tbdub-teacher"]
+    words = rf"tbdub-teacher:.*: recipe {name} has another network .*; use a recipe that is based on tbdub-teacher"
+    with pytest.raises(UserError, match=words):
+        load_for(name, (teacher,), ["train.steps=2"])
+    with pytest.raises(UserError, match=words):
+        with_editor(load_recipe(name), teacher)
 
 
 def test_a_bootstrap_trains_the_editor_that_makes_its_pairs(releases, data, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xdub.cli import options
+from xdub.config import ModelFolder
 
 if TYPE_CHECKING:
     from xdub.doctor.rows import Progress, Row
@@ -42,6 +43,11 @@ def doctor(
     ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write the rows to this JSON file.")
+    ] = None,
+    generator: Annotated[
+        str | None,
+        typer.Option(help="For a recipe on a published editor: the editor NAME:DIR, as in `xdub bootstrap`."),
+        ModelFolder,
     ] = None,
     set_: options.Set = None,
 ) -> None:
@@ -75,7 +81,13 @@ def doctor(
 
     if json_file is not None:
         check_output(json_file, streams=True)
-    loaded = load_recipe(recipe, set_ or ())
+    if generator is None:
+        loaded = load_recipe(recipe, set_ or ())
+    else:
+        # Reading the sizes of a network imports torch.
+        from xdub.model.editor_start import load_for
+
+        loaded = load_for(recipe, (generator,), set_ or ())
     with _progress() as progress:
         rows, facts = examine_anywhere(loaded, Sizes(quick=quick, size=size, frames=frames), progress)
     console = Console(width=None if Console().is_terminal else 120)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from xdub.config import Recipe, load_recipe, network_settings, parse_override, recipe_from_dict
 from xdub.errors import UserError
-from xdub.model.published import MOVABLE, published_folder, with_files
+from xdub.model.published import MOVABLE, PublishedFolder, published_folder, with_files
 
 
 def load_for(recipe: str | Path, models: Sequence[str | Path | None], settings: Sequence[str] = ()) -> Recipe:
@@ -22,6 +22,7 @@ def load_for(recipe: str | Path, models: Sequence[str | Path | None], settings: 
     for model in models:
         published = None if model is None else published_folder(model)
         if published is not None:
+            _check_kind(load_recipe(recipe, settings), published)
             return with_editor(load_recipe(recipe, with_files(published, settings)), *models)
     return load_recipe(recipe, settings)
 
@@ -36,6 +37,7 @@ def with_editor(recipe: Recipe, *models: str | Path | None) -> Recipe:
         published = None if model is None else published_folder(model)
         if published is None:
             continue
+        _check_kind(recipe, published)
         base = recipe.model.base
         if base is not None and Path(base).resolve() != published.weights.resolve():
             raise UserError(
@@ -49,3 +51,14 @@ def with_editor(recipe: Recipe, *models: str | Path | None) -> Recipe:
             raw[section][key] = value
         recipe = recipe_from_dict(raw)
     return recipe
+
+
+def _check_kind(recipe: Recipe, published: PublishedFolder) -> None:
+    """Raise UserError for a recipe whose network is of another kind, or reads other speech features."""
+    own = load_recipe(published.editor.name)
+    if (recipe.model.speech, recipe.audio.kind) != (own.model.speech, own.audio.kind):
+        raise UserError(
+            f"{published}: recipe {recipe.name} has another network (model.speech={recipe.model.speech}, "
+            f"audio.kind={recipe.audio.kind}, the editor's are {own.model.speech} and {own.audio.kind}); use a recipe "
+            f"that is based on {own.name}"
+        )
