@@ -180,8 +180,8 @@ def _base(recipe: Recipe, stages: Sequence[str], on_this_machine: bool) -> list[
         if path is None:
             raise Fault(
                 f"phases.{tuned[0]}.tune=adapter trains an adapter on open weights, and the recipe names none",
-                "--generator NAME:DIR of `xdub bootstrap` and `doctor` or --init-from NAME:DIR of `xdub train` names those "
-                "of a published editor, e.g. tbdub-teacher:DIR"
+                "--generator NAME:DIR of `xdub bootstrap` and `doctor` or --init-from NAME:DIR of `xdub train` names "
+                "those of a published editor, e.g. tbdub-teacher:DIR"
                 if recipe.model.speech == "published"
                 else "--set model.base=DIR, e.g. for the folder of `xdub weights fetch wan2.2-ti2v-5b`",
             )
