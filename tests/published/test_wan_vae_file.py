@@ -14,8 +14,9 @@ from xdub.headers.kinds import wan_codec
 from xdub.model.codec import load_codec
 from xdub.model.release_testing import WAN_2_2, original_vae_name, small_vae, write_vae
 from xdub.model.wan_vae_file import MEAN_2_2, STD_2_2, diffusers_vae_name, vae_arguments
+from xdub.perception.open_models.dubbing import VAE_2_2
 
-SIGNATURES = {True: "e1de6c02cdac79f8b739f4d3698cd216", False: "ccc42284ea13e1ad04693284c7a09be6"}
+SIGNATURES = {True: VAE_2_2, False: "ccc42284ea13e1ad04693284c7a09be6"}
 """Signatures of the released files of Wan 2.2 and 2.1."""
 newer = pytest.mark.parametrize("newer", [True, False])
 

@@ -6,9 +6,7 @@ from pathlib import Path
 
 from xdub.geometry import CodecGeometry
 from xdub.headers.files import Fault, read_header
-
-NESTED = "encoder.downsamples.0.downsamples."
-"""Beginning of names that Wan 2.2 has and Wan 2.1 does not."""
+from xdub.perception.open_models.wan_names import is_vae_2_2
 
 
 def original_geometry(path: Path, fix: str) -> CodecGeometry:
@@ -16,5 +14,4 @@ def original_geometry(path: Path, fix: str) -> CodecGeometry:
     shapes = read_header(path, fix).shapes
     if not {"encoder.conv1.weight", "decoder.conv1.weight", "conv2.weight"} <= shapes.keys():
         raise Fault(f"{path}: holds no autoencoder of Wan with the names of its release", fix)
-    newer = any(name.startswith(NESTED) for name in shapes)
-    return CodecGeometry(channels=shapes["conv2.weight"][0], time=4, space=16 if newer else 8)
+    return CodecGeometry(channels=shapes["conv2.weight"][0], time=4, space=16 if is_vae_2_2(shapes) else 8)

@@ -17,9 +17,11 @@ from xdub.errors import UserError
 from xdub.model.wan.config import WanConfig
 from xdub.model.wan.config_files import read_wan_config
 from xdub.model.weight_folder import WeightFolder
+from xdub.perception.open_models.dubbing import VAE_FILE
+from xdub.perception.open_models.table import open_model
 from xdub.perception.open_models.wan_names import original_name
 
-CODEC = "Wan2.2_VAE.safetensors"
+CODEC = VAE_FILE[0].name
 """File of the autoencoder, which all published editors share."""
 PROMPTS = ("prompt.safetensors", "null_prompt_emb.pt")
 """Names of the embedded prompt; the first that exists is read."""
@@ -34,16 +36,19 @@ class PublishedEditor:
     """A published editor; its name is also that of its recipe and of its entry in the registry."""
 
     name: str
-    weights: str
-    """File of the network."""
     audio: str
     """Folder of the speech encoders below that of the model; "." is the model's own."""
 
+    @property
+    def weights(self) -> str:
+        """File of the network."""
+        return open_model(self.name).signed[0]
+
 
 EDITORS = (
-    PublishedEditor(name="xdub-public", weights="X-Dub_model.safetensors", audio="."),
-    PublishedEditor(name="tbdub-teacher", weights="tbdub_teacher.safetensors", audio="hubert-large-ll60k"),
-    PublishedEditor(name="tbdub-student", weights="tbdub_student.safetensors", audio="hubert-large-ll60k"),
+    PublishedEditor(name="xdub-public", audio="."),
+    PublishedEditor(name="tbdub-teacher", audio="hubert-large-ll60k"),
+    PublishedEditor(name="tbdub-student", audio="hubert-large-ll60k"),
 )
 """All published editors."""
 

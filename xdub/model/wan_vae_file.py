@@ -7,7 +7,7 @@ from the shapes, and the statistics of the latents are published constants.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import torch
 
 from xdub.errors import UserError
 from xdub.perception.network_files import load_weights, read_state_dict
+from xdub.perception.open_models.wan_names import VAE_STAGE, is_vae_2_2
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
@@ -51,8 +52,6 @@ COMMON = (
     (r"\.shortcut\.", ".conv_shortcut."),
 )
 """(original name, diffusers' name) of the parts that both autoencoders have, as a pattern and its replacement."""
-NESTED = re.compile(r"^(en|de)coder\.(?:down|up)samples\.(\d+)\.(?:down|up)samples\.(\d+)\.(.+)$")
-"""Name within a stage of Wan 2.2: side, stage, layer, rest."""
 FLAT = re.compile(r"^(en|de)coder\.(?:down|up)samples\.(\d+)\.(.+)$")
 """Name within the stages of Wan 2.1: side, layer, rest."""
 
@@ -85,7 +84,7 @@ def vae_arguments(shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, Any]
 
     Raise KeyError for a tensor that every such autoencoder has.
     """
-    newer = is_2_2(shapes)
+    newer = is_vae_2_2(shapes)
     resnets = _resnets(shapes)
     arguments: dict[str, Any] = dict(
         base_dim=shapes["encoder.conv1.weight"][0],
@@ -106,14 +105,9 @@ def vae_arguments(shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, Any]
     return arguments, resnets
 
 
-def is_2_2(names: Iterable[str]) -> bool:
-    """Return whether original names are those of Wan 2.2, whose stages are nested."""
-    return any(NESTED.match(name) for name in names)
-
-
 def diffusers_vae_name(name: str, resnets: int) -> str:
     """Return diffusers' name of a tensor; ``resnets`` is the number of residual blocks of an encoder's stage."""
-    if match := NESTED.match(name):
+    if match := VAE_STAGE.match(name):
         side, stage, layer, rest = match.groups()
         way = "down" if side == "en" else "up"
         part = f"resnets.{layer}" if _in_resnet(rest) else f"{way}sampler"
@@ -138,8 +132,8 @@ def _in_resnet(rest: str) -> bool:
 
 def _resnets(shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Return the number of residual blocks of an encoder's stage."""
-    if is_2_2(shapes):
-        layers = [m for name in shapes if (m := NESTED.match(name)) and m[1] == "de" and m[2] == "0"]
+    if is_vae_2_2(shapes):
+        layers = [m for name in shapes if (m := VAE_STAGE.match(name)) and m[1] == "de" and m[2] == "0"]
         return len({m[3] for m in layers if _in_resnet(m[4])}) - 1
     upsampling = [
         int(m[2]) for name in shapes if (m := FLAT.match(name)) and m[1] == "de" and not _in_resnet(m[3])

@@ -19,17 +19,20 @@ from xdub.model.wan.config import WanConfig
 from xdub.model.wan.config_files import read_wan_config
 from xdub.model.wan.network import WanDiT
 from xdub.model.weight_folder import WeightFolder
+from xdub.perception.open_models.table import OPEN_MODELS
 from xdub.perception.open_models.wan_names import diffusers_name
 
 EDITOR = dict(speech="published", round_timesteps=True)
-PUBLISHED = {
-    "Wan 2.1 T2V-1.3B": ("9269f8db9040a9d860eaca435be61814", (1536, 8960, 30, 16), {}),
-    "Wan 2.1 T2V-14B": ("aafcfd9672c3a2456dc46e1cb6e52c70", (5120, 13824, 40, 16), {}),
-    "Wan 2.2 TI2V-5B": ("1f5ab7703c6fc803fdded85ff040c316", (3072, 14336, 30, 48), {}),
-    "X-Dub": ("0196e3de8b3ccced7e7e939e7f901e0b", (3072, 14336, 30, 48), {**EDITOR, "audio_dim": 2048}),
-    "TBDub": ("da12f645b7edaedb855f6bd8cee7b24c", (3072, 14336, 30, 48), {**EDITOR, "audio_dim": 4096}),
+LARGEST = "aafcfd9672c3a2456dc46e1cb6e52c70"
+"""Signature of Wan 2.1 T2V-14B, which is no entry of the registry."""
+RELEASES = {
+    "wan2.1-t2v-1.3b": ((1536, 8960, 30, 16), {}),
+    "wan2.2-ti2v-5b": ((3072, 14336, 30, 48), {}),
+    "xdub-public": ((3072, 14336, 30, 48), {**EDITOR, "audio_dim": 2048}),
+    "tbdub-teacher": ((3072, 14336, 30, 48), {**EDITOR, "audio_dim": 4096}),
+    "wan2.1-t2v-14b": ((5120, 13824, 40, 16), {}),
 }
-"""Release -> its signature, its width, inner width, blocks and channels, and what it has beside a plain Wan."""
+"""Release -> its width, inner width, blocks and channels, and what it has beside a plain Wan."""
 
 
 def wan(space=8, channels=4, **changes) -> WanDiT:
@@ -51,9 +54,9 @@ def assert_equal(first: torch.nn.Module, second: torch.nn.Module) -> None:
     assert all(torch.equal(one[name], two[name]) and one[name].dtype == two[name].dtype for name in one)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", RELEASES)
 def test_names_and_shapes_are_those_of_the_releases_and_lead_to_their_configuration(name, tmp_path):
-    expected, (hidden, ffn, layers, channels), changes = PUBLISHED[name]
+    (hidden, ffn, layers, channels), changes = RELEASES[name]
     config = WanConfig(
         kind="wan",
         hidden_size=hidden,
@@ -68,7 +71,9 @@ def test_names_and_shapes_are_those_of_the_releases_and_lead_to_their_configurat
     with torch.device("meta"):
         model = WanDiT(config)
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    assert signature(shapes) == expected
+    entry = next((model for model in OPEN_MODELS if model.role == name), None)
+    assert signature(shapes) == (LARGEST if entry is None else entry.signature)
+    assert entry is None or entry.shapes is None or shapes == entry.shapes()
     assert read_wan_config(WeightFolder(tmp_path, ()), shapes) == config
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 """Prefixes of the original names in files for ComfyUI."""
@@ -40,6 +40,15 @@ _INSIDE = (
 _TO_ORIGINAL = (dict(_OUTSIDE), dict(_INSIDE))
 _TO_DIFFUSERS = tuple({original: other for other, original in table} for table in (_OUTSIDE, _INSIDE))
 _BLOCK = re.compile(r"(blocks\.\d+\.)(.+)")
+
+
+VAE_STAGE = re.compile(r"^(en|de)coder\.(?:down|up)samples\.(\d+)\.(?:down|up)samples\.(\d+)\.(.+)$")
+"""Name within a stage of Wan 2.2's autoencoder: side, stage, layer, rest."""
+
+
+def is_vae_2_2(names: Iterable[str]) -> bool:
+    """Return whether original names of an autoencoder are those of Wan 2.2, whose stages are nested."""
+    return any(VAE_STAGE.match(name) for name in names)
 
 
 def original_name(name: str) -> str:
