@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from xdub.config import Policy, TokenOrder
+from xdub.errors import UserError
 from xdub.geometry import CodecGeometry
 from xdub.model.sequence import ONE_RANK, SequenceGroup, SharesSequence
 from xdub.model.weight_folder import WeightFolder, check_fit
@@ -158,7 +159,7 @@ class Backbone(nn.Module, ABC, Generic[ConditionsT]):
                 their own.
             whole: no tensor is optional.
 
-        UserError names the first tensor that is missing, left over or of another shape.
+        UserError names the first tensor that is missing, left over, of another shape, or of whole numbers.
         """
         theirs = {}
         for name, shape in weights.shapes.items():
@@ -174,6 +175,10 @@ class Backbone(nn.Module, ABC, Generic[ConditionsT]):
             if own_tensor is None:
                 continue
             name, value = own_tensor
+            if not value.is_floating_point():
+                raise UserError(
+                    f"{weights.path}: {name} has whole numbers ({value.dtype}); name weights of fp32 or bf16"
+                )
             if own[name].is_meta:
                 # The whole network's `load_state_dict` would visit all modules for every tensor.
                 module, _, tensor = name.rpartition(".")

@@ -144,6 +144,12 @@ def test_two_networks_in_a_folder_are_not_chosen_from(tmp_path):
             lambda state, name: state.update({name("blocks.0.ffn.2.bias"): torch.zeros(47)}),
             r"blocks\.0\.ffn\.2\.bias has shape \(47,\), the network has \(48,\)",
         ),
+        (
+            lambda state, name: state.update(
+                {name("blocks.0.ffn.2.bias"): torch.zeros(48, dtype=torch.int8)}
+            ),
+            r"blocks\.0\.ffn\.2\.bias has whole numbers \(torch.int8\); name weights of fp32 or bf16",
+        ),
     ],
 )
 def test_a_tensor_that_does_not_fit_is_named(tmp_path, layout, change, message):

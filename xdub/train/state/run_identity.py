@@ -17,7 +17,7 @@ MUST_MATCH = {
     "global_batch": "resume with the same train.global_batch, or the order of the samples would change",
     "seed": "resume with the same seed, or the noise would change",
     "ema": "resume with the same train.ema",
-    "network": "the network is another one; resume with the same model, codec, audio and lora sections",
+    "network": "the network is another one; resume with the same train.tune, model, codec, audio and lora sections",
     "base": "the base weights have changed; start again in another --out",
     "data": "the data have changed; start again in another --out",
 }
