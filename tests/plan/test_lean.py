@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -13,8 +14,10 @@ from xdub.model.frozen_base import store_frozen
 from xdub.model.lora import add_expert
 from xdub.model.offload import BlockOffload
 from xdub.plan.check import check
-from xdub.plan.memory import model_states, optimizer_bytes
+from xdub.plan.memory import memory, model_states, optimizer_bytes
 from xdub.plan.network import count_parameters
+from xdub.plan.phase_plan import communication_bytes
+from xdub.plan.rehearsal import Activations, meta_model
 from xdub.train.context import LocalContext
 from xdub.train.engine import Engine
 
@@ -81,3 +84,22 @@ def test_predicted_activations_are_within_5_percent_of_measured_ones(variant, si
     recipe = load_recipe("tiny", [*SMALL, *size, *VARIANTS[variant], "train.precision=fp32"])
     row = check(recipe, "lip", "full", torch.device("cpu"))
     assert abs(row.difference) < 0.05, f"{row.predicted} predicted, {row.measured} measured"
+
+
+def test_zero_3_neither_gathers_nor_sends_compact_storage():
+    recipe = load_recipe(
+        "tiny", [*SMALL, *SIZES[0], "train.zero_stage=3", "train.workers=2", "train.global_batch=2"]
+    )
+    train = recipe.for_phase("lip")
+    int8 = replace(recipe, train=replace(recipe.train, base_dtype="int8"))
+    model = meta_model(int8, "lip")
+    count, sharded = count_parameters(int8, "lip"), sum(p.numel() for p in model.parameters())
+    assert sharded < count.total == count_parameters(recipe, "lip").total
+    micro_batches = train.global_batch // (2 * train.micro_batch_of(2))
+    expected = micro_batches * (2 * 2 * sharded + 2 * count.trained)
+    assert communication_bytes(int8, "lip", count) == expected
+    nothing = Activations(kept=0, peak=0)
+    buffers = [
+        memory(each, "lip", count_parameters(each, "lip"), nothing, 2).buffers for each in (recipe, int8)
+    ]
+    assert buffers[0] - buffers[1] == 2 * (count.total - sharded)

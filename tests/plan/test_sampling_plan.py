@@ -235,9 +235,7 @@ def test_a_recipe_without_a_generator_has_pairs_by_the_editor_that_it_starts_fro
     assert pairs.window_flops[FILTERS] > 0 and FILTERS not in dub.window_flops
     assert pairs.memory.weights == 4 * count_parameters(full, "editor").total < dub.memory.weights
     bases = [replace(recipe, train=replace(recipe.train, tune=tune)) for tune in ("all", "adapter")]
-    assert count_parameters(editor_of_pairs(bases[1], "editor", None), "editor") == count_parameters(
-        bases[0], "editor"
-    )
+    assert count_parameters(editor_of_pairs(bases[1], None), "editor") == count_parameters(bases[0], "editor")
 
 
 def test_pairs_by_a_published_editor_are_planned_by_its_name():
@@ -249,3 +247,11 @@ def test_pairs_by_a_published_editor_are_planned_by_its_name():
     assert editor_name("tbdub-student:DIR") == editor_name("tbdub-student") == "tbdub-student"
     with pytest.raises(UserError, match="tiny: is no published editor; use xdub-public"):
         editor_name("tiny")
+
+
+def test_a_tuned_adapter_is_merged_and_compact_storage_is_of_training_only():
+    whole = small_recipe("train.precision=bf16")
+    assert plans(small_recipe("train.precision=bf16", "train.tune=adapter"), hours=1) == plans(whole, hours=1)
+    lip = {**whole.phases["lip"].train, "base_dtype": "int8"}
+    compact = replace(whole, phases={**whole.phases, "lip": replace(whole.phases["lip"], train=lip)})
+    assert plans(compact, hours=1) == plans(whole, hours=1)

@@ -134,7 +134,9 @@ def with_network_of(recipe: Recipe, editor: Recipe) -> Recipe:
             f"--set dub.sampler_shift={editor.dub.sampler_shift:g}"
         )
     dub = recipe.dub if related else replace(editor.dub, compile=recipe.dub.compile)
-    return replace(recipe, model=editor.model, codec=editor.codec, audio=editor.audio, dub=dub)
+    # The targets of adapters name layers of the network.
+    changed = dict(model=editor.model, lora=editor.lora, codec=editor.codec, audio=editor.audio, dub=dub)
+    return replace(recipe, **changed)
 
 
 def with_files(published: PublishedFolder, settings: Sequence[str] = ()) -> list[str]:

@@ -157,8 +157,7 @@ def strip_bytes(recipe: Recipe, phase: str, count: Parameters) -> float:
 def _buffers(stage: int, count: Parameters, width: int) -> float:
     if stage == 0:
         return width * min(BUCKET, count.trained)
-    if (
-        stage == 3
-    ):  # two buckets, because exchange and computation overlap; and the weights that stay gathered
-        return width * (2 * BUCKET + min(count.total, LIVE_PARAMETERS))
+    if stage == 3:
+        # Two buckets, because exchange and computation overlap; and the weights that stay gathered.
+        return width * (2 * BUCKET + min(count.total - count.frozen_blocks.stored, LIVE_PARAMETERS))
     return width * BUCKET

@@ -180,7 +180,8 @@ def communication_bytes(recipe: Recipe, phase: str, count: Parameters) -> float:
     width = number_bytes(train.precision)
     groups = train.groups_of(train.workers)
     micro_batches = train.global_batch // (train.micro_batch_of(train.workers) * groups)
-    gradients, weights = width * count.trained, width * count.total
+    # Compact storage is in buffers, which every rank keeps whole.
+    gradients, weights = width * count.trained, width * (count.total - count.frozen_blocks.stored)
     if train.zero_stage <= 1:  # once a step: an all-reduce is a reduction and a gathering
         return 2.0 * gradients
     if train.zero_stage == 2:  # gradients are sent after every micro batch, because no rank keeps them whole

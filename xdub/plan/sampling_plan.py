@@ -79,24 +79,31 @@ def plan_sampling(
     pairs_hours, dub_hours = (PAIR_HOURS, DUB_HOURS) if hours is None else (hours, hours)
     plan = partial(_plan, gpu=gpu, gpus=gpus, efficiency=efficiency, price=price)
     generators = [name for name in recipe.phase_names if inpaints(name)]
-    pairs = [plan(recipe, PAIRS, name, recipe.pairs, float(pairs_hours)) for name in generators]
+    pairs = [
+        plan(sampled_recipe(recipe), PAIRS, name, recipe.pairs, float(pairs_hours)) for name in generators
+    ]
     if generator is not None or not generators:
-        maker = editor_of_pairs(recipe, editor, generator)
+        maker = editor_of_pairs(recipe, generator)
         settings = replace(maker.dub, offload=recipe.pairs.offload)
         pairs = [plan(maker, PAIRS, editor, settings, float(pairs_hours))]
-    return [*pairs, plan(recipe, "dubbing", editor, recipe.dub, float(dub_hours))]
+    return [*pairs, plan(sampled_recipe(recipe), "dubbing", editor, recipe.dub, float(dub_hours))]
 
 
-def editor_of_pairs(recipe: Recipe, phase: str, generator: str | None) -> Recipe:
+def editor_of_pairs(recipe: Recipe, generator: str | None) -> Recipe:
     """Return the recipe of pairs by an editor: the one under the adapters of a recipe, or a published one by its name.
 
-    The editor runs without adapters in the precision of ``phase``.
+    The editor runs without adapters in the precision of its training.
     """
     if generator is not None:
         recipe = with_network_of(recipe, load_recipe(generator))
-    section = recipe.phase(phase)
-    plain = replace(section, train={**section.train, "tune": "all", "base_dtype": None})
-    return replace(recipe, phases={**recipe.phases, phase: plain})
+    return sampled_recipe(recipe)
+
+
+def sampled_recipe(recipe: Recipe) -> Recipe:
+    """Return the recipe with the networks of pairs and dubs: a tuned adapter is merged, and no storage is compact."""
+    sampled = {"tune": "all", "base_dtype": None}
+    phases = {name: replace(phase, train={**phase.train, **sampled}) for name, phase in recipe.phases.items()}
+    return replace(recipe, phases=phases)
 
 
 def _plan(
