@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import shutil
@@ -17,19 +19,31 @@ import pytest
 from perf.system.local_cluster import LocalCluster
 from xdub.files.lines import read_lines
 from xdub.files.run_folder import PhaseFolder
+from xdub.submit.jobs import STOP_SECONDS
 from xdub.train.state.committed_steps import last_record
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=30)
 ROOT = Path(__file__).parents[2]
 XDUB = str(Path(sys.executable).with_name("xdub"))
 SMALL = "train.steps=40 train.checkpoint_every=5 train.global_batch=2 train.micro_batch=2 train.sample_every=0".split()
+
+
+@contextlib.contextmanager
+def without_init() -> Iterator[None]:
+    """Inherit orphans of this process's descendants and reap none, as the first process of many containers does."""
+    set_child_subreaper = 36
+    assert ctypes.CDLL(None).prctl(set_child_subreaper, 1, 0, 0, 0) == 0
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).prctl(set_child_subreaper, 0, 0, 0, 0)
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
     # The folder is not below pytest's, because a socket's path may have 107 characters, of which Ray needs 70.
     with tempfile.TemporaryDirectory(prefix="xdub-", ignore_cleanup_errors=True) as folder:
-        with LocalCluster(Path(folder)) as running:
+        with without_init(), LocalCluster(Path(folder)) as running:
             yield running
 
 
@@ -81,7 +95,7 @@ def test_a_job_runs_the_code_that_was_sent_and_its_output_is_followed(run, heads
     # The dashboard's page shows the same list.
     status, body = cluster.get("/api/jobs/", cluster.headers)
     (job,) = [job for job in json.loads(body) if job["submission_id"] == "render-ds-1"]
-    assert status == 200 and job["entrypoint"].startswith("python -m xdub.cli.job render")
+    assert status == 200 and job["entrypoint"].startswith("exec python -m xdub.cli.job render")
     assert len(job["runtime_env"]["py_modules"]) == 2
 
 
@@ -143,7 +157,9 @@ def test_a_stopped_job_is_continued_by_the_same_submission(run, heads, tmp_path)
     while (last_record(record) or {"step": 0})["step"] < 3:
         assert time.monotonic() < end, run("jobs", "logs", "train-generator-run-1").stdout
         time.sleep(0.1)
+    begin = time.monotonic()
     assert "STOPPED" in run("jobs", "stop", "train-generator-run-1").stdout
+    assert time.monotonic() - begin < STOP_SECONDS, "Ray waited for a process that nobody reaps"
     finished = run(*command, "--resume")
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert (

@@ -36,6 +36,12 @@ LOGGERS = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.
 """Loggers of Ray that report every file that is packed and sent."""
 ENTRY = "python -m xdub.cli.job "
 """Command line of a job, before the verb."""
+EXEC = "exec "
+"""Prefix of a job's command line, with which the job replaces the shell that Ray starts it in.
+
+Ray waits until all processes of a stopped job have been reaped. A job below a shell outlives it, and would then be
+reaped by the container's first process only, which often reaps nothing: the stop would take STOP_VARIABLE's seconds.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +115,7 @@ class Jobs:
             for path in command.files:
                 shutil.copyfile(path, working / path.name)
             self._send(
-                entrypoint=ENTRY + shlex.join([*command.verb, *command.arguments]),
+                entrypoint=EXEC + ENTRY + shlex.join([*command.verb, *command.arguments]),
                 submission_id=job_id,
                 runtime_env={
                     "working_dir": str(working),
@@ -207,7 +213,7 @@ class Jobs:
         return Job(
             id=str(details.submission_id),
             status=str(details.status.value),
-            command=details.entrypoint.removeprefix(ENTRY),
+            command=details.entrypoint.removeprefix(EXEC).removeprefix(ENTRY),
             seconds=time.time() - (details.start_time or 0) / 1000,
             message=" ".join((details.message or "").split()),
             stop_seconds=_seconds(variables.get(STOP_VARIABLE)),
