@@ -84,6 +84,17 @@ def restore_linear() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", autouse=True)
+def restore_threads() -> Iterator[None]:
+    """Restore one thread after each module, because a local training sets as many as there are cores.
+
+    Two threads that share a core with another process wait for each other most of the time.
+    """
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", autouse=True)
 def end_process_group() -> Iterator[None]:
     """Destroy the process group of a local training after each module.
 

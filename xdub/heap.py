@@ -27,8 +27,9 @@ def frozen_heap() -> Iterator[None]:
 
 
 def skip_last_collection() -> None:
-    """Spare this process the full collection at its exit, which takes a second. Buffers and files are still closed.
+    """Skip the full collection at the exit of this process, which takes a second.
 
-    Call it before other functions are registered for the exit, so that it runs after them.
+    Standard streams and handlers of logging are flushed as usual. A file in a variable of a module is not, so its owner
+    closes it. Call this function before others are registered for the exit, so that it runs after them.
     """
     atexit.register(gc.freeze)

@@ -86,11 +86,16 @@ class LocalCluster:
         options = [*options, f"--dashboard-agent-listen-port={free_port()}"]
         # A job's `python` is this interpreter.
         path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
+        variables = {
+            "PATH": path,
+            LOOPBACK: "1",  # several machines need loopback addresses
+            # Without it Ray Train looks for a dashboard among all Rays of this machine, and waits for those of others.
+            "RAY_API_SERVER_ADDRESS": self.address,
+        }
         with self._log.open("ab") as log:
             started = subprocess.Popen(
                 [RAY, "start", *options],
-                # Several machines need loopback addresses.
-                env=os.environ | self.environment | {"PATH": path, LOOPBACK: "1"},
+                env=os.environ | self.environment | variables,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

@@ -159,7 +159,7 @@ def test_a_stopped_job_is_continued_by_the_same_submission(run, heads, tmp_path)
         time.sleep(0.1)
     begin = time.monotonic()
     assert "STOPPED" in run("jobs", "stop", "train-generator-run-1").stdout
-    assert time.monotonic() - begin < STOP_SECONDS, "Ray waited for a process that nobody reaps"
+    assert time.monotonic() - begin < STOP_SECONDS, "Ray waited for an ended process"
     finished = run(*command, "--resume")
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert (
