@@ -40,21 +40,21 @@ def test_older_objects_are_exempt_inside_the_context_and_scanned_again_after_it(
 def test_a_cycle_that_arises_inside_the_context_is_collected_inside_it(thaw) -> None:
     thaw()
     with frozen_heap():
-        gone = weakref.ref(Node())
+        reference = weakref.ref(Node())
         gc.collect()
-        assert gone() is None
+        assert reference() is None
 
 
 def test_a_cycle_that_is_older_than_the_context_is_collected_after_it(thaw) -> None:
     thaw()
     gc.disable()
     try:
-        gone = weakref.ref(Node())
+        reference = weakref.ref(Node())
         with frozen_heap():
             gc.collect()
-            assert gone() is not None
+            assert reference() is not None
         gc.collect()
-        assert gone() is None
+        assert reference() is None
     finally:
         gc.enable()
 
