@@ -175,14 +175,20 @@ def test_the_command_dubs_with_the_students_files_once_its_licence_is_accepted(
 
 @pytest.mark.parametrize("name", ["xdub-public", "tbdub-teacher"])
 def test_guided_editors_dub_with_three_branches(releases, accepted, one_face, tmp_path, monkeypatch, name):
-    video, audio = media(tmp_path, 0.52)
+    """Two windows, whose latents are decoded as one video: 13 frames, and 8 frames behind 5 frames of motion."""
+    video, audio = media(tmp_path, 0.8)
     bundle = load_bundle(releases[name], settings=[*SMALL, "dub.sampler_steps=2"])
     sizes, velocity = [], bundle.editor.velocity
     monkeypatch.setattr(
         bundle.editor, "velocity", lambda z, t, conditions: sizes.append(len(z)) or velocity(z, t, conditions)
     )
-    report = dub_video(video, audio, tmp_path / "o.mp4", model=bundle)
-    assert report.frames == report.dubbed == 13 and sizes == [3, 3]
+    crops = []
+    report = dub_video(
+        video, audio, tmp_path / "o.mp4", model=bundle, on_crops=lambda new, *_: crops.append(len(new))
+    )
+    assert report.frames == report.dubbed == 20 and sizes == [3, 3, 3, 3]
+    # X-Dub averages the latent of frames 9 to 12, so the second window contributes them.
+    assert crops == ([9, 11] if name == "xdub-public" else [13, 7])
     sampler = build_dubber(bundle, "editor", np.ones(16000, np.float32), 0).sampler
     assert sampler.editing.rounded and sampler.editing.border == "every_step"
 
