@@ -63,6 +63,7 @@ def write_tensors(
     """
     try:
         save_file(dict(tensors), path, metadata=None if metadata is None else dict(metadata))
+        apply_umask(Path(path))
         if metadata is not None and len(metadata) > 1:
             _sort_metadata(Path(path))
     except SafetensorError as error:
@@ -71,6 +72,13 @@ def write_tensors(
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+
+
+def apply_umask(path: Path) -> None:
+    """Give a file the permissions of a new file, because safetensors writes files that only their owner can read."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
 
 
 def _sort_metadata(path: Path) -> None:

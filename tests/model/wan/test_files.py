@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,16 @@ def test_two_networks_in_a_folder_are_not_chosen_from(tmp_path):
         save_file(editor().state_dict(), tmp_path / f"{name}.safetensors")
     with pytest.raises(UserError, match=r"tbdub_student.safetensors, tbdub_teacher.safetensors.*name one"):
         load_backbone(tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["original", "diffusers"])
+def test_written_files_can_be_read_by_those_whom_the_umask_allows(tmp_path, layout):
+    before = os.umask(0o027)
+    try:
+        save_backbone(editor(), tmp_path / "folder", layout=layout)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "folder").iterdir()} == {0o640}
 
 
 @pytest.mark.parametrize("layout", ["original", "diffusers"])

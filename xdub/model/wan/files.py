@@ -16,7 +16,7 @@ from torch import Tensor
 
 from xdub.errors import UserError
 from xdub.files.atomic import atomic_folder, write_json
-from xdub.files.tensors import read_shapes, write_tensors
+from xdub.files.tensors import apply_umask, read_shapes, write_tensors
 from xdub.model.lora import whole_state
 from xdub.model.wan.config_files import CONFIG, read_wan_config, written_config
 from xdub.model.wan.layouts import Layout, beyond_wan
@@ -91,3 +91,5 @@ def _write_shards(state: Mapping[str, Tensor], folder: Path) -> None:
     save_torch_state_dict(
         dict(state), folder, filename_pattern=pattern, max_shard_size=SHARD, metadata={"format": "pt"}
     )
+    for file in folder.glob("*.safetensors"):
+        apply_umask(file)
