@@ -23,11 +23,12 @@ from xdub.model.licences import (
     require_base_licence,
     require_licence,
     required_licences,
+    weights_licences,
 )
 from xdub.model.published import published_folder, with_files
 from xdub.pairs.factory import build_pairs
 from xdub.perception.open_models.table import OPEN_MODELS
-from xdub.train.run import train_phase
+from xdub.train.run import _weights, train_phase
 
 
 def test_without_consent_there_is_one_error_that_says_how_to_give_it(settings_folder):
@@ -99,6 +100,7 @@ def test_open_weights_of_a_published_editor_have_its_licence_under_any_name(
     assert required_licences(recipe) == ("tbdub-teacher",)
     for use in (
         lambda: train_phase("editor", recipe, tmp_path, tmp_path / "run"),
+        lambda: _weights(tmp_path / "mine.safetensors"),
         lambda: build_pairs(recipe, "tiny", tmp_path, tmp_path / "pairs"),
         lambda: load_bundle(write_folder(tmp_path / "model", recipe)),
     ):
@@ -107,6 +109,10 @@ def test_open_weights_of_a_published_editor_have_its_licence_under_any_name(
     words = ["--data", str(tmp_path), "--out", str(tmp_path / "run"), *(f"--set={text}" for text in settings)]
     assert run_app(app, ["train", "editor", "--recipe", "tbdub-teacher", *words]) == 2
     assert "--accept-licence tbdub-teacher" in capsys.readouterr().err
+    # Consent was given where a phase was trained, so its export needs none.
+    (tmp_path / "config.json").write_text('{"recipe": {}}')
+    assert weights_licences(tmp_path / "mine.safetensors") == ()
+    (tmp_path / "config.json").unlink()
     accept("tbdub-student")
     # Weights that may be those of both editors need consent to the terms of one, because the terms are the same.
     require_base_licence(replace(recipe, name="tiny"))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xdub.model.wan.files import ADDITIONS
+from xdub.perception.open_models.table import OPEN_MODELS
 
 PEFT = """
 base = load_backbone({base!r})
@@ -104,6 +105,8 @@ def _block(form: str, loaded: Loaded, *, named: bool) -> str:
         diffusers=loaded.diffusers,
     ).strip()
     lines = [f"# {loaded.phase}"] if named else []
+    if any(model.role == loaded.base for model in OPEN_MODELS):
+        lines.append(f"# `xdub weights fetch {loaded.base}` downloads the base.")
     if loaded.base is None:
         lines.append(f"# {loaded.placeholder} is {loaded.placeholder_meaning}.")
     argument = "" if loaded.base is not None else f", base={loaded.placeholder!r}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from xdub.files.atomic import write_json
 from xdub.files.user_folders import config_folder
 from xdub.model.published import EDITORS
 from xdub.model.recognised import recognised_models
+from xdub.model.wan.config_files import CONFIG, read_json_object
 from xdub.perception.open_models.entry import Licence
 from xdub.perception.open_models.table import open_model
 
@@ -72,21 +74,32 @@ def require_licence(name: str) -> None:
 
 
 def required_licences(recipe: Recipe) -> tuple[str, ...]:
-    """Return the published editors whose licence a recipe's open weights have; () for other weights, or none here.
-
-    They are recognised by their tensors, so a folder under any name has the licence of its weights. Of several names,
-    which have the same terms, consent to one is enough.
-    """
+    """Return `weights_licences` of a recipe's open weights; () without any."""
     location = base_path(recipe)
-    if location is None:
+    return () if location is None else weights_licences(Path(location), recipe.name)
+
+
+def weights_licences(path: Path, hint: str | None = None) -> tuple[str, ...]:
+    """Return the published editors whose licence weights have; () for other weights, and for a path that is not here.
+
+    They are recognised by their tensors (`recognised_models`), so a folder under any name has the licence of its
+    weights. The export of a phase has none of its own, because its training had consent. Of several names, which have
+    the same terms, consent to one is enough.
+    """
+    folder = path if path.is_dir() else path.parent
+    if "recipe" in read_json_object(folder / CONFIG):
         return ()
-    models = recognised_models(Path(location), recipe.name)
-    return tuple(model.role for model in models if any(editor.name == model.role for editor in EDITORS))
+    names = [editor.name for editor in EDITORS]
+    return tuple(model.role for model in recognised_models(path, hint) if model.role in names)
 
 
 def require_base_licence(recipe: Recipe) -> None:
     """Raise UserError where open weights of a recipe are a published editor's and its licence was not accepted."""
-    names = required_licences(recipe)
+    require_one(required_licences(recipe))
+
+
+def require_one(names: Sequence[str]) -> None:
+    """Raise UserError unless the licence of one of the models was accepted, or there are none."""
     if names and not any(map(is_accepted, names)):
         require_licence(names[0])
 

@@ -19,7 +19,7 @@ from xdub.files.lock import exclusive
 from xdub.files.run_folder import PhaseFolder
 from xdub.headers import check_networks
 from xdub.model.editor_start import with_editor
-from xdub.model.licences import require_base_licence, require_licence
+from xdub.model.licences import require_base_licence, require_licence, require_one, weights_licences
 from xdub.model.published import published_folder
 from xdub.tracking.runs import read_state
 from xdub.tracking.stage_tracker import StageTracker
@@ -160,7 +160,9 @@ def _weights(path: str | Path | None) -> str | None:
         return None
     if (published := published_folder(path)) is not None:
         path = published.weights
-    return str(start_weights(Path(path)).path.resolve())
+    weights = start_weights(Path(path)).path
+    require_one(weights_licences(weights))
+    return str(weights.resolve())
 
 
 @contextmanager
