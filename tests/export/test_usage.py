@@ -33,7 +33,7 @@ BASE = "wan2.2-ti2v-5b"
 def run(tuned, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.nn.Module]]:
     """Return a run with a tuned editor and an expert on it, and the network of each phase."""
     folder = shutil.copytree(tuned.folder, tmp_path_factory.mktemp("usage") / "run")
-    lip = load_backbone(tuned.folder / "editor" / "export")
+    lip = load_backbone(RunFolder(tuned.folder).phase("editor").export)
     add_expert(lip, "lip", tuned.recipe.lora)
     with torch.random.fork_rng():
         torch.manual_seed(1)
@@ -148,7 +148,7 @@ def test_an_adapter_without_a_recorded_base_needs_one_as_an_argument(run, tmp_pa
     out = export_weights(source, tmp_path / "out", "peft", phase="lip", base=BASE).folder
     with pytest.raises(UserError, match=r"does not record the base of its adapter; name it with load_back"):
         load_backbone(out)
-    assert_equal(load_backbone(out, base=source / "editor" / "export"), networks["lip"])
+    assert_equal(load_backbone(out, base=RunFolder(source).phase("editor").export), networks["lip"])
     with pytest.raises(UserError, match="is no adapter of `xdub export`"):
         load_backbone("tiny", base=out)
 
