@@ -159,7 +159,7 @@ class Backbone(nn.Module, ABC, Generic[ConditionsT]):
                 their own.
             whole: no tensor is optional.
 
-        UserError names the first tensor that is missing, left over, of another shape, or of whole numbers.
+        UserError names the first tensor that is missing, left over, of another shape, of whole numbers, or not finite.
         """
         theirs = {}
         for name, shape in weights.shapes.items():
@@ -179,6 +179,9 @@ class Backbone(nn.Module, ABC, Generic[ConditionsT]):
                 raise UserError(
                     f"{weights.path}: {name} has whole numbers ({value.dtype}); name weights of fp32 or bf16"
                 )
+            # A sum is NaN or infinite if a value is, and needs no second tensor.
+            if not value.sum(dtype=torch.float32).isfinite():
+                raise UserError(f"{weights.path}: {name} has values that are not finite; download it again")
             if own[name].is_meta:
                 # The whole network's `load_state_dict` would visit all modules for every tensor.
                 module, _, tensor = name.rpartition(".")

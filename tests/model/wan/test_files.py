@@ -161,6 +161,10 @@ def test_written_files_can_be_read_by_those_whom_the_umask_allows(tmp_path, layo
             ),
             r"blocks\.0\.ffn\.2\.bias has whole numbers \(torch.int8\); name weights of fp32 or bf16",
         ),
+        (
+            lambda state, name: state[name("blocks.0.ffn.2.bias")].fill_(float("nan")),
+            r"blocks\.0\.ffn\.2\.bias has values that are not finite; download it again",
+        ),
     ],
 )
 def test_a_tensor_that_does_not_fit_is_named(tmp_path, layout, change, message):
