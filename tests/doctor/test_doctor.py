@@ -102,6 +102,23 @@ def test_a_rehearsal_keeps_kinds_widths_and_precisions() -> None:
     assert on_gpu.video.size == 512 and on_gpu.phase("editor").window == 77
 
 
+def test_a_rehearsal_tunes_an_adapter_only_where_the_open_weights_fit_its_blocks() -> None:
+    recipe = load_recipe("wan-5b-24gb", ["weights=/shared/weights", "model.base=/shared/wan"])
+    small = plan_rehearsal(recipe, torch.device("cpu")).small
+    assert (small.model.base, small.model.num_layers) == ("random", 2)
+    for name in ("generator", "editor"):
+        train = small.for_phase(name)
+        assert recipe.for_phase(name).tune == "adapter"
+        assert (train.tune, train.base_dtype, train.offload) == ("all", None, "none")
+    for name in ("lip", "texture"):
+        before, after = recipe.for_phase(name), small.for_phase(name)
+        assert (after.base_dtype, after.offload) == (before.base_dtype, before.offload)
+    shallow = load_recipe("wan-5b-24gb", ["model.num_layers=2", "model.base=/shared/wan"])
+    kept = plan_rehearsal(shallow, torch.device("cpu")).small
+    assert kept.model.base == "/shared/wan" and kept.for_phase("editor").tune == "adapter"
+    assert kept.for_phase("editor").base_dtype == "int8"
+
+
 def test_the_shortest_windows_of_a_rehearsal_are_longer_than_their_motion_frames() -> None:
     for codec in ([], ["codec.kind=wan2.2", "codec.channels=48"]):
         recipe = load_recipe("xdub-1b", ["weights=/shared/weights", *codec])

@@ -42,6 +42,19 @@ def test_options_that_save_memory_are_added_where_nothing_fits_without_them():
     assert settings_to_pass(proposal)[4:] == ["phases.lip.base_dtype=int8", "phases.lip.optimizer=adamw8bit"]
 
 
+def test_a_tuned_phase_gets_compact_storage_of_its_open_weights_where_nothing_else_fits():
+    settings = ["model.num_layers=1", "train.global_batch=1", "train.micro_batch=1", "train.sample_every=0"]
+    one = planned_recipe("mini-wan", settings, 1)
+    assert one.for_phase("editor").tune == "adapter"
+    options = ["zero_stage=0", "activation_checkpointing=full", "base_dtype=int8"]
+    lean = planned_recipe("mini-wan", [*settings, *(f"train.{option}" for option in options)], 1)
+    needed = plan_phase(lean, "editor", known_gpu("a100-80gb"), efficiency=0.4)
+    gpu = known_gpu("x", memory_gb=(needed.memory.total + 64) / (1 - MARGIN) / 2**30, tflops=100)
+    proposal = fit(one, "editor", gpu, efficiency=0.4)
+    assert settings_to_pass(proposal)[4:] == ["phases.editor.base_dtype=int8"]
+    assert proposal.memory.total <= needed.memory.total
+
+
 def test_a_phase_that_fits_with_no_settings_is_refused_with_the_memory_it_needs(recipe):
     with pytest.raises(
         UserError, match=r"phase editor does not fit on 2 x x: it needs at least \d.*larger GPU"

@@ -21,7 +21,7 @@ from xdub.model.dit import DiTConfig, VideoDiT
 from xdub.model.licences import require_licence
 from xdub.model.lora import fill_expert, merge_adapter, whole_state
 from xdub.model.published import EDITORS
-from xdub.model.wan.config_files import CONFIG, OWN_KEY, config_fields, portable, read_json_object
+from xdub.model.wan.config_files import CONFIG, OWN_KEY, own_config, portable, read_json_object
 from xdub.model.wan.files import find_wan, load_wan, save_wan
 from xdub.model.wan.layouts import Layout
 from xdub.model.wan.network import WanDiT
@@ -131,12 +131,7 @@ def _own_backbone(path: Path, dtype: torch.dtype | None) -> Backbone | None:
     values = config.get(OWN_KEY)
     if not isinstance(values, dict) or values.get("kind") != "xdub":
         return None
-    try:
-        model = VideoDiT(DiTConfig(**config_fields(values)))
-    except (TypeError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{path / CONFIG}: is not the configuration of a backbone ({error}); save it again"
-        ) from error
+    model = VideoDiT(own_config(DiTConfig, values, path / CONFIG))
     model.load_upstream(WeightFolder(weights, (weights,)))
     return model.eval()
 

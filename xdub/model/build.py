@@ -107,7 +107,11 @@ def _filled(config: WanConfig, prompt: Prompt | None, weights: WeightFolder, dty
 
 def open_weights(path: str) -> WeightFolder:
     """Return the files of `model.base`. Raise UserError if there is no Wan."""
-    weights = find_wan(Path(path)) if Path(path).exists() else None
+    if not Path(path).exists():
+        raise UserError(
+            f"model.base={path}: there is no such file or folder of open weights; name theirs with --set model.base=DIR"
+        )
+    weights = find_wan(Path(path))
     if weights is None:
         raise UserError(
             f"model.base={path}: holds no weights of Wan 2.1 T2V, Wan 2.2 TI2V, X-Dub or TBDub; `xdub weights list` "

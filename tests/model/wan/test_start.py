@@ -13,6 +13,9 @@ from xdub.files.tensors import write_tensors
 from xdub.geometry import CodecGeometry
 from xdub.model import load_backbone, save_backbone
 from xdub.model.build import build_backbone, load_network
+from xdub.model.bundle import load_bundle
+from xdub.model.bundle_networks import record_networks
+from xdub.model.codec import load_codec
 from xdub.model.lora import ALPHA, TUNED, expert_state, file_name
 from xdub.model.prompt import Prompt, write_prompt
 from xdub.model.testing import random_codec, small_wan
@@ -232,6 +235,32 @@ def test_an_adapter_keeps_its_values_to_the_bit_beside_a_bf16_network(recipe, tm
     write_tensors(values, tmp_path / "lip.safetensors")
     continued = build_model(recipe, "lip", codec, base=str(path), init_from=str(tmp_path / "lip.safetensors"))
     assert all(torch.equal(value, values[name]) for name, value in expert_state(continued, "lip").items())
+
+
+def test_a_model_folder_of_adapters_names_the_open_weights_that_it_lacks(recipe, tmp_path):
+    recipe = load_recipe_with(recipe, "train.tune=adapter")
+    codec, folder = load_codec(recipe.codec), tmp_path / "model"
+    model = build_model(recipe, "editor", codec, base=None, init_from=None)
+    trained = {file_name(n, TUNED): p.detach() for n, p in model.named_parameters() if p.requires_grad}
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text(recipe.to_yaml())
+    write_tensors(trained, folder / "editor.safetensors", {ALPHA: "2"})
+    record_networks(recipe, folder)
+    assert isinstance(load_bundle(folder).editor, WanDiT)
+    other = WanDiT(small_wan(CodecGeometry(48, time=4, space=8)))
+    save_backbone(other, tmp_path / "other", layout="diffusers")
+    with pytest.raises(UserError, match="trained with another base network"):
+        load_bundle(folder, settings=[f"model.base={tmp_path / 'other'}"])
+    Path(recipe.model.base).rename(tmp_path / "moved")
+    with pytest.raises(
+        UserError, match=r"model.base=.*/base: there is no such file or folder of open weights"
+    ):
+        load_bundle(folder)
+    with pytest.raises(
+        UserError, match=r"editor.safetensors: is an adapter on open weights; name them with --set"
+    ):
+        load_bundle(folder, settings=["model.base=null"])
+    assert isinstance(load_bundle(folder, settings=[f"model.base={tmp_path / 'moved'}"]).editor, WanDiT)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import xdub
 from xdub.config import ModelConfig
@@ -34,6 +34,8 @@ PICTURE_KEYS = ("image_dim", "added_kv_proj_dim")
 PICTURE_PARTS = {"img_emb", "image_embedder", "k_img", "v_img", "add_k_proj", "add_v_proj"}
 """Parts of the names of tensors that only such a network has."""
 
+ConfigT = TypeVar("ConfigT", bound=ModelConfig)
+"""Class of a backbone's configuration."""
 Shapes = Mapping[str, tuple[int, ...]]
 """Name of a tensor -> its shape."""
 
@@ -95,7 +97,7 @@ def read_wan_config(weights: WeightFolder, shapes: Shapes) -> WanConfig:
     """
     path, values = _config_of(weights)
     if OWN_KEY in values:
-        return _own_config(values[OWN_KEY], path)
+        return own_config(WanConfig, values[OWN_KEY], path)
     return _inferred(shapes, values, weights.path)
 
 
@@ -136,19 +138,16 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return values
 
 
-def _own_config(values: Mapping[str, Any], path: Path) -> WanConfig:
-    try:
-        return WanConfig(**config_fields(values))
-    except (TypeError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: is not the configuration of a Wan ({error}); save it again") from error
+def own_config(kind: type[ConfigT], values: Any, path: Path) -> ConfigT:
+    """Return the configuration of a class from the plain values of `portable`.
 
-
-def config_fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a configuration from the plain values of `portable`.
-
-    Raise TypeError or KeyError for values of another kind.
+    Raise UserError with the file ``path`` for values of another kind.
     """
-    return {**values, "geometry": CodecGeometry(**values["geometry"]), "patch": tuple(values["patch"])}
+    try:
+        fields = {**values, "geometry": CodecGeometry(**values["geometry"]), "patch": tuple(values["patch"])}
+        return kind(**fields)
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: is not the configuration of a backbone ({error}); save it again") from error
 
 
 def _is_wan_config(values: Mapping[str, Any]) -> bool:
