@@ -144,7 +144,11 @@ def own_config(kind: type[ConfigT], values: Any, path: Path) -> ConfigT:
     Raise UserError with the file ``path`` for values of another kind.
     """
     try:
-        fields = {**values, "geometry": CodecGeometry(**values["geometry"]), "patch": tuple(values["patch"])}
+        fields: dict[str, Any] = {
+            **values,
+            "geometry": CodecGeometry(**values["geometry"]),
+            "patch": tuple(values["patch"]),
+        }
         return kind(**fields)
     except (TypeError, ValueError, KeyError) as error:
         raise UserError(f"{path}: is not the configuration of a backbone ({error}); save it again") from error
