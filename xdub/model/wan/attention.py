@@ -34,6 +34,12 @@ class SpeechKeys:
     """Cosines and sines [f, 1, 1, D / H / 2] of the queries' rotation; None: neither queries nor keys are rotated."""
 
 
+def normed(norm: nn.Module, x: Tensor) -> Tensor:
+    """Return the norm of x in x's dtype. Files of mixed number formats keep the weights of norms in fp32."""
+    weight = getattr(norm, "weight", x)
+    return norm(x.to(weight.dtype)).to(x.dtype)
+
+
 class WanAttention(nn.Module):
     """Projections q, k, v, o and the norms of q and k, under the original names."""
 
@@ -75,14 +81,14 @@ class WanTextAttention(WanAttention):
 
     def keys(self, text: Tensor) -> TextKeys:
         """Return keys and values of the embedded rows [B, S, D]."""
-        return TextKeys(self.heads(self.norm_k(self.k(text))), self.heads(self.v(text)))
+        return TextKeys(self.heads(normed(self.norm_k, self.k(text))), self.heads(self.v(text)))
 
     def forward(self, x: Tensor, keys: TextKeys, padding: int) -> Tensor:
         """Attend from x [B, F, N, D] to ``keys``, whose last row stands for ``padding`` equal ones; return x's shape.
 
         ``padding=0``: all rows are the prompt's own.
         """
-        q = rearrange(self.norm_q(self.q(x)), "b f n (h d) -> b (f n) h d", h=self.num_heads)
+        q = rearrange(normed(self.norm_q, self.q(x)), "b f n (h d) -> b (f n) h d", h=self.num_heads)
         k, v = (rows.expand(len(x), -1, -1, -1) for rows in (keys.k, keys.v))
         attended = attention(q, k, v) if padding <= 1 else attend_padded(q, k, v, padding)
         return self.o(rearrange(attended, "b (f n) h d -> b f n (h d)", f=x.shape[1]))
@@ -114,7 +120,7 @@ class WanAudioAttention(WanAttention):
 
     def keys(self, audio: Tensor, starts: Tensor) -> SpeechKeys:
         """Return keys and values of audio [B, T, D] for frames whose windows begin at rows starts [F]."""
-        k, v = self.heads(self.norm_k(self.k(audio))), self.heads(self.v(audio))
+        k, v = self.heads(normed(self.norm_k, self.k(audio))), self.heads(self.v(audio))
         if not self.rotary:
             return SpeechKeys(k, v, starts, None)
         rows = torch.arange(k.shape[1], device=k.device, dtype=torch.float32)
@@ -124,7 +130,7 @@ class WanAudioAttention(WanAttention):
 
     def forward(self, x: Tensor, keys: SpeechKeys, enabled: Tensor | None) -> Tensor:
         """Attend from x [B, F, N, D]; return [B, F, N, D], zero where bool ``enabled`` [B] is False."""
-        q = self.heads(self.norm_q(self.q(x)))
+        q = self.heads(normed(self.norm_q, self.q(x)))
         if keys.rotation is not None:
             q = rotate(q, *keys.rotation)
         attended = frame_audio_attention(q, keys.k, keys.v, keys.starts, window=self.window, enabled=enabled)

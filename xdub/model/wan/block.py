@@ -10,7 +10,13 @@ from torch import Tensor, nn
 
 from xdub.model.block import join_reference, split_reference
 from xdub.model.conditions import TextKeys
-from xdub.model.wan.attention import SpeechKeys, WanAudioAttention, WanSelfAttention, WanTextAttention
+from xdub.model.wan.attention import (
+    SpeechKeys,
+    WanAudioAttention,
+    WanSelfAttention,
+    WanTextAttention,
+    normed,
+)
 from xdub.model.wan.config import WanConfig
 from xdub_kernels import Rope
 
@@ -77,9 +83,9 @@ class WanBlock(nn.Module):
         ).unbind(-2)
         x = gated(x, self.self_attn(self._modulated(x, shift, scale), rope), gate)
         target, reference = split_reference(x, rope.reference_frames, rope.order)
-        target = target + self.cross_attn(self.norm3(target), keys.text, keys.padding)
+        target = target + self.cross_attn(normed(self.norm3, target), keys.text, keys.padding)
         if keys.speech is not None:
-            target = target + self.audio_attn(self.norm4(target), keys.speech, enabled)
+            target = target + self.audio_attn(normed(self.norm4, target), keys.speech, enabled)
         x = join_reference(target, reference, rope.order)
         return gated(x, self.ffn(self._modulated(x, ffn_shift, ffn_scale)), ffn_gate)
 
