@@ -18,6 +18,8 @@ AUDIO_WINDOW = 16
 """Rows of audio features that one latent frame attends to."""
 AUDIO_MARGIN = 4
 """Rows of audio features that a training window carries before its first and after its last frame."""
+SYNC_FRAMES = 5
+"""Frames of the shortest video that a SyncNet judges."""
 SOUND_MARGIN = 25
 """Frames of sound, one second, that speech features hear before the first and after the last frame of a window."""
 

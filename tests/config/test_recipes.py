@@ -107,6 +107,10 @@ def test_a_recipe_file_is_loaded_like_a_shipped_one(tmp_path):
             "train.workers=3",
             "train.global_batch=16 (phase generator) is not divisible by train.workers=3",
         ),
+        (
+            "phases.lip.decode_latents=1",
+            "phases.lip.decode_latents=1 latents are 1 frames, and a SyncNet judges 5 or more: use 2 or more",
+        ),
         ("dub.lip_band=[0.6, 0.4]", "dub.lip_band=[0.6, 0.4] is not an ordered pair"),
         ("train.lr", "write it as section.key=value"),
         ("=1", "write it as section.key=value"),

@@ -22,6 +22,7 @@ from xdub.config.sections import (
 )
 from xdub.config.syncnet_section import SyncNetConfig
 from xdub.errors import UserError
+from xdub.geometry import SYNC_FRAMES
 from xdub.speech_windows import SpeechWindows, speech_windows
 
 
@@ -181,6 +182,12 @@ def _failed_checks(recipe: Recipe) -> Iterator[str]:
     for name, (path, phase) in zip(recipe.phase_names, phases.items(), strict=True):
         train, where = recipe.for_phase(name), f" (phase {name})"
         yield from phase.failed_checks(path, video.clip_frames)
+        frames = geometry.frames(phase.decode_latents)
+        if phase.sync_weight and frames < SYNC_FRAMES:
+            yield (
+                f"{path}.decode_latents={phase.decode_latents} latents are {frames} frames, and a SyncNet judges "
+                f"{SYNC_FRAMES} or more: use {geometry.latent_frames(SYNC_FRAMES)} or more"
+            )
         yield from failed_values(phase, path)
         yield from failed_values(train, "train", where)
         yield from train.failed_checks("train", where)

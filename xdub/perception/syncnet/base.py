@@ -6,12 +6,10 @@ from abc import abstractmethod
 
 from torch import Tensor, nn
 
-from xdub.geometry import SAMPLES_PER_FRAME, SOUND_MARGIN
+from xdub.geometry import SAMPLES_PER_FRAME, SOUND_MARGIN, SYNC_FRAMES
 
 MAX_OFFSET = 15
 """Largest offset of sound and picture, in frames, that is measured; it leaves room in the sound's margins."""
-LEAST_FRAMES = 5
-"""Frames of the shortest video that can be judged."""
 
 
 class SyncExpert(nn.Module):
@@ -75,8 +73,8 @@ def audible(sound: Tensor, window: int, around: int = 0) -> Tensor:
 
 def check_inputs(frames: Tensor, sound: Tensor, landmarks: Tensor) -> None:
     """Raise ValueError for arguments of a wrong shape."""
-    if frames.dim() != 5 or frames.shape[1] != 3 or frames.shape[2] < LEAST_FRAMES:
-        raise ValueError(f"frames must be [B, 3, F >= {LEAST_FRAMES}, H, W], got {tuple(frames.shape)}")
+    if frames.dim() != 5 or frames.shape[1] != 3 or frames.shape[2] < SYNC_FRAMES:
+        raise ValueError(f"frames must be [B, 3, F >= {SYNC_FRAMES}, H, W], got {tuple(frames.shape)}")
     batch, count = frames.shape[0], frames.shape[2]
     samples = SAMPLES_PER_FRAME * (count + 2 * SOUND_MARGIN)
     if tuple(sound.shape) != (batch, samples):
