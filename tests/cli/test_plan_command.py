@@ -69,6 +69,10 @@ def test_fit_prints_the_settings_to_pass_to_train(capsys):
         (["--gpu", "v100"], "unknown GPU 'v100': use --gpu with one of a100-40gb, a100-80gb"),
         ([], "no GPU is named: use --gpu with one of"),
         (["--gpu", "h200", "--gpus", "0"], "--gpus 0"),
+        (
+            ["--gpu", "h200", "--phase", "editor", "--generator", "x"],
+            "--generator x: plans pairs, and --phase",
+        ),
         (["--gpu", "h200", "--gpus", "7"], "train.global_batch=16 (phase generator) is not divisible"),
         (["--gpu", "h200", "--efficiency", "1.5"], "--efficiency 1.5: use a share of the peak"),
         (["--gpu", "h200", "--price", "-1"], "--price -1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,15 @@ def test_an_unknown_base_must_be_named_because_its_licence_is_unknown(tuned, tmp
     )
     (base,) = bases_of(tuned.recipe, "xdub-public")
     assert base.licence.identifier == "other"
+
+
+def test_a_base_in_a_folder_of_weights_that_is_not_here_must_be_named(tuned, tmp_path: Path) -> None:
+    model = replace(tuned.recipe.model, base=None)
+    for folder in (tmp_path, tmp_path / "absent"):
+        recipe = replace(tuned.recipe, model=model, weights=str(folder))
+        with pytest.raises(UserError, match=r"has no open weights here, .* name it with --base"):
+            bases_of(recipe)
+    assert bases_of(replace(recipe, model=replace(model, base="random"))) == ()
 
 
 @pytest.mark.parametrize("role", ["umt5", "wan2.2-vae-bf16"])

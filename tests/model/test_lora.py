@@ -7,6 +7,7 @@ import torch
 
 from xdub.config import LoraConfig
 from xdub.errors import UserError
+from xdub.files.tensors import read_tensors, write_tensors
 from xdub.geometry import CodecGeometry
 from xdub.model.dit import DiTConfig, VideoDiT
 from xdub.model.lora import add_expert, load_expert, save_expert, set_expert
@@ -87,6 +88,11 @@ def test_an_error_names_targets_that_match_no_layer_and_wrong_ranks(tmp_path):
     model = build()
     add_expert(model, "lip", LORA)
     save_expert(model, "lip", tmp_path / "lip.safetensors")
+    tensors = read_tensors(tmp_path / "lip.safetensors")
+    name = min(tensors)
+    write_tensors(tensors | {name: tensors[name] / 0}, tmp_path / "nan.safetensors")
+    with pytest.raises(UserError, match=f"nan.safetensors: {name} has values that are not finite"):
+        load_expert(build(), "lip", tmp_path / "nan.safetensors", LORA)
     with pytest.raises(UserError, match="lora.rank=3"):
         load_expert(
             build(), "lip", tmp_path / "lip.safetensors", LoraConfig(rank=3, alpha=2, targets=LORA.targets)

@@ -178,7 +178,9 @@ def test_the_command_line_fetches_into_a_folder_and_verifies(
     assert run_app(app, ["weights", "fetch", "toy", "--to", str(tmp_path)]) == 0
     assert f"toy: {tmp_path / 'toy'}" in capsys.readouterr().out
     assert run_app(app, ["weights", "verify", "toy"]) == 2
-    assert "toy is absent; run" in capsys.readouterr().err
+    assert "toy is absent; run `xdub weights fetch toy`, or" in capsys.readouterr().err
+    assert run_app(app, ["weights", "verify", "face_landmarker", "--in", str(tmp_path)]) == 2
+    assert "face_landmarker is one file in the cache" in capsys.readouterr().err
     for verb in ("verify", "list"):
         assert run_app(app, ["weights", verb, "--in", str(tmp_path)]) == 0
         assert f"toy: ok, {tmp_path / 'toy'}" in capsys.readouterr().out
@@ -190,7 +192,10 @@ def test_the_command_line_fetches_into_a_folder_and_verifies(
     assert f"toy: ok, {tmp_path / 'toy'}" in shown and "sha256 of 2 of 2 files, signature" in shown
     (tmp_path / "toy" / "config.json").write_bytes(CONFIG.replace(b"2", b"3"))
     assert run_app(app, ["weights", "verify", "toy"]) == 2
-    assert "config.json is damaged" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "config.json is damaged" in error and "run `xdub weights fetch toy`" in error
+    assert run_app(app, ["weights", "verify", "toy", "--in", str(tmp_path)]) == 2
+    assert f"run `xdub weights fetch toy --to {tmp_path}`" in capsys.readouterr().err
     assert run_app(app, ["weights", "fetch", "tay"]) == 2
     assert "no weights for role 'tay'; valid roles: face_landmarker" in capsys.readouterr().err
 

@@ -15,6 +15,7 @@ from xdub.cli.licences import agree
 from xdub.config import load_recipe
 from xdub.errors import UserError
 from xdub.files.tensors import read_shapes, signature
+from xdub.model import load_backbone
 from xdub.model.bundle import load_bundle
 from xdub.model.licences import (
     accept,
@@ -103,6 +104,7 @@ def test_open_weights_of_a_published_editor_have_its_licence_under_any_name(
         lambda: _weights(tmp_path / "mine.safetensors"),
         lambda: build_pairs(recipe, "tiny", tmp_path, tmp_path / "pairs"),
         lambda: load_bundle(write_folder(tmp_path / "model", recipe)),
+        lambda: load_backbone(tmp_path / "mine.safetensors"),
     ):
         with pytest.raises(UserError, match="--accept-licence tbdub-teacher"):
             use()

@@ -114,12 +114,14 @@ def pairs(
     from xdub.cli.licences import agree, agree_to_base
     from xdub.config import load_recipe
     from xdub.files.run_folder import RunFolder
+    from xdub.model.published import published_folder
     from xdub.pairs.factory import build_pairs
     from xdub.pairs.workers import Workers
 
     agree(generator, accept_licence)
     loaded = load_recipe(recipe, set_ or ())
-    agree_to_base(loaded)
+    if published_folder(generator) is None:
+        agree_to_base(loaded)
     pool = Workers.parse(workers, resources=options.resources(resource or ()))
     # In a run's folder the pairs are one of its stages.
     run = out.parent if RunFolder(out.parent).state.is_file() else out

@@ -89,6 +89,10 @@ def plan(
     checked_assumptions(efficiency, price, hours)
     chosen = ["train.micro_batch=1"] if fit else []
     loaded = planned_recipe(recipe, [*(set_ or ()), *chosen], gpus)
+    if phase and generator:
+        raise UserError(
+            f"--generator {generator}: plans pairs, and --phase plans one phase alone; leave one out"
+        )
     phases = [phase.value] if phase else loaded.phase_names
     folders = data or ()
     if fit:

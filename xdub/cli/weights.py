@@ -99,24 +99,41 @@ def verify(
     Example: xdub weights verify wan2.2-vae --in weights
     """
     from xdub.perception.open_models.store import list_models
-    from xdub.perception.registry import entry_of
+    from xdub.perception.registry import Weight, entry_of
     from xdub.perception.registry import verify as verify_all
 
-    chosen = {entry_of(role).role for role in roles or ()}
+    entries = [entry_of(role) for role in roles or ()]
+    single = next((entry.role for entry in entries if isinstance(entry, Weight)), None)
+    if folder is not None and single is not None:
+        raise UserError(
+            f"--in {folder}: is for open models, and {single} is one file in the cache; leave --in out"
+        )
+    chosen = {entry.role for entry in entries}
     statuses = [status for status in verify_all() if not chosen or status.weight.role in chosen]
     models = [
         status for status in list_models(folder, hashed=True) if not chosen or status.model.role in chosen
     ]
     _print(statuses)
     _print_models(models)
-    damaged = [str(status.path) for status in statuses if status.state == "damaged"]
-    damaged += [f"{status.path} ({status.problem})" for status in models if status.state == "damaged"]
+    damaged = {status.weight.role: str(status.path) for status in statuses if status.state == "damaged"}
+    damaged |= {
+        status.model.role: f"{status.path} ({status.problem})"
+        for status in models
+        if status.state == "damaged"
+    }
     if damaged:
-        raise UserError(f"damaged: {', '.join(damaged)}; delete the file and run `xdub weights fetch`")
+        command = _fetch_command(damaged, folder)
+        raise UserError(f"damaged: {', '.join(damaged.values())}; delete the file and run {command}")
     states: dict[str, str] = {status.weight.role: status.state for status in statuses}
     states |= {status.model.role: status.state for status in models}
-    if missing := [f"{role} is {states[role]}" for role in sorted(chosen) if states[role] != "ok"]:
-        raise UserError(f"{', '.join(missing)}; run `xdub weights fetch`, or name another folder by --in")
+    missing = [role for role in sorted(chosen) if states[role] != "ok"]
+    if missing:
+        words = ", ".join(f"{role} is {states[role]}" for role in missing)
+        raise UserError(f"{words}; run {_fetch_command(missing, folder)}, or name another folder by --in")
+
+
+def _fetch_command(roles: Iterable[str], folder: Path | None) -> str:
+    return f"`xdub weights fetch {' '.join(roles)}{f' --to {folder}' if folder is not None else ''}`"
 
 
 @app.command()

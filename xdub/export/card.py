@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 import xdub
-from xdub.config import Recipe, base_path, without_paths
+from xdub.config import Recipe, base_path, expert_of, without_paths
 from xdub.errors import UserError
 from xdub.export.source import Part
 from xdub.model.recognised import recognised_models
@@ -75,6 +75,11 @@ def bases_of(recipe: Recipe, role: str | None = None) -> tuple[OpenModel, ...]:
         return (model,)
     location = base_path(recipe)
     if location is None:
+        if recipe.weights is not None and _starts_from_weights(recipe):
+            raise UserError(
+                f"weights={recipe.weights}: has no open weights here, so the licence of the base is unknown; name it "
+                f"with --base, one of {names}"
+            )
         return ()
     path = Path(location)
     models = recognised_models(path, recipe.name)
@@ -84,6 +89,14 @@ def bases_of(recipe: Recipe, role: str | None = None) -> tuple[OpenModel, ...]:
     raise UserError(
         f"model.base={path}: {reason}, so its licence is unknown; name it with --base, one of {names}"
     )
+
+
+def _starts_from_weights(recipe: Recipe) -> bool:
+    """Return whether a recipe without a path of open weights may have started from some all the same."""
+    phases = [name for name in recipe.phase_names if expert_of(name) is None]
+    tuned = any(recipe.for_phase(name).tune == "adapter" for name in phases)
+    elsewhere = not Path(recipe.weights or "").is_dir()
+    return recipe.model.kind == "wan" and recipe.model.base is None and (tuned or elsewhere)
 
 
 def write_card(card: Card, folder: Path) -> None:

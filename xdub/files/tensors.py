@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -76,9 +77,11 @@ def write_tensors(
 
 def apply_umask(path: Path) -> None:
     """Give a file the permissions of a new file, because safetensors writes files that only their owner can read."""
-    mask = os.umask(0)
-    os.umask(mask)
-    path.chmod(0o666 & ~mask)
+    # A file of the system's own making has them. Reading the umask would set it for other threads' files, too.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".mode-") as folder:
+        new = Path(folder) / "new"
+        new.touch()
+        path.chmod(new.stat().st_mode)
 
 
 def _sort_metadata(path: Path) -> None:

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from xdub.config import Policy, TokenOrder
-from xdub.errors import UserError
 from xdub.geometry import CodecGeometry
 from xdub.model.sequence import ONE_RANK, SequenceGroup, SharesSequence
-from xdub.model.weight_folder import WeightFolder, check_fit
+from xdub.model.weight_folder import WeightFolder, check_fit, check_values
 from xdub.speech_windows import SpeechForm
 
 ConditionsT = TypeVar("ConditionsT")
@@ -175,13 +174,7 @@ class Backbone(nn.Module, ABC, Generic[ConditionsT]):
             if own_tensor is None:
                 continue
             name, value = own_tensor
-            if not value.is_floating_point():
-                raise UserError(
-                    f"{weights.path}: {name} has whole numbers ({value.dtype}); name weights of fp32 or bf16"
-                )
-            # A sum is NaN or infinite if a value is, and needs no second tensor.
-            if not value.sum(dtype=torch.float32).isfinite():
-                raise UserError(f"{weights.path}: {name} has values that are not finite; download it again")
+            check_values(weights.path, name, value)
             if own[name].is_meta:
                 # The whole network's `load_state_dict` would visit all modules for every tensor.
                 module, _, tensor = name.rpartition(".")

@@ -18,7 +18,7 @@ from xdub.model.backbone import Backbone
 from xdub.model.build import load_network, open_weights, tuned_open_weights
 from xdub.model.bundle import RECIPE, bundle_path, bundle_weights
 from xdub.model.dit import DiTConfig, VideoDiT
-from xdub.model.licences import require_licence
+from xdub.model.licences import require_licence, require_one, weights_licences
 from xdub.model.lora import fill_expert, merge_adapter, whole_state
 from xdub.model.published import EDITORS
 from xdub.model.wan.config_files import CONFIG, OWN_KEY, own_config, portable, read_json_object
@@ -40,7 +40,8 @@ def load_backbone(
             folder, a pipeline's folder or one file), a folder of `save_backbone`, a phase's export, an adapter of
             `xdub export` in any form, or a model folder, whose editor is loaded. Where there is no such folder, a name
             of the registry, such as ``wan2.2-ti2v-5b``, stands for the model's folder on this machine.
-        dtype: number format. None: that of the files; a network with a merged adapter is fp32.
+        dtype: number format. None: that of the files; a network with a merged adapter is fp32. In bf16
+            the sum of a merge is rounded to bf16.
         base: the weights under an adapter of `xdub export`, as ``folder``: open weights, or the editor under an expert.
             None: those that the export records.
 
@@ -57,6 +58,8 @@ def load_backbone(
     if own is not None:
         return own if dtype is None else own.to(dtype)
     weights = find_wan(path)
+    if weights is not None:
+        require_one(weights_licences(weights.path))
     if weights is None:
         raise UserError(
             f"{path}: holds no backbone; give a folder of Wan 2.1 T2V, Wan 2.2 TI2V, X-Dub or TBDub, a phase's export "
@@ -93,6 +96,7 @@ def _adapted(export: AdapterExport, base: str | Path | None, dtype: torch.dtype)
     name = expert_of(export.phase)
     if name is None:
         weights = open_weights(str(_existing(location)))
+        require_one(weights_licences(weights.path))
         return tuned_open_weights(export.recipe, export.phase, weights, export.weights, dtype=dtype).eval()
     model = load_backbone(location, dtype)
     fill_expert(model, name, export.folder, dict(export.weights.tensors()), export.recipe.lora)

@@ -114,9 +114,8 @@ def load_bundle(
     """Load a bundle, without the generator if ``generator=False``; ``settings`` override values of its recipe.
 
     A text NAME:DIR loads a published editor (`xdub.model.published`). The licence of a published editor, also of one
-    under the adapters of a bundle, must have been accepted. Every
-    network computes in the precision of its training (`xdub.precision`), on the CPU as well. UserError names a missing
-    file.
+    under the adapters of a bundle, must have been accepted. Every network computes in the precision of its training
+    (`xdub.precision`), on the CPU as well. UserError names a missing file.
     """
     if (published := published_folder(name_or_path)) is not None:
         return _published_bundle(published, open_device(device), settings)

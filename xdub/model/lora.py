@@ -19,7 +19,7 @@ from xdub.config import EXPERTS, LoraConfig, Recipe, expert_of, in_model
 from xdub.errors import UserError
 from xdub.files.tensors import read_metadata, read_tensors, write_tensors
 from xdub.model.backbone import Backbone
-from xdub.model.weight_folder import WeightFolder, check_fit
+from xdub.model.weight_folder import WeightFolder, check_fit, check_values
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
@@ -143,6 +143,7 @@ def load_tuning(model: Backbone, weights: WeightFolder, cfg: LoraConfig, *, merg
     with torch.no_grad():
         for name, value in weights.tensors():
             if name in needed:
+                check_values(weights.path, name, value)
                 own[name].copy_(value)
     if merge:
         merge_adapter(model)
@@ -220,4 +221,6 @@ def fill_expert(
     wrong = [key for key in state if key not in own or own[key].shape != state[key].shape]
     if wrong or len(state) != len(expert_state(model, name)):
         raise UserError(f"{path} does not fit the model and lora.rank={cfg.rank}: {wrong[:3]}")
+    for key, value in tensors.items():
+        check_values(path, key, value)
     model.load_state_dict(state, strict=False)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 from torch import Tensor
 
@@ -56,6 +57,17 @@ def indexed_files(index: Path) -> tuple[Path, ...]:
         if file.parent != index.parent or not file.is_file():
             raise UserError(f"{index}: its file {file.name} is missing; download it again")
     return files
+
+
+def check_values(source: object, name: str, value: Tensor) -> None:
+    """Raise UserError for a tensor of whole numbers, and for one with a value that is not finite."""
+    if not value.is_floating_point():
+        raise UserError(f"{source}: {name} has whole numbers ({value.dtype}); name weights of fp32 or bf16")
+    # A sum is NaN or infinite if a value is, and needs no second tensor.
+    if not value.sum(dtype=torch.float32).isfinite():
+        raise UserError(
+            f"{source}: {name} has values that are not finite; download the weights or train them again"
+        )
 
 
 def check_fit(

@@ -137,7 +137,7 @@ def train_phase(
                 data=paths,
                 networks=network_digests(recipe, (phase,)),
                 base=base_file,
-                base_digest=None if base_file is None else content_digest(base_file)[:DIGITS],
+                base_digest=None if base_file is None else _digest(Path(base_file)),
                 init_from=init_file,
                 sampler=sampler,
                 step_flops=_step_flops(recipe, phase, local),
@@ -163,6 +163,12 @@ def _weights(path: str | Path | None) -> str | None:
     weights = start_weights(Path(path)).path
     require_one(weights_licences(weights))
     return str(weights.resolve())
+
+
+def _digest(path: Path) -> str:
+    """Return the digest of weights: that of their file, or of their folder if they are several."""
+    files = start_weights(path).files
+    return content_digest(files[0] if len(files) == 1 else path)[:DIGITS]
 
 
 @contextmanager

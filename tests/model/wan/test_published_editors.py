@@ -84,3 +84,18 @@ def test_prepared_conditions_lead_to_the_same_velocity(editor):
     t = torch.tensor([0.5, 0.9])
     conditions = editor.conditions(z_ref, rows, starts)
     torch.testing.assert_close(editor.velocity(z_t, t, conditions), editor(z_t, t, z_ref, rows, starts))
+
+
+def test_an_editors_norms_in_fp32_beside_bf16_layers_read_fp32(editor):
+    z, features = torch.randn(1, 4, 3, 4, 6), torch.randn(20, editor.cfg.audio_dim)
+    rows = window_rows(features, 0, GEOMETRY.frames(3))
+    starts = torch.from_numpy(speech_windows("published", GEOMETRY).starts(3))
+    exact, dtypes = editor(z, torch.tensor([0.5]), z, rows[None], starts), set()
+    for name, parameter in editor.named_parameters():
+        if "norm" not in name and "modulation" not in name and "time_embedding" not in name:
+            parameter.data = parameter.data.bfloat16()
+    for name, module in editor.named_modules():
+        if "norm" in name and getattr(module, "weight", None) is not None:
+            module.register_forward_pre_hook(lambda norm, x: dtypes.add((x[0].dtype, norm.weight.dtype)))
+    assert (editor(z, torch.tensor([0.5]), z, rows[None], starts) - exact).norm() <= 0.05 * exact.norm()
+    assert dtypes == {(torch.float32, torch.float32)}

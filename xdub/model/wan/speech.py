@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from xdub.model.wan.attention import normed
+
 HEAD_DIM = 64
 """Width of the projection's attention heads."""
 POSITIONS = 100
@@ -98,8 +100,8 @@ class ProjectionLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Update rows x [N, W, P]."""
-        x = x + self.attn(self.pos_embed(self.norm1(x)))
-        return x + self.ff(self.norm2(x))
+        x = x + self.attn(self.pos_embed(normed(self.norm1, x)))
+        return x + self.ff(normed(self.norm2, x))
 
 
 class SpeechProjection(nn.Module):
