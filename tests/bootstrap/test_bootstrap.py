@@ -167,6 +167,15 @@ def test_a_wrong_input_is_refused_at_once_and_not_recorded(calls: list, tmp_path
     ):
         with pytest.raises(UserError, match=words):
             bootstrap(load_recipe("tiny"), tmp_path / data, tmp_path / "run", init=init)
+    for setting, words in (
+        ("base_dtype=int8", "train.base_dtype=int8: the phase editor trains all weights"),
+        ("offload=blocks", "train.offload=blocks: the phase editor trains all weights"),
+    ):
+        recipe = load_recipe(
+            "tiny", [f"phases.editor.{setting}", "phases.editor.activation_checkpointing=full"]
+        )
+        with pytest.raises(UserError, match=words):
+            bootstrap(recipe, tmp_path / "clips", tmp_path / "run")
     assert not calls and not (tmp_path / "run").exists()
 
 

@@ -15,6 +15,7 @@ from xdub.config import (
     GuidanceConfig,
     Recipe,
     TrainConfig,
+    check_phase,
     load_recipe,
     parse_override,
     recipe_from_dict,
@@ -77,6 +78,10 @@ def test_a_recipe_file_is_loaded_like_a_shipped_one(tmp_path):
         ("lora.targets=[]", "lora.targets=[] must be one or more names"),
         ("lora.targets=[q, q]", "names that differ from each other"),
         ("lora.targets=[q, foo]", "lora.targets=['q', 'foo']: foo names no layer"),
+        ("lora.targets=[foo.ffn.0]", "foo.ffn.0 names no layer; valid: qkv"),
+        ("lora.targets=[blocks.7.ffn.0]", "blocks.7.ffn.0 names no layer"),
+        ("phases=5", "phases=5 is not a section"),
+        ("phases=[a]", "phases=['a'] is not a section"),
         ("train.lrr=1", "did you mean train.lr?"),
         ("tarin.lr=1", "did you mean train?"),
         ("phases.lips.alpha=1", "did you mean phases.lip?"),
@@ -323,3 +328,27 @@ def test_a_setting_of_guidance_changes_a_recorded_recipe(tmp_path):
     path.write_text(load_recipe("tiny").to_yaml())
     changed = load_recipe(path, ["dub.guidance.reference=3"], recorded=True)
     assert changed.dub.guidance is not None and changed.dub.guidance.reference == 3
+
+
+def test_a_recorded_recipe_may_break_rules_that_came_later_but_no_phase_of_it_trains(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    recipe = load_recipe("tiny")
+    for section, change, words in (
+        ("lora", {"targets": ["qkv", "proj"]}, r"lora\.targets=.* proj names no layer"),
+        ("phases", {"lip": {**recipe.to_dict()["phases"]["lip"], "decode_latents": 1}}, "judges 5 or more"),
+    ):
+        raw = recipe.to_dict()
+        raw[section] |= change
+        older = recipe_from_dict(raw)
+        path.write_text(older.to_yaml())
+        assert load_recipe(path, recorded=True) == older
+        with pytest.raises(UserError, match=words):
+            load_recipe(path)
+        with pytest.raises(UserError, match=words):
+            check_phase(older, "lip")
+        check_phase(older, "editor")
+
+
+def test_a_target_may_name_the_layer_of_one_block():
+    for targets in (["blocks.0.ffn.0"], ["attention_2d.qkv"], ["3.audio.kv", "out"]):
+        assert load_recipe("tiny", [f"lora.targets={targets}"]).lora.targets == tuple(targets)

@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from xdub.config import load_recipe
+from xdub.config import check_phase, load_recipe
 from xdub.dub.window import Window
 from xdub.dub.window_sampler import WindowSampler, bands_of
 from xdub.errors import UserError
 from xdub.geometry import SAMPLES_PER_FRAME
-from xdub.model.build import build_backbone
 from xdub.model.bundle import load_bundle
 from xdub.model.frozen_base import store_frozen
 from xdub.model.lora import set_expert
-from xdub.model.offload import BlockOffload, backbone_on, check_offload
+from xdub.model.offload import BlockOffload, backbone_on
 from xdub.model.testing import add_experts, random_backbone, random_codec
 from xdub.plan.rehearsal import inputs
 
@@ -139,7 +138,7 @@ def test_settings_that_exclude_each_other_are_one_error():
             recipe(*override.split())
     config = recipe("train.offload=blocks", "train.activation_checkpointing=full")
     with pytest.raises(UserError, match=r"train\.offload=blocks: the phase editor trains all weights"):
-        check_offload(build_backbone(config, "editor"), config.for_phase("editor"), "editor")
+        check_phase(config, "editor")
 
 
 def test_where_blocks_are_is_no_part_of_a_recipes_identity():

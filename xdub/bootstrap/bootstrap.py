@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from xdub.config import (
     SHIPPED_MODEL,
     Recipe,
+    check_phase,
     inpaints,
     network_digests,
     phase_facts,
@@ -182,6 +183,8 @@ def _check_inputs(recipe: Recipe, data: Path, init: str | Path | None) -> Manife
     from xdub.data.sample_order import SampleOrder
     from xdub.model.bundle import bundle_path, bundle_weights
 
+    for name in recipe.phase_names:
+        check_phase(recipe, name)
     check_networks(recipe, _weight_users(recipe))
     manifest = read_manifest(data)
     if manifest.kind != "clips":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from xdub.config.embedders import EMBEDDERS, Embedder
 from xdub.config.loader import load_recipe, parse_override, recipe_from_dict
-from xdub.config.lora_section import LORA_TARGETS, LoraConfig
+from xdub.config.lora_section import LORA_TARGETS, LoraConfig, is_target
 from xdub.config.network_sections import AudioConfig, CodecConfig, PerceptionConfig
+from xdub.config.phase_rules import check_phase, nothing_frozen
 from xdub.config.phases import (
     EXPERTS,
     PHASES,
@@ -79,15 +80,18 @@ __all__ = [
     "TrainConfig",
     "VideoConfig",
     "base_files",
+    "check_phase",
     "expert_of",
     "in_model",
     "identity_without_paths",
     "inpaints",
     "is_packaged",
+    "is_target",
     "load_recipe",
     "located",
     "network_digests",
     "needs_pairs",
+    "nothing_frozen",
     "network_path",
     "network_settings",
     "prompt_path",

@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from xdub.config.embedders import check_threshold
+from xdub.config.phase_rules import check_new_recipe
 from xdub.config.phases import PHASES, phase_facts
 from xdub.config.recipe import Recipe
 from xdub.config.recipe_file import read_recipe_file
@@ -32,7 +32,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = (), *, reco
     A file with the key ``base`` changes the recipe that the key names, see `xdub.config.recipe_file`.
 
     Args:
-        recorded: the file was written by a finished run, so an identity threshold of another embedder is accepted.
+        recorded: the file was written by a finished run, so the rules of new runs (`check_new_recipe`) do not apply.
 
     Raises:
         UserError: the file is missing or malformed, a key is unknown, a value has the wrong type, or values do not fit
@@ -53,11 +53,12 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = (), *, reco
     present = set(raw.get("phases") or ())
     for path, value in parsed:
         _assign(raw, path, value)
+    _check_sections(raw)
     _check_new_phases(raw, present)
     _expand_homes(raw)
     recipe = recipe_from_dict(raw)
     if not recorded:
-        check_threshold(recipe.perception.identity, recipe.identity_threshold)
+        check_new_recipe(recipe)
     return recipe
 
 

@@ -17,6 +17,16 @@ LORA_TARGETS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 """Kind of a backbone -> names of the linear layers of its blocks, all of which may have adapters."""
+LORA_LAYERS: Mapping[str, tuple[str, ...]] = {
+    "xdub": (
+        *(f"attention_{axes}.{part}" for axes in ("2d", "3d") for part in ("qkv", "out")),
+        *(f"{name}.{part}" for name in ("text", "audio") for part in ("q", "kv", "out")),
+        "ffn.0",
+        "ffn.2",
+    ),
+    "wan": LORA_TARGETS["wan"],
+}
+"""Kind of a backbone -> paths of these layers below ``blocks.<number>.``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +38,15 @@ class LoraConfig:
     targets: Annotated[tuple[str, ...], DIFFERENT]
     """Names of linear layers, compared with the end of the module path; `LORA_TARGETS` lists those of the blocks."""
 
-    def failed_checks(self, path: str, kind: str) -> Iterator[str]:
-        """Yield a message for every target that names no layer of a block of a backbone of this kind."""
-        names = LORA_TARGETS[kind]
+    def failed_targets(self, path: str, kind: str, blocks: int) -> Iterator[str]:
+        """Yield a message for every target that names no layer of a backbone of this kind with so many blocks."""
+        layers = [f"blocks.{number}.{layer}" for number in range(blocks) for layer in LORA_LAYERS[kind]]
         for target in self.targets:
-            if not any(f".{name}".endswith(f".{target}") or target.endswith(f".{name}") for name in names):
-                yield f"{path}.targets={list(self.targets)}: {target} names no layer; valid: {', '.join(names)}"
+            if not any(is_target(layer, target) for layer in layers):
+                valid = ", ".join(LORA_TARGETS[kind])
+                yield f"{path}.targets={list(self.targets)}: {target} names no layer; valid: {valid}"
+
+
+def is_target(layer: str, target: str) -> bool:
+    """Return whether a target names the layer of a module path, whose last parts it must be."""
+    return f".{layer}".endswith(f".{target}")

@@ -22,7 +22,6 @@ from xdub.config.sections import (
 )
 from xdub.config.syncnet_section import SyncNetConfig
 from xdub.errors import UserError
-from xdub.geometry import SYNC_FRAMES
 from xdub.speech_windows import SpeechWindows, speech_windows
 
 
@@ -172,7 +171,6 @@ def _failed_checks(recipe: Recipe) -> Iterator[str]:
     yield from video.failed_checks("video")
     yield from recipe.audio.failed_checks("audio")
     yield from model.failed_checks("model")
-    yield from recipe.lora.failed_checks("lora", model.kind)
     phases = {f"phases.{name}": recipe.phase(name) for name in recipe.phase_names}
     for path, section in (sections | phases).items():
         yield from failed_frames(section, path, geometry)
@@ -182,12 +180,6 @@ def _failed_checks(recipe: Recipe) -> Iterator[str]:
     for name, (path, phase) in zip(recipe.phase_names, phases.items(), strict=True):
         train, where = recipe.for_phase(name), f" (phase {name})"
         yield from phase.failed_checks(path, video.clip_frames)
-        frames = geometry.frames(phase.decode_latents)
-        if phase.sync_weight and frames < SYNC_FRAMES:
-            yield (
-                f"{path}.decode_latents={phase.decode_latents} latents are {frames} frames, and a SyncNet judges "
-                f"{SYNC_FRAMES} or more: use {geometry.latent_frames(SYNC_FRAMES)} or more"
-            )
         yield from failed_values(phase, path)
         yield from failed_values(train, "train", where)
         yield from train.failed_checks("train", where)

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xdub.config import TrainConfig
+from xdub.config import TrainConfig, nothing_frozen
 from xdub.errors import UserError
 from xdub.model.backbone import Backbone
 
@@ -128,11 +128,3 @@ def store_frozen(model: Backbone, train: TrainConfig, phase: str) -> None:
     if train.base_dtype != train.precision and train.base_dtype != "fp32":
         for module, name, child in frozen:
             setattr(module, name, StoredLinear(child, train.base_dtype))
-
-
-def nothing_frozen(setting: str, value: str, phase: str) -> str:
-    """Return the message for a setting of frozen layers in a phase that has none."""
-    return (
-        f"{setting}={value}: the phase {phase} trains all weights of its network, so no frozen layer is left for the "
-        f"setting; set it for a phase with an adapter, e.g. --set phases.lip.{setting.split('.')[1]}={value}"
-    )

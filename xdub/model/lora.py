@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from xdub.config import EXPERTS, LoraConfig, Recipe, expert_of, in_model
+from xdub.config import EXPERTS, LoraConfig, Recipe, expert_of, in_model, is_target
 from xdub.errors import UserError
 from xdub.files.tensors import read_metadata, read_tensors, write_tensors
 from xdub.model.backbone import Backbone
@@ -31,15 +31,16 @@ ALPHA = "lora_alpha"
 """Key of the header of such an adapter's file; the file alone has no other record of the strength of the adapter."""
 
 
-def add_expert(model: Backbone, name: str, cfg: LoraConfig) -> None:
+def add_expert(model: Backbone, name: str, cfg: LoraConfig, *, fresh: bool = True) -> None:
     """Inject a fresh adapter called ``name`` with the rank, alpha and targets of the recipe's section ``lora``.
 
     A fresh adapter adds zero, so the model's output is unchanged. Only the parameters of adapters keep
-    ``requires_grad``. Raise UserError for an unknown expert, or targets that match no layer.
+    ``requires_grad``. Raise UserError for an unknown expert, or targets that match no layer; with ``fresh=False``, for
+    an adapter that is filled with the weights of a file, only if none of them matches.
     """
     if name not in EXPERTS:
         raise UserError(f"expert {name!r}: use one of {', '.join(EXPERTS)}")
-    _inject(model, name, cfg)
+    _inject(model, name, cfg, fresh)
 
 
 def adapter_of(recipe: Recipe, phase: str) -> str | None:
@@ -57,19 +58,22 @@ def adapt(model: Backbone, recipe: Recipe, phase: str) -> None:
         add_expert(model, name, recipe.lora)
 
 
-def add_tuning(model: Backbone, cfg: LoraConfig) -> None:
-    """Inject the fresh adapter that tunes open weights; the network's additions are trained beside it."""
-    _inject(model, TUNED, cfg)
+def add_tuning(model: Backbone, cfg: LoraConfig, *, fresh: bool = True) -> None:
+    """Inject the fresh adapter that tunes open weights; the network's additions are trained beside it.
+
+    ``fresh`` as in `add_expert`.
+    """
+    _inject(model, TUNED, cfg, fresh)
     for name, parameter in model.named_parameters():
         if model.addition(name):
             parameter.requires_grad_()
 
 
-def _inject(model: Backbone, name: str, cfg: LoraConfig) -> None:
+def _inject(model: Backbone, name: str, cfg: LoraConfig, fresh: bool) -> None:
     from peft import LoraConfig as PeftConfig
     from peft import inject_adapter_in_model
 
-    targets = _base_targets(model, name, cfg.targets)
+    targets = _base_targets(model, name, cfg.targets, fresh)
     lora = PeftConfig(
         r=cfg.rank,
         # peft divides by the rank, so a float works although its annotation is int.
@@ -89,27 +93,29 @@ def _inject(model: Backbone, name: str, cfg: LoraConfig) -> None:
     set_expert(model, name)
 
 
-def _base_targets(model: Backbone, name: str, endings: Sequence[str]) -> list[str]:
+def _base_targets(model: Backbone, name: str, targets: Sequence[str], fresh: bool) -> list[str]:
     """Return the layers in the blocks that adapter ``name`` changes, by their names without an earlier adapter.
 
-    Additions are trained whole beside the adapter that tunes, so they have no adapter then.
+    Additions are trained whole beside the adapter that tunes, so they have no adapter then. Every target of a
+    ``fresh`` adapter must match a layer; one match is enough for weights, which may be of an earlier version.
     """
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     names = {name.replace(".base_layer", "") for name in linear if ".lora_" not in name}
     names = {layer for layer in names if layer.startswith("blocks.")}
-    if unmatched := [end for end in endings if not any(layer.endswith(f".{end}") for layer in names)]:
+    unmatched = [target for target in targets if not any(is_target(layer, target) for layer in names)]
+    if fresh and unmatched:
         raise UserError(
             f"lora.targets: {', '.join(unmatched)} matches no layer; valid: {', '.join(model.lora_targets)}"
         )
     chosen = [
         layer
         for layer in names
-        if any(layer.endswith(f".{ending}") for ending in endings)
+        if any(is_target(layer, target) for target in targets)
         and not (name == TUNED and model.addition(layer))
     ]
     if not chosen:
         raise UserError(
-            f"lora.targets={list(endings)} match no layer; valid: {', '.join(model.lora_targets)}"
+            f"lora.targets={list(targets)} match no layer; valid: {', '.join(model.lora_targets)}"
         )
     return sorted(chosen)
 
@@ -131,7 +137,7 @@ def load_tuning(model: Backbone, weights: WeightFolder, cfg: LoraConfig, *, merg
             f"{weights.path} was trained with lora.alpha={alpha:g}, but the recipe has {cfg.alpha:g}; continue with "
             f"--set lora.alpha={alpha:g}"
         )
-    add_tuning(model, replace(cfg, alpha=alpha))
+    add_tuning(model, replace(cfg, alpha=alpha), fresh=False)
     own = {file_name(name, TUNED): value for name, value in model.named_parameters() if value.requires_grad}
     # An editor does not need the part of a generator that embeds z_mask.
     needed = {
@@ -215,7 +221,7 @@ def fill_expert(
     model: Backbone, name: str, path: Path, tensors: Mapping[str, Tensor], cfg: LoraConfig
 ) -> None:
     """Inject adapter ``name`` with tensors of `expert_state` from ``path``. Raise UserError if they do not fit."""
-    add_expert(model, name, cfg)
+    add_expert(model, name, cfg, fresh=False)
     state = {f"{key}.{name}.weight": value for key, value in tensors.items()}
     own = model.state_dict()
     wrong = [key for key in state if key not in own or own[key].shape != state[key].shape]

@@ -19,10 +19,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from xdub.config import TrainConfig
-from xdub.errors import UserError
 from xdub.model.backbone import Backbone
-from xdub.model.frozen_base import nothing_frozen
 from xdub.precision import dtype_of, network_in
 
 BackboneT = TypeVar("BackboneT", bound=Backbone)
@@ -179,9 +176,3 @@ def backbone_on(model: BackboneT, precision: str, device: str | torch.device, *,
     network_in(model, precision, device)
     blocks.rest()
     return model
-
-
-def check_offload(model: Backbone, train: TrainConfig, phase: str) -> None:
-    """Raise UserError for `train.offload` of blocks in a phase that trains all of them."""
-    if train.offloads("blocks") and not any(True for block in model.blocks for _ in frozen_tensors(block)):
-        raise UserError(nothing_frozen("train.offload", train.offload, phase))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from xdub.config import Recipe, base_path, expert_of, phase_facts
+from xdub.config import Recipe, base_path, check_phase, expert_of, phase_facts
 from xdub.errors import UserError
 from xdub.files.run_folder import ADAPTER_WEIGHTS, MODEL_WEIGHTS
 from xdub.model.backbone import Backbone
@@ -14,7 +14,6 @@ from xdub.model.build import build_backbone, load_network
 from xdub.model.codec import Codec
 from xdub.model.frozen_base import store_frozen
 from xdub.model.lora import TUNED, adapt, adapter_of, is_adapter, load_expert
-from xdub.model.offload import check_offload
 from xdub.model.wan.files import find_wan
 from xdub.model.weight_folder import WeightFolder
 from xdub.precision import frozen
@@ -29,7 +28,10 @@ def build_model(
     A phase without an expert starts from ``init_from`` if not None, else from the recipe's open weights. It trains all
     weights, or an adapter on frozen ones (`train.tune`). An expert is an adapter on the frozen ``base``; it starts from
     the adapter ``init_from`` if not None. Frozen weights are stored as `train.base_dtype` says.
+
+    Raise UserError for settings with which the phase cannot train, and for weights that do not fit.
     """
+    check_phase(recipe, phase)
     train, expert = recipe.for_phase(phase), expert_of(phase)
     adapter = adapter_of(recipe, phase)
     tunes = adapter == TUNED
@@ -61,7 +63,6 @@ def build_model(
             torch.manual_seed(train.seed)
             adapt(model, recipe, phase)
     store_frozen(model, train, phase)
-    check_offload(model, train, phase)
     return model.train()
 
 

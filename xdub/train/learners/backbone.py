@@ -9,14 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from xdub.config import check_phase
 from xdub.data.latents import encode_batch
 from xdub.data.samples import StreamSpec
-from xdub.errors import UserError
 from xdub.model.audio_encoder import load_audio_encoder
 from xdub.model.backbone import Backbone
 from xdub.model.codec import Codec
-from xdub.model.frozen_base import nothing_frozen
-from xdub.model.lora import adapter_of
 from xdub.model.sequence import ONE_RANK, SequenceGroup
 from xdub.plan.flops import train_step_flops
 from xdub.plan.network import count_parameters
@@ -49,14 +47,8 @@ class BackboneLearner(Learner):
         return train_step_flops(self.recipe, self.phase)
 
     def check(self, world_size: int) -> None:
-        """Raise UserError for settings of frozen layers in a phase that has none."""
-        train = self.recipe.for_phase(self.phase)
-        if adapter_of(self.recipe, self.phase) is not None:
-            return
-        if train.base_dtype is not None:
-            raise UserError(nothing_frozen("train.base_dtype", train.base_dtype, self.phase))
-        if train.offloads("blocks"):
-            raise UserError(nothing_frozen("train.offload", train.offload, self.phase))
+        """Raise UserError for settings with which the phase cannot train on any number of workers."""
+        check_phase(self.recipe, self.phase)
 
     def build(self, codec: Codec, *, base: str | None, init_from: str | None) -> nn.Module:
         """Build the backbone, with the phase's adapter."""

@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from xdub.config import SyncNetConfig
+from xdub.config import SyncNetConfig, check_phase
 from xdub.data.samples import SampleMaker, StreamSpec
 from xdub.errors import UserError
 from xdub.model.codec import Codec
-from xdub.model.frozen_base import nothing_frozen
 from xdub.perception.syncnet.accuracy import AccuracyMeter, SyncAccuracy
 from xdub.perception.syncnet.load import load_sync_file, sync_metadata
 from xdub.perception.syncnet.own import OwnSyncNet, OwnSyncNetConfig
@@ -70,10 +69,7 @@ class SyncNetLearner(Learner):
     def check(self, world_size: int) -> None:
         """Raise UserError for micro batches that are not whole groups of `clips`, and settings of other networks."""
         train, clips = self.recipe.for_phase(self.phase), self.config.clips
-        if train.base_dtype is not None:
-            raise UserError(nothing_frozen("train.base_dtype", train.base_dtype, self.phase))
-        if train.offloads("blocks"):
-            raise UserError(nothing_frozen("train.offload", train.offload, self.phase))
+        check_phase(self.recipe, self.phase)
         if train.sequence_parallel > 1:
             raise UserError(no_tokens(self.phase, train.sequence_parallel))
         size = train.micro_batch_of(world_size)
