@@ -150,8 +150,10 @@ def test_colours_are_matched_before_the_next_window_reads_them(make_sampler, cro
     assert gap[0] < 2 < gap[1]
 
 
-@pytest.mark.parametrize("join", ["mean", "latents"])
-def test_windows_are_joined_as_the_releases_join_them(make_sampler, crops, monkeypatch, join):
+@pytest.mark.parametrize(
+    ("join", "lead_in"), [("mean", False), ("latents", False), ("mean", True), ("latents", True)]
+)
+def test_windows_are_joined_as_the_releases_join_them(make_sampler, crops, monkeypatch, join, lead_in):
     """Clips of 13 frames continue 5 frames; their latents are cut, averaged and decoded at once, as in the release."""
     editing = Editing(colour="masked_rgb")
     sampler, one, latents, motions = make_sampler("editor", editing=editing), track(crops, 31, 1), [], []
@@ -163,10 +165,11 @@ def test_windows_are_joined_as_the_releases_join_them(make_sampler, crops, monke
 
     monkeypatch.setattr(window_sampler, "sample", recorded)
     blend = 4 if join == "mean" else 0
-    joining = Joining(together=True, blend=blend)
+    joining = Joining(together=True, blend=blend, lead_in=lead_in)
     settings = dict(window=13, motion=5, batch=1, joining=joining)
     frames = generate([one], sampler, **settings)[0]
-    source = one.frames[mirror_index(31, 37)]
+    lead = 5 if lead_in else 0
+    source = one.frames[np.maximum(0, mirror_index(31 + lead, 37) - lead)]
     joined = [latents[0]]
     for z in latents[1:]:
         if join == "mean":
@@ -174,7 +177,7 @@ def test_windows_are_joined_as_the_releases_join_them(make_sampler, crops, monke
         joined.append(z[:, :, 2:])
     video = to_pixels(sampler.codec.decode(torch.cat(joined, 2)))
     expected = match_colours(sampler._deblocked(video)[0], source, "masked_rgb")
-    np.testing.assert_allclose(frames, expected[:31], atol=0.01)
+    np.testing.assert_allclose(frames, expected[lead : lead + 31], atol=0.01)
     # The motion of a window is its predecessor's own last frames in their source's colours, encoded again.
     for n, (z, motion) in enumerate(zip(latents[:-1], motions[1:], strict=True)):
         own = match_colours(sampler._pixels(z)[0], source[8 * n : 8 * n + 13], "masked_rgb")[-5:]
@@ -183,14 +186,17 @@ def test_windows_are_joined_as_the_releases_join_them(make_sampler, crops, monke
     latents.clear()
     together = generate([one, track(crops, 13, 2)], sampler, **{**settings, "batch": 2})
     np.testing.assert_allclose(together[0], frames, atol=0.05)
-    plain = generate([one], make_sampler("editor", editing=editing), window=13, motion=5, batch=1)[0]
-    assert np.abs(plain[9:13] - frames[9:13]).max() > 1 or join == "latents"
+    settings["joining"] = Joining(lead_in=lead_in)
+    plain = generate([one], make_sampler("editor", editing=editing), **settings)[0]
+    joint = slice(9 - lead, 13 - lead)
+    assert np.abs(plain[joint] - frames[joint]).max() > 1 or join == "latents"
 
 
-def test_a_single_window_is_the_same_under_any_join(make_sampler, crops):
-    sampler, one = make_sampler("editor", editing=Editing(colour="lab")), track(crops, 9, 1)
+@pytest.mark.parametrize("lead_in", [False, True])
+def test_a_single_window_is_the_same_under_any_join(make_sampler, crops, lead_in):
+    sampler, one = make_sampler("editor", editing=Editing(colour="lab")), track(crops, 8, 1)
     settings = dict(window=13, motion=5, batch=1)
-    plain = generate([one], sampler, **settings)[0]
+    plain = generate([one], sampler, **settings, joining=Joining(lead_in=lead_in))[0]
     for blend in (0, 4):
-        joining = Joining(together=True, blend=blend)
+        joining = Joining(together=True, blend=blend, lead_in=lead_in)
         np.testing.assert_array_equal(generate([one], sampler, **settings, joining=joining)[0], plain)

@@ -162,12 +162,13 @@ class WindowSampler:
     def _joined(self, window: Window, z0: Tensor) -> np.ndarray:
         """Decode the new latents of z0 [C, f, h, w] behind the track's earlier ones; return the window's frames.
 
-        The window's own decoding has the motion frames of the next window. Both decodings get the source's colours.
+        The first window's latents are all new, also those of a lead-in. The window's own decoding has the motion frames
+        of the next window. Both decodings get the source's colours.
         """
         state, geometry = window.continuation, self.codec.geometry
         assert state is not None
         first, latents = 0, z0
-        if window.motion is not None:
+        if window.motion is not None and state.decoder is not None:
             first = len(window.motion)
             kept = geometry.latent_frames(first)
             latents = z0[:, kept:]
