@@ -16,7 +16,7 @@ from xdub.config import load_recipe
 from xdub.diffusion import evaluation_times, evaluations, sample
 from xdub.diffusion.sampler import SOLVERS
 from xdub.dub.editing import editing_of
-from xdub.dub.segments import plan_segments
+from xdub.dub.segments import PAPER, joining_of, plan_segments
 from xdub.dub.testing import small_recipe
 from xdub.dub.window import Window
 from xdub.dub.window_sampler import WindowSampler, bands_of
@@ -206,8 +206,10 @@ def test_branches_one_after_another_keep_all_conditions_and_work_on_one():
 def test_windows_that_continue_latents_encode_no_motion_and_decode_their_own_latents():
     recipe = load_recipe("xdub-1b", [*SMALLER, "dub.motion=latents"])
     frames = replace(recipe.dub, motion="frames")
-    assert encoded_motions(frames, 10) == 0.9 and encoded_motions(recipe.dub, 10) == 0
-    assert encoded_motions(replace(recipe.dub, lead_in=True), 10) == 0.1
+    geometry = recipe.codec.geometry
+    by_frames, by_latents = joining_of(frames, geometry), joining_of(recipe.dub, geometry)
+    assert encoded_motions(by_frames, 10) == 0.9 and encoded_motions(by_latents, 10) == 0
+    assert encoded_motions(replace(by_latents, lead_in=True), 10) == 0.1
     whole, part = (window_decode_flops(recipe, dub, 77, 10) for dub in (frames, recipe.dub))
     later = decode_flops(recipe, 19) - decode_flops(recipe, 1)
     assert whole == decode_flops(recipe, 20)
@@ -216,7 +218,8 @@ def test_windows_that_continue_latents_encode_no_motion_and_decode_their_own_lat
     # Joined windows that continue frames are decoded twice, but for the last of a track.
     joined = window_decode_flops(recipe, replace(frames, join="mean"), 77, 10)
     assert joined == pytest.approx(part + 0.9 * whole)
-    assert encoded_motions(replace(frames, join="mean"), 10) == 0.9
+    assert encoded_motions(joining_of(replace(frames, join="mean"), geometry), 10) == 0.9
+    assert joining_of(recipe.pairs, geometry) == by_frames == PAPER
     # One frame of bf16 states of Wan 2.1's decoder stays between windows, at 8 x 8 latent pixels.
     assert decoder_state_bytes(recipe) == 64 * 308_000
     assert decoder_state_bytes(small_recipe()) == 0

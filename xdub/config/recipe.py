@@ -175,7 +175,7 @@ def _failed_checks(recipe: Recipe) -> Iterator[str]:
     for path, section in (sections | phases).items():
         yield from failed_frames(section, path, geometry)
     yield from recipe.pairs.failed_checks("pairs")
-    yield from recipe.dub.failed_checks("dub")
+    yield from recipe.dub.failed_checks("dub", geometry)
     yield from recipe.syncnet.failed_checks("syncnet")
     for name, (path, phase) in zip(recipe.phase_names, phases.items(), strict=True):
         train, where = recipe.for_phase(name), f" (phase {name})"

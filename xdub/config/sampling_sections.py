@@ -17,6 +17,7 @@ from xdub.config.checks import (
     POSITIVE,
     SOLVER_STEPS,
 )
+from xdub.geometry import CodecGeometry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +111,7 @@ class DubConfig:
     colour: Literal["none", "masked_rgb", "lab"] = field(default="none", metadata=ADDED)
     """Match of every generated crop's colours to its source: where both look alike, or over the whole crop in Lab."""
 
-    def failed_checks(self, path: str) -> Iterator[str]:
+    def failed_checks(self, path: str, geometry: CodecGeometry) -> Iterator[str]:
         """Yield a message if a window has no frames of its own, or two options exclude each other."""
         if self.compile and self.offload != "none":
             yield f"{path}.offload={self.offload} needs {path}.compile=false: a compiled step fetches no blocks"
@@ -120,6 +121,7 @@ class DubConfig:
             return
         if self.motion == "latents":
             yield f"{path}.join={self.join} needs {path}.motion=frames: continued latents are joined already"
-        least = 5 if self.join == "mean" else 1
+        # The mean needs a latent besides the first one of the motion frames.
+        least = geometry.time + 1 if self.join == "mean" else 1
         if self.motion_frames < least:
             yield f"{path}.join={self.join} needs {path}.motion_frames={least} or more: windows must share a latent"

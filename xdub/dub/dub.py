@@ -17,7 +17,6 @@ from xdub.dub.face_runs import find_runs
 from xdub.dub.frame_stream import Dubber, OnCrops
 from xdub.dub.segments import joining_of, mirror_index
 from xdub.dub.source import mirrored_frames
-from xdub.dub.tracks import PAPER
 from xdub.dub.window_sampler import WindowSampler, bands_of
 from xdub.errors import UserError
 from xdub.files.atomic import check_output
@@ -154,7 +153,6 @@ def build_dubber(
     else:
         backbone, settings, editing = bundle.editor, recipe.dub, editing_of(recipe)
         window, bands = settings.window, bands_of(recipe, bundle.experts)
-    edits = use == "editor"
     return Dubber(
         sampler=WindowSampler(
             backbone,
@@ -173,7 +171,7 @@ def build_dubber(
         motion=settings.motion_frames,
         feather=recipe.pairs.feather_px,
         seed=seed,
-        joining=joining_of(recipe.dub, bundle.codec.geometry) if edits else PAPER,
+        joining=joining_of(settings, bundle.codec.geometry),
         on_crops=on_crops,
     )
 

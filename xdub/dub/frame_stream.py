@@ -13,8 +13,8 @@ from xdub.data.recording import Recording
 from xdub.data.transforms import crop
 from xdub.dub.face_runs import FaceRun
 from xdub.dub.paste import make_patches, paste_patch
-from xdub.dub.segments import Joining
-from xdub.dub.tracks import PAPER, Joiner
+from xdub.dub.segments import PAPER, Joining
+from xdub.dub.tracks import Joiner
 from xdub.dub.window_sampler import WindowSampler
 
 OnCrops = Callable[[np.ndarray, np.ndarray, np.ndarray], None]

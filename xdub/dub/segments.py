@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xdub.config import DubConfig
+from xdub.config import DubConfig, PairsConfig
 from xdub.geometry import CodecGeometry
 
 
@@ -55,14 +55,26 @@ class Joining:
         """True if every window begins at a latent of its predecessor."""
         return self.by_latents or self.together
 
+    def segments(self, num_frames: int, window: int, motion: int) -> list[Segment]:
+        """Return the segments of a track, see `plan_segments`."""
+        return plan_segments(
+            num_frames, window, motion, aligned=self.aligned, lead_in=self.lead_in, blend=self.blend
+        )
 
-def joining_of(dub: DubConfig, geometry: CodecGeometry) -> Joining:
-    """Return how a recipe's editor joins its windows."""
+
+PAPER = Joining()
+"""Windows that continue frames and are decoded one by one (paper B.3)."""
+
+
+def joining_of(settings: DubConfig | PairsConfig, geometry: CodecGeometry) -> Joining:
+    """Return how the windows of an editor (section `dub`) or of a generator (section `pairs`) are joined."""
+    if isinstance(settings, PairsConfig):
+        return PAPER
     return Joining(
-        by_latents=dub.motion == "latents",
-        lead_in=dub.lead_in,
-        together=dub.motion == "latents" or dub.join != "frames",
-        blend=geometry.time if dub.join == "mean" else 0,
+        by_latents=settings.motion == "latents",
+        lead_in=settings.lead_in,
+        together=settings.motion == "latents" or settings.join != "frames",
+        blend=geometry.time if settings.join == "mean" else 0,
     )
 
 

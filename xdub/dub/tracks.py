@@ -9,12 +9,9 @@ import numpy as np
 
 from xdub.data.recording import Recording
 from xdub.data.sound import window_sound
-from xdub.dub.segments import Joining, Segment, plan_segments, window_index
+from xdub.dub.segments import PAPER, Joining, Segment, window_index
 from xdub.dub.window import Continuation, Window
 from xdub.dub.window_sampler import WindowSampler
-
-PAPER = Joining()
-"""Windows that continue frames and are decoded one by one (paper B.3)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +53,7 @@ class Joiner:
         """
         self.num_frames, self.sound, self.first_frame = num_frames, sound, first_frame
         self.noise, self.window_frames, self.recording = noise, window, recording
-        self.segments = plan_segments(
-            num_frames,
-            window,
-            motion,
-            aligned=joining.aligned,
-            lead_in=joining.lead_in,
-            blend=joining.blend,
-        )
+        self.segments = joining.segments(num_frames, window, motion)
         self._tail: np.ndarray | None = None
         self._motion = motion
         self._continuation = Continuation(joining=joining, motion=motion) if joining.aligned else None

@@ -13,8 +13,8 @@ import torch
 
 from xdub.config import Recipe
 from xdub.dub.editing import editing_of
-from xdub.dub.segments import Joining, joining_of
-from xdub.dub.tracks import PAPER, Track, generate
+from xdub.dub.segments import PAPER, Joining, joining_of
+from xdub.dub.tracks import Track, generate
 from xdub.dub.window_sampler import WindowSampler
 from xdub.files.content import cached_sha256, file_sha256
 from xdub.model.audio_encoder import load_audio_encoder
@@ -74,13 +74,11 @@ def load_maker(recipe: Recipe, generator: str | Path, device: torch.device) -> M
         editing=editing_of(recipe) if edits else None,
         compile_for=pairs.batch if pairs.compile or (edits and dub.compile) else None,
     )
-    if not edits:
-        return Maker(sampler=sampler, window=pairs.segment_frames, motion=pairs.motion_frames)
     return Maker(
         sampler=sampler,
-        window=dub.window,
-        motion=dub.motion_frames,
-        joining=joining_of(dub, codec.geometry),
+        window=dub.window if edits else pairs.segment_frames,
+        motion=settings.motion_frames,
+        joining=joining_of(settings, codec.geometry),
     )
 
 

@@ -6,16 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xdub.dub.segments import Joining, plan_segments
+from xdub.dub.segments import PAPER, Joining
 
 
-def seams(num_frames: int, window: int, motion: int, joining: Joining | None = None) -> list[int]:
+def seams(num_frames: int, window: int, motion: int, joining: Joining = PAPER) -> list[int]:
     """Return the first frame of every segment but the first: frame n belongs to another segment than frame n - 1."""
-    joining = joining or Joining()
-    segments = plan_segments(
-        num_frames, window, motion, aligned=joining.aligned, lead_in=joining.lead_in, blend=joining.blend
-    )
-    return [segment.keep for segment in segments[1:]]
+    return [segment.keep for segment in joining.segments(num_frames, window, motion)[1:]]
 
 
 def changes(frames: np.ndarray, mask: np.ndarray) -> np.ndarray:

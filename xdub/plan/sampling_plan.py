@@ -19,7 +19,7 @@ from xdub.config import (
     load_recipe,
 )
 from xdub.diffusion import BRANCHES, evaluation_times
-from xdub.dub.segments import count_segments
+from xdub.dub.segments import Joining, count_segments, joining_of
 from xdub.dub.window_sampler import bands_of, expert_at
 from xdub.geometry import FPS, SOUND_MARGIN
 from xdub.model.published import with_network_of
@@ -123,9 +123,8 @@ def _plan(
     batch = recipe.pairs.batch if pairs else 1
     # Pairs are generated clip by clip; a dubbed video is one track.
     track = recipe.video.clip_frames if pairs else max(1, round(hours * 3600 * FPS))
-    segments = count_segments(
-        track, frames, settings.motion_frames, lead_in=isinstance(settings, DubConfig) and settings.lead_in
-    )
+    joining = joining_of(settings, recipe.codec.geometry)
+    segments = count_segments(track, frames, settings.motion_frames, lead_in=joining.lead_in)
     tracks = hours * 3600 * FPS / track
     calls = experts_of(recipe, settings, pairs=pairs)
     parts = _window_flops(recipe, phase, settings, frames, segments, calls)
@@ -186,7 +185,8 @@ def _window_flops(
     computed = Counter([calls[0], *(after for before, after in pairwise(calls) if after != before)])
     encoded = encode_flops(recipe, frames) + (encode_flops(recipe, 1) if inpaints(phase) else 0.0)
     if settings.motion_frames:
-        encoded += encode_flops(recipe, settings.motion_frames) * encoded_motions(settings, segments)
+        joining = joining_of(settings, recipe.codec.geometry)
+        encoded += encode_flops(recipe, settings.motion_frames) * encoded_motions(joining, segments)
     branches = branches_of(settings)
     return {
         CONDITIONS: branches * sum(count * networks[expert].conditions for expert, count in computed.items()),
@@ -201,17 +201,10 @@ def branches_of(settings: PairsConfig | DubConfig) -> int:
     return BRANCHES if isinstance(settings, DubConfig) and settings.guidance is not None else 1
 
 
-def encoded_motions(settings: PairsConfig | DubConfig, segments: int) -> float:
+def encoded_motions(joining: Joining, segments: int) -> float:
     """Return the share of a track's windows whose motion frames are encoded."""
-    first, later = 0, segments - 1
-    if isinstance(settings, DubConfig):
-        first, later = int(settings.lead_in), 0 if settings.motion == "latents" else later
-    return (first + later) / segments
-
-
-def decodes_together(settings: DubConfig) -> bool:
-    """Return whether the latents of all windows are decoded as one video."""
-    return settings.motion == "latents" or settings.join != "frames"
+    later = 0 if joining.by_latents else segments - 1
+    return (joining.lead_in + later) / segments
 
 
 def window_decode_flops(
@@ -223,13 +216,14 @@ def window_decode_flops(
     window but the last is decoded by itself, too.
     """
     geometry = recipe.codec.geometry
+    joining = joining_of(settings, geometry)
     latents = geometry.latent_frames(frames)
     whole = decode_flops(recipe, latents)
-    if not (isinstance(settings, DubConfig) and decodes_together(settings) and settings.motion_frames):
+    if not (joining.together and settings.motion_frames):
         return whole
     own = latents - geometry.latent_frames(settings.motion_frames)
     continued = decode_flops(recipe, own + 1) - decode_flops(recipe, 1)
-    alone = whole if settings.motion == "frames" else 0.0
+    alone = 0.0 if joining.by_latents else whole
     return (whole + (segments - 1) * (continued + alone)) / segments
 
 
@@ -284,6 +278,6 @@ def window_bytes(
     batched = guidance is not None and guidance.batched
     forward = forward_bytes(recipe, phase, frames, batch * BRANCHES if batched else batch)
     kept = forward.kept * BRANCHES if guidance is not None and not batched else forward.kept
-    if isinstance(settings, DubConfig) and decodes_together(settings):
+    if joining_of(settings, recipe.codec.geometry).together:
         kept += batch * decoder_state_bytes(recipe)
     return ForwardBytes(kept=kept, working=forward.working)
