@@ -14,12 +14,14 @@ from xdub.bootstrap import bootstrap, bootstrap_stages
 from xdub.cli import app
 from xdub.cli.errors import run_app
 from xdub.config import load_recipe
+from xdub.data.manifest import read_manifest
 from xdub.data.shards import ShardWriter
 from xdub.data.testing import make_clip
 from xdub.errors import UserError
 from xdub.files.content import content_digest, file_sha256
+from xdub.files.run_folder import RunFolder
 from xdub.model import save_backbone
-from xdub.model.editor_start import load_for, with_editor
+from xdub.model.editor_start import load_recipe_from_editor, start_from_editor
 from xdub.model.testing import small_wan
 from xdub.model.wan.network import WanDiT
 from xdub.train.rank import TrainJob, run_facts
@@ -100,7 +102,7 @@ def test_an_expert_adapts_the_editor_that_its_base_names(releases, accepted, job
 def test_the_digest_of_a_base_in_several_files_is_computed_once_and_given_to_the_ranks(
     releases, accepted, jobs, data, tmp_path, monkeypatch
 ):
-    recipe = with_editor(load_recipe("tbdub-lora", [*SMALL, *TEXTURE]), releases["tbdub-teacher"])
+    recipe = start_from_editor(load_recipe("tbdub-lora", [*SMALL, *TEXTURE]), releases["tbdub-teacher"])
     base = WanDiT(small_wan(recipe.codec.geometry))
     monkeypatch.setattr("xdub.model.wan.files.SHARD", "50KB")
     save_backbone(base, tmp_path / "pipeline" / "transformer", layout="diffusers")
@@ -123,7 +125,36 @@ def test_an_editors_own_weights_and_other_open_weights_exclude_each_other(releas
     teacher = releases["tbdub-teacher"]
     recipe = load_recipe("tbdub-lora", [*SMALL, f"model.base={json.dumps(str(tmp_path))}"])
     with pytest.raises(UserError, match=r"tbdub-teacher:.* starts from its own weights, .* model\.base="):
-        with_editor(recipe, teacher)
+        start_from_editor(recipe, teacher)
+
+
+def test_a_recipe_file_keeps_its_own_files_on_the_command_line_and_in_python(releases, tmp_path):
+    teacher, file = releases["tbdub-teacher"], tmp_path / "mine.yaml"
+    prompt = str(tmp_path / "my.safetensors")
+    file.write_text(f"base: tbdub-lora-24gb\nmodel: {{prompt: {prompt}}}\ncodec: {{path: my_vae}}\n")
+    recipe = load_recipe_from_editor(file, (None, teacher), ["train.steps=3"])
+    assert (recipe.model.prompt, recipe.codec.path) == (prompt, "my_vae")
+    assert recipe.model.hidden_size == 128 and recipe.audio.path is not None
+    assert recipe == start_from_editor(load_recipe(file, ["train.steps=3"]), teacher)
+    with pytest.raises(
+        UserError, match=r"--set model\.num_layers=3: the files in .* decide model\.num_layers"
+    ):
+        load_recipe_from_editor(file, (teacher,), ["model.num_layers=3"])
+    file.write_text(f"base: tbdub-lora-24gb\nmodel: {{base: {tmp_path}}}\n")
+    with pytest.raises(UserError, match=r"tbdub-teacher:.* starts from its own weights, .* model\.base="):
+        load_recipe_from_editor(file, (teacher,))
+
+
+def test_a_bootstrap_with_an_editor_of_another_kind_of_sampling_writes_no_record(
+    releases, data, tmp_path, monkeypatch
+):
+    run, student = RunFolder(tmp_path / "run"), releases["tbdub-student"]
+    monkeypatch.setattr(sys.modules[bootstrap.__module__], "_check_inputs", lambda *_: read_manifest(data))
+    with pytest.raises(
+        UserError, match=r"--set dub\.guidance=null .*--set dub\.motion=latents .*lead_in=true"
+    ):
+        bootstrap(load_recipe("tbdub-lora", [*SMALL, *TEXTURE]), data, run.path, generator=student)
+    assert not run.bootstrap.exists()
 
 
 def test_doctor_checks_a_recipe_with_the_files_of_its_editor(releases, capsys):
@@ -139,9 +170,9 @@ def test_an_editor_is_no_start_for_a_recipe_with_another_network(releases, name)
     teacher = releases["tbdub-teacher"]
     words = rf"tbdub-teacher:.*: recipe {name} has another network .*; use a recipe that is based on tbdub-teacher"
     with pytest.raises(UserError, match=words):
-        load_for(name, (teacher,), ["train.steps=2"])
+        load_recipe_from_editor(name, (teacher,), ["train.steps=2"])
     with pytest.raises(UserError, match=words):
-        with_editor(load_recipe(name), teacher)
+        start_from_editor(load_recipe(name), teacher)
 
 
 def test_a_bootstrap_trains_the_editor_that_makes_its_pairs(releases, data, tmp_path, monkeypatch):
@@ -153,5 +184,5 @@ def test_a_bootstrap_trains_the_editor_that_makes_its_pairs(releases, data, tmp_
     bootstrap_stages(recipe, data, tmp_path / "run", generator=teacher)[1].run(lambda *_: None)
     monkeypatch.setattr(module, "stage_names", lambda recipe: ())
     bootstrap(recipe, data, tmp_path / "run", generator=teacher)
-    assert recipes == [with_editor(recipe, teacher)] * 3
+    assert recipes == [start_from_editor(recipe, teacher)] * 3
     assert recipes[0].model.base == str(Path(teacher.split(":")[1]) / "tbdub_teacher.safetensors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import wave
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from xdub.dub.dub import build_dubber, dub_video
 from xdub.errors import UserError
 from xdub.media import probe, read_frames, write_video
 from xdub.model.bundle import load_bundle
+from xdub.model.editor_start import start_from_editor
 from xdub.model.published import EDITORS, published_folder, published_recipe
 from xdub.model.release_testing import write_null_prompt
 from xdub.pairs.factory import build_pairs
@@ -229,7 +231,13 @@ def test_an_editor_makes_pairs_without_a_mask(releases, accepted, tmp_path):
     again = build_pairs(recipe, student, tmp_path / "data", tmp_path / "out", **build)
     assert again.counts == report.counts
     with pytest.raises(UserError, match="built with another generator"):
-        build_pairs(recipe, releases["tbdub-teacher"], tmp_path / "data", tmp_path / "out", **build)
+        build_pairs(
+            load_recipe("tbdub-teacher", settings),
+            releases["tbdub-teacher"],
+            tmp_path / "data",
+            tmp_path / "out",
+            **build,
+        )
 
 
 def test_pairs_of_another_recipe_are_made_as_the_editors_recipe_says(releases):
@@ -243,13 +251,44 @@ def test_pairs_of_another_recipe_are_made_as_the_editors_recipe_says(releases):
     for name in ("tbdub-teacher", "tbdub-lora-24gb"):
         own = load_recipe(name, ["dub.sampler_steps=7", "dub.colour=none"])
         assert recipe_with_editor(own, teacher).dub == own.dub
-    student = published_folder(releases["tbdub-student"])
-    with pytest.raises(
-        UserError, match="tbdub-student is sampled without guidance; use --recipe tbdub-student"
-    ):
-        recipe_with_editor(own, student)
-    settings = ["dub.guidance=null", "dub.sampler_steps=2", "dub.sampler_shift=1"]
-    assert recipe_with_editor(load_recipe("tbdub-lora", settings), student).dub.sampler_steps == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "editor", "words"),
+    [
+        ("tbdub-lora-24gb", "tbdub-student", "guidance and motion=frames, .* no guidance and motion=latents"),
+        ("tbdub-student", "tbdub-teacher", "no guidance and motion=latents, .* guidance and motion=frames"),
+    ],
+)
+def test_a_recipe_of_an_editor_that_is_sampled_otherwise_is_refused_with_all_settings(
+    releases, name, editor, words
+):
+    published = published_folder(releases[editor])
+    with pytest.raises(UserError, match=words) as refusal:
+        recipe_with_editor(load_recipe(name), published)
+    settings = [word for word in shlex.split(str(refusal.value).split("; use ")[1]) if word != "--set"]
+    assert {"dub.sampler_steps", "dub.border", "dub.join", "dub.lead_in"} <= {
+        text.partition("=")[0] for text in settings
+    }
+    own = load_recipe(name, settings)
+    expected = replace(load_recipe(editor).dub, offload=own.dub.offload)
+    assert recipe_with_editor(own, published).dub == own.dub == expected
+
+
+def test_pairs_of_an_editor_read_the_files_that_a_recipe_of_its_kind_names(releases, tmp_path):
+    folder = Path(releases["tbdub-teacher"].split(":")[1])
+    for path in folder.iterdir():
+        if path.name not in ("hubert-large-ll60k", "null_prompt_emb.pt"):
+            (tmp_path / path.name).symlink_to(path)
+    moved = {"audio.path": folder / "hubert-large-ll60k", "model.prompt": folder / "null_prompt_emb.pt"}
+    recipe = load_recipe("tbdub-lora", [f"{key}={path}" for key, path in moved.items()])
+    teacher = published_folder(f"tbdub-teacher:{tmp_path}")
+    for each in (recipe, start_from_editor(recipe, str(teacher))):
+        pairs = recipe_with_editor(each, teacher)
+        assert (pairs.audio.path, pairs.model.prompt) == tuple(map(str, moved.values()))
+        assert pairs.codec.path == str(tmp_path / "Wan2.2_VAE.safetensors")
+    with pytest.raises(UserError, match="has no hubert-large-ll60k"):
+        recipe_with_editor(load_recipe("tiny"), teacher)
 
 
 @pytest.mark.parametrize("key", ["pairs.compile", "dub.compile"])

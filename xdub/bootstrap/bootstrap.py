@@ -13,6 +13,7 @@ from xdub.config import (
     Recipe,
     check_phase,
     inpaints,
+    load_recipe,
     network_digests,
     phase_facts,
     recipe_from_dict,
@@ -68,7 +69,9 @@ def bootstrap(
 
     Raises UserError for data or settings that do not fit, and for an OUT that was started with other ones.
     """
-    from xdub.model.editor_start import with_editor
+    from xdub.model.editor_sampling import check_sampling
+    from xdub.model.editor_start import start_from_editor
+    from xdub.model.published import published_folder
 
     trained = any(map(inpaints, recipe.phase_names))
     if trained != (generator is None):
@@ -78,7 +81,9 @@ def bootstrap(
             else f"recipe {recipe.name} trains no generator; name the model that makes its pairs, e.g. --generator "
             "xdub-public:DIR"
         )
-    recipe = with_editor(recipe, generator)
+    recipe = start_from_editor(recipe, generator)
+    if generator is not None and (published := published_folder(generator)) is not None:
+        check_sampling(recipe, load_recipe(published.editor.name))
     manifest = _check_inputs(recipe, Path(data), init)
     _begin(recipe, manifest, RunFolder(out), init)
     stages = bootstrap_stages(
@@ -101,9 +106,9 @@ def bootstrap_stages(
     pair_workers: int | None = None,
 ) -> list[Stage]:
     """Return the stages of `bootstrap`, for a caller that runs them one by one and checks its inputs itself."""
-    from xdub.model.editor_start import with_editor
+    from xdub.model.editor_start import start_from_editor
 
-    run, recipe = RunFolder(out), with_editor(recipe, generator)
+    run, recipe = RunFolder(out), start_from_editor(recipe, generator)
 
     def phase(name: str) -> Callable[[Report], None]:
         source = data if inpaints(name) else run.pairs

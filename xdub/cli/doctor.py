@@ -85,9 +85,9 @@ def doctor(
         loaded = load_recipe(recipe, set_ or ())
     else:
         # Reading the sizes of a network imports torch.
-        from xdub.model.editor_start import load_for
+        from xdub.model.editor_start import load_recipe_from_editor
 
-        loaded = load_for(recipe, (generator,), set_ or ())
+        loaded = load_recipe_from_editor(recipe, (generator,), set_ or ())
     with _progress() as progress:
         rows, facts = examine_anywhere(loaded, Sizes(quick=quick, size=size, frames=frames), progress)
     console = Console(width=None if Console().is_terminal else 120)

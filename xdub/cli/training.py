@@ -64,12 +64,12 @@ def train(
     Example: xdub train generator --recipe tiny --data ds --out run --set train.steps=200
     """
     from xdub.cli.licences import agree, agree_to_base
-    from xdub.model.editor_start import load_for
+    from xdub.model.editor_start import load_recipe_from_editor
     from xdub.train.run import train_phase
 
     agree(init_from, accept_licence)
     agree(base, None)
-    loaded = load_for(recipe, (init_from, base), set_ or [])
+    loaded = load_recipe_from_editor(recipe, (init_from, base), set_ or [])
     agree_to_base(loaded)
     result = train_phase(phase.value, loaded, data, out, resume=resume, init_from=init_from, base=base)
     typer.echo(f"{result.phase} {result.status} at step {result.step}: {result.export or result.folder}")
@@ -106,10 +106,10 @@ def bootstrap(
     """
     from xdub.bootstrap import bootstrap as run_all
     from xdub.cli.licences import agree, agree_to_base
-    from xdub.model.editor_start import load_for
+    from xdub.model.editor_start import load_recipe_from_editor
 
     agree(generator, accept_licence)
-    loaded = load_for(recipe, (generator,), set_ or [])
+    loaded = load_recipe_from_editor(recipe, (generator,), set_ or [])
     agree_to_base(loaded)
     with stage_progress() as on_stage:
         model = run_all(loaded, data, out, init=init, generator=generator, on_stage=on_stage)

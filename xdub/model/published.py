@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xdub.config import Recipe, load_recipe, parse_override
+from xdub.config import Recipe, load_recipe, network_settings, parse_override
 from xdub.errors import UserError
 from xdub.model.wan.config import WanConfig
 from xdub.model.wan.config_files import read_wan_config
@@ -29,6 +29,8 @@ MOVABLE = ("model.prompt", "codec.path", "audio.path")
 """Keys of the files that a setting may move out of an editor's folder."""
 SIZES = ("hidden_size", "num_heads", "num_layers", "ffn_dim", "text_dim", "speech_width")
 """Keys of section `model` that the network's file decides."""
+DECIDED = (*(f"model.{key}" for key in SIZES), "audio.dim")
+"""Keys that the network's file decides, so that no setting may change them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,24 +121,20 @@ def published_recipe(published: PublishedFolder, settings: Sequence[str] = ()) -
     return load_recipe(published.editor.name, with_files(published, settings))
 
 
-def with_network_of(recipe: Recipe, editor: Recipe) -> Recipe:
-    """Return a recipe with the network, the codec and the audio encoder of an editor's recipe.
+def moved_files(recipe: Recipe) -> list[str]:
+    """Return settings of the keys in `MOVABLE` that a recipe sets."""
+    own = network_settings(recipe)
+    return [f"{key}={json.dumps(own[key])}" for key in MOVABLE if key in own]
 
-    The section `dub` is that of a recipe of this kind of editor, and the editor's own for every other recipe;
-    `dub.compile` is always the recipe's. Raise UserError if the recipe guides an editor that is not sampled with
-    guidance.
-    """
-    related = (recipe.model.speech, recipe.audio.kind) == (editor.model.speech, editor.audio.kind)
-    if related and recipe.dub.guidance is not None and editor.dub.guidance is None:
-        raise UserError(
-            f"recipe {recipe.name} guides its editor, and {editor.name} is sampled without guidance; use "
-            f"--recipe {editor.name}, or --set dub.guidance=null --set dub.sampler_steps={editor.dub.sampler_steps} "
-            f"--set dub.sampler_shift={editor.dub.sampler_shift:g}"
-        )
-    dub = recipe.dub if related else replace(editor.dub, compile=recipe.dub.compile)
-    # The targets of adapters name layers of the network.
-    changed = dict(model=editor.model, lora=editor.lora, codec=editor.codec, audio=editor.audio, dub=dub)
-    return replace(recipe, **changed)
+
+def check_settings(
+    published: PublishedFolder, settings: Sequence[str], keys: Sequence[str] = DECIDED
+) -> None:
+    """Raise UserError for a setting of one of the ``keys`` that an editor's files decide."""
+    for text in settings:
+        key = ".".join(parse_override(text)[0])
+        if key in keys:
+            raise UserError(f"--set {text}: the files in {published.path} decide {key}")
 
 
 def with_files(published: PublishedFolder, settings: Sequence[str] = ()) -> list[str]:
@@ -145,15 +143,13 @@ def with_files(published: PublishedFolder, settings: Sequence[str] = ()) -> list
     The folder need not have a file that ``settings`` move. Raise UserError for a missing or damaged file, and for a
     setting of a size.
     """
-    texts = {".".join(parse_override(text)[0]): text for text in settings}
-    moved = [key for key in MOVABLE if key in texts]
+    check_settings(published, settings, (*DECIDED, "model.base"))
+    keys = {".".join(parse_override(text)[0]) for text in settings}
+    moved = [key for key in MOVABLE if key in keys]
     check_files(published, moved)
     config = _network(published)
     facts: dict[str, Any] = {f"model.{key}": getattr(config, key) for key in SIZES}
     facts |= {"audio.dim": config.audio_dim, "model.base": published.weights}
-    for key in facts:
-        if key in texts:
-            raise UserError(f"--set {texts[key]}: the files in {published.path} decide {key}")
     facts |= {"codec.path": published.path / CODEC, "audio.path": published.path / published.editor.audio}
     if "model.prompt" not in moved:
         facts["model.prompt"] = _prompt(published)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from xdub.config import Recipe
+from xdub.config import Recipe, load_recipe
 from xdub.dub.editing import editing_of
 from xdub.dub.segments import PAPER, Joining, joining_of
 from xdub.dub.tracks import Track, generate
@@ -20,7 +20,8 @@ from xdub.files.content import cached_sha256, file_sha256
 from xdub.model.audio_encoder import load_audio_encoder
 from xdub.model.bundle import load_published_editor
 from xdub.model.codec import load_codec
-from xdub.model.published import PublishedFolder, published_folder, published_recipe, with_network_of
+from xdub.model.editor_sampling import is_related, with_network_of
+from xdub.model.published import PublishedFolder, moved_files, published_folder, published_recipe
 from xdub.pairs.generator_model import generator_file, load_generator
 from xdub.pairs.seams import seams
 from xdub.precision import dtype_of
@@ -83,8 +84,12 @@ def load_maker(recipe: Recipe, generator: str | Path, device: torch.device) -> M
 
 
 def recipe_with_editor(recipe: Recipe, published: PublishedFolder) -> Recipe:
-    """Return the recipe of pairs by a published editor, see `xdub.model.published.with_network_of`."""
-    return with_network_of(recipe, published_recipe(published))
+    """Return the recipe of pairs by a published editor, see `xdub.model.editor_sampling.with_network_of`.
+
+    The files that a recipe of this kind of editor names itself replace those in the editor's folder.
+    """
+    related = is_related(recipe, load_recipe(published.editor.name))
+    return with_network_of(recipe, published_recipe(published, moved_files(recipe) if related else ()))
 
 
 def maker_digest(recipe: Recipe, generator: str | Path) -> tuple[str, str]:

@@ -22,7 +22,7 @@ from xdub.diffusion import BRANCHES, evaluation_times
 from xdub.dub.segments import Joining, count_segments, joining_of
 from xdub.dub.window_sampler import bands_of, expert_at
 from xdub.geometry import FPS, SOUND_MARGIN
-from xdub.model.published import with_network_of
+from xdub.model.editor_sampling import with_network_of
 from xdub.plan.codec_cost import (
     codec_bytes,
     decode_flops,

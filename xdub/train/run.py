@@ -18,7 +18,7 @@ from xdub.files.content import content_digest
 from xdub.files.lock import exclusive
 from xdub.files.run_folder import PhaseFolder
 from xdub.headers import check_networks
-from xdub.model.editor_start import with_editor
+from xdub.model.editor_start import start_from_editor
 from xdub.model.licences import require_base_licence, require_licence, require_one, weights_licences
 from xdub.model.published import published_folder
 from xdub.tracking.runs import read_state
@@ -92,7 +92,7 @@ def train_phase(
     for model in (init_from, base):
         if model is not None and (published := published_folder(model)) is not None:
             require_licence(published.editor.name)
-    recipe = with_editor(recipe, init_from, base)
+    recipe = start_from_editor(recipe, init_from, base)
     if in_model(phase):
         require_base_licence(recipe)
     folder, train = PhaseFolder(out, phase), recipe.for_phase(phase)
