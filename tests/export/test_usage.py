@@ -17,7 +17,8 @@ from xdub.export import FORMS, export_weights
 from xdub.export.card import CARD, bases_of
 from xdub.export.usage import Loaded, usage
 from xdub.files.run_folder import RunFolder
-from xdub.files.tensors import read_shapes, signature
+from xdub.files.tensor_headers import read_shapes
+from xdub.files.tensors import signature
 from xdub.model import load_backbone, save_backbone
 from xdub.model.lora import add_expert, expert_state, merge_adapter
 from xdub.model.release_testing import write_editor

@@ -265,11 +265,44 @@ def test_open_weights_are_checked_before_a_run_starts(tmp_path: Path) -> None:
         recipe.model.num_layers,
         text=8,
     )
-    # The names of diffusers and those of a published editor's additions are valid, too.
+    # The names of diffusers are valid, too.
     release = {diffusers_name(name): torch.zeros(shape) for name, shape in shapes.items()}
-    save_file(release | {"audio_embedding.proj_in.weight": torch.zeros(4, 9)}, base)
+    save_file(release, base)
     for path in (tmp_path, base):
         check(f"model.base={path}", "train.tune=adapter")
+    published = (f"model.base={tmp_path}", "model.speech=published")
+    with pytest.raises(
+        UserError, match=r"is no published editor, .* model.speech=published starts from one; use"
+    ):
+        check(*published)
+    # X-Dub in the layout of diffusers has its speech in a file of its own.
+    for width in (9, recipe.audio.dim):
+        save_file(
+            {"audio_embedding.proj_in.weight": torch.zeros(4, width)}, tmp_path / "additions.safetensors"
+        )
+        with pytest.raises(UserError, match="is a published editor, .* model.speech=frames has audio layers"):
+            check(f"model.base={tmp_path}")
+        if width == 9:
+            with pytest.raises(
+                UserError, match=rf"features of width 9, but audio.dim={recipe.audio.dim}; use"
+            ):
+                check(*published)
+    check(*published)
+    for key, value, fix in (("num_heads", 2, "--set model.num_heads=2"), ("eps", 1e-5, "only releases with")):
+        (tmp_path / "config.json").write_text(json.dumps({key: value}))
+        with pytest.raises(UserError, match=rf"has {key}={value}, but the recipe's network has .*; {fix}"):
+            check(f"model.base={base}")
+    (tmp_path / "config.json").unlink()
+    save_file(release, tmp_path / "second.safetensors")
+    with pytest.raises(
+        UserError, match=r"several networks \(model.safetensors, second.safetensors\); name one"
+    ):
+        check(f"model.base={tmp_path}")
+    torch.save(release, tmp_path / "model.pth")
+    with pytest.raises(
+        UserError, match=r"model.pth: is no .safetensors file, and open weights are read from"
+    ):
+        check(f"model.base={tmp_path / 'model.pth'}")
     with pytest.raises(UserError, match=r"recipe's network: blocks.\d.* is left over; use the recipe of"):
         check(f"model.base={base}", "model.num_layers=1")
     release.popitem()
@@ -277,5 +310,5 @@ def test_open_weights_are_checked_before_a_run_starts(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"recipe's network: \S+ \[.*\] is missing"):
         check(f"model.base={base}")
     base.write_bytes(base.read_bytes()[:-9])
-    with pytest.raises(UserError, match=r"model.safetensors: is not a whole safetensors file; copy"):
+    with pytest.raises(UserError, match=r"model.safetensors: not a readable safetensors file .*; copy"):
         check(f"model.base={base}")

@@ -21,7 +21,7 @@ from xdub.config import load_recipe
 from xdub.data.ledger import Ledger
 from xdub.errors import UserError
 from xdub.files.run_folder import RunFolder
-from xdub.files.tensors import read_shapes
+from xdub.files.tensor_headers import read_shapes
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ from xdub.cli.errors import run_app
 from xdub.cli.licences import agree
 from xdub.config import load_recipe
 from xdub.errors import UserError
-from xdub.files.tensors import read_shapes, signature
+from xdub.files.tensor_headers import read_shapes
+from xdub.files.tensors import signature
 from xdub.model import load_backbone
 from xdub.model.bundle import load_bundle
 from xdub.model.licences import (

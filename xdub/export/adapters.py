@@ -16,9 +16,8 @@ from torch import Tensor
 from xdub.errors import UserError
 from xdub.export.source import Part
 from xdub.files.tensors import read_tensors, write_tensors
-from xdub.model.wan.files import ADDITIONS
-from xdub.model.wan.layouts import beyond_wan
-from xdub.perception.open_models.wan_names import diffusers_name
+from xdub.perception.open_models.wan_files import ADDITIONS
+from xdub.perception.open_models.wan_names import beyond_wan, diffusers_name
 
 if TYPE_CHECKING:
     from peft import LoraConfig as PeftConfig

@@ -10,7 +10,7 @@ from typing import Any
 from xdub.config import Recipe, expert_of, load_recipe, recipe_from_dict
 from xdub.errors import UserError
 from xdub.files.run_folder import RunFolder
-from xdub.files.tensors import read_shapes
+from xdub.files.tensor_headers import read_shapes
 from xdub.model.bundle import RECIPE, bundle_path, bundle_weights, exported_weights
 
 CONFIG = "config.json"

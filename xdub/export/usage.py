@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xdub.model.wan.files import ADDITIONS
 from xdub.perception.open_models.table import OPEN_MODELS
+from xdub.perception.open_models.wan_files import ADDITIONS
 
 PEFT = """
 base = load_backbone({base!r})

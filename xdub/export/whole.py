@@ -9,11 +9,11 @@ import torch
 from xdub.config import expert_of
 from xdub.errors import UserError
 from xdub.export.source import Part, Source
+from xdub.files.weight_folder import WeightFolder
 from xdub.model.backbone import Backbone
 from xdub.model.backbone_files import save_backbone
 from xdub.model.build import load_network
 from xdub.model.lora import load_expert, merge_adapter
-from xdub.model.weight_folder import WeightFolder
 
 
 def merged_backbone(source: Source, phase: str) -> Backbone:

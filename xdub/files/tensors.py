@@ -36,17 +36,6 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         return {}
 
 
-def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
-    """Return name -> shape of all tensors of a safetensors file, from its header. Raise UserError for another file."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no dict)
-    except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"{path}: not a readable safetensors file ({error}); copy or export it again"
-        ) from error
-
-
 def signature(shapes: Mapping[str, Sequence[int]]) -> str:
     """Return the md5 of a network's sorted names and shapes, which identifies a release without its values."""
     texts = sorted(

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from xdub.errors import UserError, error_reason
+from xdub.files.weight_folder import INDEX
 
 Shapes = dict[str, tuple[int, ...]]
 """Name of a tensor -> its shape."""
 TRIAL = "`xdub weights mini --like RECIPE` writes random ones for a trial"
 """End of the fix for a network that has to be got from elsewhere."""
-INDEX = ".safetensors.index.json"
-"""Ending of the list of a model's files where the weights are in several."""
 
 
 class Fault(UserError):

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from xdub.config import Recipe, recipe_from_dict
 from xdub.errors import UserError
-from xdub.model.wan.config_files import read_json_object
-from xdub.model.weight_folder import WeightFolder
+from xdub.files.weight_folder import WeightFolder
+from xdub.perception.open_models.wan_config import read_json_object
 from xdub.perception.open_models.wan_names import original_name
 
 RECORD = "xdub_export.json"

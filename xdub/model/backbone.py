@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from xdub.config import Policy, TokenOrder
+from xdub.files.weight_folder import WeightFolder, check_fit, check_values
 from xdub.geometry import CodecGeometry
 from xdub.model.sequence import ONE_RANK, SequenceGroup, SharesSequence
-from xdub.model.weight_folder import WeightFolder, check_fit, check_values
 from xdub.speech_windows import SpeechForm
 
 ConditionsT = TypeVar("ConditionsT")

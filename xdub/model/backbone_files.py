@@ -13,6 +13,7 @@ from xdub.errors import UserError
 from xdub.files.atomic import atomic_folder, write_json
 from xdub.files.run_folder import MODEL_WEIGHTS
 from xdub.files.tensors import write_tensors
+from xdub.files.weight_folder import WeightFolder
 from xdub.model.adapter_export import AdapterExport, find_adapter_export
 from xdub.model.backbone import Backbone
 from xdub.model.build import load_network, open_weights, tuned_open_weights
@@ -21,13 +22,14 @@ from xdub.model.dit import DiTConfig, VideoDiT
 from xdub.model.licences import require_licence, require_one, weights_licences
 from xdub.model.lora import fill_expert, merge_adapter, whole_state
 from xdub.model.published import EDITORS
-from xdub.model.wan.config_files import CONFIG, OWN_KEY, own_config, portable, read_json_object
-from xdub.model.wan.files import find_wan, load_wan, save_wan
+from xdub.model.wan.config_files import own_config, portable
+from xdub.model.wan.files import load_wan, save_wan
 from xdub.model.wan.layouts import Layout
 from xdub.model.wan.network import WanDiT
-from xdub.model.weight_folder import WeightFolder
 from xdub.perception.open_models.store import required_folder
 from xdub.perception.open_models.table import OPEN_MODELS
+from xdub.perception.open_models.wan_config import CONFIG, OWN_KEY, read_json_object
+from xdub.perception.open_models.wan_files import find_wan
 
 
 def load_backbone(

@@ -10,16 +10,16 @@ import torch
 
 from xdub.config import Recipe, base_path, inpaints, prompt_path
 from xdub.errors import UserError
+from xdub.files.weight_folder import WeightFolder
 from xdub.model.backbone import Backbone
 from xdub.model.codec import Codec
 from xdub.model.dit import DiTConfig, VideoDiT
 from xdub.model.lora import is_adapter, load_tuning
 from xdub.model.prompt import Prompt, read_prompt
 from xdub.model.wan.config import WanConfig
-from xdub.model.wan.config_files import contradiction
-from xdub.model.wan.files import find_wan
 from xdub.model.wan.network import WanDiT
-from xdub.model.weight_folder import WeightFolder
+from xdub.perception.open_models.wan_config import check_stated
+from xdub.perception.open_models.wan_files import find_wan
 from xdub.precision import dtype_of
 
 
@@ -82,18 +82,7 @@ def build_backbone(
 
 def _check_base(config: WanConfig, weights: WeightFolder) -> None:
     """Raise UserError for open weights that fit the shapes of a recipe's network, but are of another one."""
-    other = contradiction(config, weights)
-    if other is None:
-        return
-    key, stated, own = other
-    fix = (
-        f"--set model.{key}={stated}"
-        if key == "num_heads"
-        else "only releases with that value can be trained"
-    )
-    raise UserError(
-        f"model.base={weights.path}: has {key}={stated}, but the recipe's network has {own}; {fix}"
-    )
+    check_stated(weights, num_heads=config.num_heads, eps=config.eps, cross_attn_norm=config.cross_attn_norm)
 
 
 def _filled(config: WanConfig, prompt: Prompt | None, weights: WeightFolder, dtype: torch.dtype) -> WanDiT:

@@ -14,9 +14,9 @@ from xdub.files.atomic import write_json
 from xdub.files.user_folders import config_folder
 from xdub.model.published import EDITORS
 from xdub.model.recognised import recognised_models
-from xdub.model.wan.config_files import CONFIG, read_json_object
 from xdub.perception.open_models.entry import Licence
 from xdub.perception.open_models.table import open_model
+from xdub.perception.open_models.wan_config import CONFIG, read_json_object
 
 VARIABLE = "XDUB_ACCEPT_LICENCE"
 """Environment variable with the names of models, divided by commas, whose licences the user accepts."""

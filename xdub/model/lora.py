@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from xdub.config import EXPERTS, LoraConfig, Recipe, expert_of, in_model, is_target
 from xdub.errors import UserError
 from xdub.files.tensors import read_metadata, read_tensors, write_tensors
+from xdub.files.weight_folder import WeightFolder, check_fit, check_values
 from xdub.model.backbone import Backbone
-from xdub.model.weight_folder import WeightFolder, check_fit, check_values
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer

@@ -14,9 +14,9 @@ from typing import Any
 
 from xdub.config import Recipe, load_recipe, network_settings, parse_override
 from xdub.errors import UserError
+from xdub.files.weight_folder import WeightFolder
 from xdub.model.wan.config import WanConfig
 from xdub.model.wan.config_files import read_wan_config
-from xdub.model.weight_folder import WeightFolder
 from xdub.perception.open_models.dubbing import VAE_FILE
 from xdub.perception.open_models.table import open_model
 from xdub.perception.open_models.wan_names import original_name

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from xdub.files.tensors import signature
-from xdub.model.wan.files import find_wan
 from xdub.perception.open_models.entry import OpenModel
 from xdub.perception.open_models.table import OPEN_MODELS
+from xdub.perception.open_models.wan_files import find_wan
 from xdub.perception.open_models.wan_names import original_name
 
 

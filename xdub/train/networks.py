@@ -9,13 +9,13 @@ import torch
 from xdub.config import Recipe, base_path, check_phase, expert_of, phase_facts
 from xdub.errors import UserError
 from xdub.files.run_folder import ADAPTER_WEIGHTS, MODEL_WEIGHTS
+from xdub.files.weight_folder import WeightFolder
 from xdub.model.backbone import Backbone
 from xdub.model.build import build_backbone, load_network
 from xdub.model.codec import Codec
 from xdub.model.frozen_base import store_frozen
 from xdub.model.lora import TUNED, adapt, adapter_of, is_adapter, load_expert
-from xdub.model.wan.files import find_wan
-from xdub.model.weight_folder import WeightFolder
+from xdub.perception.open_models.wan_files import find_wan
 from xdub.precision import frozen
 from xdub.train.phases.common import PhaseContext
 

@@ -13,13 +13,13 @@ from safetensors.torch import load_file, save_file
 
 from xdub.errors import UserError
 from xdub.files.tensors import signature
+from xdub.files.weight_folder import WeightFolder
 from xdub.geometry import CodecGeometry
 from xdub.model import load_backbone, save_backbone
 from xdub.model.testing import small_wan
 from xdub.model.wan.config import WanConfig
 from xdub.model.wan.config_files import read_wan_config
 from xdub.model.wan.network import WanDiT
-from xdub.model.weight_folder import WeightFolder
 from xdub.perception.open_models.table import OPEN_MODELS
 from xdub.perception.open_models.wan_names import diffusers_name
 

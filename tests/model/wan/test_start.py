@@ -10,6 +10,7 @@ import torch
 from xdub.config import Recipe, load_recipe
 from xdub.errors import UserError
 from xdub.files.tensors import write_tensors
+from xdub.files.weight_folder import WeightFolder
 from xdub.geometry import CodecGeometry
 from xdub.model import load_backbone, save_backbone
 from xdub.model.build import build_backbone, load_network
@@ -20,7 +21,6 @@ from xdub.model.lora import ALPHA, TUNED, expert_state, file_name
 from xdub.model.prompt import Prompt, write_prompt
 from xdub.model.testing import random_codec, small_wan
 from xdub.model.wan.network import WanDiT
-from xdub.model.weight_folder import WeightFolder
 from xdub.plan.rehearsal import inputs
 from xdub.train.networks import build_model
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from xdub.config import ModelConfig
 from xdub.geometry import CodecGeometry
+from xdub.perception.open_models.wan_config import EPS
 from xdub.speech_windows import speech_windows
 
 
@@ -21,7 +22,7 @@ class WanConfig(ModelConfig):
     """Width of the audio encoder's features. None: a plain Wan, without audio attention."""
     freq_dim: int = 256
     """Width of the timestep's sinusoid."""
-    eps: float = 1e-6
+    eps: float = EPS
     """Added to the variance in every norm."""
     cross_attn_norm: bool = True
     """True where a norm with weights precedes the attention to the prompt, as in all releases."""

@@ -5,7 +5,6 @@ What config.json states is binding, so a tensor that contradicts it is an error.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,21 +13,14 @@ from typing import Any, TypeVar
 import xdub
 from xdub.config import ModelConfig
 from xdub.errors import UserError
+from xdub.files.weight_folder import WeightFolder
 from xdub.geometry import CodecGeometry
 from xdub.model.wan.config import WanConfig
 from xdub.model.wan.layouts import Layout
-from xdub.model.weight_folder import WeightFolder
+from xdub.perception.open_models.wan_config import CLASSES, CONFIG, EPS, MODEL_TYPES, OWN_KEY, config_of
 
-CONFIG = "config.json"
-"""File of a layout's configuration."""
 HEAD_DIM = 128
 """Width of an attention head in all published Wans; a file without a configuration does not state it."""
-OWN_KEY = "xdub"
-"""Key of config.json under which a whole `WanConfig` is written."""
-CLASSES = ("WanModel", "WanTransformer3DModel")
-"""Class names in configurations of this network, in the original layout and in diffusers'."""
-MODEL_TYPES = ("t2v", "ti2v")
-"""Types of the original layout that are this network."""
 PICTURE_KEYS = ("image_dim", "added_kv_proj_dim")
 """Keys of diffusers for networks that read a picture's embedding."""
 PICTURE_PARTS = {"img_emb", "image_embedder", "k_img", "v_img", "add_k_proj", "add_v_proj"}
@@ -95,47 +87,10 @@ def read_wan_config(weights: WeightFolder, shapes: Shapes) -> WanConfig:
 
     ``shapes`` have original names. Raise UserError for a network of another family.
     """
-    path, values = _config_of(weights)
+    path, values = config_of(weights)
     if OWN_KEY in values:
         return own_config(WanConfig, values[OWN_KEY], path)
     return _inferred(shapes, values, weights.path)
-
-
-def _config_of(weights: WeightFolder) -> tuple[Path, dict[str, Any]]:
-    """Return path and values of the configuration beside weights; {} if there is none."""
-    folder = weights.path if weights.path.is_dir() else weights.path.parent
-    values = read_json_object(folder / CONFIG)
-    # A single file may have the configuration of another network beside it.
-    foreign = weights.path.is_file() and OWN_KEY not in values and not _is_wan_config(values)
-    return folder / CONFIG, {} if foreign else values
-
-
-def contradiction(cfg: WanConfig, weights: WeightFolder) -> tuple[str, Any, Any] | None:
-    """Return key, stated value and value of ``cfg`` of the first setting that shapes cannot show; None if all agree."""
-    _, values = _config_of(weights)
-    stated = values.get(OWN_KEY, values)
-    for key, name in (
-        ("num_heads", "num_heads"),
-        ("num_attention_heads", "num_heads"),
-        ("eps", "eps"),
-        ("cross_attn_norm", "cross_attn_norm"),
-    ):
-        if key in stated and stated[key] != getattr(cfg, name):
-            return name, stated[key], getattr(cfg, name)
-    return None
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Return the values of a JSON file; {} if there is no file. Raise UserError for a damaged one."""
-    if not path.is_file():
-        return {}
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); download it again") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: is not the configuration of a network; download it again")
-    return values
 
 
 def own_config(kind: type[ConfigT], values: Any, path: Path) -> ConfigT:
@@ -152,13 +107,6 @@ def own_config(kind: type[ConfigT], values: Any, path: Path) -> ConfigT:
         return kind(**fields)
     except (TypeError, ValueError, KeyError) as error:
         raise UserError(f"{path}: is not the configuration of a backbone ({error}); save it again") from error
-
-
-def _is_wan_config(values: Mapping[str, Any]) -> bool:
-    return (
-        values.get("_class_name", CLASSES[0]) in CLASSES
-        and values.get("model_type", MODEL_TYPES[0]) in MODEL_TYPES
-    )
 
 
 def _unsupported(values: Mapping[str, Any], shapes: Shapes) -> Iterator[str]:
@@ -224,7 +172,7 @@ def _without_speech(shapes: Shapes, values: Mapping[str, Any]) -> WanConfig:
         patch=(int(frames), int(rows), int(columns)),
         text_dim=int(values.get("text_dim", shapes["text_embedding.0.weight"][1])),
         freq_dim=int(values.get("freq_dim", shapes["time_embedding.0.weight"][1])),
-        eps=float(values.get("eps", 1e-6)),
+        eps=float(values.get("eps", EPS)),
         cross_attn_norm=bool(values.get("cross_attn_norm", normed)),
         order="reference_first",
         masked_input="mask_embedding.weight" in shapes,

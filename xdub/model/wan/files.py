@@ -14,49 +14,19 @@ import torch
 from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 
-from xdub.errors import UserError
 from xdub.files.atomic import atomic_folder, write_json
-from xdub.files.tensors import apply_umask, read_shapes, write_tensors
+from xdub.files.tensors import apply_umask, write_tensors
+from xdub.files.weight_folder import WeightFolder
 from xdub.model.lora import whole_state
-from xdub.model.wan.config_files import CONFIG, read_wan_config, written_config
-from xdub.model.wan.layouts import Layout, beyond_wan
+from xdub.model.wan.config_files import read_wan_config, written_config
+from xdub.model.wan.layouts import Layout
 from xdub.model.wan.network import WanDiT
-from xdub.model.weight_folder import INDEX, WeightFolder, indexed_files
-from xdub.perception.open_models.wan_names import diffusers_name, original_name
+from xdub.perception.open_models.wan_config import CONFIG
+from xdub.perception.open_models.wan_files import ADDITIONS
+from xdub.perception.open_models.wan_names import beyond_wan, diffusers_name, original_name
 
-ADDITIONS = "additions.safetensors"
-"""File of the tensors that diffusers' class does not have, under their original names."""
 SHARD = "5GB"
 """Largest size of one written file."""
-
-
-def find_wan(path: Path) -> WeightFolder | None:
-    """Return the weights of a Wan in a file or folder; None if there is none.
-
-    A pipeline keeps them below ``transformer``. Raise UserError for a damaged file, and for a folder with several.
-    """
-    if path.is_file():
-        return WeightFolder(path, (path,)) if path.suffix == ".safetensors" and _is_wan(path) else None
-    if (path / "transformer").is_dir():
-        path = path / "transformer"
-    additions = (path / ADDITIONS,) if (path / ADDITIONS).is_file() else ()
-    indices = sorted(path.glob(f"*{INDEX}"))
-    for index in indices:
-        files = indexed_files(index)
-        if _is_wan(*files):
-            return WeightFolder(path, files + additions)
-    candidates = [
-        file for file in sorted(path.glob("*.safetensors")) if file.name != ADDITIONS and _is_wan(file)
-    ]
-    if len(candidates) > 1:
-        names = ", ".join(file.name for file in candidates)
-        raise UserError(f"{path}: holds several networks ({names}); name one of these files")
-    return WeightFolder(path, (candidates[0], *additions)) if candidates else None
-
-
-def _is_wan(*files: Path) -> bool:
-    names = {original_name(name) for file in files for name in read_shapes(file)}
-    return {"patch_embedding.weight", "head.head.weight"} <= names
 
 
 def load_wan(weights: WeightFolder, dtype: torch.dtype | None = None) -> WanDiT:

@@ -31,9 +31,8 @@ from xdub.model.prompt import Prompt
 from xdub.model.wan.block import WanBlock, WanKeys, WanRows
 from xdub.model.wan.config import WanConfig
 from xdub.model.wan.layers import Head, Mlp
-from xdub.model.wan.layouts import MASK, beyond_wan
 from xdub.model.wan.speech import SpeechProjection
-from xdub.perception.open_models.wan_names import original_name
+from xdub.perception.open_models.wan_names import MASK, beyond_wan, original_name
 from xdub_kernels import Rope
 
 

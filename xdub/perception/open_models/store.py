@@ -14,7 +14,8 @@ from xdub.errors import UserError
 from xdub.files.atomic import write_json
 from xdub.files.content import cached_sha256
 from xdub.files.lock import exclusive
-from xdub.files.tensors import read_shapes, signature
+from xdub.files.tensor_headers import read_shapes
+from xdub.files.tensors import signature
 from xdub.perception.open_models.download import download
 from xdub.perception.open_models.entry import ModelFile, OpenModel
 from xdub.perception.open_models.hub import is_offline

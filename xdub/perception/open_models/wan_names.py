@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 """Prefixes of the original names in files for ComfyUI."""
+MASK = "mask_embedding"
+"""Name of the layer that embeds z_mask."""
 _OUTSIDE = (
     ("condition_embedder.text_embedder.linear_1", "text_embedding.0"),
     ("condition_embedder.text_embedder.linear_2", "text_embedding.2"),
@@ -74,3 +76,11 @@ def _renamed(name: str, outside: Mapping[str, str], inside: Mapping[str, str]) -
         if rest == old or rest.startswith(f"{old}."):
             return prefix + new + rest[len(old) :]
     return name
+
+
+def beyond_wan(name: str) -> bool:
+    """Return whether a tensor of a `WanDiT` is no part of a plain Wan: speech, or the embedding of z_mask."""
+    parts = name.split(".")
+    return parts[0] in ("audio_embedding", "audio_adapter", MASK) or bool(
+        {"audio_attn", "norm4"} & set(parts)
+    )

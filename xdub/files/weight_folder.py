@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import safe_open
-from torch import Tensor
 
 from xdub.errors import UserError
-from xdub.files.tensors import read_shapes
+from xdub.files.tensor_headers import read_shapes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 INDEX = ".safetensors.index.json"
 """Ending of the list of a network's files where its weights are in several."""
@@ -61,6 +63,9 @@ def indexed_files(index: Path) -> tuple[Path, ...]:
 
 def check_values(source: object, name: str, value: Tensor) -> None:
     """Raise UserError for a tensor of whole numbers, and for one with a value that is not finite."""
+    # The checks before a run import this module, and they read headers without torch.
+    import torch
+
     if not value.is_floating_point():
         raise UserError(f"{source}: {name} has whole numbers ({value.dtype}); name weights of fp32 or bf16")
     # A sum is NaN or infinite if a value is, and needs no second tensor.
