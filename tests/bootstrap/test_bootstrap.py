@@ -104,8 +104,12 @@ def test_with_an_initial_model_every_phase_starts_from_its_own_weights(calls: li
 def test_a_folder_continues_only_the_run_that_was_started_in_it(calls: list, tmp_path: Path) -> None:
     bootstrap(load_recipe("tiny"), tmp_path / "clips", tmp_path / "run")
     bootstrap(load_recipe("tiny"), tmp_path / "clips", tmp_path / "run")
+    # A remedy for an error of memory does not start the run again.
+    settings = ["train.micro_batch=4", "phases.lip.activation_checkpointing=full", "pairs.offload=blocks"]
+    bootstrap(load_recipe("tiny", settings), tmp_path / "clips", tmp_path / "run")
     for recipe, data, word in (
         (load_recipe("tiny", ["seed=1"]), "clips", "another recipe"),
+        (load_recipe("tiny", ["phases.lip.lr=1e-5"]), "clips", "another recipe"),
         (load_recipe("tiny"), "others", "another data"),
     ):
         with pytest.raises(UserError, match=word):

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from xdub.bootstrap.record import begin, weight_users
 from xdub.config import (
-    SHIPPED_MODEL,
     Recipe,
     check_phase,
     inpaints,
     load_recipe,
-    network_digests,
     phase_facts,
-    recipe_from_dict,
-    without_paths,
 )
 from xdub.errors import UserError
-from xdub.files.atomic import write_json
-from xdub.files.run_folder import PhaseFolder, RunFolder
+from xdub.files.run_folder import RunFolder
 from xdub.headers import check_networks
 from xdub.progress import Report, stage_progress
 
@@ -85,7 +80,7 @@ def bootstrap(
     if generator is not None and (published := published_folder(generator)) is not None:
         check_sampling(recipe, load_recipe(published.editor.name))
     manifest = _check_inputs(recipe, Path(data), init)
-    _begin(recipe, manifest, RunFolder(out), init)
+    begin(recipe, manifest, RunFolder(out), init, stage_names(recipe)[0])
     stages = bootstrap_stages(
         recipe, data, out, init=init, generator=generator, local=local, pair_workers=pair_workers
     )
@@ -190,7 +185,7 @@ def _check_inputs(recipe: Recipe, data: Path, init: str | Path | None) -> Manife
 
     for name in recipe.phase_names:
         check_phase(recipe, name)
-    check_networks(recipe, _weight_users(recipe))
+    check_networks(recipe, weight_users(recipe))
     manifest = read_manifest(data)
     if manifest.kind != "clips":
         raise UserError(
@@ -206,102 +201,3 @@ def _check_inputs(recipe: Recipe, data: Path, init: str | Path | None) -> Manife
         if not weights.is_file():
             raise UserError(f"--init {init}: has no {weights.name}; use tiny or a model folder (RUN/bundle)")
     return manifest
-
-
-def _begin(recipe: Recipe, manifest: Manifest, run: RunFolder, init: str | Path | None) -> None:
-    """Record recipe, data and start in OUT, or raise UserError if OUT was started with other ones.
-
-    Stages of different recipes or data would fit together and yield a meaningless model. Data and weights are known by
-    their content, so all folders may move.
-    """
-    record, out = run.bootstrap, run.path
-    if not record.is_file():
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"--out {out}: cannot be created ({error.strerror}); choose another folder"
-            ) from error
-        shards = len(manifest.shards)
-        data = {"shards": shards, "digest": manifest.beginning(shards)}
-        facts = {"recipe": recipe.to_dict(), "networks": network_digests(recipe, _weight_users(recipe))}
-        write_json(record, facts | {"data": data, "init": _weights(init, recipe)})
-        return
-    try:
-        recorded = json.loads(record.read_text("utf-8"))
-        same = {
-            "recipe": _same_recipe(recorded, recipe),
-            **_same_networks(recorded, recipe),
-            "data": _same_data(recorded["data"], manifest, run.phase(stage_names(recipe)[0])),
-            "init": _same_init(recorded["init"], init, recipe),
-        }
-    except UserError:
-        raise
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{record} is damaged; remove {out} and start again") from error
-    if not all(same.values()):
-        others = ", ".join(f"another {key}" for key, equal in same.items() if not equal)
-        raise UserError(
-            f"--out {out} was started with {others}; continue with the same, or choose another folder"
-        )
-
-
-def _weight_users(recipe: Recipe) -> tuple[str, ...]:
-    """Return the stages that load frozen networks."""
-    return (*recipe.phase_names, "pairs")
-
-
-def _same_recipe(recorded: dict[str, Any], recipe: Recipe) -> bool:
-    """Return whether a record has the recipe. Records of earlier versions know networks by their paths only."""
-    raw, current = recorded["recipe"], recipe.to_dict()
-    try:
-        before = recipe_from_dict(raw).to_dict()
-    except UserError:
-        return False
-    if "networks" not in recorded:
-        return before == current
-    return without_paths(before) == without_paths(current)
-
-
-def _same_networks(recorded: dict[str, Any], recipe: Recipe) -> dict[str, bool]:
-    """Return for each frozen network whether its content is the recorded one, wherever its file is now."""
-    if "networks" not in recorded:
-        return {}
-    current = network_digests(recipe, _weight_users(recipe))
-    return {
-        f"{role} network": digest == current.get(role, digest)
-        for role, digest in recorded["networks"].items()
-    }
-
-
-def _same_data(recorded: dict[str, Any] | str, manifest: Manifest, first: PhaseFolder) -> bool:
-    """Return whether a set begins with the recorded shards; `xdub prepare` may have added others since.
-
-    Records of earlier versions have the path of the data; after a move, the first stage's summary of its data decides.
-    """
-    if not isinstance(recorded, str):
-        return manifest.beginning(recorded["shards"]) == recorded["digest"]
-    if recorded == str(manifest.folder.resolve()):
-        return True
-    if not first.data_summary.is_file():
-        return False
-    (data,) = json.loads(first.data_summary.read_text("utf-8"))
-    hashes = [shard["sha256"] for shard in data["shards"]]
-    return hashes == [shard.sha256 for shard in manifest.shards[: len(hashes)]]
-
-
-def _same_init(recorded: dict[str, str] | str | None, init: str | Path | None, recipe: Recipe) -> bool:
-    """Return whether ``init`` holds the recorded weights; records of earlier versions have the folder's path."""
-    if isinstance(recorded, str) and init is not None and SHIPPED_MODEL not in (recorded, str(init)):
-        return Path(recorded).resolve() == Path(init).resolve()
-    return recorded == _weights(init, recipe)
-
-
-def _weights(init: str | Path | None, recipe: Recipe) -> dict[str, str] | str | None:
-    """Return the sha256 of each phase's weights in a model folder; None and the shipped model stay as they are."""
-    from xdub.files.content import file_sha256
-    from xdub.model.bundle import bundle_path, bundle_weights
-
-    if init is None or str(init) == SHIPPED_MODEL:
-        return None if init is None else str(init)
-    return {name: file_sha256(bundle_weights(bundle_path(init), name)) for name in recipe.phase_names}

@@ -17,7 +17,7 @@ from xdub.config.phases import PHASES, phase_facts
 from xdub.config.recipe import Recipe
 from xdub.config.recipe_file import read_recipe_file
 from xdub.config.sections import PhaseConfig, TrainConfig
-from xdub.config.syncnet_section import TRAIN_DEFAULTS, SyncNetConfig
+from xdub.config.syncnet_section import OWN_MEANS, TRAIN_DEFAULTS, SyncNetConfig
 from xdub.errors import UserError
 
 SYNCNET = "syncnet"
@@ -44,7 +44,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = (), *, reco
     # A train setting on the command line overrides the recipe's phases; a setting for one phase overrides it in turn.
     for path, value in parsed:
         phases = raw.get("phases")
-        if path[0] == "train" and len(path) == 2:
+        if path[0] == "train" and len(path) == 2 and path[1] not in OWN_MEANS:
             _assign(raw, (SYNCNET, path[1]), value)
         if path[0] == "train" and len(path) == 2 and isinstance(phases, dict):
             for phase in phases.values():

@@ -131,6 +131,18 @@ class Recipe:
                     del raw[section.name][field.name]
         return raw
 
+    def lasting(self) -> dict[str, Any]:
+        """Return `to_dict` without what a run may change when it continues: `RUNNING`, and fields marked `NEUTRAL`."""
+        raw = self.to_dict()
+        for section in (raw["train"], raw["syncnet"], *raw["phases"].values()):
+            for name in RUNNING & section.keys():
+                del section[name]
+        for name in ("pairs", "dub"):
+            for field in fields(getattr(self, name)):
+                if field.metadata.get("neutral"):
+                    del raw[name][field.name]
+        return raw
+
     def to_yaml(self) -> str:
         """Return `to_dict` as the text of a recipe file."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
@@ -143,6 +155,22 @@ def _lists(value: Any) -> Any:
     return [_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
+RUNNING = frozenset(
+    {
+        *(
+            "workers",
+            "min_workers",
+            "resource",
+            "sequence_parallel",
+            "micro_batch",
+            "zero_stage",
+            "num_threads",
+        ),
+        *("activation_checkpointing", "compile", "offload", "hang_seconds", "upload_to"),
+        *("checkpoint_every", "keep_checkpoints", "log_every", "sample_every"),
+    }
+)
+"""Fields of `train` that decide how a run is computed and recorded, but not its result, apart from rounding."""
 MAX_SEED = 2**53
 """Bound of a seed: JSON, Parquet and torch keep smaller integers exactly."""
 

@@ -28,6 +28,9 @@ TRAIN_DEFAULTS: Mapping[str, Any] = {
 }
 """Fields of `train` for a SyncNet, which is much smaller than the recipe's model and has no frozen layers."""
 
+OWN_MEANS = ("activation_checkpointing", "sequence_parallel", "base_dtype", "offload")
+"""Fields that save memory of the recipe's model: a setting of section `train` leaves them as they are for a SyncNet."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SyncNetConfig:

@@ -153,11 +153,12 @@ def train_rank(
                 step=trainer.progress.step,
                 metadata=learner.metadata(),
             )
+            beat()
             result: dict[str, Any] = {"phase": job.phase, "step": trainer.progress.step, "attempt": attempt}
             result |= {"seconds": time.time() - attempt_start, "facts": trainer.checkpoints.facts}
             if context.rank == 0:
                 weights = weights_file(job.folder.export)
-                figures, metrics = learner.assess(weights, job.data, codec, open_device(context.device))
+                figures, metrics = learner.assess(weights, job.data, codec, open_device(context.device), beat)
                 result |= figures
                 trainer.records.evaluate(trainer.progress.step, metrics)
             trainer.records.finish(result)

@@ -111,6 +111,7 @@ class Trainer:
         rank_step.stop = self.records.stop_requested()
         for batch in micro_batches[:-1]:
             self.engine.backward(self._loss(batch, rank_step), last=False)
+            self.beat()
         loss = self._loss(micro_batches[-1], rank_step)
         step = GlobalStep.merge(self.context.gather(rank_step), self.train.sequence_parallel)
         objection = self._guard.objection(step.loss)
@@ -195,6 +196,7 @@ class Trainer:
             strip = sampler(self.engine.model, self.loss_context)
         self.engine.model.train()
         self.records.sample(self.progress.step, strip)
+        self.beat()
 
     def _checkpoint(self) -> None:
         self.records.sync()

@@ -83,9 +83,12 @@ class Learner(ABC):
         return None
 
     def assess(
-        self, weights: Path, data: Sequence[str], codec: Codec, device: torch.device
+        self, weights: Path, data: Sequence[str], codec: Codec, device: torch.device, beat: Callable[[], None]
     ) -> tuple[dict[str, Any], dict[str, float]]:
-        """Measure exported weights on rank 0; return entries of the phase's result, and metrics of its last step."""
+        """Measure exported weights on rank 0; return entries of the phase's result, and metrics of its last step.
+
+        ``beat`` reports progress to the watchdog.
+        """
         return {}, {}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ class SyncNetLearner(Learner):
             return sync_metadata(self._network())
 
     def assess(
-        self, weights: Path, data: Sequence[str], codec: Codec, device: torch.device
+        self, weights: Path, data: Sequence[str], codec: Codec, device: torch.device, beat: Callable[[], None]
     ) -> tuple[dict[str, Any], dict[str, float]]:
         """Measure the accuracy at offsets of 0 ... 15 frames on held-out clips, as filmed and through the codec."""
         maker = SampleMaker(StreamSpec.from_recipe(self.recipe, self.phase, list(data)))
@@ -106,6 +106,7 @@ class SyncNetLearner(Learner):
         for videos, sound, landmarks in video_batches(samples, BATCH, device):
             meters["filmed"].add(videos, sound, landmarks)
             meters["codec"].add(through_codec(codec, videos), sound, landmarks)
+            beat()
         results = {name: meter.result() for name, meter in meters.items()}
         tables = {name: _table(result) for name, result in results.items()}
         figures = {"clips": len(samples), "by": maker.order.held_out_by, **tables}

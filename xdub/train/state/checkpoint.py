@@ -70,6 +70,8 @@ class Checkpoints:
         try:
             engine.save(temporary)
             torch.save({"torch": torch.get_rng_state()}, temporary / _rng_file(context.rank))
+        except torch.OutOfMemoryError:
+            raise
         # torch reports a full disk as RuntimeError.
         except (OSError, RuntimeError) as error:
             failure = f"{type(error).__name__}: {str(error).splitlines()[0]}"

@@ -101,6 +101,9 @@ def _kind(error: Exception) -> str:
 def _is_broken_connection(error: Exception) -> bool:
     """Return True for the error that a rank gets when a peer has died."""
     text = f"{type(error).__name__}: {error}"
+    # NCCL reports a GPU without free memory, too.
+    if "out of memory" in text:
+        return False
     signs = ("gloo", "NCCL", "Connection", "closed by", "Broken pipe", "DistBackendError")
     return any(sign in text for sign in signs)
 
