@@ -6,8 +6,10 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from xdub.errors import UserError
@@ -15,6 +17,7 @@ from xdub.files.lines import read_lines
 from xdub.files.run_folder import PhaseFolder, RunFolder
 from xdub.tracking.read import read_runs
 from xdub.tracking.runs import read_state
+from xdub.train import rank
 from xdub.train.run import RunResult, train_phase
 
 
@@ -199,6 +202,26 @@ def test_two_processes_cannot_train_one_folder(small, clips, tmp_path: Path) -> 
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="trained by another process"):
             train_phase("generator", small(), clips, tmp_path, local=True, progress=quiet)
+
+
+def test_the_watchdog_sees_every_micro_batch_and_memory_is_no_disk(
+    small, clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats, build = [], rank._build_trainer
+
+    def counting(*args: Any, beat: Any, **options: Any) -> Any:
+        return build(*args, beat=lambda: beats.append(1), **options)
+
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(rank, "_build_trainer", counting)
+    monkeypatch.setattr("xdub.train.engine.Engine.save", full)
+    recipe = small("train.micro_batch=1", "train.steps=1")
+    with pytest.raises(torch.OutOfMemoryError):
+        train_phase("generator", recipe, clips, tmp_path, local=True, progress=quiet)
+    # Four micro batches are three beats before the step's own.
+    assert len(beats) == 4
 
 
 def test_progress_is_reported_to_the_last_step(small, clips, tmp_path: Path) -> None:

@@ -140,6 +140,10 @@ def test_old_recipes_have_the_section_with_defaults_and_the_command_line_overrid
         "syncnet"
     )
     assert (fewer.steps, fewer.workers, fewer.lr) == (7, 2, 0.1)
+    # A SyncNet has no frozen layers, so settings that save the model's memory are not its own.
+    lean = ["train.base_dtype=int8", "train.offload=blocks", "train.activation_checkpointing=full"]
+    own = load_recipe("wan-5b", [*lean, "train.tune=adapter"]).for_phase("syncnet")
+    assert (own.base_dtype, own.offload, own.activation_checkpointing) == (None, "none", "none")
 
 
 @pytest.mark.parametrize(

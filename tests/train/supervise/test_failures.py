@@ -72,6 +72,12 @@ def test_a_defect_leads_to_no_retry_and_keeps_its_traceback() -> None:
     assert "RankError" not in str(error.value)
 
 
+def test_a_gpu_without_free_memory_is_no_lost_peer() -> None:
+    failure = RuntimeError("NCCL error: ncclUnhandledCudaError: Failed to CUDA calloc: out of memory")
+    with pytest.raises(RuntimeError, match="worker 0 failed"):
+        judge(group_error(raised_in_a_rank(failure)))
+
+
 def test_a_users_mistake_leads_to_no_retry_and_keeps_its_message() -> None:
     failure = raised_in_a_rank(UserError("lower train.lr:\nit is 10 €"))
     with pytest.raises(UserError, match="^lower train.lr:\nit is 10 €$"):
