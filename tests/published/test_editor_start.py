@@ -179,7 +179,7 @@ def test_a_bootstrap_trains_the_editor_that_makes_its_pairs(releases, data, tmp_
     recipe, teacher = load_recipe("tbdub-lora", SMALL), releases["tbdub-teacher"]
     module, recipes = sys.modules[bootstrap.__module__], []
     monkeypatch.setattr(module, "_check_inputs", lambda recipe, *_: recipes.append(recipe))
-    monkeypatch.setattr(module, "_begin", lambda recipe, *_: recipes.append(recipe))
+    monkeypatch.setattr(module, "begin", lambda recipe, *_: recipes.append(recipe))
     monkeypatch.setattr(module, "_train", lambda name, recipe, *_: recipes.append(recipe))
     bootstrap_stages(recipe, data, tmp_path / "run", generator=teacher)[1].run(lambda *_: None)
     monkeypatch.setattr(module, "stage_names", lambda recipe: ())
