@@ -182,7 +182,7 @@ def test_a_bootstrap_trains_the_editor_that_makes_its_pairs(releases, data, tmp_
     monkeypatch.setattr(module, "begin", lambda recipe, *_: recipes.append(recipe))
     monkeypatch.setattr(module, "_train", lambda name, recipe, *_: recipes.append(recipe))
     bootstrap_stages(recipe, data, tmp_path / "run", generator=teacher)[1].run(lambda *_: None)
-    monkeypatch.setattr(module, "stage_names", lambda recipe: ())
+    monkeypatch.setattr(module, "bootstrap_stages", lambda *_, **__: [])
     bootstrap(recipe, data, tmp_path / "run", generator=teacher)
     assert recipes == [start_from_editor(recipe, teacher)] * 3
     assert recipes[0].model.base == str(Path(teacher.split(":")[1]) / "tbdub_teacher.safetensors")
