@@ -22,21 +22,27 @@ HAVE_TRITON = importlib.util.find_spec("triton") is not None
 INTERPRETING = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
 """True if Triton's interpreter runs the kernels on CPU tensors: for tests, thousands of times slower."""
 
-# A plain global, which torch.compile can read without a graph break.
+Capability = tuple[int, int] | None
+"""Compute capability of a GPU; None for a GPU without one, or of which it is not known."""
+
+# Plain globals, which torch.compile can read without a graph break.
 _rehearsing = False
+_rehearsed_has_kernels = False
 
 
 @contextmanager
-def rehearsing_gpu() -> Iterator[None]:
-    """Make ``"auto"`` choose as on a GPU: on the meta device, to measure the memory and FLOPs of a run, and on the CPU
-    where Triton is interpreted.
+def rehearsing_gpu(capability: Capability = CAPABILITIES[-1]) -> Iterator[None]:
+    """Make ``"auto"`` choose as on a GPU of a compute capability.
+
+    On the meta device, memory and FLOPs of a run can be measured so. On the CPU, Triton must be interpreted.
     """
-    global _rehearsing
-    before, _rehearsing = _rehearsing, True
+    global _rehearsing, _rehearsed_has_kernels
+    before = _rehearsing, _rehearsed_has_kernels
+    _rehearsing, _rehearsed_has_kernels = True, capability in CAPABILITIES
     try:
         yield
     finally:
-        _rehearsing = before
+        _rehearsing, _rehearsed_has_kernels = before
 
 
 def like_gpu(*tensors: Tensor) -> bool:
@@ -79,7 +85,8 @@ def triton_obstacle(*tensors: Tensor) -> str | None:
                 return f"is built for A100, H100 and H200; {x.device} is another GPU"
         # A rehearsal needs shapes only.
         elif x.device.type == "meta" and _rehearsing:
-            continue
+            if not _rehearsed_has_kernels:
+                return "is built for A100, H100 and H200; the rehearsed GPU is another one"
         elif x.device.type != "cpu" or not INTERPRETING:
             return f"needs tensors on a CUDA device, got {x.device} (TRITON_INTERPRET=1 interprets it on the CPU)"
     return None

@@ -15,6 +15,7 @@ from xdub.plan.network import count_network
 from xdub.plan.phase_plan import planned_recipe
 from xdub.plan.rehearsal import activations
 from xdub.plan.shapes import shapes
+from xdub_kernels.dispatch import CAPABILITIES
 
 STILL = ("train.lr=1e-12", "train.warmup=0")
 """Settings that keep the weights unchanged, so that every step of every implementation is the same problem."""
@@ -116,7 +117,9 @@ def prediction(case: Case, gpu: Gpu | None, efficiency: float) -> dict[str, Any]
     """
     recipe, phase = case.recipe, case.phase
     network = count_network(recipe, phase)
-    parts = memory(recipe, phase, network.parameters, activations(recipe, phase, case.policy, 1), gpus=1)
+    capability = gpu.capability if gpu else CAPABILITIES[-1]
+    sample = activations(recipe, phase, case.policy, 1, capability=capability)
+    parts = memory(recipe, phase, network.parameters, sample, gpus=1)
     allocated = parts.total - parts.reserve - (0 if expert_of(phase) else parts.frozen_networks)
     flops = {part: value for part, value in step_parts(recipe, phase, network).items() if part != ENCODED}
     seconds = sum(flops.values()) / (gpu.tflops * 1e12 * efficiency) if gpu else None

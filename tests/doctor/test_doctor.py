@@ -16,9 +16,12 @@ from xdub.config import load_recipe
 from xdub.doctor.clips import drawn_clip, landmarks_of
 from xdub.doctor.rehearsal import experts_at, least_steps, plan_rehearsal
 from xdub.doctor.rows import Examiner, NotRun
+from xdub.doctor.stages import StageChecks
 from xdub.errors import UserError
 from xdub.miniature import write_miniature
+from xdub.model.frozen_base import StoredLinear
 from xdub.perception.mouth import mouth_opening
+from xdub.train.engine import Engine
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +88,7 @@ def test_a_failed_check_becomes_a_row_and_does_not_end_the_examination() -> None
 
 def test_a_rehearsal_keeps_kinds_widths_and_precisions() -> None:
     recipe = load_recipe("xdub-1b", ["weights=/shared/weights"])
-    small = plan_rehearsal(recipe, torch.device("cpu")).small
+    small = plan_rehearsal(recipe, torch.device("cpu"), Path("scratch")).small
     assert small.model.num_layers == 2 and small.model.hidden_size == recipe.model.hidden_size
     assert (small.codec, small.audio, small.perception, small.lora) == (
         *(recipe.codec, recipe.audio, recipe.perception, recipe.lora),
@@ -98,42 +101,70 @@ def test_a_rehearsal_keeps_kinds_widths_and_precisions() -> None:
             before.lr,
         )
         assert (after.steps, after.workers, after.upload_to) == (1, 1, None)
-    on_gpu = plan_rehearsal(recipe, torch.device("cuda")).small
+    on_gpu = plan_rehearsal(recipe, torch.device("cuda"), Path("scratch")).small
     assert on_gpu.video.size == 512 and on_gpu.phase("editor").window == 77
 
 
-def test_a_rehearsal_tunes_an_adapter_only_where_the_open_weights_fit_its_blocks() -> None:
-    recipe = load_recipe("wan-5b-24gb", ["weights=/shared/weights", "model.base=/shared/wan"])
-    small = plan_rehearsal(recipe, torch.device("cpu")).small
-    assert (small.model.base, small.model.num_layers) == ("random", 2)
-    for name in ("generator", "editor"):
-        train = small.for_phase(name)
-        assert recipe.for_phase(name).tune == "adapter"
-        assert (train.tune, train.base_dtype, train.offload) == ("all", None, "none")
-    for name in ("lip", "texture"):
-        before, after = recipe.for_phase(name), small.for_phase(name)
-        assert (after.base_dtype, after.offload) == (before.base_dtype, before.offload)
-    shallow = load_recipe("wan-5b-24gb", ["model.num_layers=2", "model.base=/shared/wan"])
-    kept = plan_rehearsal(shallow, torch.device("cpu")).small
-    assert kept.model.base == "/shared/wan" and kept.for_phase("editor").tune == "adapter"
-    assert kept.for_phase("editor").base_dtype == "int8"
+def test_a_rehearsal_keeps_storage_offload_and_adapters_and_sums_gradients() -> None:
+    settings = ["weights=/shared/weights", "model.base=/shared/wan"]
+    for name in ("wan-5b-24gb", "wan-1.3b-24gb"):
+        recipe = load_recipe(name, settings)
+        rehearsal = plan_rehearsal(recipe, torch.device("cuda"), Path("scratch"))
+        small = rehearsal.small
+        assert (small.model.base, small.model.num_layers) == (str(rehearsal.stand_in), 2)
+        for phase in recipe.phase_names:
+            before, after = recipe.for_phase(phase), small.for_phase(phase)
+            for key in ("tune", "base_dtype", "offload", "optimizer", "zero_stage", "micro_batch"):
+                assert getattr(after, key) == getattr(before, key)
+            assert after.global_batch == 2 * after.micro_batch
+    shallow = load_recipe("wan-5b-24gb", [*settings, "model.num_layers=2"])
+    kept = plan_rehearsal(shallow, torch.device("cpu"), Path("scratch"))
+    assert (kept.small.model.base, kept.stand_in) == ("/shared/wan", None)
+    drawn = load_recipe("wan-5b", [*settings, "model.base=random"])
+    assert plan_rehearsal(drawn, torch.device("cpu"), Path("scratch")).small.model.base == "random"
+
+
+def test_a_rehearsal_tunes_compact_and_offloaded_weights_with_accumulation(
+    tmp_path: Path, monkeypatch
+) -> None:
+    write_miniature(load_recipe("mini-wan"), tmp_path / "weights")
+    lean = ["base_dtype=int8", "offload=optimizer+blocks", "zero_stage=2", "activation_checkpointing=full"]
+    settings = [f"weights={tmp_path / 'weights'}", "model.num_layers=3", *(f"train.{each}" for each in lean)]
+    device = torch.device("cpu")
+    rehearsal = plan_rehearsal(load_recipe("mini-wan", settings), device, tmp_path, size=32, frames=9)
+    engines, own_step = list[Engine](), Engine.step
+
+    def step(engine: Engine) -> bool:
+        engines.append(engine)
+        return own_step(engine)
+
+    monkeypatch.setattr(Engine, "step", step)
+    checks = StageChecks(rehearsal, Examiner(device), set(), tmp_path)
+    checks.clips()
+    assert rehearsal.stand_in is not None
+    assert "2 blocks of width 64" in checks.open_weights(rehearsal.stand_in)
+    assert "bf16, ZeRO 2, adapter on int8" in checks.phase("editor")
+    (engine,) = engines
+    assert engine.micro_batches == 2 and engine.model.module.cfg.num_layers == 2
+    assert sum(isinstance(module, StoredLinear) for module in engine.model.modules()) >= 2 * 10
+    assert (checks.run_folder.phase("editor").export / "model.safetensors").is_file()
 
 
 def test_the_shortest_windows_of_a_rehearsal_are_longer_than_their_motion_frames() -> None:
     for codec in ([], ["codec.kind=wan2.2", "codec.channels=48"]):
         recipe = load_recipe("xdub-1b", ["weights=/shared/weights", *codec])
-        small = plan_rehearsal(recipe, torch.device("cpu"), frames=5).small
+        small = plan_rehearsal(recipe, torch.device("cpu"), Path("scratch"), frames=5).small
         assert {small.window(name) for name in (*small.phase_names, "syncnet")} == {9}
         assert (small.pairs.segment_frames, small.dub.window, small.video.size) == (9, 9, 64)
 
 
 def test_a_rehearsal_of_a_syncnet_has_one_clip_to_train_on_and_one_to_measure() -> None:
     recipe = load_recipe("tiny")
-    own = plan_rehearsal(recipe, torch.device("cpu")).small
+    own = plan_rehearsal(recipe, torch.device("cpu"), Path("scratch")).small
     train = own.for_phase("syncnet")
     assert (own.syncnet.held_out, own.syncnet.clips, own.syncnet.codec_share) == (0.5, 2, 1.0)
     assert (train.steps, train.micro_batch, train.precision) == (1, 2, recipe.for_phase("syncnet").precision)
-    on_gpu = plan_rehearsal(recipe, torch.device("cuda")).small
+    on_gpu = plan_rehearsal(recipe, torch.device("cuda"), Path("scratch")).small
     assert on_gpu.for_phase("syncnet").micro_batch == recipe.for_phase("syncnet").micro_batch
 
 

@@ -17,7 +17,7 @@ from xdub.plan.check import check
 from xdub.plan.memory import memory, model_states, optimizer_bytes
 from xdub.plan.network import count_parameters
 from xdub.plan.phase_plan import communication_bytes
-from xdub.plan.rehearsal import Activations, meta_model
+from xdub.plan.rehearsal import Activations, inputs, meta_model
 from xdub.train.context import LocalContext
 from xdub.train.engine import Engine
 
@@ -77,6 +77,25 @@ def test_predicted_weights_and_optimizer_are_within_5_percent_of_measured_ones(v
     weights, optimizer = measured(recipe)
     assert states.weights == pytest.approx(weights, rel=0.05)
     assert optimizer_bytes(count, train, 1) == pytest.approx(optimizer, rel=0.05)
+
+
+@pytest.mark.parametrize("offload", ["none", "optimizer"])
+def test_the_fp32_sum_of_micro_batches_is_counted_where_the_optimizer_is_offloaded_too(offload):
+    stage = ("train.zero_stage=2", "train.global_batch=2", f"train.offload={offload}")
+    recipe = load_recipe("tiny", [*SMALL, *SIZES[0], *stage])
+    train, count = recipe.for_phase("lip"), count_parameters(recipe, "lip")
+    model = build_backbone(recipe, "lip", seed=0)
+    add_expert(model, "lip", recipe.lora)
+    engine = Engine.build(model, train, device=LocalContext().device)
+    assert engine.micro_batches == 2
+    engine.backward(engine.model(**inputs(recipe, "lip", 1, "cpu")).sum(), last=False)
+    summed = bytes_of(group.flat_partition for group in engine.model.optimizer.averaged_gradients.values())
+    assert summed == pytest.approx(4 * count.trained, rel=0.01)
+    # Without offload, gradients in bf16 are counted beside the sum.
+    others = 0 if offload == "optimizer" else 2 * count.trained
+    assert model_states(count, train, 1).gradients - others == pytest.approx(summed, rel=0.01)
+    buffer = engine.model.optimizer.reduce_bucket_size * 2
+    assert memory(recipe, "lip", count, Activations(kept=0, peak=0), 1).buffers == buffer == 2 * count.trained
 
 
 @pytest.mark.parametrize(("variant", "size"), zip(["int8 base", "blocks"], SIZES, strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from xdub.config import load_recipe
+from xdub.config import load_recipe, shipped_recipes
 from xdub.errors import UserError
 from xdub.files.run_folder import ADAPTER_WEIGHTS
 from xdub.files.tensors import read_tensors, write_tensors
@@ -14,10 +14,12 @@ from xdub.model.frozen_base import StoredLinear
 from xdub.model.lora import expert_state, file_name
 from xdub.plan.rehearsal import LiveBytes, inputs
 from xdub.train.context import LocalContext
+from xdub.train.deepspeed_setup import deepspeed_config
 from xdub.train.engine import Engine
 from xdub.train.learners import learner_of
 from xdub.train.networks import build_model
 from xdub.train.state.export import export
+from xdub.train.supervise.preflight import warn_bf16_sums
 
 
 def build(recipe, phase: str = "lip") -> Engine:
@@ -27,13 +29,34 @@ def build(recipe, phase: str = "lip") -> Engine:
     return Engine.build(model, recipe.for_phase(phase), device=LocalContext().device)
 
 
+def random_batch(
+    recipe, generator: torch.Generator, size: int, phase: str = "lip"
+) -> dict[str, torch.Tensor]:
+    """Draw the arguments of the backbone for ``size`` samples."""
+    return {
+        name: torch.randn(value.shape, generator=generator) if name in ("z_t", "z_ref", "audio") else value
+        for name, value in inputs(recipe, phase, size, "cpu").items()
+    }
+
+
+def train_accumulated(engine: Engine, recipe, steps: int) -> list[float]:
+    """Train on random micro batches of one sample; return the losses and the norms of the gradients."""
+    generator, values = torch.Generator().manual_seed(0), []
+    count = engine.micro_batches
+    for _ in range(steps):
+        for index in range(count):
+            batch = random_batch(recipe, generator, 1)
+            loss = (engine.model(**batch) - batch["z_ref"]).pow(2).mean()
+            engine.backward(loss, last=index == count - 1)
+            values.append(loss.item())
+        assert engine.step()
+        values.append(engine.grad_norm)
+    return values
+
+
 def train(engine: Engine, recipe, steps: int, phase: str = "lip") -> list[float]:
     """Train on one random batch; return the losses."""
-    generator, losses = torch.Generator().manual_seed(0), []
-    batch = {
-        name: torch.randn(value.shape, generator=generator) if name in ("z_t", "z_ref", "audio") else value
-        for name, value in inputs(recipe, phase, 2, "cpu").items()
-    }
+    losses, batch = [], random_batch(recipe, torch.Generator().manual_seed(0), 2, phase)
     for _ in range(steps):
         loss = (engine.model(**batch) - batch["z_ref"]).pow(2).mean()
         engine.backward(loss, last=True)
@@ -106,6 +129,43 @@ def test_offloaded_tensors_change_no_bit_of_training(small, tmp_path, offload, s
     assert train(again, recipe, 2) == ours[3:]
 
 
+@pytest.mark.parametrize(("stage", "optimizer"), [(1, "adamw"), (2, "adamw"), (2, "adamw8bit")])
+def test_an_offloaded_optimizer_steps_on_the_same_sum_of_eight_micro_batches(small, stage, optimizer):
+    options = {"zero_stage": stage, "precision": "bf16", "micro_batch": 1, "global_batch": 8}
+    runs = []
+    for where in ("none", "optimizer"):
+        recipe = small(*settings(offload=where, optimizer=optimizer, base_dtype="int8", **options))
+        engine = build(recipe)
+        runs.append((train_accumulated(engine, recipe, 3), engine.trained_state(ema=False)))
+    (plain, weights), (offloaded, own_weights) = runs
+    assert plain == offloaded and len(set(plain)) == len(plain) == 3 * 9
+    assert all(torch.equal(value, own_weights[name]) for name, value in weights.items())
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_recipes() if "lora" in name or "-24gb" in name])
+def test_an_adapter_recipe_sums_the_gradients_of_its_micro_batches_in_fp32(name):
+    recipe = load_recipe(name)
+    for phase in recipe.phase_names:
+        config = deepspeed_config(recipe.for_phase(phase), recipe.train.workers, trained=10**8)
+        assert config["gradient_accumulation_steps"] > 1
+        assert config["data_types"] == {"grad_accum_dtype": "fp32"}
+        # The buffer of a small adapter is as small as the adapter.
+        assert config["zero_optimization"]["reduce_bucket_size"] == 10**8
+
+
+@pytest.mark.parametrize("offload", ["none", "optimizer"])
+def test_the_sum_of_micro_batches_keeps_what_bf16_would_round_away(small, offload):
+    options = {"precision": "bf16", "micro_batch": 1, "global_batch": 8, "grad_clip": 0, "zero_stage": 2}
+    recipe = small(*settings(offload=offload, **options))
+    engine = build(recipe)
+    parameter = next(p for p in engine.model.parameters() if p.requires_grad)
+    for index in range(8):
+        # Beside 256, bf16 rounds 1 away.
+        engine.backward(parameter.sum() * (256.0 if index == 0 else 1.0), last=index == 7)
+    assert engine.step()
+    assert engine.grad_norm == pytest.approx((256 + 7) / 8 * parameter.numel() ** 0.5, rel=1e-5)
+
+
 @pytest.mark.parametrize("stage", [0, 2])
 def test_a_bf16_phase_begins_with_the_fp32_values_of_its_adapter_and_of_their_average(small, tmp_path, stage):
     recipe = small(*settings(zero_stage=stage, precision="bf16"))
@@ -157,3 +217,12 @@ def test_a_syncnet_of_a_recipe_with_a_compact_or_offloaded_model_is_trained_with
     recipe = load_recipe(name)
     assert (recipe.train.base_dtype, recipe.syncnet.train["base_dtype"]) == ("int8", None)
     learner_of(recipe, "syncnet").check(1)
+
+
+def test_training_warns_of_gradients_that_are_summed_in_bf16(capsys):
+    bf16 = ["train.precision=bf16", "train.micro_batch=2", "train.global_batch=8", "train.workers=1"]
+    for stage, others in ((2, []), (1, ["train.micro_batch=8"]), (1, ["train.precision=fp32"])):
+        warn_bf16_sums("editor", load_recipe("tiny", [*bf16, f"train.zero_stage={stage}", *others]))
+    assert not capsys.readouterr().err
+    warn_bf16_sums("editor", load_recipe("tiny", [*bf16, "train.zero_stage=1"]))
+    assert "gradients of 4 micro batches are summed in bf16" in capsys.readouterr().err

@@ -42,13 +42,13 @@ def examine(recipe: Recipe, sizes: Sizes, progress: Progress = QUIET) -> tuple[l
     from xdub.doctor.rehearsal import plan_rehearsal
     from xdub.doctor.stages import StageChecks
 
-    rehearsal = plan_rehearsal(recipe, device, size=sizes.size, frames=sizes.frames)
-    facts |= {"size": rehearsal.small.video.size, "frames": rehearsal.frames}
-    facts |= {"layers": rehearsal.small.model.num_layers, "width": rehearsal.small.model.hidden_size}
     if "identity" in failed or "face" in failed:
         failed.add("judges")
     with tempfile.TemporaryDirectory(prefix="xdub-doctor-") as scratch:
         folder = Path(scratch)
+        rehearsal = plan_rehearsal(recipe, device, folder, size=sizes.size, frames=sizes.frames)
+        facts |= {"size": rehearsal.small.video.size, "frames": rehearsal.frames}
+        facts |= {"layers": rehearsal.small.model.num_layers, "width": rehearsal.small.model.hidden_size}
         check_machine(examiner, recipe, folder)
         # Every check begins with a full garbage collection, and the heavy modules are loaded by now.
         with frozen_heap():

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from xdub.config import EXPERTS, Recipe, phase_facts, recipe_from_dict
+from xdub.config import EXPERTS, Recipe, recipe_from_dict
 from xdub.config.weight_files import RANDOM
 from xdub.diffusion import euler_timesteps
 from xdub.dub.window_sampler import expert_at
 
 BLOCKS = 2
 """Blocks of the backbone."""
+STAND_IN = "open_weights.safetensors"
+"""Name of the file of random weights."""
 LEAST_SIDE = 64
 """Smallest side of the pictures on a CPU, px."""
 
@@ -26,14 +29,16 @@ class Rehearsal:
     """The recipe itself."""
     small: Recipe
     device: torch.device
+    stand_in: Path | None
+    """File for random weights that replace the recipe's open weights; None where the recipe's own are loaded."""
     frames: int
     """Frames of every clip: a window of each phase, and the motion frames of a second segment."""
 
 
 def plan_rehearsal(
-    recipe: Recipe, device: torch.device, *, size: int | None = None, frames: int | None = None
+    recipe: Recipe, device: torch.device, folder: Path, *, size: int | None = None, frames: int | None = None
 ) -> Rehearsal:
-    """Choose the sizes of a rehearsal.
+    """Choose the sizes of a rehearsal, whose temporary files are in ``folder``.
 
     A GPU runs the recipe's own pictures and windows by default. A CPU runs pictures of about 64 px and the shortest
     window from which a loss can decode a slice that does not begin with the first latent.
@@ -53,17 +58,17 @@ def plan_rehearsal(
     raw["video"]["size"] = size
     raw["model"]["num_layers"] = min(BLOCKS, recipe.model.num_layers)
     raw["train"] |= _one_step(recipe.train.sample_every)
-    if recipe.model.kind == "wan" and raw["model"]["num_layers"] < recipe.model.num_layers:
+    stand_in = None
+    shallow = raw["model"]["num_layers"] < recipe.model.num_layers
+    if recipe.model.kind == "wan" and shallow and recipe.model.base != RANDOM:
         # Open weights have all layers, and an adapter needs open weights.
-        raw["model"]["base"] = RANDOM
-        raw["train"]["tune"] = "all"
+        stand_in = folder / STAND_IN
+        raw["model"]["base"] = str(stand_in)
     for name, phase in raw["phases"].items():
         train = recipe.for_phase(name)
         micro = train.micro_batch if on_gpu else 1
-        if raw["model"]["base"] == RANDOM and train.tune == "adapter" and phase_facts(name).expert is None:
-            # No layer is frozen then, so none can be stored compactly or in CPU memory.
-            phase |= {"tune": "all", "base_dtype": None, "offload": "none"}
-        phase |= _one_step(train.sample_every) | {"micro_batch": micro, "global_batch": micro}
+        # Gradients of two micro batches are summed.
+        phase |= _one_step(train.sample_every) | {"micro_batch": micro, "global_batch": 2 * micro}
         phase["window"] = _shorter(phase["window"], frames)
         # The accuracy of a SyncNet cannot be measured on drawn clips.
         phase["sync_accuracy"] = 0.0
@@ -83,7 +88,13 @@ def plan_rehearsal(
         pairs["segment_frames"] + geometry.time
     ]
     raw["video"]["clip_frames"] = max(windows)
-    return Rehearsal(recipe=recipe, small=recipe_from_dict(raw), device=device, frames=max(windows))
+    return Rehearsal(
+        recipe=recipe,
+        small=recipe_from_dict(raw),
+        device=device,
+        stand_in=stand_in,
+        frames=max(windows),
+    )
 
 
 def _shrink_syncnet(section: dict[str, Any], recipe: Recipe, frames: int | None, on_gpu: bool) -> None:

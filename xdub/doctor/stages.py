@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from xdub.config import EXPERTS, Recipe, in_model, inpaints, needs_pairs, phase_facts
+from xdub.config.weight_files import RANDOM
 from xdub.data.transforms import crop_boxes
 from xdub.doctor.clips import drawn_clip, write_clips
 from xdub.doctor.rehearsal import Rehearsal, experts_at
@@ -15,6 +17,9 @@ from xdub.doctor.rows import Examiner, NotRun
 from xdub.errors import UserError
 from xdub.files.lines import read_lines
 from xdub.files.run_folder import PhaseFolder, RunFolder
+
+OPEN_WEIGHTS = "open weights"
+"""Row of the random weights that replace the recipe's open weights."""
 
 
 class StageChecks:
@@ -32,6 +37,11 @@ class StageChecks:
         self.examiner.part = "stages"
         if not self.examiner.check("clips", self.clips):
             self.failed.add("clips")
+        stand_in = self.rehearsal.stand_in
+        if stand_in is not None and not self.examiner.check(
+            OPEN_WEIGHTS, lambda: self.open_weights(stand_in)
+        ):
+            self.failed.add(OPEN_WEIGHTS)
         for name in self.recipe.phase_names:
             self._phase(name)
             if phase_facts(name).inpaints:
@@ -48,9 +58,23 @@ class StageChecks:
             words.append(f"2 {name} of {frames} frames, {self.recipe.video.size} px, {size / 1e3:.0f} kB")
         return "; ".join(words)
 
+    def open_weights(self, file: Path) -> str:
+        """Write random weights of the rehearsed size with the tensors that the recipe's open weights have."""
+        from xdub.files.tensors import write_tensors
+        from xdub.model.build import build_backbone
+
+        phase = next(name for name in self.recipe.phase_names if in_model(name) and not inpaints(name))
+        # A network without open weights is initialised at random.
+        unstarted = replace(self.recipe, model=replace(self.recipe.model, base=RANDOM))
+        model = build_backbone(unstarted, phase, seed=0)
+        tensors = {name: value for name, value in model.state_dict().items() if not model.addition(name)}
+        write_tensors(tensors, file)
+        size = f"{self.recipe.model.num_layers} blocks of width {self.recipe.model.hidden_size}"
+        return f"random weights replace the {self.rehearsal.recipe.model.num_layers} blocks: {size}"
+
     def _phase(self, name: str) -> None:
         def step() -> str:
-            encoders = ("codec", "audio") if in_model(name) else ("codec",)
+            encoders = ("codec", "audio", OPEN_WEIGHTS) if in_model(name) else ("codec",)
             self._require(*encoders, "clips", *phase_facts(name).networks)
             return self.phase(name)
 
@@ -145,7 +169,9 @@ class StageChecks:
 
     def _size(self, name: str) -> str:
         window, train = self.recipe.window(name), self.recipe.for_phase(name)
-        return f"{window} frames, micro batch {train.micro_batch}, {train.precision}, ZeRO {train.zero_stage}"
+        size = f"{window} frames, micro batch {train.micro_batch}, {train.precision}, ZeRO {train.zero_stage}"
+        tuned = train.tune == "adapter" and in_model(name)
+        return f"{size}, adapter on {train.base_dtype or train.precision}" if tuned else size
 
 
 def _check_bands(recipe: Recipe) -> None:

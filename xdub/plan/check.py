@@ -77,7 +77,7 @@ def check(
     batch = recipe.for_phase(phase).micro_batch
     if device.type == "cuda":
         predicted, measured = (
-            rehearse(recipe, phase, policy, batch),
+            rehearse(recipe, phase, policy, batch, capability=torch.cuda.get_device_capability(device)),
             measured_on_gpu(recipe, phase, policy, device),
         )
     else:

@@ -58,7 +58,7 @@ def fit(
             key = (storage, policy, shared)
             for candidate in _candidates(leaner, phase, policy, shared):
                 if key not in samples:
-                    samples[key] = activations(candidate, phase, policy, 1)
+                    samples[key] = activations(candidate, phase, policy, 1, capability=gpu.capability)
                 plan = plan_phase(
                     candidate,
                     phase,

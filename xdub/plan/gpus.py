@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xdub.errors import UserError
+from xdub_kernels.dispatch import Capability
 
 GIB = 2**30
 """Bytes of one GiB."""
@@ -24,6 +25,8 @@ class Gpu:
     """Peak dense bf16 throughput with fp32 accumulation, TFLOP/s (not the figure with sparsity)."""
     link: float
     """Bytes/s that one GPU sends to its neighbours in one direction, over NVLink or else PCIe."""
+    capability: Capability
+    """Compute capability, by which our kernels run or torch's operators in their place; None if it is not known."""
     price: float
     """ASSUMPTION, not a quotation: US dollars for one hour on demand, which `--price` replaces."""
 
@@ -32,23 +35,32 @@ class Gpu:
         return self.tflops * 1e12 * (1.0 if precision == "bf16" else TF32)
 
 
-def _gpu(name: str, gib: float, tflops: float, link_gb: float, price: float) -> Gpu:
-    return Gpu(name=name, memory=int(gib * GIB), tflops=tflops, link=link_gb * 1e9, price=price)
+def _gpu(
+    name: str, gib: float, tflops: float, link_gb: float, capability: tuple[int, int], price: float
+) -> Gpu:
+    return Gpu(
+        name=name,
+        memory=int(gib * GIB),
+        tflops=tflops,
+        link=link_gb * 1e9,
+        capability=capability,
+        price=price,
+    )
 
 
 GPUS = {
     gpu.name: gpu
     for gpu in (
-        _gpu("a100-40gb", 39.4, 312.0, 300.0, 1.3),
-        _gpu("a100-80gb", 79.2, 312.0, 300.0, 1.8),
-        _gpu("h100-80gb", 79.1, 989.0, 450.0, 3.0),
-        _gpu("h100-pcie", 79.1, 756.0, 64.0, 2.5),
-        _gpu("h200", 139.8, 989.0, 450.0, 3.6),
-        _gpu("b200", 178.0, 2250.0, 900.0, 5.5),
-        _gpu("l40s", 44.4, 362.0, 32.0, 1.0),
-        _gpu("a6000", 47.4, 155.0, 32.0, 0.6),
-        _gpu("rtx-4090", 23.5, 165.0, 32.0, 0.4),
-        _gpu("rtx-3090", 23.6, 71.0, 32.0, 0.25),
+        _gpu("a100-40gb", 39.4, 312.0, 300.0, (8, 0), 1.3),
+        _gpu("a100-80gb", 79.2, 312.0, 300.0, (8, 0), 1.8),
+        _gpu("h100-80gb", 79.1, 989.0, 450.0, (9, 0), 3.0),
+        _gpu("h100-pcie", 79.1, 756.0, 64.0, (9, 0), 2.5),
+        _gpu("h200", 139.8, 989.0, 450.0, (9, 0), 3.6),
+        _gpu("b200", 178.0, 2250.0, 900.0, (10, 0), 5.5),
+        _gpu("l40s", 44.4, 362.0, 32.0, (8, 9), 1.0),
+        _gpu("a6000", 47.4, 155.0, 32.0, (8, 6), 0.6),
+        _gpu("rtx-4090", 23.5, 165.0, 32.0, (8, 9), 0.4),
+        _gpu("rtx-3090", 23.6, 71.0, 32.0, (8, 6), 0.25),
     )
 }
 """GPU types by name. The GeForce figures are those with fp32 accumulation, as training uses it."""
@@ -87,6 +99,7 @@ def known_gpu(name: str | None, *, memory_gb: float | None = None, tflops: float
         memory=base.memory if base and memory_gb is None else int((memory_gb or 0) * GIB),
         tflops=base.tflops if base and tflops is None else tflops or 0.0,
         link=base.link if base else 32e9,
+        capability=base.capability if base else None,
         price=base.price if base else 0.0,
     )
 

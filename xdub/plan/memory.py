@@ -15,7 +15,8 @@ from xdub.plan.speech_cost import speech_bytes
 from xdub.precision import MOMENT_BLOCK, number_bytes
 
 BUCKET = 500_000_000
-"""Elements of the buffer in which DeepSpeed collects gradients to exchange: its default for models of any size."""
+"""Largest number of elements in the buffer in which DeepSpeed collects gradients to exchange: its default. Below
+stage 3 the buffer never has more elements than the phase trains."""
 LIVE_PARAMETERS = 1_000_000_000
 """Number of weights that ZeRO-3 may keep gathered: its default."""
 RESERVE = 2 * GIB
@@ -31,8 +32,8 @@ class ModelStates:
     gathered: float
     """Weights that ZeRO-3 gathers for the layer that runs, and their gradients."""
     gradients: float
-    """Gradients in training precision, and the fp32 copy of this rank's part that the optimizer step computes. ZeRO-3
-    holds only one of the two at a time, group by group."""
+    """Gradients in training precision, and the fp32 copy of this rank's part: the sum of all micro batches from stage 2
+    on, else a copy that the optimizer step computes. ZeRO-3 holds only one of the two at a time, group by group."""
     optimizer: float
     """fp32 master weights (when training in bf16) and AdamW's two moments, on the GPU."""
 
@@ -45,8 +46,9 @@ class ModelStates:
 def model_states(count: Parameters, train: TrainConfig, gpus: int) -> ModelStates:
     """Return the bytes that ZeRO leaves on one GPU: stage 1 shards the optimizer, 2 also gradients, 3 also weights.
 
-    Weights in compact storage are buffers, which no stage shards. Offload of the optimizer moves its states, and from
-    stage 2 on the gradients, to CPU memory; offload of blocks leaves `SLOTS` of them on the GPU.
+    Weights in compact storage are buffers, which no stage shards. Offload of the optimizer moves its states to CPU
+    memory; the fp32 sum of bf16 gradients stays on the GPU at stage 2, and moves with the states at stage 3. Offload of
+    blocks leaves `SLOTS` of them on the GPU.
     """
     stage, precision, width = train.zero_stage, train.precision, number_bytes(train.precision)
     mine = count.trained / gpus  # this rank's part of the trained parameters
@@ -54,7 +56,8 @@ def model_states(count: Parameters, train: TrainConfig, gpus: int) -> ModelState
     if precision == "bf16" or stage:
         gradients += 4 * (mine if stage else count.trained)
     if train.offloads("optimizer"):
-        gradients = width * count.trained if stage < 2 else 0
+        summed = 4 * mine if stage == 2 and precision == "bf16" else 0
+        gradients = width * count.trained if stage < 2 else summed
     return ModelStates(
         weights=_weight_bytes(count, train, gpus),
         gathered=2 * width * count.largest_layer if stage == 3 else 0,
@@ -155,9 +158,7 @@ def strip_bytes(recipe: Recipe, phase: str, count: Parameters) -> float:
 
 
 def _buffers(stage: int, count: Parameters, width: int) -> float:
-    if stage == 0:
-        return width * min(BUCKET, count.trained)
     if stage == 3:
         # Two buckets, because exchange and computation overlap; and the weights that stay gathered.
         return width * (2 * BUCKET + min(count.total - count.frozen_blocks.stored, LIVE_PARAMETERS))
-    return width * BUCKET
+    return width * min(BUCKET, count.trained)

@@ -123,7 +123,7 @@ def plan_phase(
     """
     train, network = recipe.for_phase(phase), network or count_network(recipe, phase)
     gpus, policy, shared = train.workers, train.activation_checkpointing, train.sequence_parallel
-    sample = sample or activations(recipe, phase, policy, 1)
+    sample = sample or activations(recipe, phase, policy, 1, capability=gpu.capability)
     needed = memory(recipe, phase, network.parameters, sample, gpus)
     parts, model = step_parts(recipe, phase, network), train_step_flops(recipe, phase, network)
     compute = compute_seconds(parts, train.precision, gpu) / (gpus * efficiency)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from xdub.model.lora import adapt
 from xdub.model.sequence import SequenceGroup
 from xdub.plan.shapes import shapes
 from xdub.precision import dtype_of
-from xdub_kernels.dispatch import rehearsing_gpu
+from xdub_kernels.dispatch import CAPABILITIES, Capability, rehearsing_gpu
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,25 +96,43 @@ class LiveBytes(TorchDispatchMode):
 
 
 def activations(
-    recipe: Recipe, phase: str, policy: Policy, micro_batch: int, layers: int | None = None
+    recipe: Recipe,
+    phase: str,
+    policy: Policy,
+    micro_batch: int,
+    layers: int | None = None,
+    *,
+    capability: Capability = CAPABILITIES[-1],
 ) -> Activations:
-    """Predict the activations of ``micro_batch`` samples under a checkpoint policy, on a GPU with our kernels."""
+    """Predict the activations of ``micro_batch`` samples under a checkpoint policy, on a GPU of a compute capability.
+
+    Our kernels run on the capabilities for which they are built, the default among them, and torch's operators on all
+    others.
+    """
     count = layers or recipe.model.num_layers
+    run = partial(rehearse, phase=phase, policy=policy, micro_batch=micro_batch, capability=capability)
     if count <= 2:
-        return rehearse(with_layers(recipe, count), phase, policy, micro_batch)
-    one, two = (rehearse(with_layers(recipe, n), phase, policy, micro_batch) for n in (1, 2))
+        return run(with_layers(recipe, count))
+    one, two = (run(with_layers(recipe, n)) for n in (1, 2))
     kept = two.kept + (count - 2) * (two.kept - one.kept)
     exchanged = two.exchanged + (count - 2) * (two.exchanged - one.exchanged)
     return Activations(kept=kept, peak=kept + two.working, exchanged=exchanged)
 
 
-def rehearse(recipe: Recipe, phase: str, policy: Policy, micro_batch: int) -> Activations:
-    """Run one forward and backward pass on the meta device and count its bytes."""
+def rehearse(
+    recipe: Recipe,
+    phase: str,
+    policy: Policy,
+    micro_batch: int,
+    *,
+    capability: Capability = CAPABILITIES[-1],
+) -> Activations:
+    """Run one forward and backward pass on the meta device and count its bytes; ``capability`` as in `activations`."""
     dtype = dtype_of(recipe.for_phase(phase).precision)
     model, arguments = meta_model(recipe, phase, dtype), inputs(recipe, phase, micro_batch, "meta")
     model.checkpointing = policy
     model.share_sequence(SequenceGroup(0, recipe.for_phase(phase).sequence_parallel))
-    with rehearsing_gpu():
+    with rehearsing_gpu(capability):
         return measure(model, arguments)
 
 

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from xdub.config import Recipe
 from xdub.plan.rehearsal import LiveBytes, inputs, meta_model, with_layers
 from xdub.precision import dtype_of
-from xdub_kernels.dispatch import rehearsing_gpu
+from xdub_kernels.dispatch import CAPABILITIES, Capability, rehearsing_gpu
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +55,18 @@ def forward_flops(recipe: Recipe, phase: str, window: int) -> ForwardFlops:
     return ForwardFlops(**_extrapolated(counts[0], counts[1], recipe.model.num_layers))
 
 
-def forward_bytes(recipe: Recipe, phase: str, window: int, batch: int) -> ForwardBytes:
-    """Count the bytes of ``batch`` windows of ``window`` frames on a GPU with our kernels, without weights."""
+def forward_bytes(
+    recipe: Recipe, phase: str, window: int, batch: int, *, capability: Capability = CAPABILITIES[-1]
+) -> ForwardBytes:
+    """Count the bytes of ``batch`` windows of ``window`` frames without weights, on a GPU of a compute capability.
+
+    ``capability`` as in `xdub.plan.rehearsal.activations`.
+    """
     counts = []
     for layers in (1, 2):
         model, arguments = _network(recipe, phase, window, layers, batch=batch)
         z_t, t = arguments.pop("z_t"), arguments.pop("t")
-        with rehearsing_gpu(), torch.no_grad(), LiveBytes() as live:
+        with rehearsing_gpu(capability), torch.no_grad(), LiveBytes() as live:
             conditions = model.conditions(**arguments)
             kept = live.now
             live.peak = live.now

@@ -43,6 +43,7 @@ from xdub.plan.sampling_result import SamplingMemory, SamplingPlan
 from xdub.plan.speech_cost import speech_bytes, speech_working_bytes, window_speech_flops
 from xdub.plan.storage import PAIR_HOURS
 from xdub.precision import number_bytes
+from xdub_kernels.dispatch import CAPABILITIES, Capability
 
 CONDITIONS = "conditions"
 """Row of what is computed once for each expert and window."""
@@ -135,7 +136,7 @@ def _plan(
     seconds = compute_seconds(parts, precision, gpu) / efficiency
     copied = number_bytes(precision) * sampled_numbers(recipe, phase, pairs=pairs)[1]
     seconds += sampling_transfer_seconds(settings, copied / batch, evaluations, seconds)
-    memory = _memory(recipe, phase, settings, frames, batch, track, pairs=pairs)
+    memory = _memory(recipe, phase, settings, frames, batch, track, gpu, pairs=pairs)
     windows = tracks * segments
     return SamplingPlan(
         name=name,
@@ -234,6 +235,7 @@ def _memory(
     frames: int,
     batch: int,
     track: int,
+    gpu: Gpu,
     *,
     pairs: bool,
 ) -> SamplingMemory:
@@ -241,7 +243,7 @@ def _memory(
     width = number_bytes(recipe.for_phase(phase).precision)
     outside, blocks = sampled_numbers(recipe, phase, pairs=pairs)
     blocks *= resident_share(settings, recipe.model.num_layers)
-    forward = window_bytes(recipe, phase, settings, frames, batch)
+    forward = window_bytes(recipe, phase, settings, frames, batch, capability=gpu.capability)
     video = video_bytes(recipe, frames)
     decoding = decoding_bytes(recipe, recipe.codec.geometry.latent_frames(frames)) + (VIDEOS - 1) * video
     # A generator's input is a second video with hidden pixels.
@@ -271,12 +273,20 @@ def sampled_numbers(recipe: Recipe, phase: str, *, pairs: bool) -> tuple[float, 
 
 
 def window_bytes(
-    recipe: Recipe, phase: str, settings: PairsConfig | DubConfig, frames: int, batch: int
+    recipe: Recipe,
+    phase: str,
+    settings: PairsConfig | DubConfig,
+    frames: int,
+    batch: int,
+    *,
+    capability: Capability = CAPABILITIES[-1],
 ) -> ForwardBytes:
-    """Return the bytes of all branches of a batch, which are evaluated together or one after another."""
+    """Return the bytes of all branches of a batch, together or one by one; ``capability`` as in `forward_bytes`."""
     guidance = settings.guidance if isinstance(settings, DubConfig) else None
     batched = guidance is not None and guidance.batched
-    forward = forward_bytes(recipe, phase, frames, batch * BRANCHES if batched else batch)
+    forward = forward_bytes(
+        recipe, phase, frames, batch * (BRANCHES if batched else 1), capability=capability
+    )
     kept = forward.kept * BRANCHES if guidance is not None and not batched else forward.kept
     if joining_of(settings, recipe.codec.geometry).together:
         kept += batch * decoder_state_bytes(recipe)

@@ -21,8 +21,12 @@ if TYPE_CHECKING:
     from xdub.config import TrainConfig
 
 
-def deepspeed_config(train: TrainConfig, world_size: int) -> dict[str, Any]:
-    """Return DeepSpeed's settings for ``world_size`` ranks.
+BUCKET = 500_000_000
+"""DeepSpeed's default number of elements in the buffer in which it collects gradients to exchange."""
+
+
+def deepspeed_config(train: TrainConfig, world_size: int, trained: int = BUCKET) -> dict[str, Any]:
+    """Return DeepSpeed's settings for ``world_size`` ranks that train ``trained`` parameters.
 
     DeepSpeed counts the samples of all ranks, so its batch counts a sample once for each rank that shares it. Its mean
     over ranks is the mean over samples, because ranks that share a sample add up the gradient of their losses.
@@ -34,6 +38,9 @@ def deepspeed_config(train: TrainConfig, world_size: int) -> dict[str, Any]:
     half = dtype_of(train.precision) is torch.bfloat16
     micro_batch = train.micro_batch_of(world_size)
     zero: dict[str, Any] = {"stage": train.zero_stage}
+    if train.zero_stage in (1, 2):
+        # The buffer is allocated whole, and a small adapter does not need a gigabyte.
+        zero["reduce_bucket_size"] = min(BUCKET, trained)
     accumulated = train.global_batch // (micro_batch * train.groups_of(world_size))
     config: dict[str, Any] = {
         "train_batch_size": train.global_batch * train.sequence_parallel,

@@ -75,7 +75,8 @@ class Engine:
         exact = {}
         if train.precision != "fp32":
             exact = {n: p.detach().cpu().flatten() for n, p in model.named_parameters() if p.requires_grad}
-        config = deepspeed_config(train, world_size)
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        config = deepspeed_config(train, world_size, trained)
         if device.type == "cpu" and train.zero_stage == 3:
             # DeepSpeed before 0.19.8 gathers the small weights that it keeps whole with a race under gloo: keep none.
             config["zero_optimization"]["stage3_param_persistence_threshold"] = 0

@@ -38,6 +38,7 @@ from xdub.train.supervise.preflight import (
     check_disk,
     check_fresh,
     create_folder,
+    warn_bf16_sums,
     warn_random_start,
 )
 from xdub.train.trainer import Sampler
@@ -124,6 +125,7 @@ def train_phase(
             return _result(folder, "finished", 0, start)
         check_disk(folder, recipe)
         warn_random_start(folder, recipe, init_file)
+        warn_bf16_sums(folder.phase, recipe)
         if not local:
             check_resources(train)
 

@@ -66,6 +66,21 @@ def warn_random_start(folder: PhaseFolder, recipe: Recipe, init_from: str | None
         print(f"xdub: warning: {warning}", file=sys.stderr)
 
 
+def warn_bf16_sums(phase: str, recipe: Recipe) -> None:
+    """Print a warning if a phase sums the gradients of several micro batches in bf16.
+
+    DeepSpeed sums them in fp32 from ZeRO stage 2 on.
+    """
+    train = recipe.for_phase(phase)
+    count = train.global_batch // (train.micro_batch_of(train.workers) * train.groups_of(train.workers))
+    if train.precision == "bf16" and train.zero_stage < 2 and count > 1:
+        print(
+            f"xdub: warning: {phase}: with train.zero_stage={train.zero_stage}, gradients of {count} micro batches are "
+            "summed in bf16, which rounds small ones away; --set train.zero_stage=2 sums them in fp32",
+            file=sys.stderr,
+        )
+
+
 def check_disk(folder: PhaseFolder, recipe: Recipe) -> None:
     """Raise UserError when the disk has no room for all checkpoints that exist at one time."""
     train = recipe.for_phase(folder.phase)
