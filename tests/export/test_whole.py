@@ -102,6 +102,7 @@ def test_a_base_in_a_folder_of_weights_that_is_not_here_must_be_named(tuned, tmp
         recipe = replace(tuned.recipe, model=model, weights=str(folder))
         with pytest.raises(UserError, match=r"has no open weights here, .* name it with --base"):
             bases_of(recipe)
+        assert bases_of(recipe, "random") == ()
     assert bases_of(replace(recipe, model=replace(model, base="random"))) == ()
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import save
 
 from xdub.cli import app
 from xdub.cli.errors import run_app
+from xdub.cli.weights import _fetch_command
 from xdub.errors import UserError
 from xdub.files.tensors import signature
 from xdub.perception.open_models import store
@@ -196,6 +197,8 @@ def test_the_command_line_fetches_into_a_folder_and_verifies(
     assert "config.json is damaged" in error and "run `xdub weights fetch toy`" in error
     assert run_app(app, ["weights", "verify", "toy", "--in", str(tmp_path)]) == 2
     assert f"run `xdub weights fetch toy --to {tmp_path}`" in capsys.readouterr().err
+    commands = _fetch_command(["face_landmarker", "toy"], tmp_path)
+    assert commands == f"`xdub weights fetch face_landmarker` and `xdub weights fetch toy --to {tmp_path}`"
     assert run_app(app, ["weights", "fetch", "tay"]) == 2
     assert "no weights for role 'tay'; valid roles: face_landmarker" in capsys.readouterr().err
 

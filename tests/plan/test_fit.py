@@ -55,6 +55,15 @@ def test_a_tuned_phase_gets_compact_storage_of_its_open_weights_where_nothing_el
     assert proposal.memory.total <= needed.memory.total
 
 
+def test_no_proposal_sums_the_gradients_of_several_micro_batches_in_bf16():
+    settings = ["model.num_layers=1", "train.global_batch=8", "train.sample_every=0"]
+    one = planned_recipe("mini-wan", settings, 1)
+    needed = plan_phase(one, "editor", known_gpu("a100-80gb"), efficiency=0.4).memory.total
+    gpu = known_gpu("x", memory_gb=needed / (1 - MARGIN) / 2**30, tflops=100)
+    proposal = fit(one, "editor", gpu, efficiency=0.4)
+    assert proposal.settings["micro_batch"] == 8 or proposal.settings["zero_stage"] == 2
+
+
 def test_a_phase_that_fits_with_no_settings_is_refused_with_the_memory_it_needs(recipe):
     with pytest.raises(
         UserError, match=r"phase editor does not fit on 2 x x: it needs at least \d.*larger GPU"

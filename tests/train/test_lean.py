@@ -223,7 +223,9 @@ def test_a_syncnet_of_a_recipe_with_a_compact_or_offloaded_model_is_trained_with
 def test_training_warns_of_gradients_that_are_summed_in_bf16(capsys):
     bf16 = ["train.precision=bf16", "train.micro_batch=2", "train.global_batch=8", "train.workers=1"]
     for stage, others in ((2, []), (1, ["train.micro_batch=8"]), (1, ["train.precision=fp32"])):
-        warn_bf16_sums("editor", load_recipe("tiny", [*bf16, f"train.zero_stage={stage}", *others]))
+        warn_bf16_sums("editor", load_recipe("tiny", [*bf16, f"train.zero_stage={stage}", *others]), 1)
     assert not capsys.readouterr().err
-    warn_bf16_sums("editor", load_recipe("tiny", [*bf16, "train.zero_stage=1"]))
-    assert "gradients of 4 micro batches are summed in bf16" in capsys.readouterr().err
+    warn_bf16_sums("editor", load_recipe("tiny", [*bf16, "train.zero_stage=1"]), 1)
+    warning = capsys.readouterr().err
+    assert "gradients of 4 micro batches are summed in bf16" in warning
+    assert "--set phases.editor.zero_stage=2" in warning

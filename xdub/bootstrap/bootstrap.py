@@ -129,7 +129,7 @@ def bootstrap_stages(
     def write_model(report: Report) -> None:
         from xdub.model.bundle import same_bundle, write_bundle
 
-        if not same_bundle(run, run.bundle, recipe.phase_names):
+        if not same_bundle(run, recipe, run.bundle):
             write_bundle(run, recipe, run.bundle)
 
     actions = {name: phase(name) for name in recipe.phase_names} | {

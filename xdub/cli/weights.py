@@ -129,11 +129,20 @@ def verify(
     missing = [role for role in sorted(chosen) if states[role] != "ok"]
     if missing:
         words = ", ".join(f"{role} is {states[role]}" for role in missing)
-        raise UserError(f"{words}; run {_fetch_command(missing, folder)}, or name another folder by --in")
+        elsewhere = ", or name another folder by --in" if single is None else ""
+        raise UserError(f"{words}; run {_fetch_command(missing, folder)}{elsewhere}")
 
 
 def _fetch_command(roles: Iterable[str], folder: Path | None) -> str:
-    return f"`xdub weights fetch {' '.join(roles)}{f' --to {folder}' if folder is not None else ''}`"
+    """Return the commands that fetch networks: those of one file go into the cache, others into a folder, if any."""
+    from xdub.perception.registry import Weight, entry_of
+
+    single = [role for role in roles if folder is None or isinstance(entry_of(role), Weight)]
+    others = [role for role in roles if role not in single]
+    commands = [f"`xdub weights fetch {' '.join(single)}`"] if single else []
+    return " and ".join(
+        commands + ([f"`xdub weights fetch {' '.join(others)} --to {folder}`"] if others else [])
+    )
 
 
 @app.command()

@@ -6,7 +6,7 @@ from xdub.config.embedders import EMBEDDERS, Embedder
 from xdub.config.loader import load_recipe, parse_override, recipe_from_dict
 from xdub.config.lora_section import LORA_TARGETS, LoraConfig, is_target
 from xdub.config.network_sections import AudioConfig, CodecConfig, PerceptionConfig
-from xdub.config.phase_rules import check_phase, nothing_frozen
+from xdub.config.phase_rules import check_phase, has_adapter, nothing_frozen
 from xdub.config.phases import (
     EXPERTS,
     PHASES,
@@ -37,6 +37,7 @@ from xdub.config.weight_files import (
     DUB,
     PACKAGED,
     PAIRS,
+    RANDOM,
     base_path,
     identity_without_paths,
     is_packaged,
@@ -58,6 +59,7 @@ __all__ = [
     "PACKAGED",
     "PAIRS",
     "PHASES",
+    "RANDOM",
     "SHIPPED_MODEL",
     "TRAINABLE",
     "AudioConfig",
@@ -81,6 +83,7 @@ __all__ = [
     "VideoConfig",
     "base_files",
     "check_phase",
+    "has_adapter",
     "expert_of",
     "in_model",
     "identity_without_paths",

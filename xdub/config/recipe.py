@@ -134,7 +134,9 @@ class Recipe:
     def lasting(self) -> dict[str, Any]:
         """Return `to_dict` without what a run may change when it continues: `RUNNING`, and fields marked `NEUTRAL`."""
         raw = self.to_dict()
-        for section in (raw["train"], raw["syncnet"], *raw["phases"].values()):
+        # A bootstrap trains no SyncNet.
+        del raw["syncnet"]
+        for section in (raw["train"], *raw["phases"].values()):
             for name in RUNNING & section.keys():
                 del section[name]
         for name in ("pairs", "dub"):
@@ -157,17 +159,23 @@ def _lists(value: Any) -> Any:
 
 RUNNING = frozenset(
     {
-        *(
-            "workers",
-            "min_workers",
-            "resource",
-            "sequence_parallel",
-            "micro_batch",
-            "zero_stage",
-            "num_threads",
-        ),
-        *("activation_checkpointing", "compile", "offload", "hang_seconds", "upload_to"),
-        *("checkpoint_every", "keep_checkpoints", "log_every", "sample_every"),
+        "workers",
+        "min_workers",
+        "resource",
+        "sequence_parallel",
+        "micro_batch",
+        "zero_stage",
+        "num_threads",
+        "activation_checkpointing",
+        "compile",
+        "offload",
+        "hang_seconds",
+        "max_rollbacks",
+        "upload_to",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "log_every",
+        "sample_every",
     }
 )
 """Fields of `train` that decide how a run is computed and recorded, but not its result, apart from rounding."""

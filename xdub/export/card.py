@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 import xdub
-from xdub.config import Recipe, base_path, expert_of, without_paths
+from xdub.config import RANDOM, Recipe, base_path, expert_of, without_paths
 from xdub.errors import UserError
 from xdub.export.source import Part
 from xdub.model.recognised import recognised_models
@@ -65,6 +65,8 @@ def bases_of(recipe: Recipe, role: str | None = None) -> tuple[OpenModel, ...]:
     """
     bases = [model for model in OPEN_MODELS if model.shapes is not None]
     names = ", ".join(model.role for model in bases)
+    if role == RANDOM:
+        return ()
     if role is not None:
         if recipe.model.kind != "wan":
             raise UserError(
@@ -78,7 +80,7 @@ def bases_of(recipe: Recipe, role: str | None = None) -> tuple[OpenModel, ...]:
         if recipe.weights is not None and _starts_from_weights(recipe):
             raise UserError(
                 f"weights={recipe.weights}: has no open weights here, so the licence of the base is unknown; name it "
-                f"with --base, one of {names}"
+                f"with --base, one of {names}, or {RANDOM} for a network that started from random weights"
             )
         return ()
     path = Path(location)

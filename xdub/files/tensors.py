@@ -66,7 +66,7 @@ def write_tensors(
 
 def apply_umask(path: Path) -> None:
     """Give a file the permissions of a new file, because safetensors writes files that only their owner can read."""
-    # A file of the system's own making has them. Reading the umask would set it for other threads' files, too.
+    # A file that the system creates has them. Reading the umask would set it for other threads, too.
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".mode-") as folder:
         new = Path(folder) / "new"
         new.touch()

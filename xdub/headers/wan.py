@@ -52,10 +52,8 @@ def _wan_files(path: Path) -> WeightFolder:
         raise Fault(
             f"model.base={path}: is no .safetensors file, and open weights are read from those alone", FIX
         )
-    if (
-        not any(any(folder.glob("*.safetensors")) for folder in (path, path / "transformer"))
-        and path.is_dir()
-    ):
+    folders = (path, path / "transformer")
+    if path.is_dir() and not any(any(folder.glob("*.safetensors")) for folder in folders):
         raise Fault(f"model.base={path}: holds no .safetensors file", FIX)
     raise Fault(f"model.base={path}: holds another network than a Wan", FIX)
 

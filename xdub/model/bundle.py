@@ -95,13 +95,14 @@ def write_bundle(run: RunFolder, recipe: Recipe, out: Path, phases: Sequence[str
     return out
 
 
-def same_bundle(run: RunFolder, bundle: Path, phases: Sequence[str]) -> bool:
-    """Return whether the bundle holds the latest exports of the phases."""
-    for phase in phases:
+def same_bundle(run: RunFolder, recipe: Recipe, bundle: Path) -> bool:
+    """Return whether the bundle holds the latest exports of a recipe's phases, and the recipe."""
+    for phase in recipe.phase_names:
         copy, source = bundle_weights(bundle, phase), exported_weights(run, phase)
         if not (copy.is_file() and source.is_file() and filecmp.cmp(copy, source, shallow=False)):
             return False
-    return (bundle / RECIPE).is_file()
+    path = bundle / RECIPE
+    return path.is_file() and path.read_text("utf-8") == located(recipe).to_yaml()
 
 
 def load_bundle(

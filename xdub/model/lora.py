@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from xdub.config import EXPERTS, LoraConfig, Recipe, expert_of, in_model, is_target
+from xdub.config import EXPERTS, LoraConfig, Recipe, expert_of, has_adapter, is_target
 from xdub.errors import UserError
 from xdub.files.tensors import read_metadata, read_tensors, write_tensors
 from xdub.files.weight_folder import WeightFolder, check_fit, check_values
@@ -45,8 +45,7 @@ def add_expert(model: Backbone, name: str, cfg: LoraConfig, *, fresh: bool = Tru
 
 def adapter_of(recipe: Recipe, phase: str) -> str | None:
     """Return the name of the adapter that a phase trains; None for a phase that trains all weights."""
-    tunes = in_model(phase) and recipe.for_phase(phase).tune == "adapter"
-    return expert_of(phase) or (TUNED if tunes else None)
+    return expert_of(phase) or (TUNED if has_adapter(recipe, phase) else None)
 
 
 def adapt(model: Backbone, recipe: Recipe, phase: str) -> None:

@@ -113,7 +113,9 @@ def _candidates(recipe: Recipe, phase: str, policy: str, shared: int) -> Iterato
     train = recipe.for_phase(phase)
     share = train.global_batch * shared // train.workers
     for micro_batch in (size for size in range(1, share + 1) if share % size == 0):
-        for stage in (0, 1, 2, 3):
+        # A stage below 2 would sum the gradients of several micro batches in bf16.
+        sums_bf16 = train.precision == "bf16" and micro_batch < share
+        for stage in (2, 3) if sums_bf16 else (0, 1, 2, 3):
             chosen = {"micro_batch": micro_batch, "zero_stage": stage, "activation_checkpointing": policy}
             chosen["sequence_parallel"] = shared
             if not any(replace(train, **chosen).failed_checks("train", "")):

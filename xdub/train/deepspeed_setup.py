@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from xdub.errors import UserError
+from xdub.plan.memory import BUCKET
 from xdub.precision import dtype_of
 from xdub.train.adamw8bit import AdamW8bit
 
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
     from deepspeed.ops.op_builder.builder import OpBuilder
 
     from xdub.config import TrainConfig
-
-
-BUCKET = 500_000_000
-"""DeepSpeed's default number of elements in the buffer in which it collects gradients to exchange."""
 
 
 def deepspeed_config(train: TrainConfig, world_size: int, trained: int = BUCKET) -> dict[str, Any]:

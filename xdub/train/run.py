@@ -125,7 +125,7 @@ def train_phase(
             return _result(folder, "finished", 0, start)
         check_disk(folder, recipe)
         warn_random_start(folder, recipe, init_file)
-        warn_bf16_sums(folder.phase, recipe)
+        warn_bf16_sums(phase, recipe, 1 if local else train.workers)
         if not local:
             check_resources(train)
 

@@ -6,7 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from xdub.config import Recipe
+from xdub.config import Recipe, in_model
 from xdub.data.sample_order import sample_order
 from xdub.data.shards import check_utf8
 from xdub.errors import UserError
@@ -66,17 +66,17 @@ def warn_random_start(folder: PhaseFolder, recipe: Recipe, init_from: str | None
         print(f"xdub: warning: {warning}", file=sys.stderr)
 
 
-def warn_bf16_sums(phase: str, recipe: Recipe) -> None:
+def warn_bf16_sums(phase: str, recipe: Recipe, workers: int) -> None:
     """Print a warning if a phase sums the gradients of several micro batches in bf16.
 
     DeepSpeed sums them in fp32 from ZeRO stage 2 on.
     """
-    train = recipe.for_phase(phase)
-    count = train.global_batch // (train.micro_batch_of(train.workers) * train.groups_of(train.workers))
+    train, section = recipe.for_phase(phase), f"phases.{phase}" if in_model(phase) else phase
+    count = train.global_batch // (train.micro_batch_of(workers) * train.groups_of(workers))
     if train.precision == "bf16" and train.zero_stage < 2 and count > 1:
         print(
-            f"xdub: warning: {phase}: with train.zero_stage={train.zero_stage}, gradients of {count} micro batches are "
-            "summed in bf16, which rounds small ones away; --set train.zero_stage=2 sums them in fp32",
+            f"xdub: warning: {phase}: with zero_stage={train.zero_stage}, gradients of {count} micro batches are "
+            f"summed in bf16, which rounds small ones away; --set {section}.zero_stage=2 sums them in fp32",
             file=sys.stderr,
         )
 
