@@ -167,6 +167,7 @@ def test_one_local_worker_and_a_syncnet_share_no_sample(small, clips, tmp_path: 
     recipe = small("train.workers=2", "train.sequence_parallel=2")
     with pytest.raises(UserError, match="sequence_parallel=2 does not divide 1 worker;"):
         train_phase("generator", recipe, clips, tmp_path, local=True)
+    recipe = small("train.workers=2", "syncnet.sequence_parallel=2")
     with pytest.raises(UserError, match="syncnet.sequence_parallel=2: the network has no tokens"):
         learner_of(recipe, "syncnet").check(2)
 
