@@ -6,7 +6,7 @@ from xdub.config.embedders import EMBEDDERS, Embedder
 from xdub.config.loader import load_recipe, parse_override, recipe_from_dict
 from xdub.config.lora_section import LORA_TARGETS, LoraConfig, is_target
 from xdub.config.network_sections import AudioConfig, CodecConfig, PerceptionConfig
-from xdub.config.phase_rules import check_phase, has_adapter, nothing_frozen
+from xdub.config.phase_rules import check_phase, has_adapter, nothing_frozen, tunes_open_weights
 from xdub.config.phases import (
     EXPERTS,
     PHASES,
@@ -105,5 +105,6 @@ __all__ = [
     "required_path",
     "shipped_recipes",
     "speech_parts",
+    "tunes_open_weights",
     "without_paths",
 ]

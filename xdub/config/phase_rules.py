@@ -30,7 +30,12 @@ def check_phase(recipe: Recipe, name: str) -> None:
 
 def has_adapter(recipe: Recipe, name: str) -> bool:
     """Return whether a phase trains an adapter on frozen weights, and not all weights of its network."""
-    return in_model(name) and (expert_of(name) is not None or recipe.for_phase(name).tune == "adapter")
+    return expert_of(name) is not None or tunes_open_weights(recipe, name)
+
+
+def tunes_open_weights(recipe: Recipe, name: str) -> bool:
+    """Return whether generator or editor train an adapter on open weights (`train.tune`)."""
+    return in_model(name) and expert_of(name) is None and recipe.for_phase(name).tune == "adapter"
 
 
 def nothing_frozen(setting: str, value: str, phase: str) -> str:

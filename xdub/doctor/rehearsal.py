@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from xdub.config import EXPERTS, Recipe, recipe_from_dict
-from xdub.config.weight_files import RANDOM
+from xdub.config import EXPERTS, RANDOM, Recipe, recipe_from_dict
 from xdub.diffusion import euler_timesteps
 from xdub.dub.window_sampler import expert_at
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xdub.config import EXPERTS, Recipe, in_model, inpaints, needs_pairs, phase_facts
-from xdub.config.weight_files import RANDOM
+from xdub.config import EXPERTS, RANDOM, Recipe, in_model, inpaints, needs_pairs, phase_facts
 from xdub.data.transforms import crop_boxes
 from xdub.doctor.clips import drawn_clip, write_clips
 from xdub.doctor.rehearsal import Rehearsal, experts_at

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 import xdub
-from xdub.config import RANDOM, Recipe, base_path, expert_of, without_paths
+from xdub.config import RANDOM, Recipe, base_path, tunes_open_weights, without_paths
 from xdub.errors import UserError
 from xdub.export.source import Part
 from xdub.model.recognised import recognised_models
@@ -95,8 +95,7 @@ def bases_of(recipe: Recipe, role: str | None = None) -> tuple[OpenModel, ...]:
 
 def _starts_from_weights(recipe: Recipe) -> bool:
     """Return whether a recipe without a path of open weights may have started from some all the same."""
-    phases = [name for name in recipe.phase_names if expert_of(name) is None]
-    tuned = any(recipe.for_phase(name).tune == "adapter" for name in phases)
+    tuned = any(tunes_open_weights(recipe, name) for name in recipe.phase_names)
     elsewhere = not Path(recipe.weights or "").is_dir()
     return recipe.model.kind == "wan" and recipe.model.base is None and (tuned or elsewhere)
 

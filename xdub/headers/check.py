@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xdub.config import PACKAGED, Recipe, base_path, expert_of, in_model, network_path, prompt_path
+from xdub.config import PACKAGED, Recipe, base_path, in_model, network_path, prompt_path, tunes_open_weights
 from xdub.config.weight_files import (
     DUB,
     HUB_NAME,
@@ -171,7 +171,7 @@ def _base(recipe: Recipe, stages: Sequence[str], on_this_machine: bool) -> list[
     if recipe.model.kind != "wan" or not (phases or PAIRS in stages or DUB in stages):
         return []
     path = base_path(recipe)
-    tuned = [name for name in phases if expert_of(name) is None and recipe.for_phase(name).tune == "adapter"]
+    tuned = [name for name in phases if tunes_open_weights(recipe, name)]
     # A folder of weights may exist on the cluster only.
     elsewhere = not on_this_machine and recipe.weights is not None and not Path(recipe.weights).is_dir()
     if path is None and (elsewhere or not tuned):
