@@ -9,7 +9,7 @@ import pytest
 
 from xdub.config import load_recipe
 from xdub.data.ledger import Ledger
-from xdub.data.prepare import find_videos, prepare_video, prepare_videos
+from xdub.data.prepare import Preparer, find_videos, prepare_videos
 from xdub.errors import UserError
 
 
@@ -108,6 +108,7 @@ def test_broken_links_and_folders_that_cannot_be_listed_have_rows_until_they_are
 def test_a_source_that_cannot_be_read_is_a_user_error_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "gone")
     os.mkfifo(tmp_path / "pipe")
+    preparer = Preparer(load_recipe("tiny"))
     for name, words in {
         "link": "a link to .*gone, which does not exist",
         "none": "no such file or folder",
@@ -115,5 +116,5 @@ def test_a_source_that_cannot_be_read_is_a_user_error_with_the_reason(tmp_path: 
     }.items():
         with pytest.raises(UserError, match=words):
             find_videos([tmp_path / name])
-        (row,) = prepare_video(str(tmp_path / name), load_recipe("tiny"))
+        (row,) = preparer(str(tmp_path / name))
         assert row.status == "failed"

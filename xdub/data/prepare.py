@@ -7,7 +7,6 @@ length. The ledger has the result of every video.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +87,7 @@ def prepare_videos(
     return ingest(
         videos,
         out,
-        partial(prepare_video, recipe=recipe),
+        Preparer(recipe),
         manifest_recipe=settings,
         workers=workers,
         on_progress=on_progress,
@@ -118,105 +117,114 @@ def is_video(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
-def prepare_video(source: str, recipe: Recipe) -> Iterator[Clip | LedgerRow]:
-    """Yield the clips of one video, then ledger rows for unused frames, or the row of a rejected video."""
-    path = Path(source)
-    if (reason := why_unreadable(path)) is not None:
-        yield LedgerRow(
-            input=source, status="failed", check=FOLDER if path.is_dir() else "file", message=reason
-        )
-        return
-    try:
-        spans, has_face, audio = find_clips(path, recipe)
-    except Rejected as rejection:
-        yield rejection.row(source)
-        return
-    used = np.zeros(len(has_face), bool)
-    for start, span, crops in cut_crops(path, recipe, spans):
-        used[start : start + len(crops)] = True
-        try:
-            yield clip_of(path, crops, start, span, audio)
-        except Rejected as rejection:
-            yield rejection.row(source, frames_id(start, start + len(crops)))
-    yield from unused_rows(source, used, has_face, shortest_clip(recipe))
+class Preparer:
+    """Face tracker in memory, and the steps that turn a video into clips; one object serves many videos.
 
-
-def find_clips(
-    path: Path, recipe: Recipe, *, sound: Path | None = None
-) -> tuple[list[Span], np.ndarray, np.ndarray]:
-    """Run the first pass: return the spans for clips, bool [F] of frames with a face, and the sound [N] at 16 kHz.
-
-    ``sound`` names a file to read instead of the video's own track. Raise `Rejected` if no clip can be cut.
+    A pickled object holds the recipe alone, and the networks are loaded again where it is opened.
     """
-    info = probe(path)
-    if sound is None and not info.has_audio:
-        raise Rejected("audio", 0.0, 1.0, "no audio stream")
-    audio = read_audio(sound or path, SAMPLE_RATE)
-    loudest = float(frame_levels(audio).max(initial=0.0))
-    if loudest < MIN_SOUND:
-        raise Rejected("sound", loudest, MIN_SOUND, "the sound is silent")
-    with FaceTracker() as tracker:
-        track = tracker.track(read_video(path, fps=FPS, exact=False))
-    return find_spans(track, recipe), track.has_face, audio
 
+    def __init__(self, recipe: Recipe) -> None:
+        """Load the tracker. Raise UserError if its weights are missing."""
+        self.recipe = recipe
+        self._tracker = FaceTracker()
 
-def cut_crops(path: Path, recipe: Recipe, spans: Sequence[Span]) -> Iterator[tuple[int, Span, np.ndarray]]:
-    """Run the second pass: yield (first frame, span, crops [F,S,S,3]) of up to ``video.clip_frames`` frames each."""
-    size, needed = recipe.video.size, shortest_clip(recipe)
-    pieces = [
-        (span, start, min(start + recipe.video.clip_frames, span.end))
-        for span in spans
-        for start in range(span.start, span.end, recipe.video.clip_frames)
-    ]
-    waiting = iter(piece for piece in pieces if piece[2] - piece[1] >= needed)
-    current = next(waiting, None)
-    crops: list[np.ndarray] = []
-    for n, frame in enumerate(read_video(path, fps=FPS)):
-        if current is None:
+    def __reduce__(self) -> tuple[type[Preparer], tuple[Recipe]]:
+        return type(self), (self.recipe,)
+
+    def __call__(self, source: str) -> Iterator[Clip | LedgerRow]:
+        """Yield the clips of one video, then ledger rows for unused frames, or the row of a rejected video."""
+        path = Path(source)
+        if (reason := why_unreadable(path)) is not None:
+            check = FOLDER if path.is_dir() else "file"
+            yield LedgerRow(input=source, status="failed", check=check, message=reason)
             return
-        span, start, end = current
-        if n < start:
-            continue
-        crops.append(crop(frame[None], span.boxes[n - span.start][None], size)[0])
-        if n == end - 1:
-            yield start, span, np.stack(crops)
-            crops, current = [], next(waiting, None)
+        try:
+            spans, has_face, audio = self.find_clips(path)
+        except Rejected as rejection:
+            yield rejection.row(source)
+            return
+        used = np.zeros(len(has_face), bool)
+        for start, span, crops in self.cut_crops(path, spans):
+            used[start : start + len(crops)] = True
+            try:
+                yield self.clip_of(path, crops, start, span, audio)
+            except Rejected as rejection:
+                yield rejection.row(source, frames_id(start, start + len(crops)))
+        yield from unused_rows(source, used, has_face, shortest_clip(self.recipe))
 
+    def find_clips(
+        self, path: Path, *, sound: Path | None = None
+    ) -> tuple[list[Span], np.ndarray, np.ndarray]:
+        """Run the first pass: return the spans for clips, bool [F] of frames with a face, the sound [N] at 16 kHz.
 
-def clip_of(path: Path, frames: np.ndarray, start: int, span: Span, audio: np.ndarray) -> Clip:
-    """Build the clip of crops [F,S,S,3] that begin at frame ``start`` of a video with the sound ``audio`` [N].
+        ``sound`` names a file to read instead of the video's own track. Raise `Rejected` if no clip can be cut.
+        """
+        info = probe(path)
+        if sound is None and not info.has_audio:
+            raise Rejected("audio", 0.0, 1.0, "no audio stream")
+        audio = read_audio(sound or path, SAMPLE_RATE)
+        loudest = float(frame_levels(audio).max(initial=0.0))
+        if loudest < MIN_SOUND:
+            raise Rejected("sound", loudest, MIN_SOUND, "the sound is silent")
+        track = self._tracker.track(read_video(path, fps=FPS, exact=False))
+        return find_spans(track, self.recipe), track.has_face, audio
 
-    Raises:
-        Rejected: the clip fails a check of its sound, its face's size or its face's motion.
-    """
-    count, size = frames.shape[:2]
-    rows = slice(start - span.start, start - span.start + count)
-    sound = np.zeros(count * SAMPLES_PER_FRAME, np.float32)
-    part = audio[start * SAMPLES_PER_FRAME :][: len(sound)]
-    sound[: len(part)] = part
-    check_sound(sound, covered=len(part) / len(sound))
-    begin = start * SAMPLES_PER_FRAME
-    before, after = (
-        audio[max(0, begin - MARGIN_SAMPLES) : begin],
-        audio[begin + len(sound) :][:MARGIN_SAMPLES],
-    )
-    check_face_size(span.boxes[rows], size)
-    points = crop_points(span.landmarks[rows], span.boxes[rows], size)
-    face_mask = lower_face_masks(points, size, size)
-    check_motion(frames, points, face_mask)
-    # The folder often names the speaker or the recording.
-    name = f"{path.resolve().parent.name}/{path.name}"
-    source = f"{name}:{start}-{start + count}"
-    return Clip(
-        clip_id=clip_id_of(source, frames, sound),
-        source=source,
-        speaker=name,
-        frames=frames,
-        audio=sound,
-        sound_before=before if len(before) else None,
-        sound_after=after if len(after) else None,
-        landmarks=points,
-        face_mask=face_mask,
-        lip_mask=lip_masks(points, size, size),
-        occluder_mask=np.zeros((count, size, size), bool),
-    )
+    def cut_crops(self, path: Path, spans: Sequence[Span]) -> Iterator[tuple[int, Span, np.ndarray]]:
+        """Run the second pass: yield (first frame, span, crops [F,S,S,3]), up to ``video.clip_frames`` frames each."""
+        video, needed = self.recipe.video, shortest_clip(self.recipe)
+        pieces = [
+            (span, start, min(start + video.clip_frames, span.end))
+            for span in spans
+            for start in range(span.start, span.end, video.clip_frames)
+        ]
+        waiting = iter(piece for piece in pieces if piece[2] - piece[1] >= needed)
+        current = next(waiting, None)
+        crops: list[np.ndarray] = []
+        for n, frame in enumerate(read_video(path, fps=FPS)):
+            if current is None:
+                return
+            span, start, end = current
+            if n < start:
+                continue
+            crops.append(crop(frame[None], span.boxes[n - span.start][None], video.size)[0])
+            if n == end - 1:
+                yield start, span, np.stack(crops)
+                crops, current = [], next(waiting, None)
+
+    def clip_of(self, path: Path, frames: np.ndarray, start: int, span: Span, audio: np.ndarray) -> Clip:
+        """Build the clip of crops [F,S,S,3] that begin at frame ``start`` of a video with the sound ``audio`` [N].
+
+        Raises:
+            Rejected: the clip fails a check of its sound, its face's size or its face's motion.
+        """
+        count, size = frames.shape[:2]
+        rows = slice(start - span.start, start - span.start + count)
+        sound = np.zeros(count * SAMPLES_PER_FRAME, np.float32)
+        part = audio[start * SAMPLES_PER_FRAME :][: len(sound)]
+        sound[: len(part)] = part
+        check_sound(sound, covered=len(part) / len(sound))
+        begin = start * SAMPLES_PER_FRAME
+        before, after = (
+            audio[max(0, begin - MARGIN_SAMPLES) : begin],
+            audio[begin + len(sound) :][:MARGIN_SAMPLES],
+        )
+        check_face_size(span.boxes[rows], size)
+        points = crop_points(span.landmarks[rows], span.boxes[rows], size)
+        face_mask = lower_face_masks(points, size, size)
+        check_motion(frames, points, face_mask)
+        # The folder often names the speaker or the recording.
+        name = f"{path.resolve().parent.name}/{path.name}"
+        source = f"{name}:{start}-{start + count}"
+        return Clip(
+            clip_id=clip_id_of(source, frames, sound),
+            source=source,
+            speaker=name,
+            frames=frames,
+            audio=sound,
+            sound_before=before if len(before) else None,
+            sound_after=after if len(after) else None,
+            landmarks=points,
+            face_mask=face_mask,
+            lip_mask=lip_masks(points, size, size),
+            occluder_mask=np.zeros((count, size, size), bool),
+        )

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from xdub.config import PerceptionConfig, Recipe, network_digests, without_paths
+from xdub.config import Recipe, network_digests, without_paths
 from xdub.data.clip import Clip, clip_id_of
 from xdub.data.clip_checks import Rejected
 from xdub.data.ingest import Ingested, ingest
 from xdub.data.ledger import LEDGER, LedgerRow
 from xdub.data.manifest import MANIFEST, read_manifest
-from xdub.data.prepare import clip_of, cut_crops, find_clips
+from xdub.data.prepare import Preparer
 from xdub.data.spans import frames_id, shortest_clip, unused_rows
 from xdub.errors import UserError
 from xdub.geometry import FPS, SAMPLE_RATE
@@ -50,13 +49,12 @@ def import_pairs(
         UserError: there is no scene, OUT holds pairs of other crops or thresholds, or OUT holds no pair in the end.
     """
     scenes = find_scenes(sources)
-    import_one = partial(import_scene, recipe=recipe, judges=judges)
     settings = import_settings(Path(out), recipe)
     try:
         return ingest(
             scenes,
             out,
-            import_one,
+            SceneImporter(recipe, judges),
             kind="pairs",
             files_of=scene_files,
             manifest_recipe=settings,
@@ -69,33 +67,50 @@ def import_pairs(
             update_filter_plots(out, recipe)
 
 
-def import_scene(source: str, recipe: Recipe, judges: Judges | None = None) -> Iterator[Clip | LedgerRow]:
-    """Yield the kept pairs of one scene and its ledger rows."""
-    judges = judges or _judges(recipe.perception)
-    folder = Path(source)
-    try:
-        scene = open_scene(folder)
-        spans, has_face, audio = find_clips(scene.original, recipe, sound=scene.audio)
+class SceneImporter:
+    """Preparer of V and judges in memory; one object serves many scenes.
+
+    A pickled object holds its arguments alone, and the networks are loaded again where it is opened.
+    """
+
+    def __init__(self, recipe: Recipe, judges: Judges | None = None) -> None:
+        """Load the networks; ``judges`` replace those of `recipe.perception`."""
+        self.recipe, self._replacement = recipe, judges
+        self._preparer = Preparer(recipe)
+        self._judges = judges or load_judges(recipe.perception, open_device())
+
+    def __reduce__(self) -> tuple[type[SceneImporter], tuple[Recipe, Judges | None]]:
+        return type(self), (self.recipe, self._replacement)
+
+    def __call__(self, source: str) -> Iterator[Clip | LedgerRow]:
+        """Yield the kept pairs of one scene and its ledger rows."""
+        try:
+            yield from self._pairs(source)
+        except Rejected as rejection:
+            yield rejection.row(source)
+        except UserError as error:
+            # The user can fix the files, so the scene is "failed" and the next call tries it again.
+            yield LedgerRow(input=source, status="failed", check="files", message=str(error))
+
+    def _pairs(self, source: str) -> Iterator[Clip | LedgerRow]:
+        preparer = self._preparer
+        scene = open_scene(Path(source))
+        spans, has_face, audio = preparer.find_clips(scene.original, sound=scene.audio)
         check_sound(scene, len(has_face) / FPS, len(audio) / SAMPLE_RATE)
         used = np.zeros(len(has_face), bool)
-        both = (cut_crops(path, recipe, spans) for path in (scene.original, scene.dubbed))
+        both = (preparer.cut_crops(path, spans) for path in (scene.original, scene.dubbed))
         for (start, span, crops), (_, _, reference) in zip(*both, strict=True):
             used[start : start + len(crops)] = True
             try:
-                clip = clip_of(scene.original, crops, start, span, audio)
+                clip = preparer.clip_of(scene.original, crops, start, span, audio)
             except Rejected as rejection:
                 yield rejection.row(source, frames_id(start, start + len(crops)))
                 continue
-            pair, row = judge_pair(source, clip, reference, recipe, judges)
+            pair, row = judge_pair(source, clip, reference, self.recipe, self._judges)
             yield row
             if pair is not None:
                 yield pair
-        yield from unused_rows(source, used, has_face, shortest_clip(recipe))
-    except Rejected as rejection:
-        yield rejection.row(source)
-    except UserError as error:
-        # The user can fix the files, so the scene is "failed" and the next call tries it again.
-        yield LedgerRow(input=source, status="failed", check="files", message=str(error))
+        yield from unused_rows(source, used, has_face, shortest_clip(self.recipe))
 
 
 def judge_pair(
@@ -116,12 +131,6 @@ def judge_pair(
         return None, row
     source = f"pair:import:{clip.source}"
     return replace(clip, clip_id=pair_id, source=source, reference=reference, scores=scores), row
-
-
-@lru_cache(maxsize=1)
-def _judges(perception: PerceptionConfig) -> Judges:
-    """Load the judges once per process."""
-    return load_judges(perception, open_device())
 
 
 def import_settings(out: Path, recipe: Recipe) -> dict[str, Any] | None:
