@@ -11,7 +11,7 @@ from xdub.data.latents import encode_batch, to_video, window_features
 from xdub.data.samples import collate
 from xdub.data.sound import surrounded, window_sound
 from xdub.data.testing import FrameIndexAudio, PatchCodec, make_clip
-from xdub.data.windows import cut_window, pick_reference
+from xdub.data.windows import cut_window, draw_window, pick_reference, window_starts
 from xdub.errors import UserError
 from xdub.model.audio_encoder import LogMelEncoder
 from xdub.seeding import rng
@@ -143,6 +143,22 @@ def test_the_reference_is_a_frame_outside_the_window_if_the_clip_has_one() -> No
     z_ref = window(clip, "generator")["z_ref"]
     singles = [PatchCodec().encode(to_video(clip.frames[i : i + 1]))[0] for i in range(21)]
     assert sum(torch.equal(z_ref, single) for single in singles) == 1
+
+
+def test_windows_and_references_lie_on_the_grid_of_the_stride_and_a_stride_of_one_changes_no_draw() -> None:
+    def draws(stride: int, frames: int = 45, size: int = 9) -> set[tuple[int, int | None]]:
+        options = {"phase": "generator", "window": size, "stride": stride}
+        draws = [draw_window("clip", frames, rng=rng(i), **options) for i in range(200)]
+        return {(draw.start, draw.reference) for draw in draws}
+
+    grid = draws(12)
+    assert {start for start, _ in grid} == {0, 12, 24, 36} == set(window_starts(45, 9, 12))
+    assert all(frame in (0, 12, 24, 36) and not start <= frame < start + 9 for start, frame in grid)
+    assert draws(12, frames=9) == {(0, 0)}, "a clip of one window has a frame of the window as its reference"
+    random, draw = rng(7), draw_window("clip", 45, phase="generator", window=9, rng=rng(7))
+    assert draw.start == int(random.integers(45 - 9 + 1))
+    outside = np.setdiff1d(np.arange(45), np.arange(draw.start, draw.start + 9))
+    assert draw.reference == int(random.choice(outside))
 
 
 def test_short_clips_and_clips_without_reference_are_refused() -> None:

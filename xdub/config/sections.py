@@ -188,6 +188,9 @@ class TrainConfig:
     `model.base`, together with the parts that those weights lack. The experts are adapters anyway."""
     init_from: str | None = None
     """Weights that the phase starts from: a file or an export folder."""
+    window_stride: Annotated[int, POSITIVE] = field(default=1, metadata=ADDED)
+    """Windows begin at multiples of this number of frames, and so do the generator's reference frames. A cache of
+    latents has an entry for each of them, so a wide grid makes it small."""
 
     def failed_checks(self, path: str, where: str) -> Iterator[str]:
         """Yield a message for every rule that spans more than one field; ``where`` names the phase."""

@@ -53,6 +53,8 @@ class StreamSpec:
     """Share of the clips that the stream leaves out."""
     speech: SpeechForm = "frames"
     """Form of the audio rows of each latent."""
+    stride: int = 1
+    """Grid of the windows' starts, frames."""
 
     @classmethod
     def from_recipe(
@@ -82,6 +84,7 @@ class StreamSpec:
             world_size=train.groups_of(world_size),
             held_out=recipe.held_out(phase),
             speech=recipe.model.speech,
+            stride=train.window_stride,
         )
 
     def order(self, verify: bool = False) -> SampleOrder:
@@ -151,6 +154,7 @@ class SampleMaker:
             geometry=self.spec.geometry,
             rng=random,
             speech=self.spec.speech,
+            stride=self.spec.stride,
         )
 
     def _load(self, ref: RowRef) -> Clip:

@@ -5,6 +5,7 @@ A sample carries the sound of its window; `xdub.speech_windows` has the rows of 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,44 @@ from xdub.geometry import CodecGeometry
 from xdub.speech_windows import SpeechForm, speech_windows
 
 
-def pick_reference(num_frames: int, start: int, window: int, rng: np.random.Generator) -> int:
-    """Draw a frame outside the window start ... start + window - 1, or any frame if the window is the whole clip."""
-    outside = np.setdiff1d(np.arange(num_frames), np.arange(start, start + window))
-    return int(rng.choice(outside if len(outside) else np.arange(num_frames)))
+@dataclass(frozen=True)
+class Draw:
+    """The choice of one sample of a clip."""
+
+    start: int
+    """First frame of the window."""
+    reference: int | None
+    """Frame of the reference in a phase that inpaints; None in the others, whose reference has the same window."""
+
+
+def window_starts(num_frames: int, window: int, stride: int = 1) -> range:
+    """Return the first frames of all windows of a clip: multiples of ``stride``. Too short a clip has none."""
+    return range(0, num_frames - window + 1, stride)
+
+
+def pick_reference(
+    num_frames: int, start: int, window: int, rng: np.random.Generator, stride: int = 1
+) -> int:
+    """Draw a multiple of ``stride`` outside the window start ... start + window - 1, or any if none is outside."""
+    candidates = np.arange(0, num_frames, stride)
+    outside = np.setdiff1d(candidates, np.arange(start, start + window))
+    return int(rng.choice(outside if len(outside) else candidates))
+
+
+def draw_window(
+    clip_id: str, num_frames: int, *, phase: str, window: int, rng: np.random.Generator, stride: int = 1
+) -> Draw:
+    """Draw window and reference on the grid of ``stride`` frames.
+
+    Pixels and cached latents (`xdub.data.latent_cache`) are drawn alike. Raise UserError for a clip that is shorter
+    than the window.
+    """
+    if window > num_frames:
+        raise UserError(f"clip {clip_id} has {num_frames} frames, the {phase} window needs {window}")
+    starts = window_starts(num_frames, window, stride)
+    start = starts[int(rng.integers(len(starts)))]
+    reference = pick_reference(num_frames, start, window, rng, stride) if inpaints(phase) else None
+    return Draw(start, reference)
 
 
 def cut_window(
@@ -32,8 +67,21 @@ def cut_window(
     geometry: CodecGeometry,
     rng: np.random.Generator,
     speech: SpeechForm = "frames",
+    stride: int = 1,
 ) -> dict[str, Any]:
-    """Cut one sample of F = window frames from a random start.
+    """Cut one sample of F = window frames from a random start, a multiple of ``stride``; see `cut_at` for its fields.
+
+    Raises:
+        UserError: the clip is shorter than the window, or an editor phase gets a clip without V'.
+    """
+    draw = draw_window(clip.clip_id, clip.num_frames, phase=phase, window=window, rng=rng, stride=stride)
+    return cut_at(clip, draw, phase=phase, window=window, geometry=geometry, speech=speech)
+
+
+def cut_at(
+    clip: Clip, draw: Draw, *, phase: str, window: int, geometry: CodecGeometry, speech: SpeechForm = "frames"
+) -> dict[str, Any]:
+    """Cut the sample of F = window frames that ``draw`` chose.
 
     Returns:
         frames: uint8 [F,H,W,3].
@@ -48,18 +96,13 @@ def cut_window(
         start: first frame of the window.
 
     Raises:
-        UserError: the clip is shorter than the window, or an editor phase gets a clip without V'.
+        UserError: an editor phase gets a clip without V'.
     """
-    count = clip.num_frames
-    if window > count:
-        raise UserError(f"clip {clip.clip_id} has {count} frames, the {phase} window needs {window}")
-    start = int(rng.integers(count - window + 1))
-    frames = slice(start, start + window)
+    frames = slice(draw.start, draw.start + window)
     sample: dict[str, Any] = {"frames": clip.frames[frames], "landmarks": clip.landmarks[frames]}
-    if inpaints(phase):
+    if draw.reference is not None:
         sample["hidden"] = clip.visible_mask[frames]
-        reference = pick_reference(count, start, window, rng)
-        sample["reference"] = clip.frames[reference : reference + 1]
+        sample["reference"] = clip.frames[draw.reference : draw.reference + 1]
     elif needs_pairs(phase):
         if clip.reference is None:
             raise UserError(
@@ -74,8 +117,8 @@ def cut_window(
         | masks
         | {
             "starts": speech_windows(speech, geometry).starts(masks["face_mask"].shape[1]),
-            "sound": window_sound(clip.sound, start, window),
+            "sound": window_sound(clip.sound, draw.start, window),
             "sample_id": clip.clip_id,
-            "start": start,
+            "start": draw.start,
         }
     )

@@ -263,6 +263,8 @@ def run_facts(job: TrainJob, world_size: int, attempt: int, data: str) -> dict[s
         "networks": job.networks,
         "base": job.base_digest,
         "data": data,
+        # A run of an earlier version had the grid of 1 frame.
+        "window_stride": None if train.window_stride == 1 else train.window_stride,
         "attempt": attempt,
         "versions": {
             "xdub": xdub.__version__,

@@ -74,3 +74,11 @@ def test_the_adapter_of_a_tuned_phase_is_a_part_of_its_network() -> None:
     assert len({digest(), *map(digest, changes)}) == 1 + len(changes)
     # The section describes the experts alone where the editor trains all weights.
     assert digest("train.tune=all", "lora.rank=2") == digest("train.tune=all")
+
+
+def test_a_run_continues_on_its_own_grid_of_windows_only() -> None:
+    recorded, grid = {"phase": "generator"}, {"phase": "generator", "window_stride": 8}
+    recipe = {"network": None, "recipe": load_recipe("tiny").to_dict(), "networks": {}}
+    reason = difference(recorded | recipe, grid | recipe)
+    assert reason is not None and "resume with the same train.window_stride" in reason
+    assert difference(recorded | recipe, recorded | recipe | {"window_stride": None}) is None

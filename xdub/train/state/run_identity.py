@@ -19,6 +19,7 @@ MUST_MATCH = {
     "ema": "resume with the same train.ema",
     "network": "the network is another one; resume with the same train.tune, model, codec, audio and lora sections",
     "base": "the base weights have changed; start again in another --out",
+    "window_stride": "resume with the same train.window_stride, or the windows would change",
     "data": "the data have changed; start again in another --out",
 }
 """Facts that decide whether a checkpoint continues the same run, with the remedy when they differ."""
