@@ -13,9 +13,9 @@ import pytest
 from xdub import ray_address
 from xdub.config import load_recipe
 from xdub.errors import UserError
-from xdub.pairs.pool import WorkerPool
 from xdub.pairs.units import Unit
-from xdub.pairs.workers import Workers
+from xdub.pairs.worker import PairWorker, failed_unit
+from xdub.pool import WorkerPool, Workers
 from xdub.ray_address import check_address, names_a_cluster
 from xdub.runtime_env import on_a_cluster
 from xdub.train.supervise.cluster import check_resources
@@ -104,6 +104,6 @@ def test_training_and_pairs_check_the_address_before_they_start(
     monkeypatch.setenv("RAY_ADDRESS", closed_port)
     with pytest.raises(UserError, match="^RAY_ADDRESS="):
         check_resources(load_recipe("tiny").for_phase("generator"))
-    pool = WorkerPool({}, Workers())
+    pool = WorkerPool(PairWorker, {}, Workers(), name="pairs", failed=failed_unit)
     with pytest.raises(UserError, match="^RAY_ADDRESS="):
         next(pool.outcomes([Unit(0, ())]))

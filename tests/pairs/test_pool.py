@@ -21,7 +21,7 @@ from xdub.files.run_folder import RunFolder, StageFolder
 from xdub.pairs.factory import PairReport, build_pairs
 from xdub.pairs.judges import Judges
 from xdub.pairs.testing import plain_judges
-from xdub.pairs.workers import Workers
+from xdub.pool import Workers
 
 Models = tuple[Path, Recipe]
 
@@ -142,7 +142,7 @@ import sys
 from pathlib import Path
 from xdub.config import load_recipe
 from xdub.pairs.factory import build_pairs
-from xdub.pairs.workers import Workers
+from xdub.pool import Workers
 from xdub.pairs.testing import plain_judges
 folder, data, out = sys.argv[1:]
 build_pairs(load_recipe(Path(folder) / "recipe.yaml"), folder, data, out, judges=plain_judges(),

@@ -111,7 +111,7 @@ def bootstrap_stages(
 
     def generate_pairs(report: Report) -> None:
         from xdub.pairs.factory import build_pairs
-        from xdub.pairs.workers import Workers
+        from xdub.pool import Workers
 
         count, resource = pair_workers or recipe.train.workers, recipe.train.resource
         build_pairs(

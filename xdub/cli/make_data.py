@@ -116,7 +116,7 @@ def pairs(
     from xdub.files.run_folder import RunFolder
     from xdub.model.published import published_folder
     from xdub.pairs.factory import build_pairs
-    from xdub.pairs.workers import Workers
+    from xdub.pool import Workers
 
     agree(generator, accept_licence)
     loaded = load_recipe(recipe, set_ or ())

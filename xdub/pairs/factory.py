@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,10 @@ from xdub.model.published import published_folder
 from xdub.pairs.filter_plots import PICTURE, update_filter_plots
 from xdub.pairs.judges import Judges
 from xdub.pairs.maker import maker_digest, recipe_with_editor
-from xdub.pairs.pool import WorkerPool
 from xdub.pairs.run_status import RunStatus, tracked
 from xdub.pairs.units import Unit, deciding_sections, located_sections, plan_units, read_entries
-from xdub.pairs.worker import Outcome, PairWorker
-from xdub.pairs.workers import Workers
+from xdub.pairs.worker import Outcome, PairWorker, failed_unit
+from xdub.pool import WorkerPool, Workers
 from xdub.progress import Report
 
 MAX_FAILED = 0.2
@@ -133,9 +132,17 @@ def build_pairs(
             status.begin(
                 status.total - sum(len(unit.jobs) for unit in open_units), commits.counts, commits.seconds
             )
-            pool = WorkerPool(arguments, pool_size, on_state=status.set_pool)
-            outcomes = _local(arguments, open_units) if local else pool.outcomes(open_units)
-            for unit, outcome in zip(open_units, outcomes, strict=True):
+            pool = WorkerPool(
+                PairWorker,
+                # In an actor sums run in one thread, so that they have the same order and bits on every machine.
+                arguments if local else arguments | {"threads": 1},
+                pool_size,
+                name="pairs",
+                failed=failed_unit,
+                local=local,
+                on_state=status.set_pool,
+            )
+            for unit, outcome in zip(open_units, pool.outcomes(open_units), strict=True):
                 commits.commit(outcome)
                 steps.update(outcome.seconds)
                 status.add(len(unit.jobs), commits.counts, commits.seconds)
@@ -205,8 +212,3 @@ class _Commits:
             self.ledger.flush()
             last = f"{self._failed.input}: {self._failed.message}"
             raise UserError(f"{self.counts['failed']} of {total} inputs failed, last {last}")
-
-
-def _local(arguments: dict[str, Any], units: Sequence[Unit]) -> Iterator[Outcome]:
-    if units:
-        yield from map(PairWorker(**arguments).run, units)

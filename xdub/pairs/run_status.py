@@ -11,7 +11,7 @@ from typing import Any, Literal
 from xdub.config import Recipe
 from xdub.data.ledger import STATUSES, Counts
 from xdub.files.run_folder import RunFolder, StageFolder
-from xdub.pairs.workers import PoolState
+from xdub.pool import PoolState
 from xdub.progress import Rate, Report
 from xdub.tracking.journal import Journal
 from xdub.tracking.stage_tracker import StageTracker
@@ -69,12 +69,7 @@ class RunStatus:
     def line(self) -> str:
         """Format as ``12 kept, 3 rejected, 0 failed; 3 workers, 2 busy, 1 starting, 20 units wait; 0.80/s``."""
         parts = [str(self.counts)]
-        pool = self.pool
-        if pool.ready or pool.starting:
-            workers = f"{pool.ready} workers, {pool.busy} busy"
-            workers += f", {pool.starting} starting" if pool.starting else ""
-            workers += f", {pool.lost} lost" if pool.lost else ""
-            parts.append(f"{workers}, {pool.queue} units wait")
+        parts += [str(self.pool)] if str(self.pool) else []
         if self._rate.per_second:
             parts.append(f"{self._rate.per_second:.2f}/s")
         return "; ".join(parts)

@@ -220,6 +220,12 @@ class _StepTimer:
         self._last = now
 
 
+def failed_unit(unit: Unit, reason: str) -> Outcome:
+    """Return the outcome of a unit whose workers died: every job fails."""
+    rows = [LedgerRow(input=job.key, status="failed", check="worker", message=reason) for job in unit.jobs]
+    return Outcome(unit.number, [None] * len(rows), rows)
+
+
 def _attempt(step: Callable[..., Result], *arguments: Any) -> Result | Exception:
     """Return the result of a step, or the error it raised, which ends in the ledger."""
     try:

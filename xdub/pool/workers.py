@@ -1,4 +1,4 @@
-"""The size of a pool of pair workers, and the pool's state at one moment."""
+"""The size of a pool of workers, and the pool's state at one moment."""
 
 from __future__ import annotations
 
@@ -54,3 +54,12 @@ class PoolState:
     """Units without a worker."""
     lost: int = 0
     """Workers that died so far."""
+
+    def __str__(self) -> str:
+        """Format as ``3 workers, 2 busy, 1 starting, 20 units wait``; empty without a worker."""
+        if not self.ready and not self.starting:
+            return ""
+        text = f"{self.ready} workers, {self.busy} busy"
+        text += f", {self.starting} starting" if self.starting else ""
+        text += f", {self.lost} lost" if self.lost else ""
+        return f"{text}, {self.queue} units wait"

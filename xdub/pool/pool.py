@@ -1,4 +1,4 @@
-"""An elastic pool of pair workers on Ray: as many workers as the queue needs, on any machines.
+"""An elastic pool of workers on Ray: as many workers as the queue needs, on any machines.
 
 A worker is an actor that processes one unit at a time. The pool requests workers by the length of the queue, and a
 cluster with an autoscaler adds machines for workers that cannot be placed. Idle workers are stopped at once, so that
@@ -8,58 +8,38 @@ repeated.
 
 from __future__ import annotations
 
-import heapq
 import math
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from xdub.data.ledger import LedgerRow
 from xdub.errors import UserError
-from xdub.pairs.units import Unit
-from xdub.pairs.worker import Outcome, PairWorker
-from xdub.pairs.workers import PoolState, Workers
+from xdub.pool.queue import Key, UnitQueue
+from xdub.pool.worker import PoolActor, Worker
+from xdub.pool.workers import PoolState, Workers
 from xdub.ray_machines import (
     PATIENCE_SECONDS,
     draining_nodes,
     resource_list,
     wait_for_worker,
 )
-from xdub.ray_session import ensure_ray
+from xdub.ray_session import disconnect, ensure_ray
 
-MAX_DEATHS = 3
-"""Number of workers that may die while they process a unit, before its inputs fail; lost machines do not count."""
 MAX_FAILED_STARTS = 5
 """Number of workers in a row that may die before they are ready; then the run stops with an error."""
 AHEAD = 4
-"""Units per worker that may finish before an earlier one does; their pairs wait in the driver's memory."""
+"""Units per worker that may finish before an earlier one does; their outcomes wait in the driver's memory."""
 POLL_SECONDS = 1.0
 """Longest wait for a worker's answer before the pool checks its size again."""
 
-
-class PairActor:
-    """A pair worker in a Ray actor. Loading is a separate call, so that its errors differ from those of a unit."""
-
-    def load(self, arguments: dict[str, Any]) -> str:
-        """Load all networks; return the id of the machine."""
-        import ray
-
-        # Use one thread, because sums in the same order have the same bits on every machine.
-        self._worker = PairWorker(**arguments, threads=1)
-        node = ray.get_runtime_context().get_node_id()
-        self._worker.name = f"{self._worker.name}/{node[:8]}"
-        return node
-
-    def run(self, unit: Unit) -> Outcome:
-        """Build the pairs of a unit."""
-        return self._worker.run(unit)
+Unit = TypeVar("Unit")
+Outcome = TypeVar("Outcome")
 
 
 @dataclass
-class _Worker:
+class _Worker(Generic[Unit]):
     """A worker as the driver sees it."""
 
     actor: Any
@@ -67,7 +47,7 @@ class _Worker:
     """Pending result of `load`; None once the worker is ready."""
     node: str = ""
     unit: Unit | None = None
-    number: int = -1
+    key: Key = (-1, 0)
     """Position of the unit in the order of outcomes."""
     result: Any = None
     """Pending outcome of the unit."""
@@ -84,46 +64,73 @@ class _Worker:
         return self.loading if self.loading is not None else self.result
 
 
-class WorkerPool:
-    """Pool of Ray actors that builds units; call :meth:`outcomes` once."""
+class WorkerPool(Generic[Unit, Outcome]):
+    """Pool of Ray actors that processes units; call :meth:`outcomes` once."""
 
     def __init__(
         self,
-        arguments: dict[str, Any],
+        factory: Callable[..., Worker[Unit, Outcome]],
+        arguments: Mapping[str, Any],
         workers: Workers,
         *,
+        name: str,
+        failed: Callable[[Unit, str], Outcome],
+        split: Callable[[Unit], Sequence[Unit]] | None = None,
+        local: bool = False,
+        keep_ray: bool = True,
         on_state: Callable[[PoolState], None] | None = None,
     ) -> None:
-        """Keep the settings; nothing starts before `outcomes`. ``arguments`` are those of every `PairWorker`."""
-        self._arguments, self._size, self._on_state = arguments, workers, on_state
-        self._workers: list[_Worker] = []
-        self._waiting: list[tuple[int, Unit]] = []
-        self._done: dict[int, Outcome] = {}
-        self._deaths: Counter[int] = Counter()
+        """Keep the settings; nothing starts before `outcomes`.
+
+        Args:
+            factory: class of the workers, called with ``arguments`` in each actor.
+            workers: size of the pool and resources of a worker.
+            name: the verb, for messages.
+            failed: returns the outcome of a unit whose workers died, with the reason in words.
+            split: returns the parts of a unit of several inputs, see `UnitQueue`; each part has its own outcome.
+            local: run one worker in this process, without Ray.
+            keep_ray: keep a Ray of our own for the next call; False ends it with the outcomes.
+        """
+        self._factory, self._arguments, self._size, self._name = factory, arguments, workers, name
+        self._failed, self._split = failed, split
+        self._local, self._keep_ray, self._on_state = local, keep_ray, on_state
+        self._workers: list[_Worker[Unit]] = []
         self._failed_starts = self._lost = 0
         self._idle_since, self._checked_nodes = time.monotonic(), 0.0
 
-    def outcomes(self, units: Sequence[Unit]) -> Iterator[Outcome]:
+    def outcomes(self, units: Iterable[Unit]) -> Iterator[Outcome]:
         """Yield outcomes in the order of the units, regardless of the order in which units finish."""
-        if not units:
+        if self._local:
+            worker: Worker[Unit, Outcome] | None = None
+            for unit in units:
+                worker = worker or self._factory(**self._arguments)
+                yield worker.run(unit)
             return
+        ahead = AHEAD * self._size.most
+        self._queue = UnitQueue(units, ahead=ahead, failed=self._failed, split=self._split)
+        if self._queue.finished:
+            return
+        started = ensure_ray(max(4, math.ceil(self._size.most * self._size.cpus) + 1))
+        try:
+            yield from self._remote_outcomes()
+        finally:
+            if started and not self._keep_ray:
+                disconnect()
 
-        ensure_ray(max(4, math.ceil(self._size.most * self._size.cpus) + 1))
+    def _remote_outcomes(self) -> Iterator[Outcome]:
         self._needs = self._worker_needs()
         self._new_actor = self._actor_factory()
-        wait_for_worker("pairs", self._needs)
-        # A sorted list is a heap.
-        self._waiting = list(enumerate(units))
+        wait_for_worker(self._name, self._needs)
         try:
-            for number in range(len(units)):
-                while number not in self._done:
+            while not self._queue.finished:
+                while not self._queue.ready:
                     self._mark_draining_workers()
                     self._start_workers()
-                    self._assign_units(before=number + AHEAD * self._size.most)
+                    self._assign_units()
                     self._stop_idle_workers()
                     self._report_state()
                     self._wait()
-                yield self._done.pop(number)
+                yield self._queue.next_outcome()
         finally:
             for worker in list(self._workers):
                 self._stop_worker(worker)
@@ -151,7 +158,7 @@ class WorkerPool:
     def _actor_factory(self) -> Callable[[], Any]:
         import ray
 
-        actor = ray.remote(PairActor).options(
+        actor = ray.remote(PoolActor).options(
             num_cpus=self._needs["CPU"],
             num_gpus=self._needs["GPU"],
             resources=self._size.resources,
@@ -159,34 +166,33 @@ class WorkerPool:
         )
         return actor.remote
 
-    def _open_units(self) -> int:
-        return len(self._waiting) + sum(worker.unit is not None for worker in self._workers)
-
     def _start_workers(self) -> None:
         """Start workers until there is one per open unit, within the bounds."""
-        target = min(self._size.most, max(self._size.least, self._open_units()))
+        target = min(self._size.most, max(self._size.least, self._queue.open))
         for _ in range(target - sum(not worker.draining for worker in self._workers)):
             actor = self._new_actor()
-            self._workers.append(_Worker(actor, loading=actor.load.remote(self._arguments)))
+            self._workers.append(
+                _Worker(actor, loading=actor.load.remote(self._factory, dict(self._arguments)))
+            )
 
-    def _assign_units(self, before: int) -> None:
-        """Assign the next units to idle workers, the earliest unit first, so that no unit waits forever."""
+    def _assign_units(self) -> None:
+        """Assign the next units to idle workers, the earliest unit first."""
         for worker in self._workers:
             idle = worker.ready and worker.unit is None and not worker.draining
-            if idle and self._waiting and self._waiting[0][0] < before:
-                worker.number, worker.unit = heapq.heappop(self._waiting)
+            if idle and (taken := self._queue.take()) is not None:
+                worker.key, worker.unit = taken
                 worker.result = worker.actor.run.remote(worker.unit)
 
     def _stop_idle_workers(self) -> None:
         """Stop workers without a unit beyond the lower bound, those that are not ready first."""
         active = sum(not worker.draining for worker in self._workers)
-        spare = active - max(self._size.least, self._open_units())
+        spare = active - max(self._size.least, self._queue.open)
         for worker in sorted(self._workers, key=lambda worker: worker.ready):
             if worker.unit is None and (worker.draining or spare > 0):
                 spare -= not worker.draining
                 self._stop_worker(worker)
 
-    def _stop_worker(self, worker: _Worker) -> None:
+    def _stop_worker(self, worker: _Worker[Unit]) -> None:
         import ray
 
         self._workers.remove(worker)
@@ -201,7 +207,7 @@ class WorkerPool:
             for worker in self._workers:
                 worker.draining = worker.draining or worker.node in nodes
 
-    def _receive(self, worker: _Worker) -> None:
+    def _receive(self, worker: _Worker[Unit]) -> None:
         """Process a worker's answer: the worker is ready, has finished its unit, or has died."""
         import ray
 
@@ -216,32 +222,23 @@ class WorkerPool:
             worker.loading, worker.node = None, answer
             self._failed_starts = 0
         else:
-            self._done[worker.number] = answer
+            self._queue.finish(worker.key, answer)
             worker.unit = worker.result = None
 
-    def _on_worker_lost(self, worker: _Worker, error: Exception) -> None:
-        """Put the unit of a dead worker back at the head of the queue, or fail it after too many deaths."""
+    def _on_worker_lost(self, worker: _Worker[Unit], error: Exception) -> None:
+        """Return the unit of a dead worker to the queue."""
         self._workers.remove(worker)
         self._lost += 1
         if worker.unit is None:
             self._failed_starts += 1
             if self._failed_starts >= MAX_FAILED_STARTS:
                 raise UserError(
-                    f"{self._failed_starts} pair workers in a row died while they loaded, last: {_cause(error)}"
+                    f"{self._name}: {self._failed_starts} workers in a row died while they loaded, last: "
+                    f"{_cause(error)}"
                 )
             return
-        unit = worker.unit
-        if not getattr(error, "preempted", False) and worker.node in _live_nodes():
-            self._deaths[worker.number] += 1
-        if self._deaths[worker.number] >= MAX_DEATHS:
-            message = f"its worker died {MAX_DEATHS} times: {_line(error)}"
-            rows = [
-                LedgerRow(input=job.key, status="failed", check="worker", message=message)
-                for job in unit.jobs
-            ]
-            self._done[worker.number] = Outcome(unit.number, [None] * len(rows), rows)
-        else:
-            heapq.heappush(self._waiting, (worker.number, unit))
+        guilty = not getattr(error, "preempted", False) and worker.node in _live_nodes()
+        self._queue.died(worker.key, worker.unit, _line(error), guilty=guilty)
 
     def _report_state(self) -> None:
         """Report the counts, and print the needed resources when no worker has been ready for a minute."""
@@ -253,7 +250,7 @@ class WorkerPool:
                     ready=ready,
                     busy=busy,
                     starting=len(self._workers) - ready,
-                    queue=len(self._waiting),
+                    queue=self._queue.waiting,
                     lost=self._lost,
                 )
             )
@@ -266,8 +263,8 @@ class WorkerPool:
 
             free = resource_list(ray.available_resources())
             print(
-                f"pairs: no worker is ready yet; each needs {resource_list(self._needs)}, free are {free}; waiting "
-                "for a machine with these resources, or for the networks to load",
+                f"{self._name}: no worker is ready yet; each needs {resource_list(self._needs)}, free are {free}; "
+                "waiting for a machine with these resources, or for the networks to load",
                 file=sys.stderr,
             )
 
