@@ -68,6 +68,7 @@ setup(
             "pytest>=9",
             "pytest-xdist>=3.8",
             "hypothesis>=6.150",
+            "moto[server]>=5.2",
             "triton>=3.6",
             "ruff==0.17.6",
             "ty==0.0.105",

@@ -20,9 +20,10 @@ from remote_side import (
 )
 
 from xdub.files.run_folder import PhaseFolder, RunFolder
+from xdub.files.storage import safe_name
 from xdub.tracking.journal import LANES, Journal, Shipper, pending_bytes
 from xdub.train.remote.restore import restore
-from xdub.train.remote.store import CHECKPOINTS, EXPORTS, MANIFEST, safe_name
+from xdub.train.remote.store import CHECKPOINTS, EXPORTS, MANIFEST
 from xdub.train.remote.upload import Uploads
 from xdub.train.state.checkpoint import damaged_files, read_manifest
 

@@ -10,7 +10,8 @@ import pytest
 from remote_side import PHASE, content, upload_all
 
 from xdub.errors import UserError
-from xdub.train.remote.store import check, shown
+from xdub.files.uris import shown
+from xdub.train.remote.store import check
 
 
 def test_a_writable_remote_passes_the_check_and_stays_empty(tmp_path: Path) -> None:

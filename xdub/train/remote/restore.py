@@ -18,7 +18,8 @@ from pathlib import Path
 from xdub.errors import UserError
 from xdub.files.atomic import replace_folder, sync
 from xdub.files.run_folder import PhaseFolder
-from xdub.train.remote.store import CHECKPOINTS, EXPORTS, Copy, Remote, first_line, shown
+from xdub.files.uris import first_line, shown
+from xdub.train.remote.store import CHECKPOINTS, EXPORTS, Copy, Remote
 from xdub.train.state.checkpoint import latest_checkpoint
 
 RECORD_SUFFIXES = (".json", ".jsonl")

@@ -9,8 +9,7 @@ last: a folder without it, or with a file missing or short, is ignored. Object s
 is written again: its hex digits are the hash of its content. ``number`` counts uploads, and the highest is the newest,
 so a run that was rolled back wins over the later steps that it abandoned.
 
-pyarrow opens the file system of the URI (s3, gs, hdfs, file, a plain path), or else fsspec (any other scheme whose
-package is installed). Credentials come from the environment, as these packages read them. A URI belongs to one run.
+`xdub.files.uris` opens the file system of the URI. A URI belongs to one run.
 """
 
 from __future__ import annotations
@@ -23,13 +22,11 @@ import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xdub.errors import UserError
-
-if TYPE_CHECKING:
-    from pyarrow.fs import FileSystem
+from xdub.files.storage import safe_name
+from xdub.files.uris import absolute_uri, first_line, open_uri, shown, without_secrets
 
 MANIFEST = "manifest.json"
 """File that lists the other files of a copy."""
@@ -122,38 +119,6 @@ class Remote:
         self.fs.delete_dir(folder)
 
 
-def safe_name(name: str) -> bool:
-    """Return whether a name from a remote manifest stays below its folder."""
-    path = PurePosixPath(name)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\\" not in name
-
-
-def open_uri(uri: str) -> tuple[FileSystem, str]:
-    """Return the file system of a URI, and the path in it. Raise UserError for an unknown scheme."""
-    import pyarrow as pa
-    from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
-
-    uri = _absolute(uri)
-    try:
-        return FileSystem.from_uri(uri)
-    except pa.ArrowInvalid as error:
-        unknown = ("Unrecognized filesystem type", "Cannot parse URI")
-        if not any(text in str(error) for text in unknown):
-            raise UserError(f"{shown(uri)}: {first_line(error)}") from error
-    try:
-        from fsspec.core import url_to_fs
-
-        filesystem, path = url_to_fs(uri)
-    except (ImportError, ValueError) as error:
-        hint = "pyarrow opens s3, gs, hdfs and file; fsspec opens other schemes"
-        raise UserError(f"{shown(uri)}: {first_line(error)} ({hint})") from error
-    return PyFileSystem(FSSpecHandler(filesystem)), path
-
-
-def _absolute(uri: str) -> str:
-    return uri if "://" in uri else Path(uri).expanduser().resolve().as_uri()
-
-
 def check(
     uri: str, phase: str | None = None, *, fresh: bool = False, seconds: float = ANSWER_SECONDS
 ) -> None:
@@ -163,7 +128,7 @@ def check(
     The check runs in a process of its own, because a client that waits for its server cannot be stopped, not even when
     Python exits.
     """
-    uri = _absolute(uri)
+    uri = absolute_uri(uri)
     # Other users can read a process's arguments, and a URI may hold credentials.
     request = json.dumps([uri, phase, fresh])
     command = [sys.executable, "-P", "-m", __name__]  # -P: no import from the current folder
@@ -190,7 +155,7 @@ def main() -> int:
         print(str(error).removeprefix(f"{shown(uri)}: "))
         return 1
     except Exception as error:
-        print(f"cannot be written ({first_line(error)})")
+        print(f"cannot be written ({without_secrets(uri, first_line(error))})")
         return 1
     if taken:
         print(
@@ -199,16 +164,6 @@ def main() -> int:
     elif not intact:
         print("a file read back differs from the file written")
     return int(bool(taken) or not intact)
-
-
-def shown(uri: str) -> str:
-    """Return the URI without credentials."""
-    return re.sub(r"//[^/@]*@", "//...@", uri)
-
-
-def first_line(error: BaseException) -> str:
-    """Return an error in one short line."""
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
 
 
 if __name__ == "__main__":

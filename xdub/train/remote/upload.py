@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from xdub.files.run_folder import PhaseFolder
-from xdub.train.remote.store import CHECKPOINTS, CHUNK, EXPORTS, MANIFEST, Remote, first_line, shown
+from xdub.files.uris import first_line, shown
+from xdub.train.remote.store import CHECKPOINTS, CHUNK, EXPORTS, MANIFEST, Remote
 from xdub.train.state.checkpoint import Files, checkpoint_files
 from xdub.train.state.export import export_files
 
