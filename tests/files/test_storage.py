@@ -14,14 +14,14 @@ from xdub.files.uris import shown, without_secrets
 SECRETS = "s3://AKIAKEY:se%2Fcret@bucket/a/b?endpoint_override=127.0.0.1:9&scheme=http&region=hidden"
 
 
-def places(tmp_path: Path) -> list[str]:
+def addresses(tmp_path: Path) -> list[str]:
     """Addresses of an empty folder on a disk and of one in a file system of fsspec."""
     return [str(tmp_path / "disk"), (tmp_path / "uri").as_uri(), f"memory://{tmp_path.name}/folder"]
 
 
 def test_every_file_system_has_the_same_files(tmp_path: Path) -> None:
-    for place in places(tmp_path):
-        folder = locate(place)
+    for address in addresses(tmp_path):
+        folder = locate(address)
         assert not folder.exists() and folder.sizes() == {} and list(_walk(folder)) == []
         (folder / "b/2").write_bytes(b"22")
         (folder / "a").write_bytes(b"1")
@@ -59,18 +59,18 @@ def test_a_text_without_two_slashes_is_a_path(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    place = locate(name)
-    (place / "x").write_bytes(b"1")
-    assert (tmp_path / name / "x").read_bytes() == b"1" and str(place) == name
-    assert place.full == str(tmp_path / name) == locate(tmp_path / name).full
+    address = locate(name)
+    (address / "x").write_bytes(b"1")
+    assert (tmp_path / name / "x").read_bytes() == b"1" and str(address) == name
+    assert address.full == str(tmp_path / name) == locate(tmp_path / name).full
 
 
 def test_credentials_appear_in_no_text() -> None:
-    place = locate(SECRETS) / "shard.parquet"
-    for text in (str(place), repr(place), place.full, str(place.parent), shown(SECRETS)):
+    address = locate(SECRETS) / "shard.parquet"
+    for text in (str(address), repr(address), address.full, str(address.parent), shown(SECRETS)):
         for secret in ("AKIA", "cret", "hidden", "127.0.0.1"):
             assert secret not in text
-    assert str(place) == "s3://bucket/a/b/shard.parquet" and place.path == "bucket/a/b/shard.parquet"
+    assert str(address) == "s3://bucket/a/b/shard.parquet" and address.path == "bucket/a/b/shard.parquet"
     with pytest.raises(UserError) as error:
         locate("s4://AKIAKEY:secret@bucket/x?token=hidden")
     assert "s4://...@bucket/x" in str(error.value) and "secret" not in str(error.value)

@@ -221,22 +221,22 @@ class Location:
         out.close()
 
 
-def locate(place: str | Path | Location) -> Location:
+def locate(address: str | Path | Location) -> Location:
     """Return the location of a path or URI. Raise UserError for a scheme that no installed package opens.
 
     A text without ``://`` is a path, whatever characters it has.
     """
     from pyarrow.fs import LocalFileSystem
 
-    if isinstance(place, Location):
-        return place
-    if isinstance(place, Path) or "://" not in place:
-        local = Path(place)
-    elif place.startswith("file://"):
-        local = Path(unquote(urlsplit(place).path))
+    if isinstance(address, Location):
+        return address
+    if isinstance(address, Path) or "://" not in address:
+        local = Path(address)
+    elif address.startswith("file://"):
+        local = Path(unquote(urlsplit(address).path))
     else:
-        fs, path = open_uri(place)
-        scheme = place.partition("://")[0]
+        fs, path = open_uri(address)
+        scheme = address.partition("://")[0]
         return Location(fs, path.rstrip("/"), f"{scheme}://{path.strip('/')}", None)
     return Location(LocalFileSystem(), os.path.abspath(local.expanduser()), str(local), local)
 
