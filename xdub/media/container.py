@@ -29,8 +29,11 @@ Files of the first eight name other files or addresses, which FFmpeg would open.
 
 
 @contextmanager
-def open_media(path: str | Path) -> Iterator[InputContainer]:
+def open_media(path: str | Path, **demuxer: str) -> Iterator[InputContainer]:
     """Open a media file for reading; decoder errors inside the block become a ``UserError`` that names the file.
+
+    Args:
+        demuxer: options of FFmpeg's reader of the container.
 
     Raises:
         UserError: the file is missing, a directory, unreadable, empty, not media, or corrupt.
@@ -45,7 +48,7 @@ def open_media(path: str | Path) -> Iterator[InputContainer]:
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty (0 bytes)")
     try:
-        options = {"format_whitelist": _formats(), "protocol_whitelist": "file"}
+        options = {"format_whitelist": _formats(), "protocol_whitelist": "file", **demuxer}
         container = av.open(media_url(path), container_options=options, metadata_errors="replace")
     except PermissionError as error:
         raise UserError(f"{path}: no permission to read it") from error

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xdub.media.colours import SdrConverter, conversion, matrix
+from xdub.media.orientation import orientation
 from xdub.media.probe import display_size, upright_size
 
 if TYPE_CHECKING:
@@ -41,8 +42,7 @@ class Pictures:
             return to_rgb(frame, upright_size(frame, aspect), exact=self._exact, to_sdr=self._to_sdr)
         scale = min(self._size[0] / width, self._size[1] / height)
         width, height = max(1, round(width * scale)), max(1, round(height * scale))
-        turned = frame.rotation % 180 != 0
-        stored = (height, width) if turned else (width, height)
+        stored = (height, width) if orientation(frame).transposed else (width, height)
         picture = np.zeros((self._size[1], self._size[0], 3), np.uint8)
         top, left = (self._size[1] - height) // 2, (self._size[0] - width) // 2
         picture[top : top + height, left : left + width] = to_rgb(
@@ -81,6 +81,5 @@ def to_rgb(
         threads=1,
     )
     rgb = converted.to_ndarray() if needed is None else (to_sdr or SdrConverter())(converted, needed)
-    turns = round(frame.rotation / 90) % 4
     # Rows of narrow frames are padded, so copy.
-    return np.ascontiguousarray(np.rot90(rgb, turns))
+    return np.ascontiguousarray(orientation(frame).apply(rgb))

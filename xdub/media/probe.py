@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from xdub.errors import UserError
 from xdub.media.colours import check_colours
 from xdub.media.container import audio_stream, open_media, seconds, video_stream
+from xdub.media.orientation import orientation
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -32,7 +33,7 @@ class VideoInfo:
     duration: float
     """Duration in seconds as the header states it, which may be wrong: only a display of progress may rely on it."""
     rotation: int
-    """Degrees, counter-clockwise; the reader undoes the rotation."""
+    """Degrees, counter-clockwise; the reader turns the pictures, and mirrors them where the file states it."""
     codec: str
     pixel_format: str
     has_audio: bool
@@ -68,7 +69,7 @@ def probe(path: str | Path) -> VideoInfo:
             fps=float(rate),
             frames=stream.frames or round(duration * float(rate)),
             duration=duration,
-            rotation=first.rotation % 360,
+            rotation=orientation(first).rotation,
             codec=stream.codec_context.name,
             pixel_format=first.format.name,
             has_audio=audio is not None,
@@ -100,4 +101,4 @@ def upright_size(frame: VideoFrame, pixel_aspect: Fraction | None) -> tuple[int,
 def display_size(frame: VideoFrame, pixel_aspect: Fraction | None) -> tuple[int, int]:
     """Return (width, height) as a player shows the frame."""
     width, height = upright_size(frame, pixel_aspect)
-    return (height, width) if frame.rotation % 180 else (width, height)
+    return (height, width) if orientation(frame).transposed else (width, height)

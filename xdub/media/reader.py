@@ -11,6 +11,8 @@ import numpy as np
 
 from xdub.errors import UserError
 from xdub.media.container import audio_stream, open_media, video_stream
+from xdub.media.deinterlace import deinterlaced
+from xdub.media.edit_list import late_pictures
 from xdub.media.pictures import Pictures
 from xdub.media.probe import probe
 from xdub.media.timeline import LIMIT, TimeLine
@@ -56,16 +58,17 @@ def read_frames(path: str | Path, *, fps: float = 25.0, max_frames: int | None =
     return np.stack(list(read_video(path, fps=fps, max_frames=max_frames)))
 
 
-def resample(timed: Iterable[tuple[float, float, Item]], fps: float) -> Iterator[Item]:
+def resample(timed: Iterable[tuple[float, float, Item]], fps: float, late: float = 0.0) -> Iterator[Item]:
     """Yield a constant-rate sequence from (time, duration, item); output n is the item nearest to n / fps.
 
-    Time counts from the first item. The output has ``round(total duration * fps)`` items, at least one.
+    Time counts from ``late`` seconds before the first item. The output has ``round(total duration * fps)`` items, at
+    least one.
     """
     previous: tuple[float, float, Item] | None = None
     start, n = 0.0, 0
     for time, duration, item in timed:
         if previous is None:
-            start = time
+            start = time - late
         else:
             # Timestamps of broken files may decrease.
             time = max(time, previous[0] + start)
@@ -82,6 +85,7 @@ def resample(timed: Iterable[tuple[float, float, Item]], fps: float) -> Iterator
 
 
 def _frames(path: Path, fps: float, max_frames: int | None, exact: bool) -> Iterator[np.ndarray]:
+    late = float(late_pictures(path))
     with open_media(path) as container:
         stream = video_stream(container, path)
         stream.thread_type = "AUTO"
@@ -89,7 +93,7 @@ def _frames(path: Path, fps: float, max_frames: int | None, exact: bool) -> Iter
         converted: tuple[VideoFrame | None, np.ndarray] = (None, np.empty(0))
         sound = audio_stream(container)
         line = TimeLine(container, [stream] if sound is None else [stream, sound])
-        for n, frame in enumerate(resample(_timed(line, stream), fps)):
+        for n, frame in enumerate(resample(_timed(line, stream), fps, late)):
             if max_frames is not None and n >= max_frames:
                 return
             if frame is not converted[0]:
@@ -108,7 +112,7 @@ def _timed(line: TimeLine, stream: VideoStream) -> Iterator[tuple[float, float, 
         step = STEP
     last: tuple[float, float, VideoFrame] | None = None
     time = -step
-    for frame in cast("Iterator[VideoFrame]", line.decode(stream)):
+    for frame in deinterlaced(cast("Iterator[VideoFrame]", line.decode(stream))):
         before, time = time, frame.time if frame.time is not None else time + step
         if last is not None:
             yield last
