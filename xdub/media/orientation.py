@@ -1,13 +1,15 @@
-"""How a player turns and mirrors a stored picture: the display matrix of a frame."""
+"""The way a player turns and mirrors a stored picture: the display matrix of a frame."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from av.sidedata.sidedata import SideData
     from av.video.frame import VideoFrame
 
 
@@ -23,7 +25,7 @@ class Orientation:
     """True: top and bottom change places."""
 
     def apply(self, picture: np.ndarray) -> np.ndarray:
-        """Return a view of the stored picture [H, W, 3] as it is displayed."""
+        """Return a view of the stored picture [H, W, 3], turned and mirrored for display."""
         if self.transposed:
             picture = picture.swapaxes(0, 1)
         return picture[:: -1 if self.flipped else 1, :: -1 if self.mirrored else 1]
@@ -40,7 +42,9 @@ def orientation(frame: VideoFrame) -> Orientation:
     """Return the orientation that is closest to the frame's display matrix; the stored one without a matrix."""
     from av.sidedata.sidedata import Type
 
-    data = next((item for item in frame.side_data if item.type == Type.DISPLAYMATRIX), None)
+    # The container iterates over its items, not over keys.
+    items = cast("Iterable[SideData]", frame.side_data)
+    data = next((item for item in items if item.type == Type.DISPLAYMATRIX), None)
     if data is None or data.buffer_size < 36:
         return Orientation()
     # The matrix sends a column x and row y of the picture to (a x + c y, b x + d y).
