@@ -61,8 +61,11 @@ def prepare(
     """
     from xdub.config import load_recipe
     from xdub.data.prepare import prepare_videos
+    from xdub.screen.screen import missing_sync
 
     loaded = load_recipe(recipe, set_ or ())
+    if missing := missing_sync(loaded):
+        typer.echo(f"note: {missing}", err=True)
     with progress("preparing videos") as report:
         result = prepare_videos(sources, out, loaded, workers=workers, on_progress=report)
     typer.echo(

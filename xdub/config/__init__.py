@@ -21,6 +21,7 @@ from xdub.config.phases import (
 from xdub.config.recipe import Recipe
 from xdub.config.recipe_file import base_files, published_recipes, shipped_recipes
 from xdub.config.sampling_sections import DubConfig, GuidanceConfig, PairsConfig
+from xdub.config.screen_section import ScreenConfig
 from xdub.config.sections import (
     CropKind,
     ModelConfig,
@@ -60,6 +61,7 @@ __all__ = [
     "PAIRS",
     "PHASES",
     "RANDOM",
+    "ScreenConfig",
     "SHIPPED_MODEL",
     "TRAINABLE",
     "AudioConfig",

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import field as added_section
 from typing import Any
 
 import yaml
 
-from xdub.config.checks import failed_frames, failed_values
+from xdub.config.checks import ADDED, failed_frames, failed_values
 from xdub.config.embedders import EMBEDDERS
 from xdub.config.lora_section import LoraConfig
 from xdub.config.network_sections import AudioConfig, CodecConfig, PerceptionConfig
 from xdub.config.phases import PHASES, in_model, phase_facts
 from xdub.config.sampling_sections import DubConfig, PairsConfig
+from xdub.config.screen_section import ScreenConfig
 from xdub.config.sections import (
     ModelConfig,
     PhaseConfig,
@@ -46,6 +48,8 @@ class Recipe:
     dub: DubConfig
     perception: PerceptionConfig = PerceptionConfig()
     syncnet: SyncNetConfig = SyncNetConfig()
+    screen: ScreenConfig = added_section(default=ScreenConfig(), metadata=ADDED)
+    """A section of which every field is `ADDED`, so a recipe without it keeps its identity."""
 
     def __post_init__(self) -> None:
         if self.pairs.identity_threshold is None:
@@ -129,13 +133,15 @@ class Recipe:
                 added = field.metadata.get("added") and getattr(value, field.name) == field.default
                 if added or field.metadata.get("neutral"):
                     del raw[section.name][field.name]
+            if section.metadata.get("added") and not raw[section.name]:
+                del raw[section.name]
         return raw
 
     def lasting(self) -> dict[str, Any]:
         """Return `to_dict` without what a run may change when it continues: `RUNNING`, and fields marked `NEUTRAL`."""
         raw = self.to_dict()
-        # A bootstrap trains no SyncNet.
-        del raw["syncnet"]
+        # A bootstrap trains no SyncNet and prepares no videos.
+        del raw["syncnet"], raw["screen"]
         for section in (raw["train"], *raw["phases"].values()):
             for name in RUNNING & section.keys():
                 del section[name]
@@ -195,6 +201,7 @@ def _failed_checks(recipe: Recipe) -> Iterator[str]:
         "pairs": recipe.pairs,
         "dub": recipe.dub,
         "syncnet": recipe.syncnet,
+        "screen": recipe.screen,
     }
     if recipe.dub.guidance is not None:
         yield from failed_values(recipe.dub.guidance, "dub.guidance")
@@ -213,6 +220,7 @@ def _failed_checks(recipe: Recipe) -> Iterator[str]:
     yield from recipe.pairs.failed_checks("pairs")
     yield from recipe.dub.failed_checks("dub", geometry)
     yield from recipe.syncnet.failed_checks("syncnet")
+    yield from recipe.screen.failed_checks("screen")
     for name, (path, phase) in zip(recipe.phase_names, phases.items(), strict=True):
         train, where = recipe.for_phase(name), f" (phase {name})"
         yield from phase.failed_checks(path, video.clip_frames)

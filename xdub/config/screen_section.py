@@ -14,7 +14,7 @@ MOST_SHIFT = 6
 
 @dataclass(frozen=True, kw_only=True)
 class ScreenConfig:
-    """Checks of `xdub prepare` beyond sound, size and motion; docs/footage.md has the measurements behind the values."""
+    """Checks of `xdub prepare` beyond sound, size and motion; docs/footage.md has the measurements behind them."""
 
     sharpness: Annotated[float | None, NOT_NEGATIVE] = field(default=20.0, metadata=ADDED)
     """Least sharpness of the face, in thousandths (`xdub.screen.pictures`)."""

@@ -5,6 +5,8 @@ A clip is judged by itself, because a recording may stall, fall silent or lose i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from xdub.data.ledger import LedgerRow
@@ -36,11 +38,22 @@ GRID = 16
 
 
 class Rejected(Exception):
-    """A readable video or clip that fails a check, with the check's name, value and threshold."""
+    """A readable video or clip that fails a check, with the check's name, value and threshold.
 
-    def __init__(self, check: str, value: float, threshold: float, message: str) -> None:
+    ``scores`` are all values that were measured until then, by name.
+    """
+
+    def __init__(
+        self,
+        check: str,
+        value: float,
+        threshold: float,
+        message: str,
+        scores: Mapping[str, float] | None = None,
+    ) -> None:
         super().__init__(message)
         self.check, self.value, self.threshold, self.message = check, value, threshold, message
+        self.scores = dict(scores or {})
 
     def row(self, source: str, clip_id: str = "") -> LedgerRow:
         """Return the ledger row of the source, or of the frames that ``clip_id`` names."""
@@ -52,6 +65,7 @@ class Rejected(Exception):
             value=self.value,
             threshold=self.threshold,
             message=self.message,
+            scores=self.scores,
         )
 
 
@@ -67,8 +81,8 @@ def sound_level(audio: np.ndarray) -> float:
     return float(np.median(levels)) if len(levels) else 0.0
 
 
-def check_sound(audio: np.ndarray, covered: float = 1.0) -> None:
-    """Raise `Rejected` for a clip's sound [N] that is mostly silent, or that ends before the picture.
+def check_sound(audio: np.ndarray, covered: float = 1.0) -> dict[str, float]:
+    """Raise `Rejected` for a clip's sound [N] that is mostly silent, or that ends before the picture; return scores.
 
     ``covered`` is the share of the clip's frames within the sound track.
     """
@@ -77,17 +91,19 @@ def check_sound(audio: np.ndarray, covered: float = 1.0) -> None:
     level = sound_level(audio)
     if level < MIN_SOUND:
         raise Rejected("sound", level, MIN_SOUND, "more than half of the clip is silent")
+    return {"sound": level, "sound.least": MIN_SOUND, "audio": covered, "audio.least": MIN_COVERED}
 
 
-def check_face_size(boxes: np.ndarray, size: int) -> None:
-    """Raise `Rejected` if the median side of boxes [F, 3] is too small for crops of ``size`` px."""
+def check_face_size(boxes: np.ndarray, size: int) -> dict[str, float]:
+    """Raise `Rejected` if the median side of boxes [F, 3] is too small for crops of ``size`` px; return the scores."""
     side, least = float(np.median(boxes[:, 2])), MIN_SIDE * size
     if side < least:
         raise Rejected("face_size", side, least, f"the face crop is {side:.0f} px wide; {least:.0f} needed")
+    return {"face_size": side, "face_size.least": least}
 
 
-def check_motion(frames: np.ndarray, points: np.ndarray, face: np.ndarray) -> None:
-    """Raise `Rejected` for a clip whose face does not move for more than about half of the time.
+def check_motion(frames: np.ndarray, points: np.ndarray, face: np.ndarray) -> dict[str, float]:
+    """Raise `Rejected` for a clip whose face does not move for more than about half of the time; return the scores.
 
     Args:
         frames: uint8 [F, S, S, 3]
@@ -97,6 +113,7 @@ def check_motion(frames: np.ndarray, points: np.ndarray, face: np.ndarray) -> No
     share = still_share(frames, points, face)
     if share > MAX_FROZEN:
         raise Rejected("still", share, MAX_FROZEN, "the face does not move in most of the clip")
+    return {"still": share, "still.most": MAX_FROZEN}
 
 
 def still_share(frames: np.ndarray, points: np.ndarray, face: np.ndarray) -> float:

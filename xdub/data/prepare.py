@@ -6,7 +6,8 @@ length. The ledger has the result of every video.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +24,13 @@ from xdub.data.clip_checks import (
 )
 from xdub.data.ingest import FOLDER, Ingested, ingest
 from xdub.data.ledger import LedgerRow
-from xdub.data.sound import MARGIN_SAMPLES
+from xdub.data.screening import ClipScreen
+from xdub.data.sound import cut_sound
 from xdub.data.spans import Span, find_spans, frames_id, shortest_clip, unused_rows
 from xdub.data.transforms import crop, crop_points
 from xdub.errors import UserError
 from xdub.files.folders import find_files, why_unreadable
-from xdub.geometry import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from xdub.geometry import FPS, SAMPLE_RATE
 from xdub.media import probe, read_audio, read_video
 from xdub.perception.face_mesh import lip_masks, lower_face_masks
 from xdub.perception.faces import FaceTracker
@@ -123,13 +125,17 @@ class Preparer:
     A pickled object holds the recipe alone, and the networks are loaded again where it is opened.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
-        """Load the tracker. Raise UserError if its weights are missing."""
+    def __init__(self, recipe: Recipe, *, screened: bool = True) -> None:
+        """Load the networks. Raise UserError if weights are missing.
+
+        ``screened``: run the checks of the recipe's section ``screen``, which rendered scenes do not need.
+        """
         self.recipe = recipe
         self._tracker = FaceTracker()
+        self._screen = ClipScreen(recipe) if screened else None
 
-    def __reduce__(self) -> tuple[type[Preparer], tuple[Recipe]]:
-        return type(self), (self.recipe,)
+    def __reduce__(self) -> tuple[Callable[..., Preparer], tuple[Recipe]]:
+        return partial(type(self), screened=self._screen is not None), (self.recipe,)
 
     def __call__(self, source: str) -> Iterator[Clip | LedgerRow]:
         """Yield the clips of one video, then ledger rows for unused frames, or the row of a rejected video."""
@@ -147,10 +153,20 @@ class Preparer:
         for start, span, crops in self.cut_crops(path, spans):
             used[start : start + len(crops)] = True
             try:
-                yield self.clip_of(path, crops, start, span, audio)
+                yield from self._screened(source, partial(self.clip_of, path, crops, start, span, audio))
             except Rejected as rejection:
                 yield rejection.row(source, frames_id(start, start + len(crops)))
         yield from unused_rows(source, used, has_face, shortest_clip(self.recipe))
+
+    def _screened(self, source: str, build: Callable[..., Clip]) -> Iterator[Clip | LedgerRow]:
+        """Yield a clip that passes all checks, and its row with every value. Raise `Rejected` if it fails one."""
+        scores: dict[str, float] = {}
+        if self._screen is None:
+            clip, message = build(scores=scores), ""
+        else:
+            clip, message = self._screen(build, scores)
+        yield clip
+        yield LedgerRow(input=source, clip_id=clip.clip_id, status="kept", message=message, scores=scores)
 
     def find_clips(
         self, path: Path, *, sound: Path | None = None
@@ -191,27 +207,35 @@ class Preparer:
                 yield start, span, np.stack(crops)
                 crops, current = [], next(waiting, None)
 
-    def clip_of(self, path: Path, frames: np.ndarray, start: int, span: Span, audio: np.ndarray) -> Clip:
+    def clip_of(
+        self,
+        path: Path,
+        frames: np.ndarray,
+        start: int,
+        span: Span,
+        audio: np.ndarray,
+        *,
+        shift: int = 0,
+        scores: dict[str, float] | None = None,
+    ) -> Clip:
         """Build the clip of crops [F,S,S,3] that begin at frame ``start`` of a video with the sound ``audio`` [N].
+
+        Args:
+            shift: frames by which the sound is cut later than the picture.
+            scores: mapping that receives the values of all checks.
 
         Raises:
             Rejected: the clip fails a check of its sound, its face's size or its face's motion.
         """
         count, size = frames.shape[:2]
         rows = slice(start - span.start, start - span.start + count)
-        sound = np.zeros(count * SAMPLES_PER_FRAME, np.float32)
-        part = audio[start * SAMPLES_PER_FRAME :][: len(sound)]
-        sound[: len(part)] = part
-        check_sound(sound, covered=len(part) / len(sound))
-        begin = start * SAMPLES_PER_FRAME
-        before, after = (
-            audio[max(0, begin - MARGIN_SAMPLES) : begin],
-            audio[begin + len(sound) :][:MARGIN_SAMPLES],
-        )
-        check_face_size(span.boxes[rows], size)
+        scores = {} if scores is None else scores
+        sound, before, after, covered = cut_sound(audio, start + shift, count)
+        scores |= check_sound(sound, covered=covered)
+        scores |= check_face_size(span.boxes[rows], size)
         points = crop_points(span.landmarks[rows], span.boxes[rows], size)
         face_mask = lower_face_masks(points, size, size)
-        check_motion(frames, points, face_mask)
+        scores |= check_motion(frames, points, face_mask)
         # The folder often names the speaker or the recording.
         name = f"{path.resolve().parent.name}/{path.name}"
         source = f"{name}:{start}-{start + count}"

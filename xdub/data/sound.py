@@ -49,3 +49,19 @@ def window_sound(sound: np.ndarray, start: int, num_frames: int) -> np.ndarray:
     window = np.zeros(length, np.float32)
     window[before : before + len(part)] = part
     return window
+
+
+def cut_sound(audio: np.ndarray, start: int, frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Cut the sound of ``frames`` frames from frame ``start`` on, which may be negative, out of a wave [N].
+
+    Returns:
+        The sound [640 frames], up to a second before and after it, and the share of the frames that the wave covers.
+    """
+    begin, count = start * SAMPLES_PER_FRAME, frames * SAMPLES_PER_FRAME
+    sound = np.zeros(count, np.float32)
+    part = audio[max(0, begin) : max(0, begin + count)]
+    offset = max(0, -begin)
+    sound[offset : offset + len(part)] = part
+    before = audio[max(0, begin - MARGIN_SAMPLES) : max(0, begin)]
+    after = audio[max(0, begin + count) :][:MARGIN_SAMPLES]
+    return sound, before, after, len(part) / count

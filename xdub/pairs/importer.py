@@ -76,7 +76,7 @@ class SceneImporter:
     def __init__(self, recipe: Recipe, judges: Judges | None = None) -> None:
         """Load the networks; ``judges`` replace those of `recipe.perception`."""
         self.recipe, self._replacement = recipe, judges
-        self._preparer = Preparer(recipe)
+        self._preparer = Preparer(recipe, screened=False)
         self._judges = judges or load_judges(recipe.perception, open_device())
 
     def __reduce__(self) -> tuple[type[SceneImporter], tuple[Recipe, Judges | None]]:

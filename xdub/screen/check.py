@@ -13,7 +13,7 @@ from xdub.geometry import SOUND_MARGIN
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Footage:
-    """What a check may read of a clip of F frames."""
+    """The parts of a clip of F frames that checks read."""
 
     frames: np.ndarray
     """[F, S, S, 3] uint8, the face crop"""
@@ -43,7 +43,7 @@ class Measurement:
 
     name: str
     value: float
-    """nan if the clip has nothing to measure."""
+    """nan for a clip without a face."""
     least: float | None = None
     """Smallest value that passes."""
     most: float | None = None

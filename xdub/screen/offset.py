@@ -41,7 +41,9 @@ def read_offset(network: SyncExpert, footage: Footage) -> OffsetReading:
     """
     if footage.length < network.frames or not len(footage.face_frames):
         return NOTHING
-    frames = torch.from_numpy(np.ascontiguousarray(footage.frames)).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    frames = (
+        torch.from_numpy(np.ascontiguousarray(footage.frames)).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    )
     sound = torch.from_numpy(np.ascontiguousarray(footage.sound))[None]
     picture = network.embed_video(frames, torch.from_numpy(footage.landmarks)[None])
     heard = network.embed_sound(sound, MAX_OFFSET)

@@ -76,7 +76,9 @@ class Pose:
         yaw, pitch = head_angles(footage.landmarks[footage.face_frames])
         turn, nod = _high(yaw), _high(pitch)
         return [
-            Measurement(name="yaw", value=turn, most=self.yaw, message=f"the head is turned by {turn:.0f} degrees"),
+            Measurement(
+                name="yaw", value=turn, most=self.yaw, message=f"the head is turned by {turn:.0f} degrees"
+            ),
             Measurement(
                 name="pitch", value=nod, most=self.pitch, message=f"the head is tilted by {nod:.0f} degrees"
             ),
@@ -116,7 +118,9 @@ def _faces(footage: Footage) -> list[np.ndarray]:
         points = footage.landmarks[n]
         low, high = points.min(axis=0), points.max(axis=0)
         centre, half = (low + high) / 2, float((high - low).max()) / 2
-        (x0, y0), (x1, y1) = (np.clip(np.round(centre + sign * half), 0, size).astype(int) for sign in (-1, 1))
+        (x0, y0), (x1, y1) = (
+            np.clip(np.round(centre + sign * half), 0, size).astype(int) for sign in (-1, 1)
+        )
         if min(x1 - x0, y1 - y0) >= 8:
             faces.append(cv2.cvtColor(footage.frames[n, y0:y1, x0:x1], cv2.COLOR_RGB2GRAY))
     return faces

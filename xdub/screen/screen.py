@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from xdub.config import Recipe
+from xdub.config import Recipe, network_path
 from xdub.errors import UserError
-from xdub.perception.syncnet.base import MAX_OFFSET
 from xdub.perception.syncnet.load import load_sync
 from xdub.screen.check import Check, Footage, Measurement
 from xdub.screen.offset import OffsetReading, read_offset
@@ -37,7 +37,9 @@ class Screen:
         self.checks: list[Check] = list(picture_checks(config))
         if config.speech is not None:
             self.checks.append(Speech(config.speech))
-        self.network = load_sync(recipe.perception) if config.shift is not None and not missing_sync(recipe) else None
+        self.network = (
+            load_sync(recipe.perception) if config.shift is not None and not missing_sync(recipe) else None
+        )
 
     def __call__(self, footage: Footage) -> Screened:
         """Run the checks of a clip. Every value is recorded; networks run on clips that pass the cheap checks only."""
@@ -92,10 +94,9 @@ def missing_sync(recipe: Recipe) -> str:
     if recipe.screen.shift is None:
         return ""
     try:
-        load_sync(recipe.perception)
+        path = network_path(recipe.perception, "sync")
     except UserError as error:
         return f"sound and lips are not compared: {error}"
+    if path is not None and not Path(path).is_file():
+        return f"sound and lips are not compared: {path}: no such file; train a SyncNet with `xdub train syncnet`"
     return ""
-
-
-assert MAX_OFFSET >= 6, "a SyncNet measures at least the offsets that can be corrected"
