@@ -26,6 +26,7 @@ def check_phase(recipe: Recipe, name: str) -> None:
     """Raise UserError for settings with which a phase cannot train, and which only its worker would notice."""
     _refuse(recipe, _failed_targets(recipe) if has_adapter(recipe, name) else _frozen_settings(recipe, name))
     _refuse(recipe, _failed_decoding(recipe, name))
+    _refuse(recipe, _failed_latents(recipe, name))
 
 
 def has_adapter(recipe: Recipe, name: str) -> bool:
@@ -75,3 +76,9 @@ def _failed_decoding(recipe: Recipe, name: str) -> Iterator[str]:
             f"phases.{name}.decode_latents={phase.decode_latents} latents are {frames} frames, and a SyncNet judges "
             f"{SYNC_FRAMES} or more: use {geometry.latent_frames(SYNC_FRAMES)} or more"
         )
+
+
+def _failed_latents(recipe: Recipe, name: str) -> Iterator[str]:
+    """Yield a message for a phase that would read cached latents in place of the pixels that it needs."""
+    if not in_model(name) and recipe.for_phase(name).latents == "cached":
+        yield f"{name}.latents=cached: a SyncNet trains on pixels; --set {name}.latents=live"

@@ -178,6 +178,8 @@ RUNNING = frozenset(
         "hang_seconds",
         "max_rollbacks",
         "upload_to",
+        "latents",
+        "latent_cache",
         "checkpoint_every",
         "keep_checkpoints",
         "log_every",

@@ -188,6 +188,10 @@ class TrainConfig:
     `model.base`, together with the parts that those weights lack. The experts are adapters anyway."""
     init_from: str | None = None
     """Weights that the phase starts from: a file or an export folder."""
+    latents: Literal["live", "cached"] = field(default="live", metadata=ADDED)
+    """Encode the videos and the speech of every sample in each step, or read the results of `xdub encode`."""
+    latent_cache: str | None = field(default=None, metadata=ADDED)
+    """Folder of the caches of all data sets. None: the folder `latents` of each data set."""
     window_stride: Annotated[int, POSITIVE] = field(default=1, metadata=ADDED)
     """Windows begin at multiples of this number of frames, and so do the generator's reference frames. A cache of
     latents has an entry for each of them, so a wide grid makes it small."""

@@ -25,11 +25,22 @@ TRAIN_DEFAULTS: Mapping[str, Any] = {
     "sequence_parallel": 1,
     "base_dtype": None,
     "offload": "none",
+    "latents": "live",
+    "window_stride": 1,
 }
-"""Fields of `train` for a SyncNet, which is much smaller than the recipe's model and has no frozen layers."""
+"""Fields of `train` for a SyncNet, which is much smaller than the recipe's model, has no frozen layers, and reads
+pixels."""
 
-OWN_MEANS = ("activation_checkpointing", "sequence_parallel", "base_dtype", "offload")
-"""Fields that save memory of the recipe's model: a setting of section `train` leaves them as they are for a SyncNet."""
+OWN_MEANS = (
+    "activation_checkpointing",
+    "sequence_parallel",
+    "base_dtype",
+    "offload",
+    "latents",
+    "window_stride",
+)
+"""Fields that save memory or time of the recipe's model: a setting of section `train` leaves them as they are for a
+SyncNet."""
 
 
 @dataclass(frozen=True, kw_only=True)

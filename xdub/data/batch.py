@@ -1,4 +1,4 @@
-"""Batches of training: pixels and sound as a stream yields them, latents and features as a model reads them.
+"""Batches of training: pixels or cached latents as a stream yields them, latents and features as a model reads them.
 
 Sizes: B samples, F frames, f latent frames, C channels, H x W pixels, h x w latents, d audio features.
 """
@@ -16,23 +16,35 @@ if TYPE_CHECKING:
 
 
 class RawBatch(TypedDict):
-    """Samples of one rank as NumPy arrays, written by `xdub.data.samples.collate`."""
+    """Samples of one rank as NumPy arrays, written by `xdub.data.samples.collate`.
 
-    frames: np.ndarray
+    A phase that trains on cached latents has `z0`, `z_ref`, `z_mask` and `audio` in place of pixels.
+    """
+
+    frames: NotRequired[np.ndarray]
     """Target, uint8 [B, F, H, W, 3]."""
     reference: NotRequired[np.ndarray]
     """Reference, uint8 [B, 1 or F, H, W, 3]; only in a phase of the model."""
+    z0: NotRequired[np.ndarray]
+    """Cached latents of the target: as in `Batch`, float32 or uint16, the bits of bf16."""
+    z_ref: NotRequired[np.ndarray]
+    """Cached latents of the reference, alike."""
+    z_mask: NotRequired[np.ndarray]
+    """Cached latents of the target with hidden pixels grey, alike."""
+    audio: NotRequired[np.ndarray]
+    """Cached features of the window and its margins, alike."""
     hidden: NotRequired[np.ndarray]
     """Pixels of `frames` that the model must not see, bool [B, F, H, W]; only in a phase that inpaints."""
-    landmarks: np.ndarray
-    """Landmarks of the target frames in crop px, float32 [B, F, 68, 2]; nan without a face."""
+    landmarks: NotRequired[np.ndarray]
+    """Landmarks of the target frames in crop px, float32 [B, F, 68, 2]; nan without a face. Cached latents of a phase
+    that inpaints come without landmarks and sound."""
     face_mask: np.ndarray
     """Float32 [B, 1, f, h, w]."""
     lip_mask: np.ndarray
     """Float32 [B, 1, f, h, w]."""
     starts: np.ndarray
     """First audio row of every latent frame, int64 [f], the same for all samples."""
-    sound: np.ndarray
+    sound: NotRequired[np.ndarray]
     """Sound of every window and a second on either side, float32 [B, 640 (F + 50)] at 16 kHz."""
     sample_id: list[str]
     epochs: np.ndarray
@@ -77,9 +89,10 @@ class Batch(Samples):
     """Latents of the target with the hidden pixels grey, [B, C, f, h, w]; only in a phase that inpaints."""
     audio: Tensor
     """Features of the window and its margins, float32 [B, T, d] (`xdub.speech_windows`)."""
-    landmarks: Tensor
-    """Landmarks of the target frames in crop px, float32 [B, F, 68, 2]; nan without a face."""
-    sound: Tensor
+    landmarks: NotRequired[Tensor]
+    """Landmarks of the target frames in crop px, float32 [B, F, 68, 2]; nan without a face. A generator that trains on
+    cached latents has neither landmarks nor sound."""
+    sound: NotRequired[Tensor]
     """Sound of every window and a second on either side, float32 [B, 640 (F + 50)] at 16 kHz."""
     face_mask: Tensor
     """Float32 [B, 1, f, h, w]."""

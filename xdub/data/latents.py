@@ -1,13 +1,14 @@
 """Latents and audio features of a batch; only this module runs codec and audio encoder in training.
 
 Streams yield uint8 pixels and sound. Each training rank computes latents and features on its own device, so a Wan VAE
-and a Whisper run on the GPU, and the linear codec of the tiny recipe on the CPU, with the same code.
+and a Whisper run on the GPU, and the linear codec of the tiny recipe on the CPU, with the same code. `xdub encode`
+calls the same functions once for each window, and its streams yield latents and features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -42,6 +43,19 @@ class Encoding(NamedTuple):
     """Their shape."""
 
 
+LATENTS = ("z0", "z_ref", "z_mask", "audio")
+"""Fields of a batch that are encoded, or read from a cache."""
+MOVED = (
+    "landmarks",
+    "sound",
+    "face_mask",
+    "lip_mask",
+    "starts",
+    "epochs",
+    "positions",
+    "window_starts",
+)
+"""Arrays of a batch that are moved to the device as they are."""
 ComputeAll = Callable[[Sequence[Encoding]], list[Tensor]]
 """Encodings -> their latents, in order; ranks that share samples divide the work (`SequenceGroup.compute`)."""
 
@@ -90,10 +104,44 @@ def encode_batch(
 ) -> Batch:
     """Move a stream's batch to `device`, with latents in place of pixels and the features of the sound.
 
+    Cached latents and features are only moved and converted to float32.
+
     Samples are encoded one at a time, so a sample's bits do not depend on its neighbours, and memory does not grow with
     the batch. On a CPU, an encoder that promises the same bits on every machine runs on one thread; a network uses all
     threads of the worker.
     """
+
+    def moved(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(device, non_blocking=True)
+
+    if "z0" in raw:
+        latents = {name: stored_latents(raw[name], device) for name in LATENTS if name in raw}
+    else:
+        latents = _computed(
+            raw, codec, audio_encoder, torch.device(device), speech=speech, compute_all=compute_all
+        )
+    arrays = {name: moved(raw[name]) for name in MOVED if name in raw}
+    others = {name: raw[name] for name in ("sample_id", "epoch", "bad")}
+    return cast(Batch, latents | arrays | others)
+
+
+def stored_latents(array: np.ndarray, device: torch.device | str) -> Tensor:
+    """Convert an array of a cache to float32 on a device: float32, or uint16 with the bits of bf16."""
+    if array.dtype != np.uint16:
+        return torch.from_numpy(array).to(device, non_blocking=True)
+    return torch.from_numpy(array.view(np.int16)).to(device, non_blocking=True).view(torch.bfloat16).float()
+
+
+def _computed(
+    raw: RawBatch,
+    codec: Encodes,
+    audio_encoder: EncodesAudio,
+    device: torch.device,
+    *,
+    speech: SpeechForm,
+    compute_all: ComputeAll,
+) -> dict[str, Tensor]:
+    """Encode the videos and the sound of a batch of pixels."""
 
     def moved(array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(device, non_blocking=True)
@@ -105,41 +153,31 @@ def encode_batch(
     if hidden is not None:
         encodings += [_encoding(codec, video, hide) for video, hide in zip(frames, hidden, strict=True)]
     encodings += [_encoding(codec, video) for video in reference]
-    on_cpu = torch.device(device).type == "cpu"
-    with one_thread(enabled=on_cpu and codec.machine_independent):
+    with one_thread(enabled=device.type == "cpu" and codec.machine_independent):
         latents, count = compute_all(encodings), len(frames)
     windows = speech_windows(speech, codec.geometry)
     audio = [window_features(audio_encoder, sound, windows) for sound in raw["sound"]]
-    batch: Batch = {
+    batch = {
         "z0": torch.stack(latents[:count]).contiguous(),
         "z_ref": torch.stack(latents[-count:]).contiguous(),
         "audio": torch.stack(audio).to(device),
-        "landmarks": moved(raw["landmarks"]),
-        "sound": moved(raw["sound"]),
-        "face_mask": moved(raw["face_mask"]),
-        "lip_mask": moved(raw["lip_mask"]),
-        "starts": moved(raw["starts"]),
-        "sample_id": raw["sample_id"],
-        "epochs": moved(raw["epochs"]),
-        "epoch": raw["epoch"],
-        "positions": moved(raw["positions"]),
-        "window_starts": moved(raw["window_starts"]),
-        "bad": raw["bad"],
     }
     if hidden is not None:
         batch["z_mask"] = torch.stack(latents[count:-count]).contiguous()
     return batch
 
 
+def encode_video(codec: Encodes, frames: Tensor, hidden: Tensor | None = None) -> Tensor:
+    """Encode a video, uint8 [F, H, W, 3], as float32 [C, f, h, w]; pixels in bool ``hidden`` [F, H, W] are grey."""
+    video = to_video(frames)
+    if hidden is not None:
+        video = video.masked_fill(hidden[None, None], 0.0)
+    return codec.encode(video)[0].float()
+
+
 def _encoding(codec: Encodes, frames: Tensor, hidden: Tensor | None = None) -> Encoding:
-    """Return the encoding of a video, uint8 [F, H, W, 3], which is grey where bool ``hidden`` [F, H, W] is set."""
-
-    def compute() -> Tensor:
-        video = to_video(frames)
-        if hidden is not None:
-            video = video.masked_fill(hidden[None, None], 0.0)
-        return codec.encode(video)[0].float()
-
+    """Return the encoding of a video, see `encode_video`."""
     count, height, width, _ = frames.shape
     channels, space = codec.geometry.channels, codec.geometry.space
-    return Encoding(compute, (channels, codec.geometry.latent_frames(count), height // space, width // space))
+    shape = (channels, codec.geometry.latent_frames(count), height // space, width // space)
+    return Encoding(lambda: encode_video(codec, frames, hidden), shape)

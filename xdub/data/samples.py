@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from xdub.config import Recipe
 from xdub.data.batch import RawBatch
 from xdub.data.clip import Clip
+from xdub.data.latent_cache.reader import Grid, LatentReader
 from xdub.data.quarantine import BadRow
 from xdub.data.sample_order import RowRef, SampleOrder, sample_order
 from xdub.data.shards import ShardReader
@@ -55,6 +56,8 @@ class StreamSpec:
     """Form of the audio rows of each latent."""
     stride: int = 1
     """Grid of the windows' starts, frames."""
+    caches: tuple[str, ...] = ()
+    """Folder with the cached latents of each data set; (): samples are pixels."""
 
     @classmethod
     def from_recipe(
@@ -65,10 +68,12 @@ class StreamSpec:
         *,
         rank: int = 0,
         world_size: int = 1,
+        caches: Sequence[str] = (),
     ) -> StreamSpec:
         """Return the spec of a recipe's phase for one rank of the run's ``world_size`` ranks.
 
-        Ranks that share a sample (``train.sequence_parallel``) have equal specs.
+        Ranks that share a sample (``train.sequence_parallel``) have equal specs. ``caches`` are those of
+        `xdub.data.latent_cache.folder.required_caches`.
         """
         folders = [data] if isinstance(data, (str, Path)) else data
         train = recipe.for_phase(phase)
@@ -85,7 +90,12 @@ class StreamSpec:
             held_out=recipe.held_out(phase),
             speech=recipe.model.speech,
             stride=train.window_stride,
+            caches=tuple(caches),
         )
+
+    def of_pixels(self) -> StreamSpec:
+        """Return the spec of the same samples as pixels."""
+        return replace(self, caches=())
 
     def order(self, verify: bool = False) -> SampleOrder:
         """Read the manifests and return the order of the samples; ``verify`` hashes every shard."""
@@ -102,12 +112,23 @@ class StreamSpec:
 class SampleMaker:
     """Reader of samples by position from verified shards; it keeps up to `cache_bytes` of decoded clips.
 
-    A reader is not safe for several threads.
+    Samples are pixels, or latents where the spec names caches. A reader is not safe for several threads.
     """
 
     def __init__(self, spec: StreamSpec, order: SampleOrder | None = None, cache_bytes: int = 0) -> None:
         self.spec, self.order = spec, order or spec.order()
         self._readers = [ShardReader(manifest, verify=True) for manifest in self.order.manifests]
+        grid = Grid(
+            phase=spec.phase,
+            window=spec.window,
+            stride=spec.stride,
+            geometry=spec.geometry,
+            speech=spec.speech,
+        )
+        self._latents = [
+            LatentReader(folder, manifest, grid)
+            for folder, manifest in zip(spec.caches, self.order.manifests, strict=bool(spec.caches))
+        ]
         self._cache: OrderedDict[RowRef, Clip] = OrderedDict()
         self._cached_bytes, self._cache_bytes = 0, cache_bytes
 
@@ -116,7 +137,9 @@ class SampleMaker:
         return collate([self.sample(position) for position in positions])
 
     def sample(self, position: int) -> dict[str, Any]:
-        """Return cut_window's fields with `epoch`, `position`, and `bad`, {clip_id: BadRow} of rows that were replaced.
+        """Return a sample with `epoch`, `position`, and `bad`, {clip_id: BadRow} of rows that were replaced.
+
+        Its fields are those of `xdub.data.windows.cut_at`, or of `LatentReader.sample`.
 
         An unreadable row is replaced by another one, chosen by (seed, epoch, id), so the batch stays complete.
         """
@@ -127,7 +150,8 @@ class SampleMaker:
                 sample = self._cut(ref, epoch)
             # A damaged row may raise any error.
             except Exception as error:
-                shard = self._readers[ref.dataset].path(ref.row)
+                readers = self._latents or self._readers
+                shard = readers[ref.dataset].path(ref.row)
                 bad[self.order.clip_id(ref)] = BadRow(f"{type(error).__name__}: {error}", str(shard), epoch)
                 ref = self.order.substitute(epoch, clip_id, attempt)
             else:
@@ -145,6 +169,9 @@ class SampleMaker:
         return samples
 
     def _cut(self, ref: RowRef, epoch: int) -> dict[str, Any]:
+        if self._latents:
+            random = rng(self.spec.seed, "window", epoch, self.order.clip_id(ref))
+            return self._latents[ref.dataset].sample(ref.row, random)
         clip = self._load(ref)
         random = rng(self.spec.seed, "window", epoch, clip.clip_id)
         return cut_window(
@@ -171,22 +198,31 @@ class SampleMaker:
         return clip
 
 
-def collate(samples: Sequence[dict[str, Any]]) -> RawBatch:
-    """Stack samples (`cut_window`'s fields with `epoch`, `position` and `bad`) to a batch."""
+STACKED = (
+    "frames",
+    "reference",
+    "hidden",
+    "z0",
+    "z_ref",
+    "z_mask",
+    "audio",
+    "landmarks",
+    "sound",
+    "face_mask",
+    "lip_mask",
+)
+"""Fields of a sample that a batch stacks; each kind of sample has some of them."""
 
-    def stacked(name: str) -> np.ndarray:
-        return np.stack([sample[name] for sample in samples])
+
+def collate(samples: Sequence[dict[str, Any]]) -> RawBatch:
+    """Stack samples (fields of `SampleMaker.sample`) to a batch."""
 
     def numbers(name: str) -> np.ndarray:
         return np.array([sample[name] for sample in samples], np.int64)
 
-    batch: RawBatch = {
-        "frames": stacked("frames"),
-        "landmarks": stacked("landmarks"),
-        "face_mask": stacked("face_mask"),
-        "lip_mask": stacked("lip_mask"),
+    stacked = {name: np.stack([s[name] for s in samples]) for name in STACKED if name in samples[0]}
+    others = {
         "starts": samples[0]["starts"],
-        "sound": stacked("sound"),
         "sample_id": [sample["sample_id"] for sample in samples],
         "epochs": numbers("epoch"),
         "positions": numbers("position"),
@@ -194,11 +230,7 @@ def collate(samples: Sequence[dict[str, Any]]) -> RawBatch:
         "epoch": samples[0]["epoch"],
         "bad": {name: row for sample in samples for name, row in sample["bad"].items()},
     }
-    if "reference" in samples[0]:
-        batch["reference"] = stacked("reference")
-    if "hidden" in samples[0]:
-        batch["hidden"] = stacked("hidden")
-    return batch
+    return cast(RawBatch, stacked | others)
 
 
 def _size(clip: Clip) -> int:

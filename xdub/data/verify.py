@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,12 +32,17 @@ def verify_shard(path: Path, shard: Shard) -> None:
     If several processes open a shard at the same time, one hashes it and the others wait for the result.
     """
     check_shard(path.parent, shard, verify=False)
+    verify_once(path, shard.sha256, lambda: check_shard(path.parent, shard, verify=True))
+
+
+def verify_once(path: Path, sha256: str, check: Callable[[], None]) -> None:
+    """Call ``check``, which hashes a file and raises UserError, unless an earlier call found ``sha256``."""
     with _record(path) as record:
         identity = _identity(path)
-        expected = identity | {"sha256": shard.sha256}
+        expected = identity | {"sha256": sha256}
         if _read(record) == expected:
             return
-        check_shard(path.parent, shard, verify=True)
+        check()
         settled = time.time_ns() - identity["ctime_ns"] > SETTLED_SECONDS * 1e9
         if record is not None and settled and _identity(path) == identity:
             record.truncate(0)
