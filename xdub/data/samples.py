@@ -20,6 +20,7 @@ from xdub.data.sample_order import RowRef, SampleOrder, sample_order
 from xdub.data.shards import ShardReader
 from xdub.data.windows import cut_window
 from xdub.errors import UserError
+from xdub.files.storage import Location
 from xdub.geometry import CodecGeometry
 from xdub.seeding import rng
 from xdub.speech_windows import SpeechForm
@@ -56,7 +57,7 @@ class StreamSpec:
     """Form of the audio rows of each latent."""
     stride: int = 1
     """Grid of the windows' starts, frames."""
-    caches: tuple[str, ...] = ()
+    caches: tuple[Location, ...] = ()
     """Folder with the cached latents of each data set; (): samples are pixels."""
 
     @classmethod
@@ -68,7 +69,7 @@ class StreamSpec:
         *,
         rank: int = 0,
         world_size: int = 1,
-        caches: Sequence[str] = (),
+        caches: Sequence[Location] = (),
     ) -> StreamSpec:
         """Return the spec of a recipe's phase for one rank of the run's ``world_size`` ranks.
 

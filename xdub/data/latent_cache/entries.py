@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xdub.errors import UserError
+from xdub.files.storage import Location
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -106,14 +107,14 @@ class EntryWriter:
 class EntryFile:
     """Random access to the entries of one file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Location) -> None:
         """Open the file and read its index. Raise UserError if it is damaged."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         self.path = path
         try:
-            self._file = pq.ParquetFile(path.absolute(), page_checksum_verification=True)
+            self._file = pq.ParquetFile(path.open(), page_checksum_verification=True)
             raw = json.loads(self._file.metadata.metadata[INDEX])
             clips = tuple(ClipEntries(**clip) for clip in raw.pop("clips"))
             self.index = Index(clips=clips, **raw)
@@ -134,7 +135,7 @@ class EntryFile:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        self._file.close(force=True)
 
     def _unpacked(self, value: pa.Scalar, name: str) -> np.ndarray:
         shape, buffer = self.index.shapes[name], value.as_buffer()
@@ -145,7 +146,7 @@ class EntryFile:
         return np.frombuffer(buffer, "<u2" if half else "<f4").reshape(shape)
 
 
-RENEW = "remove it and run `xdub encode` again"
+RENEW = "run `xdub encode --verify` to compute it again"
 """Remedy for a damaged file."""
 
 

@@ -1,12 +1,13 @@
 """Folders of caches, and what they lack for a data set.
 
-CACHE/DIGEST holds the entries of one `LatentKey`, whose values are in key.json. Each of its other files has the
-entries of one shard: DATA-OWN-BYTES.parquet, named by 16 hex digits of the sha256 of the data's shard and of its own,
-and by its size. One listing therefore shows which shards are cached, and a shard that was written again has no file.
+CACHE/DIGEST holds the entries of one `LatentKey`, whose values are in CACHE/DIGEST.json. Each file has the entries of
+one shard: DATA-OWN-BYTES.parquet, named by 16 hex digits of the sha256 of the data's shard and of its own, and by its
+size. One listing therefore shows which shards are cached, and a shard that was written again has no file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Sequence
@@ -17,11 +18,12 @@ from xdub.config import Recipe
 from xdub.data.latent_cache.key import LatentKey, latent_key
 from xdub.data.manifest import Manifest, Shard, read_manifest
 from xdub.errors import UserError
+from xdub.files.storage import Location, locate
 
 LATENTS = "latents"
 """Folder of the caches in a data set, unless the recipe names another one."""
-KEY = "key.json"
-"""File with the values of a key."""
+KEY = re.compile(r"[0-9a-f]{16}\.json")
+"""Form of the name of a file with the values of a key."""
 NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})-(\d+)\.parquet")
 """Form of the name of a file of entries."""
 
@@ -39,19 +41,20 @@ class CacheFile:
 class CacheFolder:
     """The cache of one key."""
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, folder: str | Path | Location) -> None:
+        self.location = locate(folder)
+
+    def __str__(self) -> str:
+        return str(self.location)
 
     def files(self) -> dict[str, CacheFile]:
         """Return the first 16 digits of a data shard's sha256 -> its file of entries; wrong sizes do not count."""
-        if not self.path.is_dir():
-            return {}
         files: dict[str, CacheFile] = {}
         # Two runs may have computed the same entries with other rounding; every reader chooses the same file.
-        for path in sorted(self.path.iterdir(), reverse=True):
-            match = NAME.fullmatch(path.name)
-            if match and path.stat().st_size == int(match[3]):
-                files[match[1]] = CacheFile(path.name, match[2], int(match[3]))
+        for name, size in sorted(self.location.sizes().items(), reverse=True):
+            match = NAME.fullmatch(name)
+            if match and size == int(match[3]):
+                files[match[1]] = CacheFile(name, match[2], size)
         return files
 
     def missing(self, manifest: Manifest) -> list[int]:
@@ -65,18 +68,13 @@ def shard_digits(shard: Shard) -> str:
     return shard.sha256[:16]
 
 
-def cache_root(recipe: Recipe, phase: str, data: str | Path) -> Path:
+def cache_root(recipe: Recipe, phase: str, data: str | Path | Location) -> Location:
     """Return the folder of all caches of a data set: `train.latent_cache`, else DATA/latents."""
     root = recipe.for_phase(phase).latent_cache
-    return Path(data) / LATENTS if root is None else Path(root)
+    return locate(data) / LATENTS if root is None else locate(root)
 
 
-def cache_folder(recipe: Recipe, phase: str, data: str | Path) -> CacheFolder:
-    """Return the cache of a data set for a phase, which may not exist yet."""
-    return CacheFolder(cache_root(recipe, phase, data) / latent_key(recipe, phase).digest)
-
-
-def required_caches(recipe: Recipe, phase: str, data: Sequence[Path]) -> tuple[str, ...]:
+def required_caches(recipe: Recipe, phase: str, data: Sequence[str | Path]) -> tuple[Location, ...]:
     """Return the folder of the cache of each data set of a phase that trains on cached latents; () for other phases.
 
     Raise UserError, which names the command, if a shard has no entries.
@@ -85,16 +83,21 @@ def required_caches(recipe: Recipe, phase: str, data: Sequence[Path]) -> tuple[s
         return ()
     key, folders = latent_key(recipe, phase), []
     for each in data:
-        manifest = read_manifest(each)
-        folder = CacheFolder(cache_root(recipe, phase, each) / key.digest)
+        manifest, root = read_manifest(each), cache_root(recipe, phase, each)
+        folder = CacheFolder(root / key.digest)
         if missing := folder.missing(manifest):
             raise UserError(
                 f"{phase}: train.latents=cached, and {len(missing)} of {len(manifest.shards)} shards of {each} have no "
-                f"latents in {folder.path.parent}{_others(folder, key)}; run `xdub encode --recipe {recipe.name} "
-                f"--data {each}` with the settings of this run, or --set train.latents=live"
+                f"latents in {root}{_others(root, key)}; run `xdub encode --recipe {recipe.name} --data {each}` with "
+                "the settings of this run, or --set train.latents=live"
             )
-        folders.append(str(folder.path.resolve()))
+        folders.append(resolved(folder.location))
     return tuple(folders)
+
+
+def resolved(location: Location) -> Location:
+    """Return the location with a real path on a disk, which is the same from every working directory."""
+    return location if location.local is None else locate(location.local.resolve())
 
 
 def reads_cache(recipe: Recipe, phase: str) -> bool:
@@ -102,14 +105,24 @@ def reads_cache(recipe: Recipe, phase: str) -> bool:
     return recipe.for_phase(phase).latents == "cached"
 
 
-def _others(folder: CacheFolder, key: LatentKey) -> str:
-    """Return in words how the other caches of the same root differ, if the one that is needed does not exist."""
-    if folder.path.is_dir() or not folder.path.parent.is_dir():
+def write_key(root: Location, key: LatentKey) -> CacheFolder:
+    """Create the cache of a key in the folder of all caches, unless it exists, and return it."""
+    file = root / f"{key.digest}.json"
+    if not file.is_file():
+        file.write_bytes(json.dumps(key.to_dict(), indent=1).encode() + b"\n")
+    folder = CacheFolder(root / key.digest)
+    folder.location.make_folder()
+    return folder
+
+
+def _others(root: Location, key: LatentKey) -> str:
+    """Return in words how the caches of a root differ from the one that is needed, if it does not exist."""
+    names = [name for name in root.sizes() if KEY.fullmatch(name)]
+    if f"{key.digest}.json" in names:
         return ""
     differences = []
-    for path in sorted(folder.path.parent.glob(f"*/{KEY}")):
-        try:
-            differences.append(key.difference(json.loads(path.read_text("utf-8"))))
-        except (OSError, ValueError, AttributeError):
-            continue
-    return f" (those there have {'; or '.join(dict.fromkeys(differences))})" if differences else ""
+    for name in names:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            differences.append(key.difference(json.loads((root / name).read_bytes())))
+    words = "; or ".join(dict.fromkeys(filter(None, differences)))
+    return f" (those there have {words})" if words else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from xdub.data.verify import verify_once
 from xdub.data.windows import draw_window
 from xdub.errors import UserError
 from xdub.files.content import file_sha256
+from xdub.files.storage import Location
 from xdub.geometry import CodecGeometry
 from xdub.speech_windows import SpeechForm, speech_windows
 
@@ -37,18 +37,18 @@ class Grid:
 class LatentReader:
     """Reader of the cached samples of one data set; it serves one thread. Each file is verified when it is opened."""
 
-    def __init__(self, folder: str | Path, manifest: Manifest, grid: Grid) -> None:
+    def __init__(self, folder: Location, manifest: Manifest, grid: Grid) -> None:
         self.manifest, self.grid = manifest, grid
         self._folder = CacheFolder(folder)
         self._names = self._folder.files()
         self._files: OrderedDict[int, EntryFile] = OrderedDict()
         self._wrong: dict[int, UserError] = {}
 
-    def path(self, index: int) -> Path:
+    def path(self, index: int) -> Location:
         """Return the file with the entries of the data set's row ``index``, or the folder that lacks it."""
         shard = self.manifest.locations[index][0]
         file = self._names.get(shard_digits(self.manifest.shards[shard]))
-        return self._folder.path / file.name if file else self._folder.path
+        return self._folder.location / file.name if file else self._folder.location
 
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """Return a sample of row ``index`` of the data set: latents and features in place of pixels.
@@ -89,8 +89,8 @@ class LatentReader:
             facts = self.manifest.shards[shard]
             try:
                 if (file := self._names.get(shard_digits(facts))) is None:
-                    raise UserError(f"{self._folder.path}: no latents of {facts.file}; run `xdub encode`")
-                self._files[shard] = open_entries(self._folder.path, file, facts.sha256)
+                    raise UserError(f"{self._folder}: no latents of {facts.file}; run `xdub encode`")
+                self._files[shard] = open_entries(self._folder.location, file, facts.sha256)
             except UserError as error:
                 self._wrong[shard] = error
                 raise
@@ -100,7 +100,7 @@ class LatentReader:
         return self._files[shard]
 
 
-def open_entries(folder: Path, file: CacheFile, data: str) -> EntryFile:
+def open_entries(folder: Location, file: CacheFile, data: str) -> EntryFile:
     """Open a file of entries after its verification. Raise UserError if it is damaged or of another shard.
 
     ``data`` is the sha256 of the data's shard.
@@ -113,15 +113,21 @@ def open_entries(folder: Path, file: CacheFile, data: str) -> EntryFile:
     return entries
 
 
-def verify_entries(path: Path, file: CacheFile) -> None:
-    """Raise UserError unless the file has the sha256 in its name; a machine hashes an unchanged file once."""
+def verify_entries(path: Location, file: CacheFile) -> None:
+    """Raise UserError unless a file on a disk has the sha256 in its name; a machine hashes an unchanged file once.
+
+    A file of an object store, which keeps checksums itself, is not read as a whole; Parquet's cover each page.
+    """
+    local = path.local
+    if local is None:
+        return
 
     def check() -> None:
-        if not file_sha256(path).startswith(file.sha256):
+        if not file_sha256(local).startswith(file.sha256):
             raise UserError(f"{path}: sha256 differs from its name: changed after writing; {RENEW}")
 
     try:
-        verify_once(path, file.sha256, check)
+        verify_once(local, file.sha256, check)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {RENEW}") from error
 
