@@ -62,6 +62,7 @@ ALLOWED = {
         "diffusion",
     },
     "plan": {"model", "diffusion", "losses", "data", "dub", "xdub_kernels"},
+    "encode": {"headers", "pool", "model", "data"},
     "train": {
         "headers",
         "plan",

@@ -16,7 +16,7 @@ from xdub.errors import UserError
 
 VERBS = [
     *("demo", "dub", "render", "prepare", "pairs", "import-pairs", "export", "train", "bootstrap"),
-    *("plan", "doctor", "submit"),
+    *("encode", "plan", "doctor", "submit"),
 ]
 GROUPS = ["eval", "runs", "weights", "jobs"]
 

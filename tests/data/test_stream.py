@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+from xdub.config import load_recipe
+from xdub.data.latent_cache.folder import required_caches
 from xdub.data.latents import encode_batch
 from xdub.data.manifest import read_manifest
 from xdub.data.sample_order import RowRef, SampleOrder
@@ -22,6 +24,7 @@ from xdub.data.samples import StreamSpec
 from xdub.data.shards import ShardWriter
 from xdub.data.stream import FIRST_STEPS, LocalStream, RayStream, _Pause, _user_error
 from xdub.data.testing import FrameIndexAudio, PatchCodec, make_clip
+from xdub.encode import encode_latents
 from xdub.errors import UserError
 
 
@@ -207,6 +210,20 @@ def test_ray_actors_read_the_local_batches_bit_for_bit(running_ray: None, tmp_pa
         count += 1
     assert count == 8 and remote.cursor == local.cursor == 36
     assert remote.bad == local.bad and len(remote.bad) == 1, "the damaged row is quarantined by both"
+
+
+@pytest.mark.slow
+def test_ray_actors_read_cached_latents_bit_for_bit(running_ray: None, clips: Path, tmp_path: Path) -> None:
+    settings = ("video.size=32", "phases.generator.window=9", "train.global_batch=4", "train.micro_batch=2")
+    cached = ("train.latents=cached", "train.window_stride=2", f"train.latent_cache={tmp_path}")
+    recipe = load_recipe("tiny", [*settings, *cached])
+    encode_latents(recipe, clips, phases=["generator"], local=True)
+    caches = required_caches(recipe, "generator", [clips])
+    described = StreamSpec.from_recipe(recipe, "generator", clips, caches=caches)
+    streams = (RayStream(described, steps=6), LocalStream(described, steps=6))
+    for got, want in zip(*streams, strict=True):
+        assert_equal(got, want)
+        assert want["z0"].shape[:3] == (2, 48, 3) and "frames" not in want
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Verbs that produce data: render, prepare, pairs, import-pairs."""
+"""Verbs that produce data: render, prepare, pairs, import-pairs, encode."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
     app.command()(prepare)
     app.command()(pairs)
     app.command(name="import-pairs")(import_pairs)
+    app.command()(encode)
 
 
 def render(
@@ -163,6 +164,68 @@ def import_pairs(
         f"({result.counts} in all); "
         f"reasons: {out}/ledger.parquet, {out}/filters.png"
     )
+
+
+def encode(
+    recipe: options.Recipe,
+    data: Annotated[
+        str, typer.Option(help="Folder of clips (`xdub prepare`) or pairs (`xdub pairs`).", metavar="DIR")
+    ],
+    phase: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A phase that will read the latents; default: all that train on such data. Repeatable."
+        ),
+    ] = None,
+    workers: Annotated[
+        str,
+        typer.Option(
+            help="Number of workers, each with a GPU if the cluster has any; MIN:MAX, such as 0:8, follows the queue.",
+            metavar="N|MIN:MAX",
+        ),
+    ] = "1",
+    resource: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A Ray resource that each worker occupies, such as encode=1, to select machines. Repeatable.",
+            metavar="NAME=N",
+        ),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Hash existing files, and compute damaged ones again.")
+    ] = False,
+    set_: options.Set = None,
+) -> None:
+    """Compute the latents and speech features that a phase reads with --set train.latents=cached.
+
+    The codec and the audio encoder are frozen, so training need not run them in every epoch. `xdub plan` says whether
+    a cache is cheaper, and how large it will be; train.window_stride decides how many windows it holds.
+
+    The files are written to DIR/latents, or to train.latent_cache. The same command continues a killed run, and adds
+    what is missing after the data have grown. Training needs the same --recipe and --set.
+
+    Example: xdub encode --recipe tiny --data ds --set train.window_stride=10
+    """
+    from xdub.config import load_recipe
+    from xdub.encode import encode_latents
+    from xdub.pool import Workers
+
+    loaded = load_recipe(recipe, set_ or ())
+    pool = Workers.parse(workers, resources=options.resources(resource or ()))
+    with progress("encoding clips") as report:
+        result = encode_latents(loaded, data, phases=phase, workers=pool, verify=verify, on_progress=report)
+    typer.echo(
+        f"{result.encoded} of {result.shards} shards encoded now: {result.clips} clips, {result.windows} windows, "
+        f"{result.references} reference frames, {result.bytes / 1e9:.2f} GB in {', '.join(result.folders)}"
+    )
+    for clip_id, reason in list(result.bad.items())[:BAD_SHOWN]:
+        typer.echo(f"clip {clip_id} has no latents, and training will skip it: {reason}", err=True)
+    if len(result.bad) > BAD_SHOWN:
+        typer.echo(f"{len(result.bad) - BAD_SHOWN} more clips have no latents", err=True)
+
+
+BAD_SHOWN = 5
+"""Largest number of damaged clips that `encode` prints."""
 
 
 def _copies(count: int) -> str:

@@ -96,7 +96,7 @@ def to_video(frames: np.ndarray | Tensor) -> Tensor:
 def encode_batch(
     raw: RawBatch,
     codec: Encodes,
-    audio_encoder: EncodesAudio,
+    audio_encoder: EncodesAudio | None,
     device: torch.device | str,
     *,
     speech: SpeechForm = "frames",
@@ -104,7 +104,7 @@ def encode_batch(
 ) -> Batch:
     """Move a stream's batch to `device`, with latents in place of pixels and the features of the sound.
 
-    Cached latents and features are only moved and converted to float32.
+    Cached latents and features are only moved and converted to float32, so they need no audio encoder.
 
     Samples are encoded one at a time, so a sample's bits do not depend on its neighbours, and memory does not grow with
     the batch. On a CPU, an encoder that promises the same bits on every machine runs on one thread; a network uses all
@@ -117,6 +117,7 @@ def encode_batch(
     if "z0" in raw:
         latents = {name: stored_latents(raw[name], device) for name in LATENTS if name in raw}
     else:
+        assert audio_encoder is not None, "a batch of pixels has sound to encode"
         latents = _computed(
             raw, codec, audio_encoder, torch.device(device), speech=speech, compute_all=compute_all
         )

@@ -20,6 +20,7 @@ from xdub.errors import UserError
 from xdub.files.atomic import write_json
 from xdub.files.lines import LineFile, read_lines
 from xdub.files.run_folder import PhaseFolder
+from xdub.files.storage import Location
 from xdub.model.codec import Codec, load_codec
 from xdub.model.sequence import join_sequence_group
 from xdub.plan.gpus import peak_flops
@@ -69,6 +70,8 @@ class TrainJob:
     """First `DIGITS` digits of the digest of ``base`` (`xdub.files.content.content_digest`)."""
     init_from: str | None = None
     """File or folder of the weights to start from."""
+    caches: tuple[Location, ...] = ()
+    """Folder with the cached latents of each data set; () for a phase that encodes its samples."""
     sampler: Sampler | None = None
     step_flops: float | None = None
     """Model FLOPs of one optimizer step, for MFU; None where no rank has a GPU."""
@@ -135,7 +138,12 @@ def train_rank(
     # This seed governs all random numbers that have no generator of their own. Ranks that share a sample draw the same.
     torch.manual_seed(stable_seed(train.seed, "global", context.rank // train.sequence_parallel))
     spec = StreamSpec.from_recipe(
-        job.recipe, job.phase, job.data, rank=context.rank, world_size=context.world_size
+        job.recipe,
+        job.phase,
+        job.data,
+        rank=context.rank,
+        world_size=context.world_size,
+        caches=job.caches,
     )
     learner = learner_of(job.recipe, job.phase)
     learner.check(context.world_size)

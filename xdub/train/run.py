@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 
 from xdub.config import Recipe, in_model, located, network_digests, phase_facts
+from xdub.data.latent_cache.folder import required_caches
 from xdub.files.atomic import write_json
 from xdub.files.content import content_digest
 from xdub.files.lock import exclusive
@@ -104,6 +105,7 @@ def train_phase(
     check_networks(recipe, (phase,))
     train.groups_of(1 if local else train.workers)
     learner_of(recipe, phase).check(train.workers)
+    caches = () if _finished(folder, train.steps) else required_caches(recipe, phase, sets)
     if base is None and phase_facts(phase).expert is not None:
         base = folder.run.phase(str(phase_facts(phase).starts_from)).export
     base_file = _weights(base)
@@ -141,6 +143,7 @@ def train_phase(
                 base=base_file,
                 base_digest=None if base_file is None else _digest(Path(base_file)),
                 init_from=init_file,
+                caches=caches,
                 sampler=sampler,
                 step_flops=_step_flops(recipe, phase, local),
             )

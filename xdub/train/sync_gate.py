@@ -31,7 +31,7 @@ def sync_objection(
     The accuracy is the share of right choices between a window's own sound and other sound, on the first samples of
     the phase. Of each, the first ``frames`` frames pass through the codec, as in the sync loss.
     """
-    maker = SampleMaker(spec)
+    maker = SampleMaker(spec.of_pixels())
     count = min(SAMPLES, len(maker.order))
     samples = [maker.sample(position) for position in range(count)]
     choice = accuracy_through_codec(network, samples, codec, BATCH, device, frames).choice

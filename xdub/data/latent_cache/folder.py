@@ -116,7 +116,7 @@ def write_key(root: Location, key: LatentKey) -> CacheFolder:
 
 
 def _others(root: Location, key: LatentKey) -> str:
-    """Return in words how the caches of a root differ from the one that is needed, if it does not exist."""
+    """Return in words how the existing caches of a root differ from a key that has none."""
     names = [name for name in root.sizes() if KEY.fullmatch(name)]
     if f"{key.digest}.json" in names:
         return ""

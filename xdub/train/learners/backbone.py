@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from xdub.config import check_phase
+from xdub.data.latent_cache.folder import reads_cache
 from xdub.data.latents import encode_batch
 from xdub.data.samples import StreamSpec
 from xdub.model.audio_encoder import load_audio_encoder
@@ -61,8 +62,9 @@ class BackboneLearner(Learner):
         self.group = group
 
     def encoder(self, codec: Codec, device: torch.device) -> Encode:
-        """Return the function that computes latents and audio features."""
-        audio_encoder = load_audio_encoder(self.recipe.audio).to(device)
+        """Return the function that computes latents and audio features, or moves cached ones to the device."""
+        cached = reads_cache(self.recipe, self.phase)
+        audio_encoder = None if cached else load_audio_encoder(self.recipe.audio).to(device)
         return functools.partial(
             encode_batch,
             codec=codec,
