@@ -32,6 +32,11 @@ class ScreenConfig:
     """Largest offset of sound and lips that is corrected, frames. The network is the one of `perception.sync`."""
     offset_confidence: Annotated[float, NOT_NEGATIVE] = field(default=7.0, metadata=ADDED)
     """Height of an offset's peak, in standard deviations, from which it is corrected or rejected."""
+    letterbox: bool = field(default=True, metadata=ADDED)
+    """Cut off black bars around the picture before faces are cropped."""
+    speaker_lead: Annotated[float | None, NOT_NEGATIVE] = field(default=0.15, metadata=ADDED)
+    """Least lead of the speaking face over the other faces of a shot (`xdub.screen.active_speaker`). None: the most
+    prominent face is used, whoever speaks."""
     require_sync: bool = field(default=False, metadata=ADDED)
     """Reject clips whose sound matches the lips at no offset. False: their score is recorded alone."""
 

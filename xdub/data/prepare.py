@@ -7,6 +7,7 @@ length. The ledger has the result of every video.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from xdub.data.clip_checks import (
 )
 from xdub.data.ingest import FOLDER, Ingested, ingest
 from xdub.data.ledger import LedgerRow
-from xdub.data.screening import ClipScreen
+from xdub.data.screening import ClipScreen, check_speaker, track_source
 from xdub.data.sound import cut_sound
 from xdub.data.spans import Span, find_spans, frames_id, shortest_clip, unused_rows
 from xdub.data.transforms import crop, crop_points
@@ -161,10 +162,11 @@ class Preparer:
     def _screened(self, source: str, build: Callable[..., Clip]) -> Iterator[Clip | LedgerRow]:
         """Yield a clip that passes all checks, and its row with every value. Raise `Rejected` if it fails one."""
         scores: dict[str, float] = {}
-        if self._screen is None:
-            clip, message = build(scores=scores), ""
-        else:
-            clip, message = self._screen(build, scores)
+        try:
+            clip, message = self._screen(build, scores) if self._screen else (build(scores=scores), "")
+        except Rejected as rejection:
+            rejection.scores = scores | rejection.scores
+            raise
         yield clip
         yield LedgerRow(input=source, clip_id=clip.clip_id, status="kept", message=message, scores=scores)
 
@@ -182,8 +184,18 @@ class Preparer:
         loudest = float(frame_levels(audio).max(initial=0.0))
         if loudest < MIN_SOUND:
             raise Rejected("sound", loudest, MIN_SOUND, "the sound is silent")
-        track = self._tracker.track(read_video(path, fps=FPS, exact=False))
-        return find_spans(track, self.recipe), track.has_face, audio
+        config = self.recipe.screen if self._screen is not None else None
+        source = track_source(self._tracker, read_video(path, fps=FPS, exact=False), audio, config)
+        spans = [
+            replace(
+                span,
+                area=source.area,
+                faces=source.faces[span.start : span.end],
+                lead=source.lead[span.start : span.end],
+            )
+            for span in find_spans(source.track, self.recipe)
+        ]
+        return spans, source.track.has_face, audio
 
     def cut_crops(self, path: Path, spans: Sequence[Span]) -> Iterator[tuple[int, Span, np.ndarray]]:
         """Run the second pass: yield (first frame, span, crops [F,S,S,3]), up to ``video.clip_frames`` frames each."""
@@ -202,6 +214,7 @@ class Preparer:
             span, start, end = current
             if n < start:
                 continue
+            frame = frame if span.area is None else span.area.cut(frame)
             crops.append(crop(frame[None], span.boxes[n - span.start][None], video.size)[0])
             if n == end - 1:
                 yield start, span, np.stack(crops)
@@ -233,6 +246,10 @@ class Preparer:
         sound, before, after, covered = cut_sound(audio, start + shift, count)
         scores |= check_sound(sound, covered=covered)
         scores |= check_face_size(span.boxes[rows], size)
+        if span.area is not None:
+            scores["letterbox"] = span.area.share
+        if span.faces is not None and span.lead is not None:
+            scores |= check_speaker(span.faces[rows], span.lead[rows], self.recipe.screen.speaker_lead)
         points = crop_points(span.landmarks[rows], span.boxes[rows], size)
         face_mask = lower_face_masks(points, size, size)
         scores |= check_motion(frames, points, face_mask)

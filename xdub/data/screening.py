@@ -1,17 +1,71 @@
-"""Screening of clips in preparation: the checks of `xdub.screen`, and the correction of late or early sound."""
+"""Screening in preparation: black bars and the speaking face of a video, the checks of a clip, late or early sound."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from xdub.data.clip import Clip
 from xdub.data.clip_checks import Rejected
+from xdub.perception.faces import FaceTrack, FaceTracker
+from xdub.perception.other_faces import OtherFaces
+from xdub.screen.active_speaker import follow_speaker
 from xdub.screen.check import Footage
+from xdub.screen.letterbox import Area, LetterboxWatch
 from xdub.screen.screen import Screen, missing_sync
 
 if TYPE_CHECKING:
-    from xdub.config import Recipe
+    from xdub.config import Recipe, ScreenConfig
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrackedSource:
+    """The speaking face of a video, in px of the picture within the black bars."""
+
+    track: FaceTrack
+    area: Area | None = None
+    """The picture within the bars; None without bars."""
+    faces: np.ndarray
+    """[F] int, number of faces that were compared in the frame's shot"""
+    lead: np.ndarray
+    """[F] float32, lead of the speaking face over the next one; nan in shots with one face"""
+
+
+def track_source(
+    tracker: FaceTracker, frames: Iterable[np.ndarray], audio: np.ndarray, config: ScreenConfig | None
+) -> TrackedSource:
+    """Track the face that speaks through frames uint8 [H, W, 3] with the sound [N] at 16 kHz, in one pass.
+
+    Without ``config`` the most prominent face is tracked, and bars stay.
+    """
+    bars = LetterboxWatch()
+    others = OtherFaces(tracker.search) if config is not None and config.speaker_lead is not None else None
+    track = tracker.track(bars.watch(frames), observer=others)
+    speaker = follow_speaker(track, [] if others is None else others.faces, audio)
+    area = bars.area() if config is not None and config.letterbox else None
+    return TrackedSource(
+        track=speaker.track if area is None else _inside(speaker.track, area),
+        area=area,
+        faces=speaker.faces,
+        lead=speaker.lead,
+    )
+
+
+def check_speaker(faces: np.ndarray, lead: np.ndarray, least: float | None) -> dict[str, float]:
+    """Raise `Rejected` for a clip of several faces of which none speaks more clearly than the others; return scores.
+
+    ``faces`` and ``lead`` [F] are those of `TrackedSource`.
+    """
+    count = int(faces.max(initial=1))
+    if least is None or count < 2:
+        return {"faces": float(count)}
+    value = float(np.nanmedian(lead))
+    if value < least:
+        raise Rejected("active_speaker", value, least, f"{count} faces, and none of them clearly speaks")
+    return {"faces": float(count), "active_speaker": value, "active_speaker.least": least}
 
 
 class ClipScreen:
@@ -42,3 +96,18 @@ class ClipScreen:
             clip = build(shift=result.shift, scores=scores)
             scores["shift"] = float(result.shift)
         return clip, self._missing
+
+
+def _inside(track: FaceTrack, area: Area) -> FaceTrack:
+    """Return a track in px of an area of the picture."""
+    corner = np.array([area.left, area.top], np.float32)
+    return replace(
+        track,
+        landmarks68=track.landmarks68 - corner,
+        landmarks478=None
+        if track.landmarks478 is None
+        else track.landmarks478 - np.append(corner, np.float32(0)),
+        bounds=None if track.bounds is None else track.bounds - np.tile(corner, 2),
+        height=area.bottom - area.top,
+        width=area.right - area.left,
+    )

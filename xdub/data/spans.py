@@ -12,6 +12,7 @@ from xdub.data.clip_checks import MIN_SIDE, Rejected, check_face_size
 from xdub.data.face_boxes import face_boxes
 from xdub.data.ledger import LedgerRow
 from xdub.perception.faces import FaceTrack
+from xdub.screen.letterbox import Area
 
 if TYPE_CHECKING:
     from xdub.config import Recipe
@@ -30,6 +31,12 @@ class Span:
     """[n, 68, 2] px of the picture"""
     boxes: np.ndarray
     """[n, 3], see `xdub.data.transforms`"""
+    area: Area | None = None
+    """The picture within black bars, which landmarks and boxes refer to; None without bars."""
+    faces: np.ndarray | None = None
+    """[n] number of faces that were compared, see `xdub.data.screening`"""
+    lead: np.ndarray | None = None
+    """[n] lead of the speaking face over the next one"""
 
 
 def shortest_clip(recipe: Recipe) -> int:

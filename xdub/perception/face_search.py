@@ -130,12 +130,17 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
     return common / max(total - common, 1e-6)
 
 
+def whole_picture(height: int, width: int) -> SearchWindow:
+    """Return the square around a picture of ``height`` x ``width`` px."""
+    long = max(height, width)
+    return SearchWindow((width - long) // 2, (height - long) // 2, long)
+
+
 def _whole(height: int, width: int) -> list[SearchWindow]:
     """Return a square around the whole picture, and a larger one."""
-    long = max(height, width)
-    wide = round(1.5 * long)
+    wide = round(1.5 * max(height, width))
     return [
-        SearchWindow((width - long) // 2, (height - long) // 2, long),
+        whole_picture(height, width),
         SearchWindow((width - wide) // 2, (height - wide) // 2, wide),
     ]
 

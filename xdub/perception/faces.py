@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -11,6 +11,8 @@ import numpy as np
 from xdub.perception.face_search import FaceSearch, face_window, overlap
 from xdub.perception.landmarks import mesh_to_68
 
+Observer = Callable[[int, np.ndarray, np.ndarray, bool], None]
+"""Function of (number of the frame, frame uint8 [H, W, 3], mesh [478, 3] or nan, whether a shot begins)."""
 SHORT_GAP = 5
 """Longest run of frames without a face that is interpolated."""
 PATIENCE = 12
@@ -62,15 +64,24 @@ class FaceTracker:
     def __init__(self, confidence: float = 0.5) -> None:
         self._search = FaceSearch(confidence)
 
-    def track(self, frames: Iterable[np.ndarray], *, keep_mesh: bool = False) -> FaceTrack:
+    @property
+    def search(self) -> FaceSearch:
+        """The face search, for an observer of `track`."""
+        return self._search
+
+    def track(
+        self, frames: Iterable[np.ndarray], *, keep_mesh: bool = False, observer: Observer | None = None
+    ) -> FaceTrack:
         """Follow a face through frames uint8 RGB [H, W, 3], read one by one.
 
         Gaps of up to 5 frames are interpolated inside a shot. The track of a video without a face is all nan.
-        ``keep_mesh`` costs 6 kB a frame.
+        ``keep_mesh`` costs 6 kB a frame. ``observer`` is called after every frame.
         """
         points, bounds, meshes, faces, cuts, size = [], [], [], [], [], (0, 0)
-        for mesh, count, cut, shape in self._follow(frames):
-            size = shape
+        for n, (frame, mesh, count, cut) in enumerate(self._follow(frames)):
+            if observer is not None:
+                observer(n, frame, mesh, cut)
+            size = frame.shape[:2]
             points.append(mesh_to_68(mesh))
             bounds.append(np.stack([mesh[:, :2].min(0), mesh[:, :2].max(0)]))
             faces.append(count)
@@ -92,10 +103,8 @@ class FaceTracker:
             else np.zeros((0, 4), np.float32),
         )
 
-    def _follow(
-        self, frames: Iterable[np.ndarray]
-    ) -> Iterator[tuple[np.ndarray, int, bool, tuple[int, int]]]:
-        """Yield (mesh [478, 3] or nan, number of faces, is a new shot, (H, W)) for every frame."""
+    def _follow(self, frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray, int, bool]]:
+        """Yield (frame, mesh [478, 3] or nan, number of faces, is a new shot) for every frame."""
         last: np.ndarray | None = None
         missing, count, watch = 0, 0, CutWatch()
         for n, frame in enumerate(frames):
@@ -115,7 +124,7 @@ class FaceTracker:
                 last = mesh
             elif missing > PATIENCE:
                 last = None
-            yield _or_nan(mesh), count, cut, frame.shape[:2]
+            yield frame, _or_nan(mesh), count, cut
 
     def _near(self, frame: np.ndarray, last: np.ndarray) -> tuple[np.ndarray | None, int]:
         """Search the window of the last position; return the mesh, None if it is lost, and the number of faces."""
