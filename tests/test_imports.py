@@ -81,8 +81,8 @@ ALLOWED = {
     "miniature": {"perception"},
     "export": {"model", "perception"},
     "submit": {"headers"},
-    "bootstrap": {"pool", "headers", "train", "pairs", "dub", "model", "data", "media"},
-    "doctor": {"headers", "train", "pairs", "dub", "model", "diffusion", "data", "perception"},
+    "bootstrap": {"pool", "encode", "headers", "train", "pairs", "dub", "model", "data", "media"},
+    "doctor": {"encode", "headers", "train", "pairs", "dub", "model", "diffusion", "data", "perception"},
     "demo": {
         "bootstrap",
         "evaluate",

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from xdub.bootstrap import bootstrap, stage_names
+from xdub.bootstrap import bootstrap, bootstrap_stages, stage_names
 from xdub.config import PHASES, expert_of, load_recipe
+from xdub.data.latent_cache.folder import required_caches
 from xdub.data.ledger import Counts
 from xdub.data.manifest import read_manifest
 from xdub.data.shards import ShardWriter
@@ -91,6 +92,17 @@ def _model(folder: Path) -> Path:
     for phase in PHASES:
         (folder / f"{phase}.safetensors").touch()
     return folder
+
+
+def test_clips_are_encoded_before_the_phase_that_reads_their_latents(calls: list, tmp_path: Path) -> None:
+    recipe = load_recipe("tiny", ["phases.generator.latents=cached"])
+    assert stage_names(recipe)[:3] == ("clip-latents", "generator", "pairs")
+    cached = stage_names(load_recipe("tiny", ["train.latents=cached"]))
+    assert cached[2:5] == ("pairs", "pair-latents", "editor")
+    for stage in bootstrap_stages(recipe, tmp_path / "clips", tmp_path / "run", local=True)[:2]:
+        stage.run(lambda *_: None)
+    assert [name for name, *_ in calls] == ["generator"]
+    assert required_caches(recipe, "generator", [tmp_path / "clips"])
 
 
 def test_with_an_initial_model_every_phase_starts_from_its_own_weights(calls: list, tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ import torch
 from xdub.cli import app
 from xdub.cli.errors import run_app
 from xdub.config import load_recipe
-from xdub.doctor.clips import drawn_clip, landmarks_of
+from xdub.doctor.clips import drawn_clip, landmarks_of, write_clips
 from xdub.doctor.rehearsal import experts_at, least_steps, plan_rehearsal
 from xdub.doctor.rows import Examiner, NotRun
 from xdub.doctor.stages import StageChecks
+from xdub.encode import encode_latents
 from xdub.errors import UserError
 from xdub.miniature import write_miniature
 from xdub.model.frozen_base import StoredLinear
@@ -38,7 +39,7 @@ def test_a_wrong_network_is_one_row_and_every_stage_without_it_still_runs(
 ) -> None:
     result = tmp_path / "doctor.json"
     arguments = ["doctor", "--recipe", "mini", "--set", f"weights={weights}", "--json", str(result)]
-    arguments += ["--size", "32", "--frames", "9"]
+    arguments += ["--size", "32", "--frames", "9", "--set", "phases.editor.latents=cached"]
     assert run_app(app, arguments) == 2
     values = json.loads(result.read_text("utf-8"))
     rows = {row["name"]: row for row in values["rows"]}
@@ -49,9 +50,23 @@ def test_a_wrong_network_is_one_row_and_every_stage_without_it_still_runs(
     assert rows["syncnet"]["result"] == "ok", "a SyncNet of one's own needs no other SyncNet"
     others = {name: row for name, row in rows.items() if name not in ("sync", "sync loads", "lip")}
     assert {name: row["result"] for name, row in others.items()} == dict.fromkeys(others, "ok")
-    assert {"codec loads", "generator", "pair", "editor", "texture", "dub"} <= others.keys()
+    assert {"codec loads", "latents", "generator", "pair", "editor", "texture", "dub"} <= others.keys()
+    assert " windows of pairs" in rows["latents"]["words"]
     assert "bf16, ZeRO 2, from generator" in rows["editor"]["words"]
     assert all(rows[name]["peak_gb"] > 0 for name in ("generator", "dub"))
+
+
+def test_the_latents_of_a_data_set_are_checked_before_a_run(tmp_path: Path, capsys) -> None:
+    recipe = load_recipe("tiny", ["phases.generator.latents=cached"])
+    data = write_clips(tmp_path / "clips", recipe, 25, pairs=False)
+    arguments = ["doctor", "--recipe", "tiny", "--quick", "--data", str(data)]
+    cached = ["--set", "phases.generator.latents=cached"]
+    assert run_app(app, [*arguments, *cached]) == 2
+    assert "xdub encode --recipe tiny" in " ".join(capsys.readouterr().out.split())
+    encode_latents(recipe, data, local=True)
+    assert run_app(app, [*arguments, *cached]) == 0
+    assert run_app(app, arguments) == 0
+    assert "no phase that trains on clips reads cached" in " ".join(capsys.readouterr().out.split())
 
 
 def test_quick_reads_headers_and_names_every_fault_with_its_fix(weights: Path, capsys) -> None:

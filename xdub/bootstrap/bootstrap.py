@@ -22,8 +22,16 @@ from xdub.progress import Report, stage_progress
 
 if TYPE_CHECKING:
     from xdub.data.manifest import Manifest
+    from xdub.pool import Workers
 
-TITLES = {"pairs": "generate pairs", "bundle": "write the model"}
+CLIP_LATENTS, PAIR_LATENTS = "clip-latents", "pair-latents"
+"""Names of the stages that encode clips and pairs for the phases that read cached latents."""
+TITLES = {
+    CLIP_LATENTS: "encode clips",
+    "pairs": "generate pairs",
+    PAIR_LATENTS: "encode pairs",
+    "bundle": "write the model",
+}
 """Titles of the stages that are no phases; a phase has a title of its own."""
 
 
@@ -32,7 +40,7 @@ class Stage:
     """One step of a bootstrap."""
 
     name: str
-    """A phase, ``pairs`` or ``bundle``."""
+    """A phase, ``pairs``, `CLIP_LATENTS`, `PAIR_LATENTS` or ``bundle``."""
     title: str
     """Text for a progress display."""
     run: Callable[[Report], None]
@@ -109,18 +117,40 @@ def bootstrap_stages(
         source = data if inpaints(name) else run.pairs
         return lambda report: _train(name, recipe, source, run, init, local, report)
 
-    def generate_pairs(report: Report) -> None:
-        from xdub.pairs.factory import build_pairs
+    def machines() -> Workers:
+        """Return the workers of a stage in which the machines that train are idle."""
         from xdub.pool import Workers
 
         count, resource = pair_workers or recipe.train.workers, recipe.train.resource
+        return Workers(least=count, most=count, resources={resource: 1} if resource else {})
+
+    def encode(source: Path | str, inpainting: bool) -> Callable[[Report], None]:
+        def encode_missing(report: Report) -> None:
+            from xdub.encode import encode_latents
+            from xdub.train.run import is_finished
+
+            names = [
+                name
+                for name in cached_phases(recipe, inpainting)
+                if not is_finished(run.phase(name), recipe.for_phase(name).steps)
+            ]
+            # The latents of a finished phase may have been deleted.
+            if names:
+                encode_latents(
+                    recipe, source, phases=names, workers=machines(), local=local, on_progress=report
+                )
+
+        return encode_missing
+
+    def generate_pairs(report: Report) -> None:
+        from xdub.pairs.factory import build_pairs
+
         build_pairs(
             recipe,
             generator or run.phase("generator").export,
             data,
             run.pairs,
-            # The machines that train are idle during this stage.
-            workers=Workers(least=count, most=count, resources={resource: 1} if resource else {}),
+            workers=machines(),
             local=local,
             on_progress=report,
             tracked_in=run.path,
@@ -133,7 +163,9 @@ def bootstrap_stages(
             write_bundle(run, recipe, run.bundle)
 
     actions = {name: phase(name) for name in recipe.phase_names} | {
+        CLIP_LATENTS: encode(data, inpainting=True),
         "pairs": generate_pairs,
+        PAIR_LATENTS: encode(run.pairs, inpainting=False),
         "bundle": write_model,
     }
     titles = TITLES | {name: phase_facts(name).title for name in recipe.phase_names}
@@ -141,10 +173,23 @@ def bootstrap_stages(
 
 
 def stage_names(recipe: Recipe) -> tuple[str, ...]:
-    """Return the stages in order: phases that inpaint, pairs, phases that edit, model folder."""
+    """Return the stages in order: phases that inpaint, pairs, phases that edit, model folder.
+
+    A stage that encodes precedes the phases of either kind if one of them reads cached latents.
+    """
     inpainting = [name for name in recipe.phase_names if inpaints(name)]
     editing = [name for name in recipe.phase_names if not inpaints(name)]
-    return (*inpainting, "pairs", *editing, "bundle")
+    clips, pairs = (
+        [stage] if cached_phases(recipe, inpaint) else []
+        for stage, inpaint in ((CLIP_LATENTS, True), (PAIR_LATENTS, False))
+    )
+    return (*clips, *inpainting, "pairs", *pairs, *editing, "bundle")
+
+
+def cached_phases(recipe: Recipe, inpainting: bool) -> list[str]:
+    """Return the phases that read cached latents, of those that inpaint or of the others."""
+    names = [name for name in recipe.phase_names if inpaints(name) == inpainting]
+    return [name for name in names if recipe.for_phase(name).latents == "cached"]
 
 
 def _train(

@@ -44,6 +44,14 @@ def doctor(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write the rows to this JSON file.")
     ] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A data set whose cached latents (`xdub encode`) are checked. Repeatable.",
+            exists=True,
+            file_okay=False,
+        ),
+    ] = None,
     generator: Annotated[
         str | None,
         typer.Option(help="For a recipe on a published editor: the editor NAME:DIR, as in `xdub bootstrap`."),
@@ -88,8 +96,10 @@ def doctor(
         from xdub.model.editor_start import load_recipe_from_editor
 
         loaded = load_recipe_from_editor(recipe, (generator,), set_ or ())
+    sets = tuple(str(folder.resolve()) for folder in data or ())
+    sizes = Sizes(quick=quick, size=size, frames=frames, data=sets)
     with _progress() as progress:
-        rows, facts = examine_anywhere(loaded, Sizes(quick=quick, size=size, frames=frames), progress)
+        rows, facts = examine_anywhere(loaded, sizes, progress)
     console = Console(width=None if Console().is_terminal else 120)
     print_table(rows, console)
     console.print(summary(rows, facts), highlight=False)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from xdub.config import DUB, PAIRS, Recipe
+from xdub.config import DUB, PAIRS, Recipe, needs_pairs
+from xdub.data.latent_cache.folder import required_caches
+from xdub.data.manifest import read_manifest
 from xdub.doctor.rows import QUIET, Examiner, Progress, Row, row_of
 from xdub.headers import inspect_networks
 from xdub.heap import frozen_heap
@@ -24,6 +27,8 @@ class Sizes:
     """Side of the pictures, px. None: the recipe's on a GPU, about 64 on a CPU."""
     frames: int | None = None
     """Longest window. None: the recipe's on a GPU, the shortest that exercises all losses on a CPU."""
+    data: tuple[str, ...] = ()
+    """Data sets whose cached latents are checked."""
 
 
 def examine(recipe: Recipe, sizes: Sizes, progress: Progress = QUIET) -> tuple[list[Row], dict[str, Any]]:
@@ -34,6 +39,9 @@ def examine(recipe: Recipe, sizes: Sizes, progress: Progress = QUIET) -> tuple[l
         examiner.add(row_of(finding))
         if finding.problem is not None:
             failed.add(finding.role)
+    examiner.part = "files"
+    for data in sizes.data:
+        examiner.check(f"latents of {data}", partial(check_latents, recipe, data))
     facts: dict[str, Any] = {"recipe": recipe.name, "quick": sizes.quick, "device": device.type}
     if sizes.quick:
         return examiner.rows, facts
@@ -55,3 +63,15 @@ def examine(recipe: Recipe, sizes: Sizes, progress: Progress = QUIET) -> tuple[l
             NetworkChecks(rehearsal, examiner, failed).run()
             StageChecks(rehearsal, examiner, failed, folder).run()
     return examiner.rows, facts
+
+
+def check_latents(recipe: Recipe, data: str) -> str:
+    """Return words for the cached latents of a data set. Raise UserError if a phase lacks any."""
+    kind = read_manifest(data).kind
+    phases = [name for name in recipe.phase_names if needs_pairs(name) == (kind == "pairs")]
+    words = []
+    for name in phases:
+        for folder in required_caches(recipe, name, [data]):
+            sizes = folder.sizes().values()
+            words.append(f"{name}: {sum(sizes) / 1e9:.2f} GB in {folder}")
+    return "; ".join(words) or f"no phase that trains on {kind} reads cached latents"

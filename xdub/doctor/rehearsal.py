@@ -121,6 +121,8 @@ def _one_step(sample_every: int) -> dict[str, Any]:
         "min_workers": None,
         "resource": None,
         "upload_to": None,
+        # The latents of the rehearsal are temporary.
+        "latent_cache": None,
         "warmup": 0,
         "checkpoint_every": 1,
         "keep_checkpoints": 1,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from xdub.config import EXPERTS, RANDOM, Recipe, in_model, inpaints, needs_pairs, phase_facts
+from xdub.data.latent_cache.folder import reads_cache, required_caches
 from xdub.data.transforms import crop_boxes
 from xdub.doctor.clips import drawn_clip, write_clips
 from xdub.doctor.rehearsal import Rehearsal, experts_at
@@ -17,6 +18,8 @@ from xdub.errors import UserError
 from xdub.files.lines import read_lines
 from xdub.files.run_folder import PhaseFolder, RunFolder
 
+LATENTS = "latents"
+"""Row of the cached latents."""
 OPEN_WEIGHTS = "open weights"
 """Row of the random weights that replace the recipe's open weights."""
 
@@ -36,6 +39,8 @@ class StageChecks:
         self.examiner.part = "stages"
         if not self.examiner.check("clips", self.clips):
             self.failed.add("clips")
+        if self._cached() and not self.examiner.check(LATENTS, self.latents):
+            self.failed.add(LATENTS)
         stand_in = self.rehearsal.stand_in
         if stand_in is not None and not self.examiner.check(
             OPEN_WEIGHTS, lambda: self.open_weights(stand_in)
@@ -57,6 +62,23 @@ class StageChecks:
             words.append(f"2 {name} of {frames} frames, {self.recipe.video.size} px, {size / 1e3:.0f} kB")
         return "; ".join(words)
 
+    def latents(self) -> str:
+        """Encode the clips and pairs for the phases that read cached latents."""
+        from xdub.encode import encode_latents
+
+        self._require("codec", "audio", "clips")
+        words = []
+        for name in ("clips", "pairs"):
+            phases = [phase for phase in self._cached() if needs_pairs(phase) == (name == "pairs")]
+            if phases:
+                report = encode_latents(self.recipe, self.folder / name, phases=phases, local=True)
+                words.append(f"{report.windows} windows of {name}, {report.bytes / 1e6:.1f} MB")
+        return "; ".join(words)
+
+    def _cached(self) -> list[str]:
+        """Return the phases that read cached latents."""
+        return [name for name in self.recipe.phase_names if reads_cache(self.recipe, name)]
+
     def open_weights(self, file: Path) -> str:
         """Write random weights of the rehearsed size with the tensors that the recipe's open weights have."""
         from xdub.files.tensors import write_tensors
@@ -74,6 +96,8 @@ class StageChecks:
     def _phase(self, name: str) -> None:
         def step() -> str:
             encoders = ("codec", "audio", OPEN_WEIGHTS) if in_model(name) else ("codec",)
+            if name in self._cached():
+                encoders += (LATENTS,)
             self._require(*encoders, "clips", *phase_facts(name).networks)
             return self.phase(name)
 
@@ -96,6 +120,7 @@ class StageChecks:
             data=(str(data.resolve()),),
             base=before if facts.expert else None,
             init_from=None if facts.expert else before,
+            caches=required_caches(self.recipe, name, [data]),
         )
         run_locally(job)
         values = _metrics(folder)

@@ -105,7 +105,7 @@ def train_phase(
     check_networks(recipe, (phase,))
     train.groups_of(1 if local else train.workers)
     learner_of(recipe, phase).check(train.workers)
-    caches = () if _finished(folder, train.steps) else required_caches(recipe, phase, sets)
+    caches = () if is_finished(folder, train.steps) else required_caches(recipe, phase, sets)
     if base is None and phase_facts(phase).expert is not None:
         base = folder.run.phase(str(phase_facts(phase).starts_from)).export
     base_file = _weights(base)
@@ -122,7 +122,7 @@ def train_phase(
         check_fresh(folder, resume)
         read_state(folder.run)
         tracker = StageTracker(folder.run, phase, folder)
-        if _finished(folder, train.steps):
+        if is_finished(folder, train.steps):
             tracker.send_rest()
             return _result(folder, "finished", 0, start)
         check_disk(folder, recipe)
@@ -195,7 +195,7 @@ def _tracked(
         tracker.end(status, model=model)
 
 
-def _finished(folder: PhaseFolder, steps: int) -> bool:
+def is_finished(folder: PhaseFolder, steps: int) -> bool:
     """Return whether an earlier call trained the phase for at least ``steps`` steps."""
     return folder.result.is_file() and json.loads(folder.result.read_text("utf-8"))["step"] >= steps
 
