@@ -24,12 +24,14 @@ def thing(digest: str, *, decides: bool = True, **more: Any) -> Thing:
 
 def data_set_things(folder: Path) -> dict[str, Thing]:
     """Digest the shards (rows field by field, and files), the exact truth beside them, and the ledger."""
-    shards = sorted(folder.glob("shard-*.parquet"))
-    ledger = sorted(read_rows([folder / "ledger.parquet"]), key=lambda row: (row["input"], row["clip_id"]))
+    # Shards are named by number in earlier versions, and by content in later ones.
+    shards = sorted(folder.glob("shard-*.parquet"), key=file_digest)
+    ledgers = [*folder.glob("ledger.parquet"), *sorted(folder.glob("ledger/*.parquet"))]
+    ledger = sorted(read_rows(ledgers), key=lambda row: (row["input"], row["clip_id"]))
     results = [{name: value for name, value in row.items() if name not in UNSTABLE} for row in ledger]
     things = {
-        "rows": fields_thing(columns(read_rows(shards))),
-        "shards": fields_thing({path.name: path.read_bytes() for path in shards}),
+        "rows": fields_thing(columns(sorted(read_rows(shards), key=lambda row: row["clip_id"]))),
+        "shards": fields_thing({str(number): path.read_bytes() for number, path in enumerate(shards)}),
         "ledger": fields_thing(columns(results)),
         "ledger messages": thing(digest([row["message"] for row in ledger]), decides=False),
     }

@@ -30,7 +30,7 @@ def test_the_cheap_commands_of_the_page_run_and_write_a_data_set(tmp_path: Path)
             )
             assert process.returncode == 0, text + process.stderr[-3000:]
     names = {path.name for path in (tmp_path / "heads").iterdir()}
-    assert {"manifest.json", "ledger.parquet"} <= names
+    assert {"manifest.json", "manifest", "ledger"} <= names
     # The last block ends with the plan.
     assert "generator" in process.stdout
 

@@ -28,7 +28,7 @@ def describe(source):
 try:
     ingest(["a", "b"], "out", describe, workers=2)
 except UserError as error:
-    print("ledger.parquet lists the reason" in str(error))
+    print("ledger lists the reason" in str(error))
 print(ray.is_initialized())
 {after}
 """

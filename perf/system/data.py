@@ -27,12 +27,11 @@ from perf.environment import ROOT, environment
 from xdub.config import Recipe, inpaints, load_recipe
 from xdub.data.batch import RawBatch
 from xdub.data.clip import Clip, from_row, to_row
-from xdub.data.manifest import read_manifest
+from xdub.data.manifest import read_manifest, sha256_of
 from xdub.data.samples import collate
 from xdub.data.shards import ShardReader, ShardWriter
 from xdub.data.testing import make_clip
 from xdub.data.windows import cut_window
-from xdub.files.content import file_sha256
 
 RESULT = ROOT / "docs" / "results" / "data_wait.json"
 """Default result file."""
@@ -109,7 +108,7 @@ def reader(recipe: Recipe, phase: str, *, noise: float, repeats: int) -> dict[st
             return collate([sample | {"epoch": 0, "position": 0, "bad": {}}])
 
         seconds = {
-            "sha256, once a machine": _median(lambda: file_sha256(manifest.path(0)), repeats),
+            "sha256, once a machine": _median(lambda: sha256_of(manifest.path(0)), repeats),
             "read": _median(lambda: rows.row(0), repeats),
             "decode": _median(lambda: from_row(row), repeats),
             "window": _median(make_batch, repeats),

@@ -214,7 +214,7 @@ def _compare(undisturbed: Path, killed: Path) -> dict[str, Any]:
     from xdub.data.manifest import read_manifest
 
     left, right = read_manifest(undisturbed, verify=True), read_manifest(killed, verify=True)
-    rows = Ledger(killed).rows()
+    rows = list(Ledger(killed).rows())
     inputs = Counter(row.input for row in rows)
     facts = [{(r.input, r.status, r.clip_id) for r in Ledger(out).rows()} for out in (undisturbed, killed)]
     return {

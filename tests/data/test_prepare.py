@@ -84,7 +84,7 @@ def test_crops_show_the_picture_inside_their_boxes(film, prepared, recipe):
 
 
 def test_the_ledger_accounts_for_every_frame(prepared, film):
-    rows = Ledger(prepared[0]).rows()
+    rows = list(Ledger(prepared[0]).rows())
     assert [row.status for row in rows].count("kept") == 2
     rest = [row for row in rows if row.status == "rejected"]
     assert [(row.check, row.clip_id, row.value) for row in rest] == [("length", "frames 58-62", 4.0)]
@@ -100,12 +100,12 @@ def test_a_second_run_adds_nothing(prepared, film, recipe):
 
 def test_a_renamed_or_copied_folder_adds_nothing(prepared, film, recipe, tmp_path):
     out, _ = prepared
-    before, rows = read_manifest(out).ids, Ledger(out).rows()
+    before, rows = read_manifest(out).ids, list(Ledger(out).rows())
     (tmp_path / "speeches").mkdir()
     shutil.copy(film.path, tmp_path / "speeches" / "other.mp4")
     result = prepare_videos([tmp_path / "speeches"], out, recipe, workers=1)
     assert (result.clips, result.settled) == (0, 1) and result.counts["kept"] == 2
-    assert read_manifest(out).ids == before and Ledger(out).rows() == rows
+    assert read_manifest(out).ids == before and list(Ledger(out).rows()) == rows
 
 
 def test_bad_files_end_in_the_ledger_and_the_good_one_is_prepared(film, recipe, tmp_path):

@@ -12,12 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from earlier_sets import write_earlier_set
 
+from xdub.data.columns import Shard
+from xdub.data.dataset import DataSet
 from xdub.data.ledger import Ledger, LedgerRow
 from xdub.data.manifest import read_manifest
+from xdub.data.manifest_files import ShardFacts, facts_table, manifest_parts, write_head
 from xdub.data.shards import ShardReader, ShardWriter, iter_clips, read_clip
 from xdub.data.testing import make_clip
 from xdub.errors import UserError
+from xdub.files.storage import locate
 
 
 @pytest.fixture
@@ -59,7 +64,7 @@ def test_the_same_clips_are_written_as_the_same_bytes(dataset: Path, tmp_path: P
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "changed"])
 def test_a_damaged_shard_is_named(dataset: Path, damage: str) -> None:
-    path = dataset / "shard-00001.parquet"
+    path = dataset / read_manifest(dataset).shards[1].file
     data = path.read_bytes()
     path.unlink()
     if damage == "truncated":
@@ -67,29 +72,39 @@ def test_a_damaged_shard_is_named(dataset: Path, damage: str) -> None:
     elif damage == "changed":
         path.write_bytes(data[:50] + bytes([data[50] ^ 1]) + data[51:])
     message = {"truncated": "truncated", "missing": "is missing", "changed": "sha256 differs"}[damage]
-    with pytest.raises(UserError, match=f"shard-00001.parquet: .*{message}"):
+    with pytest.raises(UserError, match=f"{path.name}: .*{message}"):
         read_manifest(dataset, verify=True)
 
 
 def test_a_shard_of_another_format_is_named_when_it_is_read(dataset: Path) -> None:
-    path = dataset / "shard-00001.parquet"
     manifest = read_manifest(dataset)
+    path = dataset / manifest.shards[1].file
     path.write_bytes(b"x" * path.stat().st_size)
     reader = ShardReader(manifest)
     reader.clip(0)
-    with pytest.raises(UserError, match="shard-00001.parquet: not a readable shard"):
+    with pytest.raises(UserError, match=f"{path.name}: not a readable shard"):
         reader.clip(2)
 
 
 @pytest.mark.parametrize(
     "name", ["../secret.parquet", "/etc/passwd", "shard-1.parquet", "sub/shard-00000.parquet"]
 )
-def test_a_manifest_cannot_name_a_file_outside_its_folder(dataset: Path, name: str) -> None:
+def test_a_manifest_cannot_name_a_file_outside_its_folder(tmp_path: Path, name: str) -> None:
+    dataset = write_earlier_set(tmp_path, [make_clip(0, num_frames=5)])
     raw = json.loads((dataset / "manifest.json").read_text())
     raw["shards"][0]["file"] = name
     (dataset / "manifest.json").write_text(json.dumps(raw))
     with pytest.raises(UserError, match="is not a shard name"):
         read_manifest(dataset)
+    facts = ShardFacts(
+        **raw["shards"][0], kind="clips", ids=("x",), num_frames=(5,), speakers=("a",), twins=(None,)
+    )
+    with pytest.raises(ValueError, match="is not the name of a shard"):
+        DataSet(tmp_path / "new").commit([facts])
+    manifest_parts(locate(tmp_path / "part")).append(facts_table([facts]))
+    write_head(locate(tmp_path / "part"), "clips", None)
+    with pytest.raises(UserError, match="is not a shard name"):
+        read_manifest(tmp_path / "part")
 
 
 def test_a_shard_cannot_be_a_link_to_a_file_outside_its_folder(dataset: Path, tmp_path: Path) -> None:
@@ -100,9 +115,10 @@ def test_a_shard_cannot_be_a_link_to_a_file_outside_its_folder(dataset: Path, tm
         read_manifest(dataset)
 
 
-def test_bad_manifests_are_user_errors(dataset: Path, tmp_path: Path) -> None:
+def test_bad_manifests_are_user_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a data set"):
         read_manifest(tmp_path)
+    dataset = write_earlier_set(tmp_path / "old", [make_clip(seed, num_frames=5) for seed in range(5)])
     raw = json.loads((dataset / "manifest.json").read_text())
     for change, message in (
         ({"schema_version": 99}, "schema_version 99"),
@@ -129,16 +145,19 @@ def test_a_data_set_has_one_kind_and_one_recipe(dataset: Path, tmp_path: Path) -
     ShardWriter(tmp_path / "r", recipe={"size": 1})
 
 
-def test_complete_shards_without_a_manifest_entry_are_added(dataset: Path) -> None:
-    old = (dataset / "manifest.json").read_text()
-    with ShardWriter(dataset, rows_per_shard=2) as writer:
-        writer.add(make_clip(7, num_frames=5))
-    (dataset / "manifest.json").write_text(old)
-    (dataset / ".shard-00009.abc.parquet").write_bytes(b"half")
-    with ShardWriter(dataset) as writer:
-        assert make_clip(7, num_frames=5).clip_id in writer
-    assert len(read_manifest(dataset, verify=True).ids) == 6
-    assert not list(dataset.glob(".shard-*"))
+def test_numbered_shards_without_a_manifest_entry_are_added(tmp_path: Path) -> None:
+    clips = [make_clip(seed, num_frames=5) for seed in range(5)]
+    folder = write_earlier_set(tmp_path, clips)
+    raw = json.loads((folder / "manifest.json").read_text())
+    last = raw["shards"].pop()
+    raw |= {name: raw[name][:4] for name in ("ids", "num_frames", "speakers")}
+    (folder / "manifest.json").write_text(json.dumps(raw))
+    (folder / ".shard-00009.abc.parquet").write_bytes(b"half")
+    with ShardWriter(folder) as writer:
+        assert clips[4].clip_id in writer
+    manifest = read_manifest(folder, verify=True)
+    assert manifest.ids == [clip.clip_id for clip in clips] and manifest.shards[2] == Shard(**last)
+    assert not list(folder.glob(".shard-*"))
 
 
 def test_a_writer_killed_at_any_moment_leaves_a_valid_data_set(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def _run(*sources: str | Path, **options) -> tuple[Ingested, list[str]]:
 
 
 def _content() -> tuple[tuple[str, ...], list[LedgerRow]]:
-    return read_manifest("out").ids, Ledger("out").rows()
+    return read_manifest("out").ids, list(Ledger("out").rows())
 
 
 @pytest.mark.parametrize("spelling", ["renamed", "moved", "absolute", "dotted", "through a link", "copied"])
@@ -134,10 +134,10 @@ def test_a_file_that_replaces_a_copy_is_an_input_of_its_own(box: Path) -> None:
     _run("talks")
     shutil.copytree("talks", "copy")
     _run("copy")
-    before = Ledger("out").rows()
+    before = list(Ledger("out").rows())
     Path("copy/b").write_text("another")
     assert _run("copy")[1] == ["copy/b"]
-    rows = Ledger("out").rows()
+    rows = list(Ledger("out").rows())
     assert rows[: len(before)] == before and {row.input for row in rows[len(before) :]} == {"copy/b"}
 
 

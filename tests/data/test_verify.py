@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from earlier_sets import write_earlier_set
 
 from xdub.data import manifest as manifest_module
 from xdub.data import verify
@@ -39,6 +40,11 @@ def hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
+def name(folder: Path, number: int) -> str:
+    """Return the file name of a shard."""
+    return read_manifest(folder).shards[number].file
+
+
 def check(folder: Path, number: int = 0) -> None:
     manifest = read_manifest(folder)
     verify_shard(manifest.path(number), manifest.shards[number])
@@ -57,13 +63,13 @@ def test_a_shard_is_hashed_once_per_machine(dataset: Path, hashed: list[str]) ->
     for _ in range(3):
         check(dataset, 0)
         check(dataset, 1)
-    assert hashed == ["shard-00000.parquet", "shard-00001.parquet"]
+    assert hashed == [name(dataset, 0), name(dataset, 1)]
 
 
 @pytest.mark.parametrize("change", ["in place", "with its old time", "another file"])
 def test_a_changed_shard_is_hashed_again(dataset: Path, change: str) -> None:
     check(dataset)
-    path = dataset / "shard-00000.parquet"
+    path = dataset / name(dataset, 0)
     times = path.stat().st_atime_ns, path.stat().st_mtime_ns
     if change == "another file":
         data = path.read_bytes()
@@ -73,11 +79,12 @@ def test_a_changed_shard_is_hashed_again(dataset: Path, change: str) -> None:
     if change != "in place":
         os.utime(path, ns=times)
     for _ in range(2):
-        with pytest.raises(UserError, match="shard-00000.parquet: sha256 differs from the manifest"):
+        with pytest.raises(UserError, match=f"{path.name}: sha256 differs from the manifest"):
             check(dataset)
 
 
-def test_a_new_manifest_is_checked_again(dataset: Path) -> None:
+def test_a_new_manifest_is_checked_again(tmp_path: Path) -> None:
+    dataset = write_earlier_set(tmp_path / "old", [make_clip(seed, num_frames=5) for seed in range(4)])
     check(dataset)
     raw = json.loads((dataset / "manifest.json").read_text())
     raw["shards"][0]["sha256"] = "0" * 64
@@ -122,25 +129,25 @@ def test_concurrent_checks_of_a_shard_hash_it_once(dataset: Path, hashed: list[s
         thread.start()
     for thread in threads:
         thread.join()
-    assert hashed == ["shard-00000.parquet"]
+    assert hashed == [name(dataset, 0)]
 
 
 def test_a_reader_hashes_a_wrong_shard_once_and_refuses_all_its_rows(
     dataset: Path, hashed: list[str]
 ) -> None:
-    flip(dataset / "shard-00000.parquet", 100)
+    flip(dataset / name(dataset, 0), 100)
     reader = ShardReader(read_manifest(dataset), verify=True)
     for index in (0, 1, 0):
         with pytest.raises(UserError, match="sha256 differs"):
             reader.row(index)
     assert reader.clip(2).num_frames == 5
-    assert hashed == ["shard-00000.parquet", "shard-00001.parquet"]
+    assert hashed == [name(dataset, 0), name(dataset, 1)]
 
 
 def test_later_damage_is_detected_by_the_checksum_of_its_page(dataset: Path) -> None:
     """The damaged column is the first row's largest, whose bytes Parquet would otherwise return unchecked."""
     manifest = read_manifest(dataset)
-    path = manifest.path(0)
+    path = dataset / name(dataset, 0)
     import pyarrow.parquet as pq
 
     metadata = pq.read_metadata(path)
@@ -151,7 +158,7 @@ def test_later_damage_is_detected_by_the_checksum_of_its_page(dataset: Path) -> 
     for offset in range(start + 100, start + column.total_compressed_size - 100, 997):
         flip(path, offset)
         reader = ShardReader(manifest)
-        with pytest.raises(UserError, match="shard-00000.parquet, row 0: cannot be read .*(?i:crc|checksum)"):
+        with pytest.raises(UserError, match=f"{path.name}, row 0: cannot be read .*(?i:crc|checksum)"):
             reader.row(0)
         assert reader.clip(1).num_frames == 5, "its neighbour is readable"
         flip(path, offset)

@@ -93,7 +93,7 @@ def imported(scenes, recipe, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def results(imported) -> dict[str, LedgerRow]:
     """Ledger rows by the scene's name."""
-    rows = Ledger(imported).rows()
+    rows = list(Ledger(imported).rows())
     # Each scene has one row, because no clip is longer than FRAMES.
     assert len({row.input for row in rows}) == len(rows) == 13
     return {Path(row.input).name: row for row in rows}
@@ -156,16 +156,16 @@ def test_a_second_run_adds_nothing_and_tries_corrected_scenes_again(
     shutil.copytree(scenes / "anna", src / "anna")
     shutil.copytree(scenes / "alone", src / "alone")
     assert import_pairs([src], out, recipe, workers=1).clips == 1
-    before, rows = read_manifest(out).ids, Ledger(out).rows()
+    before, rows = read_manifest(out).ids, list(Ledger(out).rows())
     # An id depends on the content of the files only.
     assert before == read_manifest(imported).ids
     second = import_pairs([src], out, recipe, workers=1)
     assert (second.clips, second.settled) == (0, 1)
-    assert read_manifest(out).ids == before and len(Ledger(out).rows()) == len(rows) == 2
+    assert read_manifest(out).ids == before and len(list(Ledger(out).rows())) == len(rows) == 2
     # Another folder with the same files is the same scene.
     (tmp_path / "link").symlink_to(shutil.move(src, tmp_path / "moved"))
     moved = import_pairs([tmp_path / "link"], out, recipe, workers=1)
-    assert (moved.clips, moved.settled) == (0, 1) and len(Ledger(out).rows()) == 2
+    assert (moved.clips, moved.settled) == (0, 1) and len(list(Ledger(out).rows())) == 2
     shutil.move(tmp_path / "moved", src)
     # The video is of another person, so the scene is rejected instead of failed.
     _film(src / "alone" / "dubbed.mp4", people[1].twin_full)

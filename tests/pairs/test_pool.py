@@ -51,7 +51,7 @@ def content(out: Path) -> dict[str, str]:
 
 
 def ledger(out: Path) -> set[tuple]:
-    rows = Ledger(out).rows()
+    rows = list(Ledger(out).rows())
     assert len({row.input for row in rows}) == len(rows)
     return {(row.input, row.status, row.clip_id, row.check, row.value) for row in rows}
 
@@ -71,7 +71,7 @@ def alone(models, data, tmp_path_factory):
 def test_a_run_tracks_its_counts_speed_and_cost(alone: Path) -> None:
     import mlflow
 
-    rows = Ledger(alone).rows()
+    rows = list(Ledger(alone).rows())
     records = [r for r in read_lines(StageFolder(alone).journal) if r["kind"] == "metrics"]
     assert [r["step"] for r in records] == sorted({r["step"] for r in records})
     last = records[-1]["values"]

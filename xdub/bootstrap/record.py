@@ -93,7 +93,7 @@ def _same_data(recorded: dict[str, Any] | str, manifest: Manifest, first: PhaseF
     """
     if not isinstance(recorded, str):
         return manifest.beginning(recorded["shards"]) == recorded["digest"]
-    if recorded == str(manifest.folder.resolve()):
+    if recorded == manifest.folder.full:
         return True
     if not first.data_summary.is_file():
         return False

@@ -72,7 +72,7 @@ def prepare(
     typer.echo(
         f"{result.clips} clips added to {out} from {result.sources} videos{_copies(result.copies)} "
         f"({result.counts} in all); "
-        f"reasons: {out}/ledger.parquet"
+        f"reasons: {out}/ledger"
     )
 
 
@@ -133,7 +133,7 @@ def pairs(
         result = build_pairs(
             loaded, generator, data, out, workers=pool, on_progress=report, tracked_in=run, price=price
         )
-    typer.echo(f"{result.inputs} inputs: {result.counts}; reasons: {out}/ledger.parquet, {out}/filters.png")
+    typer.echo(f"{result.inputs} inputs: {result.counts}; reasons: {out}/ledger, {out}/filters.png")
 
 
 def import_pairs(
@@ -162,7 +162,7 @@ def import_pairs(
     typer.echo(
         f"{result.clips} pairs added to {out} from {result.sources} scenes{_copies(result.copies)} "
         f"({result.counts} in all); "
-        f"reasons: {out}/ledger.parquet, {out}/filters.png"
+        f"reasons: {out}/ledger, {out}/filters.png"
     )
 
 

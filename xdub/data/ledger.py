@@ -1,163 +1,138 @@
-"""The ledger of a data set: every input ends in exactly one row, kept, rejected by one check at a value, or failed."""
+"""The ledger of a data set: every input ends in exactly one row, kept, rejected by one check at a value, or failed.
+
+DIR/ledger is a folder of parts (`xdub.data.parts`), one part a flush. A set of an earlier version has its first rows
+in DIR/ledger.parquet. Rows are only appended, and later rows win: a row replaces the failed row of the same clip, any
+result of an input replaces its failure as a whole, and a row "reopened" removes the rows of its input that are not
+kept. Merged parts leave replaced rows out.
+"""
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
+from xdub.data.hash_index import HashIndex, text_hash
+from xdub.data.ledger_row import STATUSES, Counts, LedgerRow
+from xdub.data.ledger_rules import CODES, KEPT, REOPENED, Keys, live_rows, without_replaced
+from xdub.data.parts import Opened, Parts
 from xdub.errors import UserError
-from xdub.files.atomic import atomic_path
+from xdub.files.storage import Location, locate
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-LEDGER = "ledger.parquet"
-"""File name of the ledger in a data set."""
-STATUSES = ("kept", "rejected", "failed")
-"""Possible results of an input. Only a failed input is tried again."""
+__all__ = ["LEDGER", "OLD_LEDGER", "STATUSES", "Counts", "Ledger", "LedgerRow"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class LedgerRow:
-    """The result of one input, or of one clip of an input."""
-
-    input: str
-    """Name of the input, e.g. the path of a video."""
-    clip_id: str = ""
-    """Id of the clip; empty if the row is about the input as a whole."""
-    status: Literal["kept", "rejected", "failed"]
-    check: str = ""
-    """Name of the check that decided."""
-    value: float | None = None
-    """Value measured by the check."""
-    threshold: float | None = None
-    """Bound that the check compares the value with."""
-    message: str = ""
-    """Reason in words."""
-    worker: str = ""
-    """Host and process that did the work."""
-    seconds: float = 0.0
-    """Time spent on the row."""
-    scores: dict[str, float] = field(default_factory=dict)
-    """All measurements by name, also where another check decided; empty if nothing was measured."""
-
-
-class Counts(Counter[str]):
-    """Number of rows by status; rejected rows count a second time as `rejected:<check>`."""
-
-    @classmethod
-    def of(cls, rows: Iterable[LedgerRow]) -> Self:
-        """Count rows."""
-        counts = cls()
-        for row in rows:
-            counts.add(row)
-        return counts
-
-    def add(self, row: LedgerRow) -> None:
-        """Count one more row."""
-        self[row.status] += 1
-        if row.status == "rejected":
-            self[f"rejected:{row.check}"] += 1
-
-    def reasons(self) -> str:
-        """Format the causes of missing results, most frequent first, as ``mouth 3, noise 1, failed 1``."""
-        causes = {name.removeprefix("rejected:"): self[name] for name in self if name.startswith("rejected:")}
-        causes |= {"failed": self["failed"]} if self["failed"] else {}
-        return ", ".join(f"{name} {causes[name]}" for name in sorted(causes, key=lambda name: -causes[name]))
-
-    def __str__(self) -> str:
-        """Format as ``12 kept, 3 rejected, 0 failed``."""
-        return ", ".join(f"{self[status]} {status}" for status in STATUSES)
+LEDGER = "ledger"
+"""Folder of the ledger's parts in a data set."""
+OLD_LEDGER = "ledger.parquet"
+"""File of the first rows in a data set of an earlier version."""
+FAILED, SETTLED = 1, 2
+"""Numbers of inputs in the index: those without a result, and settled ones."""
+KEY_COLUMNS = ("input", "clip_id", "status")
+"""Columns that decide which rows count."""
+BATCH = 4096
+"""Rows that are converted to Python objects at a time."""
 
 
 class Ledger:
-    """Rows of DIR/ledger.parquet. A second run adds no row twice; a failed input is tried again and its row replaced.
+    """Rows of DIR/ledger. A second run adds no row twice; a failed input is tried again and its row replaced.
 
-    Flush the ledger after the shards, so that every row with status "kept" has its clip on disk.
+    In memory are the hashes of inputs and clips, and the rows that are not flushed. Flush the ledger after the
+    manifest, so that every row with status "kept" has its clip on disk.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        """Read the ledger of a folder; a missing file is an empty ledger. Raise UserError if the file is damaged."""
-        self.path = Path(folder) / LEDGER
-        self._rows: dict[tuple[str, str], LedgerRow] = {}
-        self._clip_ids: dict[str, list[str]] = {}
-        self._settled: set[str] = set()
-        self._changed = False
-        self._flushed_at, self._flush_cost = 0.0, 0.0
-        if self.path.exists():
-            for row in _read(self.path):
-                self._store(row)
+    def __init__(self, folder: str | Path | Location) -> None:
+        """Read the ledger of a folder; a missing one is empty. Raise UserError that names a damaged file."""
+        root = locate(folder)
+        self.path = root / LEDGER
+        """Folder of the parts, for messages."""
+        self.parts = Parts(self.path, ledger_schema(), without_replaced)
+        self._old = root / OLD_LEDGER
+        self._rows, self._inputs = HashIndex(), HashIndex()
+        self._reopened: dict[int, int] = {}
+        """Number of times that an input was reopened, by its hash."""
+        self._pending: list[LedgerRow | str] = []
+        """Rows that are not on disk, and names of inputs that were reopened."""
+        for table in self._tables(self.parts.open_all(), self._pending_table(), KEY_COLUMNS):
+            self._load(table)
 
     def add(self, row: LedgerRow) -> bool:
         """Add a row; return False, without a change, if its input and clip are settled already."""
         if row.status not in STATUSES:
             raise ValueError(f"ledger status {row.status!r} is not one of: {', '.join(STATUSES)}")
-        previous = self._rows.get((row.input, row.clip_id))
-        if previous is not None and previous.status != "failed":
+        source = text_hash(row.input)
+        reopened = self._reopened.get(source, 0)
+        if self._rows.get(_key(row.input, row.clip_id, reopened)) >= CODES["rejected"]:
             return False
-        if row.status != "failed":
-            # An earlier failure of the input as a whole no longer holds.
-            self._rows.pop((row.input, ""), None)
-        self._store(row)
-        self._changed = True
-        return True
+        is_kept = any(self._rows.get(_key(row.input, row.clip_id, n)) == KEPT for n in range(reopened))
+        if is_kept and row.status == "failed":
+            return False
+        if is_kept:
+            # The clip of the reopened input is still in the data set; the row settles the input again.
+            row = replace(row, status="kept", check="", value=None, threshold=None)
+        self._index(row.input, row.clip_id, row.status)
+        self._pending.append(row)
+        return not is_kept
 
     def settled(self, input: str) -> bool:
         """Return True if the input, or a clip of it, was kept or rejected, so that it needs no second attempt."""
-        return input in self._settled
+        return self._inputs.get(text_hash(input)) == SETTLED
 
     def reopen(self, input: str) -> None:
         """Remove the rows of an input that are not kept, because the input changed; clips stay in the data set."""
-        for clip_id in self._clip_ids.get(input, ()):
-            row = self._rows.get((input, clip_id))
-            if row is not None and row.status != "kept":
-                del self._rows[input, clip_id]
-                self._changed = True
-        self._settled.discard(input)
+        if text_hash(input) in self._inputs:
+            self._index(input, "", REOPENED)
+            self._pending.append(input)
 
     @property
     def changed(self) -> bool:
         """True if a row is not on disk yet."""
-        return self._changed
+        return bool(self._pending)
 
-    def rows(self) -> list[LedgerRow]:
-        """List all rows in the order they were added."""
-        return list(self._rows.values())
+    def rows(self) -> Iterator[LedgerRow]:
+        """Yield all rows in the order they were added."""
+        for table in self._live(None):
+            yield from _to_rows(table)
+
+    def lookup(self, input: str) -> list[LedgerRow]:
+        """Return the rows of one input."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if text_hash(input) not in self._inputs:
+            return []
+        return [
+            row
+            for table in self._live(
+                None, lambda table: pc.call_function("equal", [table["input"], pa.scalar(input)])
+            )
+            for row in _to_rows(table)
+        ]
 
     def counts(self, inputs: Collection[str] | None = None) -> Counts:
         """Count all rows, or those of ``inputs`` only, because several commands may write one folder."""
-        return Counts.of(row for row in self._rows.values() if inputs is None or row.input in inputs)
+        counts = Counts()
+        for table in self._live(["input", "status", "check"]):
+            for name, status, check in zip(
+                *(table[name].to_pylist() for name in table.column_names), strict=True
+            ):
+                if inputs is None or name in inputs:
+                    counts.add_result(status, check)
+        return counts
 
     def flush_in_turn(self) -> bool:
-        """Flush, unless this would take more than a twentieth of the time since the last flush; return if it did.
-
-        The whole file is written every time, so a flush after each of 10^4 inputs would cost their square.
-        """
-        due = time.monotonic() - self._flushed_at >= 20 * self._flush_cost
-        if due:
-            self.flush()
-        return due
+        """Flush the rows that are not on disk; return True."""
+        self.flush()
+        return True
 
     def flush(self) -> None:
-        """Replace the file atomically if a row changed."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        if not self._changed and self.path.exists():
-            return
-        begin = time.monotonic()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        table = pa.Table.from_pylist([asdict(row) for row in self._rows.values()], schema=_schema())
-        with atomic_path(self.path) as path:
-            # An absolute path, because PyArrow takes `s3:x/ledger.parquet` for an address.
-            pq.write_table(table, path.absolute())
-        self._changed = False
-        self._flushed_at = time.monotonic()
-        self._flush_cost = self._flushed_at - begin
+        """Append the rows that are not on disk as one part."""
+        if self._pending:
+            self.parts.append(self._pending_table())
+            self._pending = []
 
     def __enter__(self) -> Self:
         return self
@@ -166,15 +141,62 @@ class Ledger:
         if error_type is None:
             self.flush()
 
-    def _store(self, row: LedgerRow) -> None:
-        if (row.input, row.clip_id) not in self._rows:
-            self._clip_ids.setdefault(row.input, []).append(row.clip_id)
-        self._rows[row.input, row.clip_id] = row
-        if row.status != "failed":
-            self._settled.add(row.input)
+    def _live(
+        self, columns: Sequence[str] | None, chosen: Callable[[pa.Table], pa.ChunkedArray] | None = None
+    ) -> Iterator[pa.Table]:
+        """Yield the columns of the rows that no later row replaced, and that a condition chooses, table by table."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        opened, pending = self.parts.open_all(), self._pending_table()
+        keys = Keys()
+        for table in self._tables(opened, pending, KEY_COLUMNS):
+            keys.add(table)
+        live, start = live_rows(keys), 0
+        for table in self._tables(opened, pending, columns):
+            mask = pa.chunked_array([live[start : start + table.num_rows]], pa.bool_())
+            start += table.num_rows
+            yield table.filter(mask if chosen is None else pc.call_function("and", [chosen(table), mask]))
+
+    def _tables(
+        self, opened: Opened, pending: pa.Table, columns: Sequence[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """Yield the rows of the earlier version's file, of the parts, and those that are not on disk."""
+        names = list(columns or ledger_schema().names)
+        if self._old.is_file():
+            yield _read_old(self._old, names)
+        yield from self.parts.read(opened, names)
+        yield pending.select(names)
+
+    def _pending_table(self) -> pa.Table:
+        import pyarrow as pa
+
+        rows = [
+            {"input": row, "clip_id": "", "status": REOPENED} if isinstance(row, str) else asdict(row)
+            for row in self._pending
+        ]
+        return pa.Table.from_pylist(rows, schema=ledger_schema())
+
+    def _load(self, table: pa.Table) -> None:
+        """Add the rows of a table to the index."""
+        for row in zip(*(table[name].to_pylist() for name in KEY_COLUMNS), strict=True):
+            self._index(*row)
+
+    def _index(self, input: str, clip_id: str, status: str) -> None:
+        source = text_hash(input)
+        if status == REOPENED:
+            self._reopened[source] = self._reopened.get(source, 0) + 1
+            self._inputs.set(source, FAILED)
+            return
+        self._rows.set(_key(input, clip_id, self._reopened.get(source, 0)), CODES[status])
+        if status != "failed":
+            self._inputs.set(source, SETTLED)
+        elif source not in self._inputs:
+            self._inputs.set(source, FAILED)
 
 
-def _schema() -> pa.Schema:
+def ledger_schema() -> pa.Schema:
+    """Return the columns of a part: the fields of `LedgerRow`."""
     import pyarrow as pa
 
     kinds: dict[str, pa.DataType] = dict.fromkeys(("value", "threshold", "seconds"), pa.float64())
@@ -182,13 +204,35 @@ def _schema() -> pa.Schema:
     return pa.schema([(column.name, kinds.get(column.name, pa.string())) for column in fields(LedgerRow)])
 
 
-def _read(path: Path) -> list[LedgerRow]:
+def last_change_ns(folder: str | Path) -> int:
+    """Return the time at which the newest file of a ledger on a disk was written, 0 without one."""
+    root = Path(folder)
+    files = [root / OLD_LEDGER, *(root / LEDGER).glob("*.parquet")]
+    return max((file.stat().st_mtime_ns for file in files if file.is_file()), default=0)
+
+
+def _key(input: str, clip_id: str, reopened: int) -> int:
+    """Return the hash of a row; an input that was reopened begins with new rows."""
+    return text_hash(input, clip_id, str(reopened)) if reopened else text_hash(input, clip_id)
+
+
+def _to_rows(table: pa.Table) -> Iterator[LedgerRow]:
+    """Yield a table's rows."""
+    for batch in table.to_batches(BATCH):
+        for row in batch.to_pylist():
+            yield LedgerRow(**(row | {"scores": dict(row["scores"] or ())}))
+
+
+def _read_old(path: Location, names: list[str]) -> pa.Table:
+    """Read the ledger of an earlier version, which may lack scores."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        rows = pq.read_table(path.absolute(), partitioning=None).to_pylist()
-        # Ledgers written before scores were recorded lack the column and stay readable.
-        return [LedgerRow(**(row | {"scores": dict(row.get("scores") or ())})) for row in rows]
-    except (pa.ArrowException, OSError, TypeError) as error:
+        with path.open() as file:
+            table = pq.read_table(file)
+        for name in set(names) - set(table.column_names):
+            table = table.append_column(name, pa.nulls(table.num_rows, ledger_schema().field(name).type))
+        return table.select(names).cast(pa.schema([ledger_schema().field(name) for name in names]))
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable ledger ({error}); remove it to start a new one") from error

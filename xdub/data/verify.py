@@ -17,22 +17,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from xdub.data.manifest import Shard, check_shard
+from xdub.data.columns import Shard
+from xdub.data.manifest import check_shard
 from xdub.errors import UserError
 from xdub.files.lock import exclusive
+from xdub.files.storage import Location
 from xdub.files.user_folders import cache_folder
 
 SETTLED_SECONDS = 2.0
 """Age of a change before its hash is stored. A newer file could change again within the same clock tick."""
 
 
-def verify_shard(path: Path, shard: Shard) -> None:
+def verify_shard(location: Location, shard: Shard) -> None:
     """Raise UserError unless the file has the manifest's size and sha256; hash it unless the cache has the result.
 
-    If several processes open a shard at the same time, one hashes it and the others wait for the result.
+    If several processes open a shard at the same time, one hashes it and the others wait for the result. A shard in an
+    object store is not read a second time for its hash: its size and the checksums of its pages are verified.
     """
-    check_shard(path.parent, shard, verify=False)
-    verify_once(path, shard.sha256, lambda: check_shard(path.parent, shard, verify=True))
+    folder, path = location.parent, location.local
+    check_shard(folder, shard, verify=False)
+    if path is not None:
+        verify_once(path, shard.sha256, lambda: check_shard(folder, shard, verify=True))
 
 
 def verify_once(path: Path, sha256: str, check: Callable[[], None]) -> None:

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from pathlib import Path
 
 from xdub.config import Recipe, in_model, inpaints, located
@@ -141,8 +140,7 @@ def cache_keys(recipe: Recipe, kind: str, phases: Sequence[str] | None = None) -
 
 def missing_units(folder: CacheFolder, manifest: Manifest) -> list[EncodeUnit]:
     """Return the shards of a data set that a cache lacks."""
-    firsts = [0, *accumulate(shard.rows for shard in manifest.shards)]
-    return [EncodeUnit(shard, firsts[shard]) for shard in folder.missing(manifest)]
+    return [EncodeUnit(shard, manifest.rows_of(shard).start) for shard in folder.missing(manifest)]
 
 
 def _collect(
@@ -153,11 +151,11 @@ def _collect(
     on_progress: Report,
 ) -> list[str]:
     """Add outcomes to the report as they arrive; return the reasons of shards without entries."""
-    total = sum(manifest.shards[unit.shard].rows for unit in units)
+    total = sum(len(manifest.rows_of(unit.shard)) for unit in units)
     done, failures, rate, steps = 0, list[str](), Rate(), Counter(report.steps)
     on_progress(0, total)
     for unit, outcome in zip(units, outcomes, strict=True):
-        done += manifest.shards[unit.shard].rows
+        done += len(manifest.rows_of(unit.shard))
         rate.add(done)
         steps.update(outcome.seconds)
         report.encoded += not outcome.failure

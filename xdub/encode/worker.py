@@ -115,7 +115,7 @@ class EncodeWorker:
         shard, writer = self._manifest.shards[unit.shard], EntryWriter(path)
         entries = []
         try:
-            for index in range(unit.first, unit.first + shard.rows):
+            for index in self._manifest.rows_of(unit.shard):
                 row = self._reader.row(index)
                 entries.append(self._clip(index, row, writer, timer))
             writer.close(data=shard.sha256, precision=self._key.precision, clips=entries)

@@ -77,7 +77,7 @@ def build_pairs(
         generator: an export of the generator phase, its run, or a bundle; `tiny` is the shipped bundle. A published
             editor NAME:DIR makes V' without a mask.
         data: folder of clips; data of `xdub render` holds twins, which yield exact pairs too (`pairs.render_twins`).
-        out: folder for pair shards, manifest.json and ledger.parquet.
+        out: folder for pair shards, manifest and ledger.
         workers: number of Ray actors, each with a GPU if the cluster has any, else with its share of the cores;
             `Workers` describes a pool that grows and shrinks.
         seed: seed of noise, choice of speech and light; default: the recipe's.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xdub.config import Recipe
-from xdub.data.ledger import LEDGER, Ledger, LedgerRow
+from xdub.data.ledger import Ledger, LedgerRow, last_change_ns
 from xdub.files.atomic import atomic_path
 from xdub.report.palette import ACCENT, SECOND
 
@@ -33,7 +33,7 @@ def draw_filters(out: str | Path, recipe: Recipe) -> Path:
     The figure has histograms of identity and mouth distance, kept and rejected pairs stacked, with the recipe's
     thresholds, and a bar chart of the ledger's rows by result. Raise UserError if the ledger cannot be read.
     """
-    figure = filter_figure(Ledger(out).rows(), recipe)
+    figure = filter_figure(list(Ledger(out).rows()), recipe)
     for suffix in SUFFIXES:
         with atomic_path(Path(out) / f"filters{suffix}") as path:
             figure.savefig(path)
@@ -43,7 +43,7 @@ def draw_filters(out: str | Path, recipe: Recipe) -> Path:
 def update_filter_plots(out: str | Path, recipe: Recipe) -> Path | None:
     """Call `draw_filters` if the ledger is newer than its pictures; otherwise return None."""
     out = Path(out)
-    written = (out / LEDGER).stat().st_mtime_ns
+    written = last_change_ns(out)
     drawn = [out / f"filters{suffix}" for suffix in SUFFIXES]
     if all(path.is_file() and path.stat().st_mtime_ns > written for path in drawn):
         return None

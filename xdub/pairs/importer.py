@@ -17,7 +17,7 @@ from xdub.config import Recipe, network_digests, without_paths
 from xdub.data.clip import Clip, clip_id_of
 from xdub.data.clip_checks import Rejected
 from xdub.data.ingest import Ingested, ingest
-from xdub.data.ledger import LEDGER, LedgerRow
+from xdub.data.ledger import LedgerRow, last_change_ns
 from xdub.data.manifest import MANIFEST, read_manifest
 from xdub.data.prepare import Preparer
 from xdub.data.spans import frames_id, shortest_clip, unused_rows
@@ -63,7 +63,7 @@ def import_pairs(
         )
     finally:
         # The picture is most useful when no pair was kept.
-        if (Path(out) / LEDGER).is_file():
+        if last_change_ns(out):
             update_filter_plots(out, recipe)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from xdub.config import Recipe, identity_without_paths, network_digests
 from xdub.data.manifest import Manifest
-from xdub.errors import UserError
+from xdub.data.shards import speakers_of, twins_of
 from xdub.pairs.audio_choice import Choice, SpeechIndex, Utterance
 from xdub.seeding import stable_seed
 
@@ -58,22 +58,12 @@ class Unit:
 
 
 def read_entries(manifest: Manifest) -> list[Entry]:
-    """Read the columns that planning needs, for all rows; no pixels are read."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    entries = []
-    for shard in range(len(manifest.shards)):
-        columns = ["clip_id", "speaker", "num_frames", "twin_of"]
-        path = manifest.path(shard)
-        try:
-            rows = pq.read_table(path.absolute(), columns=columns, partitioning=None).to_pylist()
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(
-                f"{path}: not a readable shard ({error}); copy or create the data set again"
-            ) from error
-        entries += [Entry(**row) for row in rows]
-    return entries
+    """Return the columns of the manifest that planning needs, for all rows; no shard of this version is opened."""
+    columns = (manifest.ids, speakers_of(manifest), manifest.num_frames, twins_of(manifest))
+    return [
+        Entry(clip_id=clip_id, speaker=speaker, num_frames=frames, twin_of=twin)
+        for clip_id, speaker, frames, twin in zip(*columns, strict=True)
+    ]
 
 
 def plan_units(entries: Iterable[Entry], recipe: Recipe, *, generator_digest: str, seed: int) -> list[Unit]:

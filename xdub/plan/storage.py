@@ -79,8 +79,8 @@ def _frame_bytes(recipe: Recipe, phase: str, folders: Sequence[Path]) -> tuple[f
         from xdub.data.manifest import read_manifest
 
         manifests = [read_manifest(folder) for folder in folders]
-        stored = sum(shard.bytes for manifest in manifests for shard in manifest.shards)
-        frames = sum(sum(manifest.num_frames) for manifest in manifests)
+        stored = sum(manifest.bytes for manifest in manifests)
+        frames = sum(manifest.frames for manifest in manifests)
         return stored / max(1, frames), "manifest"
     videos = 1 if inpaints(phase) else 2
     bits = (BITS_PER_PIXEL * videos + MASK_BITS_PER_PIXEL) * recipe.video.size**2

@@ -17,7 +17,6 @@ from xdub.data.clip import to_row
 from xdub.data.ledger import Ledger, LedgerRow
 from xdub.data.shards import ShardWriter
 from xdub.errors import UserError
-from xdub.files.atomic import atomic_path
 from xdub.progress import Report
 from xdub.render.assets import load_assets
 from xdub.render.clips import FIRST_HELD_OUT, RenderedPair, make_clips
@@ -119,7 +118,7 @@ def render_dataset(
 ) -> RenderReport:
     """Render clips `first .. first + clips - 1` and a twin of each into the data set OUT.
 
-    OUT gets shards and manifest.json, ledger.parquet, and truth/<clip_id>.npz. A further call with the same or more
+    OUT gets shards, manifest and ledger, and truth/<clip_id>.npz. A further call with the same or more
     clips renders only the missing ones. Rows are the same at any number of workers.
 
     Args:
@@ -152,7 +151,6 @@ def render_dataset(
     with ShardWriter(out, kind="clips", recipe=settings) as writer:
         ledger = Ledger(out)
         folder = writer.folder / TRUTH
-        folder.mkdir(exist_ok=True)
         indices = [i for i in range(first, first + clips) if not ledger.settled(f"render:{seed}/{i}")]
         done = clips - len(indices)
         if on_progress is not None:
@@ -160,8 +158,7 @@ def render_dataset(
         waiting: list[LedgerRow] = []
         for pair in _render_pairs(seed, indices, video, min(workers, max(1, len(indices)))):
             for row, truth in zip(pair.rows, pair.truth, strict=True):
-                with atomic_path(folder / f"{row['clip_id']}.npz") as path:
-                    path.write_bytes(truth)
+                (folder / f"{row['clip_id']}.npz").write_bytes(truth)
                 writer.add_row(row)
                 waiting.append(
                     LedgerRow(

@@ -71,12 +71,12 @@ def data_summary(manifest: Manifest) -> dict[str, Any]:
     The digest covers the ids, and the shards' hashes cover the rows.
     """
     return {
-        "folder": str(manifest.folder.resolve()),
+        "folder": manifest.folder.full,
         "kind": manifest.kind,
         "digest": manifest.digest,
         "rows": len(manifest.ids),
-        "frames": sum(manifest.num_frames),
-        "bytes": sum(shard.bytes for shard in manifest.shards),
+        "frames": manifest.frames,
+        "bytes": manifest.bytes,
         "recipe": manifest.recipe,
         "shards": [vars(shard) for shard in manifest.shards],
     }

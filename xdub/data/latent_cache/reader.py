@@ -46,7 +46,7 @@ class LatentReader:
 
     def path(self, index: int) -> Location:
         """Return the file with the entries of the data set's row ``index``, or the folder that lacks it."""
-        shard = self.manifest.locations[index][0]
+        shard = self.manifest.location(index)[0]
         file = self._names.get(shard_digits(self.manifest.shards[shard]))
         return self._folder.location / file.name if file else self._folder.location
 
@@ -62,7 +62,8 @@ class LatentReader:
         Raises:
             UserError: the entries are missing or damaged, or belong to another clip.
         """
-        shard, row = self.manifest.locations[index]
+        shard = self.manifest.location(index)[0]
+        row = index - self.manifest.rows_of(shard).start
         file, grid = self._open(shard), self.grid
         clip = _clip_of(file, row, self.manifest.ids[index])
         draw = draw_window(
@@ -133,7 +134,7 @@ def verify_entries(path: Location, file: CacheFile) -> None:
 
 
 def _clip_of(file: EntryFile, row: int, clip_id: str) -> ClipEntries:
-    """Return the entries of a row of the data's shard. Raise UserError if it has none."""
+    """Return the entries of a row among those of a shard that count. Raise UserError if it has none."""
     clips = file.index.clips
     if row >= len(clips) or clips[row].clip_id != clip_id:
         raise UserError(f"{file.path}: has no clip {clip_id} in row {row}; {RENEW}")

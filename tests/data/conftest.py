@@ -1,0 +1,8 @@
+"""The test files of this folder share the module `earlier_sets`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))

@@ -1,0 +1,192 @@
+"""A data set that is being written: workers write shards, and one driver commits their facts and ledger rows.
+
+The order of a commit is: the shards, which workers wrote; manifest.json, once; a part of the manifest; a part of the
+ledger. A kill between any two leaves a data set with all earlier commits, and no ledger row "kept" lacks its clip.
+Shards that no commit names are removed when the next writer opens the set: their inputs have no rows, so they are done
+again. Shards of earlier versions, whose manifest was written after the ledger, are added instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from xdub.data.columns import Shards
+from xdub.data.hash_index import HashIndex, text_hash, text_hashes
+from xdub.data.ledger import Ledger, LedgerRow
+from xdub.data.manifest import MANIFEST, SHARD_NAME, Manifest, check_shards, sha256_of
+from xdub.data.manifest_files import (
+    ShardFacts,
+    facts_table,
+    load_columns,
+    manifest_parts,
+    speaker_parts,
+    write_head,
+)
+from xdub.data.shard_files import UNFINISHED, read_facts
+from xdub.errors import UserError
+from xdub.files.storage import Location, locate
+
+CONTENT_NAME = re.compile(r"shard-[0-9a-f]{16}\.parquet")
+"""Names of shards that commits of this version add."""
+
+
+class DataSet:
+    """Writer of the data set DIR, new or existing; a data set has one writer at a time.
+
+    ``kind`` ("clips" or "pairs") is by default the kind of the first shard. ``recipe`` is stored in manifest.json.
+    """
+
+    def __init__(self, folder: str | Path | Location, *, kind: str | None = None, recipe: Any = None) -> None:
+        """Open or create a data set. Raise UserError if DIR holds the other kind or has another recipe."""
+        check_utf8(str(folder))
+        self.folder = locate(folder)
+        try:
+            self.folder.make_folder()
+        except OSError as error:
+            raise UserError(
+                f"{folder}: cannot be created ({error.strerror}); choose another folder"
+            ) from error
+        self.kind, self.recipe = kind, recipe
+        self._has_head = False
+        self._ids, self._files = HashIndex(), HashIndex()
+        self._manifest = manifest_parts(self.folder)
+        names = self.folder.sizes()
+        if MANIFEST in names:
+            self._resume(names)
+        self._clean(names)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The ledger of the data set."""
+        return Ledger(self.folder)
+
+    def __contains__(self, clip_id: str) -> bool:
+        return text_hash(clip_id) in self._ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def commit(self, facts: Sequence[ShardFacts], ledger_rows: Iterable[LedgerRow] = ()) -> int:
+        """Add shards that are complete in the folder, then ledger rows; return the number of new clips.
+
+        A clip that the data set has does not count a second time. A shard without a new clip is removed.
+        """
+        for each in facts:
+            if not CONTENT_NAME.fullmatch(each.file) or each.file[6:22] != each.sha256[:16]:
+                raise ValueError(f"{each.file!r} is not the name of a shard with sha256 {each.sha256}")
+        added = self._add(facts)
+        for row in ledger_rows:
+            self.ledger.add(row)
+        if "ledger" in vars(self):
+            self.ledger.flush()
+        return added
+
+    def _add(self, facts: Sequence[ShardFacts]) -> int:
+        """Add shards to the manifest; return the number of new clips."""
+        counted = [self._counted(each) for each in facts]
+        new = [each for each in counted if len(each.skipped) < each.rows]
+        if new:
+            self.write_head()
+            self._manifest.append(facts_table(new))
+            for each in new:
+                self._files.set(text_hash(each.file), 1)
+        for each in counted:
+            if text_hash(each.file) not in self._files:
+                (self.folder / each.file).delete()
+        return sum(each.rows - len(each.skipped) for each in new)
+
+    def assign_speakers(self, clip_ids: Sequence[str], speakers: Sequence[str]) -> None:
+        """Replace the speakers of clips in the manifest; the shards keep theirs."""
+        import pyarrow as pa
+
+        parts = speaker_parts(self.folder)
+        parts.append(pa.table({"clip_id": list(clip_ids), "speaker": list(speakers)}, schema=parts.schema))
+
+    def compact(self) -> tuple[int, int]:
+        """Merge the parts of manifest, ledger and speakers; return their number before and after."""
+        folders = [self._manifest, self.ledger.parts, speaker_parts(self.folder)]
+        before = sum(parts.compact() for parts in folders)
+        return before, sum(len(parts.parts) for parts in folders)
+
+    def write_head(self) -> None:
+        """Write manifest.json unless it is there."""
+        if not self._has_head:
+            write_head(self.folder, self.kind or "clips", self.recipe)
+            self._has_head = True
+
+    def close(self) -> None:
+        """Write manifest.json, if no commit did, and the rest of the ledger."""
+        self.write_head()
+        if "ledger" in vars(self):
+            self.ledger.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+        # Keep complete rows if the caller fails, unless the disk failed.
+        if error_type is None or not issubclass(error_type, (OSError, UserError)):
+            self.close()
+
+    def check_kind(self, kind: str, clip_id: str) -> None:
+        """Raise UserError unless the data set holds clips of a kind; the first clip of a new set decides."""
+        self.kind = self.kind or kind
+        if kind != self.kind:
+            raise UserError(f"{self.folder} holds {self.kind}; {kind} such as {clip_id} need another folder")
+
+    def _counted(self, facts: ShardFacts) -> ShardFacts:
+        """Add the ids of a shard; return its facts with the rows whose clips were known."""
+        self.check_kind(facts.kind, facts.ids[0])
+        skipped = []
+        for row, clip_id in enumerate(facts.ids):
+            key = text_hash(clip_id)
+            if key in self._ids:
+                skipped.append(row)
+            else:
+                self._ids.set(key, 1)
+        return replace(facts, skipped=tuple(skipped))
+
+    def _resume(self, sizes: dict[str, int]) -> None:
+        manifest = Manifest(**load_columns(self.folder))
+        check_shards(manifest, sizes, verify=False)
+        if manifest.ids and self.kind not in (None, manifest.kind):
+            raise UserError(f"{self.folder} holds {manifest.kind}, not {self.kind}; choose another folder")
+        if manifest.ids and None not in (self.recipe, manifest.recipe) and self.recipe != manifest.recipe:
+            raise UserError(
+                f"{self.folder} was created with another recipe; choose another folder, or remove it"
+            )
+        # The head of a set without clips may be of another kind or recipe.
+        self._has_head = bool(manifest.ids)
+        if manifest.ids:
+            self.kind = manifest.kind
+            self.recipe = manifest.recipe if self.recipe is None else self.recipe
+        self._ids.update(text_hashes(manifest.ids))
+        self._files.update(text_hashes(Shards.of(manifest.shards).file))
+
+    def _clean(self, names: Iterable[str]) -> None:
+        """Remove shards without a commit and incomplete files; add shards of earlier versions."""
+        earlier: list[ShardFacts] = []
+        for name in names:
+            if name.startswith(UNFINISHED) or (
+                CONTENT_NAME.fullmatch(name) and text_hash(name) not in self._files
+            ):
+                (self.folder / name).delete()
+            elif SHARD_NAME.fullmatch(name) and text_hash(name) not in self._files:
+                earlier.append(read_facts(self.folder / name, sha256_of(self.folder / name)))
+        if earlier:
+            self._add(earlier)
+
+
+def check_utf8(path: str | Path) -> None:
+    """Raise UserError for a file name that is not UTF-8 text, which no Parquet file can hold."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{ascii(str(path))}: the name is not UTF-8 text; rename the file or folder"
+        ) from None
