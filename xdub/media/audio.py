@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from array import array
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -11,8 +12,10 @@ import numpy as np
 
 from xdub.errors import UserError
 from xdub.media.container import audio_stream, moving_stream, open_media, seconds
+from xdub.media.damage import Damage, until_damage
 from xdub.media.downmix import Downmix
 from xdub.media.drift import follow
+from xdub.media.stored_sound import StoredSound
 from xdub.media.timeline import TimeLine
 
 if TYPE_CHECKING:
@@ -34,33 +37,57 @@ PADDING = 0.25
 
 
 def read_audio(path: str | Path, rate: int = 16000) -> np.ndarray:
-    """Read the sound of an audio or video file, float32 mono [N] in [-1, 1] at ``rate`` Hz.
+    """Read the sound of an audio or video file, float32 mono [N] in [-1, 1] at ``rate`` Hz; see `store_audio`.
+
+    Raises:
+        UserError: as in `store_audio`.
+    """
+    return store_audio(path, rate)[:]
+
+
+def store_audio(
+    path: str | Path,
+    rate: int = 16000,
+    *,
+    damage: Damage | None = None,
+    on_block: Callable[[], object] | None = None,
+) -> StoredSound:
+    """Read the sound of an audio or video file into a temporary file, mono [N] in [-1, 1] at ``rate`` Hz.
 
     A player chooses the same track. Channels are averaged, except where that would lose speech (see
     ``Downmix``). In a video, sample 0 falls on the first video frame: a late sound track is padded and an early one
     cut, so that sample ``n * rate / fps`` belongs to frame n of ``read_video``. Missing parts become silence. Time
     stamps decide where samples belong, and jumps of them are closed (see ``TimeLine``).
 
+    Args:
+        damage: record of sound that cannot be decoded and becomes silence; without it such sound is an error.
+        on_block: called after every decoded block of sound.
+
     Raises:
         UserError: the file cannot be opened, has no audio stream, or its samples are missing, NaN or infinite.
     """
     mix = Downmix(rate)
-    samples = _read(path, rate, mix)
-    if samples.size == 0:
+    sound = _read(path, rate, mix, damage, on_block)
+    if sound.size == 0:
         raise UserError(f"{path}: its audio stream holds no samples (zero length)")
-    if not np.isfinite(samples).all():
+    if not np.isfinite(sound.peak):
         raise UserError(
             f"{path}: its sound holds samples that are not numbers (NaN or infinite); export it again"
         )
     if mix.again():
-        samples = _read(path, rate, mix)
+        sound = _read(path, rate, mix, damage, on_block)
         # A sum of channels is not louder than the loudest of them.
-        samples *= min(1.0, mix.peak / max(float(np.abs(samples).max()), 1e-9))
-    return np.clip(samples, -1.0, 1.0, out=samples)
+        sound.gain = min(1.0, mix.peak / max(sound.peak, 1e-9))
+    sound.clipped = True
+    return sound
 
 
-def _read(path: str | Path, rate: int, mix: Downmix) -> np.ndarray:
+def _read(
+    path: str | Path, rate: int, mix: Downmix, damage: Damage | None, on_block: Callable[[], object] | None
+) -> StoredSound:
     """Read the samples [N] once, on a time line that begins with the first picture."""
+    if damage is not None:
+        damage.packets = 0
     origin = _first_picture(path)
     with open_media(path) as container:
         stream = audio_stream(container)
@@ -68,10 +95,12 @@ def _read(path: str | Path, rate: int, mix: Downmix) -> np.ndarray:
             raise UserError(f"{path}: no audio stream in this file; use a file with sound")
         picture = moving_stream(container)
         line = TimeLine(container, [stream] if picture is None else [picture, stream])
-        samples = _join(_runs(_frames(line, stream, path), line, rate, mix), rate, origin)
+        frames = until_damage(_frames(line, stream, path, damage, on_block), damage)
+        sound = _join(_runs(frames, line, rate, mix), rate, origin)
         end = _true_length(container, stream, rate, origin)
-    padded = end is not None and 0 < samples.size - end <= PADDING * rate
-    return samples[:end] if padded else samples
+    if end is not None and 0 < sound.size - end <= PADDING * rate:
+        sound.cut(end)
+    return sound
 
 
 def _first_picture(path: str | Path) -> float | None:
@@ -104,9 +133,17 @@ def _true_length(
     return max(0, round((late + seconds(stream.duration, stream)) * rate))
 
 
-def _frames(line: TimeLine, stream: AudioStream, path: str | Path) -> Iterator[AudioFrame]:
+def _frames(
+    line: TimeLine,
+    stream: AudioStream,
+    path: str | Path,
+    damage: Damage | None,
+    on_block: Callable[[], object] | None,
+) -> Iterator[AudioFrame]:
     """Yield the decoded frames; raise UserError for a sample rate or a number of channels that cannot be right."""
-    for frame in cast("Iterator[AudioFrame]", line.decode(stream)):
+    for frame in cast("Iterator[AudioFrame]", line.decode(stream, damage)):
+        if on_block is not None:
+            on_block()
         if frame.samples == 0:
             continue
         if not RATES[0] <= frame.sample_rate <= RATES[1]:
@@ -126,29 +163,26 @@ class _Run:
 
     start: float | None
     """Time of its first sample in seconds; None if it follows the run before."""
-    parts: list[np.ndarray] = field(default_factory=list)
+    sound: StoredSound = field(default_factory=StoredSound)
     """Mono samples at the rate of the output."""
-    counted: list[float] = field(default_factory=list)
+    counted: array[float] = field(default_factory=lambda: array("d"))
     """Seconds of sound before each frame with a time stamp."""
-    stamped: list[float] = field(default_factory=list)
+    stamped: array[float] = field(default_factory=lambda: array("d"))
     """Time stamps of these frames."""
     length: float = 0.0
     """Seconds of sound so far."""
 
-    def samples(self, rate: int) -> np.ndarray:
-        """Return the samples [N] on the time stamps' line."""
-        samples = np.concatenate(self.parts) if self.parts else np.zeros(0, np.float32)
-        self.parts.clear()
-        if not self.counted:
-            return samples
-        stamped = np.array(self.stamped)
-        return follow(samples, rate, np.array(self.counted) - self.counted[0], stamped - stamped[0])
+    def blocks(self, rate: int) -> Iterator[np.ndarray]:
+        """Yield the samples in blocks [n], on the time stamps' line."""
+        stamped, counted = np.array(self.stamped), np.array(self.counted)
+        if stamped.size:
+            stamped, counted = stamped - stamped[0], counted - counted[0]
+        yield from follow(self.sound, rate, counted, stamped)
+        self.sound.close()
 
 
-def _runs(
-    frames: Iterator[AudioFrame], line: TimeLine, rate: int, mix: Downmix
-) -> Iterator[tuple[float | None, np.ndarray]]:
-    """Yield runs of sound (start in seconds, samples [n]) in order; the start is None for one that follows directly."""
+def _runs(frames: Iterator[AudioFrame], line: TimeLine, rate: int, mix: Downmix) -> Iterator[_Run]:
+    """Yield runs of sound in order."""
     from av import AudioResampler
 
     resampler: AudioResampler | None = None
@@ -162,7 +196,7 @@ def _runs(
         if resampler is None or now != setup or jump:
             if resampler is not None:
                 _add(run, resampler, None, mix)
-                yield run.start, run.samples(rate)
+                yield run
             resampler, setup = AudioResampler(format="flt", layout=frame.layout.name, rate=rate), now
             run = _Run(frame.time if frame.time is not None else expected)
         begin = frame.time if frame.time is not None else (expected or 0.0)
@@ -177,29 +211,28 @@ def _runs(
         _add(run, resampler, frame, mix)
     if resampler is not None:
         _add(run, resampler, None, mix)
-        yield run.start, run.samples(rate)
+        yield run
 
 
 def _add(run: _Run, resampler: AudioResampler, frame: AudioFrame | None, mix: Downmix) -> None:
     """Resample a frame, or what the resampler still holds, and append it to the run."""
-    run.parts += [mix.mono(piece) for piece in resampler.resample(frame) if piece.samples]
+    for piece in resampler.resample(frame):
+        if piece.samples:
+            run.sound.append(mix.mono(piece))
 
 
-def _join(runs: Iterator[tuple[float | None, np.ndarray]], rate: int, origin: float | None) -> np.ndarray:
+def _join(runs: Iterator[_Run], rate: int, origin: float | None) -> StoredSound:
     """Join runs on one time line that begins at ``origin`` seconds, or with the first run if ``origin`` is None."""
-    parts: list[np.ndarray] = []
-    # Number of samples on the line so far, and index of the next piece's first sample.
-    written = cursor = 0
-    for start, samples in runs:
-        if start is not None:
-            origin = start if origin is None else origin
-            cursor = round((start - origin) * rate)
-        if cursor > written:
-            parts.append(np.zeros(cursor - written, np.float32))
-            written = cursor
-        # Drop an overlap, and sound before the first video frame.
-        fresh = samples[written - cursor :]
-        cursor += samples.size
-        written += fresh.size
-        parts.append(fresh)
-    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    joined = StoredSound()
+    # Index of the next sample on the line.
+    cursor = 0
+    for run in runs:
+        if run.start is not None:
+            origin = run.start if origin is None else origin
+            cursor = round((run.start - origin) * rate)
+        joined.pad(cursor - joined.size)
+        for samples in run.blocks(rate):
+            # Drop an overlap, and sound before the first video frame.
+            joined.append(samples[max(0, joined.size - cursor) :])
+            cursor += samples.size
+    return joined

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from xdub.errors import UserError
+from xdub.media.damage import Damage, reason_of
 
 if TYPE_CHECKING:
     import av
@@ -26,6 +27,8 @@ REFUSED_FORMATS = {"hls", "dash", "imf", "concat", "sdp", "rtsp", "sap", "vobsub
 Files of the first eight name other files or addresses, which FFmpeg would open. `image2` reads a name as a pattern,
 `lavfi` reads a file as a filter graph, and `tty` draws any text as a picture.
 """
+MOST_PIXELS = 1 << 26
+"""Most pixels of a picture that are plausible: two of 8K."""
 
 
 @contextmanager
@@ -56,13 +59,13 @@ def open_media(path: str | Path, **demuxer: str) -> Iterator[InputContainer]:
         problem = "not a media file itself but a text, or a playlist that names other files"
         raise UserError(f"{path}: {problem}; give a video or audio file") from error
     except (av.error.FFmpegError, ValueError) as error:
-        problem = f"not a readable media file ({_reason(error)})"
+        problem = f"not a readable media file ({reason_of(error)})"
         raise UserError(f"{path}: {problem}; it is truncated, corrupt or of an unsupported format") from error
     try:
         with container:
             yield container
     except av.error.FFmpegError as error:
-        problem = f"corrupt or unsupported data ({_reason(error)})"
+        problem = f"corrupt or unsupported data ({reason_of(error)})"
         raise UserError(f"{path}: {problem}; re-encode it or leave it out") from error
 
 
@@ -84,11 +87,11 @@ def _formats() -> str:
     return ",".join(sorted(names - REFUSED_FORMATS))
 
 
-def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
+def video_stream(container: InputContainer, path: str | Path, damage: Damage | None = None) -> VideoStream:
     """Return the video stream that a player shows; cover art does not count.
 
     Raises:
-        UserError: the file has no video stream, is a still image, or is truncated.
+        UserError: the file has no video stream, is a still image, or is truncated (without a record of ``damage``).
     """
     if not _moving(container):
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "none"
@@ -98,7 +101,13 @@ def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
     stream = moving_stream(container)
     if stream is None:
         raise UserError(f"{path}: its video codec is not supported; re-encode it as H.264")
-    _check_whole(stream, path)
+    missing = _frames_beyond_end(stream, path)
+    if missing and damage is None:
+        raise UserError(f"{path}: the file is truncated ({missing}); copy it again")
+    if missing and damage is not None:
+        damage.note(f"truncated: {missing}")
+    # A damaged header would decide the memory of a picture.
+    stream.codec_context.options |= {"max_pixels": str(MOST_PIXELS)}
     return stream
 
 
@@ -138,18 +147,12 @@ def seconds(ticks: int, stream: av.stream.Stream) -> float:
     return float(ticks * stream.time_base) if stream.time_base is not None else 0.0
 
 
-def _check_whole(stream: av.stream.Stream, path: str | Path) -> None:
-    """Raise UserError if frames of the index are beyond the end of the file.
+def _frames_beyond_end(stream: av.stream.Stream, path: str | Path) -> str:
+    """Return how many frames of the index are beyond the end of the file, as text; empty if all are inside.
 
     FFmpeg reports no error for a truncated file whose index comes first; decoding just ends early.
     """
     size = Path(path).stat().st_size
     entries = stream.index_entries
     missing = sum(1 for entry in entries if entry.pos + entry.size > size)
-    if missing:
-        problem = f"{missing} of {len(entries)} frames are beyond its end"
-        raise UserError(f"{path}: the file is truncated ({problem}); copy it again")
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return f"{missing} of {len(entries)} frames are beyond its end" if missing else ""

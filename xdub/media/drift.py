@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+
+from xdub.media.stored_sound import StoredSound
 
 TOLERANCE = 0.004
 """Drift in seconds that is left alone: rounded time stamps, and the jitter of interleaving."""
@@ -14,8 +18,8 @@ BLOCK = 1 << 15
 """Number of samples that are interpolated at once."""
 
 
-def follow(samples: np.ndarray, rate: int, counted: np.ndarray, stamped: np.ndarray) -> np.ndarray:
-    """Stretch samples [N] so that they follow their time stamps; without a drift they are returned as they are.
+def follow(sound: StoredSound, rate: int, counted: np.ndarray, stamped: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield sound [N] in blocks [n], stretched so that it follows its time stamps; unchanged without a drift.
 
     Args:
         rate: sample rate in Hz.
@@ -24,17 +28,16 @@ def follow(samples: np.ndarray, rate: int, counted: np.ndarray, stamped: np.ndar
     """
     curve = _curve(counted, stamped - counted)
     if curve is None:
-        return samples
+        yield from sound.blocks()
+        return
     knots, drift = curve
     times = np.maximum.accumulate(knots + drift)
-    last = samples.size / rate
+    last = sound.size / rate
     length = round((last + np.interp(last, knots, drift)) * rate)
-    parts = []
     for begin in range(0, length, BLOCK):
         moments = np.arange(begin, min(begin + BLOCK, length)) / rate
         positions = np.interp(moments, times, knots)
-        parts.append(_interpolate(samples, positions * rate))
-    return np.concatenate(parts) if parts else samples[:0]
+        yield _interpolate(sound, positions * rate)
 
 
 def _curve(counted: np.ndarray, drift: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -58,15 +61,15 @@ def _line(x: np.ndarray, y: np.ndarray) -> float:
     return float(y.mean() - slope * x.mean())
 
 
-def _interpolate(samples: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Return the samples [N] at fractional positions [n], by a windowed sinc; there is silence beyond both ends."""
+def _interpolate(sound: StoredSound, positions: np.ndarray) -> np.ndarray:
+    """Return sound [N] at fractional positions [n], by a windowed sinc; there is silence beyond both ends."""
     whole = np.floor(positions).astype(np.int64)
     phase = np.round((positions - whole) * PHASES).astype(np.int64)
     first = whole[0] - TAPS // 2 + 1
     near = np.zeros(whole[-1] - whole[0] + TAPS + 1, np.float32)
-    begin, end = max(first, 0), min(first + near.size, samples.size)
+    begin, end = max(first, 0), min(first + near.size, sound.size)
     if begin < end:
-        near[begin - first : end - first] = samples[begin:end]
+        near[begin - first : end - first] = sound[begin:end]
     windows = np.lib.stride_tricks.sliding_window_view(near, TAPS)[whole - whole[0]]
     return np.einsum("nt,nt->n", windows, _filters()[phase], dtype=np.float32)
 

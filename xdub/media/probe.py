@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from xdub.errors import UserError
 from xdub.media.colours import check_colours
 from xdub.media.container import audio_stream, open_media, seconds, video_stream
+from xdub.media.damage import Damage
 from xdub.media.orientation import orientation
+from xdub.media.timeline import TimeLine
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -41,15 +43,15 @@ class VideoInfo:
     audio_channels: int | None
 
 
-def probe(path: str | Path) -> VideoInfo:
-    """Read the header and the first frame of a video.
+def probe(path: str | Path, damage: Damage | None = None) -> VideoInfo:
+    """Read the header and the first frame of a video; ``damage`` records that it is truncated, which else is an error.
 
     Raises:
         UserError: the file is no readable video (see ``xdub.media.container``), or no frame can be decoded.
     """
     with open_media(path) as container:
-        stream = video_stream(container, path)
-        first = next(container.decode(stream), None)
+        stream = video_stream(container, path, damage)
+        first = cast("VideoFrame | None", next(TimeLine(container, [stream]).decode(stream), None))
         if first is None:
             raise UserError(f"{path}: no frame can be decoded from its video stream")
         check_colours(first, stream, path)

@@ -11,6 +11,7 @@ import numpy as np
 
 from xdub.errors import UserError
 from xdub.media.container import audio_stream, open_media, video_stream
+from xdub.media.damage import Damage, until_damage
 from xdub.media.deinterlace import deinterlaced
 from xdub.media.edit_list import late_pictures
 from xdub.media.pictures import Pictures
@@ -29,7 +30,12 @@ STEP = 0.04
 
 
 def read_video(
-    path: str | Path, *, fps: float = 25.0, max_frames: int | None = None, exact: bool = True
+    path: str | Path,
+    *,
+    fps: float = 25.0,
+    max_frames: int | None = None,
+    exact: bool = True,
+    damage: Damage | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield the frames of a video, upright and in BT.709 SDR, resampled to a constant rate (nearest frame in time).
 
@@ -39,6 +45,7 @@ def read_video(
 
     Args:
         exact: False converts colours several times faster, one level too dark (46 dB), for detection only.
+        damage: record of damaged data, at which the frames end; without it they are an error.
 
     Yields:
         uint8 RGB [H, W, 3].
@@ -49,8 +56,8 @@ def read_video(
     if fps <= 0:
         raise UserError(f"fps must be positive, got {fps}")
     # Raise at the call, not at the first `next`.
-    probe(path)
-    return _frames(Path(path), fps, max_frames, exact)
+    probe(path, damage)
+    return _frames(Path(path), fps, max_frames, exact, damage)
 
 
 def read_frames(path: str | Path, *, fps: float = 25.0, max_frames: int | None = None) -> np.ndarray:
@@ -84,16 +91,18 @@ def resample(timed: Iterable[tuple[float, float, Item]], fps: float, late: float
         yield previous[2]
 
 
-def _frames(path: Path, fps: float, max_frames: int | None, exact: bool) -> Iterator[np.ndarray]:
+def _frames(
+    path: Path, fps: float, max_frames: int | None, exact: bool, damage: Damage | None
+) -> Iterator[np.ndarray]:
     late = float(late_pictures(path))
     with open_media(path) as container:
-        stream = video_stream(container, path)
+        stream = video_stream(container, path, damage)
         stream.thread_type = "AUTO"
         pictures = Pictures(stream, exact=exact)
         converted: tuple[VideoFrame | None, np.ndarray] = (None, np.empty(0))
         sound = audio_stream(container)
         line = TimeLine(container, [stream] if sound is None else [stream, sound])
-        for n, frame in enumerate(resample(_timed(line, stream), fps, late)):
+        for n, frame in enumerate(resample(_timed(line, stream, damage), fps, late)):
             if max_frames is not None and n >= max_frames:
                 return
             if frame is not converted[0]:
@@ -101,7 +110,9 @@ def _frames(path: Path, fps: float, max_frames: int | None, exact: bool) -> Iter
             yield converted[1]
 
 
-def _timed(line: TimeLine, stream: VideoStream) -> Iterator[tuple[float, float, VideoFrame]]:
+def _timed(
+    line: TimeLine, stream: VideoStream, damage: Damage | None
+) -> Iterator[tuple[float, float, VideoFrame]]:
     """Yield (time, duration, frame), both in seconds; missing timestamps are extrapolated.
 
     The last frame lasts at most ``LIMIT`` seconds, or until the end of the sound, because durations in headers may lie.
@@ -112,7 +123,8 @@ def _timed(line: TimeLine, stream: VideoStream) -> Iterator[tuple[float, float, 
         step = STEP
     last: tuple[float, float, VideoFrame] | None = None
     time = -step
-    for frame in deinterlaced(cast("Iterator[VideoFrame]", line.decode(stream))):
+    frames = until_damage(cast("Iterator[VideoFrame]", line.decode(stream, damage)), damage)
+    for frame in deinterlaced(frames):
         before, time = time, frame.time if frame.time is not None else time + step
         if last is not None:
             yield last

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
+from xdub.media.damage import Damage
 from xdub.media.strays import BACKWARD, is_last, without_strays
 
 if TYPE_CHECKING:
@@ -113,10 +114,27 @@ class TimeLine:
         """End of the last packet so far, in seconds on the line; 0 if there is none."""
         return max((track.end for track in self._tracks.values() if track.end is not None), default=0.0)
 
-    def decode(self, stream: Stream) -> Iterator[VideoFrame | AudioFrame]:
-        """Yield the frames of one of the streams, with times on the line."""
+    def decode(self, stream: Stream, damage: Damage | None = None) -> Iterator[VideoFrame | AudioFrame]:
+        """Yield the frames of one of the streams, with times on the line.
+
+        Packets before the first frame that cannot be decoded are skipped, because a recording may begin between two
+        key frames. With a record of ``damage``, later packets of sound are skipped and counted, too.
+        """
+        from av.error import InvalidDataError
+
+        started, sound = False, stream.type == "audio"
         for packet in self._packets(stream):
-            yield from cast("Iterable[VideoFrame | AudioFrame]", packet.decode())
+            try:
+                frames = cast("Iterable[VideoFrame | AudioFrame]", packet.decode())
+            except InvalidDataError:
+                if started and not (sound and damage is not None):
+                    raise
+                if damage is not None:
+                    damage.packets += 1
+                continue
+            for frame in frames:
+                started = True
+                yield frame
 
     def _packets(self, target: Stream) -> Iterator[Packet[Stream]]:
         waiting: deque[tuple[Packet[Stream], _Piece]] = deque()
