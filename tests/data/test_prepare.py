@@ -6,15 +6,16 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
 
 from xdub.config import load_recipe
 from xdub.data.clip_checks import Rejected
-from xdub.data.ledger import Ledger
+from xdub.data.ledger import Ledger, LedgerRow
 from xdub.data.manifest import read_manifest
-from xdub.data.prepare import find_spans, find_videos, prepare_videos, shortest_clip
+from xdub.data.prepare import Preparer, find_spans, find_videos, prepare_videos, shortest_clip
 from xdub.data.shards import iter_clips
 from xdub.errors import UserError
 from xdub.geometry import SAMPLES_PER_FRAME
@@ -130,6 +131,26 @@ def test_bad_files_end_in_the_ledger_and_the_good_one_is_prepared(film, recipe, 
         "short": "length",
         "wall": "face",
     }
+
+
+def test_a_truncated_video_keeps_its_clips_and_a_row_counts_the_lost_frames(film, recipe, tmp_path):
+    data, path = film.path.read_bytes(), tmp_path / "cut.mp4"
+    with av.open(str(film.path)) as container:
+        entries = container.streams.video[0].index_entries
+        end = entries[40].pos
+    path.write_bytes(data[:end])
+    rows = [item for item in Preparer(recipe)(str(path)) if isinstance(item, LedgerRow)]
+    (row,) = [row for row in rows if row.check == "damaged"]
+    assert row.status == "rejected" and row.clip_id == f"frames {row.value:.0f}-62"
+    assert 38 <= row.value <= 43 and row.threshold == 62
+    assert row.message.startswith(f"{row.value:.0f} of 62 frames can be read: truncated: 22 of 62 frames")
+    assert [row.status for row in rows][0] == "kept"
+
+
+def test_a_video_beyond_its_time_limit_gets_a_row(film, recipe):
+    (row,) = Preparer(recipe, limit=0.2)(str(film.path))
+    assert (row.status, row.check, row.threshold) == ("rejected", "deadline", 0.2)
+    assert row.value >= 0.2 and "anna.mp4: not finished after" in row.message
 
 
 def test_a_run_without_a_clip_is_an_error_with_the_reason(recipe, tmp_path):

@@ -25,14 +25,17 @@ from xdub.data.clip_checks import (
 )
 from xdub.data.ingest import FOLDER, Ingested, ingest
 from xdub.data.ledger import LedgerRow
+from xdub.data.losses import late_row, loss_rows, time_limit
 from xdub.data.screening import ClipScreen, check_speaker, track_source
 from xdub.data.sound import cut_sound
 from xdub.data.spans import Span, find_spans, frames_id, shortest_clip, unused_rows
 from xdub.data.transforms import crop, crop_points
 from xdub.errors import UserError
 from xdub.files.folders import find_files, why_unreadable
-from xdub.geometry import FPS, SAMPLE_RATE
-from xdub.media import probe, read_audio, read_video
+from xdub.geometry import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from xdub.media.damage import Damage
+from xdub.media.isolated import Deadline, TimeLimit, probe, read_video, store_audio
+from xdub.media.stored_sound import StoredSound
 from xdub.perception.face_mesh import lip_masks, lower_face_masks
 from xdub.perception.faces import FaceTracker
 from xdub.progress import Report
@@ -77,7 +80,7 @@ def prepare_videos(
     videos = find_videos(sources)
     if len(videos) == 1:
         # A single unreadable video is an error before OUT is created.
-        probe(videos[0])
+        probe(videos[0], Damage())
     video = recipe.video
     settings: dict[str, Any] = {
         "prepare": 1,
@@ -126,17 +129,20 @@ class Preparer:
     A pickled object holds the recipe alone, and the networks are loaded again where it is opened.
     """
 
-    def __init__(self, recipe: Recipe, *, screened: bool = True) -> None:
+    def __init__(self, recipe: Recipe, *, screened: bool = True, limit: float | None = None) -> None:
         """Load the networks. Raise UserError if weights are missing.
 
-        ``screened``: run the checks of the recipe's section ``screen``, which rendered scenes do not need.
+        Args:
+            screened: run the checks of the recipe's section ``screen``, which rendered scenes do not need.
+            limit: seconds that a video may take; see `xdub.data.losses.time_limit`.
         """
-        self.recipe = recipe
+        self.recipe, self._limit = recipe, limit
+        self._deadline, self._losses = Deadline(), (0, Damage(), Damage())
         self._tracker = FaceTracker()
         self._screen = ClipScreen(recipe) if screened else None
 
     def __reduce__(self) -> tuple[Callable[..., Preparer], tuple[Recipe]]:
-        return partial(type(self), screened=self._screen is not None), (self.recipe,)
+        return partial(type(self), screened=self._screen is not None, limit=self._limit), (self.recipe,)
 
     def __call__(self, source: str) -> Iterator[Clip | LedgerRow]:
         """Yield the clips of one video, then ledger rows for unused frames, or the row of a rejected video."""
@@ -146,9 +152,16 @@ class Preparer:
             yield LedgerRow(input=source, status="failed", check=check, message=reason)
             return
         try:
+            yield from self._clips(source, path)
+        except TimeLimit as error:
+            yield late_row(source, error)
+
+    def _clips(self, source: str, path: Path) -> Iterator[Clip | LedgerRow]:
+        try:
             spans, has_face, audio = self.find_clips(path)
         except Rejected as rejection:
             yield rejection.row(source)
+            yield from self.losses(source)
             return
         used = np.zeros(len(has_face), bool)
         for start, span, crops in self.cut_crops(path, spans):
@@ -158,6 +171,11 @@ class Preparer:
             except Rejected as rejection:
                 yield rejection.row(source, frames_id(start, start + len(crops)))
         yield from unused_rows(source, used, has_face, shortest_clip(self.recipe))
+        yield from self.losses(source)
+
+    def losses(self, source: str) -> Iterator[LedgerRow]:
+        """Yield rows for the parts of the video of the last `find_clips` that could not be read."""
+        yield from loss_rows(source, *self._losses)
 
     def _screened(self, source: str, build: Callable[..., Clip]) -> Iterator[Clip | LedgerRow]:
         """Yield a clip that passes all checks, and its row with every value. Raise `Rejected` if it fails one."""
@@ -172,20 +190,36 @@ class Preparer:
 
     def find_clips(
         self, path: Path, *, sound: Path | None = None
-    ) -> tuple[list[Span], np.ndarray, np.ndarray]:
+    ) -> tuple[list[Span], np.ndarray, StoredSound]:
         """Run the first pass: return the spans for clips, bool [F] of frames with a face, the sound [N] at 16 kHz.
 
-        ``sound`` names a file to read instead of the video's own track. Raise `Rejected` if no clip can be cut.
+        The file is decoded in another process, within the time limit, which begins here and includes `cut_crops`.
+
+        Args:
+            sound: file to read instead of the video's own track.
+
+        Raises:
+            Rejected: no clip can be cut.
+            TimeLimit: the time limit has passed.
+            DecoderCrash: the file's decoder crashed.
         """
-        info = probe(path)
+        self._deadline = deadline = Deadline()
+        self._losses = 0, Damage(), Damage()
+        _, picture, heard = self._losses
+        info = probe(path, picture, deadline)
+        deadline.limit = time_limit(info, self._limit)
         if sound is None and not info.has_audio:
             raise Rejected("audio", 0.0, 1.0, "no audio stream")
-        audio = read_audio(sound or path, SAMPLE_RATE)
-        loudest = float(frame_levels(audio).max(initial=0.0))
+        audio = store_audio(sound or path, SAMPLE_RATE, damage=heard, deadline=deadline)
+        loudest = max(
+            float(frame_levels(block).max(initial=0.0)) for block in audio.blocks(SAMPLES_PER_FRAME)
+        )
         if loudest < MIN_SOUND:
             raise Rejected("sound", loudest, MIN_SOUND, "the sound is silent")
         config = self.recipe.screen if self._screen is not None else None
-        source = track_source(self._tracker, read_video(path, fps=FPS, exact=False), audio, config)
+        frames = read_video(path, fps=FPS, exact=False, damage=picture, deadline=deadline)
+        source = track_source(self._tracker, frames, audio, config)
+        self._losses = len(source.track), picture, heard
         spans = [
             replace(
                 span,
@@ -208,7 +242,7 @@ class Preparer:
         waiting = iter(piece for piece in pieces if piece[2] - piece[1] >= needed)
         current = next(waiting, None)
         crops: list[np.ndarray] = []
-        for n, frame in enumerate(read_video(path, fps=FPS)):
+        for n, frame in enumerate(read_video(path, fps=FPS, deadline=self._deadline)):
             if current is None:
                 return
             span, start, end = current
@@ -226,7 +260,7 @@ class Preparer:
         frames: np.ndarray,
         start: int,
         span: Span,
-        audio: np.ndarray,
+        audio: StoredSound,
         *,
         shift: int = 0,
         scores: dict[str, float] | None = None,

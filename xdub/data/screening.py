@@ -10,6 +10,7 @@ import numpy as np
 
 from xdub.data.clip import Clip
 from xdub.data.clip_checks import Rejected
+from xdub.media.stored_sound import StoredSound
 from xdub.perception.faces import FaceTrack, FaceTracker
 from xdub.perception.other_faces import OtherFaces
 from xdub.screen.active_speaker import follow_speaker
@@ -35,7 +36,7 @@ class TrackedSource:
 
 
 def track_source(
-    tracker: FaceTracker, frames: Iterable[np.ndarray], audio: np.ndarray, config: ScreenConfig | None
+    tracker: FaceTracker, frames: Iterable[np.ndarray], audio: StoredSound, config: ScreenConfig | None
 ) -> TrackedSource:
     """Track the face that speaks through frames uint8 [H, W, 3] with the sound [N] at 16 kHz, in one pass.
 

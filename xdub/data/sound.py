@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from xdub.geometry import SAMPLES_PER_FRAME, SOUND_MARGIN
+from xdub.media.stored_sound import StoredSound
 
 SILENCE = 1e-10
 """Value of a sample that exists and is silent. Zeros mark samples that do not exist, for example before a recording:
@@ -51,7 +52,9 @@ def window_sound(sound: np.ndarray, start: int, num_frames: int) -> np.ndarray:
     return window
 
 
-def cut_sound(audio: np.ndarray, start: int, frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+def cut_sound(
+    audio: np.ndarray | StoredSound, start: int, frames: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Cut the sound of ``frames`` frames from frame ``start`` on, which may be negative, out of a wave [N].
 
     Returns:
@@ -63,5 +66,6 @@ def cut_sound(audio: np.ndarray, start: int, frames: int) -> tuple[np.ndarray, n
     offset = max(0, -begin)
     sound[offset : offset + len(part)] = part
     before = audio[max(0, begin - MARGIN_SAMPLES) : max(0, begin)]
-    after = audio[max(0, begin + count) :][:MARGIN_SAMPLES]
+    end = max(0, begin + count)
+    after = audio[end : end + MARGIN_SAMPLES]
     return sound, before, after, len(part) / count

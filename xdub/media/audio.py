@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from xdub.errors import UserError
-from xdub.media.container import audio_stream, moving_stream, open_media, seconds
+from xdub.media.container import audio_stream, blocks_beyond_end, moving_stream, open_media, seconds
 from xdub.media.damage import Damage, until_damage
 from xdub.media.downmix import Downmix
 from xdub.media.drift import follow
@@ -93,6 +93,8 @@ def _read(
         stream = audio_stream(container)
         if stream is None:
             raise UserError(f"{path}: no audio stream in this file; use a file with sound")
+        if damage is not None and (missing := blocks_beyond_end(stream, path)):
+            damage.note(f"truncated: {missing}")
         picture = moving_stream(container)
         line = TimeLine(container, [stream] if picture is None else [picture, stream])
         frames = until_damage(_frames(line, stream, path, damage, on_block), damage)

@@ -27,6 +27,8 @@ REFUSED_FORMATS = {"hls", "dash", "imf", "concat", "sdp", "rtsp", "sap", "vobsub
 Files of the first eight name other files or addresses, which FFmpeg would open. `image2` reads a name as a pattern,
 `lavfi` reads a file as a filter graph, and `tty` draws any text as a picture.
 """
+STATE_LENGTH = ("matroska", "avi", "flv", "asf", "mxf")
+"""Parts of the names of FFmpeg's formats whose headers state the length of the recording."""
 MOST_PIXELS = 1 << 26
 """Most pixels of a picture that are plausible: two of 8K."""
 
@@ -101,11 +103,12 @@ def video_stream(container: InputContainer, path: str | Path, damage: Damage | N
     stream = moving_stream(container)
     if stream is None:
         raise UserError(f"{path}: its video codec is not supported; re-encode it as H.264")
-    missing = _frames_beyond_end(stream, path)
+    missing = blocks_beyond_end(stream, path)
     if missing and damage is None:
         raise UserError(f"{path}: the file is truncated ({missing}); copy it again")
     if missing and damage is not None:
         damage.note(f"truncated: {missing}")
+        damage.stated = seconds(stream.duration or 0, stream)
     # A damaged header would decide the memory of a picture.
     stream.codec_context.options |= {"max_pixels": str(MOST_PIXELS)}
     return stream
@@ -147,12 +150,26 @@ def seconds(ticks: int, stream: av.stream.Stream) -> float:
     return float(ticks * stream.time_base) if stream.time_base is not None else 0.0
 
 
-def _frames_beyond_end(stream: av.stream.Stream, path: str | Path) -> str:
-    """Return how many frames of the index are beyond the end of the file, as text; empty if all are inside.
+def stated_end(container: InputContainer, stream: VideoStream) -> float | None:
+    """Return the time in seconds at which a file ends by its header, None if the header has no length.
+
+    Index and edit list of the mp4 family are checked
+    by `video_stream`, and a transport stream has no header.
+    """
+    if not any(name in container.format.name for name in STATE_LENGTH):
+        return None
+    counted = stream.frames / float(stream.average_rate) if stream.frames and stream.average_rate else 0.0
+    begin = (container.start_time or 0) / 1e6
+    return begin + max(counted, (container.duration or 0) / 1e6)
+
+
+def blocks_beyond_end(stream: av.stream.Stream, path: str | Path) -> str:
+    """Return how many frames (or blocks of sound) of the index are beyond the end of the file; empty if none are.
 
     FFmpeg reports no error for a truncated file whose index comes first; decoding just ends early.
     """
     size = Path(path).stat().st_size
     entries = stream.index_entries
     missing = sum(1 for entry in entries if entry.pos + entry.size > size)
-    return f"{missing} of {len(entries)} frames are beyond its end" if missing else ""
+    unit = "frames" if stream.type == "video" else "blocks of sound"
+    return f"{missing} of {len(entries)} {unit} are beyond its end" if missing else ""

@@ -17,6 +17,8 @@ class Damage:
     """Reason for which the stream ended early; empty if it was read to its end."""
     packets: int = 0
     """Number of packets that could not be decoded."""
+    stated: float = 0.0
+    """Seconds of a stream that ended early, as its file states them; 0 if this is unknown."""
 
     def note(self, reason: str) -> None:
         """Record the first reason."""

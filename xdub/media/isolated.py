@@ -188,8 +188,8 @@ class _Process:
             size = os.readv(self._input, [view])
             if not size:
                 code = self._process.wait()
-                how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-                raise DecoderCrash(f"its decoder crashed ({how})")
+                cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+                raise DecoderCrash(f"its decoder crashed ({cause})")
             view = view[size:]
         return content
 
@@ -263,6 +263,7 @@ def _request(
                     ending = json.loads(bytes(content))
                     damage.note(ending["reason"])
                     damage.packets += ending["packets"]
+                    damage.stated = ending["stated"] or damage.stated
                 return
             yield kind, content
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import numpy as np
 
 from xdub.errors import UserError
-from xdub.media.container import audio_stream, open_media, video_stream
+from xdub.media.container import audio_stream, open_media, stated_end, video_stream
 from xdub.media.damage import Damage, until_damage
 from xdub.media.deinterlace import deinterlaced
 from xdub.media.edit_list import late_pictures
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 Item = TypeVar("Item")
+EARLY = 0.5
+"""Seconds by which a file may end before the length in its header."""
 TIE = 1e-6
 """Tolerance in seconds for rounded timestamps that fall half-way between two frames."""
 STEP = 0.04
@@ -108,6 +110,10 @@ def _frames(
             if frame is not converted[0]:
                 converted = (frame, pictures(frame))
             yield converted[1]
+        stated = stated_end(container, stream)
+        if damage is not None and stated is not None and stated - line.latest > EARLY:
+            damage.note(f"ends early: at {line.latest:.2f} s of {stated:.2f} s that its header states")
+            damage.stated = stated - (container.start_time or 0) / 1e6
 
 
 def _timed(

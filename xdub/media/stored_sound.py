@@ -60,10 +60,11 @@ class StoredSound:
             self._file.truncate(size * BYTES)
             self._size = size
 
-    def blocks(self) -> Iterator[np.ndarray]:
-        """Yield all samples in blocks of `BLOCK`."""
-        for begin in range(0, self._size, BLOCK):
-            yield self[begin : begin + BLOCK]
+    def blocks(self, multiple: int = 1) -> Iterator[np.ndarray]:
+        """Yield all samples in blocks of about `BLOCK`, and of a multiple of ``multiple`` but for the last."""
+        length = max(1, BLOCK // multiple) * multiple
+        for begin in range(0, self._size, length):
+            yield self[begin : begin + length]
 
     def __getitem__(self, index: slice) -> np.ndarray:
         """Return a slice with a step of 1 as float32 [n]."""

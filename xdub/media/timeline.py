@@ -106,8 +106,10 @@ class TimeLine:
         self._lead = streams[0].index
         self._tracks = {stream.index: _Track() for stream in streams}
         self._pieces: list[_Piece] = []
+        self.latest = 0.0
+        """Latest time stamp so far, in seconds of the file's own clock."""
         self.joint: float | None = None
-        """Time of the last joint on the line, in seconds; None if there is none so far."""
+        """Time in seconds of the last joint on the line, or lost packet; None if there is none so far."""
 
     @property
     def end(self) -> float:
@@ -120,17 +122,19 @@ class TimeLine:
         Packets before the first frame that cannot be decoded are skipped, because a recording may begin between two
         key frames. With a record of ``damage``, later packets of sound are skipped and counted, too.
         """
-        from av.error import InvalidDataError
+        from av.error import FFmpegError
 
         started, sound = False, stream.type == "audio"
         for packet in self._packets(stream):
             try:
                 frames = cast("Iterable[VideoFrame | AudioFrame]", packet.decode())
-            except InvalidDataError:
+            except FFmpegError:
                 if started and not (sound and damage is not None):
                     raise
                 if damage is not None:
                     damage.packets += 1
+                if packet.pts is not None and packet.time_base:
+                    self.joint = float(packet.pts * packet.time_base)
                 continue
             for frame in frames:
                 started = True
@@ -160,6 +164,7 @@ class TimeLine:
             return track.piece or (
                 self._pieces[-1] if self._pieces else self._open(shown or 0.0, forward=False)
             )
+        self.latest = max(self.latest, shown)
         piece = self._choose(track, decoded, shown)
         if piece is not track.piece:
             returns = track.before is not None and piece is track.before[0]

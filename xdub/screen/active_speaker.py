@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from xdub.geometry import SAMPLES_PER_FRAME
+from xdub.media.stored_sound import StoredSound
 from xdub.perception.faces import FaceTrack, bridge_gaps
 from xdub.perception.mouth import mouth_opening
 from xdub.perception.other_faces import OtherFace
@@ -25,6 +26,8 @@ LAG = 2
 """Largest offset of sound and lips in frames at which both are compared."""
 LEAST_FRAMES = 25
 """Fewest frames with a face for which a mouth is compared with the voice."""
+PART = 1024
+"""Frames whose sound is in memory at once."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,7 +41,7 @@ class SpeakerTrack:
     """[F] float32, lead in `lip_voice` of the chosen face over the next one; nan in shots with one face"""
 
 
-def follow_speaker(track: FaceTrack, others: Sequence[OtherFace], audio: np.ndarray) -> SpeakerTrack:
+def follow_speaker(track: FaceTrack, others: Sequence[OtherFace], audio: np.ndarray | StoredSound) -> SpeakerTrack:
     """Replace the tracked face by the one that speaks, shot by shot.
 
     Args:
@@ -97,12 +100,17 @@ def lip_voice(landmarks: np.ndarray, voice: np.ndarray) -> float:
     return motion + best
 
 
-def loudness(audio: np.ndarray, count: int) -> np.ndarray:
+def loudness(audio: np.ndarray | StoredSound, count: int) -> np.ndarray:
     """Return the logarithm [F] of the level of the first ``count`` frames of a wave [N], which may be shorter."""
-    wave = np.zeros(count * SAMPLES_PER_FRAME, np.float32)
-    part = audio[: len(wave)]
-    wave[: len(part)] = part
-    return np.log10(wave.reshape(count, SAMPLES_PER_FRAME).std(axis=1) + QUIETEST)
+    levels = np.zeros(count, np.float32)
+    # A part at a time, because a long recording is on disk.
+    for begin in range(0, count, PART):
+        frames = min(PART, count - begin)
+        wave = np.zeros(frames * SAMPLES_PER_FRAME, np.float32)
+        part = audio[begin * SAMPLES_PER_FRAME : (begin + frames) * SAMPLES_PER_FRAME]
+        wave[: len(part)] = part
+        levels[begin : begin + frames] = wave.reshape(frames, SAMPLES_PER_FRAME).std(axis=1)
+    return np.log10(levels + QUIETEST)
 
 
 def _spread(values: Sequence[np.ndarray], first: int, start: int, end: int) -> np.ndarray:
