@@ -43,23 +43,9 @@ from xdub.progress import Report
 if TYPE_CHECKING:
     from xdub.config import Recipe
 
-SUFFIXES = (
-    *(
-        ".mp4",
-        ".mov",
-        ".m4v",
-        ".mkv",
-        ".webm",
-        ".avi",
-        ".mpg",
-        ".mpeg",
-        ".ts",
-        ".mts",
-        ".m2ts",
-        ".vob",
-        ".mxf",
-    ),
-    *(".flv", ".f4v", ".wmv", ".asf", ".ogv", ".3gp", ".3g2"),
+SUFFIXES = tuple(
+    ".mp4 .mov .m4v .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .vob .mxf "
+    ".flv .f4v .wmv .asf .ogv .3gp .3g2".split()
 )
 """Suffixes of the video files that are searched in folders."""
 

@@ -41,7 +41,9 @@ class SpeakerTrack:
     """[F] float32, lead in `lip_voice` of the chosen face over the next one; nan in shots with one face"""
 
 
-def follow_speaker(track: FaceTrack, others: Sequence[OtherFace], audio: np.ndarray | StoredSound) -> SpeakerTrack:
+def follow_speaker(
+    track: FaceTrack, others: Sequence[OtherFace], audio: np.ndarray | StoredSound
+) -> SpeakerTrack:
     """Replace the tracked face by the one that speaks, shot by shot.
 
     Args:
