@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 
 from xdub.config import Recipe, load_recipe
+from xdub.data.dataset import DataSet
 from xdub.data.ledger import STATUSES, Ledger, LedgerRow
 from xdub.data.manifest import read_manifest
+from xdub.data.shard_files import write_shard
 from xdub.data.shards import ShardWriter, iter_clips
 from xdub.data.testing import make_clip
 from xdub.errors import UserError
@@ -201,11 +203,8 @@ def test_a_damaged_clip_fails_alone_and_too_many_failures_end_the_run(models, tm
         rows = table.to_pylist()
         for row in rows[:count]:
             row["frames"] = row["frames"][:100]
-        import pyarrow as pa
-
-        pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path, row_group_size=1)
-        (data / "manifest.json").unlink()
-        ShardWriter(data).close()
+        shutil.rmtree(data)
+        DataSet(data).commit([write_shard(data, rows)])
 
     damage(1)
     report = _build(models, data, tmp_path / "one")

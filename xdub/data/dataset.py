@@ -2,8 +2,8 @@
 
 The order of a commit is: the shards, which workers wrote; manifest.json, once; a part of the manifest; a part of the
 ledger. A kill between any two leaves a data set with all earlier commits, and no ledger row "kept" lacks its clip.
-Shards that no commit names are removed when the next writer opens the set: their inputs have no rows, so they are done
-again. Shards of earlier versions, whose manifest was written after the ledger, are added instead.
+When the next writer opens the set, shards that no commit names are added if the ledger has rows "kept" of their clips,
+or if nothing else is known of the set. Others are removed, because their inputs have no rows, so they are done again.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from xdub.data.manifest_files import (
     facts_table,
     load_columns,
     manifest_parts,
+    record_recipe,
     speaker_parts,
     write_head,
 )
@@ -55,10 +56,16 @@ class DataSet:
         self._has_head = False
         self._ids, self._files = HashIndex(), HashIndex()
         self._manifest = manifest_parts(self.folder)
-        names = self.folder.sizes()
+        names, parts = self.folder.sizes(), self._manifest.parts
         if MANIFEST in names:
             self._resume(names)
+        elif parts:
+            raise UserError(
+                f"{self.folder}: {MANIFEST} is missing, but {self._manifest.folder} lists shards; copy it again"
+            )
         self._clean(names)
+        if kind is not None:
+            self.write_head()
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -77,7 +84,7 @@ class DataSet:
         A clip that the data set has does not count a second time. A shard without a new clip is removed.
         """
         for each in facts:
-            if not CONTENT_NAME.fullmatch(each.file) or each.file[6:22] != each.sha256[:16]:
+            if not has_own_name(each):
                 raise ValueError(f"{each.file!r} is not the name of a shard with sha256 {each.sha256}")
         added = self._add(facts)
         for row in ledger_rows:
@@ -164,22 +171,46 @@ class DataSet:
         self._has_head = bool(manifest.ids)
         if manifest.ids:
             self.kind = manifest.kind
+            if manifest.recipe is None and self.recipe is not None:
+                record_recipe(self.folder, self.recipe)
             self.recipe = manifest.recipe if self.recipe is None else self.recipe
         self._ids.update(text_hashes(manifest.ids))
         self._files.update(text_hashes(Shards.of(manifest.shards).file))
 
     def _clean(self, names: Iterable[str]) -> None:
-        """Remove shards without a commit and incomplete files; add shards of earlier versions."""
-        earlier: list[ShardFacts] = []
+        """Remove incomplete files; add or remove the shards that no commit names."""
+        unknown = []
         for name in names:
-            if name.startswith(UNFINISHED) or (
-                CONTENT_NAME.fullmatch(name) and text_hash(name) not in self._files
-            ):
+            if name.startswith(UNFINISHED):
                 (self.folder / name).delete()
             elif SHARD_NAME.fullmatch(name) and text_hash(name) not in self._files:
-                earlier.append(read_facts(self.folder / name, sha256_of(self.folder / name)))
-        if earlier:
-            self._add(earlier)
+                unknown.append(self.folder / name)
+        if not unknown:
+            return
+        kept = Ledger(self.folder).kept_clips() if MANIFEST in names else None
+        added = []
+        for path in unknown:
+            try:
+                facts = read_facts(path, sha256_of(path))
+            except UserError:
+                # A power cut may leave a file without its content.
+                path.delete()
+                continue
+            is_numbered = not CONTENT_NAME.fullmatch(path.name)
+            if kept is None or is_numbered or any(text_hash(clip_id) in kept for clip_id in facts.ids):
+                if not has_own_name(facts):
+                    raise UserError(f"{path}: its content does not fit its name; copy it again, or remove it")
+                added.append(facts)
+            else:
+                path.delete()
+        if added:
+            self._add(added)
+
+
+def has_own_name(facts: ShardFacts) -> bool:
+    """Return whether a shard has the name of its content, or a number as in sets of earlier versions."""
+    by_content = CONTENT_NAME.fullmatch(facts.file) is not None
+    return facts.file[6:22] == facts.sha256[:16] if by_content else bool(SHARD_NAME.fullmatch(facts.file))
 
 
 def check_utf8(path: str | Path) -> None:

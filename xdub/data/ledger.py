@@ -9,7 +9,7 @@ kept. Merged parts leave replaced rows out.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -123,6 +123,17 @@ class Ledger:
                     counts.add_result(status, check)
         return counts
 
+    def kept_clips(self) -> HashIndex:
+        """Return the hashes of all clips with a row "kept"."""
+        clips = HashIndex()
+        for table in self._live(KEY_COLUMNS):
+            for clip_id, status in zip(
+                table["clip_id"].to_pylist(), table["status"].to_pylist(), strict=True
+            ):
+                if status == "kept":
+                    clips.set(text_hash(clip_id), 1)
+        return clips
+
     def flush_in_turn(self) -> bool:
         """Flush the rows that are not on disk; return True."""
         self.flush()
@@ -172,7 +183,7 @@ class Ledger:
         import pyarrow as pa
 
         rows = [
-            {"input": row, "clip_id": "", "status": REOPENED} if isinstance(row, str) else asdict(row)
+            {"input": row, "clip_id": "", "status": REOPENED} if isinstance(row, str) else vars(row)
             for row in self._pending
         ]
         return pa.Table.from_pylist(rows, schema=ledger_schema())

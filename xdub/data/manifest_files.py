@@ -89,9 +89,19 @@ def speaker_parts(folder: Location) -> Parts:
 
 def write_head(folder: Location, kind: str, recipe: Any) -> None:
     """Write manifest.json."""
-    head = {"schema_version": VERSION, "kind": kind, "recipe": recipe, "parts": MANIFEST_PARTS}
-    text = json.dumps(head, indent=1) + "\n"
-    path = folder / MANIFEST
+    _write_json(
+        folder / MANIFEST,
+        {"schema_version": VERSION, "kind": kind, "recipe": recipe, "parts": MANIFEST_PARTS},
+    )
+
+
+def record_recipe(folder: Location, recipe: Any) -> None:
+    """Write a recipe into a manifest.json that has none; its other values stay."""
+    _write_json(folder / MANIFEST, json.loads((folder / MANIFEST).read_bytes()) | {"recipe": recipe})
+
+
+def _write_json(path: Location, value: dict[str, Any]) -> None:
+    text = json.dumps(value, indent=1) + "\n"
     if path.local is not None:
         write_text(path.local, text)
     else:
@@ -161,14 +171,14 @@ def load_columns(folder: Location) -> dict[str, Any]:
 
     def rows(name: str, base: Sequence[Any], kind: pa.DataType) -> pa.Array:
         """Return the values of all rows that count."""
-        values = _plain(table[name]).flatten()
+        values = _array(table[name]).flatten()
         values = values if counted is None else values.filter(pa.array(counted))
         return pa.concat_arrays([pa.array(list(base), kind), values.cast(kind)])
 
     def shards(name: str, kind: pa.DataType) -> pa.Array:
         """Return the values of all shards."""
         base = pa.array([getattr(shard, name) for shard in head.shards], kind)
-        return pa.concat_arrays([base, _plain(table[name]).cast(kind)])
+        return pa.concat_arrays([base, _array(table[name]).cast(kind)])
 
     text = pa.large_string()
     ids = rows("ids", head.ids, text)
@@ -204,9 +214,9 @@ def renamed_speakers(folder: Location, ids: pa.Array, speakers: pa.Array) -> pa.
         return speakers
     table = _last_rows(pa.concat_tables(tables))
     position = pc.call_function(
-        "index_in", [ids], pc.SetLookupOptions(_plain(table["clip_id"]).cast(ids.type))
+        "index_in", [ids], pc.SetLookupOptions(_array(table["clip_id"]).cast(ids.type))
     )
-    renamed = _plain(table["speaker"]).cast(ids.type).take(position)
+    renamed = _array(table["speaker"]).cast(ids.type).take(position)
     return pc.call_function("coalesce", [renamed, speakers.dictionary_decode()]).dictionary_encode()
 
 
@@ -217,8 +227,8 @@ def _read_parts(parts: Parts) -> pa.Table:
     opened = parts.open_all()
     tables = [manifest_schema().empty_table()]
     for (part, _), table in zip(opened, parts.read(opened), strict=True):
-        lengths = [_plain(table[name]).value_lengths() for name in ("ids", "num_frames", "speakers", "twins")]
-        if not all(length.cast(pa.int64()).equals(_plain(table["rows"])) for length in lengths):
+        lengths = [_array(table[name]).value_lengths() for name in ("ids", "num_frames", "speakers", "twins")]
+        if not all(length.cast(pa.int64()).equals(_array(table["rows"])) for length in lengths):
             raise UserError(f"{parts.folder / part.name}: damaged, its lists are not as long as its shards")
         tables.append(table)
     return pa.concat_tables(tables)
@@ -229,7 +239,7 @@ def _skipped(table: pa.Table, base: int) -> tuple[tuple[tuple[int, int], ...], n
 
     ``base`` is the number of shards before the table. The second value is None if all rows count.
     """
-    lists = _plain(table["skipped"])
+    lists = _array(table["skipped"])
     shards = lists.value_parent_indices().to_numpy()
     if not len(shards):
         return (), None
@@ -247,7 +257,7 @@ def _last_rows(table: pa.Table) -> pa.Table:
     return table.take(np.sort(len(ids) - 1 - reverse))
 
 
-def _plain(column: pa.ChunkedArray) -> pa.Array:
+def _array(column: pa.ChunkedArray) -> pa.Array:
     """Return a column as one array."""
     import pyarrow as pa
 

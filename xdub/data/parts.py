@@ -189,7 +189,8 @@ def _uncovered(folder: Location, names: Sequence[str] | dict[str, int]) -> list[
     result: list[Part] = []
     for part in sorted(parts, key=lambda part: (part.first, -part.last, part.name)):
         end = result[-1].last if result else -1
-        if part.last <= end and not part.first == part.last == result[-1].first:
+        is_double = bool(result) and part.first == part.last == result[-1].first == result[-1].last
+        if part.last <= end and not is_double:
             continue
         if part.first != end + 1:
             problem = "is missing" if part.first > end + 1 else "exists twice: two writers were active"
