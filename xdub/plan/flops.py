@@ -63,7 +63,8 @@ def train_step_flops(recipe: Recipe, phase: str, network: Network | None = None)
 def step_parts(recipe: Recipe, phase: str, network: Network | None = None) -> dict[str, float]:
     """Return all FLOPs that the GPUs compute in one optimizer step, by part in the order of ROWS.
 
-    GPUs that share samples encode their videos in turn. Each of them computes speech and pixel losses for itself.
+    GPUs that share samples encode their videos in turn. Each of them computes speech and pixel losses for itself. A
+    phase that reads cached latents encodes nothing.
     """
     train, parts = recipe.for_phase(phase), defaultdict[str, float](float)
     for products in (network or count_network(recipe, phase)).products:
@@ -74,12 +75,22 @@ def step_parts(recipe: Recipe, phase: str, network: Network | None = None) -> di
     repeats = train.sequence_parallel
     parts[PIXEL_LOSSES] = repeats * pixel_loss_flops(recipe, phase)
     parts[LOSS_NETWORKS] = repeats * loss_network_flops(recipe, phase)
+    step = {name: train.global_batch * flops for name, flops in parts.items()}
+    if train.latents == "live":
+        step |= encoder_parts(recipe, phase)
+    names = dict.fromkeys((*ROWS, *step))
+    return {name: step[name] for name in names if step.get(name)}
+
+
+def encoder_parts(recipe: Recipe, phase: str) -> dict[str, float]:
+    """Return the FLOPs of codec and audio encoder in one step of a phase that encodes its samples."""
+    train, window = recipe.for_phase(phase), recipe.phase(phase).window
+    repeats = train.sequence_parallel
     # A micro batch has a target, and its twin, of each sample; GPUs without a video wait.
     videos = 2 * train.micro_batch_of(train.workers)
-    parts[ENCODED] = repeats * -(-videos // repeats) / videos * encode_sample_flops(recipe, phase)
-    parts[SPEECH] = repeats * speech_flops(recipe, recipe.phase(phase).window)
-    names = dict.fromkeys((*ROWS, *parts))
-    return {name: train.global_batch * parts[name] for name in names if parts[name]}
+    encoded = repeats * -(-videos // repeats) / videos * encode_sample_flops(recipe, phase)
+    parts = {ENCODED: encoded, SPEECH: repeats * speech_flops(recipe, window)}
+    return {name: train.global_batch * flops for name, flops in parts.items()}
 
 
 def compute_seconds(parts: Mapping[str, float], precision: str, gpu: Gpu) -> float:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from xdub.config import Recipe, load_recipe
 from xdub.errors import UserError
-from xdub.plan.flops import compute_seconds, step_parts, train_step_flops
+from xdub.plan.flops import compute_seconds, encoder_parts, step_parts, train_step_flops
 from xdub.plan.gpus import Gpu
+from xdub.plan.latent_plan import LatentPlan, plan_latents
 from xdub.plan.memory import Memory, memory
 from xdub.plan.network import Network, Parameters, count_network
 from xdub.plan.offload_cost import training_transfer_seconds
@@ -57,6 +58,10 @@ class PhasePlan:
     """Model FLOPs utilisation at the assumed efficiency."""
     read_bytes_per_second: float
     data: Data
+    latents: LatentPlan
+    """The frozen encoders in every step against a cache."""
+    encoder_seconds: float
+    """Seconds of one step that codec and audio encoder take, or would take without a cache."""
 
     @property
     def name(self) -> str:
@@ -134,6 +139,12 @@ def plan_phase(
     duration += training_transfer_seconds(train, network.parameters, compute)
     hours, sizes = train.steps * duration / 3600, data(recipe, phase, network.parameters, folders)
     micro_batch = train.micro_batch_of(gpus)
+    price = gpu.price if price is None else price
+    latents = plan_latents(
+        recipe, phase, gpu, efficiency=efficiency, price=price, hours=hours, folders=folders
+    )
+    encoders = compute_seconds(encoder_parts(recipe, phase), train.precision, gpu) / (gpus * efficiency)
+    sample_bytes = latents.sample_bytes if latents.cached else sizes.record_bytes
     return PhasePlan(
         phase=phase,
         gpus=gpus,
@@ -161,11 +172,13 @@ def plan_phase(
         communication_seconds=duration - compute,
         steps=train.steps,
         hours=hours,
-        cost=hours * gpus * (gpu.price if price is None else price),
+        cost=hours * gpus * price,
         mfu=model / (duration * gpus * gpu.tflops * 1e12),
         # Each of the GPUs that share a sample reads it.
-        read_bytes_per_second=shared * train.global_batch * sizes.record_bytes / duration,
+        read_bytes_per_second=shared * train.global_batch * sample_bytes / duration,
         data=sizes,
+        latents=latents,
+        encoder_seconds=encoders,
     )
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from xdub.plan.fit import DEFAULTS, settings_to_pass
 from xdub.plan.gpus import GIB
+from xdub.plan.latent_rows import latent_rows
 from xdub.plan.phase_plan import PhasePlan
 from xdub.plan.sampling_plan import SamplingPlan
 
@@ -34,6 +35,7 @@ def as_json(
         raw["memory"]["total"] = plan.memory.total
         raw["step_seconds"], raw["set"] = plan.step_seconds, settings_to_pass(plan)
         raw["data"]["epochs"] = plan.data.epochs
+        raw["latents"]["cheaper"] = plan.latents.cheaper
         phases[plan.phase] = raw
     others = {}
     for plan in sampling:
@@ -64,6 +66,7 @@ def show(
     console.print(_table("memory of one GPU, GiB", plans, _memory(plans)))
     console.print(_table("one step, TFLOP on all GPUs", plans, _flops(plans)))
     console.print(_table("time, money, data", plans, _time(plans)))
+    console.print(_table("frozen encoders: in every step, or once into a cache", plans, latent_rows(plans)))
     if sampling:
         console.print(_table("pairs and dubbing", sampling, _sampling(sampling)))
         console.print(_table("memory of one GPU, GiB", sampling, _memory(sampling)))
