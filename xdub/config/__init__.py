@@ -5,6 +5,7 @@ from __future__ import annotations
 from xdub.config.embedders import EMBEDDERS, Embedder
 from xdub.config.loader import load_recipe, parse_override, recipe_from_dict
 from xdub.config.lora_section import LORA_TARGETS, LoraConfig, is_target
+from xdub.config.mask_section import MasksConfig
 from xdub.config.network_sections import AudioConfig, CodecConfig, PerceptionConfig
 from xdub.config.phase_rules import check_phase, has_adapter, nothing_frozen, tunes_open_weights
 from xdub.config.phases import (
@@ -38,6 +39,7 @@ from xdub.config.weight_files import (
     DUB,
     PACKAGED,
     PAIRS,
+    PREPARE,
     RANDOM,
     base_path,
     identity_without_paths,
@@ -59,6 +61,7 @@ __all__ = [
     "LORA_TARGETS",
     "PACKAGED",
     "PAIRS",
+    "PREPARE",
     "PHASES",
     "RANDOM",
     "ScreenConfig",
@@ -71,6 +74,7 @@ __all__ = [
     "Embedder",
     "GuidanceConfig",
     "LoraConfig",
+    "MasksConfig",
     "ModelConfig",
     "ModelFolder",
     "PairsConfig",

@@ -101,7 +101,10 @@ def _check_new_phases(raw: Mapping[str, Any], present: Collection[str]) -> None:
 
 def _expand_homes(raw: Mapping[str, Any]) -> None:
     """Replace ``~`` in the locations of networks, which a shell does not expand behind ``--set weights=``."""
-    sections: list[Any] = [raw, *(raw.get(name) for name in ("codec", "audio", "perception", "model"))]
+    sections: list[Any] = [
+        raw,
+        *(raw.get(name) for name in ("codec", "audio", "perception", "model", "masks")),
+    ]
     for section in sections:
         for key, value in section.items() if isinstance(section, dict) else ():
             located = key in ("weights", "path", "prompt", "base") or key.endswith("_path")

@@ -7,7 +7,20 @@ from typing import Literal
 
 from xdub.config.speech_parts import JOINED
 
-Role = Literal["codec", "audio", "identity", "sync", "features", "text", "prompt", "base"]
+Role = Literal[
+    "codec",
+    "audio",
+    "identity",
+    "sync",
+    "features",
+    "text",
+    "prompt",
+    "base",
+    "flame",
+    "smirk",
+    "vision_language",
+    "segmenter",
+]
 """Use of a third-party network."""
 
 
@@ -94,6 +107,30 @@ NETWORKS = (
         kind="wan",
         names=("wan",),
         description="a folder or file of Wan 2.1 T2V, Wan 2.2 TI2V, X-Dub or TBDub",
+    ),
+    NetworkFile(
+        role="flame",
+        kind="flame",
+        names=("flame.npz", "flame2020.npz", "generic_model.pkl", "flame2023.pkl"),
+        description="the file of FLAME 2020 or 2023, .pkl or .npz (non-commercial research licence)",
+    ),
+    NetworkFile(
+        role="smirk",
+        kind="smirk",
+        names=("smirk.pt", "SMIRK_em1.pt"),
+        description="the checkpoint SMIRK_em1.pt of SMIRK",
+    ),
+    NetworkFile(
+        role="vision_language",
+        kind="qwen2.5-vl",
+        names=("qwen2.5-vl", "Qwen2.5-VL-7B-Instruct"),
+        description="a folder or hub name of a transformers Qwen2.5-VL, such as Qwen/Qwen2.5-VL-7B-Instruct",
+    ),
+    NetworkFile(
+        role="segmenter",
+        kind="sam2",
+        names=("sam2", "sam2.1-hiera-large"),
+        description="a folder or hub name of a transformers SAM 2 video model, such as facebook/sam2.1-hiera-large",
     ),
 )
 """All networks with a name in `Recipe.weights`. Other networks are in the package or in its registry."""

@@ -12,6 +12,7 @@ import yaml
 from xdub.config.checks import ADDED, failed_frames, failed_values
 from xdub.config.embedders import EMBEDDERS
 from xdub.config.lora_section import LoraConfig
+from xdub.config.mask_section import MasksConfig
 from xdub.config.network_sections import AudioConfig, CodecConfig, PerceptionConfig
 from xdub.config.phases import PHASES, in_model, phase_facts
 from xdub.config.sampling_sections import DubConfig, PairsConfig
@@ -50,13 +51,14 @@ class Recipe:
     syncnet: SyncNetConfig = SyncNetConfig()
     screen: ScreenConfig = added_section(default=ScreenConfig(), metadata=ADDED)
     """A section of which every field is `ADDED`, so a recipe without it keeps its identity."""
+    masks: MasksConfig = added_section(default=MasksConfig(), metadata=ADDED)
 
     def __post_init__(self) -> None:
         if self.pairs.identity_threshold is None:
             # The number is recorded with a run, so that a later calibration does not change it.
             own = EMBEDDERS[self.perception.identity].threshold
             object.__setattr__(self, "pairs", replace(self.pairs, identity_threshold=own))
-        for name in ("codec", "audio", "perception"):
+        for name in ("codec", "audio", "perception", "masks"):
             # A frozen dataclass sets its derived fields this way.
             object.__setattr__(self, name, replace(getattr(self, name), weights=self.weights))
         for failed in _failed_checks(self):
@@ -204,6 +206,7 @@ def _failed_checks(recipe: Recipe) -> Iterator[str]:
         "dub": recipe.dub,
         "syncnet": recipe.syncnet,
         "screen": recipe.screen,
+        "masks": recipe.masks,
     }
     if recipe.dub.guidance is not None:
         yield from failed_values(recipe.dub.guidance, "dub.guidance")

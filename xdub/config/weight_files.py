@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xdub.config.loader import recipe_from_dict
+from xdub.config.mask_section import MASK_NETWORKS, MasksConfig
 from xdub.config.network_names import NETWORKS, Role
 from xdub.config.network_sections import AudioConfig, CodecConfig, PerceptionConfig
 from xdub.config.phases import in_model, phase_facts
@@ -20,7 +21,7 @@ from xdub.files.content import content_digest
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 """Form of a path that may also be the name of a model on the hub, which only loading can check."""
-Section = CodecConfig | AudioConfig | PerceptionConfig
+Section = CodecConfig | AudioConfig | PerceptionConfig | MasksConfig
 """Section of a recipe that names networks."""
 
 
@@ -28,7 +29,7 @@ RANDOM = "random"
 """Value of ``model.base`` for random weights."""
 MODEL_PATHS = ("prompt", "base")
 """Keys of section `model` that are locations of files."""
-PAIRS, DUB = "pairs", "dub"
+PREPARE, PAIRS, DUB = "prepare", "pairs", "dub"
 """Names of the stages that are no phases."""
 PACKAGED: dict[Role, tuple[str, ...]] = {"audio": ("tiny.en",)}
 """Names in place of a path that stand for a network of the registry, `xdub weights list`."""
@@ -47,6 +48,8 @@ class NetworkUse:
 
 def network_kind(section: Section, role: Role) -> str:
     """Return the kind of network that a section selects for a role."""
+    if isinstance(section, MasksConfig):
+        return section.networks[role]
     return getattr(section, role) if isinstance(section, PerceptionConfig) else section.kind
 
 
@@ -60,7 +63,8 @@ def network_path(section: Section, role: Role) -> str | None:
     entry = next((entry for entry in NETWORKS if (entry.role, entry.kind) == (role, kind)), None)
     if own_path is not None or entry is None:
         return own_path
-    setting, key = f"{_kind_key(section, role)}={kind}", _path_key(section, role)
+    named = kind if not isinstance(section, MasksConfig) else getattr(section, _kind_key(section, role)[6:])
+    setting, key = f"{_kind_key(section, role)}={named}", _path_key(section, role)
     if section.weights is None:
         raise UserError(
             f"{setting} needs its weights: --set weights=DIR for a folder that holds {' or '.join(entry.names)}, or "
@@ -206,6 +210,7 @@ def _path_keys(raw: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
         (raw["codec"], "path"),
         (raw["audio"], "path"),
         *((perception, k) for k in paths),
+        *((raw["masks"], key) for key in raw.get("masks", ()) if key.endswith("_path")),
         # `Recipe.identity` omits these keys where they have their defaults.
         *((raw["model"], key) for key in MODEL_PATHS if key in raw["model"]),
     ]
@@ -217,12 +222,13 @@ def is_packaged(path: str) -> bool:
 
 
 def used_networks(recipe: Recipe, stages: Sequence[str]) -> list[NetworkUse]:
-    """Return the networks that the stages (phases, `PAIRS` and `DUB`) load."""
+    """Return the networks that the stages (phases, `PREPARE`, `PAIRS` and `DUB`) load."""
     uses = []
     for role, section in _sections(recipe):
         stage = next((stage for stage in stages if role in _networks(stage)), None)
         if stage is not None:
-            uses.append(NetworkUse(role, section, "" if section is not recipe.perception else stage))
+            shared = section is recipe.codec or section is recipe.audio
+            uses.append(NetworkUse(role, section, "" if shared else stage))
     return uses
 
 
@@ -244,11 +250,14 @@ def _sections(recipe: Recipe) -> list[tuple[Role, Section]]:
         ("identity", recipe.perception),
         ("sync", recipe.perception),
         ("features", recipe.perception),
+        *((entry.role, recipe.masks) for entry in NETWORKS if entry.role in recipe.masks.networks),
     ]
 
 
 def _networks(stage: str) -> tuple[str, ...]:
     """Return the roles of the networks that a stage loads."""
+    if stage == PREPARE:
+        return tuple(role for networks in MASK_NETWORKS.values() for role in networks)
     if stage in (PAIRS, DUB):
         return ("codec", "audio", "identity") if stage == PAIRS else ("codec", "audio")
     # A SyncNet computes its own features of the sound.
@@ -257,16 +266,21 @@ def _networks(stage: str) -> tuple[str, ...]:
 
 def _denoises(stage: str) -> bool:
     """Return whether a stage runs the backbone, which reads the prompt."""
-    return stage in (PAIRS, DUB) or in_model(stage)
+    return stage in (PAIRS, DUB) or (stage != PREPARE and in_model(stage))
 
 
 def _own_path(section: Section, role: Role) -> str | None:
-    return getattr(section, f"{role}_path") if isinstance(section, PerceptionConfig) else section.path
+    named = isinstance(section, (PerceptionConfig, MasksConfig))
+    return getattr(section, f"{role}_path") if named else section.path
 
 
 def _kind_key(section: Section, role: Role) -> str:
+    if isinstance(section, MasksConfig):
+        return "masks.face" if role in MASK_NETWORKS["flame"] else "masks.occluders"
     return f"perception.{role}" if isinstance(section, PerceptionConfig) else f"{role}.kind"
 
 
 def _path_key(section: Section, role: Role) -> str:
+    if isinstance(section, MasksConfig):
+        return f"masks.{role}_path"
     return f"perception.{role}_path" if isinstance(section, PerceptionConfig) else f"{role}.path"

@@ -54,6 +54,8 @@ class Clip:
     """[F] float32, inner-lip gap over eye distance, if known exactly"""
     reference: np.ndarray | None = None
     """[F,H,W,3] uint8, V' of a pair; all other fields belong to V"""
+    references: np.ndarray | None = None
+    """[K,H,W,3] uint8, frames of another segment of the source, from which the generator's reference is drawn"""
     scores: dict[str, float] = field(default_factory=dict)
     """Scores of a pair by name: identity, mouth_distance, ..."""
     twin_of: str | None = None
@@ -75,11 +77,18 @@ class Clip:
             _check(self, "opening", np.float32, (f,))
         if self.reference is not None:
             _check(self, "reference", np.uint8, (f, h, w, 3))
+        if self.references is not None:
+            _check(self, "references", np.uint8, (None, h, w, 3))
 
     @property
     def num_frames(self) -> int:
         """Number of frames F."""
         return len(self.frames)
+
+    @property
+    def num_references(self) -> int:
+        """Number of frames of another segment."""
+        return 0 if self.references is None else len(self.references)
 
     @property
     def sound(self) -> np.ndarray:
@@ -103,7 +112,7 @@ def clip_id_of(source: str, frames: np.ndarray, *more: np.ndarray | None) -> str
 
 
 def schema() -> pa.Schema:
-    """Return the columns of a clip shard. Videos are mp4 bytes, masks packed bits, arrays bytes and shape."""
+    """Return the columns of a clip shard: pictures as mp4 bytes, masks as packed bits, arrays as bytes and shape."""
     import pyarrow as pa
 
     array = pa.struct([("data", pa.binary()), ("shape", pa.list_(pa.int32()))])
@@ -127,12 +136,13 @@ def schema() -> pa.Schema:
             ("reference", pa.binary()),
             ("scores", pa.map_(pa.string(), pa.float64())),
             ("twin_of", pa.string()),
+            ("references", pa.binary()),
         ]
     )
 
 
 def to_row(clip: Clip) -> dict[str, Any]:
-    """Encode a clip as a row of `schema()`. The two videos are nearly lossless; all other fields are exact."""
+    """Encode a clip as a row of `schema()`. Videos and references are nearly lossless; all other fields are exact."""
     from xdub.media import encode_clip_bytes
 
     return {
@@ -154,6 +164,7 @@ def to_row(clip: Clip) -> dict[str, Any]:
         "reference": None if clip.reference is None else encode_clip_bytes(clip.reference),
         "scores": [(name, float(clip.scores[name])) for name in sorted(clip.scores)],
         "twin_of": clip.twin_of,
+        "references": None if clip.references is None else encode_clip_bytes(clip.references),
     }
 
 
@@ -185,6 +196,8 @@ def from_row(row: Mapping[str, Any]) -> Clip:
             reference=None if row["reference"] is None else decode_clip_bytes(row["reference"]),
             scores=dict(row["scores"] or ()),
             twin_of=row["twin_of"],
+            # Shards of earlier versions lack the references.
+            references=decode_clip_bytes(row["references"]) if row.get("references") else None,
         )
     except Exception as error:
         raise UserError(f"clip {clip_id}: damaged row ({type(error).__name__}: {error})") from error

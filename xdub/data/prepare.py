@@ -23,15 +23,17 @@ from xdub.data.clip_checks import (
     check_sound,
     frame_levels,
 )
+from xdub.data.clip_masks import ClipMasks, mask_settings, occluded_share
 from xdub.data.ingest import FOLDER, Ingested, ingest
 from xdub.data.ledger import LedgerRow
 from xdub.data.losses import late_row, loss_rows, time_limit
+from xdub.data.references import with_references
 from xdub.data.screening import ClipScreen, check_speaker, track_source
 from xdub.data.sound import cut_sound
 from xdub.data.spans import Span, find_spans, frames_id, shortest_clip, unused_rows
 from xdub.data.transforms import crop, crop_points
-from xdub.errors import UserError
-from xdub.files.folders import find_files, why_unreadable
+from xdub.data.video_files import find_videos
+from xdub.files.folders import why_unreadable
 from xdub.geometry import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from xdub.media.damage import Damage
 from xdub.media.isolated import Deadline, TimeLimit, probe, read_video, store_audio
@@ -42,12 +44,6 @@ from xdub.progress import Report
 
 if TYPE_CHECKING:
     from xdub.config import Recipe
-
-SUFFIXES = tuple(
-    ".mp4 .mov .m4v .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .vob .mxf "
-    ".flv .f4v .wmv .asf .ogv .3gp .3g2".split()
-)
-"""Suffixes of the video files that are searched in folders."""
 
 
 def prepare_videos(
@@ -76,6 +72,7 @@ def prepare_videos(
     }
     if video.crop != "template":
         settings["crop"] = video.crop
+    settings |= mask_settings(recipe)
     return ingest(
         videos,
         out,
@@ -84,29 +81,6 @@ def prepare_videos(
         workers=workers,
         on_progress=on_progress,
     )
-
-
-def find_videos(sources: Sequence[str | Path]) -> list[Path]:
-    """List the files, and below the folders the video files and the entries that cannot be read, in order of names."""
-    videos: list[Path] = []
-    for source in map(Path, sources):
-        if (reason := why_unreadable(source)) is not None:
-            raise UserError(f"{source}: {reason}")
-        if not source.is_dir():
-            videos.append(source)
-            continue
-        files, unreadable = find_files(source, is_video)
-        if not files and not unreadable:
-            raise UserError(f"{source}: holds no video files ({', '.join(SUFFIXES)})")
-        videos += sorted([*files, *unreadable])
-    if not videos:
-        raise UserError("no source was given: name video files, or folders of them")
-    return videos
-
-
-def is_video(name: str) -> bool:
-    """Return whether a file name has a suffix of `SUFFIXES`."""
-    return name.lower().endswith(SUFFIXES)
 
 
 class Preparer:
@@ -125,6 +99,7 @@ class Preparer:
         self.recipe, self._limit = recipe, limit
         self._deadline, self._losses = Deadline(), (0, Damage(), Damage())
         self._tracker = FaceTracker()
+        self._masks = ClipMasks(recipe.masks, self._tracker.search)
         self._screen = ClipScreen(recipe) if screened else None
 
     def __reduce__(self) -> tuple[Callable[..., Preparer], tuple[Recipe]]:
@@ -150,10 +125,15 @@ class Preparer:
             yield from self.losses(source)
             return
         used = np.zeros(len(has_face), bool)
-        for start, span, crops in self.cut_crops(path, spans):
+        pieces = self.cut_crops(path, spans)
+        for (start, span, crops), references in with_references(pieces, self.recipe.masks.references):
             used[start : start + len(crops)] = True
             try:
-                yield from self._screened(source, partial(self.clip_of, path, crops, start, span, audio))
+                yield from self._screened(
+                    source,
+                    partial(self.clip_of, path, crops, start, span, audio),
+                    partial(self.with_masks, start=start, span=span, references=references),
+                )
             except Rejected as rejection:
                 yield rejection.row(source, frames_id(start, start + len(crops)))
         yield from unused_rows(source, used, has_face, shortest_clip(self.recipe))
@@ -163,14 +143,21 @@ class Preparer:
         """Yield rows for the parts of the video of the last `find_clips` that could not be read."""
         yield from loss_rows(source, *self._losses)
 
-    def _screened(self, source: str, build: Callable[..., Clip]) -> Iterator[Clip | LedgerRow]:
-        """Yield a clip that passes all checks, and its row with every value. Raise `Rejected` if it fails one."""
+    def _screened(
+        self, source: str, build: Callable[..., Clip], finish: Callable[[Clip], Clip]
+    ) -> Iterator[Clip | LedgerRow]:
+        """Yield a clip that passes all checks, and its row with every value. Raise `Rejected` if it fails one.
+
+        ``finish`` computes what no check reads.
+        """
         scores: dict[str, float] = {}
         try:
             clip, message = self._screen(build, scores) if self._screen else (build(scores=scores), "")
         except Rejected as rejection:
             rejection.scores = scores | rejection.scores
             raise
+        clip = finish(clip)
+        scores["occluded"] = occluded_share(clip)
         yield clip
         yield LedgerRow(input=source, clip_id=clip.clip_id, status="kept", message=message, scores=scores)
 
@@ -204,7 +191,7 @@ class Preparer:
             raise Rejected("sound", loudest, MIN_SOUND, "the sound is silent")
         config = self.recipe.screen if self._screen is not None else None
         frames = read_video(path, fps=FPS, exact=False, damage=picture, deadline=deadline)
-        source = track_source(self._tracker, frames, audio, config)
+        source = track_source(self._tracker, frames, audio, config, self._masks.new_record())
         self._losses = len(source.track), picture, heard
         spans = [
             replace(
@@ -253,6 +240,8 @@ class Preparer:
     ) -> Clip:
         """Build the clip of crops [F,S,S,3] that begin at frame ``start`` of a video with the sound ``audio`` [N].
 
+        Its face mask is a mean lower face until `with_masks`.
+
         Args:
             shift: frames by which the sound is cut later than the picture.
             scores: mapping that receives the values of all checks.
@@ -289,3 +278,16 @@ class Preparer:
             lip_mask=lip_masks(points, size, size),
             occluder_mask=np.zeros((count, size, size), bool),
         )
+
+    def with_masks(self, clip: Clip, *, start: int, span: Span, references: np.ndarray | None = None) -> Clip:
+        """Return the clip with the masks of the recipe.
+
+        Args:
+            start: first frame of the clip in the video.
+            span: the clip's span.
+            references: uint8 [K,S,S,3], crops of another segment of the video.
+        """
+        views = self._masks.views(clip.frames, start, span, clip.landmarks)
+        face = self._masks.face(views)
+        occluders = self._masks.occluders(views, face)
+        return replace(clip, face_mask=face, occluder_mask=occluders, references=references)

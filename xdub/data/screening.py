@@ -12,6 +12,7 @@ from xdub.data.clip import Clip
 from xdub.data.clip_checks import Rejected
 from xdub.media.stored_sound import StoredSound
 from xdub.perception.faces import FaceTrack, FaceTracker
+from xdub.perception.mesh_file import MeshFile
 from xdub.perception.other_faces import OtherFaces
 from xdub.screen.active_speaker import follow_speaker
 from xdub.screen.check import Footage
@@ -36,15 +37,20 @@ class TrackedSource:
 
 
 def track_source(
-    tracker: FaceTracker, frames: Iterable[np.ndarray], audio: StoredSound, config: ScreenConfig | None
+    tracker: FaceTracker,
+    frames: Iterable[np.ndarray],
+    audio: StoredSound,
+    config: ScreenConfig | None,
+    record: MeshFile | None = None,
 ) -> TrackedSource:
     """Track the face that speaks through frames uint8 [H, W, 3] with the sound [N] at 16 kHz, in one pass.
 
-    Without ``config`` the most prominent face is tracked, and bars stay.
+    Without ``config`` the most prominent face is tracked, and bars stay. ``record`` gets the meshes of the most
+    prominent face in px of the whole picture.
     """
     bars = LetterboxWatch()
     others = OtherFaces(tracker.search) if config is not None and config.speaker_lead is not None else None
-    track = tracker.track(bars.watch(frames), observer=others)
+    track = tracker.track(bars.watch(frames), record=record, observer=others)
     speaker = follow_speaker(track, [] if others is None else others.faces, audio)
     area = bars.area() if config is not None and config.letterbox else None
     return TrackedSource(

@@ -12,6 +12,7 @@ from xdub.data.clip_checks import MIN_SIDE, Rejected, check_face_size
 from xdub.data.face_boxes import face_boxes
 from xdub.data.ledger import LedgerRow
 from xdub.perception.faces import FaceTrack
+from xdub.perception.mesh_file import MeshFile
 from xdub.screen.letterbox import Area
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Span:
     """[n] number of faces that were compared, see `xdub.data.screening`"""
     lead: np.ndarray | None = None
     """[n] lead of the speaking face over the next one"""
+    meshes: MeshFile | None = None
+    """Meshes of the most prominent face in all frames of the video, px of the whole picture, if recorded"""
 
 
 def shortest_clip(recipe: Recipe) -> int:
@@ -68,7 +71,8 @@ def find_spans(track: FaceTrack, recipe: Recipe) -> list[Span]:
     for start, end in runs:
         if end - start >= needed:
             points = track.landmarks68[start:end]
-            spans.append(Span(start, end, points, face_boxes(track, slice(start, end), recipe.video)))
+            boxes = face_boxes(track, slice(start, end), recipe.video)
+            spans.append(Span(start, end, points, boxes, meshes=track.meshes))
     # Some clips of a span may be large enough, which `clip_of` checks.
     least = MIN_SIDE * recipe.video.size
     large = [span for span in spans if span.boxes[:, 2].max() >= least]

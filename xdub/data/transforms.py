@@ -55,6 +55,12 @@ def crop_points(points: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarray:
     return ((points - corner) * (size / boxes[:, None, 2:])).astype(np.float32)
 
 
+def crop_mesh(mesh: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarray:
+    """Convert a mesh [F,N,3], whose z is in px too, from picture px to crop px of the same boxes."""
+    depth = mesh[..., 2:] * (size / boxes[:, None, 2:])
+    return np.concatenate([crop_points(mesh[..., :2], boxes, size), depth], axis=2).astype(np.float32)
+
+
 def full_alpha(mask: np.ndarray, box: np.ndarray, shape: tuple[int, int], feather: float) -> np.ndarray:
     """Compute blend weights [H,W] float32 for `paste`: a crop mask [s,s] (bool or 0..1), in the picture and feathered.
 

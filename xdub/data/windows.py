@@ -27,6 +27,8 @@ class Draw:
     """First frame of the window."""
     reference: int | None
     """Frame of the reference in a phase that inpaints; None in the others, whose reference has the same window."""
+    elsewhere: bool = False
+    """True if ``reference`` is a number among the clip's frames of another segment, `Clip.references`."""
 
 
 def window_starts(num_frames: int, window: int, stride: int = 1) -> range:
@@ -44,10 +46,18 @@ def pick_reference(
 
 
 def draw_window(
-    clip_id: str, num_frames: int, *, phase: str, window: int, rng: np.random.Generator, stride: int = 1
+    clip_id: str,
+    num_frames: int,
+    *,
+    phase: str,
+    window: int,
+    rng: np.random.Generator,
+    stride: int = 1,
+    references: int = 0,
 ) -> Draw:
     """Draw window and reference on the grid of ``stride`` frames.
 
+    The reference of a phase that inpaints is one of the clip's ``references`` frames of another segment, if it has any.
     Pixels and cached latents (`xdub.data.latent_cache`) are drawn alike. Raise UserError for a clip that is shorter
     than the window.
     """
@@ -55,6 +65,8 @@ def draw_window(
         raise UserError(f"clip {clip_id} has {num_frames} frames, the {phase} window needs {window}")
     starts = window_starts(num_frames, window, stride)
     start = starts[int(rng.integers(len(starts)))]
+    if inpaints(phase) and references:
+        return Draw(start, int(rng.integers(references)), elsewhere=True)
     reference = pick_reference(num_frames, start, window, rng, stride) if inpaints(phase) else None
     return Draw(start, reference)
 
@@ -74,7 +86,15 @@ def cut_window(
     Raises:
         UserError: the clip is shorter than the window, or an editor phase gets a clip without V'.
     """
-    draw = draw_window(clip.clip_id, clip.num_frames, phase=phase, window=window, rng=rng, stride=stride)
+    draw = draw_window(
+        clip.clip_id,
+        clip.num_frames,
+        phase=phase,
+        window=window,
+        rng=rng,
+        stride=stride,
+        references=clip.num_references,
+    )
     return cut_at(clip, draw, phase=phase, window=window, geometry=geometry, speech=speech)
 
 
@@ -85,8 +105,8 @@ def cut_at(
 
     Returns:
         frames: uint8 [F,H,W,3].
-        reference: uint8 [1,H,W,3], one frame of the clip (generator), or [F,H,W,3], the same window of V' (editor);
-            absent in a phase that trains no model.
+        reference: uint8 [1,H,W,3], one frame of another segment or of the clip (generator), or [F,H,W,3], the same
+            window of V' (editor); absent in a phase that trains no model.
         landmarks: float32 [F,68,2], crop px of the frames, nan without a face.
         hidden: bool [F,H,W], M_vis, the pixels that the generator inpaints (generator only).
         face_mask, lip_mask: float32 [1,f,h,w].
@@ -102,7 +122,9 @@ def cut_at(
     sample: dict[str, Any] = {"frames": clip.frames[frames], "landmarks": clip.landmarks[frames]}
     if draw.reference is not None:
         sample["hidden"] = clip.visible_mask[frames]
-        sample["reference"] = clip.frames[draw.reference : draw.reference + 1]
+        candidates = clip.references if draw.elsewhere else clip.frames
+        assert candidates is not None, f"clip {clip.clip_id} has no frames of another segment"
+        sample["reference"] = candidates[draw.reference : draw.reference + 1]
     elif needs_pairs(phase):
         if clip.reference is None:
             raise UserError(

@@ -144,13 +144,16 @@ class EncodeWorker:
         for start in starts:
             writer.add(self._window(clip, start, timer))
             timer.lap("write")
-        references = range(0, num_frames, self._key.stride) if self._key.inpaints else range(0)
-        for frame in references:
-            entry = {"z_ref": self._encoded(self._moved(clip.frames[frame : frame + 1]))}
+        elsewhere = self._key.inpaints and clip.references is not None
+        candidates = clip.frames[:: self._key.stride] if clip.references is None else clip.references
+        references = range(len(candidates) if self._key.inpaints else 0)
+        for number in references:
+            entry = {"z_ref": self._encoded(self._moved(candidates[number : number + 1]))}
             timer.lap("codec")
             writer.add(entry)
             timer.lap("write")
-        return ClipEntries(**facts, windows=len(starts), references=len(references))
+        counts: dict[str, Any] = {"windows": len(starts), "references": len(references)}
+        return ClipEntries(**facts, **counts, elsewhere=elsewhere)
 
     def _window(self, clip: Clip, start: int, timer: _Timer) -> dict[str, np.ndarray]:
         """Return the entry of one window."""

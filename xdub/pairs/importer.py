@@ -103,6 +103,7 @@ class SceneImporter:
             used[start : start + len(crops)] = True
             try:
                 clip = preparer.clip_of(scene.original, crops, start, span, audio)
+                clip = preparer.with_masks(clip, start=start, span=span)
             except Rejected as rejection:
                 yield rejection.row(source, frames_id(start, start + len(crops)))
                 continue
@@ -130,7 +131,9 @@ def judge_pair(
     if not verdict.kept:
         return None, row
     source = f"pair:import:{clip.source}"
-    return replace(clip, clip_id=pair_id, source=source, reference=reference, scores=scores), row
+    return replace(
+        clip, clip_id=pair_id, source=source, reference=reference, references=None, scores=scores
+    ), row
 
 
 def import_settings(out: Path, recipe: Recipe) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xdub.data.prepare import SUFFIXES
+from xdub.data.video_files import SUFFIXES
 from xdub.errors import UserError
 from xdub.files.folders import find_files, why_unreadable
 from xdub.media import count_frames, probe

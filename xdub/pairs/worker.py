@@ -203,7 +203,10 @@ class PairWorker:
             reference = relight(reference, light)
             scores = scores | {"relit": 1.0}
         source = f"pair:{job.kind}:{clip.source}"
-        return replace(clip, clip_id=job.pair_id, source=source, reference=reference, scores=scores)
+        # An editor's reference is V' alone.
+        return replace(
+            clip, clip_id=job.pair_id, source=source, reference=reference, references=None, scores=scores
+        )
 
 
 class _StepTimer:

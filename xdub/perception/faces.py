@@ -10,6 +10,7 @@ import numpy as np
 
 from xdub.perception.face_search import FaceSearch, face_window, overlap
 from xdub.perception.landmarks import mesh_to_68
+from xdub.perception.mesh_file import MeshFile
 
 Observer = Callable[[int, np.ndarray, np.ndarray, bool], None]
 """Function of (number of the frame, frame uint8 [H, W, 3], mesh [478, 3] or nan, whether a shot begins)."""
@@ -43,6 +44,8 @@ class FaceTrack:
     width: int
     bounds: np.ndarray | None = None
     """[F, 4] float32, smallest x and y and largest x and y of the mesh"""
+    meshes: MeshFile | None = None
+    """Meshes of all frames, if recorded; gaps are not interpolated"""
 
     @property
     def has_face(self) -> np.ndarray:
@@ -70,12 +73,18 @@ class FaceTracker:
         return self._search
 
     def track(
-        self, frames: Iterable[np.ndarray], *, keep_mesh: bool = False, observer: Observer | None = None
+        self,
+        frames: Iterable[np.ndarray],
+        *,
+        keep_mesh: bool = False,
+        record: MeshFile | None = None,
+        observer: Observer | None = None,
     ) -> FaceTrack:
         """Follow a face through frames uint8 RGB [H, W, 3], read one by one.
 
         Gaps of up to 5 frames are interpolated inside a shot. The track of a video without a face is all nan.
-        ``keep_mesh`` costs 6 kB a frame. ``observer`` is called after every frame.
+        ``keep_mesh`` costs 6 kB of memory a frame; ``record`` gets the same meshes on disk. ``observer`` is called
+        after every frame.
         """
         points, bounds, meshes, faces, cuts, size = [], [], [], [], [], (0, 0)
         for n, (frame, mesh, count, cut) in enumerate(self._follow(frames)):
@@ -88,6 +97,8 @@ class FaceTracker:
             cuts.append(cut)
             if keep_mesh:
                 meshes.append(mesh)
+            if record is not None:
+                record.append(mesh)
         starts = np.array(cuts, bool)
         landmarks = np.stack(points) if points else np.zeros((0, 68, 2), np.float32)
         return FaceTrack(
@@ -101,6 +112,7 @@ class FaceTracker:
             bounds=bridge_gaps(np.stack(bounds), starts).reshape(-1, 4)
             if bounds
             else np.zeros((0, 4), np.float32),
+            meshes=record,
         )
 
     def _follow(self, frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray, int, bool]]:

@@ -43,6 +43,8 @@ class ClipEntries:
     """Number of windows."""
     references: int
     """Number of reference frames, whose rows follow those of the windows."""
+    elsewhere: bool = False
+    """True if the reference frames are those of another segment, `xdub.data.clip.Clip.references`."""
     error: str = ""
     """Reason why the clip has no entries; "" if it has."""
 

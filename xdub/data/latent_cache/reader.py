@@ -73,10 +73,12 @@ class LatentReader:
             window=grid.window,
             rng=rng,
             stride=grid.stride,
+            references=clip.references if clip.elsewhere else 0,
         )
         sample: dict[str, Any] = dict(file.entry(clip.first + draw.start // grid.stride))
         if draw.reference is not None:
-            reference = clip.first + clip.windows + draw.reference // grid.stride
+            number = draw.reference if draw.elsewhere else draw.reference // grid.stride
+            reference = clip.first + clip.windows + number
             sample |= file.entry(reference, ("z_ref",))
         latents = sample["face_mask"].shape[1]
         sample["starts"] = speech_windows(grid.speech, grid.geometry).starts(latents)

@@ -1,0 +1,59 @@
+"""Occluders found by their appearance: microphones and hands on rendered heads, and nothing on a bare face."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from xdub.masks.light import LightFinder
+from xdub.masks.mesh_shape import MeshShape
+
+MICROPHONE, HAND = 144, 132
+"""Indices of clips whose forced occluder is a microphone, and a hand."""
+
+
+@pytest.fixture(scope="module")
+def occluded(film):
+    """Return a function that renders a head with an object in front of it."""
+    from xdub.render import scene
+
+    def render(index: int):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(scene, "OCCLUDED", 1.0)
+            return film(index, frames=60)
+
+    return render
+
+
+def overlap(head) -> float:
+    """Return the intersection over union of detected and true objects in the face masks of a clip."""
+    face = MeshShape().masks(head.views)
+    mask = LightFinder().find(head.views, face)
+    truth = head.clip.occluder_mask & face
+    assert truth.any() and not (mask & ~face).any()
+    return (mask & truth).sum() / (mask | truth).sum()
+
+
+def test_most_of_a_microphone_is_found(occluded):
+    assert overlap(occluded(MICROPHONE)) > 0.6
+
+
+def test_a_part_of_a_hand_is_found(occluded):
+    assert overlap(occluded(HAND)) > 0.15
+
+
+def test_a_speaking_face_without_an_object_has_hardly_any_occluder(talkers):
+    for head in talkers:
+        face = MeshShape().masks(head.views)
+        mask = LightFinder().find(head.views, face)
+        assert mask.sum() < 0.02 * face.sum()
+
+
+def test_a_turning_head_is_not_mistaken_for_an_object(turning):
+    face = MeshShape().masks(turning.views)
+    assert LightFinder().find(turning.views, face).sum() < 0.02 * face.sum()
+
+
+def test_a_clip_without_a_face_has_no_occluder(talkers):
+    head = talkers[0]
+    assert not LightFinder().find(head.views, np.zeros(head.views.frames.shape[:3], bool)).any()
