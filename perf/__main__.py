@@ -20,6 +20,7 @@ FOLDERS = {
         "tracking",
         "names",
         "mini",
+        "mutations",
     ),
     "step": ("step", "pixel_losses"),
     "sampler": ("sampler", "segments", "identity", "speech_features", "syncnet"),

@@ -24,6 +24,7 @@ from xdub.media.testing import TestFilm, write_test_film
 
 @pytest.fixture(scope="module", autouse=True)
 def end_decoders():
+    isolated.close_decoders()
     yield
     isolated.close_decoders()
 
