@@ -8,6 +8,7 @@ without their hashes: every row is read as before or refused, in a process of it
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shutil
 import subprocess
@@ -21,6 +22,10 @@ from typing import Any
 import numpy as np
 
 from perf.environment import environment
+from xdub.errors import UserError
+from xdub.media import isolated
+from xdub.media.damage import Damage
+from xdub.media.isolated import DecoderCrash
 
 SLOW = 60.0
 """Seconds after which a file counts as hanging."""
@@ -41,7 +46,8 @@ FORMATS: dict[str, dict[str, Any]] = {
 def add_parser(commands: Any) -> None:
     """Add the command's options."""
     parser = commands.add_parser("mutations", help="damaged media files and shards, all accounted for")
-    parser.add_argument("--files", type=int, default=1000)
+    parser.add_argument("--files", type=int, default=1000, help="Number of damaged files that are read.")
+    parser.add_argument("--prepared", type=int, default=200, help="Number of them that are prepared, too.")
     parser.add_argument("--shards", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
@@ -51,7 +57,7 @@ def add_parser(commands: Any) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run both checks; return 0 if nothing crashed, hung, went missing or changed."""
     with tempfile.TemporaryDirectory() as folder:
-        media = media_rows(Path(folder), args.files, args.seed) if args.files else {}
+        media = media_rows(Path(folder), args.files, args.prepared, args.seed) if args.files else {}
         shards = shard_rows(Path(folder), args.shards, args.seed) if args.shards else {}
     result = {"environment": environment(), "media": media, "shards": shards}
     print(json.dumps({"media": media, "shards": shards}, indent=1))
@@ -61,62 +67,123 @@ def main(args: argparse.Namespace) -> int:
     return 0 if all(part.get("passed", True) for part in (media, shards)) else 1
 
 
-def media_rows(folder: Path, files: int, seed: int) -> dict[str, Any]:
-    """Prepare damaged and whole files together; return counts and what went wrong."""
-    from xdub.config import load_recipe
-    from xdub.data.ledger import Ledger
-    from xdub.data.manifest import read_manifest
-    from xdub.data.prepare import prepare_videos
+def media_rows(folder: Path, files: int, prepared: int, seed: int) -> dict[str, Any]:
+    """Read damaged files; prepare some together with whole ones; return counts and what went wrong."""
+    from xdub.media.isolated import close_decoders
     from xdub.media.mutations import KINDS, mutate
 
-    recipe = load_recipe("tiny", SETTINGS)
     whole, mixed = folder / "whole", folder / "mixed"
     whole.mkdir()
     mixed.mkdir()
     write_films(whole, seed)
-    prepare_videos([whole], folder / "alone", recipe, workers=1)
-    alone = [read_manifest(folder / "alone").digest, sorted(read_manifest(folder / "alone").ids)]
     names = sorted(path.name for path in whole.iterdir())
-    kinds: dict[str, str] = {}
+    data = {name: (whole / name).read_bytes() for name in names}
+    kinds: dict[Path, str] = {}
     for number in range(files):
         rng = np.random.default_rng([seed, number])
         name, kind = names[number % len(names)], KINDS[number // len(names) % len(KINDS)]
         path = mixed / f"{number:05d}-{name}"
-        path.write_bytes(mutate((whole / name).read_bytes(), kind, rng))
-        kinds[str(path)] = kind
+        path.write_bytes(mutate(data[name], kind, rng))
+        kinds[path] = kind
+    read = read_rows(whole, kinds)
+    close_decoders()
+    for path in list(kinds)[min(prepared, files) :]:
+        path.unlink()
+    ledger = ledger_rows(folder, whole, mixed) if prepared else {}
+    return {"read": read, "prepared": ledger, "passed": read["passed"] and ledger.get("passed", True)}
+
+
+def read_rows(whole: Path, kinds: dict[Path, str]) -> dict[str, Any]:
+    """Read every damaged file as prepare does, and a whole one after every tenth; count the results by kind."""
+    results: dict[str, Counter[str]] = {}
+    slowest, crashes, defects, harmed = 0.0, [], [], 0
+    good = sorted(whole.iterdir())
+    truth = {path: read_all(path)[1] for path in good}
+    begin = time.monotonic()
+    for number, (path, kind) in enumerate(kinds.items()):
+        started = time.monotonic()
+        try:
+            result, _ = read_all(path)
+        except UserError:
+            result = "refused"
+        except DecoderCrash as error:
+            result = "crash"
+            crashes.append(f"{path.name} ({kind}): {error}")
+        except Exception as error:
+            result = "defect"
+            defects.append(f"{path.name} ({kind}): {type(error).__name__}: {error}"[:300])
+        results.setdefault(kind, Counter())[result] += 1
+        slowest = max(slowest, time.monotonic() - started)
+        if number % 10 == 0:
+            other = good[number // 10 % len(good)]
+            harmed += read_all(other)[1] != truth[other]
+    return {
+        "files": len(kinds),
+        "results_by_kind": {kind: dict(counter) for kind, counter in results.items()},
+        "crashes": crashes,
+        "defects": defects,
+        "whole_files_harmed": harmed,
+        "slowest_s": round(slowest, 2),
+        "seconds": round(time.monotonic() - begin),
+        "passed": not defects and not harmed and slowest < SLOW,
+    }
+
+
+def read_all(path: Path) -> tuple[str, tuple[int, str]]:
+    """Read facts, frames and sound of a file; return "whole" or "damaged", and the number of frames with a digest."""
+    picture, sound = Damage(), Damage()
+    info = isolated.probe(path, picture)
+    digest, frames = hashlib.sha256(), 0
+    for frame in isolated.read_video(path, damage=picture):
+        digest.update(np.ascontiguousarray(frame).data)
+        frames += 1
+    if info.has_audio:
+        digest.update(isolated.store_audio(path, damage=sound)[:].data)
+    lost = picture.reason or sound.reason or picture.packets or sound.packets
+    return "damaged" if lost else "whole", (frames, digest.hexdigest())
+
+
+def ledger_rows(folder: Path, whole: Path, mixed: Path) -> dict[str, Any]:
+    """Prepare damaged and whole files together; return the ledger's rows by result and what went wrong."""
+    from xdub.config import load_recipe
+    from xdub.data.ledger import Ledger
+    from xdub.data.manifest import read_manifest
+    from xdub.data.prepare import prepare_videos
+
+    recipe = load_recipe("tiny", SETTINGS)
+    prepare_videos([whole], folder / "alone", recipe, workers=1)
+    alone = set(read_manifest(folder / "alone").ids)
     begin = time.monotonic()
     prepare_videos([whole, mixed], folder / "both", recipe, workers=1)
     seconds = time.monotonic() - begin
-    rows = list(Ledger(folder / "both").rows())
     statuses, checks = Counter[str](), Counter[str]()
     taken: dict[str, float] = {}
     by_input: dict[str, set[str]] = {}
-    for row in rows:
+    crashes, defects = [], []
+    for row in Ledger(folder / "both").rows():
         by_input.setdefault(row.input, set()).add(row.status)
         taken[row.input] = taken.get(row.input, 0.0) + row.seconds
         checks[row.check or row.status] += 1
-    for path in kinds:
-        results = by_input.get(path, set())
+        if row.status == "failed":
+            (crashes if "DecoderCrash" in row.message else defects).append(row.message)
+    files = sorted(mixed.iterdir())
+    for path in files:
+        results = by_input.get(str(path), set())
         statuses["kept" if "kept" in results else min(results, default="missing")] += 1
-    ids = set(read_manifest(folder / "both").ids)
-    crashes = [row.message for row in rows if "DecoderCrash" in row.message]
-    defects = [row.message for row in rows if row.status == "failed" and "DecoderCrash" not in row.message]
-    slow = [path for path, value in taken.items() if value > SLOW]
-    unharmed = set(alone[1]) <= ids
-    copies = _copies(whole, mixed)
+    unharmed = alone <= set(read_manifest(folder / "both").ids)
+    copies, slowest = _copies(whole, mixed), max(taken.values(), default=0.0)
     return {
-        "files": files,
+        "files": len(files),
         "statuses": dict(statuses),
         "copies": copies,
         "rows_by_check": dict(checks.most_common()),
         "crashes": crashes,
         "defects": defects,
-        "slower_than_60_s": slow,
-        "slowest_s": round(max(taken.values(), default=0.0), 1),
+        "slowest_s": round(slowest, 1),
         "seconds": round(seconds),
-        "whole_clips": len(alone[1]),
+        "whole_clips": len(alone),
         "whole_clips_unharmed": unharmed,
-        "passed": unharmed and statuses["missing"] <= copies and not slow and not defects,
+        "passed": unharmed and statuses["missing"] <= copies and slowest < SLOW and not defects,
     }
 
 
