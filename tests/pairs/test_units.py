@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +23,7 @@ from xdub.pairs.audio_choice import (
     cut_audio,
 )
 from xdub.pairs.units import TWIN, Entry, plan_units, read_entries
+from xdub.seeding import rng
 
 utterances = st.lists(st.tuples(st.integers(0, 3), st.integers(5, 60)), min_size=1, max_size=12).map(
     lambda rows: [Utterance(clip_id=f"c{n}", speaker=f"s{s}", num_frames=f) for n, (s, f) in enumerate(rows)]
@@ -44,6 +46,36 @@ def test_speech_is_of_the_same_speaker_if_possible_and_depends_on_the_seed(clips
         if rule == SAME_SPEAKER and max(u.num_frames for u in siblings) >= target.num_frames:
             assert first.start // 640 + target.num_frames <= lengths[first.clip_id]
         assert choices[-1].rule == OWN_SHIFTED
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(5, 9)), min_size=1, max_size=60),
+    st.integers(0, 5),
+    st.integers(1, 20),
+)
+def test_the_choices_are_those_of_a_search_through_all_utterances(rows, seed: int, near: int) -> None:
+    clips = [Utterance(clip_id=f"c{n}", speaker=f"s{s}", num_frames=f) for n, (s, f) in enumerate(rows)]
+    index = SpeechIndex(clips)
+    for target in clips:
+        random = rng("pair-audio", seed, target.clip_id)
+        by_length = sorted(clips, key=lambda u: (u.num_frames, u.clip_id))
+        same = [u for u in by_length if u.speaker == target.speaker and u != target]
+        same = [u for u in same if u.num_frames >= target.num_frames] or same
+        drawn = [same[n] for n in random.permutation(len(same))[:4]]
+        first = bisect_left([u.num_frames for u in by_length], target.num_frames)
+        around = by_length[max(0, first - near) : first + near]
+        others = [u for u in around if u.speaker != target.speaker]
+        others = others or [u for u in by_length if u.speaker != target.speaker]
+        least = min((abs(u.num_frames - target.num_frames) for u in others), default=0)
+        alike = [u for u in others if abs(u.num_frames - target.num_frames) == least]
+        assert index._alike(target, near) == alike
+        if near == 16:
+            drawn += [alike[n] for n in random.permutation(len(alike))[:4]]
+            names = [choice.clip_id for choice in index.choices(target, seed)]
+            assert names == [*(u.clip_id for u in drawn), target.clip_id]
+        else:
+            names = [choice.clip_id for choice in index.choices(target, seed) if choice.rule == SAME_SPEAKER]
+            assert names == [u.clip_id for u in drawn]
 
 
 def test_a_speaker_of_one_utterance_gets_speech_of_similar_length_of_another() -> None:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
+from xdub.data.columns import Texts
 from xdub.seeding import stable_seed
 
 LEAST = 2
@@ -32,16 +35,18 @@ def draw_held_out(ids: Sequence[str], speakers: Sequence[str], share: float) -> 
     count = max(LEAST, round(share * len(ids)))
     if len(ids) < count + LEAST:
         return HeldOut()
-    members: dict[str, list[int]] = {}
-    for item, speaker in enumerate(speakers):
-        members.setdefault(speaker, []).append(item)
+    codes, names = Texts.of(speakers).codes()
+    sizes = np.bincount(codes, minlength=len(names))
     drawn: list[int] = []
-    for speaker in sorted(members, key=lambda name: stable_seed("held out", name)):
-        if len(drawn) + len(members[speaker]) <= max(count, MOST * len(ids)):
-            drawn += members[speaker]
-        if len(drawn) >= count:
+    total = 0
+    for speaker in sorted(range(len(names)), key=lambda number: stable_seed("held out", names[number])):
+        if sizes[speaker] and total + sizes[speaker] <= max(count, MOST * len(ids)):
+            drawn.append(speaker)
+            total += int(sizes[speaker])
+        if total >= count:
             break
-    if len(drawn) >= LEAST:
-        return HeldOut(tuple(sorted(drawn)))
-    by_id = sorted(range(len(ids)), key=lambda item: stable_seed("held out", ids[item]))
-    return HeldOut(tuple(sorted(by_id[:count])), "clip")
+    if total >= LEAST:
+        return HeldOut(tuple(np.flatnonzero(np.isin(codes, drawn)).tolist()))
+    seeds = np.fromiter((stable_seed("held out", clip_id) for clip_id in ids), np.int64, len(ids))
+    by_id = np.argsort(seeds, kind="stable")
+    return HeldOut(tuple(sorted(by_id[:count].tolist())), "clip")

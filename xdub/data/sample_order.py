@@ -12,10 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
 from xdub.config import needs_pairs
+from xdub.data.columns import Numbers, Texts
 from xdub.data.held_out import HeldOut, draw_held_out
 from xdub.data.manifest import Manifest, read_manifest
 from xdub.data.shards import speakers_of
@@ -31,6 +33,30 @@ class RowRef:
     """Index of the data set."""
     row: int
     """Index of the row in the data set."""
+
+
+class RowRefs(Sequence[RowRef]):
+    """Rows as two arrays [n], of data sets and of rows."""
+
+    def __init__(self, dataset: np.ndarray, row: np.ndarray) -> None:
+        self.dataset, self.row = dataset, row
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @overload
+    def __getitem__(self, index: int) -> RowRef: ...
+    @overload
+    def __getitem__(self, index: slice) -> RowRefs: ...
+    def __getitem__(self, index: int | slice) -> RowRef | RowRefs:
+        if isinstance(index, slice):
+            return RowRefs(self.dataset[index], self.row[index])
+        return RowRef(int(self.dataset[index]), int(self.row[index]))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None
 
 
 class SampleOrder:
@@ -51,36 +77,29 @@ class SampleOrder:
         """
         self.manifests, self.seed, self.shards_together = tuple(manifests), seed, shards_together
         self.window, self.held_out = window, held_out
-        self.held_out_rows: list[RowRef] = []
+        self.held_out_rows = RowRefs(np.empty(0, np.int32), np.empty(0, np.int32))
         """Rows that no position has."""
         self.held_out_by: str | None = None
         """Unit of their draw, `HeldOut.by`; None without such rows."""
-        self.rows: list[RowRef] = []
-        shard_of: list[tuple[int, int]] = []
-        for number, manifest in enumerate(self.manifests):
-            for row, ((shard, _), frames) in enumerate(
-                zip(manifest.locations, manifest.num_frames, strict=True)
-            ):
-                if frames >= window:
-                    self.rows.append(RowRef(number, row))
-                    shard_of.append((number, shard))
-        self.too_short = sum(len(manifest.ids) for manifest in self.manifests) - len(self.rows)
+        long = [
+            np.flatnonzero(Numbers.of(manifest.num_frames).array >= window) for manifest in self.manifests
+        ]
+        dataset = np.repeat(np.arange(len(long), dtype=np.int32), [len(rows) for rows in long])
+        row = np.concatenate([*long, np.empty(0, np.int64)]).astype(np.int32)
+        self.too_short = sum(len(manifest.ids) for manifest in self.manifests) - len(row)
         if held_out > 0:
-            apart = self._draw_held_out()
-            self.held_out_rows = [self.rows[item] for item in apart.items]
+            apart = self._draw_held_out(long)
+            items = np.array(apart.items, np.int64)
+            self.held_out_rows = RowRefs(dataset[items], row[items])
             self.held_out_by = apart.by if apart.items else None
-            kept = sorted(set(range(len(self.rows))) - set(apart.items))
-            self.rows, shard_of = [self.rows[item] for item in kept], [shard_of[item] for item in kept]
-        if not self.rows:
+            dataset, row = np.delete(dataset, items), np.delete(row, items)
+        self.rows = RowRefs(dataset, row)
+        if not len(row):
             folders = ", ".join(str(manifest.folder) for manifest in self.manifests)
             raise UserError(
                 f"{folders}: none of {self.too_short} clips has {window} frames, which a window needs"
             )
-        keys = sorted(set(shard_of))
-        members: dict[tuple[int, int], list[int]] = {key: [] for key in keys}
-        for item, key in enumerate(shard_of):
-            members[key].append(item)
-        self._shards = [np.array(members[key]) for key in keys]
+        self._bounds = self._shard_bounds()
         self._order = lru_cache(maxsize=2)(self._order)
 
     def __len__(self) -> int:
@@ -109,22 +128,45 @@ class SampleOrder:
         choice = rng(self.seed, "substitute", epoch, clip_id, attempt).integers(len(self))
         return self.rows[int(choice)]
 
-    def _draw_held_out(self) -> HeldOut:
-        """Draw the clips that are held out, whole speakers where possible."""
-        speakers = [speakers_of(manifest) for manifest in self.manifests]
-        return draw_held_out(
-            [self.clip_id(ref) for ref in self.rows],
-            [speakers[ref.dataset][ref.row] for ref in self.rows],
-            self.held_out,
-        )
+    def _draw_held_out(self, rows: Sequence[np.ndarray]) -> HeldOut:
+        """Draw the clips that are held out among rows of each data set, whole speakers where possible."""
+        import pyarrow as pa
+
+        ids = [Texts.of(m.ids).array.take(pa.array(r)) for m, r in zip(self.manifests, rows, strict=True)]
+        numbers: dict[str, int] = {}
+        codes = []
+        for manifest, each in zip(self.manifests, rows, strict=True):
+            own, names = Texts.of(speakers_of(manifest)).codes()
+            shared = np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int32)
+            codes.append(shared[own[each]])
+        speakers = pa.DictionaryArray.from_arrays(pa.array(np.concatenate(codes)), pa.array(list(numbers)))
+        return draw_held_out(Texts(pa.concat_arrays(ids)), Texts(speakers), self.held_out)
+
+    def _shard_bounds(self) -> np.ndarray:
+        """Return the first item of each shard with items, and the number of items [shards + 1]."""
+        shard = np.empty(len(self.rows), np.int64)
+        for number, manifest in enumerate(self.manifests):
+            own = self.rows.dataset == number
+            shard[own] = manifest.row_places[0][self.rows.row[own]]
+        # Items are in the order of data sets and of their shards.
+        changes = (np.diff(shard) != 0) | (np.diff(self.rows.dataset) != 0)
+        return np.concatenate([[0], np.flatnonzero(changes) + 1, [len(shard)]])
 
     def _order(self, epoch: int) -> np.ndarray:
         """Permute the items. Shards are shuffled, then rows within groups of shards, so that reading stays local."""
         random = rng(self.seed, "order", epoch)
-        shuffled = [self._shards[i] for i in random.permutation(len(self._shards))]
+        first, end = self._bounds[:-1].tolist(), self._bounds[1:].tolist()
+        shuffled = random.permutation(len(first)).tolist()
         groups = range(0, len(shuffled), self.shards_together)
         return np.concatenate(
-            [random.permutation(np.concatenate(shuffled[i : i + self.shards_together])) for i in groups]
+            [
+                random.permutation(
+                    np.concatenate(
+                        [np.arange(first[i], end[i]) for i in shuffled[g : g + self.shards_together]]
+                    )
+                )
+                for g in groups
+            ]
         )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -21,7 +22,7 @@ CANDIDATES = 4
 """Largest number of choices by each rule."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Utterance:
     """Facts of a clip that the choice depends on."""
 
@@ -30,7 +31,7 @@ class Utterance:
     num_frames: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
     """The clip whose speech is used, the audio sample it starts at, and the rule that selected it."""
 
@@ -40,15 +41,14 @@ class Choice:
 
 
 class SpeechIndex:
-    """All utterances of a data set, by speaker and by length."""
+    """All utterances of a data set, by speaker and by length. A choice takes the time of a few searches."""
 
     def __init__(self, utterances: Iterable[Utterance]) -> None:
+        self._by_length = sorted(utterances, key=_order)
         self._by_speaker: dict[str, list[Utterance]] = defaultdict(list)
-        for utterance in sorted(utterances, key=lambda u: (u.num_frames, u.clip_id)):
+        for utterance in self._by_length:
             self._by_speaker[utterance.speaker].append(utterance)
-        everyone = sorted((u.num_frames, u.clip_id, u) for us in self._by_speaker.values() for u in us)
-        self._by_length = [u for _, _, u in everyone]
-        self._lengths = [u.num_frames for u in self._by_length]
+        self._of_others = lru_cache(maxsize=8)(self._of_others)
 
     def choices(self, target: Utterance, seed: int) -> list[Choice]:
         """Return choices of speech for ``target``, best first; the caller uses the first of a different recording.
@@ -58,10 +58,9 @@ class SpeechIndex:
         3. The clip's own speech, shifted by half its length, for data sets of one utterance.
         """
         draw = rng("pair-audio", seed, target.clip_id)
-        same = [u for u in self._by_speaker[target.speaker] if u.clip_id != target.clip_id]
-        long_enough = [u for u in same if u.num_frames >= target.num_frames]
-        selected = [(u, SAME_SPEAKER) for u in _draw(long_enough or same, draw)]
-        selected += [(u, OTHER_SPEAKER) for u in _draw(self._alike(target), draw)]
+        selected = [(u, SAME_SPEAKER) for u in self._draw_same(target, draw)]
+        alike = self._alike(target)
+        selected += [(alike[n], OTHER_SPEAKER) for n in _draw(len(alike), draw)]
         choices = [
             Choice(clip_id=u.clip_id, start=_start(u.num_frames - target.num_frames, draw), rule=rule)
             for u, rule in selected
@@ -69,16 +68,34 @@ class SpeechIndex:
         half = target.num_frames // 2 * SAMPLES_PER_FRAME
         return [*choices, Choice(clip_id=target.clip_id, start=half, rule=OWN_SHIFTED)]
 
-    def _alike(self, target: Utterance, near: int = 16) -> list[Utterance]:
+    def _draw_same(self, target: Utterance, draw: np.random.Generator) -> list[Utterance]:
+        """Draw other utterances of the target's speaker, without a list of them all."""
+        own = self._by_speaker.get(target.speaker, [])
+        position = bisect_left(own, _order(target), key=_order)
+        present = position < len(own) and own[position].clip_id == target.clip_id
+        # Those of sufficient length are the last ones, and the target is among them.
+        first = bisect_left(own, target.num_frames, key=_length)
+        if len(own) - first - present == 0:
+            first = 0
+        numbers = [first + n for n in _draw(len(own) - first - present, draw)]
+        return [own[n + (present and n >= position)] for n in numbers]
+
+    def _alike(self, target: Utterance, near: int = 16) -> Sequence[Utterance]:
         """Return the utterances of other speakers whose length is closest to the target's."""
-        index = bisect_left(self._lengths, target.num_frames)
+        index = bisect_left(self._by_length, target.num_frames, key=_length)
         around = self._by_length[max(0, index - near) : index + near]
         # One speaker may fill the neighbourhood; then search all utterances.
-        others = [u for u in around if u.speaker != target.speaker] or [
-            u for u in self._by_length if u.speaker != target.speaker
-        ]
-        least = min((abs(u.num_frames - target.num_frames) for u in others), default=0)
-        return [u for u in others if abs(u.num_frames - target.num_frames) == least]
+        others = [u for u in around if u.speaker != target.speaker] or self._of_others(target.speaker)
+        if not others:
+            return []
+        index = bisect_left(others, target.num_frames, key=_length)
+        ends = others[max(0, index - 1) : index + 1]
+        least = min(abs(u.num_frames - target.num_frames) for u in ends)
+        lengths = sorted({target.num_frames - least, target.num_frames + least})
+        return [u for length in lengths for u in others[_first(others, length) : _first(others, length + 1)]]
+
+    def _of_others(self, speaker: str) -> list[Utterance]:
+        return [u for u in self._by_length if u.speaker != speaker]
 
 
 def cut_audio(sound: np.ndarray, start: int, num_frames: int) -> np.ndarray:
@@ -94,9 +111,22 @@ def cut_audio(sound: np.ndarray, start: int, num_frames: int) -> np.ndarray:
     return np.where(times < 0, sound[np.minimum(times, 0) + MARGIN_SAMPLES], own[times % len(own)])
 
 
-def _draw(utterances: list[Utterance], draw: np.random.Generator) -> list[Utterance]:
-    order = draw.permutation(len(utterances))[:CANDIDATES]
-    return [utterances[int(n)] for n in order]
+def _draw(count: int, draw: np.random.Generator) -> list[int]:
+    """Draw at most `CANDIDATES` different numbers below a count."""
+    return draw.permutation(count)[:CANDIDATES].tolist()
+
+
+def _order(utterance: Utterance) -> tuple[int, str]:
+    return utterance.num_frames, utterance.clip_id
+
+
+def _length(utterance: Utterance) -> int:
+    return utterance.num_frames
+
+
+def _first(utterances: Sequence[Utterance], length: int) -> int:
+    """Return the position of the first utterance of at least a length among sorted ones."""
+    return bisect_left(utterances, length, key=_length)
 
 
 def _start(spare: int, draw: np.random.Generator) -> int:
