@@ -47,7 +47,7 @@ def test_the_face_whose_lips_follow_the_voice_is_tracked(two_heads, scene, speak
     truth = two_heads[speaking].full_landmarks + np.float32([192 * speaking, BAR])
     assert np.abs(result.track.landmarks68 - truth).mean() < 4
     assert (result.faces == 2).all() and (result.lead > 0.15).all()
-    # A track of one face stays as it is.
+    # A track of one face does not change.
     alone = follow_speaker(track, [], two_heads[speaking].clip.audio)
     assert np.array_equal(alone.track.landmarks68, track.landmarks68) and np.isnan(alone.lead).all()
 

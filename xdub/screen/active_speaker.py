@@ -44,7 +44,7 @@ class SpeakerTrack:
 def follow_speaker(
     track: FaceTrack, others: Sequence[OtherFace], audio: np.ndarray | StoredSound
 ) -> SpeakerTrack:
-    """Replace the tracked face by the one that speaks, shot by shot.
+    """Replace the tracked face by the speaking face, shot by shot.
 
     Args:
         track: the most prominent face.
