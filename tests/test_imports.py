@@ -44,6 +44,7 @@ ALLOWED = {
     "headers": {"perception"},
     "report": {"perception", "media"},
     "screen": {"perception", "media"},
+    "speakers": {"pool", "screen", "data", "perception"},
     "masks": {"perception"},
     "data": {"pool", "screen", "masks", "perception", "media"},
     "tracking": {"data", "report"},

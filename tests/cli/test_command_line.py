@@ -16,7 +16,7 @@ from xdub.errors import UserError
 
 VERBS = [
     *("demo", "dub", "render", "prepare", "pairs", "import-pairs", "export", "train", "bootstrap"),
-    *("encode", "plan", "doctor", "submit"),
+    *("encode", "speakers", "plan", "doctor", "submit"),
 ]
 GROUPS = ["eval", "runs", "weights", "jobs"]
 

@@ -63,7 +63,9 @@ def test_a_setting_builds_long_pairs_in_one_pass(models, tmp_path) -> None:
     folder, recipe = models
     with ShardWriter(tmp_path / "data") as writer:
         for seed in range(2):
-            writer.add(make_clip(seed, num_frames=77, occluder_mask=np.zeros((77, 32, 32), bool)))
+            writer.add(
+                make_clip(seed, num_frames=77, speaker="anna", occluder_mask=np.zeros((77, 32, 32), bool))
+            )
     seams = {}
     for frames in (25, 77):
         out = tmp_path / str(frames)

@@ -114,7 +114,9 @@ def test_every_clip_is_planned_once_and_twins_have_their_share(
     count: int, twins: int, share: float, batch: int
 ) -> None:
     twins = min(count, twins)
-    recipe = small_recipe(f"pairs.render_twins={share}", f"pairs.batch={batch}")
+    recipe = small_recipe(
+        f"pairs.render_twins={share}", f"pairs.batch={batch}", "pairs.require_other_utterance=false"
+    )
     entries = _entries(count, twins)
     units = plan_units(entries, recipe, generator_digest="g", seed=0)
     jobs = [job for unit in units for job in unit.jobs]

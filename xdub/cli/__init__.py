@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from xdub import __version__
-from xdub.cli import doctor, evaluate, exporting, make_data, plan, submitting, training, use, weights
+from xdub.cli import (
+    doctor,
+    evaluate,
+    exporting,
+    make_data,
+    plan,
+    speakers,
+    submitting,
+    training,
+    use,
+    weights,
+)
 from xdub.cli.errors import run_app
 from xdub.heap import skip_last_collection
 from xdub.runtime_env import prepare_environment
@@ -39,7 +50,7 @@ def _root(
     pass
 
 
-for module in (use, make_data, training, plan, doctor, exporting, submitting):
+for module in (use, make_data, speakers, training, plan, doctor, exporting, submitting):
     module.register(app)
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(training.runs, name="runs")

@@ -16,6 +16,8 @@ class Embedder:
 
     threshold: float
     """Lowest mean cosine between V and V' of one person."""
+    same_speaker: float
+    """Lowest cosine of a clip's mean face with the mean face of its speaker in other recordings."""
     plausible: tuple[float, float]
     """Range of the thresholds that a recipe may set instead.
 
@@ -29,16 +31,19 @@ class Embedder:
 EMBEDDERS = {
     "mobilefacenet": Embedder(
         threshold=0.8,
+        same_speaker=0.85,
         plausible=(0.55, 0.96),
         origin="64 rendered people at 64 px: 0.5 % of 384 true pairs rejected, 0.7 % of 48,384 false pairs accepted",
     ),
     "dlib": Embedder(
         threshold=0.96,
+        same_speaker=0.98,
         plausible=(0.9, 0.99),
         origin="the same people: 2.3 % of 384 true pairs rejected, 1.6 % of 48,384 false pairs accepted",
     ),
     "arcface": Embedder(
         threshold=0.85,
+        same_speaker=0.5,
         plausible=(0.0, 1.0),
         origin="paper B.3, on real people; not measured by us, because its weights are a file of the user",
     ),

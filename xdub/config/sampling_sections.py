@@ -43,6 +43,9 @@ class PairsConfig:
     """Share of exact pairs from the renderer among the training pairs."""
     relight: Annotated[float, NOT_NEGATIVE] = 0.0
     """Share of uniformly lit pairs that get new light, the same on both sides (paper 3.1.2)."""
+    require_other_utterance: bool = field(default=True, metadata=NEUTRAL)
+    """Reject clips whose speaker has no other utterance. False: they get the speech of another speaker, or their own
+    speech shifted. The choice changes which pairs are built, and no pair's content."""
     batch: Annotated[int, POSITIVE] = 8
     """Clips whose segments are sampled together; a lost worker repeats at most this many clips."""
     compile: bool = False

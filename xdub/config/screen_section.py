@@ -37,6 +37,11 @@ class ScreenConfig:
     speaker_lead: Annotated[float | None, NOT_NEGATIVE] = field(default=0.15, metadata=ADDED)
     """Least lead of the speaking face over the other faces of a shot (`xdub.screen.active_speaker`). None: the most
     prominent face is used, whoever speaks."""
+    speaker_face: float | None = field(default=None, metadata=ADDED)
+    """Least cosine of a clip's face with its speaker's; None is the own value of `perception.identity`
+    (`Embedder.same_speaker`)."""
+    speaker_voice: float = field(default=0.65, metadata=ADDED)
+    """Least cosine of a clip's voice with its speaker's."""
     require_sync: bool = field(default=False, metadata=ADDED)
     """Reject clips whose sound matches the lips at no offset. False: their score is recorded alone."""
 

@@ -26,7 +26,16 @@ from xdub.pairs.filter_plots import PICTURE, update_filter_plots
 from xdub.pairs.judges import Judges
 from xdub.pairs.maker import maker_digest, recipe_with_editor
 from xdub.pairs.run_status import RunStatus, tracked
-from xdub.pairs.units import Unit, deciding_sections, located_sections, plan_units, read_entries
+from xdub.pairs.units import (
+    COPY,
+    LONE,
+    Unit,
+    deciding_sections,
+    excluded_rows,
+    located_sections,
+    plan_units,
+    read_entries,
+)
 from xdub.pairs.worker import Outcome, PairWorker, failed_unit
 from xdub.pool import WorkerPool, Workers
 from xdub.progress import Report
@@ -109,7 +118,9 @@ def build_pairs(
         raise UserError(f"{data}: an empty data set; pairs need at least one clip")
     # The digest is part of every pair's id.
     location, digest = maker_digest(recipe, generator)
-    units = plan_units(read_entries(manifest), recipe, generator_digest=digest, seed=seed)
+    entries = read_entries(manifest)
+    excluded = excluded_rows(entries, recipe)
+    units = plan_units(entries, recipe, generator_digest=digest, seed=seed)
     arguments = dict(
         recipe=located(recipe).to_dict(),
         # Each machine has its own copy of the shipped generator, at a path of its own.
@@ -122,11 +133,14 @@ def build_pairs(
     origin = recorded_origin(out, inputs | deciding_sections(recipe), inputs | located_sections(recipe))
     steps: Counter[str] = Counter()
     with ShardWriter(out, rows_per_shard=recipe.pairs.batch, kind="pairs", recipe=origin) as writer:
-        commits = _Commits(writer, Ledger(out), units)
+        commits = _Commits(writer, Ledger(out), units, excluded)
         facts = {"generator": digest, "pair_seed": seed, "workers": f"{pool_size.least}:{pool_size.most}"}
         with tracked(tracked_in, out, recipe, Path(data), facts) as journal:
             status = RunStatus(
-                total=sum(len(unit.jobs) for unit in units), price=price, report=on_progress, journal=journal
+                total=len(excluded) + sum(len(unit.jobs) for unit in units),
+                price=price,
+                report=on_progress,
+                journal=journal,
             )
             open_units = [unit for unit in units if not commits.settled(unit)]
             status.begin(
@@ -176,11 +190,21 @@ def recorded_origin(out: Path, origin: dict[str, Any], earlier: dict[str, Any]) 
 class _Commits:
     """Writer of a run's shards and then of its ledger, so that every ledger row with status "kept" has its pair."""
 
-    def __init__(self, writer: ShardWriter, ledger: Ledger, units: Sequence[Unit]) -> None:
+    def __init__(
+        self, writer: ShardWriter, ledger: Ledger, units: Sequence[Unit], excluded: Sequence[LedgerRow]
+    ) -> None:
+        """Read the earlier results, and record the clips of which no pair is built."""
         self.writer, self.ledger = writer, ledger
         # OUT may hold imported pairs, too.
-        inputs = {job.key for unit in units for job in unit.jobs}
+        jobs = {job.key for unit in units for job in unit.jobs}
+        inputs = jobs | {row.input for row in excluded}
         rows = [row for row in ledger.rows() if row.input in inputs and row.status != "failed"]
+        # Speakers may have been grouped since an earlier call.
+        stale = {row.input for row in rows if row.input in jobs and row.check in (COPY, LONE)}
+        for name in stale:
+            ledger.reopen(name)
+        rows = [row for row in rows if row.input not in stale]
+        rows += [row for row in excluded if ledger.add(row)]
         self._settled = {row.input for row in rows}
         self.counts = Counts.of(rows)
         """Rows of this run's inputs by status; an earlier failure is tried again and counts once it has a result."""

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from xdub.config import Recipe, identity_without_paths, network_digests
+from xdub.data.duplicates import Copy, read_duplicates
+from xdub.data.ledger import LedgerRow
 from xdub.data.manifest import Manifest
 from xdub.data.shards import speakers_of, twins_of
 from xdub.pairs.audio_choice import Choice, SpeechIndex, Utterance
+from xdub.screen.duplicates import MOST_BITS
 from xdub.seeding import stable_seed
 
 GENERATED, TWIN = "generated", "twin"
 """Kinds of pairs: V' from the generator, or the rendered twin of V."""
+COPY, LONE = "duplicate", "other_utterance"
+"""Checks that a clip fails before any pair is built of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +35,10 @@ class Entry:
     speaker: str
     num_frames: int
     twin_of: str | None
+    copy_of: str | None = None
+    """The earlier clip that shows the same footage."""
+    likeness: float = 0.0
+    """Share of equal bits of sound of the two."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +70,57 @@ class Unit:
 def read_entries(manifest: Manifest) -> list[Entry]:
     """Return the columns of the manifest that planning needs, for all rows; no shard of this version is opened."""
     columns = (manifest.ids, speakers_of(manifest), manifest.num_frames, twins_of(manifest))
-    return [
-        Entry(clip_id=clip_id, speaker=speaker, num_frames=frames, twin_of=twin)
-        for clip_id, speaker, frames, twin in zip(*columns, strict=True)
-    ]
+    copies = read_duplicates(manifest.folder)
+    entries = []
+    for clip_id, speaker, frames, twin in zip(*columns, strict=True):
+        copy = copies.get(clip_id, Copy(None, 0.0))
+        entries.append(
+            Entry(
+                clip_id=clip_id,
+                speaker=speaker,
+                num_frames=frames,
+                twin_of=twin,
+                copy_of=copy.original,
+                likeness=copy.value,
+            )
+        )
+    return entries
+
+
+def excluded_rows(entries: Sequence[Entry], recipe: Recipe) -> list[LedgerRow]:
+    """Return the ledger rows of clips of which no generated pair is built: copies, and lone utterances.
+
+    A copy shows the footage of an earlier clip. V' needs the speech of another utterance of the same speaker (B.3),
+    unless ``pairs.require_other_utterance`` is off. A recipe of exact pairs alone excludes no clip.
+    """
+    if recipe.pairs.render_twins >= 1:
+        return []
+    utterances = Counter(entry.speaker for entry in entries if entry.copy_of is None)
+    rows = []
+    for entry in entries:
+        if entry.copy_of is not None:
+            rows.append(
+                LedgerRow(
+                    input=entry.clip_id,
+                    status="rejected",
+                    check=COPY,
+                    value=entry.likeness,
+                    threshold=1 - MOST_BITS,
+                    message=f"shows the same footage as clip {entry.copy_of}",
+                )
+            )
+        elif recipe.pairs.require_other_utterance and utterances[entry.speaker] < 2:
+            rows.append(
+                LedgerRow(
+                    input=entry.clip_id,
+                    status="rejected",
+                    check=LONE,
+                    value=0.0,
+                    threshold=1.0,
+                    message=f"{entry.speaker} has no other utterance; `xdub speakers` looks for one in all files",
+                )
+            )
+    return rows
 
 
 def plan_units(entries: Iterable[Entry], recipe: Recipe, *, generator_digest: str, seed: int) -> list[Unit]:
@@ -71,11 +128,16 @@ def plan_units(entries: Iterable[Entry], recipe: Recipe, *, generator_digest: st
     entries = list(entries)
     rows = {entry.clip_id: row for row, entry in enumerate(entries)}
     index = SpeechIndex(
-        Utterance(clip_id=e.clip_id, speaker=e.speaker, num_frames=e.num_frames) for e in entries
+        Utterance(clip_id=e.clip_id, speaker=e.speaker, num_frames=e.num_frames)
+        for e in entries
+        if e.copy_of is None
     )
+    excluded = {row.input for row in excluded_rows(entries, recipe)}
     facts = json.dumps([generator_digest, seed, deciding_sections(recipe)], sort_keys=True)
     generated = []
     for row, entry in enumerate(entries):
+        if entry.clip_id in excluded:
+            continue
         target = Utterance(clip_id=entry.clip_id, speaker=entry.speaker, num_frames=entry.num_frames)
         choices = index.choices(target, seed)
         generated.append(

@@ -20,8 +20,8 @@ COMMON = 20
 square, every occurrence is paired with the next one only; many copies of one clip are still linked that way."""
 PLAIN = 5
 """Words with fewer bits of one kind than this come from silence."""
-MOST_BITS = 0.3
-"""Largest share of differing bits of sound: copies have 0.02 to 0.2, other speech 0.4 to 0.6."""
+MOST_BITS = 0.35
+"""Largest share of differing bits of sound: copies have 0.02 to 0.3 with noise, other speech 0.45 to 0.55."""
 MOST_PICTURE_BITS = 14
 """Largest mean number of differing bits of 64 of the pictures."""
 LEAST_OVERLAP = 0.5
