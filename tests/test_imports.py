@@ -52,6 +52,7 @@ ALLOWED = {
     "losses": {"diffusion", "perception", "xdub_kernels"},
     "dub": {"model", "diffusion", "data", "perception", "media"},
     "pairs": {
+        "screen",
         "pool",
         "headers",
         "dub",
