@@ -26,7 +26,7 @@ def describe(source):
     yield LedgerRow(input=source, status="rejected", check="trial", message=message)
 
 try:
-    ingest(["a", "b"], "out", describe, workers=2)
+    ingest(["a", "b"], "out", lambda: describe, workers=2)
 except UserError as error:
     print("ledger lists the reason" in str(error))
 print(ray.is_initialized())

@@ -9,7 +9,8 @@ import pytest
 
 from xdub.config import load_recipe
 from xdub.data.ledger import Ledger
-from xdub.data.prepare import Preparer, find_videos, prepare_videos
+from xdub.data.prepare import Preparer, prepare_videos
+from xdub.data.video_files import find_videos
 from xdub.errors import UserError
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from xdub.config import Recipe, load_recipe
+from xdub.data.clip import to_row
 from xdub.data.dataset import DataSet
 from xdub.data.ledger import STATUSES, Ledger, LedgerRow
 from xdub.data.manifest import read_manifest
@@ -190,30 +191,21 @@ def test_a_driver_killed_at_any_moment_leaves_no_partial_file(undisturbed, model
 
 
 def test_a_damaged_clip_fails_alone_and_too_many_failures_end_the_run(models, tmp_path) -> None:
-    import pyarrow.parquet as pq
+    rows = [to_row(make_clip(seed, num_frames=5)) for seed in range(8)]
 
-    data = tmp_path / "data"
-    with ShardWriter(data, rows_per_shard=8) as writer:
-        for seed in range(8):
-            writer.add(make_clip(seed, num_frames=5))
+    def damaged(count: int) -> Path:
+        folder = tmp_path / f"{count} damaged"
+        cut = [row | {"frames": row["frames"][:100]} for row in rows[:count]]
+        with DataSet(folder) as data:
+            data.commit([write_shard(folder, [*cut, *rows[count:]])])
+        return folder
 
-    def damage(count: int) -> None:
-        path = next(data.glob("shard-*.parquet"))
-        table = pq.read_table(path, partitioning=None)
-        rows = table.to_pylist()
-        for row in rows[:count]:
-            row["frames"] = row["frames"][:100]
-        shutil.rmtree(data)
-        DataSet(data).commit([write_shard(data, rows)])
-
-    damage(1)
-    report = _build(models, data, tmp_path / "one")
+    report = _build(models, damaged(1), tmp_path / "one")
     assert (report.counts["failed"], report.counts["kept"]) == (1, 7)
     failed = [row for row in Ledger(tmp_path / "one").rows() if row.status == "failed"]
     assert "damaged" in failed[0].message
-    damage(4)
     with pytest.raises(UserError, match="of 8 inputs failed"):
-        _build(models, data, tmp_path / "many")
+        _build(models, damaged(4), tmp_path / "many")
 
 
 def test_tiny_names_the_shipped_generator_in_any_working_directory(tmp_path, monkeypatch) -> None:

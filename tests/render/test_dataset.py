@@ -31,7 +31,7 @@ def _render(recipe, out, **more):
 def dataset(recipe, tmp_path_factory):
     out = tmp_path_factory.mktemp("heads")
     calls = []
-    report = _render(recipe, out, on_progress=lambda done, total: calls.append((done, total)))
+    report = _render(recipe, out, on_progress=lambda done, total=None, text="": calls.append((done, total)))
     return out, report, calls
 
 
@@ -58,11 +58,15 @@ def test_a_second_call_renders_only_the_clips_that_are_missing(dataset, recipe):
     assert read_manifest(out).ids[:6] == before
 
 
-def test_an_interrupted_run_resumes_and_ends_with_the_same_clips_as_a_whole_run(recipe, tmp_path, dataset):
+def test_an_interrupted_run_resumes_and_ends_with_the_same_shards_as_a_whole_run(
+    recipe, tmp_path, dataset, monkeypatch
+):
+    monkeypatch.setattr("xdub.render.dataset.BLOCK", 2)
+
     class Stop(Exception):
         pass
 
-    def stop(done: int, total: int) -> None:
+    def stop(done: float, total: float | None = None, text: str = "") -> None:
         if done == 2:
             raise Stop
 
@@ -72,9 +76,13 @@ def test_an_interrupted_run_resumes_and_ends_with_the_same_clips_as_a_whole_run(
     assert set(read_manifest(tmp_path).ids) == set(read_manifest(dataset[0]).ids[:6])
 
 
-def test_two_workers_write_the_same_clips_as_one(recipe, tmp_path, dataset):
-    _render(recipe, tmp_path, workers=2)
-    assert read_manifest(tmp_path).ids == read_manifest(dataset[0]).ids[:6]
+def test_two_workers_write_the_same_shards_as_one(recipe, tmp_path, dataset, monkeypatch):
+    monkeypatch.setattr("xdub.render.dataset.BLOCK", 1)
+    for workers in (1, 2):
+        _render(recipe, tmp_path / str(workers), workers=workers, clips=2)
+    one, two = (read_manifest(tmp_path / name, verify=True) for name in ("1", "2"))
+    assert list(one.shards) == list(two.shards) and len(one.shards) == 2
+    assert list(one.ids) == list(read_manifest(dataset[0]).ids[:4])
 
 
 def test_a_folder_of_other_settings_is_a_user_error(dataset, recipe):

@@ -215,11 +215,12 @@ def ledger_schema() -> pa.Schema:
     return pa.schema([(column.name, kinds.get(column.name, pa.string())) for column in fields(LedgerRow)])
 
 
-def last_change_ns(folder: str | Path) -> int:
-    """Return the time at which the newest file of a ledger on a disk was written, 0 without one."""
-    root = Path(folder)
-    files = [root / OLD_LEDGER, *(root / LEDGER).glob("*.parquet")]
-    return max((file.stat().st_mtime_ns for file in files if file.is_file()), default=0)
+def last_change_ns(folder: str | Path | Location) -> int:
+    """Return the time at which the newest file of a ledger was written, 0 without one."""
+    root = locate(folder)
+    old = (root / OLD_LEDGER).info().mtime_ns or 0
+    parts = (root / LEDGER).walk() if (root / LEDGER).exists() else iter(())
+    return max([old, *(changed_ns for _, _, changed_ns in parts)])
 
 
 def _key(input: str, clip_id: str, reopened: int) -> int:

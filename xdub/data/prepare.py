@@ -34,12 +34,14 @@ from xdub.data.spans import Span, find_spans, frames_id, shortest_clip, unused_r
 from xdub.data.transforms import crop, crop_points
 from xdub.data.video_files import find_videos
 from xdub.files.folders import why_unreadable
+from xdub.files.storage import Location
 from xdub.geometry import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from xdub.media.damage import Damage
 from xdub.media.isolated import Deadline, TimeLimit, probe, read_video, store_audio
 from xdub.media.stored_sound import StoredSound
 from xdub.perception.face_mesh import lip_masks, lower_face_masks
 from xdub.perception.faces import FaceTracker
+from xdub.pool import Workers
 from xdub.progress import Report
 
 if TYPE_CHECKING:
@@ -48,19 +50,21 @@ if TYPE_CHECKING:
 
 def prepare_videos(
     sources: Sequence[str | Path],
-    out: str | Path,
+    out: str | Path | Location,
     recipe: Recipe,
     *,
-    workers: int | None = None,
+    workers: int | Workers | None = None,
     on_progress: Report | None = None,
 ) -> Ingested:
     """Add videos, and all videos below folders, to the data set OUT. A killed call can be repeated at any time.
+
+    Sources and OUT may be URIs such as ``s3://bucket/folder``. A worker copies such a source to its disk.
 
     Raises:
         UserError: a source does not exist, a folder holds no video, or no clip could be created.
     """
     videos = find_videos(sources)
-    if len(videos) == 1:
+    if len(videos) == 1 and isinstance(videos[0], Path):
         # A single unreadable video is an error before OUT is created.
         probe(videos[0], Damage())
     video = recipe.video
@@ -76,7 +80,7 @@ def prepare_videos(
     return ingest(
         videos,
         out,
-        Preparer(recipe),
+        partial(Preparer, recipe),
         manifest_recipe=settings,
         workers=workers,
         on_progress=on_progress,
@@ -84,10 +88,7 @@ def prepare_videos(
 
 
 class Preparer:
-    """Face tracker in memory, and the steps that turn a video into clips; one object serves many videos.
-
-    A pickled object holds the recipe alone, and the networks are loaded again where it is opened.
-    """
+    """Face tracker in memory, and the steps that turn a video into clips; one object serves many videos."""
 
     def __init__(self, recipe: Recipe, *, screened: bool = True, limit: float | None = None) -> None:
         """Load the networks. Raise UserError if weights are missing.
@@ -101,9 +102,6 @@ class Preparer:
         self._tracker = FaceTracker()
         self._masks = ClipMasks(recipe.masks, self._tracker.search)
         self._screen = ClipScreen(recipe) if screened else None
-
-    def __reduce__(self) -> tuple[Callable[..., Preparer], tuple[Recipe]]:
-        return partial(type(self), screened=self._screen is not None, limit=self._limit), (self.recipe,)
 
     def __call__(self, source: str) -> Iterator[Clip | LedgerRow]:
         """Yield the clips of one video, then ledger rows for unused frames, or the row of a rejected video."""

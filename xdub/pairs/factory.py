@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from xdub.config import SHIPPED_MODEL, Recipe, located
-from xdub.data.ledger import Counts, Ledger, LedgerRow
+from xdub.data.dataset import DataSet
+from xdub.data.ledger import Counts, LedgerRow
 from xdub.data.manifest import MANIFEST, read_manifest
-from xdub.data.shards import ShardWriter
+from xdub.data.outcome import Outcome
 from xdub.errors import UserError
+from xdub.files.storage import Location, locate
 from xdub.headers import check_networks
 from xdub.model.licences import require_base_licence, require_licence
 from xdub.model.published import published_folder
@@ -36,7 +38,7 @@ from xdub.pairs.units import (
     plan_units,
     read_entries,
 )
-from xdub.pairs.worker import Outcome, PairWorker, failed_unit
+from xdub.pairs.worker import PairWorker, failed_unit
 from xdub.pool import WorkerPool, Workers
 from xdub.progress import Report
 
@@ -57,11 +59,11 @@ class PairReport:
     steps: dict[str, float]
     """Worker seconds of this attempt by step."""
 
-    def require_pairs(self, out: Path) -> None:
+    def require_pairs(self, out: str | Path | Location) -> None:
         """Raise UserError with the reasons if the inputs yielded no pair in OUT."""
         if not self.counts["kept"]:
             raise UserError(
-                f"{out}: none of {self.inputs} pairs was kept ({self.counts.reasons()}); see {out / PICTURE}, and "
+                f"{out}: none of {self.inputs} pairs was kept ({self.counts.reasons()}); see its {PICTURE}, and "
                 "lower a threshold of the section pairs or prepare other clips"
             )
 
@@ -69,8 +71,8 @@ class PairReport:
 def build_pairs(
     recipe: Recipe,
     generator: str | Path,
-    data: str | Path,
-    out: str | Path,
+    data: str | Path | Location,
+    out: str | Path | Location,
     *,
     workers: int | Workers = 1,
     seed: int | None = None,
@@ -85,8 +87,9 @@ def build_pairs(
     Args:
         generator: an export of the generator phase, its run, or a bundle; `tiny` is the shipped bundle. A published
             editor NAME:DIR makes V' without a mask.
-        data: folder of clips; data of `xdub render` holds twins, which yield exact pairs too (`pairs.render_twins`).
-        out: folder for pair shards, manifest and ledger.
+        data: folder of clips, or a URI such as ``s3://bucket/folder``; data of `xdub render` holds twins, which yield
+            exact pairs too (`pairs.render_twins`).
+        out: folder or URI of the pairs' shards, manifest and ledger.
         workers: number of Ray actors, each with a GPU if the cluster has any, else with its share of the cores;
             `Workers` describes a pool that grows and shrinks.
         seed: seed of noise, choice of speech and light; default: the recipe's.
@@ -100,7 +103,7 @@ def build_pairs(
             full, or more than a fifth of the inputs failed.
     """
     begin = time.monotonic()
-    out, seed = Path(out), recipe.seed if seed is None else seed
+    data, out, seed = locate(data), locate(out), recipe.seed if seed is None else seed
     pool_size = workers if isinstance(workers, Workers) else Workers(least=workers, most=workers)
     if (published := published_folder(generator)) is not None:
         require_licence(published.editor.name)
@@ -125,17 +128,18 @@ def build_pairs(
         recipe=located(recipe).to_dict(),
         # Each machine has its own copy of the shipped generator, at a path of its own.
         generator=SHIPPED_MODEL if str(generator) == SHIPPED_MODEL else location,
-        data=str(Path(data).resolve()),
+        data=data,
+        out=out,
         seed=seed,
         judges=judges,
     )
     inputs = {"generator": digest, "data": manifest.digest, "pair_seed": seed}
     origin = recorded_origin(out, inputs | deciding_sections(recipe), inputs | located_sections(recipe))
     steps: Counter[str] = Counter()
-    with ShardWriter(out, rows_per_shard=recipe.pairs.batch, kind="pairs", recipe=origin) as writer:
-        commits = _Commits(writer, Ledger(out), units, excluded)
+    with DataSet(out, kind="pairs", recipe=origin) as pairs:
+        commits = _Commits(pairs, units, excluded)
         facts = {"generator": digest, "pair_seed": seed, "workers": f"{pool_size.least}:{pool_size.most}"}
-        with tracked(tracked_in, out, recipe, Path(data), facts) as journal:
+        with tracked(tracked_in, out, recipe, data, facts) as journal:
             status = RunStatus(
                 total=len(excluded) + sum(len(unit.jobs) for unit in units),
                 price=price,
@@ -161,21 +165,20 @@ def build_pairs(
                 steps.update(outcome.seconds)
                 status.add(len(unit.jobs), commits.counts, commits.seconds)
                 commits.check_failures(status.total)
-            commits.ledger.flush()
             picture = update_filter_plots(out, recipe)
-            if picture is not None and journal is not None:
-                journal.artifact(picture, "results")
+            if picture is not None and picture.local is not None and journal is not None:
+                journal.artifact(picture.local, "results")
     return PairReport(
         inputs=status.total, counts=commits.counts, seconds=time.monotonic() - begin, steps=dict(steps)
     )
 
 
-def recorded_origin(out: Path, origin: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
+def recorded_origin(out: Location, origin: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
     """Return the inputs that OUT records: ``origin``, or ``earlier`` in a set that an earlier version began.
 
     Raise UserError if OUT was built from other inputs, because their ledger rows would count for this run.
     """
-    if not (out / MANIFEST).exists():
+    if not (out / MANIFEST).is_file():
         return origin
     manifest = read_manifest(out)
     if manifest.kind != "pairs" or manifest.recipe == origin:
@@ -188,51 +191,51 @@ def recorded_origin(out: Path, origin: dict[str, Any], earlier: dict[str, Any]) 
 
 
 class _Commits:
-    """Writer of a run's shards and then of its ledger, so that every ledger row with status "kept" has its pair."""
+    """Commits of a run's units: first the shards, then the ledger, so that every ledger row "kept" has its pair."""
 
-    def __init__(
-        self, writer: ShardWriter, ledger: Ledger, units: Sequence[Unit], excluded: Sequence[LedgerRow]
-    ) -> None:
+    def __init__(self, pairs: DataSet, units: Sequence[Unit], excluded: Sequence[LedgerRow]) -> None:
         """Read the earlier results, and record the clips of which no pair is built."""
-        self.writer, self.ledger = writer, ledger
+        self.pairs = pairs
         # OUT may hold imported pairs, too.
         jobs = {job.key for unit in units for job in unit.jobs}
         inputs = jobs | {row.input for row in excluded}
-        rows = [row for row in ledger.rows() if row.input in inputs and row.status != "failed"]
-        # Speakers may have been grouped since an earlier call.
-        stale = {row.input for row in rows if row.input in jobs and row.check in (COPY, LONE)}
-        for name in stale:
-            ledger.reopen(name)
-        rows = [row for row in rows if row.input not in stale]
-        rows += [row for row in excluded if ledger.add(row)]
-        self._settled = {row.input for row in rows}
-        self.counts = Counts.of(rows)
+        self.counts = Counts()
         """Rows of this run's inputs by status; an earlier failure is tried again and counts once it has a result."""
-        self.seconds = sum(row.seconds for row in rows)
+        self.seconds = 0.0
         """Worker seconds of the rows in `counts`."""
         self._failed: LedgerRow | None = None
+        # Speakers may have been grouped since an earlier call.
+        stale: set[str] = set()
+        for row in pairs.ledger.rows():
+            if row.input in jobs and row.check in (COPY, LONE):
+                stale.add(row.input)
+            elif row.input in inputs and row.status != "failed":
+                self._count(row)
+        for name in stale:
+            pairs.ledger.reopen(name)
+        for row in excluded:
+            if pairs.ledger.add(row):
+                self._count(row)
+        pairs.ledger.flush()
 
     def settled(self, unit: Unit) -> bool:
         """Return True if every input of the unit was kept or rejected."""
-        return all(job.key in self._settled for job in unit.jobs)
+        return all(self.pairs.ledger.settled(job.key) for job in unit.jobs)
 
     def commit(self, outcome: Outcome) -> None:
-        """Write the unit's pairs as one shard, then its ledger rows; pairs and rows that exist are skipped."""
-        for row in outcome.rows:
-            if row is not None:
-                self.writer.add_row(row)
-        self.writer.flush()
-        for entry in outcome.ledger:
-            if self.ledger.add(entry):
-                self.counts.add(entry)
-                self.seconds += entry.seconds
-                self._failed = entry if entry.status == "failed" else self._failed
-        # After a crash, lost rows are computed again and their pairs are skipped.
-        self.ledger.flush_in_turn()
+        """Commit the unit's shard and its ledger rows; pairs and rows that exist are skipped."""
+        rows = [row for row in outcome.ledger if not self.pairs.ledger.settled(row.input)]
+        self.pairs.commit(outcome.shards, rows)
+        for row in rows:
+            self._count(row)
+            self._failed = row if row.status == "failed" else self._failed
 
     def check_failures(self, total: int) -> None:
         """Raise UserError if more than `MAX_FAILED` of the inputs failed."""
         if self._failed is not None and self.counts["failed"] > max(1, MAX_FAILED * total):
-            self.ledger.flush()
             last = f"{self._failed.input}: {self._failed.message}"
             raise UserError(f"{self.counts['failed']} of {total} inputs failed, last {last}")
+
+    def _count(self, row: LedgerRow) -> None:
+        self.counts.add(row)
+        self.seconds += row.seconds

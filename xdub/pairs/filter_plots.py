@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import numpy as np
 
 from xdub.config import Recipe
 from xdub.data.ledger import Ledger, LedgerRow, last_change_ns
-from xdub.files.atomic import atomic_path
+from xdub.files.storage import Location, locate
 from xdub.report.palette import ACCENT, SECOND
 
 if TYPE_CHECKING:
@@ -27,25 +28,27 @@ SUFFIXES = (".svg", ".png")
 """File types that are written."""
 
 
-def draw_filters(out: str | Path, recipe: Recipe) -> Path:
-    """Draw the pictures of the pair folder OUT; return the PNG's path.
+def draw_filters(out: str | Path | Location, recipe: Recipe) -> Location:
+    """Draw the pictures of the pair folder OUT; return the PNG's location.
 
     The figure has histograms of identity and mouth distance, kept and rejected pairs stacked, with the recipe's
     thresholds, and a bar chart of the ledger's rows by result. Raise UserError if the ledger cannot be read.
     """
+    out = locate(out)
     figure = filter_figure(list(Ledger(out).rows()), recipe)
     for suffix in SUFFIXES:
-        with atomic_path(Path(out) / f"filters{suffix}") as path:
-            figure.savefig(path)
-    return Path(out) / PICTURE
+        picture = io.BytesIO()
+        figure.savefig(picture, format=suffix.removeprefix("."))
+        (out / f"filters{suffix}").write_bytes(picture.getvalue())
+    return out / PICTURE
 
 
-def update_filter_plots(out: str | Path, recipe: Recipe) -> Path | None:
+def update_filter_plots(out: str | Path | Location, recipe: Recipe) -> Location | None:
     """Call `draw_filters` if the ledger is newer than its pictures; otherwise return None."""
-    out = Path(out)
+    out = locate(out)
     written = last_change_ns(out)
-    drawn = [out / f"filters{suffix}" for suffix in SUFFIXES]
-    if all(path.is_file() and path.stat().st_mtime_ns > written for path in drawn):
+    drawn = [(out / f"filters{suffix}").info() for suffix in SUFFIXES]
+    if all(picture.is_file and (picture.mtime_ns or 0) > written for picture in drawn):
         return None
     return draw_filters(out, recipe)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +23,23 @@ from xdub.data.manifest import MANIFEST, read_manifest
 from xdub.data.prepare import Preparer
 from xdub.data.spans import frames_id, shortest_clip, unused_rows
 from xdub.errors import UserError
+from xdub.files.storage import Location, locate
 from xdub.geometry import FPS, SAMPLE_RATE
 from xdub.pairs.filter_plots import update_filter_plots
 from xdub.pairs.filters import judge
 from xdub.pairs.judges import Judges, load_judges
 from xdub.pairs.scenes import check_sound, find_scenes, open_scene, scene_files
+from xdub.pool import Workers
 from xdub.precision import open_device
 from xdub.progress import Report
 
 
 def import_pairs(
     sources: Sequence[str | Path],
-    out: str | Path,
+    out: str | Path | Location,
     recipe: Recipe,
     *,
-    workers: int | None = None,
+    workers: int | Workers | None = None,
     on_progress: Report | None = None,
     judges: Judges | None = None,
 ) -> Ingested:
@@ -49,12 +52,14 @@ def import_pairs(
         UserError: there is no scene, OUT holds pairs of other crops or thresholds, or OUT holds no pair in the end.
     """
     scenes = find_scenes(sources)
-    settings = import_settings(Path(out), recipe)
+    out = locate(out)
+    settings = import_settings(out, recipe)
     try:
         return ingest(
             scenes,
             out,
-            SceneImporter(recipe, judges),
+            partial(SceneImporter, recipe, judges),
+            verb="import-pairs",
             kind="pairs",
             files_of=scene_files,
             manifest_recipe=settings,
@@ -68,19 +73,13 @@ def import_pairs(
 
 
 class SceneImporter:
-    """Preparer of V and judges in memory; one object serves many scenes.
-
-    A pickled object holds its arguments alone, and the networks are loaded again where it is opened.
-    """
+    """Preparer of V and judges in memory; one object serves many scenes."""
 
     def __init__(self, recipe: Recipe, judges: Judges | None = None) -> None:
         """Load the networks; ``judges`` replace those of `recipe.perception`."""
-        self.recipe, self._replacement = recipe, judges
+        self.recipe = recipe
         self._preparer = Preparer(recipe, screened=False)
         self._judges = judges or load_judges(recipe.perception, open_device())
-
-    def __reduce__(self) -> tuple[type[SceneImporter], tuple[Recipe, Judges | None]]:
-        return type(self), (self.recipe, self._replacement)
 
     def __call__(self, source: str) -> Iterator[Clip | LedgerRow]:
         """Yield the kept pairs of one scene and its ledger rows."""
@@ -136,7 +135,7 @@ def judge_pair(
     ), row
 
 
-def import_settings(out: Path, recipe: Recipe) -> dict[str, Any] | None:
+def import_settings(out: Location, recipe: Recipe) -> dict[str, Any] | None:
     """Return the settings for the manifest, None if OUT has them already. Raise UserError if OUT has others."""
     raw = without_paths(recipe.identity())
     thresholds = {name: raw["pairs"][name] for name in ("identity_threshold", "mouth_threshold")}
@@ -149,7 +148,7 @@ def import_settings(out: Path, recipe: Recipe) -> dict[str, Any] | None:
     # The embedder is known by content, so its file may move.
     networks = network_digests(recipe, ("pairs",), roles=("identity",))
     settings |= {"networks": networks} if networks else {}
-    if not (out / MANIFEST).exists():
+    if not (out / MANIFEST).is_file():
         return settings
     manifest = read_manifest(out)
     if manifest.kind != "pairs":

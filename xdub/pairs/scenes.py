@@ -11,16 +11,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from xdub.data.remote_sources import RemoteSource, group_by_folder, is_remote, list_files
 from xdub.data.video_files import SUFFIXES
 from xdub.errors import UserError
 from xdub.files.folders import find_files, why_unreadable
+from xdub.files.storage import locate
 from xdub.media import count_frames, probe
 
 ORIGINAL, DUBBED, AUDIO = "original", "dubbed", "audio.wav"
 """Stems of the two videos, and name of the sound file."""
+STEMS = (AUDIO.removesuffix(".wav"), ORIGINAL, DUBBED)
+"""Order of a scene's files, whose hashes identify it."""
 LAYOUT = f"SRC/<scene>/{ORIGINAL}.mp4 and {DUBBED}.mp4, with {AUDIO} if the original is silent"
 
 
@@ -33,23 +37,43 @@ class Scene:
     audio: Path | None
 
 
-def find_scenes(sources: Sequence[str | Path]) -> list[Path]:
+def find_scenes(sources: Sequence[str | Path]) -> list[Path | RemoteSource]:
     """Find the folders with an original or a dubbed video, in order of their names, each once.
 
     Raise UserError if a source is not a folder or holds no scene.
     """
-    folders: list[Path] = []
-    for source in map(Path, sources):
-        if not source.is_dir():
-            raise UserError(f"{source}: no such folder; pairs to import are laid out as {LAYOUT}")
-        videos, unreadable = find_files(source, lambda name: _named(Path(name), ORIGINAL, DUBBED))
-        inside = sorted({path.parent for path in videos})
-        for path in unreadable:
-            print(f"{path}: skipped: {why_unreadable(path)}", file=sys.stderr)
-        if not inside:
-            raise UserError(f"{source}: holds no {ORIGINAL}.mp4; pairs to import are laid out as {LAYOUT}")
-        folders += inside
-    return list(dict.fromkeys(folders))
+    scenes: list[Path | RemoteSource] = []
+    for source in sources:
+        scenes += (
+            _remote_scenes(str(source))
+            if is_remote(source)
+            else _local_scenes(locate(source).local or Path(source))
+        )
+    return list({str(scene): scene for scene in scenes}.values())
+
+
+def _remote_scenes(uri: str) -> list[RemoteSource]:
+    files = list(list_files(uri, lambda name: name == AUDIO or _named(Path(name), ORIGINAL, DUBBED)))
+    scenes = []
+    for scene in group_by_folder(files):
+        if any(_named(Path(file.location.name), ORIGINAL, DUBBED) for file in scene.files):
+            order = sorted(scene.files, key=lambda file: STEMS.index(Path(file.location.name).stem.lower()))
+            scenes.append(replace(scene, files=tuple(order)))
+    if not scenes:
+        raise UserError(f"{locate(uri)}: holds no {ORIGINAL}.mp4; pairs to import are laid out as {LAYOUT}")
+    return scenes
+
+
+def _local_scenes(source: Path) -> list[Path]:
+    if not source.is_dir():
+        raise UserError(f"{source}: no such folder; pairs to import are laid out as {LAYOUT}")
+    videos, unreadable = find_files(source, lambda name: _named(Path(name), ORIGINAL, DUBBED))
+    inside = sorted({path.parent for path in videos})
+    for path in unreadable:
+        print(f"{path}: skipped: {why_unreadable(path)}", file=sys.stderr)
+    if not inside:
+        raise UserError(f"{source}: holds no {ORIGINAL}.mp4; pairs to import are laid out as {LAYOUT}")
+    return inside
 
 
 def open_scene(folder: Path) -> Scene:
@@ -88,9 +112,8 @@ def check_sound(scene: Scene, picture: float, seconds: float, slack: float = 0.2
 
 def scene_files(folder: str | Path) -> list[Path]:
     """List the files of a scene that exist, in order of their names."""
-    stems = (AUDIO.removesuffix(".wav"), ORIGINAL, DUBBED)
     files = [path for path in Path(folder).iterdir() if path.name == AUDIO or _named(path, ORIGINAL, DUBBED)]
-    return sorted((path for path in files if path.is_file()), key=lambda path: stems.index(path.stem.lower()))
+    return sorted((path for path in files if path.is_file()), key=lambda path: STEMS.index(path.stem.lower()))
 
 
 def _named(path: Path, *stems: str) -> bool:

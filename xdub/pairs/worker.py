@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,10 +17,13 @@ from xdub.data.clip import Clip, to_row
 from xdub.data.clip_checks import MIN_SOUND, Rejected, check_sound, sound_level
 from xdub.data.ledger import LedgerRow
 from xdub.data.manifest import read_manifest
+from xdub.data.outcome import Outcome
+from xdub.data.shard_files import write_shard
 from xdub.data.shards import ShardReader
 from xdub.data.sound import MARGIN_SAMPLES
 from xdub.dub.tracks import Track
 from xdub.errors import UserError
+from xdub.files.storage import Location
 from xdub.pairs.audio_choice import OWN_SHIFTED, Choice, cut_audio
 from xdub.pairs.composite import composite
 from xdub.pairs.filters import Verdict, judge
@@ -33,19 +36,6 @@ from xdub.precision import open_device
 from xdub.seeding import rng
 
 Result = TypeVar("Result")
-
-
-@dataclass
-class Outcome:
-    """Result of a unit; `rows` and `ledger` have one entry per job, in the unit's order."""
-
-    unit: int
-    """Number of the unit."""
-    rows: list[dict[str, Any] | None] = field(default_factory=list)
-    """Encoded pairs (`to_row`); None for a pair that was not kept."""
-    ledger: list[LedgerRow] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Time by step: read, sample, judge, encode."""
 
 
 @dataclass
@@ -78,7 +68,8 @@ class PairWorker:
         self,
         recipe: Recipe | dict[str, Any],
         generator: str | Path,
-        data: str | Path,
+        data: str | Path | Location,
+        out: Location,
         *,
         seed: int,
         device: str | None = None,
@@ -94,10 +85,15 @@ class PairWorker:
         self.maker = load_maker(self.recipe, generator, opened)
         self.judges = judges or load_judges(self.recipe.perception, opened)
         self.reader = ShardReader(read_manifest(data))
+        self._out = out
 
     def run(self, unit: Unit) -> Outcome:
-        """Build all pairs of the unit. A job that fails gets a ledger row and does not affect the others."""
-        outcome, timer = Outcome(unit.number), _StepTimer()
+        """Build all pairs of the unit and write them as one shard; the outcome has one ledger row a job.
+
+        A job that fails gets a ledger row and does not affect the others. The steps are read, sample, judge, write.
+        """
+        outcome, timer = Outcome(number=unit.number), _StepTimer()
+        rows = []
         inputs = [_attempt(self._read, job) for job in unit.jobs]
         timer.lap("read")
         generated = iter(self._sample([item for item in inputs if isinstance(item, _Request)]))
@@ -108,9 +104,12 @@ class PairWorker:
             begin = time.perf_counter()
             row, entry = self._finish(job, candidate)
             seconds = round(sampling + time.perf_counter() - begin, 3)
-            outcome.rows.append(row)
+            rows += [] if row is None else [row]
             outcome.ledger.append(replace(entry, worker=self.name, seconds=seconds))
         timer.lap("judge")
+        if rows:
+            outcome.shards.append(write_shard(self._out, rows))
+        timer.lap("write")
         outcome.seconds = timer.seconds
         return outcome
 
@@ -226,7 +225,7 @@ class _StepTimer:
 def failed_unit(unit: Unit, reason: str) -> Outcome:
     """Return the outcome of a unit whose workers died: every job fails."""
     rows = [LedgerRow(input=job.key, status="failed", check="worker", message=reason) for job in unit.jobs]
-    return Outcome(unit.number, [None] * len(rows), rows)
+    return Outcome(number=unit.number, ledger=rows)
 
 
 def _attempt(step: Callable[..., Result], *arguments: Any) -> Result | Exception:

@@ -1,4 +1,4 @@
-"""What the pool requires of a worker, and the Ray actor around one."""
+"""The interface of a worker, and the Ray actor around one."""
 
 from __future__ import annotations
 

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import io
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
 
-import numpy as np
-
-from xdub.config import CropKind, Recipe
-from xdub.data.clip import to_row
-from xdub.data.ledger import Ledger, LedgerRow
-from xdub.data.shards import ShardWriter
+from xdub.config import Recipe
+from xdub.data.dataset import DataSet
+from xdub.data.ledger import Counts
+from xdub.data.run_line import RunLine
 from xdub.errors import UserError
+from xdub.files.storage import Location, locate
+from xdub.pool import WorkerPool, Workers
 from xdub.progress import Report
 from xdub.render.assets import load_assets
-from xdub.render.clips import FIRST_HELD_OUT, RenderedPair, make_clips
-from xdub.render.processes import renderers
+from xdub.render.clips import FIRST_HELD_OUT
+from xdub.render.worker import RenderUnit, RenderWorker, Video, clip_input, failed_block
 
 VERSION = 1
 """Version of pictures and speech; raise it when the same seed and index give other clips."""
-TRUTH = "truth"
-"""Folder of the ground truth, one npz file a clip."""
+BLOCK = 8
+"""Clips of a unit; with their twins they are the 16 rows of a shard."""
 
 
 @dataclass(frozen=True)
@@ -37,89 +35,21 @@ class RenderReport:
     seconds: float
 
 
-class _Video(TypedDict):
-    """Sizes of a clip: the arguments of `make_clips`."""
-
-    size: int
-    frames: int
-    crop_scale: float
-    full_size: int
-    crop_kind: NotRequired[CropKind]
-
-
-@dataclass(frozen=True)
-class _EncodedPair:
-    """One clip and its twin as a worker returns them: encoded rows and truth files."""
-
-    source: str
-    rows: tuple[dict[str, Any], dict[str, Any]]
-    truth: tuple[bytes, bytes]
-    worker: str
-    seconds: float
-
-
-def truth_bytes(pair: RenderedPair, *, twin: bool) -> bytes:
-    """Encode as npz the ground truth that a clip's row has no column for.
-
-    `curves` [F,C] with `curve_names` [C], `boxes` [F,3] and `landmarks_full` [F,68,2] in px of the full frames,
-    `phones` and their `phone_starts` in seconds, `identity`.
-    """
-    curves, phones = (pair.twin_curves, pair.twin_phones) if twin else (pair.curves, pair.phones)
-    out = io.BytesIO()
-    np.savez_compressed(
-        out,
-        curve_names=np.array(list(curves)),
-        curves=np.stack(list(curves.values()), 1),
-        boxes=pair.boxes,
-        landmarks_full=pair.twin_landmarks if twin else pair.full_landmarks,
-        phones=np.array([name for name, _ in phones]),
-        phone_starts=np.array([start for _, start in phones], np.float32),
-        identity=np.array(pair.identity),
-    )
-    return out.getvalue()
-
-
-def _render_pair(seed: int, index: int, video: _Video) -> _EncodedPair:
-    begin = time.monotonic()
-    pair = next(make_clips(seed, [index], **video))
-    return _EncodedPair(
-        source=pair.clip.source,
-        rows=(to_row(pair.clip), to_row(pair.twin)),
-        truth=(truth_bytes(pair, twin=False), truth_bytes(pair, twin=True)),
-        worker=f"pid-{os.getpid()}",
-        seconds=time.monotonic() - begin,
-    )
-
-
-def _render_pairs(seed: int, indices: list[int], video: _Video, workers: int) -> Iterator[_EncodedPair]:
-    """Yield results in the order of `indices`, so shards do not depend on the number of workers."""
-    if workers == 1:
-        for index in indices:
-            yield _render_pair(seed, index, video)
-        return
-    # The workers then read the cache instead of parsing the avatar at the same time.
-    load_assets()
-    with renderers(workers) as pool:
-        waiting = [pool.submit(_render_pair, seed, index, video) for index in indices]
-        for future in waiting:
-            yield future.result()
-
-
 def render_dataset(
     recipe: Recipe,
-    out: str | Path,
+    out: str | Path | Location,
     *,
     clips: int,
     seed: int = 0,
     first: int = 0,
-    workers: int | None = None,
+    workers: int | Workers | None = None,
     full_size: int = 256,
     on_progress: Report | None = None,
 ) -> RenderReport:
     """Render clips `first .. first + clips - 1` and a twin of each into the data set OUT.
 
-    OUT gets shards, manifest and ledger, and truth/<clip_id>.npz. A further call with the same or more
-    clips renders only the missing ones. Rows are the same at any number of workers.
+    OUT, a folder or a URI, gets shards, manifest and ledger, and truth/<clip_id>.npz. A further call with the same or
+    more clips renders only the missing ones. Rows and shards are the same at any number of workers.
 
     Args:
         recipe: recipe whose `video.size`, `video.clip_frames`, `video.crop` and `video.crop_scale` are used.
@@ -137,8 +67,7 @@ def render_dataset(
         raise UserError(
             f"clips {first} to {first + clips - 1}: stay within 0..{FIRST_HELD_OUT - 1}, or start at {FIRST_HELD_OUT}"
         )
-    workers = workers or len(os.sched_getaffinity(0))
-    video = _Video(
+    video = Video(
         size=recipe.video.size,
         frames=recipe.video.clip_frames,
         crop_scale=recipe.video.crop_scale,
@@ -148,41 +77,47 @@ def render_dataset(
     if recipe.video.crop != "template":
         video["crop_kind"] = recipe.video.crop
     settings = {"renderer": VERSION, "seed": seed, "first": first, **video}
-    with ShardWriter(out, kind="clips", recipe=settings) as writer:
-        ledger = Ledger(out)
-        folder = writer.folder / TRUTH
-        indices = [i for i in range(first, first + clips) if not ledger.settled(f"render:{seed}/{i}")]
-        done = clips - len(indices)
-        if on_progress is not None:
-            on_progress(done, clips)
-        waiting: list[LedgerRow] = []
-        for pair in _render_pairs(seed, indices, video, min(workers, max(1, len(indices)))):
-            for row, truth in zip(pair.rows, pair.truth, strict=True):
-                (folder / f"{row['clip_id']}.npz").write_bytes(truth)
-                writer.add_row(row)
-                waiting.append(
-                    LedgerRow(
-                        input=pair.source,
-                        clip_id=row["clip_id"],
-                        status="kept",
-                        worker=pair.worker,
-                        seconds=pair.seconds / 2,
-                    )
-                )
-            if len(waiting) >= writer.rows_per_shard:
-                _settle(writer, ledger, waiting)
-            done += 1
-            if on_progress is not None:
-                on_progress(done, clips)
-        _settle(writer, ledger, waiting)
-        kept = len(writer)
-    return RenderReport(rendered=len(indices), kept=kept, seconds=time.monotonic() - begin)
+    out = locate(out)
+    with DataSet(out, kind="clips", recipe=settings) as data:
+        units, ledger = [], data.ledger
+        for number, begin_of_block in enumerate(range(first, first + clips, BLOCK)):
+            block = range(begin_of_block, min(begin_of_block + BLOCK, first + clips))
+            missing = tuple(index for index in block if not ledger.settled(clip_input(seed, index)))
+            units += [RenderUnit(number, missing)] if missing else []
+        rendered = sum(len(unit.indices) for unit in units)
+        line = RunLine(total=clips, report=on_progress)
+        counts, seconds = Counts(), 0.0
+        line.begin(clips - rendered, counts, seconds)
+        size = _pool_size(workers, len(units))
+        if units:
+            # The workers then read the cache instead of parsing the avatar at the same time.
+            load_assets()
+        pool = WorkerPool(
+            RenderWorker,
+            {"seed": seed, "video": video, "out": out, "alone": size.most == 1},
+            size,
+            name="render",
+            failed=partial(failed_block, seed),
+            local=size.most == 1,
+            keep_ray=False,
+            on_state=line.set_pool,
+        )
+        for unit, outcome in zip(units, pool.outcomes(units), strict=True):
+            data.commit(outcome.shards, outcome.ledger)
+            for row in outcome.ledger:
+                counts.add(row)
+                seconds += row.seconds
+                if row.status == "failed":
+                    raise UserError(f"{row.input}: {row.message}; run the same command again to continue")
+            line.add(len(unit.indices), counts, seconds)
+        kept = len(data)
+    return RenderReport(rendered=rendered, kept=kept, seconds=time.monotonic() - begin)
 
 
-def _settle(writer: ShardWriter, ledger: Ledger, waiting: list[LedgerRow]) -> None:
-    """Write shards first and the ledger second, so every ledger row "kept" has its clip."""
-    writer.flush()
-    for row in waiting:
-        ledger.add(row)
-    waiting.clear()
-    ledger.flush()
+def _pool_size(workers: int | Workers | None, units: int) -> Workers:
+    """Return the size of the pool, one worker for each core by default and none beyond the number of units."""
+    if isinstance(workers, Workers):
+        return workers
+    most = max(1, min(workers or len(os.sched_getaffinity(0)), units))
+    # The renderer runs on processors (llvmpipe), so no GPU is reserved.
+    return Workers(least=0, most=most, cpus=1, gpus=0)

@@ -41,9 +41,14 @@ def renderers(workers: int) -> Generator[ProcessPoolExecutor]:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin() -> None:
+def limit_threads() -> None:
+    """Limit this process to one thread, before it opens a GL context."""
     for name in THREADS:
         os.environ[name] = "1"
+
+
+def _begin() -> None:
+    limit_threads()
     threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from xdub.data.manifest import read_manifest
 from xdub.files.atomic import write_json, write_text
 from xdub.files.run_folder import RunFolder, StageFolder
+from xdub.files.storage import Location
 from xdub.tracking.journal import LANES, Journal, Shipper, pending_bytes
 from xdub.tracking.provenance import code_version, data_summary
 from xdub.tracking.sink import MlflowSink
@@ -32,7 +33,11 @@ class StageTracker:
         self._shippers: list[Shipper] = []
 
     def begin(
-        self, recipe: dict[str, Any], recipe_text: str, data: Sequence[Path], facts: Mapping[str, Any]
+        self,
+        recipe: dict[str, Any],
+        recipe_text: str,
+        data: Sequence[Path | Location],
+        facts: Mapping[str, Any],
     ) -> None:
         """Journal recipe, code and data of the stage, and start to send. Call it before workers write records.
 
