@@ -81,7 +81,7 @@ ALLOWED = {
     },
     "evaluate": {"model", "data", "perception", "media"},
     "fit": {"evaluate", "model", "data", "perception", "media"},
-    "miniature": {"perception"},
+    "miniature": {"perception", "masks"},
     "export": {"model", "perception"},
     "submit": {"headers"},
     "bootstrap": {"pool", "encode", "headers", "train", "pairs", "dub", "model", "data", "media"},

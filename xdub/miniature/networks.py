@@ -12,8 +12,10 @@ from typing import Any
 import torch
 
 from xdub.config.weight_files import Role
+from xdub.miniature.face import write_flame, write_smirk
 from xdub.miniature.sizes import Sizes
 from xdub.miniature.speech import write_hubert, write_joined
+from xdub.miniature.vision import write_qwen, write_sam2
 
 VOCABULARY = 64
 """Tokens of the text towers, which no phase reads."""
@@ -176,6 +178,10 @@ WRITERS: Mapping[tuple[Role, str], tuple[str, Callable[[Path, Sizes], None]]] = 
     ("text", "umt5"): ("transformers UMT5 encoder with tokenizer", write_umt5),
     ("prompt", "embedded"): ("embedded null prompt", write_embedded_prompt),
     ("base", "wan"): ("diffusers WanTransformer3DModel", write_wan_5b),
+    ("flame", "flame"): ("arrays of FLAME", write_flame),
+    ("smirk", "smirk"): ("checkpoint of SMIRK", write_smirk),
+    ("vision_language", "qwen2.5-vl"): ("transformers Qwen2.5-VL with tokenizer", write_qwen),
+    ("segmenter", "sam2"): ("transformers SAM 2 for video", write_sam2),
 }
 """(role, kind) of an entry in `xdub.config.weight_files.NETWORKS` -> (format, writer)."""
 OTHER_NAMES: Mapping[tuple[Role, str], str] = {("sync", "syncnet"): "syncnet_v2.model"}

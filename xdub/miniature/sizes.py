@@ -51,6 +51,12 @@ class Sizes:
     """Channels of SyncNet's convolutions; 0 means the published widths."""
     text: int = 32
     text_heads: int = 2
+    vision_language: int = 64
+    """Width of both towers of Qwen2.5-VL."""
+    segmenter: int = 8
+    """Width of the first stage of SAM 2's backbone; the others double it."""
+    segmenter_image: int = 128
+    """Side of SAM 2's picture, px."""
 
 
 def sizes_of(recipe: Recipe) -> Sizes:

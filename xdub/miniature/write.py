@@ -13,7 +13,7 @@ import torch
 
 from xdub.config import Recipe
 from xdub.config.network_names import NETWORKS, NetworkFile
-from xdub.config.weight_files import PAIRS, network_kind, used_networks
+from xdub.config.weight_files import PAIRS, PREPARE, network_kind, used_networks
 from xdub.errors import UserError
 from xdub.files.atomic import atomic_folder, write_json
 from xdub.miniature.networks import OTHER_NAMES, WRITERS
@@ -62,7 +62,7 @@ def _needed(recipe: Recipe) -> list[NetworkFile]:
     """Return the entries of the networks to write."""
     if recipe.name in TOYS:
         return list(NETWORKS)
-    uses = used_networks(recipe, (*recipe.phase_names, PAIRS))
+    uses = used_networks(recipe, (PREPARE, *recipe.phase_names, PAIRS))
     kinds: set[tuple[str, str]] = {(use.role, network_kind(use.section, use.role)) for use in uses}
     if recipe.model.text_dim is not None:
         kinds.add(("text", "umt5"))

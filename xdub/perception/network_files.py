@@ -23,9 +23,10 @@ def load_pretrained(
     *,
     part: str = "",
     unused: tuple[str, ...] = (),
+    dtype: torch.dtype = torch.float32,
     **arguments: Any,
 ) -> Any:
-    """Load a model of diffusers or transformers from a folder or hub name, in fp32 (`xdub.precision`).
+    """Load a model of diffusers or transformers from a folder or hub name, by default in fp32 (`xdub.precision`).
 
     Many releases store fp16, in which transformers would compute, too.
 
@@ -34,11 +35,15 @@ def load_pretrained(
         setting: recipe key for messages.
         part: beginning of the names of the weights that are used; other weights may be missing.
         unused: names of weights of the part that may be missing, too.
+        dtype: type of the weights in memory.
 
     Raises:
         UserError: the model cannot be loaded, or weights of the part are missing or not finite.
     """
     with loading_pretrained(setting, path):
+        if dtype != torch.float32:
+            # Another type halves the memory of the largest models already while they are loaded.
+            arguments["dtype"] = dtype
         model, info = kind.from_pretrained(path, output_loading_info=True, **arguments)
     missing = sorted(name for name in info["missing_keys"] if name.startswith(part) and name not in unused)
     if missing:
@@ -47,7 +52,7 @@ def load_pretrained(
             f"{missing[0]}; copy or download the model again, or name another one"
         )
     check_finite(path, ((name, value) for name, value in model.state_dict().items() if name.startswith(part)))
-    return model.float()
+    return model.to(dtype)
 
 
 def read_state_dict(path: str | Path, title: str) -> dict[str, Tensor]:
