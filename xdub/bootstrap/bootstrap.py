@@ -87,7 +87,7 @@ def bootstrap(
     recipe = start_from_editor(recipe, generator)
     if generator is not None and (published := published_folder(generator)) is not None:
         check_sampling(recipe, load_recipe(published.editor.name))
-    manifest = _check_inputs(recipe, Path(data), init)
+    manifest = _check_inputs(recipe, data, init)
     begin(recipe, manifest, RunFolder(out), init, stage_names(recipe)[0])
     stages = bootstrap_stages(
         recipe, data, out, init=init, generator=generator, local=local, pair_workers=pair_workers
@@ -222,7 +222,7 @@ def _train(
         raise KeyboardInterrupt  # a request to stop ended the phase with a checkpoint
 
 
-def _check_inputs(recipe: Recipe, data: Path, init: str | Path | None) -> Manifest:
+def _check_inputs(recipe: Recipe, data: str | Path, init: str | Path | None) -> Manifest:
     """Return the data's manifest. Raise UserError for inputs that a later stage would refuse."""
     from xdub.data.manifest import read_manifest
     from xdub.data.sample_order import SampleOrder

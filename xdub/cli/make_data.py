@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,9 +21,7 @@ def register(app: typer.Typer) -> None:
 
 
 def render(
-    out: Annotated[
-        Path, typer.Option(help="Folder for the shards; the same folder continues an earlier run.")
-    ],
+    out: options.Shards,
     clips: Annotated[int, typer.Option(min=1, help="Number of clips; each has a twin with other speech.")],
     seed: options.Seed = 0,
     first: Annotated[
@@ -50,7 +47,13 @@ def render(
 
 
 def prepare(
-    sources: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.", metavar="SRC...")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Video files, or folders of them; also URIs such as s3://bucket/talks.", metavar="SRC..."
+        ),
+        options.Place,
+    ],
     out: options.Shards,
     workers: options.Parallel = None,
     recipe: options.Recipe = "tiny",
@@ -87,7 +90,11 @@ def pairs(
         ModelFolder,
     ],
     data: options.Clips,
-    out: Annotated[Path, typer.Option(help="Folder for the pair shards and the ledger.")],
+    out: Annotated[
+        str,
+        typer.Option(help="Folder or URI for the pair shards and the ledger.", metavar="PLACE"),
+        options.Place,
+    ],
     workers: Annotated[
         str,
         typer.Option(
@@ -118,6 +125,7 @@ def pairs(
     from xdub.cli.licences import agree, agree_to_base
     from xdub.config import load_recipe
     from xdub.files.run_folder import RunFolder
+    from xdub.files.storage import locate
     from xdub.model.published import published_folder
     from xdub.pairs.factory import build_pairs
     from xdub.pool import Workers
@@ -127,8 +135,9 @@ def pairs(
     if published_folder(generator) is None:
         agree_to_base(loaded)
     pool = Workers.parse(workers, resources=options.resources(resource or ()))
-    # In a run's folder the pairs are one of its stages.
-    run = out.parent if RunFolder(out.parent).state.is_file() else out
+    # In a run's folder the pairs are one of its stages. A run is tracked on a disk only.
+    folder = locate(out).local
+    run = folder and (folder.parent if RunFolder(folder.parent).state.is_file() else folder)
     with progress("making pairs") as report:
         result = build_pairs(
             loaded, generator, data, out, workers=pool, on_progress=report, tracked_in=run, price=price
@@ -138,8 +147,11 @@ def pairs(
 
 def import_pairs(
     sources: Annotated[
-        list[Path],
-        typer.Argument(help="Folders of scenes: original.mp4, dubbed.mp4, audio.wav.", metavar="SRC..."),
+        list[str],
+        typer.Argument(
+            help="Folders or URIs of scenes: original.mp4, dubbed.mp4, audio.wav.", metavar="SRC..."
+        ),
+        options.Place,
     ],
     out: options.Shards,
     workers: options.Parallel = None,
@@ -169,7 +181,9 @@ def import_pairs(
 def encode(
     recipe: options.Recipe,
     data: Annotated[
-        str, typer.Option(help="Folder of clips (`xdub prepare`) or pairs (`xdub pairs`).", metavar="DIR")
+        str,
+        typer.Option(help="Folder or URI of clips (`xdub prepare`) or pairs (`xdub pairs`).", metavar="DIR"),
+        options.Place,
     ],
     phase: Annotated[
         list[str] | None,

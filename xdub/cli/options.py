@@ -9,6 +9,15 @@ from typing import Annotated
 import typer
 
 from xdub.errors import UserError
+from xdub.files.storage import is_uri
+
+
+class Place:
+    """Mark of an option whose value is a folder, a file or a URI: ``Annotated[str, typer.Option(...), Place]``.
+
+    `xdub submit` reads the mark: a path must exist on the cluster.
+    """
+
 
 Recipe = Annotated[
     str,
@@ -24,15 +33,34 @@ Set = Annotated[
         "--set", help="Override a value of the recipe: section.key=value. Repeatable.", metavar="A.B=C"
     ),
 ]
+
+
+def existing_folder(place: str) -> str:
+    """Return a folder or URI. A folder that does not exist is an error of the command line."""
+    if not is_uri(place) and not Path(place).is_dir():
+        problem = "is a file" if Path(place).exists() else "does not exist"
+        raise typer.BadParameter(f"Directory '{place}' {problem}.")
+    return place
+
+
 Clips = Annotated[
-    Path,
-    typer.Option("--data", exists=True, file_okay=False, help="Folder of clips, e.g. of `xdub prepare`."),
+    str,
+    typer.Option(
+        "--data",
+        callback=existing_folder,
+        help="Folder or URI of clips, e.g. of `xdub prepare`, or s3://bucket/clips.",
+        metavar="PLACE",
+    ),
+    Place,
 ]
 Shards = Annotated[
-    Path,
+    str,
     typer.Option(
-        "--out", help="Folder for the shards and the ledger; the same folder continues an earlier run."
+        "--out",
+        help="Folder or URI for the shards and the ledger; the same one continues an earlier run.",
+        metavar="PLACE",
     ),
+    Place,
 ]
 Parallel = Annotated[
     int | None, typer.Option("--workers", min=1, help="Parallel workers; default: one for each core.")

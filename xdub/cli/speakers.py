@@ -16,7 +16,9 @@ def register(app: typer.Typer) -> None:
 
 
 def speakers(
-    data: Annotated[str, typer.Option(help="Folder of clips (`xdub prepare`).", metavar="DIR")],
+    data: Annotated[
+        str, typer.Option(help="Folder or URI of clips (`xdub prepare`).", metavar="DIR"), options.Place
+    ],
     workers: Annotated[
         str,
         typer.Option(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from xdub.cli import options
 from xdub.config import ModelFolder
 from xdub.errors import UserError
 from xdub.submit.command import Kind, check_command, check_environment, check_name, job_name
@@ -175,7 +176,7 @@ def option_kinds(root: object, verb: Sequence[str]) -> dict[str, Kind]:
         elif ModelFolder in typing.get_args(hint):
             kind = Kind.MODEL
         else:
-            kind = Kind.PATH if Path in _types(hint) else Kind.TEXT
+            kind = Kind.PATH if {Path, options.Place} & _types(hint) else Kind.TEXT
         kinds |= dict.fromkeys([""] if parameter.param_type_name == "argument" else parameter.opts, kind)
     return kinds
 

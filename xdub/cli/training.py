@@ -28,13 +28,14 @@ def train(
     phase: Annotated[Phase, typer.Argument(help="The phase to train.")],
     recipe: options.Recipe,
     data: Annotated[
-        Path,
+        str,
         typer.Option(
-            exists=True,
-            file_okay=False,
-            help="Folder of clips (`xdub prepare`) for the generator, of pairs (`xdub pairs`) for the other phases; a "
-            "SyncNet accepts both.",
+            callback=options.existing_folder,
+            help="Folder or URI of clips (`xdub prepare`) for the generator, of pairs (`xdub pairs`) for the other "
+            "phases; a SyncNet accepts both.",
+            metavar="PLACE",
         ),
+        options.Place,
     ],
     out: Annotated[Path, typer.Option(help="The run's folder, for checkpoints, export and tracking.")],
     resume: Annotated[

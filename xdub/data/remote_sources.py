@@ -63,11 +63,6 @@ class RemoteSource:
             yield inside / self.location.name if is_file else inside
 
 
-def is_remote(source: str | Path) -> bool:
-    """Return whether a source is a URI and not a path; ``file://`` is a path."""
-    return isinstance(source, str) and "://" in source and locate(source).local is None
-
-
 def list_files(uri: str, matches: Callable[[str], bool]) -> Iterator[RemoteFile]:
     """Yield the file at a URI, or the files below it whose names match, in the order of `Location.walk`.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from xdub.data.remote_sources import RemoteSource, is_remote, list_files
+from xdub.data.remote_sources import RemoteSource, list_files
 from xdub.errors import UserError
 from xdub.files.folders import find_files, why_unreadable
-from xdub.files.storage import locate
+from xdub.files.storage import is_uri, locate
 
 SUFFIXES = tuple(
     ".mp4 .mov .m4v .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .vob .mxf "
@@ -21,7 +21,7 @@ def find_videos(sources: Sequence[str | Path]) -> list[Path | RemoteSource]:
     """List the files, and below the folders the video files and the entries that cannot be read, in order of names."""
     videos: list[Path | RemoteSource] = []
     for source in sources:
-        if is_remote(source):
+        if is_uri(source):
             files = list(list_files(str(source), is_video))
             if not files:
                 raise UserError(f"{locate(source)}: holds no video files ({', '.join(SUFFIXES)})")

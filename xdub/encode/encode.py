@@ -17,7 +17,7 @@ from xdub.data.manifest import Manifest, read_manifest
 from xdub.encode.worker import UNFINISHED, EncodeOutcome, EncodeUnit, EncodeWorker
 from xdub.errors import UserError
 from xdub.files.lock import exclusive
-from xdub.files.storage import Location
+from xdub.files.storage import Location, address
 from xdub.headers import check_networks
 from xdub.pool import WorkerPool, Workers
 from xdub.progress import Rate, Report, ignore
@@ -92,7 +92,7 @@ def encode_latents(
                 {
                     "recipe": located(recipe).to_dict(),
                     "phase": phase,
-                    "data": _address(data),
+                    "data": address(data),
                     "folder": resolved(folder.location),
                     # Sums in the same order have the same bits on every machine.
                     "threads": None if local else 1,
@@ -193,9 +193,3 @@ def _remove_damaged(folder: CacheFolder) -> None:
             verify_entries(path, file)
         except UserError:
             path.delete()
-
-
-def _address(data: str | Path) -> str:
-    """Return the data set's folder as workers in other working directories open it."""
-    text = str(data)
-    return text if "://" in text else str(Path(text).resolve())

@@ -241,6 +241,16 @@ def locate(address: str | Path | Location) -> Location:
     return Location(LocalFileSystem(), os.path.abspath(local.expanduser()), str(local), local)
 
 
+def is_uri(place: str | Path | Location) -> bool:
+    """Return whether a text is a URI of another file system than the local one."""
+    return isinstance(place, str) and "://" in place and not place.startswith("file://")
+
+
+def address(place: str | Path) -> str:
+    """Return a text that names the same place for a process in another working directory."""
+    return str(place) if is_uri(place) else str((locate(place).local or Path(place)).resolve())
+
+
 def check_name(name: str) -> None:
     """Raise ValueError unless a relative name stays below its folder."""
     if not safe_name(name):

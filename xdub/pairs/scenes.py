@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from xdub.data.remote_sources import RemoteSource, group_by_folder, is_remote, list_files
+from xdub.data.remote_sources import RemoteSource, group_by_folder, list_files
 from xdub.data.video_files import SUFFIXES
 from xdub.errors import UserError
 from xdub.files.folders import find_files, why_unreadable
-from xdub.files.storage import locate
+from xdub.files.storage import is_uri, locate
 from xdub.media import count_frames, probe
 
 ORIGINAL, DUBBED, AUDIO = "original", "dubbed", "audio.wav"
@@ -46,7 +46,7 @@ def find_scenes(sources: Sequence[str | Path]) -> list[Path | RemoteSource]:
     for source in sources:
         scenes += (
             _remote_scenes(str(source))
-            if is_remote(source)
+            if is_uri(source)
             else _local_scenes(locate(source).local or Path(source))
         )
     return list({str(scene): scene for scene in scenes}.values())

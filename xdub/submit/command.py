@@ -23,6 +23,7 @@ from xdub.config import (
 )
 from xdub.config.weight_files import HUB_NAME
 from xdub.errors import UserError
+from xdub.files.storage import is_uri
 from xdub.headers import check_networks
 
 SECRET = re.compile(r"token|secret|password|passwd|credential|api_?key|access_?key|private", re.IGNORECASE)
@@ -221,7 +222,7 @@ def _path_on_cluster(option: str, value: str, sent: Mapping[str, Path]) -> str:
     name = next((name for name, path in sent.items() if Path(value).resolve() == path.resolve()), None)
     if name is not None:
         return _as_argument(name)
-    if not PurePosixPath(value).is_absolute():
+    if not is_uri(value) and not PurePosixPath(value).is_absolute():
         raise UserError(
             f"{option} {value}: a relative path means nothing on the cluster; use an absolute one on storage that all "
             "its machines share, or send a small file with --file"

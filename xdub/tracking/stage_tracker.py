@@ -36,7 +36,7 @@ class StageTracker:
         self,
         recipe: dict[str, Any],
         recipe_text: str,
-        data: Sequence[Path | Location],
+        data: Sequence[str | Path | Location],
         facts: Mapping[str, Any],
     ) -> None:
         """Journal recipe, code and data of the stage, and start to send. Call it before workers write records.

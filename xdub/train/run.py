@@ -18,6 +18,7 @@ from xdub.files.atomic import write_json
 from xdub.files.content import content_digest
 from xdub.files.lock import exclusive
 from xdub.files.run_folder import PhaseFolder
+from xdub.files.storage import address
 from xdub.headers import check_networks
 from xdub.model.editor_start import start_from_editor
 from xdub.model.licences import require_base_licence, require_licence, require_one, weights_licences
@@ -80,7 +81,7 @@ def train_phase(
     """Train ``phase`` into OUT/<phase>; `xdub.files.run_folder` lists the files.
 
     Args:
-        data: data sets, in order.
+        data: folders or URIs of data sets, in order.
         resume: continue from the latest good checkpoint, if there is one; a finished phase returns at once.
         init_from: weights to start from, for an expert an adapter. A published editor NAME:DIR becomes the recipe's
             `model.base`, with its codec, audio encoder, prompt and sizes (`xdub.model.editor_start`).
@@ -98,7 +99,7 @@ def train_phase(
     if in_model(phase):
         require_base_licence(recipe)
     folder, train = PhaseFolder(out, phase), recipe.for_phase(phase)
-    sets = [Path(data)] if isinstance(data, (str, Path)) else [Path(each) for each in data]
+    sets = [data] if isinstance(data, (str, Path)) else list(data)
 
     # Check everything that can be checked before the folder exists.
     check_data(sets, phase, recipe)
@@ -134,11 +135,10 @@ def train_phase(
         folder.result.unlink(missing_ok=True)
         write_json(folder.recipe, recipe.to_dict())
         with _tracked(tracker, folder, recipe, sets):
-            paths = tuple(str(path.resolve()) for path in sets)
             job = TrainJob(
                 folder=folder.resolved(),
                 recipe=located(recipe),
-                data=paths,
+                data=tuple(address(each) for each in sets),
                 networks=network_digests(recipe, (phase,)),
                 base=base_file,
                 base_digest=None if base_file is None else _digest(Path(base_file)),
@@ -178,7 +178,7 @@ def _digest(path: Path) -> str:
 
 @contextmanager
 def _tracked(
-    tracker: StageTracker, folder: PhaseFolder, recipe: Recipe, data: Sequence[Path]
+    tracker: StageTracker, folder: PhaseFolder, recipe: Recipe, data: Sequence[str | Path]
 ) -> Iterator[None]:
     """Send the phase to the tracker while it runs, and its status and weights at the end."""
     facts = {"resolved": vars(recipe.for_phase(folder.phase))}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from xdub.config import Recipe, in_model
@@ -15,7 +16,7 @@ from xdub.plan.random_start import random_start_warning
 from xdub.train.learners import learner_of
 
 
-def check_data(folders: list[Path], phase: str, recipe: Recipe) -> None:
+def check_data(folders: Sequence[str | Path], phase: str, recipe: Recipe) -> None:
     """Raise UserError for data that the phase cannot use; warn on stderr when a batch repeats clips."""
     train = recipe.for_phase(phase)
     order = sample_order(
