@@ -48,6 +48,7 @@ ALLOWED = {
     "masks": {"perception"},
     "data": {"pool", "screen", "masks", "perception", "media"},
     "tracking": {"data", "report"},
+    "data_card": {"data", "report"},
     "render": {"pool", "data", "media"},
     "losses": {"diffusion", "perception", "xdub_kernels"},
     "dub": {"model", "diffusion", "data", "perception", "media"},

@@ -10,6 +10,7 @@ import typer
 
 from xdub import __version__
 from xdub.cli import (
+    data_sets,
     doctor,
     evaluate,
     exporting,
@@ -52,6 +53,7 @@ def _root(
 
 for module in (use, make_data, speakers, training, plan, doctor, exporting, submitting):
     module.register(app)
+app.add_typer(data_sets.app, name="data")
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(training.runs, name="runs")
 app.add_typer(submitting.jobs, name="jobs")

@@ -31,6 +31,7 @@ from xdub.data.references import with_references
 from xdub.data.screening import ClipScreen, check_speaker, track_source
 from xdub.data.sound import cut_sound
 from xdub.data.spans import Span, find_spans, frames_id, shortest_clip, unused_rows
+from xdub.data.stage_clock import StageClock
 from xdub.data.transforms import crop, crop_points
 from xdub.data.video_files import find_videos
 from xdub.files.folders import why_unreadable
@@ -99,6 +100,7 @@ class Preparer:
         """
         self.recipe, self._limit = recipe, limit
         self._deadline, self._losses = Deadline(), (0, Damage(), Damage())
+        self.clock = StageClock()
         self._tracker = FaceTracker()
         self._masks = ClipMasks(recipe.masks, self._tracker.search)
         self._screen = ClipScreen(recipe) if screened else None
@@ -110,10 +112,14 @@ class Preparer:
             check = FOLDER if path.is_dir() else "file"
             yield LedgerRow(input=source, status="failed", check=check, message=reason)
             return
+        yield from self.clock.record(self._within_limit(source, path))
+
+    def _within_limit(self, source: str, path: Path) -> Iterator[Clip | LedgerRow]:
         try:
             yield from self._clips(source, path)
         except TimeLimit as error:
             yield late_row(source, error)
+        self.clock.add_cores("decode", self._deadline.decoding)
 
     def _clips(self, source: str, path: Path) -> Iterator[Clip | LedgerRow]:
         try:
@@ -150,11 +156,13 @@ class Preparer:
         """
         scores: dict[str, float] = {}
         try:
-            clip, message = self._screen(build, scores) if self._screen else (build(scores=scores), "")
+            with self.clock("screen"):
+                clip, message = self._screen(build, scores) if self._screen else (build(scores=scores), "")
         except Rejected as rejection:
             rejection.scores = scores | rejection.scores
             raise
-        clip = finish(clip)
+        with self.clock("masks"):
+            clip = finish(clip)
         scores["occluded"] = occluded_share(clip)
         yield clip
         yield LedgerRow(input=source, clip_id=clip.clip_id, status="kept", message=message, scores=scores)
@@ -181,7 +189,8 @@ class Preparer:
         deadline.limit = time_limit(info, self._limit)
         if sound is None and not info.has_audio:
             raise Rejected("audio", 0.0, 1.0, "no audio stream")
-        audio = store_audio(sound or path, SAMPLE_RATE, damage=heard, deadline=deadline)
+        with self.clock("decode"):
+            audio = store_audio(sound or path, SAMPLE_RATE, damage=heard, deadline=deadline)
         loudest = max(
             float(frame_levels(block).max(initial=0.0)) for block in audio.blocks(SAMPLES_PER_FRAME)
         )
@@ -189,7 +198,10 @@ class Preparer:
             raise Rejected("sound", loudest, MIN_SOUND, "the sound is silent")
         config = self.recipe.screen if self._screen is not None else None
         frames = read_video(path, fps=FPS, exact=False, damage=picture, deadline=deadline)
-        source = track_source(self._tracker, frames, audio, config, self._masks.new_record())
+        with self.clock("track"):
+            frames = self.clock.timed("decode", frames)
+            source = track_source(self._tracker, frames, audio, config, self._masks.new_record())
+        self.clock.footage = len(source.track) / FPS
         self._losses = len(source.track), picture, heard
         spans = [
             replace(
@@ -213,14 +225,16 @@ class Preparer:
         waiting = iter(piece for piece in pieces if piece[2] - piece[1] >= needed)
         current = next(waiting, None)
         crops: list[np.ndarray] = []
-        for n, frame in enumerate(read_video(path, fps=FPS, deadline=self._deadline)):
+        frames = read_video(path, fps=FPS, deadline=self._deadline)
+        for n, frame in enumerate(self.clock.timed("decode", frames)):
             if current is None:
                 return
             span, start, end = current
             if n < start:
                 continue
-            frame = frame if span.area is None else span.area.cut(frame)
-            crops.append(crop(frame[None], span.boxes[n - span.start][None], video.size)[0])
+            with self.clock("crop"):
+                frame = frame if span.area is None else span.area.cut(frame)
+                crops.append(crop(frame[None], span.boxes[n - span.start][None], video.size)[0])
             if n == end - 1:
                 yield start, span, np.stack(crops)
                 crops, current = [], next(waiting, None)

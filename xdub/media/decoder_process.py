@@ -58,7 +58,7 @@ def main() -> None:
 
 def _serve(request: dict[str, Any], out: int) -> None:
     """Answer one request."""
-    damage = Damage()
+    damage, begin = Damage(), time.process_time()
     serve: dict[str, Callable[[dict[str, Any], Damage, int], None]] = {
         "probe": _probe,
         "video": _video,
@@ -71,7 +71,7 @@ def _serve(request: dict[str, Any], out: int) -> None:
     except Exception as error:
         _send(out, DEFECT, f"{type(error).__name__}: {error}".encode())
     else:
-        _send(out, END, json.dumps(asdict(damage)).encode())
+        _send(out, END, json.dumps(asdict(damage) | {"cores": time.process_time() - begin}).encode())
 
 
 def _probe(request: dict[str, Any], damage: Damage, out: int) -> None:

@@ -56,6 +56,8 @@ class Deadline:
     stall: float = STALL
     """Seconds for its next frame or block of sound."""
     begin: float = field(default_factory=time.monotonic)
+    decoding: float = 0.0
+    """Seconds that cores worked in decoders for the file."""
 
     def used(self) -> float:
         """Return the seconds since the begin."""
@@ -259,8 +261,9 @@ def _request(
             if kind == child.DEFECT:
                 raise RuntimeError(f"{path}: {content.decode()}")
             if kind == child.END:
+                ending = json.loads(bytes(content))
+                deadline.decoding += ending["cores"]
                 if damage is not None:
-                    ending = json.loads(bytes(content))
                     damage.note(ending["reason"])
                     damage.packets += ending["packets"]
                     damage.stated = ending["stated"] or damage.stated
@@ -270,18 +273,20 @@ def _request(
     try:
         yield messages()
     finally:
-        if done or _drain(process):
+        if done or _drain(process, deadline):
             _idle.append(process)
         else:
             process.close()
 
 
-def _drain(process: _Process, seconds: float = 2.0) -> bool:
+def _drain(process: _Process, deadline: Deadline, seconds: float = 2.0) -> bool:
     """Stop the request of a process; return whether it is ready for another one."""
     end = time.monotonic() + seconds
     process.send(b"stop")
     try:
         while (message := process.receive(max(0.0, end - time.monotonic()))) is not None:
+            if message[0] == child.END:
+                deadline.decoding += json.loads(bytes(message[1]))["cores"]
             if message[0] in (child.END, child.ERROR, child.DEFECT):
                 return True
     except DecoderCrash:
