@@ -39,7 +39,7 @@ def test_the_last_row_of_a_source_has_the_seconds_of_each_stage(wait):
         clock.footage = 0.16
         yield make_clip(0)
         yield LedgerRow(input="a", status="kept")
-        clock.add_cores("decode", 3.0)
+        clock.deadline.decoding += 3.0
 
     for _ in range(2):
         items = []

@@ -56,26 +56,34 @@ def prepare(
     ],
     out: options.Shards,
     workers: options.Parallel = None,
+    limit: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Seconds that one video may take; default: an hour, and a minute for each of its seconds.",
+        ),
+    ] = None,
     recipe: options.Recipe = "tiny",
     set_: options.Set = None,
 ) -> None:
-    """Turn real videos into clip shards; the ledger records the result of every input.
+    """Turn real videos into clip shards; the ledger records the result of every input, and card.html shows the set.
 
     Example: xdub prepare talks/*.mp4 --out ds
     """
     from xdub.config import load_recipe
     from xdub.data.prepare import prepare_videos
+    from xdub.data_card import write_card
     from xdub.screen.screen import missing_sync
 
     loaded = load_recipe(recipe, set_ or ())
     if missing := missing_sync(loaded):
         typer.echo(f"note: {missing}", err=True)
     with progress("preparing videos") as report:
-        result = prepare_videos(sources, out, loaded, workers=workers, on_progress=report)
+        result = prepare_videos(sources, out, loaded, workers=workers, limit=limit, on_progress=report)
     typer.echo(
         f"{result.clips} clips added to {out} from {result.sources} videos{_copies(result.copies)} "
         f"({result.counts} in all); "
-        f"reasons: {out}/ledger"
+        f"reasons: {out}/ledger, {write_card(out)}"
     )
 
 

@@ -5,7 +5,7 @@ A clip is judged by itself, because a recording may stall, fall silent or lose i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -79,6 +79,13 @@ def sound_level(audio: np.ndarray) -> float:
     """Return the median of `frame_levels`, which is below `MIN_SOUND` if more than half of the frames are silent."""
     levels = frame_levels(audio)
     return float(np.median(levels)) if len(levels) else 0.0
+
+
+def check_loudness(blocks: Iterable[np.ndarray]) -> None:
+    """Raise `Rejected` for a recording that is silent throughout; each block [n] has whole frames but the last."""
+    loudest = max(float(frame_levels(block).max(initial=0.0)) for block in blocks)
+    if loudest < MIN_SOUND:
+        raise Rejected("sound", loudest, MIN_SOUND, "the sound is silent")
 
 
 def check_sound(audio: np.ndarray, covered: float = 1.0) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from xdub.data.clip import Clip
 from xdub.data.ledger import LedgerRow
 from xdub.data.spans import frames_id
 from xdub.geometry import FPS
@@ -55,13 +56,16 @@ def loss_rows(source: str, frames: int, picture: Damage, sound: Damage) -> Itera
         )
 
 
-def late_row(source: str, error: TimeLimit) -> LedgerRow:
-    """Return the row of a video that took longer than its limit."""
-    return LedgerRow(
-        input=source,
-        status="rejected",
-        check="deadline",
-        value=error.seconds,
-        threshold=error.limit,
-        message=str(error),
-    )
+def within_limit(source: str, items: Iterator[Clip | LedgerRow]) -> Iterator[Clip | LedgerRow]:
+    """Yield the results of a video; one that takes longer than its limit ends with a row."""
+    try:
+        yield from items
+    except TimeLimit as error:
+        yield LedgerRow(
+            input=source,
+            status="rejected",
+            check="deadline",
+            value=error.seconds,
+            threshold=error.limit,
+            message=str(error),
+        )

@@ -15,18 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xdub.data.clip import Clip, clip_id_of
-from xdub.data.clip_checks import (
-    MIN_SOUND,
-    Rejected,
-    check_face_size,
-    check_motion,
-    check_sound,
-    frame_levels,
-)
+from xdub.data.clip_checks import Rejected, check_face_size, check_loudness, check_motion, check_sound
 from xdub.data.clip_masks import ClipMasks, mask_settings, occluded_share
 from xdub.data.ingest import FOLDER, Ingested, ingest
 from xdub.data.ledger import LedgerRow
-from xdub.data.losses import late_row, loss_rows, time_limit
+from xdub.data.losses import loss_rows, time_limit, within_limit
 from xdub.data.references import with_references
 from xdub.data.screening import ClipScreen, check_speaker, track_source
 from xdub.data.sound import cut_sound
@@ -38,7 +31,7 @@ from xdub.files.folders import why_unreadable
 from xdub.files.storage import Location
 from xdub.geometry import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from xdub.media.damage import Damage
-from xdub.media.isolated import Deadline, TimeLimit, probe, read_video, store_audio
+from xdub.media.isolated import Deadline, probe, read_video, store_audio
 from xdub.media.stored_sound import StoredSound
 from xdub.perception.face_mesh import lip_masks, lower_face_masks
 from xdub.perception.faces import FaceTracker
@@ -55,11 +48,13 @@ def prepare_videos(
     recipe: Recipe,
     *,
     workers: int | Workers | None = None,
+    limit: float | None = None,
     on_progress: Report | None = None,
 ) -> Ingested:
     """Add videos, and all videos below folders, to the data set OUT. A killed call can be repeated at any time.
 
-    Sources and OUT may be URIs such as ``s3://bucket/folder``. A worker copies such a source to its disk.
+    Sources and OUT may be URIs such as ``s3://bucket/folder``. A worker copies such a source to its disk. A video may
+    take ``limit`` seconds; see `xdub.data.losses.time_limit`.
 
     Raises:
         UserError: a source does not exist, a folder holds no video, or no clip could be created.
@@ -81,7 +76,7 @@ def prepare_videos(
     return ingest(
         videos,
         out,
-        partial(Preparer, recipe),
+        partial(Preparer, recipe, limit=limit),
         manifest_recipe=settings,
         workers=workers,
         on_progress=on_progress,
@@ -99,8 +94,7 @@ class Preparer:
             limit: seconds that a video may take; see `xdub.data.losses.time_limit`.
         """
         self.recipe, self._limit = recipe, limit
-        self._deadline, self._losses = Deadline(), (0, Damage(), Damage())
-        self.clock = StageClock()
+        self.clock, self._losses = StageClock(), (0, Damage(), Damage())
         self._tracker = FaceTracker()
         self._masks = ClipMasks(recipe.masks, self._tracker.search)
         self._screen = ClipScreen(recipe) if screened else None
@@ -112,14 +106,7 @@ class Preparer:
             check = FOLDER if path.is_dir() else "file"
             yield LedgerRow(input=source, status="failed", check=check, message=reason)
             return
-        yield from self.clock.record(self._within_limit(source, path))
-
-    def _within_limit(self, source: str, path: Path) -> Iterator[Clip | LedgerRow]:
-        try:
-            yield from self._clips(source, path)
-        except TimeLimit as error:
-            yield late_row(source, error)
-        self.clock.add_cores("decode", self._deadline.decoding)
+        yield from self.clock.record(within_limit(source, self._clips(source, path)))
 
     def _clips(self, source: str, path: Path) -> Iterator[Clip | LedgerRow]:
         try:
@@ -182,7 +169,7 @@ class Preparer:
             TimeLimit: the time limit has passed.
             DecoderCrash: the file's decoder crashed.
         """
-        self._deadline = deadline = Deadline()
+        self.clock.deadline = deadline = Deadline()
         self._losses = 0, Damage(), Damage()
         _, picture, heard = self._losses
         info = probe(path, picture, deadline)
@@ -191,11 +178,7 @@ class Preparer:
             raise Rejected("audio", 0.0, 1.0, "no audio stream")
         with self.clock("decode"):
             audio = store_audio(sound or path, SAMPLE_RATE, damage=heard, deadline=deadline)
-        loudest = max(
-            float(frame_levels(block).max(initial=0.0)) for block in audio.blocks(SAMPLES_PER_FRAME)
-        )
-        if loudest < MIN_SOUND:
-            raise Rejected("sound", loudest, MIN_SOUND, "the sound is silent")
+        check_loudness(audio.blocks(SAMPLES_PER_FRAME))
         config = self.recipe.screen if self._screen is not None else None
         frames = read_video(path, fps=FPS, exact=False, damage=picture, deadline=deadline)
         with self.clock("track"):
@@ -225,7 +208,7 @@ class Preparer:
         waiting = iter(piece for piece in pieces if piece[2] - piece[1] >= needed)
         current = next(waiting, None)
         crops: list[np.ndarray] = []
-        frames = read_video(path, fps=FPS, deadline=self._deadline)
+        frames = read_video(path, fps=FPS, deadline=self.clock.deadline)
         for n, frame in enumerate(self.clock.timed("decode", frames)):
             if current is None:
                 return

@@ -14,12 +14,13 @@ from typing import TypeVar
 
 from xdub.data.clip import Clip
 from xdub.data.ledger_row import LedgerRow
+from xdub.media.isolated import Deadline
 
 Item = TypeVar("Item")
 SECONDS, CORES, FOOTAGE = "seconds.", "cores.", "footage"
 """Beginnings and name of the scores."""
-ENCODE, OTHER = "encode", "other"
-"""Stage of the caller, which encodes a clip and writes shards, and stage of all other work."""
+DECODE, ENCODE, OTHER = "decode", "encode", "other"
+"""Stage of decoders, of the caller, which encodes a clip and writes shards, and of all other work."""
 
 
 class StageClock:
@@ -28,14 +29,12 @@ class StageClock:
     def __init__(self) -> None:
         self.footage = 0.0
         """Length of the source in seconds."""
+        self.deadline = Deadline()
+        """Time limit of the source, which counts the work of its decoders."""
         self._stages: list[str] = []
         self._seconds: dict[str, float] = {}
         self._cores: dict[str, float] = {}
         self._since = (0.0, 0.0)
-
-    def add_cores(self, stage: str, seconds: float) -> None:
-        """Add work of other processes for a stage."""
-        self._cores[stage] = self._cores.get(stage, 0.0) + seconds
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -66,7 +65,7 @@ class StageClock:
 
     def record(self, items: Iterable[Clip | LedgerRow]) -> Iterator[Clip | LedgerRow]:
         """Yield the results of a source; the last row has the seconds of all stages."""
-        self.footage, self._seconds, self._cores = 0.0, {}, {}
+        self.footage, self.deadline, self._seconds, self._cores = 0.0, Deadline(), {}, {}
         held: Clip | LedgerRow | None = None
         for item in self.timed(OTHER, items):
             if held is not None:
@@ -82,6 +81,7 @@ class StageClock:
         """Return all seconds by the names of their scores."""
         seconds = {SECONDS + stage: value for stage, value in self._seconds.items()}
         cores = {CORES + stage: value for stage, value in self._cores.items()}
+        cores[CORES + DECODE] = cores.get(CORES + DECODE, 0.0) + self.deadline.decoding
         return {FOOTAGE: self.footage} | seconds | cores
 
     def _switch(self) -> None:
@@ -90,5 +90,5 @@ class StageClock:
         if self._stages:
             stage = self._stages[-1]
             self._seconds[stage] = self._seconds.get(stage, 0.0) + now[0] - self._since[0]
-            self.add_cores(stage, now[1] - self._since[1])
+            self._cores[stage] = self._cores.get(stage, 0.0) + now[1] - self._since[1]
         self._since = now
