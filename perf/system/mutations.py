@@ -27,8 +27,8 @@ from xdub.media import isolated
 from xdub.media.damage import Damage
 from xdub.media.isolated import DecoderCrash
 
-SLOW = 60.0
-"""Seconds after which a file counts as hanging."""
+SLOW = 300.0
+"""Seconds after which a file counts as hanging; wrong time stamps make minutes of frames from 30."""
 SETTINGS = ("video.size=64", "video.clip_frames=25", "video.crop_scale=1.0")
 FORMATS: dict[str, dict[str, Any]] = {
     "a.mp4": {},
