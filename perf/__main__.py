@@ -11,6 +11,7 @@ FOLDERS = {
     "kernels": ("run", "static", "tune", "compare", "report", "plot"),
     "system": (
         "data",
+        "scale",
         "pool",
         "submit",
         "recovery",

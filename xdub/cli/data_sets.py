@@ -28,3 +28,25 @@ def card(
     from xdub.data_card import write_card
 
     typer.echo(f"wrote {write_card(folder, out)}")
+
+
+@app.command()
+def compact(
+    folder: Annotated[
+        str,
+        typer.Argument(help="A data set that no command writes; a folder or a URI.", metavar="DIR"),
+    ],
+) -> None:
+    """Merge the small files of a manifest and a ledger; their content stays the same.
+
+    Commands that write a data set merge these files by themselves, so only the last few are left to merge.
+
+    Example: xdub data compact ds
+    """
+    from xdub.data.dataset import DataSet
+    from xdub.data.manifest import read_manifest
+
+    rows = len(read_manifest(folder).ids)
+    with DataSet(folder) as dataset:
+        before, after = dataset.compact()
+    typer.echo(f"{folder}: {rows} clips; {before} files of manifest and ledger are now {after}")
