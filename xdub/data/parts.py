@@ -68,6 +68,8 @@ class Parts:
         """``schema`` has the columns of every table. A part of an earlier version may lack some: they are null."""
         self.folder, self.schema, self._merge = folder, schema, merge
         self._parts: list[Part] | None = None
+        self._recent: dict[str, pa.Table] = {}
+        """Tables of the parts of low levels that this writer wrote, so that a merge does not read them."""
 
     @property
     def parts(self) -> list[Part]:
@@ -139,7 +141,7 @@ class Parts:
                 raise UserError(f"{path}: damaged, its content does not fit its name; copy it again")
             stored = pq.ParquetFile(pa.BufferReader(content))
             present = [name for name in names if name in stored.schema_arrow.names]
-            table = stored.read(columns=present)
+            table = stored.read(columns=present, use_threads=False)
             for name in names:
                 if name not in present:
                     table = table.append_column(name, pa.nulls(table.num_rows, self.schema.field(name).type))
@@ -153,26 +155,31 @@ class Parts:
 
         if len(parts) < 2:
             return
-        opened = [(part, (self.folder / part.name).open()) for part in parts]
-        table = self._merge(pa.concat_tables(list(self.read(opened))))
+        tables = [self._recent.pop(part.name, None) or self._load(part) for part in parts]
+        table = self._merge(pa.concat_tables(tables))
         merged = self._write(table, parts[0].first, parts[-1].last)
         first = self.parts.index(parts[0])
         self.parts[first : first + len(parts)] = [merged]
-        for part, file in opened:
-            file.close()
+        for part in parts:
             (self.folder / part.name).delete()
+
+    def _load(self, part: Part) -> pa.Table:
+        with (self.folder / part.name).open() as file:
+            return self._read(part, file, self.schema.names)
 
     def _write(self, table: pa.Table, first: int, last: int) -> Part:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        out = pa.BufferOutputStream()
-        pq.write_table(table.cast(self.schema), out, compression="zstd")
+        out, table = pa.BufferOutputStream(), table.cast(self.schema)
+        pq.write_table(table, out, compression="zstd", write_statistics=False)
         content = out.getvalue()
         digest = hashlib.sha256(content).hexdigest()[:16]
         span = f"{first:08d}" if first == last else f"{first:08d}-{last:08d}"
         part = Part(f"{span}-{digest}.parquet", first, last, digest)
         (self.folder / part.name).write_bytes(memoryview(content))
+        if part.level < LEVELS - 1:
+            self._recent[part.name] = table
         return part
 
 
