@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from perf.environment import ROOT, environment
-
+ROOT = Path(__file__).parents[2]
+"""Folder of the checkout."""
 RESULT = ROOT / "docs" / "results" / "scale.json"
 """Default result file."""
 PER_SHARD = 32
@@ -87,11 +87,12 @@ def add(folder: Path, clips: int) -> dict[str, float]:
 
     from xdub.data.dataset import DataSet
     from xdub.data.sources import Source, Sources
+    from xdub.files.storage import locate
 
     seconds = {"add": 0.0, "commit": 0.0}
     received = 0
     with DataSet(folder, kind="clips", recipe={"synthetic": clips}) as dataset:
-        sources = Sources(folder, dataset.ledger)
+        sources = Sources(locate(folder), dataset.ledger)
         for number in range(-(-clips // PER_SHARD)):
             facts = facts_of(number, clips)
             results = list(sources_of(facts, number))
@@ -105,11 +106,11 @@ def add(folder: Path, clips: int) -> dict[str, float]:
                 sources.record(source)
                 for row in rows:
                     dataset.ledger.add(row)
+            sources.flush()
             middle = time.process_time()
             dataset.commit([facts])
             seconds["commit"] += time.process_time() - middle
             seconds["add"] += middle - begin
-        sources.close()
     return seconds | {"driver_bytes": received / clips}
 
 
@@ -117,6 +118,7 @@ def resume(folder: Path, clips: int) -> dict[str, float]:
     """Open the set as a second driver and look for open sources; return its seconds."""
     from xdub.data.dataset import DataSet
     from xdub.data.sources import Source, Sources
+    from xdub.files.storage import locate
 
     names = [
         name
@@ -125,9 +127,8 @@ def resume(folder: Path, clips: int) -> dict[str, float]:
     ]
     begin = time.process_time()
     with DataSet(folder, kind="clips") as dataset:
-        sources = Sources(folder, dataset.ledger)
+        sources = Sources(locate(folder), dataset.ledger)
         open_sources = sum(not sources.settled(Source(name=name, input=name)) for name in names)
-        sources.close()
     seconds = time.process_time() - begin
     assert not open_sources and len(dataset) == clips
     return {"resume": seconds}
@@ -189,9 +190,11 @@ def measure(clips: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="xdub-perf-scale-") as scratch:
         folder = Path(scratch) / "data"
         results = {name: _in_process(name, folder, clips) for name in PARTS}
-        small = {name: len(list((folder / name).iterdir())) for name in ("manifest", "ledger")}
+        small = {name: len(list((folder / name).iterdir())) for name in ("manifest", "ledger", "sources")}
         stored = sum(
-            path.stat().st_size for name in ("manifest", "ledger") for path in (folder / name).iterdir()
+            path.stat().st_size
+            for name in ("manifest", "ledger", "sources")
+            for path in (folder / name).iterdir()
         )
     seconds = {**results["add"], **results["resume"], **results["plan"]}
     return {
@@ -260,6 +263,9 @@ def main(args: argparse.Namespace) -> int:
     if args.part:
         print(json.dumps(run_part(args.part, args.folder, counts[0])))
         return 0
+    # torch, which the parts do not need, takes longer to load than a small set takes to measure.
+    from perf.environment import environment
+
     load = os.getloadavg()[0]
     rows = [measure(clips) for clips in counts]
     bounds = verdicts(rows)

@@ -97,6 +97,13 @@ class Ledger:
         for table in self._live(None):
             yield from _to_rows(table)
 
+    def inputs(self) -> set[str]:
+        """Return the names of all inputs with rows."""
+        names: set[str] = set()
+        for table in self._live(KEY_COLUMNS):
+            names.update(table["input"].unique().to_pylist())
+        return names
+
     def lookup(self, input: str) -> list[LedgerRow]:
         """Return the rows of one input."""
         import pyarrow as pa

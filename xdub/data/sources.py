@@ -86,7 +86,7 @@ class Sources:
         self._sizes: set[tuple[int, ...]] = set()
         for source in (*_read_earlier(folder / EARLIER), *_read_parts(self._parts)):
             self._store(source)
-        earlier = {row.input for row in ledger.rows()} - self._inputs
+        earlier = ledger.inputs() - self._inputs
         self._by_path = {os.path.abspath(name): name for name in earlier}
         """Inputs of earlier versions, which recorded no content, by absolute path."""
 

@@ -27,7 +27,7 @@ COPY, LONE = "duplicate", "other_utterance"
 """Checks that a clip fails before any pair is built of it."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
     """The columns of a data set's row that planning needs."""
 
@@ -41,7 +41,7 @@ class Entry:
     """Share of equal bits of sound of the two."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PairJob:
     """One input of the ledger, and the pair to build from it."""
 
