@@ -67,15 +67,20 @@ def test_a_speaker_scores_above_a_listener_and_above_other_lips(two_heads):
     assert own > other + 0.15 > 0.15 and lost == 0 and abs(still) < 1e-6
 
 
-def test_prepare_crops_the_speaker_within_the_bars_and_records_the_lead(two_heads, scene, tmp_path):
+def test_prepare_crops_the_speaker_within_the_bars_and_moves_late_sound_to_the_lips(
+    two_heads, scene, tmp_path
+):
     path = tmp_path / "talk.mp4"
-    write_video(path, scene, audio=two_heads[1].clip.audio, crf=12)
+    speech = two_heads[1].clip.audio
+    write_video(path, scene, audio=np.concatenate([np.zeros(3 * 640, np.float32), speech]), crf=12)
     items = list(Preparer(load_recipe("tiny"))(str(path)))
     (clip,) = [item for item in items if isinstance(item, Clip)]
     kept = next(item for item in items if isinstance(item, LedgerRow) and item.status == "kept")
     assert kept.scores["letterbox"] == pytest.approx(2 * BAR / scene.shape[1], abs=0.01)
     assert (kept.scores["faces"], kept.scores["active_speaker.least"]) == (2.0, 0.15)
-    assert kept.scores["active_speaker"] > 0.15 and kept.scores["offset"] == 0
+    assert kept.scores["active_speaker"] > 0.15
+    assert kept.scores["offset"] == kept.scores["shift"] == 3 < kept.scores["offset.most"]
+    assert np.corrcoef(clip.audio, speech[: len(clip.audio)])[0, 1] > 0.95
     # The right head's own crop is alike, and no bar is in the picture.
     right, left = (
         np.abs(clip.frames - head.clip.frames[:45].astype(float)).mean() for head in two_heads[::-1]

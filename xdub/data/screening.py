@@ -84,7 +84,7 @@ class ClipScreen:
         self._missing = missing_sync(recipe)
 
     def __call__(self, build: Callable[..., Clip], scores: dict[str, float]) -> tuple[Clip, str]:
-        """Return the clip, with its sound moved to the lips, and what could not be checked, in words.
+        """Return the clip, with its sound moved to the lips, and the check without a result, in words.
 
         Args:
             build: builds the clip; its arguments are those of `Preparer.clip_of` after the sound.
@@ -102,7 +102,7 @@ class ClipScreen:
         if result.shift:
             clip = build(shift=result.shift, scores=scores)
             scores["shift"] = float(result.shift)
-        return clip, self._missing
+        return clip, self._missing or result.note
 
 
 def _inside(track: FaceTrack, area: Area) -> FaceTrack:

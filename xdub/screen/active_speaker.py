@@ -22,8 +22,8 @@ MOTION = 0.05
 """Standard deviation of a speaking mouth's opening, in eye distances; a listener's is about 0.01."""
 QUIETEST = 1e-4
 """Level of sound below which all sounds count as equally quiet."""
-LAG = 2
-"""Largest offset of sound and lips in frames at which both are compared."""
+LAG = 6
+"""Largest offset of sound and lips in frames at which both are compared; the check of the offset comes later."""
 LEAST_FRAMES = 25
 """Fewest frames with a face for which a mouth is compared with the voice."""
 PART = 1024

@@ -25,6 +25,8 @@ class Screened:
     """The measurement that rejects the clip."""
     shift: int = 0
     """Frames by which the sound is late, so that the caller cuts it that much later."""
+    note: str = ""
+    """Check that came to no result, in words."""
 
 
 class Screen:
@@ -55,8 +57,10 @@ class Screen:
         offset, confidence = self._offset(reading)
         scores |= all_scores([offset, confidence])
         failure = next((one for one in (confidence, offset) if not one.passed), None)
-        shift = 0 if failure or reading.confidence < self.config.offset_confidence else reading.offset
-        return Screened(scores=scores, failure=failure, shift=shift)
+        if reading.confidence < self.config.offset_confidence:
+            note = f"no offset of sound and lips stands out ({reading.confidence:.1f} deviations)"
+            return Screened(scores=scores, failure=failure, note=note)
+        return Screened(scores=scores, failure=failure, shift=0 if failure else reading.offset)
 
     def _offset(self, reading: OffsetReading) -> tuple[Measurement, Measurement]:
         """Return the offset and its confidence; an offset without confidence rejects no clip by itself."""
