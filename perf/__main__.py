@@ -22,6 +22,7 @@ FOLDERS = {
         "names",
         "mini",
         "mutations",
+        "screening",
     ),
     "step": ("step", "pixel_losses"),
     "sampler": ("sampler", "segments", "identity", "speech_features", "syncnet"),
