@@ -213,7 +213,11 @@ def test_the_silent_branch_reads_features_of_zeros(releases, accepted):
 def test_an_editor_makes_pairs_without_a_mask(releases, accepted, tmp_path):
     with ShardWriter(tmp_path / "data") as writer:
         for seed in range(2):
-            writer.add(make_clip(seed, num_frames=21, size=64, occluder_mask=np.zeros((21, 64, 64), bool)))
+            writer.add(
+                make_clip(
+                    seed, num_frames=21, size=64, speaker="anna", occluder_mask=np.zeros((21, 64, 64), bool)
+                )
+            )
     settings = ["pairs.identity_threshold=-1", "pairs.mouth_threshold=0", "pairs.relight=0", *SMALL]
     # A match of colours would turn the faint pictures of a random codec into noise.
     settings += ["perception.identity=mobilefacenet", "dub.colour=none"]
