@@ -159,16 +159,16 @@ def offsets(recipe: Recipe, clips: Sequence[Clip]) -> dict[str, float]:
     from xdub.screen.offset import read_offset
 
     network = load_sync(recipe.perception)
-    known = [(late, read_offset(network, footage(clip, late=late))) for clip in clips for late in OFFSETS]
+    moved = [(late, read_offset(network, footage(clip, late=late))) for clip in clips for late in OFFSETS]
     foreign = [
         read_offset(network, footage(clip, sound=clips[(n + step) % len(clips)].sound))
         for n, clip in enumerate(clips)
         for step in range(1, RIVALS + 1)
     ]
     return {
-        "measured": len(known),
-        "right": sum(reading.offset == late for late, reading in known) / len(known),
-        "least_confidence": min(reading.confidence for _, reading in known),
+        "measured": len(moved),
+        "right": sum(reading.offset == late for late, reading in moved) / len(moved),
+        "least_confidence": min(reading.confidence for _, reading in moved),
         "foreign": len(foreign),
         "foreign_most_confidence": max(reading.confidence for reading in foreign),
         "threshold": recipe.screen.offset_confidence,

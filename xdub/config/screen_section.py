@@ -36,7 +36,7 @@ class ScreenConfig:
     """Cut off black bars around the picture before faces are cropped."""
     speaker_lead: Annotated[float | None, NOT_NEGATIVE] = field(default=0.15, metadata=ADDED)
     """Least lead of the speaking face over the other faces of a shot (`xdub.screen.active_speaker`). None: the most
-    prominent face is used, whoever speaks."""
+    prominent face is used, even if another one speaks."""
     speaker_face: float | None = field(default=None, metadata=ADDED)
     """Least cosine of a clip's face with its speaker's; None is the own value of `perception.identity`
     (`Embedder.same_speaker`)."""

@@ -1,4 +1,4 @@
-"""Faces of a video beside the one that `FaceTracker` follows, each within one shot."""
+"""Faces of a video other than that of `FaceTracker`, each within one shot."""
 
 from __future__ import annotations
 

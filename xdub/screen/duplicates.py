@@ -1,7 +1,7 @@
 """Search for clips that show the same footage, over a whole data set and in time proportional to it.
 
 Words of sound that few clips share lead to candidates, and every candidate is compared bit by bit where both overlap:
-sound and pictures must agree. Copies may be encoded anew, resized, louder, and cut at other frames.
+sound and pictures must agree. Copies may be encoded again, resized, louder, and cut at other frames.
 """
 
 from __future__ import annotations

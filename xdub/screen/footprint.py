@@ -1,4 +1,4 @@
-"""Footprints of footage: words of its sound and hashes of its pictures, nearly equal for a copy encoded anew.
+"""Footprints of footage: words of its sound and hashes of its pictures, nearly equal for all its encodings.
 
 The sound has 100 words of 32 bits a second (Haitsma and Kalker 2002): the signs of energy differences between
 neighbouring bands and times. A picture has 64 bits: the signs of its lowest frequencies about their median.

@@ -148,8 +148,8 @@ def _copies(manifest: Manifest, footprints: list[Footprint]) -> dict[str, Copy]:
 
 def _record(manifest: Manifest, data: str | Path, speakers: list[str], copies: dict[str, Copy]) -> None:
     """Append the speakers and copies that differ from the recorded ones."""
-    known = speakers_of(manifest)
-    changed = [n for n, speaker in enumerate(speakers) if known[n] != speaker]
+    earlier = speakers_of(manifest)
+    changed = [n for n, speaker in enumerate(speakers) if earlier[n] != speaker]
     if changed:
         with DataSet(data) as data_set:
             data_set.assign_speakers([manifest.ids[n] for n in changed], [speakers[n] for n in changed])
