@@ -45,12 +45,11 @@ def doctor(
         Path | None, typer.Option("--json", help="Also write the rows to this JSON file.")
     ] = None,
     data: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
-            help="A data set whose cached latents (`xdub encode`) are checked. Repeatable.",
-            exists=True,
-            file_okay=False,
+            help="A data set whose cached latents (`xdub encode`) are checked. Repeatable.", metavar="PLACE"
         ),
+        options.Place,
     ] = None,
     generator: Annotated[
         str | None,
@@ -86,6 +85,7 @@ def doctor(
     from xdub.doctor.table import as_json, print_table, summary
     from xdub.errors import UserError
     from xdub.files.atomic import check_output
+    from xdub.files.storage import address
 
     if json_file is not None:
         check_output(json_file, streams=True)
@@ -96,7 +96,7 @@ def doctor(
         from xdub.model.editor_start import load_recipe_from_editor
 
         loaded = load_recipe_from_editor(recipe, (generator,), set_ or ())
-    sets = tuple(str(folder.resolve()) for folder in data or ())
+    sets = tuple(map(address, data or ()))
     sizes = Sizes(quick=quick, size=size, frames=frames, data=sets)
     with _progress() as progress:
         rows, facts = examine_anywhere(loaded, sizes, progress)

@@ -190,7 +190,11 @@ def encode(
     recipe: options.Recipe,
     data: Annotated[
         str,
-        typer.Option(help="Folder or URI of clips (`xdub prepare`) or pairs (`xdub pairs`).", metavar="DIR"),
+        typer.Option(
+            callback=options.existing_folder,
+            help="Folder or URI of clips (`xdub prepare`) or pairs (`xdub pairs`).",
+            metavar="PLACE",
+        ),
         options.Place,
     ],
     phase: Annotated[
@@ -223,8 +227,8 @@ def encode(
     The codec and the audio encoder are frozen, so training need not run them in every epoch. `xdub plan` says whether
     a cache is cheaper, and how large it will be; train.window_stride decides how many windows it holds.
 
-    The files are written to DIR/latents, or to train.latent_cache. The same command continues a killed run, and adds
-    what is missing after the data have grown. Training needs the same --recipe and --set.
+    The files are written to the folder latents of the data, or to train.latent_cache. The same command continues a
+    killed run, and adds what is missing after the data have grown. Training needs the same --recipe and --set.
 
     Example: xdub encode --recipe tiny --data ds --set train.window_stride=10
     """

@@ -19,7 +19,16 @@ from xdub.submit.command import Kind, check_command, check_environment, check_na
 if TYPE_CHECKING:
     from xdub.submit.jobs import Jobs
 
-VERBS = (("render",), ("prepare",), ("train",), ("pairs",), ("bootstrap",), ("eval", "score"), ("doctor",))
+VERBS = (
+    ("render",),
+    ("prepare",),
+    ("encode",),
+    ("train",),
+    ("pairs",),
+    ("bootstrap",),
+    ("eval", "score"),
+    ("doctor",),
+)
 """Verbs that can run as jobs."""
 
 jobs = typer.Typer(help="Manage jobs that were submitted to a Ray cluster.", no_args_is_help=True)
@@ -46,7 +55,7 @@ def submit(
     verb: Annotated[
         str,
         typer.Argument(
-            help="render, prepare, train, pairs, bootstrap, eval score or doctor, with its options."
+            help="render, prepare, encode, train, pairs, bootstrap, eval score or doctor, with its options."
         ),
     ],
     address: Address,

@@ -140,7 +140,7 @@ def cache_keys(recipe: Recipe, kind: str, phases: Sequence[str] | None = None) -
 
 def missing_units(folder: CacheFolder, manifest: Manifest) -> list[EncodeUnit]:
     """Return the shards of a data set that a cache lacks."""
-    return [EncodeUnit(shard, manifest.rows_of(shard).start) for shard in folder.missing(manifest)]
+    return [EncodeUnit(shard, manifest.rows_of(shard)) for shard in folder.missing(manifest)]
 
 
 def _collect(

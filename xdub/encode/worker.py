@@ -45,8 +45,8 @@ class EncodeUnit:
 
     shard: int
     """Index in the data set."""
-    first: int
-    """Row of the data set that is the shard's first."""
+    rows: range
+    """The shard's rows in the data set."""
 
 
 @dataclass(kw_only=True)
@@ -115,7 +115,7 @@ class EncodeWorker:
         shard, writer = self._manifest.shards[unit.shard], EntryWriter(path)
         entries = []
         try:
-            for index in self._manifest.rows_of(unit.shard):
+            for index in unit.rows:
                 row = self._reader.row(index)
                 entries.append(self._clip(index, row, writer, timer))
             writer.close(data=shard.sha256, precision=self._key.precision, clips=entries)

@@ -48,7 +48,7 @@ class Command:
     files: tuple[Path, ...]
     """Local files that are sent too; the job finds them by name in its working folder."""
     out: str | None
-    """Value of ``--out``: the path that the job writes."""
+    """Value of ``--out``: the path that the job writes; of ``--data`` for `xdub encode`."""
 
 
 class Kind(Enum):
@@ -101,7 +101,7 @@ def check_command(
                 f"{option} {value}: a relative path means nothing on the cluster; use an absolute one on storage "
                 f"that all its machines share, or {SHIPPED_MODEL}, the shipped model"
             )
-        if option == "--out":
+        if option == "--out" or (option == "--data" and tuple(verb) == ("encode",)):
             out = value
     _check_files(sent.values())
     if recipe is not None:
@@ -187,6 +187,7 @@ def _check_networks(verb: Sequence[str], values: Sequence[str], recipe: Recipe) 
         "train": [value for value in values[:1] if value in TRAINABLE],
         "pairs": [PAIRS],
         "bootstrap": [*recipe.phase_names, PAIRS],
+        "encode": recipe.phase_names,
         # The table of the cluster's own files is the result of the job.
         "doctor": [],
     }.get(verb[0])

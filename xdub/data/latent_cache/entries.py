@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -120,6 +120,8 @@ class EntryFile:
             raw = json.loads(self._file.metadata.metadata[INDEX])
             clips = tuple(ClipEntries(**clip) for clip in raw.pop("clips"))
             self.index = Index(clips=clips, **raw)
+            self.clips = {clip.clip_id: clip for clip in clips}
+            """Clip id -> its entries."""
         except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
             raise UserError(f"{path}: not a readable file of latents ({error}); {RENEW}") from error
 
@@ -156,13 +158,3 @@ def _packed(array: np.ndarray, name: str) -> bytes:
     if name in MASKS:
         return np.packbits(array.astype(bool)).tobytes()
     return np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False)).tobytes()
-
-
-def describe(index: Index) -> dict[str, Any]:
-    """Return the numbers of clips, windows, reference frames and clips without entries of a file."""
-    return {
-        "clips": len(index.clips),
-        "windows": sum(clip.windows for clip in index.clips),
-        "references": sum(clip.references for clip in index.clips),
-        "failed": sum(bool(clip.error) for clip in index.clips),
-    }

@@ -74,7 +74,9 @@ def cache_root(recipe: Recipe, phase: str, data: str | Path | Location) -> Locat
     return locate(data) / LATENTS if root is None else locate(root)
 
 
-def required_caches(recipe: Recipe, phase: str, data: Sequence[str | Path]) -> tuple[Location, ...]:
+def required_caches(
+    recipe: Recipe, phase: str, data: Sequence[str | Path | Location]
+) -> tuple[Location, ...]:
     """Return the folder of the cache of each data set of a phase that trains on cached latents; () for other phases.
 
     Raise UserError, which names the command, if a shard has no entries.
@@ -82,7 +84,7 @@ def required_caches(recipe: Recipe, phase: str, data: Sequence[str | Path]) -> t
     if not reads_cache(recipe, phase):
         return ()
     key, folders = latent_key(recipe, phase), []
-    for each in data:
+    for each in map(locate, data):
         manifest, root = read_manifest(each), cache_root(recipe, phase, each)
         folder = CacheFolder(root / key.digest)
         if missing := folder.missing(manifest):

@@ -62,10 +62,8 @@ class LatentReader:
         Raises:
             UserError: the entries are missing or damaged, or belong to another clip.
         """
-        shard = self.manifest.location(index)[0]
-        row = index - self.manifest.rows_of(shard).start
-        file, grid = self._open(shard), self.grid
-        clip = _clip_of(file, row, self.manifest.ids[index])
+        file, grid = self._open(self.manifest.location(index)[0]), self.grid
+        clip = _clip_of(file, self.manifest.ids[index])
         draw = draw_window(
             clip.clip_id,
             clip.num_frames,
@@ -135,11 +133,11 @@ def verify_entries(path: Location, file: CacheFile) -> None:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {RENEW}") from error
 
 
-def _clip_of(file: EntryFile, row: int, clip_id: str) -> ClipEntries:
-    """Return the entries of a row among those of a shard that count. Raise UserError if it has none."""
-    clips = file.index.clips
-    if row >= len(clips) or clips[row].clip_id != clip_id:
-        raise UserError(f"{file.path}: has no clip {clip_id} in row {row}; {RENEW}")
-    if clips[row].error:
-        raise UserError(clips[row].error)
-    return clips[row]
+def _clip_of(file: EntryFile, clip_id: str) -> ClipEntries:
+    """Return the entries of a clip. Raise UserError if it has none."""
+    clip = file.clips.get(clip_id)
+    if clip is None:
+        raise UserError(f"{file.path}: has no clip {clip_id}; {RENEW}")
+    if clip.error:
+        raise UserError(clip.error)
+    return clip
