@@ -58,12 +58,12 @@ def test_a_window_shows_a_frame_of_the_other_segment_and_sets_without_one_draw_a
     other = np.stack([np.full((64, 64, 3), 200 + number, np.uint8) for number in range(4)])
     options = {"phase": phase, "window": 9, "geometry": GEOMETRY}
     before = cut_window(clip, rng=np.random.default_rng(3), **options)
-    seen = set()
+    numbers = set()
     for seed in range(12):
         sample = cut_window(replace(clip, references=other), rng=np.random.default_rng(seed), **options)
         assert sample["reference"].shape == (1, 64, 64, 3) and sample["reference"].min() >= 200
-        seen.add(int(sample["reference"][0, 0, 0, 0]))
-    assert seen == {200, 201, 202, 203}
+        numbers.add(int(sample["reference"][0, 0, 0, 0]))
+    assert numbers == {200, 201, 202, 203}
     assert np.array_equal(before["reference"][0], clip.frames[int(frame_of(clip, before))])
 
 

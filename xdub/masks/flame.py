@@ -135,9 +135,9 @@ def read_flame(path: str | Path) -> Flame:
             or not fits
             or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True))
         ):
-            found = "nothing" if array is None else list(array.shape)
-            wanted = ", ".join("any" if n is None else str(n) for n in shape)
-            raise UserError(f"{path}: not a FLAME file: {name} is {found}, not [{wanted}]")
+            actual = "nothing" if array is None else list(array.shape)
+            required = ", ".join("any" if n is None else str(n) for n in shape)
+            raise UserError(f"{path}: not a FLAME file: {name} is {actual}, not [{required}]")
         if not np.isfinite(array).all():
             raise UserError(f"{path}: {name} has values that are not finite; copy or download the file again")
 

@@ -82,11 +82,11 @@ class VisionLanguageModel:
     def locate(self, frame: np.ndarray, phrase: str) -> np.ndarray:
         """Return the boxes [K, 4] (x0, y0, x1, y1) px of the objects that ``phrase`` names in uint8 [H, W, 3]."""
         height, width = frame.shape[:2]
-        seen = self.patches(frame[None]).size
+        high, wide = self.patches(frame[None]).size
         answer = self.answer(frame[None], LOCATE.format(phrase=phrase))
         boxes = np.array([[float(value) for value in box] for box in BOX.findall(answer)]).reshape(-1, 4)
         # The model's coordinates are px of the resized picture.
-        boxes = boxes * np.tile([width / seen[1], height / seen[0]], 2)
+        boxes = boxes * np.tile([width / wide, height / high], 2)
         boxes = np.clip(boxes, 0, [width, height, width, height])
         return boxes[((boxes[:, 2:] - boxes[:, :2]) >= 1).all(axis=1)]
 
