@@ -16,6 +16,7 @@ from xdub.cli import (
     exporting,
     make_data,
     plan,
+    review,
     speakers,
     submitting,
     training,
@@ -51,7 +52,7 @@ def _root(
     pass
 
 
-for module in (use, make_data, speakers, training, plan, doctor, exporting, submitting):
+for module in (use, make_data, speakers, review, training, plan, doctor, exporting, submitting):
     module.register(app)
 app.add_typer(data_sets.app, name="data")
 app.add_typer(evaluate.app, name="eval")

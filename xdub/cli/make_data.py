@@ -63,6 +63,13 @@ def prepare(
             help="Seconds that one video may take; default: an hour, and a minute for each of its seconds.",
         ),
     ] = None,
+    decisions: Annotated[
+        str | None,
+        typer.Option(
+            help="Decisions of `xdub review`, which leave out clips. Default: OUT/decisions.jsonl.",
+            metavar="FILE",
+        ),
+    ] = None,
     recipe: options.Recipe = "tiny",
     set_: options.Set = None,
 ) -> None:
@@ -79,7 +86,15 @@ def prepare(
     if missing := missing_sync(loaded):
         typer.echo(f"note: {missing}", err=True)
     with progress("preparing videos") as report:
-        result = prepare_videos(sources, out, loaded, workers=workers, limit=limit, on_progress=report)
+        result = prepare_videos(
+            sources,
+            out,
+            loaded,
+            workers=workers,
+            limit=limit,
+            decisions=decisions,
+            on_progress=report,
+        )
     typer.echo(
         f"{result.clips} clips added to {out} from {result.sources} videos{_copies(result.copies)} "
         f"({result.counts} in all); "

@@ -6,7 +6,7 @@ length. The ledger has the result of every video.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 from xdub.data.clip import Clip, clip_id_of
 from xdub.data.clip_checks import Rejected, check_face_size, check_loudness, check_motion, check_sound
 from xdub.data.clip_masks import ClipMasks, mask_settings, occluded_share
+from xdub.data.decisions import DECISIONS, REVIEW, rejected_clips
 from xdub.data.ingest import FOLDER, Ingested, ingest
 from xdub.data.ledger import LedgerRow
 from xdub.data.losses import loss_rows, time_limit, within_limit
@@ -28,7 +29,7 @@ from xdub.data.stage_clock import StageClock
 from xdub.data.transforms import crop, crop_points
 from xdub.data.video_files import find_videos
 from xdub.files.folders import why_unreadable
-from xdub.files.storage import Location
+from xdub.files.storage import Location, locate
 from xdub.geometry import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from xdub.media.damage import Damage
 from xdub.media.isolated import Deadline, probe, read_video, store_audio
@@ -49,12 +50,14 @@ def prepare_videos(
     *,
     workers: int | Workers | None = None,
     limit: float | None = None,
+    decisions: str | Path | None = None,
     on_progress: Report | None = None,
 ) -> Ingested:
     """Add videos, and all videos below folders, to the data set OUT. A killed call can be repeated at any time.
 
     Sources and OUT may be URIs such as ``s3://bucket/folder``. A worker copies such a source to its disk. A video may
-    take ``limit`` seconds; see `xdub.data.losses.time_limit`.
+    take ``limit`` seconds; see `xdub.data.losses.time_limit`. Clips that the file ``decisions`` rejects, by default the
+    one in OUT, are left out; see `xdub.data.decisions`.
 
     Raises:
         UserError: a source does not exist, a folder holds no video, or no clip could be created.
@@ -70,13 +73,11 @@ def prepare_videos(
         "clip_frames": video.clip_frames,
         "crop_scale": video.crop_scale,
     }
-    if video.crop != "template":
-        settings["crop"] = video.crop
-    settings |= mask_settings(recipe)
+    settings |= ({"crop": video.crop} if video.crop != "template" else {}) | mask_settings(recipe)
     return ingest(
         videos,
         out,
-        partial(Preparer, recipe, limit=limit),
+        partial(Preparer, recipe, limit=limit, unfit=rejected_clips(decisions or locate(out) / DECISIONS)),
         manifest_recipe=settings,
         workers=workers,
         on_progress=on_progress,
@@ -86,14 +87,22 @@ def prepare_videos(
 class Preparer:
     """Face tracker in memory, and the steps that turn a video into clips; one object serves many videos."""
 
-    def __init__(self, recipe: Recipe, *, screened: bool = True, limit: float | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        screened: bool = True,
+        limit: float | None = None,
+        unfit: Collection[str] = (),
+    ) -> None:
         """Load the networks. Raise UserError if weights are missing.
 
         Args:
             screened: run the checks of the recipe's section ``screen``, which rendered scenes do not need.
             limit: seconds that a video may take; see `xdub.data.losses.time_limit`.
+            unfit: ids of clips whose masks a person rejected.
         """
-        self.recipe, self._limit = recipe, limit
+        self.recipe, self._limit, self._unfit = recipe, limit, unfit
         self.clock, self._losses = StageClock(), (0, Damage(), Damage())
         self._tracker = FaceTracker()
         self._masks = ClipMasks(recipe.masks, self._tracker.search)
@@ -149,6 +158,8 @@ class Preparer:
             rejection.scores = scores | rejection.scores
             raise
         with self.clock("masks"):
+            if clip.clip_id in self._unfit:
+                raise Rejected(REVIEW, 0.0, 1.0, f"clip {clip.clip_id}: its masks were rejected", scores)
             clip = finish(clip)
         scores["occluded"] = occluded_share(clip)
         yield clip

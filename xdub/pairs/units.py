@@ -13,10 +13,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from xdub.config import Recipe, identity_without_paths, network_digests
+from xdub.data.decisions import DECISIONS, REVIEW, rejected_clips
 from xdub.data.duplicates import Copy, read_duplicates
 from xdub.data.ledger import LedgerRow
 from xdub.data.manifest import Manifest
 from xdub.data.shards import speakers_of, twins_of
+from xdub.files.storage import locate
 from xdub.pairs.audio_choice import Choice, SpeechIndex, Utterance
 from xdub.screen.duplicates import MOST_BITS
 from xdub.seeding import stable_seed
@@ -37,6 +39,8 @@ class Entry:
     twin_of: str | None
     copy_of: str | None = None
     """The earlier clip that shows the same footage."""
+    unfit: bool = False
+    """True if a person rejected the clip's masks (`xdub.data.decisions`)."""
     likeness: float = 0.0
     """Share of equal bits of sound of the two."""
 
@@ -71,6 +75,7 @@ def read_entries(manifest: Manifest) -> list[Entry]:
     """Return the columns of the manifest that planning needs, for all rows; no shard of this version is opened."""
     columns = (manifest.ids, speakers_of(manifest), manifest.num_frames, twins_of(manifest))
     copies = read_duplicates(manifest.folder)
+    unfit = rejected_clips(locate(manifest.folder) / DECISIONS)
     entries = []
     for clip_id, speaker, frames, twin in zip(*columns, strict=True):
         copy = copies.get(clip_id, Copy(None, 0.0))
@@ -81,6 +86,7 @@ def read_entries(manifest: Manifest) -> list[Entry]:
                 num_frames=frames,
                 twin_of=twin,
                 copy_of=copy.original,
+                unfit=clip_id in unfit,
                 likeness=copy.value,
             )
         )
@@ -88,7 +94,7 @@ def read_entries(manifest: Manifest) -> list[Entry]:
 
 
 def excluded_rows(entries: Sequence[Entry], recipe: Recipe) -> list[LedgerRow]:
-    """Return the ledger rows of clips of which no generated pair is built: copies, and lone utterances.
+    """Return the ledger rows of clips of which no generated pair is built: rejected masks, copies, lone utterances.
 
     A copy shows the footage of an earlier clip. V' needs the speech of another utterance of the same speaker (B.3),
     unless ``pairs.require_other_utterance`` is off. A recipe of exact pairs alone excludes no clip.
@@ -98,7 +104,18 @@ def excluded_rows(entries: Sequence[Entry], recipe: Recipe) -> list[LedgerRow]:
     utterances = Counter(entry.speaker for entry in entries if entry.copy_of is None)
     rows = []
     for entry in entries:
-        if entry.copy_of is not None:
+        if entry.unfit:
+            rows.append(
+                LedgerRow(
+                    input=entry.clip_id,
+                    status="rejected",
+                    check=REVIEW,
+                    value=0.0,
+                    threshold=1.0,
+                    message=f"its masks are rejected in {DECISIONS}",
+                )
+            )
+        elif entry.copy_of is not None:
             rows.append(
                 LedgerRow(
                     input=entry.clip_id,
