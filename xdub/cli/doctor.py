@@ -47,9 +47,9 @@ def doctor(
     data: Annotated[
         list[str] | None,
         typer.Option(
-            help="A data set whose cached latents (`xdub encode`) are checked. Repeatable.", metavar="PLACE"
+            help="A data set whose cached latents (`xdub encode`) are checked. Repeatable.", metavar="DIR"
         ),
-        options.Place,
+        options.PathOrUri,
     ] = None,
     generator: Annotated[
         str | None,

@@ -27,7 +27,7 @@ def render(
     first: Annotated[
         int, typer.Option(min=0, help="Index of the first clip; from 1000000 on clips are for evaluation.")
     ] = 0,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one for each core.")] = None,
+    workers: options.Parallel = None,
     recipe: options.Recipe = "tiny",
     set_: options.Set = None,
 ) -> None:
@@ -41,7 +41,13 @@ def render(
     loaded = load_recipe(recipe, set_ or ())
     with progress("rendering clips") as report:
         result = render_dataset(
-            loaded, out, clips=clips, seed=seed, first=first, workers=workers, on_progress=report
+            loaded,
+            out,
+            clips=clips,
+            seed=seed,
+            first=first,
+            workers=options.parallel(workers),
+            on_progress=report,
         )
     typer.echo(f"{result.kept} rows in {out}, {result.rendered} of {clips} clips rendered now")
 
@@ -52,7 +58,7 @@ def prepare(
         typer.Argument(
             help="Video files, or folders of them; also URIs such as s3://bucket/talks.", metavar="SRC..."
         ),
-        options.Place,
+        options.PathOrUri,
     ],
     out: options.Shards,
     workers: options.Parallel = None,
@@ -90,7 +96,7 @@ def prepare(
             sources,
             out,
             loaded,
-            workers=workers,
+            workers=options.parallel(workers),
             limit=limit,
             decisions=decisions,
             on_progress=report,
@@ -115,8 +121,8 @@ def pairs(
     data: options.Clips,
     out: Annotated[
         str,
-        typer.Option(help="Folder or URI for the pair shards and the ledger.", metavar="PLACE"),
-        options.Place,
+        typer.Option(help="Folder or URI for the pair shards and the ledger.", metavar="DIR"),
+        options.PathOrUri,
     ],
     workers: Annotated[
         str,
@@ -174,7 +180,7 @@ def import_pairs(
         typer.Argument(
             help="Folders or URIs of scenes: original.mp4, dubbed.mp4, audio.wav.", metavar="SRC..."
         ),
-        options.Place,
+        options.PathOrUri,
     ],
     out: options.Shards,
     workers: options.Parallel = None,
@@ -193,7 +199,7 @@ def import_pairs(
 
     loaded = load_recipe(recipe, set_ or ())
     with progress("importing pairs") as report:
-        result = import_pairs(sources, out, loaded, workers=workers, on_progress=report)
+        result = import_pairs(sources, out, loaded, workers=options.parallel(workers), on_progress=report)
     typer.echo(
         f"{result.clips} pairs added to {out} from {result.sources} scenes{_copies(result.copies)} "
         f"({result.counts} in all); "
@@ -208,9 +214,9 @@ def encode(
         typer.Option(
             callback=options.existing_folder,
             help="Folder or URI of clips (`xdub prepare`) or pairs (`xdub pairs`).",
-            metavar="PLACE",
+            metavar="DIR",
         ),
-        options.Place,
+        options.PathOrUri,
     ],
     phase: Annotated[
         list[str] | None,

@@ -10,10 +10,11 @@ import typer
 
 from xdub.errors import UserError
 from xdub.files.storage import is_uri
+from xdub.pool import Workers
 
 
-class Place:
-    """Mark of an option whose value is a folder, a file or a URI: ``Annotated[str, typer.Option(...), Place]``.
+class PathOrUri:
+    """Mark of an option whose value is a folder, a file or a URI: ``Annotated[str, typer.Option(...), PathOrUri]``.
 
     `xdub submit` reads the mark: a path must exist on the cluster.
     """
@@ -35,12 +36,12 @@ Set = Annotated[
 ]
 
 
-def existing_folder(place: str) -> str:
+def existing_folder(folder: str) -> str:
     """Return a folder or URI. A folder that does not exist is an error of the command line."""
-    if not is_uri(place) and not Path(place).is_dir():
-        problem = "is a file" if Path(place).exists() else "does not exist"
-        raise typer.BadParameter(f"Directory '{place}' {problem}.")
-    return place
+    if not is_uri(folder) and not Path(folder).is_dir():
+        problem = "is a file" if Path(folder).exists() else "does not exist"
+        raise typer.BadParameter(f"Directory '{folder}' {problem}.")
+    return folder
 
 
 Clips = Annotated[
@@ -49,21 +50,27 @@ Clips = Annotated[
         "--data",
         callback=existing_folder,
         help="Folder or URI of clips, e.g. of `xdub prepare`, or s3://bucket/clips.",
-        metavar="PLACE",
+        metavar="DIR",
     ),
-    Place,
+    PathOrUri,
 ]
 Shards = Annotated[
     str,
     typer.Option(
         "--out",
         help="Folder or URI for the shards and the ledger; the same one continues an earlier run.",
-        metavar="PLACE",
+        metavar="DIR",
     ),
-    Place,
+    PathOrUri,
 ]
 Parallel = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Parallel workers; default: one for each core.")
+    str | None,
+    typer.Option(
+        "--workers",
+        help="Number of workers, by default one for each core; 1 runs in this process; MIN:MAX, such as 0:8, follows "
+        "the queue.",
+        metavar="N|MIN:MAX",
+    ),
 ]
 AcceptLicence = Annotated[
     list[str] | None,
@@ -74,6 +81,14 @@ AcceptLicence = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed; the same seed repeats the result.")]
+
+
+def parallel(text: str | None) -> int | Workers | None:
+    """Parse `Parallel`: a number, a range, or None for the default. UserError for another text."""
+    if text is None:
+        return None
+    workers = Workers.parse(text, cpus=1)
+    return workers if ":" in text else workers.most
 
 
 def resources(assignments: Sequence[str]) -> dict[str, float]:

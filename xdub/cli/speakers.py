@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
 def speakers(
     data: Annotated[
-        str, typer.Option(help="Folder or URI of clips (`xdub prepare`).", metavar="DIR"), options.Place
+        str, typer.Option(help="Folder or URI of clips (`xdub prepare`).", metavar="DIR"), options.PathOrUri
     ],
     workers: Annotated[
         str,

@@ -185,7 +185,7 @@ def option_kinds(root: object, verb: Sequence[str]) -> dict[str, Kind]:
         elif ModelFolder in typing.get_args(hint):
             kind = Kind.MODEL
         else:
-            kind = Kind.PATH if {Path, options.Place} & _types(hint) else Kind.TEXT
+            kind = Kind.PATH if {Path, options.PathOrUri} & _types(hint) else Kind.TEXT
         kinds |= dict.fromkeys([""] if parameter.param_type_name == "argument" else parameter.opts, kind)
     return kinds
 

@@ -33,9 +33,9 @@ def train(
             callback=options.existing_folder,
             help="Folder or URI of clips (`xdub prepare`) for the generator, of pairs (`xdub pairs`) for the other "
             "phases; a SyncNet accepts both.",
-            metavar="PLACE",
+            metavar="DIR",
         ),
-        options.Place,
+        options.PathOrUri,
     ],
     out: Annotated[Path, typer.Option(help="The run's folder, for checkpoints, export and tracking.")],
     resume: Annotated[

@@ -6,7 +6,6 @@ source that kills its workers costs only itself. A killed call can be repeated a
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +30,7 @@ from xdub.data.sources import FilesOf, Source, Sources, own_file
 from xdub.errors import UserError
 from xdub.files.folders import why_unreadable
 from xdub.files.storage import Location, locate
-from xdub.pool import WorkerPool, Workers
+from xdub.pool import WorkerPool, Workers, pool_size
 from xdub.progress import Report
 
 FOLDER = "folder"
@@ -66,6 +65,7 @@ def ingest(
     files_of: FilesOf = own_file,
     manifest_recipe: dict[str, Any] | None = None,
     workers: int | Workers | None = None,
+    gpus: float | None = 0,
     rows_per_shard: int = ROWS_PER_SHARD,
     on_progress: Report | None = None,
 ) -> Ingested:
@@ -78,7 +78,9 @@ def ingest(
         kind: content of OUT, "clips" or "pairs".
         files_of: lists the files of a source on a disk, whose content identifies it (`xdub.data.sources`).
         manifest_recipe: settings that all clips of OUT share, stored in its manifest.
-        workers: 1 runs in this process, more use Ray; default: 1 for a single source, else one per CPU.
+        workers: 1 runs in this process, more use Ray; default: 1 for a single source, else one per CPU. `Workers`
+            describes a pool that grows and shrinks.
+        gpus: GPUs of a worker; None means one if the cluster has any.
 
     Raises:
         UserError: OUT holds no clip in the end; the message has the reason of the first source.
@@ -88,7 +90,7 @@ def ingest(
     out = locate(out)
     with DataSet(out, kind=kind, recipe=manifest_recipe) as data:
         run = _Run(data, Sources(out, data.ledger), sources, files_of, on_progress)
-        size = _pool_size(workers, len(run.open))
+        size = pool_size(workers, len(run.open), gpus)
         pool = WorkerPool(
             SourceWorker,
             {"factory": factory, "out": out, "rows_per_shard": rows_per_shard},
@@ -96,7 +98,7 @@ def ingest(
             name=verb,
             failed=failed_unit,
             split=split_unit,
-            local=size.most == 1,
+            local=not isinstance(workers, Workers) and size.most == 1,
             keep_ray=False,
             on_state=run.line.set_pool,
         )
@@ -197,15 +199,6 @@ def _job(source: Source) -> SourceJob:
     """Return the work on a source, with its files if their content is not known."""
     files = () if source.content or source.remote is not None else source.files
     return SourceJob(name=source.name, input=source.input, files=files, remote=source.remote)
-
-
-def _pool_size(workers: int | Workers | None, open_sources: int) -> Workers:
-    """Return the size of the pool, one worker for each core by default and none beyond the number of sources."""
-    if isinstance(workers, Workers):
-        return workers
-    most = max(1, min(workers or os.cpu_count() or 1, open_sources))
-    # Preparation runs on processors: a GPU would be reserved and stay idle.
-    return Workers(least=0, most=most, cpus=1, gpus=0)
 
 
 def _forget_readable_folders(ledger: Ledger, inputs: Collection[str]) -> None:

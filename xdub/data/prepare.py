@@ -80,6 +80,8 @@ def prepare_videos(
         partial(Preparer, recipe, limit=limit, unfit=rejected_clips(decisions or locate(out) / DECISIONS)),
         manifest_recipe=settings,
         workers=workers,
+        # The trackers run on processors, and the large networks of masks on GPUs.
+        gpus=None if recipe.masks.networks else 0,
         on_progress=on_progress,
     )
 

@@ -241,14 +241,14 @@ def locate(address: str | Path | Location) -> Location:
     return Location(LocalFileSystem(), os.path.abspath(local.expanduser()), str(local), local)
 
 
-def is_uri(place: str | Path | Location) -> bool:
+def is_uri(target: str | Path | Location) -> bool:
     """Return whether a text is a URI of another file system than the local one."""
-    return isinstance(place, str) and "://" in place and not place.startswith("file://")
+    return isinstance(target, str) and "://" in target and not target.startswith("file://")
 
 
-def address(place: str | Path) -> str:
-    """Return a text that names the same place for a process in another working directory."""
-    return str(place) if is_uri(place) else str((locate(place).local or Path(place)).resolve())
+def address(target: str | Path) -> str:
+    """Return a text that names the same file or folder for a process in another working directory."""
+    return str(target) if is_uri(target) else str((locate(target).local or Path(target)).resolve())
 
 
 def check_name(name: str) -> None:

@@ -64,6 +64,7 @@ def import_pairs(
             files_of=scene_files,
             manifest_recipe=settings,
             workers=workers,
+            gpus=None if recipe.masks.networks else 0,
             on_progress=on_progress,
         )
     finally:

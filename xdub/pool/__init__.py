@@ -5,6 +5,6 @@ A worker loads its networks once and then processes units. Outcomes arrive in th
 
 from xdub.pool.pool import WorkerPool
 from xdub.pool.worker import Worker
-from xdub.pool.workers import PoolState, Workers
+from xdub.pool.workers import PoolState, Workers, pool_size
 
-__all__ = ["PoolState", "Worker", "WorkerPool", "Workers"]
+__all__ = ["PoolState", "Worker", "WorkerPool", "Workers", "pool_size"]

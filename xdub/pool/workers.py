@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from xdub.errors import UserError
@@ -38,6 +39,17 @@ class Workers:
         except (ValueError, IndexError):
             raise UserError(f"workers={text}: give a number, or MIN:MAX such as 0:8") from None
         return cls(least=least, most=most, **others)
+
+
+def pool_size(workers: int | Workers | None, units: int, gpus: float | None = 0) -> Workers:
+    """Return the size of a pool for ``units`` units; ``gpus`` is the default of a worker's GPUs.
+
+    A number of workers, by default one for each core, is an upper bound, and there are no more workers than units.
+    """
+    if isinstance(workers, Workers):
+        return replace(workers, gpus=gpus if workers.gpus is None else workers.gpus)
+    most = max(1, min(workers or len(os.sched_getaffinity(0)), units))
+    return Workers(least=0, most=most, cpus=1, gpus=gpus)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,7 @@ from xdub.data.ledger import Counts
 from xdub.data.run_line import RunLine
 from xdub.errors import UserError
 from xdub.files.storage import Location, locate
-from xdub.pool import WorkerPool, Workers
+from xdub.pool import WorkerPool, Workers, pool_size
 from xdub.progress import Report
 from xdub.render.assets import load_assets
 from xdub.render.clips import FIRST_HELD_OUT
@@ -88,17 +87,19 @@ def render_dataset(
         line = RunLine(total=clips, report=on_progress)
         counts, seconds = Counts(), 0.0
         line.begin(clips - rendered, counts, seconds)
-        size = _pool_size(workers, len(units))
+        # The renderer runs on processors (llvmpipe), so no GPU is reserved.
+        size = pool_size(workers, len(units))
+        local = not isinstance(workers, Workers) and size.most == 1
         if units:
             # The workers then read the cache instead of parsing the avatar at the same time.
             load_assets()
         pool = WorkerPool(
             RenderWorker,
-            {"seed": seed, "video": video, "out": out, "alone": size.most == 1},
+            {"seed": seed, "video": video, "out": out, "alone": local},
             size,
             name="render",
             failed=partial(failed_block, seed),
-            local=size.most == 1,
+            local=local,
             keep_ray=False,
             on_state=line.set_pool,
         )
@@ -112,12 +113,3 @@ def render_dataset(
             line.add(len(unit.indices), counts, seconds)
         kept = len(data)
     return RenderReport(rendered=rendered, kept=kept, seconds=time.monotonic() - begin)
-
-
-def _pool_size(workers: int | Workers | None, units: int) -> Workers:
-    """Return the size of the pool, one worker for each core by default and none beyond the number of units."""
-    if isinstance(workers, Workers):
-        return workers
-    most = max(1, min(workers or len(os.sched_getaffinity(0)), units))
-    # The renderer runs on processors (llvmpipe), so no GPU is reserved.
-    return Workers(least=0, most=most, cpus=1, gpus=0)
