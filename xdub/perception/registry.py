@@ -105,9 +105,9 @@ WEIGHTS: tuple[Weight, ...] = (
     ),
     Weight(
         role="voice_activity",
-        file="silero_vad_16k.safetensors",
-        size=1239748,
-        sha256="c59271c284ae9c8335d795d60e0bfdb71aaaceec578d9bd9ffc1b8153c319ea1",
+        file="silero_vad_16k_op15.onnx",
+        size=1289603,
+        sha256="7ed98ddbad84ccac4cd0aeb3099049280713df825c610a8ed34543318f1b2c49",
         licence="MIT (Silero)",
         purpose="voice activity at 16 kHz",
         sources=(
@@ -115,7 +115,7 @@ WEIGHTS: tuple[Weight, ...] = (
                 package="silero-vad",
                 version="6.2.3",
                 sha256="7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8",
-                member="silero_vad/data/silero_vad_16k.safetensors",
+                member="silero_vad/data/silero_vad_16k_op15.onnx",
                 megabytes=11,
             ),
         ),

@@ -25,8 +25,9 @@ ROWS = 160
 """Rows of one pass of the LSTM: 1.6 s."""
 STEP = 77
 """Rows between passes: 1.3 passes a second."""
-LOUDNESS = 10 ** (-30 / 20)
-"""Root mean square to which quieter sound is amplified: -30 dB of full scale."""
+LOUDNESS = 10 ** (-25 / 20)
+"""Root mean square of the voice that is embedded: -25 dB of full scale. The energies have no logarithm, so another
+loudness would be another voice."""
 SIZE = 256
 """Length of an embedding."""
 QUIET = 0.05
@@ -70,7 +71,7 @@ class VoiceEncoder(nn.Module):
         if len(wave) < SHORTEST * SAMPLES_PER_FRAME:
             return np.full(SIZE, np.nan, np.float32)
         level = float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
-        rows = mel_rows(torch.from_numpy(wave * np.float32(max(1.0, LOUDNESS / level))))
+        rows = mel_rows(torch.from_numpy(wave * np.float32(LOUDNESS / level)))
         rows = F.pad(rows, (0, 0, 0, max(0, ROWS - len(rows))))
         passes = rows.unfold(0, ROWS, STEP).transpose(1, 2)
         return F.normalize(self(passes).mean(0), dim=0).numpy()

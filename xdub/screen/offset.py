@@ -45,14 +45,16 @@ def read_offset(network: SyncExpert, footage: Footage) -> OffsetReading:
         torch.from_numpy(np.ascontiguousarray(footage.frames)).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
     )
     sound = torch.from_numpy(np.ascontiguousarray(footage.sound))[None]
-    picture = network.embed_video(frames, torch.from_numpy(footage.landmarks)[None])
+    device = next(network.parameters()).device
+    frames, sound = frames.to(device), sound.to(device)
+    picture = network.embed_video(frames, torch.from_numpy(footage.landmarks)[None].to(device))
     heard = network.embed_sound(sound, MAX_OFFSET)
     # [W, 31]
     cosines = torch.einsum("bwe,bweo->bwo", picture, heard.unfold(1, 2 * MAX_OFFSET + 1, 1))[0]
     present = audible(sound, network.frames, MAX_OFFSET).unfold(1, 2 * MAX_OFFSET + 1, 1)[0]
     counts = present.sum(0)
     curve = (cosines * present).sum(0) / counts.clamp_min(1)
-    return reading_of(curve.double().numpy(), (counts >= LEAST_WINDOWS).numpy())
+    return reading_of(curve.double().cpu().numpy(), (counts >= LEAST_WINDOWS).cpu().numpy())
 
 
 def reading_of(curve: np.ndarray, valid: np.ndarray) -> OffsetReading:

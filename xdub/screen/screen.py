@@ -9,6 +9,7 @@ from pathlib import Path
 from xdub.config import Recipe, network_path
 from xdub.errors import UserError
 from xdub.perception.syncnet.load import load_sync
+from xdub.precision import open_device
 from xdub.screen.check import Check, Footage, Measurement
 from xdub.screen.offset import OffsetReading, read_offset
 from xdub.screen.pictures import picture_checks
@@ -39,9 +40,8 @@ class Screen:
         self.checks: list[Check] = list(picture_checks(config))
         if config.speech is not None:
             self.checks.append(Speech(config.speech))
-        self.network = (
-            load_sync(recipe.perception) if config.shift is not None and not missing_sync(recipe) else None
-        )
+        measured = config.shift is not None and not missing_sync(recipe)
+        self.network = load_sync(recipe.perception).to(open_device()) if measured else None
 
     def __call__(self, footage: Footage) -> Screened:
         """Run the checks of a clip. Every value is recorded; networks run on clips that pass the cheap checks only."""
