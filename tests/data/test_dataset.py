@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from earlier_sets import write_earlier_set
 
-from xdub.data import manifest_files
+from xdub.data import manifest_files, shard_files
 from xdub.data import parts as parts_module
 from xdub.data.clip import to_row
 from xdub.data.dataset import DataSet
@@ -22,6 +22,7 @@ from xdub.data.shard_files import write_shard
 from xdub.data.shards import ShardWriter, iter_clips, speakers_of, twins_of
 from xdub.data.testing import make_clip
 from xdub.errors import UserError
+from xdub.files import storage
 from xdub.files.storage import Location, locate
 
 ROWS = [to_row(make_clip(seed, num_frames=5, size=16)) for seed in range(6)]
@@ -89,6 +90,8 @@ def test_a_kill_between_any_two_writes_loses_no_commit_and_doubles_no_clip(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parts_module, "FAN", 2)
+    for module in (storage, shard_files):
+        monkeypatch.setattr(module, "sync", lambda handle: None)
     writes = Writes(monkeypatch)
     assert list(build(tmp_path / "whole")) == list(range(len(UNITS)))
     whole, total = content(tmp_path / "whole"), writes.count
@@ -202,9 +205,13 @@ def test_shards_without_a_commit_are_added_only_if_their_clips_are_recorded(tmp_
         dataset.ledger.add(LedgerRow(input="v1", clip_id=ROWS[2]["clip_id"], status="kept"))
     recorded, unknown = write_shard(tmp_path, ROWS[2:4]), write_shard(tmp_path, ROWS[4:])
     (tmp_path / ".shard-abc.parquet").write_bytes(b"half")
+    (tmp_path / "ledger/.00000003-0123456.0a1b2c3d.parquet").write_bytes(b"half")
     (tmp_path / "shard-0123456789abcdef.parquet").write_bytes(b"no content")
     DataSet(tmp_path).close()
     assert [shard.file for shard in read_manifest(tmp_path).shards][1:] == [recorded.file]
+    with Ledger(tmp_path) as ledger:
+        ledger.add(LedgerRow(input="later", status="failed"))
+    assert not list(tmp_path.glob("ledger/.*"))
     assert not (tmp_path / unknown.file).exists() and len(list(tmp_path.glob("*shard-*"))) == 2
     # Nothing is known about the shards of a set that lost its manifest and ledger.
     (tmp_path / "lost").mkdir()

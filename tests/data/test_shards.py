@@ -171,7 +171,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_valid_data_set(tmp_path: Path) -
         process = subprocess.Popen(
             [sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True
         )
-        while total <= 3 and not list(folder.glob("manifest/*.parquet")):
+        while total <= 3 and not list(folder.glob("manifest/0*.parquet")):
             time.sleep(0.01)
         time.sleep(delay)
         os.kill(process.pid, signal.SIGKILL)

@@ -29,6 +29,8 @@ LEVELS = 3
 """Number of levels that are merged, so that a merge never reads more than 16^3 commits."""
 NAME = re.compile(r"(\d{8})(?:-(\d{8}))?-([0-9a-f]{16})\.parquet")
 """Form of a part's file name. Other files of the folder are ignored, so no name leads out of it."""
+INCOMPLETE = re.compile(r"\.[0-9a-f-]+\.[0-9a-f]+\.parquet")
+"""Form of the name of a part that is being written, see `xdub.files.atomic`."""
 ATTEMPTS = 5
 """Number of times that a reader lists the folder while a writer merges parts."""
 
@@ -77,10 +79,10 @@ class Parts:
         if self._parts is None:
             names = self.folder.sizes()
             self._parts = _uncovered(self.folder, names)
-            # A killed merge left parts that its result covers.
+            # A killed merge left parts that its result covers, and a killed write an incomplete file.
             current = {part.name for part in self._parts}
             for name in names:
-                if name not in current and NAME.fullmatch(name):
+                if name not in current and (NAME.fullmatch(name) or INCOMPLETE.fullmatch(name)):
                     (self.folder / name).delete()
         return self._parts
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from xdub.data.clip import schema
 from xdub.data.manifest_files import ShardFacts
 from xdub.errors import UserError
-from xdub.files.atomic import DISK_FULL
+from xdub.files.atomic import DISK_FULL, sync
 from xdub.files.content import file_sha256
 from xdub.files.storage import Location, locate
 
@@ -71,6 +71,9 @@ def _write(folder: Location, scratch: Path, rows: Iterable[dict[str, Any]]) -> S
         if folder.local is None:
             (folder / file).upload(temporary)
         else:
+            # The shard survives a power cut before a commit names it.
+            with temporary.open("rb") as written:
+                sync(written.fileno())
             temporary.replace(folder.local.absolute() / file)
     except OSError as error:
         if error.errno in DISK_FULL:

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from xdub.files.atomic import atomic_path
+from xdub.files.atomic import atomic_path, sync
 from xdub.files.uris import open_uri
 
 if TYPE_CHECKING:
@@ -107,12 +107,14 @@ class Location:
     def write_bytes(self, content: bytes | memoryview) -> None:
         """Replace a file: by a rename on a disk, by one upload elsewhere. A reader never sees a part of the content.
 
-        Raise UserError if the disk is full.
+        On a disk the content survives a power cut once the method returns. Raise UserError if the disk is full.
         """
         if self.local is not None:
             self.local.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(self.local) as temporary:
-                temporary.write_bytes(content)
+            with atomic_path(self.local) as temporary, temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                sync(file.fileno())
             return
         with self._upload() as out:
             out.write(content)
