@@ -15,8 +15,9 @@ from xdub.config import load_recipe
 from xdub.data.clip_checks import Rejected
 from xdub.data.ledger import Ledger, LedgerRow
 from xdub.data.manifest import read_manifest
-from xdub.data.prepare import Preparer, find_spans, prepare_videos, shortest_clip
+from xdub.data.prepare import Preparer, prepare_videos
 from xdub.data.shards import iter_clips
+from xdub.data.spans import find_spans, shortest_clip
 from xdub.data.video_files import find_videos
 from xdub.errors import UserError
 from xdub.geometry import SAMPLES_PER_FRAME

@@ -22,9 +22,9 @@ from xdub.data.ingest import FOLDER, Ingested, ingest
 from xdub.data.ledger import LedgerRow
 from xdub.data.losses import loss_rows, time_limit, within_limit
 from xdub.data.references import with_references
-from xdub.data.screening import ClipScreen, check_speaker, track_source
+from xdub.data.screening import ClipScreen, check_speaker, speaker_spans, track_source
 from xdub.data.sound import cut_sound
-from xdub.data.spans import Span, find_spans, frames_id, shortest_clip, unused_rows
+from xdub.data.spans import Span, frames_id, shortest_clip, unused_rows
 from xdub.data.stage_clock import StageClock
 from xdub.data.transforms import crop, crop_points
 from xdub.data.video_files import find_videos
@@ -199,15 +199,7 @@ class Preparer:
             source = track_source(self._tracker, frames, audio, config, self._masks.new_record())
         self.clock.footage = len(source.track) / FPS
         self._losses = len(source.track), picture, heard
-        spans = [
-            replace(
-                span,
-                area=source.area,
-                faces=source.faces[span.start : span.end],
-                lead=source.lead[span.start : span.end],
-            )
-            for span in find_spans(source.track, self.recipe)
-        ]
+        spans = speaker_spans(source, self.recipe)
         return spans, source.track.has_face, audio
 
     def cut_crops(self, path: Path, spans: Sequence[Span]) -> Iterator[tuple[int, Span, np.ndarray]]:

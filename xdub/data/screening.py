@@ -10,6 +10,7 @@ import numpy as np
 
 from xdub.data.clip import Clip
 from xdub.data.clip_checks import Rejected
+from xdub.data.spans import Span, find_spans
 from xdub.media.stored_sound import StoredSound
 from xdub.perception.faces import FaceTrack, FaceTracker
 from xdub.perception.mesh_file import MeshFile
@@ -59,6 +60,19 @@ def track_source(
         faces=speaker.faces,
         lead=speaker.lead,
     )
+
+
+def speaker_spans(source: TrackedSource, recipe: Recipe) -> list[Span]:
+    """Find the spans for clips of a tracked source. Raise `Rejected` if there is none, see `find_spans`."""
+    return [
+        replace(
+            span,
+            area=source.area,
+            faces=source.faces[span.start : span.end],
+            lead=source.lead[span.start : span.end],
+        )
+        for span in find_spans(source.track, recipe)
+    ]
 
 
 def check_speaker(faces: np.ndarray, lead: np.ndarray, least: float | None) -> dict[str, float]:
