@@ -13,7 +13,6 @@ import argparse
 import datetime
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -174,15 +173,15 @@ PARTS: dict[str, Callable[[Path, int], dict[str, float]]] = {
 
 def run_part(name: str, folder: Path, clips: int) -> dict[str, float]:
     """Run a part in this process; return its numbers, its peak memory in MB and its memory before the part."""
-    before = _resident_mb()
+    before = _memory_mb("VmRSS")
     numbers = PARTS[name](folder, clips)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return numbers | {"peak_mb": peak, "before_mb": before}
+    return numbers | {"peak_mb": _memory_mb("VmHWM"), "before_mb": before}
 
 
-def _resident_mb() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+def _memory_mb(field: str) -> float:
+    """Return a field of /proc/self/status; unlike `getrusage`, its peak leaves out the process that started this one."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[field].split()[0]) / 1024
 
 
 def measure(clips: int) -> dict[str, Any]:
