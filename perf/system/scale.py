@@ -179,7 +179,7 @@ def run_part(name: str, folder: Path, clips: int) -> dict[str, float]:
 
 
 def _memory_mb(field: str) -> float:
-    """Return a field of /proc/self/status; unlike `getrusage`, its peak leaves out the process that started this one."""
+    """Return a field of /proc/self/status, whose peak leaves out the parent process, unlike that of `getrusage`."""
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(lines[field].split()[0]) / 1024
 
