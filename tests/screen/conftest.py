@@ -8,15 +8,22 @@ import numpy as np
 import pytest
 
 from xdub.data.clip import Clip
+from xdub.render import RenderedPair
 from xdub.screen.check import Footage
 
 
 @pytest.fixture(scope="session")
-def speaker() -> Clip:
-    """One person of the renderer: 60 frames of 64 px."""
+def person() -> RenderedPair:
+    """Clip and twin of one take, 60 frames of 64 px: the same motion and light with other speech."""
     from xdub.render.clips import make_clips
 
-    return next(make_clips(11, [8], size=64, frames=60, full_size=192, crop_scale=0.9)).clip
+    return next(make_clips(11, [8], size=64, frames=60, full_size=192, crop_scale=0.9))
+
+
+@pytest.fixture(scope="session")
+def speaker(person) -> Clip:
+    """The clip of `person`."""
+    return person.clip
 
 
 @pytest.fixture(scope="session")

@@ -6,19 +6,10 @@ import time
 
 import cv2
 import numpy as np
-import pytest
 
 from xdub.media import decode_clip_bytes, encode_clip_bytes
 from xdub.screen.duplicates import find_duplicates, same_footage
 from xdub.screen.footprint import Footprint, footprint, sound_words
-
-
-@pytest.fixture(scope="module")
-def person():
-    """Clip and twin of one take: the same motion and light with other speech; 60 frames."""
-    from xdub.render.clips import make_clips
-
-    return next(make_clips(11, [8], size=64, frames=60, full_size=192, crop_scale=0.9))
 
 
 def test_a_copy_that_is_encoded_anew_resized_louder_and_cut_elsewhere_is_a_duplicate(person):
