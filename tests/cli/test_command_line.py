@@ -16,9 +16,9 @@ from xdub.errors import UserError
 
 VERBS = [
     *("demo", "dub", "render", "prepare", "pairs", "import-pairs", "export", "train", "bootstrap"),
-    *("encode", "speakers", "plan", "doctor", "submit"),
+    *("encode", "speakers", "review", "plan", "doctor", "submit"),
 ]
-GROUPS = ["eval", "runs", "weights", "jobs"]
+GROUPS = ["eval", "runs", "weights", "jobs", "data"]
 
 
 def commands(group: typer.Typer, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
