@@ -218,6 +218,9 @@ def test_shards_without_a_commit_are_added_only_if_their_clips_are_recorded(tmp_
     (tmp_path / recorded.file).rename(tmp_path / "lost" / recorded.file)
     ShardWriter(tmp_path / "lost", kind="clips").close()
     assert len(read_manifest(tmp_path / "lost").ids) == 2
+    (tmp_path / "lost/shard-00009.parquet").write_bytes(b"no content")
+    with pytest.raises(UserError, match=r"shard-00009\.parquet: not a readable shard"):
+        DataSet(tmp_path / "lost")
     (tmp_path / "manifest.json").unlink()
     with pytest.raises(UserError, match=r"manifest\.json is missing, but .*manifest lists shards"):
         DataSet(tmp_path)

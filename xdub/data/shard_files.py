@@ -104,12 +104,17 @@ def kind_of(row: dict[str, Any]) -> str:
     return "clips" if row["reference"] is None else "pairs"
 
 
-def read_facts(path: Location, digest: str) -> ShardFacts:
-    """Read the facts of a complete shard from its file."""
+def read_facts(path: Location) -> ShardFacts:
+    """Read the facts of a complete shard from its file, without its hash. UserError names a damaged file."""
+    import pyarrow as pa
+
     with open_shard(path) as file:
-        columns = file.read(columns=list(LISTED)).to_pydict()
-        first = file.read_row_group(0, columns=["reference"])["reference"][0]
-    return facts_of(path.name, path.size(), digest, "pairs" if first.is_valid else "clips", columns)
+        try:
+            columns = file.read(columns=list(LISTED)).to_pydict()
+            first = file.read_row_group(0, columns=["reference"])["reference"][0]
+        except (pa.ArrowException, OSError, LookupError) as error:
+            raise UserError(f"{path}: cannot be read ({error}); copy it again, or remove it") from error
+    return facts_of(path.name, path.size(), "", "pairs" if first.is_valid else "clips", columns)
 
 
 def open_shard(path: Location) -> pq.ParquetFile:
