@@ -23,6 +23,7 @@ FOLDERS = {
         "mini",
         "mutations",
         "screening",
+        "stages",
     ),
     "step": ("step", "pixel_losses"),
     "sampler": ("sampler", "segments", "identity", "speech_features", "syncnet"),

@@ -31,8 +31,8 @@ def end_decoders():
 
 def decoder() -> int:
     """Return the process id of the only idle decoder."""
-    (process,) = isolated._idle
-    return process._process.pid
+    (process,) = isolated.idle_decoders()
+    return process.pid
 
 
 def test_facts_frames_and_sound_are_those_of_the_plain_readers(tmp_path):
@@ -73,15 +73,17 @@ def test_a_decoder_that_crashes_costs_its_file_alone(tmp_path):
 
 def test_a_decoder_that_hangs_is_stopped_at_the_limit(tmp_path):
     path = write_test_film(tmp_path / "a.mkv", TestFilm(size=(640, 480), sound=None))
-    frames = isolated.read_video(path, deadline=Deadline(stall=0.3))
+    deadline = Deadline(stall=60.0)
+    frames = isolated.read_video(path, deadline=deadline)
     next(frames)
+    deadline.stall = 0.3
     running = children()
     for process in running:
         os.kill(process, signal.SIGSTOP)
     begin = time.monotonic()
     with pytest.raises(TimeLimit, match=r"no picture or sound within 0.3 s; its decoder was stopped"):
         list(frames)
-    assert time.monotonic() - begin < 4 and not set(running) & set(children())
+    assert time.monotonic() - begin < 20 and not set(running) & set(children())
     with pytest.raises(TimeLimit, match=r"not finished after . s \(limit 0 s\)") as caught:
         isolated.store_audio(path, deadline=Deadline(limit=0.0))
     assert caught.value.limit == 0.0

@@ -9,7 +9,7 @@ from xdub.data.ledger import LedgerRow
 from xdub.data.spans import frames_id
 from xdub.geometry import FPS
 from xdub.media.damage import Damage
-from xdub.media.isolated import TimeLimit
+from xdub.media.deadline import TimeLimit
 from xdub.media.probe import VideoInfo
 
 LIMIT, LIMIT_RATIO = 3600.0, 60.0

@@ -32,7 +32,8 @@ from xdub.files.folders import why_unreadable
 from xdub.files.storage import Location, locate
 from xdub.geometry import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from xdub.media.damage import Damage
-from xdub.media.isolated import Deadline, probe, read_video, store_audio
+from xdub.media.deadline import Deadline
+from xdub.media.isolated import probe, read_video, store_audio
 from xdub.media.stored_sound import StoredSound
 from xdub.perception.face_mesh import lip_masks, lower_face_masks
 from xdub.perception.faces import FaceTracker

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from xdub.data.clip import Clip
 from xdub.data.ledger_row import LedgerRow
-from xdub.media.isolated import Deadline
+from xdub.media.deadline import Deadline
 
 Item = TypeVar("Item")
 SECONDS, CORES, FOOTAGE = "seconds.", "cores.", "footage"

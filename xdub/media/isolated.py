@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,51 +25,16 @@ import numpy as np
 from xdub.errors import UserError
 from xdub.media import decoder_process as child
 from xdub.media.damage import Damage
+from xdub.media.deadline import Deadline, TimeLimit
 from xdub.media.probe import VideoInfo
 from xdub.media.stored_sound import StoredSound
 
-STALL = 120.0
-"""Most seconds without a frame or a block of sound."""
 PIPE = 1 << 20
 """Bytes of the pipe between the processes."""
 
 
-class TimeLimit(UserError):
-    """A file that took longer than its limit; ``seconds`` were used of ``limit``."""
-
-    def __init__(self, message: str, seconds: float, limit: float) -> None:
-        super().__init__(message)
-        self.seconds, self.limit = seconds, limit
-
-
 class DecoderCrash(Exception):
     """A file whose decoder crashed."""
-
-
-@dataclass
-class Deadline:
-    """Time limit of a file, which begins with this object."""
-
-    limit: float = float("inf")
-    """Seconds for all work on the file."""
-    stall: float = STALL
-    """Seconds for its next frame or block of sound."""
-    begin: float = field(default_factory=time.monotonic)
-    decoding: float = 0.0
-    """Seconds that cores worked in decoders for the file."""
-
-    def used(self) -> float:
-        """Return the seconds since the begin."""
-        return time.monotonic() - self.begin
-
-    def check(self, path: Path) -> float:
-        """Return the seconds that the next message may take; raise `TimeLimit` if none remain."""
-        used = self.used()
-        if used >= self.limit:
-            raise TimeLimit(
-                f"{path}: not finished after {used:.0f} s (limit {self.limit:g} s)", used, self.limit
-            )
-        return min(self.stall, self.limit - used)
 
 
 def probe(path: str | Path, damage: Damage | None = None, deadline: Deadline | None = None) -> VideoInfo:
@@ -154,6 +118,11 @@ class _Process:
         self.busy = False
 
     @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    @property
     def alive(self) -> bool:
         """True while the process runs."""
         return self._process.poll() is None
@@ -227,6 +196,11 @@ def _borrow() -> _Process:
             return process
         process.close()
     return _Process()
+
+
+def idle_decoders() -> list[_Process]:
+    """List the processes without a request."""
+    return list(_idle)
 
 
 def close_decoders() -> None:
