@@ -90,8 +90,8 @@ class Talk:
 
     def _shown(self, count: int, number: int) -> Any:
         for n in range(number, number + count):
-            place = n % (2 * RENDERED)
-            yield self._frames[min(place, 2 * RENDERED - 1 - place)]
+            turn = n % (2 * RENDERED)
+            yield self._frames[min(turn, 2 * RENDERED - 1 - turn)]
 
 
 def plain_decoding(path: Path) -> dict[str, float]:

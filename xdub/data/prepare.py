@@ -184,8 +184,7 @@ class Preparer:
             DecoderCrash: the file's decoder crashed.
         """
         self.clock.deadline = deadline = Deadline()
-        self._losses = 0, Damage(), Damage()
-        _, picture, heard = self._losses
+        _, picture, heard = self._losses = 0, Damage(), Damage()
         info = probe(path, picture, deadline)
         deadline.limit = time_limit(info, self._limit)
         if sound is None and not info.has_audio:
