@@ -1,8 +1,8 @@
 """`python -m perf data`: the time that training waits for data, and the samples one core delivers for a big recipe.
 
-The first part trains the recipe `tiny` under Ray and reads `perf/data_wait` from the journal. The second part builds
-clips of another recipe's size, times each part of a data actor's work on one core, and compares it with the demand
-of GPUs.
+The first part trains the recipe `tiny` under Ray, on pixels and on cached latents, and reads `perf/data_wait` from the
+journal. The second part builds clips of another recipe's size, times each part of a data actor's work on one core, and
+compares it with the demand of GPUs; the same is done for entries of cached latents of that size.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ import os
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ import numpy as np
 import torch
 
 from perf.environment import ROOT, environment
+from perf.system.latent_reader import latent_lines, latent_reader, median_seconds
 from xdub.config import Recipe, inpaints, load_recipe
 from xdub.data.batch import RawBatch
 from xdub.data.clip import Clip, from_row, to_row
@@ -32,6 +31,7 @@ from xdub.data.samples import collate
 from xdub.data.shards import ShardReader, ShardWriter
 from xdub.data.testing import make_clip
 from xdub.data.windows import cut_window
+from xdub.encode import encode_latents
 
 RESULT = ROOT / "docs" / "results" / "data_wait.json"
 """Default result file."""
@@ -39,27 +39,35 @@ GOAL = 0.02
 """Largest accepted share of a step spent waiting."""
 LOG_EVERY = 5
 """Steps of a log interval."""
+STRIDE = 10
+"""Grid of the windows of the training runs, frames."""
 WARM_UP = 2
 """Log intervals that do not count, because actors start and caches fill."""
 
 
-def data_wait(data: Path, workers: int, steps: int) -> dict[str, Any]:
-    """Train the generator of `tiny`; return the share of step time spent waiting for data, after warm-up."""
+def data_wait(data: Path, workers: int, steps: int, latents: str = "live") -> dict[str, Any]:
+    """Train the generator of `tiny`; return the share of step time spent waiting for data, after warm-up.
+
+    ``latents`` is the recipe's `train.latents`; a cache is written first, in a temporary folder.
+    """
     from xdub.files.lines import read_lines
     from xdub.files.run_folder import PhaseFolder
     from xdub.train.run import train_phase
 
     settings = [f"train.workers={workers}", f"train.micro_batch={16 // workers}", f"train.steps={steps}"]
-    recipe = load_recipe(
-        "tiny", [*settings, f"train.log_every={LOG_EVERY}", f"train.checkpoint_every={steps}"]
-    )
+    settings += [f"train.log_every={LOG_EVERY}", f"train.checkpoint_every={steps}"]
+    settings += [f"train.latents={latents}", f"train.window_stride={STRIDE}"]
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="xdub-perf-data-") as out:
+        recipe = load_recipe("tiny", [*settings, f"train.latent_cache={out}/latents"])
+        if latents == "cached":
+            encode_latents(recipe, data, phases=["generator"], local=True)
         train_phase("generator", recipe, data, out, progress=lambda now: None)
         records = list(read_lines(PhaseFolder(out, "generator").journal))
     logged = [r["values"] for r in records if r["kind"] == "metrics" and r["step"] > WARM_UP * LOG_EVERY]
     waits = [values["perf/data_wait"] for values in logged]
     return {
+        "latents": latents,
         "workers": workers,
         "steps": [WARM_UP * LOG_EVERY + 1, steps],
         "load_before": round(load, 2),
@@ -108,10 +116,10 @@ def reader(recipe: Recipe, phase: str, *, noise: float, repeats: int) -> dict[st
             return collate([sample | {"epoch": 0, "position": 0, "bad": {}}])
 
         seconds = {
-            "sha256, once a machine": _median(lambda: sha256_of(manifest.path(0)), repeats),
-            "read": _median(lambda: rows.row(0), repeats),
-            "decode": _median(lambda: from_row(row), repeats),
-            "window": _median(make_batch, repeats),
+            "sha256, once a machine": median_seconds(lambda: sha256_of(manifest.path(0)), repeats),
+            "read": median_seconds(lambda: rows.row(0), repeats),
+            "decode": median_seconds(lambda: from_row(row), repeats),
+            "window": median_seconds(make_batch, repeats),
         }
         size = manifest.shards[0].bytes
     batch = make_batch()
@@ -144,24 +152,14 @@ def needs(sample: dict[str, Any], recipe: Recipe, gpus: int, step_seconds: float
     }
 
 
-def _median(call: Callable[[], object], repeats: int) -> float:
-    """Return the median processor seconds of a call; other load on a shared machine affects them less."""
-    call()
-    times = []
-    for _ in range(repeats):
-        begin = time.process_time()
-        call()
-        times.append(time.process_time() - begin)
-    return statistics.median(times)
-
-
 def table(result: dict[str, Any]) -> str:
     """Return the result as text."""
     lines = []
     for run in result["train"]:
         verdict = "ok" if run["data_wait"] < GOAL else f"above the goal of {GOAL:.0%}"
         lines.append(
-            f"tiny, {run['workers']} worker(s): waits {run['data_wait']:.2%} of a step of {run['step_seconds']:.2f} s "
+            f"tiny, {run['workers']} worker(s), latents {run['latents']}: waits {run['data_wait']:.2%} of a step of "
+            f"{run['step_seconds']:.2f} s "
             f"(worst interval {run['data_wait_worst']:.2%}; load before {run['load_before']}): {verdict}"
         )
     for sample in result["reader"]:
@@ -183,6 +181,7 @@ def table(result: dict[str, Any]) -> str:
                 f"  the codec adds {sample['encode_flops'] / 1e12:.0f} TFLOP a sample on the GPU to the model's "
                 f"{sample['model_flops'] / 1e12:.0f}; the step above is without it"
             )
+    lines += [line for sample in result["latent_reader"] for line in latent_lines(sample)]
     return "\n".join(lines)
 
 
@@ -195,6 +194,9 @@ def add_parser(commands: Any) -> None:
         "--data", type=Path, help="data set for the training runs (xdub render --clips 24); none = no runs"
     )
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument(
+        "--latents", nargs="+", choices=["live", "cached"], default=["live", "cached"], help="training runs"
+    )
     parser.add_argument("--steps", type=int, default=40, help="steps of each training run")
     parser.add_argument(
         "--repeat", type=int, default=2, help="runs of each; the one with the shortest step counts"
@@ -226,9 +228,11 @@ def main(args: argparse.Namespace) -> int:
         "environment": environment(),
         "train": [],
         "reader": [],
+        "latent_reader": [],
     }
-    for workers in args.workers if args.data else []:
-        runs = [data_wait(args.data, workers, args.steps) for _ in range(args.repeat)]
+    kinds = [(workers, latents) for latents in args.latents for workers in args.workers]
+    for workers, latents in kinds if args.data else []:
+        runs = [data_wait(args.data, workers, args.steps, latents) for _ in range(args.repeat)]
         best = min(runs, key=lambda run: run["step_seconds"])
         result["train"].append(best | {"all": [[run["step_seconds"], run["data_wait"]] for run in runs]})
     for phase in args.phases:
@@ -238,6 +242,8 @@ def main(args: argparse.Namespace) -> int:
         sample["needs"] = needs(sample, recipe, args.gpus, seconds)
         sample |= {"model_flops": flops, "encode_flops": encode_flops(recipe, phase)}
         result["reader"].append(sample)
+        cached = latent_reader(recipe, phase, repeats=args.reads)
+        result["latent_reader"].append(cached | {"needs": needs(cached, recipe, args.gpus, seconds)})
     print(table(result))
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")

@@ -10,6 +10,7 @@ import pytest
 from perf.__main__ import main
 from perf.system import data
 from xdub.config import load_recipe
+from xdub.plan.latent_plan import window_bytes
 
 
 def test_a_small_recipe_is_read_and_written_as_a_result(
@@ -22,7 +23,10 @@ def test_a_small_recipe_is_read_and_written_as_a_result(
     generator, editor = result["reader"]
     assert (generator["videos"], editor["videos"]) == (1, 2)
     assert generator["clip"] == [45, 64, 64] and generator["encode_flops"] is None
-    assert "one core delivers" in capsys.readouterr().out
+    cached, _ = result["latent_reader"]
+    assert cached["row_bytes"] > sum(window_bytes(load_recipe("tiny"), "generator")) * 0.99
+    printed = capsys.readouterr().out
+    assert "one core delivers" in printed and "tiny, editor, cached latents" in printed
 
 
 def test_cores_and_bytes_follow_from_rates() -> None:
