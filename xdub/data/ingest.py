@@ -102,7 +102,7 @@ def ingest(
             keep_ray=False,
             on_state=run.line.set_pool,
         )
-        for outcome in pool.outcomes(run.units()):
+        for outcome in pool.outcomes(list(run.units())):
             run.commit(outcome)
     if not len(data):
         reason = f"{run.reason()}; {data.ledger.path} lists the reason of every source"

@@ -68,12 +68,8 @@ def prepare_videos(
         # A single unreadable video is an error before OUT is created.
         probe(videos[0], Damage())
     video = recipe.video
-    settings: dict[str, Any] = {
-        "prepare": 1,
-        "size": video.size,
-        "clip_frames": video.clip_frames,
-        "crop_scale": video.crop_scale,
-    }
+    settings: dict[str, Any] = {"prepare": 1, "size": video.size, "clip_frames": video.clip_frames}
+    settings["crop_scale"] = video.crop_scale
     settings |= ({"crop": video.crop} if video.crop != "template" else {}) | mask_settings(recipe)
     return ingest(
         videos,
