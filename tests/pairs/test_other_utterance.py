@@ -1,0 +1,36 @@
+"""A clip needs another utterance of its speaker; once speakers are grouped, the same command builds its pair."""
+
+from __future__ import annotations
+
+from xdub.data.dataset import DataSet
+from xdub.data.ledger import Ledger
+from xdub.data.manifest import read_manifest
+from xdub.data.shards import ShardWriter
+from xdub.data.testing import make_clip
+from xdub.pairs.factory import build_pairs
+from xdub.pairs.testing import plain_judges
+
+
+def test_lone_clips_are_rejected_until_their_speakers_are_grouped(models, tmp_path):
+    folder, recipe = models
+    data, out = tmp_path / "data", tmp_path / "out"
+    with ShardWriter(data) as writer:
+        for seed in range(2):
+            writer.add(make_clip(seed, num_frames=5, speaker=f"file {seed}"))
+
+    def build():
+        return build_pairs(recipe, folder, data, out, local=True, judges=plain_judges())
+
+    first = build()
+    assert first.inputs == first.counts["rejected:other_utterance"] == 2 and not first.counts["kept"]
+    rows = list(Ledger(out).rows())
+    assert [(row.check, row.value, row.threshold) for row in rows] == [("other_utterance", 0.0, 1.0)] * 2
+    assert "xdub speakers" in rows[0].message
+    assert build().counts == first.counts
+    with DataSet(data) as data_set:
+        data_set.assign_speakers(list(read_manifest(data).ids), ["anna", "anna"])
+    grouped = build()
+    assert grouped.counts["rejected:other_utterance"] == 0
+    assert (
+        grouped.inputs == 2 == grouped.counts["kept"] + grouped.counts["rejected"] and grouped.counts["kept"]
+    )
