@@ -25,10 +25,12 @@ NO_SKIN = 12.0
 cell most of the time."""
 WEAK = 0.5
 """Share of that difference at which cells beside covered ones are covered too."""
-NOISE = 4.0
+NOISE = 5.0
 """Multiple of a cell's usual difference above which the cell is covered."""
 RIM = 0.8
 """Width in cm of the face's edge, where hair and background appear when the head turns."""
+EDGE = 0.07
+"""The same in pixels, as a share of the square root of the mask's area."""
 LEAST_AREA = 0.012
 """Smallest share of the face that an object covers in a frame."""
 CLOSE = 1.2
@@ -222,13 +224,17 @@ def _with_own_colours(
     result = objects.copy()
     for n in np.flatnonzero(texture.valid):
         opened = cv2.morphologyEx(candidate[n].astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-        count, labels, facts, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
+        count, labels = cv2.connectedComponents(opened, connectivity=4)
         least = LEAST_AREA * max(1, int(inside[n].sum()))
-        edge = inside[n] & ~cv2.erode(inside[n].astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
+        # Hair at the edge of the face may have the object's colours, and an object reaches further in.
+        depth = max(2, round(EDGE * np.sqrt(inside[n].sum())))
+        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * depth + 1,) * 2)
+        padded = np.pad(inside[n].astype(np.uint8), depth)
+        core = cv2.erode(padded, kernel)[depth:-depth, depth:-depth].astype(bool)
+        edge = inside[n] & ~core
+        parts = [(number, labels == number) for number in range(1, count)]
         kept = [
-            number
-            for number in range(1, count)
-            if facts[number, cv2.CC_STAT_AREA] >= least and (edge & (labels == number)).any()
+            number for number, part in parts if (part & core).sum() >= least and (part & edge).any()
         ]
         joined = np.isin(labels, kept) | objects[n]
         result[n] = cv2.morphologyEx(joined.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8)) > 0
