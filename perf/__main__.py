@@ -24,6 +24,7 @@ FOLDERS = {
         "mutations",
         "screening",
         "stages",
+        "masks",
     ),
     "step": ("step", "pixel_losses"),
     "sampler": ("sampler", "segments", "identity", "speech_features", "syncnet"),

@@ -233,9 +233,7 @@ def _with_own_colours(
         core = cv2.erode(padded, kernel)[depth:-depth, depth:-depth].astype(bool)
         edge = inside[n] & ~core
         parts = [(number, labels == number) for number in range(1, count)]
-        kept = [
-            number for number, part in parts if (part & core).sum() >= least and (part & edge).any()
-        ]
+        kept = [number for number, part in parts if (part & core).sum() >= least and (part & edge).any()]
         joined = np.isin(labels, kept) | objects[n]
         result[n] = cv2.morphologyEx(joined.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8)) > 0
     return result
