@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from xdub.data.clip import Clip, to_row
+from xdub.data.dataset import DataSet
 from xdub.data.ledger import LedgerRow
+from xdub.data.manifest import read_manifest
 from xdub.data.packing import ShardPacker
 from xdub.data.source_worker import (
     MAX_BYTES,
@@ -59,7 +61,7 @@ def test_sources_share_a_shard_and_a_failed_one_leaves_no_clip(tmp_path: Path) -
     rows = {name: [] for name in outcome.names}
     for row in outcome.ledger:
         rows[row.input.removeprefix("input ")].append(row.status)
-    assert rows["bug-2-6"] == ["rejected"] * 6 + ["failed"]
+    assert rows["bug-2-6"] == ["failed"], "a rejected row would settle the source"
     assert rows["torn-4-1"] == ["rejected", "rejected", "kept"]
     assert rows["ok-3-2"] == ["rejected", "rejected", "kept", "kept"]
 
@@ -87,6 +89,18 @@ def test_an_outcome_has_less_than_four_kilobytes_a_clip(tmp_path: Path) -> None:
     assert len(pickle.dumps(outcome)) / 16 < 1000
     folder_bytes = sum(path.stat().st_size for path in tmp_path.iterdir())
     assert folder_bytes / 16 > 4000
+
+
+def test_a_source_that_fails_after_its_shards_were_committed_removes_none_of_them(tmp_path: Path) -> None:
+    with DataSet(tmp_path, kind="clips") as dataset:
+        dataset.commit(run(tmp_path, "ok-1-6").shards)
+        outcome = run(tmp_path, "bug-1-6", "bug-2-4")
+        assert len(list(tmp_path.glob("shard-*"))) == 3
+        assert read_manifest(tmp_path, verify=True).ids == ids((1, 6))
+        dataset.commit(outcome.shards, outcome.ledger, dropped=outcome.dropped)
+        assert not dataset.ledger.settled("input bug-1-6")
+    assert read_manifest(tmp_path, verify=True).ids == ids((1, 6))
+    assert len(list(tmp_path.glob("shard-*"))) == 2, "shards that no commit names are removed"
 
 
 def test_a_full_disk_is_an_error_of_the_run_and_not_of_a_source(tmp_path: Path, monkeypatch) -> None:

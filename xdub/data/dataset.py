@@ -78,15 +78,24 @@ class DataSet:
     def __len__(self) -> int:
         return len(self._ids)
 
-    def commit(self, facts: Sequence[ShardFacts], ledger_rows: Iterable[LedgerRow] = ()) -> int:
+    def commit(
+        self,
+        facts: Sequence[ShardFacts],
+        ledger_rows: Iterable[LedgerRow] = (),
+        *,
+        dropped: Iterable[str] = (),
+    ) -> int:
         """Add shards that are complete in the folder, then ledger rows; return the number of new clips.
 
-        A clip that the data set has does not count a second time. A shard without a new clip is removed.
+        A clip that the data set has does not count a second time. A shard without a new clip is removed, and so is each
+        file of ``dropped`` that no commit names.
         """
         for each in facts:
             if not has_own_name(each):
                 raise ValueError(f"{each.file!r} is not the name of a shard with sha256 {each.sha256}")
         added = self._add(facts)
+        for file in dropped:
+            self._remove_unnamed(file)
         for row in ledger_rows:
             self.ledger.add(row)
         if "ledger" in vars(self):
@@ -103,9 +112,13 @@ class DataSet:
             for each in new:
                 self._files.set(text_hash(each.file), 1)
         for each in counted:
-            if text_hash(each.file) not in self._files:
-                (self.folder / each.file).delete()
+            self._remove_unnamed(each.file)
         return sum(each.rows - len(each.skipped) for each in new)
+
+    def _remove_unnamed(self, file: str) -> None:
+        """Remove a shard that no commit names; a worker may have written one again that a commit names."""
+        if text_hash(file) not in self._files:
+            (self.folder / file).delete()
 
     def assign_speakers(self, clip_ids: Sequence[str], speakers: Sequence[str]) -> None:
         """Replace the speakers of clips in the manifest; the shards keep theirs."""

@@ -164,7 +164,7 @@ class _Run:
                 self._data.ledger.reopen(source.input)
                 changed.append(source)
         self._recorded.flush()
-        self._data.commit(outcome.shards, outcome.ledger)
+        self._data.commit(outcome.shards, outcome.ledger, dropped=outcome.dropped)
         # The content of a changed source goes last. If it is missing after a kill, the source is prepared again.
         for source in changed:
             self._recorded.record(source)

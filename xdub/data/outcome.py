@@ -16,6 +16,8 @@ class Outcome:
     """Number of the unit."""
     shards: list[ShardFacts] = field(default_factory=list)
     """Shards that the worker wrote, in the order of their rows."""
+    dropped: list[str] = field(default_factory=list)
+    """Files of shards that the worker wrote for inputs that failed."""
     ledger: list[LedgerRow] = field(default_factory=list)
     """At least one row for every input of the unit."""
     seconds: dict[str, float] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Packing of clips into shards by a worker: a shard holds clips of complete sources, so a failed source leaves nothing.
+"""Packing of clips into shards by a worker: a shard holds clips of complete sources, so a failed source adds none.
 
 Rows wait in memory until a shard is full, so memory does not grow with the length of a source.
 """
@@ -24,6 +24,8 @@ class ShardPacker:
         self._pending: list[ShardFacts] = []
         """Shards of the current source alone."""
         self._rows: list[dict[str, Any]] = []
+        self.dropped: list[str] = []
+        """Files of the shards of failed sources. A commit may name them, so only `DataSet.commit` removes them."""
         self._settled = 0
         """Number of rows in memory that belong to complete sources; they come first."""
 
@@ -48,8 +50,7 @@ class ShardPacker:
 
     def drop(self) -> None:
         """Remove all rows of the current source."""
-        for shard in self._pending:
-            (self._folder / shard.file).delete()
+        self.dropped += [shard.file for shard in self._pending]
         self._pending = []
         del self._rows[self._settled :]
 

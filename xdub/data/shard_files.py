@@ -69,7 +69,9 @@ def _write(folder: Location, scratch: Path, rows: Iterable[dict[str, Any]]) -> S
         digest, size = file_sha256(temporary), temporary.stat().st_size
         file = f"shard-{digest[:16]}.parquet"
         if folder.local is None:
-            (folder / file).upload(temporary)
+            # An upload of the same shard that fails would remove one that a commit names.
+            if (folder / file).info().size != size:
+                (folder / file).upload(temporary)
         else:
             # The shard survives a power cut before a commit names it.
             with temporary.open("rb") as written:

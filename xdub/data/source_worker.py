@@ -125,7 +125,7 @@ class SourceWorker:
             if content:
                 outcome.contents[job.name] = content
             outcome.seconds["prepare"] = outcome.seconds.get("prepare", 0.0) + seconds
-        outcome.shards = packer.close()
+        outcome.shards, outcome.dropped = packer.close(), packer.dropped
         return outcome
 
     def _source(self, job: SourceJob, packer: ShardPacker) -> tuple[list[LedgerRow], str]:
@@ -154,9 +154,10 @@ class SourceWorker:
             else:
                 packer.add(to_row(item))
                 kept.append(item.clip_id)
-        if any(row.status == "failed" for row in rows):
+        if failed := [row for row in rows if row.status == "failed"]:
             packer.drop()
-            return [row for row in rows if row.status != "kept"]
+            # Any other row would settle the source, and no later call would try it again.
+            return failed
         packer.keep()
         with_row = {row.clip_id for row in rows}
         rows += [LedgerRow(input=path, clip_id=i, status="kept") for i in kept if i not in with_row]
