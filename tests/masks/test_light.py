@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -58,3 +60,23 @@ def test_a_turning_head_is_not_mistaken_for_an_object(turning):
 def test_a_clip_without_a_face_has_no_occluder(talkers):
     head = talkers[0]
     assert not LightFinder().find(head.views, np.zeros(head.views.frames.shape[:3], bool)).any()
+
+
+def test_a_face_without_a_mesh_has_no_occluder(talkers):
+    """A lower face is masked by landmarks alone, so it has a mask without a mesh."""
+    views = talkers[0].views
+    face = MeshShape().masks(views)
+    lost = np.full_like(views.mesh, np.nan)
+    assert not LightFinder().find(replace(views, mesh=lost, person=lost), face).any()
+    assert not LightFinder().find(replace(views, mesh=lost), face).any()
+
+
+def test_a_head_without_a_usual_view_has_no_occluder(talkers):
+    """The head is turned to one side, is lost, and is turned to the other side: no frame is near the median view."""
+    views, cos, sin = talkers[0].views, np.cos(np.radians(40)), np.sin(np.radians(40))
+    mesh = np.full_like(views.mesh[:44], np.nan)
+    for frames, side in ((slice(0, 16), -sin), (slice(28, 44), sin)):
+        mesh[frames] = views.mesh[0] @ np.array([[cos, 0, -side], [0, 1, 0], [side, 0, cos]])
+    mesh += views.frames.shape[1] / 2 - mesh.mean(axis=1, keepdims=True)
+    turned = replace(views, frames=views.frames[:44], landmarks=views.landmarks[:44], mesh=mesh)
+    assert not LightFinder().find(turned, MeshShape().masks(turned)).any()

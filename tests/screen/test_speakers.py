@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -75,3 +77,13 @@ def test_a_clip_without_a_face_or_a_voice_stays_alone(people):
     groups = grouped([one, *lost])
     assert len(set(groups.values())) == 4
     assert grouped([]) == {}
+
+
+def test_clips_that_follow_an_unmeasured_first_clip_are_grouped(people):
+    nothing = np.full(1, np.nan)
+    damaged = Likeness(clip_id="damaged", recording="", face=nothing, voice=nothing)
+    blind = Likeness(clip_id="blind", recording="", face=nothing, voice=likeness(people, 0, 0, 9).voice)
+    takes = [likeness(people, n, n, take) for take in range(2) for n in range(3)]
+    groups = grouped([damaged, blind, *takes, replace(damaged, clip_id="damaged too")])
+    assert len(set(groups.values())) == 6 and groups["0-0-0"] == groups["0-0-1"]
+    assert groups["damaged"] == "speaker-damaged" != groups["damaged too"]

@@ -52,7 +52,7 @@ class LightFinder:
 
 
 def find_by_appearance(views: FaceViews, face: np.ndarray) -> np.ndarray:
-    """Return the objects in front of a face, bool [F, S, S]; all False in frames without a face.
+    """Return the objects in front of a face, bool [F, S, S]; all False in frames without a face or its mesh.
 
     ``face`` bool [F, S, S] is the face mask, and objects are marked inside it alone.
     """
@@ -60,7 +60,7 @@ def find_by_appearance(views: FaceViews, face: np.ndarray) -> np.ndarray:
 
     count, size = face.shape[:2]
     result = np.zeros((count, size, size), bool)
-    if not face.any():
+    if not face.any() or not np.isfinite(views.mesh).all(axis=(1, 2)).any():
         return result
     work = min(WORK, size)
     lab = np.stack([_lab(frame, work) for frame in views.frames])
@@ -71,6 +71,8 @@ def find_by_appearance(views: FaceViews, face: np.ndarray) -> np.ndarray:
         person=views.person,
     )
     texture = face_texture(small, lab)
+    if not texture.valid.any():
+        return result
     covered = _covered(texture)
     if not covered.any():
         return result

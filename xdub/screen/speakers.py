@@ -62,6 +62,9 @@ class SpeakerGroups:
         if not len(candidates) or not np.isfinite(one.face).all() or not np.isfinite(one.voice).all():
             # Without both parts a clip is never joined with another.
             return None
+        if not self._faces.shape[1] or not self._voices.shape[1]:
+            # No speaker has been measured so far.
+            return None
         faces = _cosines(self._faces[candidates], one.face)
         voices = _cosines(self._voices[candidates], one.voice)
         alike = (faces >= self.face_threshold - allowance) & (voices >= self.voice_threshold - allowance)
@@ -71,13 +74,8 @@ class SpeakerGroups:
 
     def _start(self, one: Likeness) -> int:
         count = len(self.names)
-        if count == 0:
-            self._faces, self._voices = np.zeros((1, len(one.face))), np.zeros((1, len(one.voice)))
-        elif count == len(self._faces):
-            # Doubling keeps the cost of copies proportional to the number of speakers.
-            self._faces = np.concatenate([self._faces, np.zeros_like(self._faces)])
-            self._voices = np.concatenate([self._voices, np.zeros_like(self._voices)])
-        self._faces[count], self._voices[count] = np.nan_to_num(one.face), np.nan_to_num(one.voice)
+        self._faces = _with_row(self._faces, count, one.face)
+        self._voices = _with_row(self._voices, count, one.voice)
         self.names.append(f"speaker-{one.clip_id}")
         return count
 
@@ -94,3 +92,21 @@ def group_speakers(
 def _cosines(sums: np.ndarray, vector: np.ndarray) -> np.ndarray:
     """Return the cosines [C] of sums of vectors [C, D] with a unit vector [D]; 0 for an empty sum."""
     return sums @ vector / np.maximum(np.linalg.norm(sums, axis=1), 1e-9)
+
+
+def _with_row(sums: np.ndarray, count: int, vector: np.ndarray) -> np.ndarray:
+    """Return sums [C, D] with a vector in row ``count``, enlarged if they have no such row.
+
+    The row of an unmeasured vector is 0. The first measured vector decides D, because an unmeasured vector may have
+    another length.
+    """
+    measured = bool(np.isfinite(vector).all())
+    length = len(vector) if measured and not sums.shape[1] else sums.shape[1]
+    if count == len(sums) or length != sums.shape[1]:
+        # Doubling keeps the cost of copies proportional to the number of speakers.
+        larger = np.zeros((max(1, 2 * len(sums)) if count == len(sums) else len(sums), length))
+        larger[: len(sums), : sums.shape[1]] = sums
+        sums = larger
+    if measured:
+        sums[count] = vector
+    return sums
