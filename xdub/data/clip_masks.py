@@ -6,6 +6,7 @@ import numpy as np
 
 from xdub.config import PREPARE, MasksConfig, Recipe, network_digests
 from xdub.data.clip import Clip
+from xdub.data.clip_checks import Rejected
 from xdub.data.spans import Span
 from xdub.data.transforms import crop_mesh
 from xdub.masks.face_shape import FaceViews
@@ -62,8 +63,17 @@ class ClipMasks:
         return crop_mesh(meshes, span.boxes[start - span.start :][:count], size)
 
     def face(self, views: FaceViews) -> np.ndarray:
-        """Return the face mask bool [F, S, S]."""
-        return self._shape.masks(views)
+        """Return the face mask bool [F, S, S].
+
+        Raise `Rejected` if it is empty in a frame, because the generator would see the mouth that it has to generate.
+        """
+        masks = self._shape.masks(views)
+        share = float(masks.any(axis=(1, 2)).mean())
+        if share < 1:
+            raise Rejected(
+                "face_mask", share, 1.0, "no mesh of the face in some frames, so they have no face mask"
+            )
+        return masks
 
     def occluders(self, views: FaceViews, face: np.ndarray) -> np.ndarray:
         """Return the objects in front of the face, bool [F, S, S]."""
@@ -77,14 +87,17 @@ def _same_face(mesh: np.ndarray, points: np.ndarray, size: int) -> bool:
 
 
 def measured_meshes(search: FaceSearch, frames: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Measure the meshes [F, 478, 3] of the faces at landmarks [F, 68, 2] in crops; nan where none is at its place."""
+    """Measure the meshes [F, 478, 3] of the faces at landmarks [F, 68, 2] in crops.
+
+    Short gaps are interpolated, and rows of longer gaps are nan.
+    """
     size = frames.shape[1]
     meshes = np.full((len(frames), POINTS, 3), np.nan, np.float32)
     for n, frame in enumerate(frames):
         for mesh in search.in_window(frame, SearchWindow(0, 0, size)):
             if np.abs(mesh_to_68(mesh) - points[n]).mean() < MEASURED_FACE * size:
                 meshes[n] = mesh
-    return meshes
+    return bridge_gaps(meshes, np.zeros(len(meshes), bool))
 
 
 def occluded_share(clip: Clip) -> float:

@@ -153,13 +153,13 @@ class Preparer:
         try:
             with self.clock("screen"):
                 clip, message = self._screen(build, scores) if self._screen else (build(scores=scores), "")
+            with self.clock("masks"):
+                if clip.clip_id in self._unfit:
+                    raise Rejected(REVIEW, 0.0, 1.0, f"clip {clip.clip_id}: its masks were rejected")
+                clip = finish(clip)
         except Rejected as rejection:
             rejection.scores = scores | rejection.scores
             raise
-        with self.clock("masks"):
-            if clip.clip_id in self._unfit:
-                raise Rejected(REVIEW, 0.0, 1.0, f"clip {clip.clip_id}: its masks were rejected", scores)
-            clip = finish(clip)
         scores["occluded"] = occluded_share(clip)
         yield clip
         yield LedgerRow(input=source, clip_id=clip.clip_id, status="kept", message=message, scores=scores)
@@ -282,6 +282,9 @@ class Preparer:
             start: first frame of the clip in the video.
             span: the clip's span.
             references: uint8 [K,S,S,3], crops of another segment of the video.
+
+        Raises:
+            Rejected: a frame has no face mask.
         """
         views = self._masks.views(clip.frames, start, span, clip.landmarks)
         face = self._masks.face(views)
