@@ -94,6 +94,11 @@ def test_a_run_that_cannot_be_planned_is_refused_in_one_line(options, words, cap
 def test_a_data_set_gives_the_true_size_of_its_records(tmp_path: Path, capsys):
     from xdub.data.shards import ShardWriter
     from xdub.data.testing import make_clip
+    from xdub.files.storage import locate
+
+    def copy_folder(source: Path, target: str) -> None:
+        for file in filter(Path.is_file, source.rglob("*")):
+            (locate(target) / str(file.relative_to(source))).upload(file)
 
     with ShardWriter(tmp_path / "ds", rows_per_shard=2) as writer:
         for seed in range(3):
@@ -104,6 +109,11 @@ def test_a_data_set_gives_the_true_size_of_its_records(tmp_path: Path, capsys):
     facts = json.loads(path.read_text())["phases"]["editor"]["data"]
     assert facts["source"] == "manifest"
     assert facts["frame_bytes"] == pytest.approx(stored / 39)
+    copy_folder(tmp_path / "ds", "memory://plan/ds")
+    assert run_app(app, ["plan", *SMALL, "--data", "memory://plan/ds", "--json", str(path)]) == 0
+    assert json.loads(path.read_text())["phases"]["editor"]["data"] == facts
+    assert run_app(app, ["plan", *SMALL, "--data", str(tmp_path / "gone")]) == 2
+    assert "does not exist" in capsys.readouterr().err
 
 
 def test_a_syncnet_is_not_planned(capsys):

@@ -14,6 +14,7 @@ from xdub.cli import app
 from xdub.cli.errors import run_app
 from xdub.config import load_recipe
 from xdub.doctor.clips import drawn_clip, landmarks_of, write_clips
+from xdub.doctor.examine import Sizes, examine
 from xdub.doctor.rehearsal import experts_at, least_steps, plan_rehearsal
 from xdub.doctor.rows import Examiner, NotRun
 from xdub.doctor.stages import StageChecks
@@ -77,6 +78,14 @@ def test_quick_reads_headers_and_names_every_fault_with_its_fix(weights: Path, c
     text = " ".join(printed.out.replace("│", " ").split())
     assert "fix: --set audio.dim=32" in text and "fix: --set codec.channels=16" in text
     assert "codec, audio, sync" in printed.err
+
+
+def test_networks_of_preparation_have_rows() -> None:
+    rows, _ = examine(load_recipe("tiny", ["masks.face=flame"]), Sizes(quick=True))
+    results = {row.name: row.result for row in rows}
+    assert {"face", "voice_activity", "voice"} <= results.keys()
+    assert results["flame"] == results["smirk"] == "wrong"
+    assert all("--set weights=DIR" in row.fix for row in rows if row.name in ("flame", "smirk"))
 
 
 def test_a_recipe_without_weights_of_its_own_passes_the_quick_half() -> None:

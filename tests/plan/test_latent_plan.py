@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,23 @@ def test_a_cache_takes_the_encoders_out_of_the_step_and_is_far_cheaper_for_the_g
 def test_windows_from_every_frame_are_cheaper_to_encode_in_every_step() -> None:
     latents = planned("generator", "train.latents=cached").latents
     assert (latents.stride, latents.cheaper) == (1, "live") and latents.visits < 1
+
+
+def test_clips_with_frames_of_another_segment_have_no_reference_for_every_frame(tmp_path: Path) -> None:
+    settings = ["train.latents=cached", "train.window_stride=1"]
+
+    def cached(*more: str, data: Sequence[str] = ()) -> float:
+        recipe, gpu = load_recipe("tiny", [*settings, *more]), known_gpu("a100-80gb")
+        plan = plan_phase(recipe, "generator", gpu, efficiency=0.4, folders=data)
+        return plan.latents.cache_bytes - plan.latents.windows * window_bytes(recipe, "generator")[0]
+
+    recorded = {"masks": {"references": 4}}
+    for name, recipe in (("prepared", recorded), ("rendered", {})):
+        with ShardWriter(tmp_path / name, recipe=recipe) as writer:
+            writer.add(make_clip(0, num_frames=77))
+    assert cached("masks.references=0") == pytest.approx(cached() * load_recipe("tiny").video.clip_frames / 4)
+    prepared, rendered = (cached(data=[str(tmp_path / name)]) for name in ("prepared", "rendered"))
+    assert rendered == pytest.approx(prepared * 77 / 4)
 
 
 def test_phases_with_equal_windows_share_a_cache_which_is_paid_once() -> None:

@@ -8,7 +8,7 @@ import pytest
 from typer.main import get_command
 
 from xdub.cli import app
-from xdub.cli.submitting import option_kinds
+from xdub.cli.submitting import VERBS, option_kinds
 from xdub.errors import UserError
 from xdub.submit.command import Command, check_command, check_environment, check_name, job_name
 from xdub.submit.versions import differences, versions
@@ -196,6 +196,25 @@ def test_a_job_that_would_miss_its_networks_is_refused_before_it_is_sent() -> No
     with pytest.raises(UserError, match="weights=w: a relative path means nothing on the cluster"):
         check("bootstrap", *arguments, "--set", "weights=w")
     check("bootstrap", *arguments, "--set", "weights=/shared/w")
+
+
+def test_steps_that_write_a_data_set_in_a_bucket_are_submitted() -> None:
+    speakers = check(*VERBS[VERBS.index(("speakers",))], "--data", "s3://b/ds")
+    imported = check(*VERBS[VERBS.index(("import-pairs",))], "/scenes", "--out", "s3://b/pairs")
+    assert (speakers.out, job_name(speakers), imported.out) == ("s3://b/ds", "speakers-ds", "s3://b/pairs")
+    with pytest.raises(UserError, match="--data ds: a relative path"):
+        check("speakers", "--data", "ds")
+
+
+def test_networks_of_preparation_are_checked_before_a_job_is_sent() -> None:
+    for words in (("prepare", "/talks", "--out", "/ds"), ("speakers", "--data", "/ds")):
+        with pytest.raises(UserError, match="weights=w: a relative path means nothing on the cluster"):
+            check(*words, "--set", "weights=w")
+    with pytest.raises(UserError, match="masks.face=flame needs its weights: --set weights=DIR"):
+        check("prepare", "/talks", "--out", "/ds", "--set", "masks.face=flame")
+    with pytest.raises(UserError, match="perception.identity=arcface needs its weights"):
+        check("speakers", "--data", "/ds", "--recipe", "xdub-1b")
+    check("prepare", "/talks", "--out", "/ds", "--recipe", "xdub-1b", "--set", "weights=/shared/w")
 
 
 def test_a_published_model_needs_an_absolute_folder_and_its_recipe_is_no_file() -> None:

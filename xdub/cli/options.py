@@ -44,6 +44,11 @@ def existing_folder(folder: str) -> str:
     return folder
 
 
+def existing_folders(folders: list[str] | None) -> list[str] | None:
+    """Return folders and URIs, each checked by `existing_folder`."""
+    return folders and [existing_folder(folder) for folder in folders]
+
+
 Clips = Annotated[
     str,
     typer.Option(

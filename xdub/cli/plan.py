@@ -26,8 +26,13 @@ def plan(
     ] = None,
     phase: Annotated[Phase | None, typer.Option(help="One phase; default: all.")] = None,
     data: Annotated[
-        list[Path] | None,
-        typer.Option(help="A data set, for the true size of its records. Repeatable.", exists=True),
+        list[str] | None,
+        typer.Option(
+            callback=options.existing_folders,
+            help="Folder or URI of a data set, for the true size of its records. Repeatable.",
+            metavar="DIR",
+        ),
+        options.PathOrUri,
     ] = None,
     fit: Annotated[
         bool,

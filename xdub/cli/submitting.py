@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 VERBS = (
     ("render",),
     ("prepare",),
+    ("import-pairs",),
+    ("speakers",),
     ("encode",),
     ("train",),
     ("pairs",),
@@ -55,7 +57,8 @@ def submit(
     verb: Annotated[
         str,
         typer.Argument(
-            help="render, prepare, encode, train, pairs, bootstrap, eval score or doctor, with its options."
+            help="render, prepare, import-pairs, speakers, encode, train, pairs, bootstrap, eval score or doctor, with "
+            "its options."
         ),
     ],
     address: Address,

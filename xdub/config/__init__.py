@@ -37,10 +37,12 @@ from xdub.config.speech_parts import speech_parts
 from xdub.config.syncnet_section import SyncNetConfig
 from xdub.config.weight_files import (
     DUB,
+    IMPORT,
     PACKAGED,
     PAIRS,
     PREPARE,
     RANDOM,
+    SPEAKERS,
     base_path,
     identity_without_paths,
     is_packaged,
@@ -58,6 +60,7 @@ __all__ = [
     "DUB",
     "EMBEDDERS",
     "EXPERTS",
+    "IMPORT",
     "LORA_TARGETS",
     "PACKAGED",
     "PAIRS",
@@ -66,6 +69,7 @@ __all__ = [
     "RANDOM",
     "ScreenConfig",
     "SHIPPED_MODEL",
+    "SPEAKERS",
     "TRAINABLE",
     "AudioConfig",
     "CodecConfig",

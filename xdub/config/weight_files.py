@@ -29,8 +29,10 @@ RANDOM = "random"
 """Value of ``model.base`` for random weights."""
 MODEL_PATHS = ("prompt", "base")
 """Keys of section `model` that are locations of files."""
-PREPARE, PAIRS, DUB = "prepare", "pairs", "dub"
+PREPARE, SPEAKERS, IMPORT, PAIRS, DUB = "prepare", "speakers", "import-pairs", "pairs", "dub"
 """Names of the stages that are no phases."""
+STAGES = (PREPARE, SPEAKERS, IMPORT, PAIRS, DUB)
+"""All stages that are no phases."""
 PACKAGED: dict[Role, tuple[str, ...]] = {"audio": ("tiny.en",)}
 """Names in place of a path that stand for a network of the registry, `xdub weights list`."""
 
@@ -133,9 +135,9 @@ def network_paths(
     """Return role -> path of the networks (by default all) that the stages load from a path."""
     uses = [use for use in used_networks(recipe, stages) if roles is None or use.role in roles]
     paths = {use.role: network_path(use.section, use.role) for use in uses}
-    if recipe.model.kind == "wan" and (roles is None or "prompt" in roles) and any(map(_denoises, stages)):
+    if recipe.model.kind == "wan" and (roles is None or "prompt" in roles) and any(map(denoises, stages)):
         paths["prompt"] = prompt_path(recipe)
-    if (roles is None or "base" in roles) and any(map(_denoises, stages)):
+    if (roles is None or "base" in roles) and any(map(denoises, stages)):
         paths["base"] = base_path(recipe)
     return {role: path for role, path in paths.items() if path is not None}
 
@@ -222,7 +224,7 @@ def is_packaged(path: str) -> bool:
 
 
 def used_networks(recipe: Recipe, stages: Sequence[str]) -> list[NetworkUse]:
-    """Return the networks that the stages (phases, `PREPARE`, `PAIRS` and `DUB`) load."""
+    """Return the networks that the stages (phases and `STAGES`) load."""
     uses = []
     for role, section in _sections(recipe):
         stage = next((stage for stage in stages if role in _networks(stage)), None)
@@ -256,17 +258,20 @@ def _sections(recipe: Recipe) -> list[tuple[Role, Section]]:
 
 def _networks(stage: str) -> tuple[str, ...]:
     """Return the roles of the networks that a stage loads."""
-    if stage == PREPARE:
-        return tuple(role for networks in MASK_NETWORKS.values() for role in networks)
+    if stage in (PREPARE, IMPORT):
+        masks = tuple(role for networks in MASK_NETWORKS.values() for role in networks)
+        return masks if stage == PREPARE else (*masks, "identity")
+    if stage == SPEAKERS:
+        return ("identity",)
     if stage in (PAIRS, DUB):
         return ("codec", "audio", "identity") if stage == PAIRS else ("codec", "audio")
     # A SyncNet computes its own features of the sound.
     return ("codec", *(("audio",) if in_model(stage) else ()), *phase_facts(stage).networks)
 
 
-def _denoises(stage: str) -> bool:
+def denoises(stage: str) -> bool:
     """Return whether a stage runs the backbone, which reads the prompt."""
-    return stage in (PAIRS, DUB) or (stage != PREPARE and in_model(stage))
+    return stage in (PAIRS, DUB) or (stage not in STAGES and in_model(stage))
 
 
 def _own_path(section: Section, role: Role) -> str | None:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from xdub.config import DUB, PAIRS, Recipe, needs_pairs
+from xdub.config import DUB, PAIRS, PREPARE, SPEAKERS, Recipe, needs_pairs
 from xdub.data.latent_cache.folder import required_caches
 from xdub.data.manifest import read_manifest
 from xdub.doctor.rows import QUIET, Examiner, Progress, Row, row_of
@@ -35,7 +35,7 @@ def examine(recipe: Recipe, sizes: Sizes, progress: Progress = QUIET) -> tuple[l
     """Return a row for every check, and facts about the examination."""
     device = open_device()
     examiner, failed = Examiner(device, progress), set[str]()
-    for finding in inspect_networks(recipe, (*recipe.phase_names, PAIRS, DUB)):
+    for finding in inspect_networks(recipe, (PREPARE, SPEAKERS, *recipe.phase_names, PAIRS, DUB)):
         examiner.add(row_of(finding))
         if finding.problem is not None:
             failed.add(finding.role)

@@ -10,9 +10,14 @@ from xdub.config import PACKAGED, Recipe, base_path, in_model, network_path, pro
 from xdub.config.weight_files import (
     DUB,
     HUB_NAME,
+    IMPORT,
     PAIRS,
+    PREPARE,
+    SPEAKERS,
+    STAGES,
     NetworkUse,
     Role,
+    denoises,
     idle_networks,
     network_kind,
     network_settings,
@@ -32,8 +37,12 @@ REGISTERED = {
 """Kind or name of a network -> its role in the registry."""
 TINY_EN = 384
 """Width of Whisper tiny.en."""
-TRACKER = "face_landmarker"
-"""Role of the face tracker in the registry."""
+FETCHED = (
+    ("face", "mediapipe", "face_landmarker", (PREPARE, IMPORT, PAIRS, DUB)),
+    ("voice_activity", "silero", "voice_activity", (PREPARE,)),
+    ("voice", "resemblyzer", "voice", (SPEAKERS,)),
+)
+"""Networks that every recipe uses: role, kind, role in the registry, and the stages that run it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +68,7 @@ class Finding:
 
 
 def check_networks(recipe: Recipe, stages: Sequence[str], *, on_this_machine: bool = True) -> None:
-    """Raise UserError with the first network that a stage (a phase, "pairs" or "dub") needs and cannot use.
+    """Raise UserError with the first network that a stage (a phase, or one of `STAGES`) needs and cannot use.
 
     Only headers are read, so the check takes seconds. With ``on_this_machine=False`` a file that does not exist passes,
     because a machine of the cluster may have it.
@@ -78,7 +87,7 @@ def inspect_networks(recipe: Recipe, stages: Sequence[str], *, on_this_machine: 
     uses = [*used_networks(recipe, stages), *idle_networks(recipe, stages)]
     findings = [_inspect(recipe, use, on_this_machine) for use in uses]
     wan = _prompt(recipe, stages, on_this_machine) + _base(recipe, stages, on_this_machine)
-    return findings + _text_encoder(recipe) + wan + _tracker(stages)
+    return findings + _text_encoder(recipe) + wan + _fetched(recipe, stages)
 
 
 def _inspect(recipe: Recipe, use: NetworkUse, on_this_machine: bool) -> Finding:
@@ -149,7 +158,7 @@ def _text_encoder(recipe: Recipe) -> list[Finding]:
 
 def _prompt(recipe: Recipe, stages: Sequence[str], on_this_machine: bool) -> list[Finding]:
     """Return a finding for the embedded prompt that the backbone of kind ``wan`` reads."""
-    if recipe.model.kind != "wan" or not any(stage in (PAIRS, DUB) or in_model(stage) for stage in stages):
+    if recipe.model.kind != "wan" or not any(map(denoises, stages)):
         return []
     path = None
     try:
@@ -167,8 +176,8 @@ def _prompt(recipe: Recipe, stages: Sequence[str], on_this_machine: bool) -> lis
 
 def _base(recipe: Recipe, stages: Sequence[str], on_this_machine: bool) -> list[Finding]:
     """Return a finding for the open weights of a backbone of kind ``wan``, if the recipe or a phase needs any."""
-    phases = [stage for stage in stages if stage not in (PAIRS, DUB) and in_model(stage)]
-    if recipe.model.kind != "wan" or not (phases or PAIRS in stages or DUB in stages):
+    phases = [stage for stage in stages if stage not in STAGES and in_model(stage)]
+    if recipe.model.kind != "wan" or not any(map(denoises, stages)):
         return []
     path = base_path(recipe)
     tuned = [name for name in phases if tunes_open_weights(recipe, name)]
@@ -197,16 +206,19 @@ def _base(recipe: Recipe, stages: Sequence[str], on_this_machine: bool) -> list[
         return [_fault("base", "wan", path, error)]
 
 
-def _tracker(stages: Sequence[str]) -> list[Finding]:
-    """Return a finding for the face tracker, for the first stage that runs it."""
-    stage = next((stage for stage in stages if stage in (PAIRS, DUB)), None)
-    if stage is None:
-        return []
-    try:
-        words = _registered_words("mediapipe", TRACKER)
-        return [Finding(role="face", kind="mediapipe", path=None, words=words, stage=stage)]
-    except UserError as error:
-        return [_fault("face", "mediapipe", None, error, stage)]
+def _fetched(recipe: Recipe, stages: Sequence[str]) -> list[Finding]:
+    """Return a finding for every network of the registry that no recipe names, for the first stage that runs it."""
+    findings = []
+    for role, kind, entry, users in FETCHED:
+        stage = next((stage for stage in stages if stage in users), None)
+        if stage is None or (role == "voice_activity" and recipe.screen.speech is None):
+            continue
+        try:
+            words = _registered_words(kind, entry)
+            findings.append(Finding(role=role, kind=kind, path=None, words=words, stage=stage))
+        except UserError as error:
+            findings.append(_fault(role, kind, None, error, stage))
+    return findings
 
 
 def _fault(role: str, kind: str, path: str | None, error: UserError, stage: str = "") -> Finding:

@@ -40,7 +40,7 @@ def fit(
     *,
     efficiency: float,
     price: float | None = None,
-    folders: Sequence[Path] = (),
+    folders: Sequence[str | Path] = (),
 ) -> PhasePlan:
     """Return the fastest plan that leaves MARGIN free; of equally fast plans, the one with the lowest ZeRO stage.
 

@@ -96,7 +96,7 @@ def plan_latents(
     efficiency: float,
     price: float,
     hours: float,
-    folders: Sequence[Path] = (),
+    folders: Sequence[str | Path] = (),
 ) -> LatentPlan:
     """Compare a cache with encoding in every step.
 
@@ -135,17 +135,23 @@ def plan_latents(
     )
 
 
-def _entries(recipe: Recipe, phase: str, stride: int, folders: Sequence[Path]) -> tuple[float, float]:
-    """Return the windows and reference frames of the paper's hours."""
-    lengths: Sequence[int] = [recipe.video.clip_frames]
+def _entries(recipe: Recipe, phase: str, stride: int, folders: Sequence[str | Path]) -> tuple[float, float]:
+    """Return the windows and reference frames of the paper's hours.
+
+    A clip has the ``masks.references`` frames of another segment that its data set records, else those of the grid.
+    """
+    clips = [(recipe.video.clip_frames, recipe.masks.references)]
     if folders:
         from xdub.data.manifest import read_manifest
 
-        lengths = [int(count) for folder in folders for count in read_manifest(folder).num_frames]
+        clips = []
+        for manifest in map(read_manifest, folders):
+            stored = (manifest.recipe or {}).get("masks", {}).get("references", 0)
+            clips += [(int(count), stored) for count in manifest.num_frames]
     window = recipe.phase(phase).window
-    frames = max(1, sum(lengths))
-    per_frame = sum(len(window_starts(count, window, stride)) for count in lengths) / frames
-    references = sum(-(-count // stride) for count in lengths if count >= window) / frames
+    frames = max(1, sum(count for count, _ in clips))
+    per_frame = sum(len(window_starts(count, window, stride)) for count, _ in clips) / frames
+    references = sum(stored or -(-count // stride) for count, stored in clips if count >= window) / frames
     total = (CLIP_HOURS if inpaints(phase) else PAIR_HOURS) * 3600 * FPS
     return total * per_frame, total * references if inpaints(phase) else 0.0
 

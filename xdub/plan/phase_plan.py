@@ -98,7 +98,7 @@ def plan(
     phases: Sequence[str] | None = None,
     efficiency: float = 0.4,
     price: float | None = None,
-    folders: Sequence[Path] = (),
+    folders: Sequence[str | Path] = (),
 ) -> list[PhasePlan]:
     """Plan ``phases``, or all that the recipe trains.
 
@@ -118,7 +118,7 @@ def plan_phase(
     *,
     efficiency: float,
     price: float | None = None,
-    folders: Sequence[Path] = (),
+    folders: Sequence[str | Path] = (),
     network: Network | None = None,
     sample: Activations | None = None,
 ) -> PhasePlan:

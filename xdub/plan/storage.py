@@ -50,7 +50,7 @@ class Data:
         return self.hours_seen / self.paper_hours
 
 
-def data(recipe: Recipe, phase: str, count: Parameters, folders: Sequence[Path] = ()) -> Data:
+def data(recipe: Recipe, phase: str, count: Parameters, folders: Sequence[str | Path] = ()) -> Data:
     """Return the sizes of a phase's data; manifests of the data sets ``folders`` replace the assumed record size."""
     train = recipe.for_phase(phase)
     per_frame, source = _frame_bytes(recipe, phase, folders)
@@ -74,7 +74,7 @@ def checkpoint_bytes(recipe: Recipe, phase: str, count: Parameters) -> float:
     return count.trained * (12 + (4 if recipe.for_phase(phase).ema else 0))
 
 
-def _frame_bytes(recipe: Recipe, phase: str, folders: Sequence[Path]) -> tuple[float, str]:
+def _frame_bytes(recipe: Recipe, phase: str, folders: Sequence[str | Path]) -> tuple[float, str]:
     if folders:
         from xdub.data.manifest import read_manifest
 

@@ -10,8 +10,11 @@ from enum import Enum
 from pathlib import Path, PurePosixPath
 
 from xdub.config import (
+    IMPORT,
     PAIRS,
+    PREPARE,
     SHIPPED_MODEL,
+    SPEAKERS,
     TRAINABLE,
     Recipe,
     base_files,
@@ -48,7 +51,13 @@ class Command:
     files: tuple[Path, ...]
     """Local files that are sent too; the job finds them by name in its working folder."""
     out: str | None
-    """Value of ``--out``: the path that the job writes; of ``--data`` for `xdub encode`."""
+    """Value of ``--out``: the path that the job writes; of ``--data`` for the verbs `IN_PLACE`."""
+
+
+IN_PLACE = ("encode", "speakers")
+"""Verbs that write into the data set that they read."""
+DEFAULT_RECIPE = {verb: "tiny" for verb in ("render", "prepare", "import-pairs", "speakers")}
+"""Recipe of the verbs that need no ``--recipe``."""
 
 
 class Kind(Enum):
@@ -82,7 +91,7 @@ def check_command(
     sent = {path.name: path for path in files}
     if len(sent) != len(files):
         raise UserError("two files of the same name cannot be sent; rename one")
-    recipe, settings, out = None, [], None
+    recipe, settings, out = DEFAULT_RECIPE.get(verb[0]), [], None
     for index, option, value in _options(values, kinds):
         kind = kinds[option]
         if option in ("--recipe", "-r"):
@@ -101,7 +110,7 @@ def check_command(
                 f"{option} {value}: a relative path means nothing on the cluster; use an absolute one on storage "
                 f"that all its machines share, or {SHIPPED_MODEL}, the shipped model"
             )
-        if option == "--out" or (option == "--data" and tuple(verb) == ("encode",)):
+        if option == "--out" or (option == "--data" and verb[0] in IN_PLACE):
             out = value
     _check_files(sent.values())
     if recipe is not None:
@@ -184,15 +193,15 @@ def _check_networks(verb: Sequence[str], values: Sequence[str], recipe: Recipe) 
     Only files that this machine has, too, can be checked for their kind.
     """
     stages = {
+        "prepare": [PREPARE],
+        "import-pairs": [IMPORT],
+        "speakers": [SPEAKERS],
         "train": [value for value in values[:1] if value in TRAINABLE],
         "pairs": [PAIRS],
         "bootstrap": [*recipe.phase_names, PAIRS],
         "encode": recipe.phase_names,
-        # The table of the cluster's own files is the result of the job.
-        "doctor": [],
-    }.get(verb[0])
-    if stages is None:
-        return
+        # The table of the cluster's own files is the result of the job of `doctor`; other verbs load no networks.
+    }.get(verb[0], [])
     for key, path in network_settings(recipe).items():
         if not (PurePosixPath(path).is_absolute() or HUB_NAME.fullmatch(path) or is_packaged(path)):
             raise UserError(
