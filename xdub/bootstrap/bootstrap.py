@@ -234,7 +234,7 @@ def _check_inputs(recipe: Recipe, data: str | Path, init: str | Path | None) -> 
     manifest = read_manifest(data)
     if manifest.kind != "clips":
         raise UserError(
-            f"--data {data} holds {manifest.kind}; a bootstrap starts from clips (`xdub prepare`)"
+            f"--data {manifest.folder} holds {manifest.kind}; a bootstrap starts from clips (`xdub prepare`)"
         )
     SampleOrder(
         [manifest], window=max(recipe.phase(name).window for name in recipe.phase_names), seed=recipe.seed

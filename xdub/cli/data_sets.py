@@ -45,8 +45,9 @@ def compact(
     """
     from xdub.data.dataset import DataSet
     from xdub.data.manifest import read_manifest
+    from xdub.files.storage import locate
 
     rows = len(read_manifest(folder).ids)
     with DataSet(folder) as dataset:
         before, after = dataset.compact()
-    typer.echo(f"{folder}: {rows} clips; {before} files of manifest and ledger are now {after}")
+    typer.echo(f"{locate(folder)}: {rows} clips; {before} files of manifest and ledger are now {after}")

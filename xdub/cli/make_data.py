@@ -36,6 +36,7 @@ def render(
     Example: xdub render --out heads --clips 64 --seed 0
     """
     from xdub.config import load_recipe
+    from xdub.files.storage import locate
     from xdub.render.dataset import render_dataset
 
     loaded = load_recipe(recipe, set_ or ())
@@ -49,7 +50,7 @@ def render(
             workers=options.parallel(workers),
             on_progress=report,
         )
-    typer.echo(f"{result.kept} rows in {out}, {result.rendered} of {clips} clips rendered now")
+    typer.echo(f"{result.kept} rows in {locate(out)}, {result.rendered} of {clips} clips rendered now")
 
 
 def prepare(
@@ -86,6 +87,7 @@ def prepare(
     from xdub.config import load_recipe
     from xdub.data.prepare import prepare_videos
     from xdub.data_card import write_card
+    from xdub.files.storage import locate
     from xdub.screen.screen import missing_sync
 
     loaded = load_recipe(recipe, set_ or ())
@@ -101,10 +103,11 @@ def prepare(
             decisions=decisions,
             on_progress=report,
         )
+    name = locate(out)
     typer.echo(
-        f"{result.clips} clips added to {out} from {result.sources} videos{_copies(result.copies)} "
+        f"{result.clips} clips added to {name} from {result.sources} videos{_copies(result.copies)} "
         f"({result.counts} in all); "
-        f"reasons: {out}/ledger, {write_card(out)}"
+        f"reasons: {name}/ledger, {write_card(out)}"
     )
 
 
@@ -165,13 +168,16 @@ def pairs(
         agree_to_base(loaded)
     pool = Workers.parse(workers, resources=options.resources(resource or ()))
     # In a run's folder the pairs are one of its stages. A run is tracked on a disk only.
-    folder = locate(out).local
+    location = locate(out)
+    folder = location.local
+    if folder is None:
+        typer.echo(f"note: {location} is no folder of this machine, so these pairs are not tracked", err=True)
     run = folder and (folder.parent if RunFolder(folder.parent).state.is_file() else folder)
     with progress("making pairs") as report:
         result = build_pairs(
             loaded, generator, data, out, workers=pool, on_progress=report, tracked_in=run, price=price
         )
-    typer.echo(f"{result.inputs} inputs: {result.counts}; reasons: {out}/ledger, {out}/filters.png")
+    typer.echo(f"{result.inputs} inputs: {result.counts}; reasons: {location}/ledger, {location}/filters.png")
 
 
 def import_pairs(
@@ -195,15 +201,17 @@ def import_pairs(
     Example: xdub import-pairs unreal --out pairs --recipe tiny
     """
     from xdub.config import load_recipe
+    from xdub.files.storage import locate
     from xdub.pairs.importer import import_pairs
 
     loaded = load_recipe(recipe, set_ or ())
     with progress("importing pairs") as report:
         result = import_pairs(sources, out, loaded, workers=options.parallel(workers), on_progress=report)
+    name = locate(out)
     typer.echo(
-        f"{result.clips} pairs added to {out} from {result.sources} scenes{_copies(result.copies)} "
+        f"{result.clips} pairs added to {name} from {result.sources} scenes{_copies(result.copies)} "
         f"({result.counts} in all); "
-        f"reasons: {out}/ledger, {out}/filters.png"
+        f"reasons: {name}/ledger, {name}/filters.png"
     )
 
 

@@ -39,15 +39,16 @@ def review(
     """
     from xdub.data.decisions import DECISIONS
     from xdub.files.atomic import atomic_path
+    from xdub.files.storage import locate
     from xdub.report.review_page import review_page
 
-    clips = list(_clips(data, most, least))
+    clips, name = list(_clips(data, most, least)), str(locate(data))
     if not clips:
-        typer.echo(f"{data}: no clip has {100 * least:g} % or more of its face covered; --least 0 shows all")
+        typer.echo(f"{name}: no clip has {100 * least:g} % or more of its face covered; --least 0 shows all")
         return
     with atomic_path(out) as path:
-        path.write_text(review_page(data, clips), "utf-8")
-    typer.echo(f"{out}: {len(clips)} clips; save the decisions as {data}/{DECISIONS}")
+        path.write_text(review_page(name, clips), "utf-8")
+    typer.echo(f"{out}: {len(clips)} clips; save the decisions as {name}/{DECISIONS}")
 
 
 def _clips(data: str, most: int, least: float) -> Iterator[ReviewedClip]:

@@ -37,6 +37,7 @@ def speakers(
     Example: xdub speakers --data ds --workers 4
     """
     from xdub.config import load_recipe
+    from xdub.files.storage import locate
     from xdub.pool import Workers
     from xdub.speakers import group_clips
 
@@ -44,7 +45,7 @@ def speakers(
     with progress("measuring clips") as report:
         result = group_clips(loaded, data, workers=Workers.parse(workers), on_progress=report)
     typer.echo(
-        f"{result.speakers} speakers in {result.clips} clips of {data} ({result.measured} measured now): "
+        f"{result.speakers} speakers in {result.clips} clips of {locate(data)} ({result.measured} measured now): "
         f"{result.alone} clips without another utterance of their speaker, {result.duplicates} duplicates"
     )
     for clip_id, reason in list(result.bad.items())[:5]:

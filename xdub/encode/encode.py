@@ -107,7 +107,8 @@ def encode_latents(
     report.seconds = time.monotonic() - begin
     if failures:
         raise UserError(
-            f"{data}: {len(failures)} of {len(manifest.shards)} shards could not be encoded; first {failures[0]}"
+            f"{manifest.folder}: {len(failures)} of {len(manifest.shards)} shards could not be encoded; "
+            f"first {failures[0]}"
         )
     return report
 

@@ -62,7 +62,7 @@ def group_clips(
     manifest = read_manifest(data)
     if manifest.kind != "clips":
         raise UserError(
-            f"{data} holds {manifest.kind}; speakers are grouped in the clips they were built from"
+            f"{manifest.folder} holds {manifest.kind}; speakers are grouped in the clips they were built from"
         )
     report = SpeakerReport(clips=len(manifest.ids))
     folder = likeness_folder(manifest, recipe)
@@ -120,7 +120,9 @@ def _measure(
             failures.append(f"{manifest.shards[shard].file}: {outcome.failure}")
         on_progress(done, total, text=manifest.shards[shard].file)
     if failures:
-        raise UserError(f"{data}: {len(failures)} shards could not be measured; first {failures[0]}")
+        raise UserError(
+            f"{manifest.folder}: {len(failures)} shards could not be measured; first {failures[0]}"
+        )
 
 
 def _group(manifest: Manifest, recipe: Recipe, folder: Location) -> tuple[list[str], list[Footprint]]:
