@@ -16,7 +16,7 @@ from xdub.data.clip import to_row
 from xdub.data.dataset import DataSet
 from xdub.data.ledger import Ledger, LedgerRow
 from xdub.data.manifest import read_manifest
-from xdub.data.manifest_files import ShardFacts
+from xdub.data.manifest_files import ShardFacts, assign_speakers
 from xdub.data.parts import NAME, Parts
 from xdub.data.shard_files import write_shard
 from xdub.data.shards import ShardWriter, iter_clips, speakers_of, twins_of
@@ -251,10 +251,25 @@ def test_a_damaged_part_is_one_error_that_names_it(tmp_path: Path, folder: str, 
         assert len(str(error.value).splitlines()) == 1
 
 
+def test_a_second_writer_is_refused_and_removes_no_shard_of_the_first(tmp_path: Path) -> None:
+    with DataSet(tmp_path, kind="clips") as first:
+        facts = [write_shard(tmp_path, rows) for rows in UNITS]
+        with pytest.raises(UserError, match="another process writes this data set; wait for it"):
+            DataSet(tmp_path)
+        assign_speakers(locate(tmp_path), [ROWS[0]["clip_id"]], ["a"])
+        assert first.commit(facts) == len(ROWS)
+    assert (read_manifest(tmp_path, verify=True).speakers or ())[0] == "a"
+    with pytest.raises(UserError), DataSet(tmp_path):
+        raise UserError("the disk is full")
+    DataSet(tmp_path).close()
+
+
 def test_two_writers_of_one_set_are_noticed(tmp_path: Path) -> None:
-    first, second = (DataSet(tmp_path, kind="clips") for _ in range(2))
+    # A file system without locks does not refuse the second one.
+    first, second = DataSet(tmp_path, kind="clips"), manifest_files.manifest_parts(locate(tmp_path))
+    assert not second.parts
     first.commit([synthetic(0)])
-    second.commit([synthetic(1)])
+    second.append(manifest_files.facts_table([synthetic(1)]))
     with pytest.raises(UserError, match="part 00000000 exists twice: two writers were active"):
         read_manifest(tmp_path)
 
@@ -297,9 +312,8 @@ def test_compaction_leaves_one_part_and_the_same_rows(tmp_path: Path) -> None:
 def test_speakers_of_the_set_replace_those_of_the_shards(tmp_path: Path) -> None:
     list(build(tmp_path))
     before, ids = read_manifest(tmp_path), [row["clip_id"] for row in ROWS]
-    dataset = DataSet(tmp_path)
-    dataset.assign_speakers(ids[:3], ["a", "a", "b"])
-    dataset.assign_speakers([ids[2], "unknown"], ["c", "d"])
+    assign_speakers(locate(tmp_path), ids[:3], ["a", "a", "b"])
+    assign_speakers(locate(tmp_path), [ids[2], "unknown"], ["c", "d"])
     after = read_manifest(tmp_path)
     assert list(after.speakers or ())[:4] == ["a", "a", "c", ROWS[3]["speaker"]]
     assert (after.digest, after.ids) == (before.digest, before.ids)

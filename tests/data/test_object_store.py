@@ -15,6 +15,7 @@ from xdub.data.clip import to_row
 from xdub.data.dataset import DataSet
 from xdub.data.ledger import Ledger, LedgerRow
 from xdub.data.manifest import read_manifest
+from xdub.data.manifest_files import assign_speakers
 from xdub.data.sample_order import sample_order
 from xdub.data.shard_files import write_shard
 from xdub.data.shards import ShardReader, read_clip
@@ -82,10 +83,24 @@ def test_clips_samples_and_compaction_work_in_a_bucket(bucket: str) -> None:
     order = sample_order([folder], phase="generator", window=5, seed=0)
     assert {order.clip_id(order.at(position)[1]) for position in range(4)} == {c.clip_id for c in CLIPS}
     with DataSet(folder) as dataset:
-        dataset.assign_speakers([CLIPS[0].clip_id], ["a"])
+        assign_speakers(dataset.folder, [CLIPS[0].clip_id], ["a"])
         assert dataset.compact()[1] == 3
     manifest = pickle.loads(pickle.dumps(read_manifest(folder)))
     assert (manifest.speakers[0], len(manifest.ids)) == ("a", 4)
+
+
+def test_a_second_writer_of_a_bucket_leaves_the_shards_of_the_first(bucket: str) -> None:
+    folder = f"{bucket}/two-writers"
+    with DataSet(folder, kind="clips") as first:
+        facts = write_shard(folder, [to_row(CLIPS[0])])
+        with DataSet(folder):
+            pass
+        assert first.commit([facts]) == 1
+        lost = write_shard(folder, [to_row(CLIPS[1])])
+        (first.folder / lost.file).delete()
+        with pytest.raises(UserError, match="was removed, perhaps by another writer"):
+            first.commit([lost])
+    assert len(read_manifest(folder, verify=True).ids) == 1
 
 
 def test_errors_name_a_file_of_a_bucket_without_credentials(bucket: str) -> None:

@@ -9,7 +9,9 @@ or if nothing else is known of the set. Others are removed, because their inputs
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any, Self
 from xdub.data.columns import Shards
 from xdub.data.hash_index import HashIndex, text_hash, text_hashes
 from xdub.data.ledger import Ledger, LedgerRow
+from xdub.data.locks import SPEAKERS, WRITER, locked
 from xdub.data.manifest import MANIFEST, SHARD_NAME, Manifest, check_shards, sha256_of
 from xdub.data.manifest_files import (
     ShardFacts,
@@ -34,16 +37,22 @@ from xdub.files.storage import Location, locate
 
 CONTENT_NAME = re.compile(r"shard-[0-9a-f]{16}\.parquet")
 """Names of shards that commits of this version add."""
+YOUNG = 24 * 3600
+"""Seconds within which a shard of an object store, which has no locks, may belong to another writer."""
 
 
 class DataSet:
-    """Writer of the data set DIR, new or existing; a data set has one writer at a time.
+    """Writer of the data set DIR, new or existing; a data set has one writer at a time, from `__init__` to `close`.
 
     ``kind`` ("clips" or "pairs") is by default the kind of the first shard. ``recipe`` is stored in manifest.json.
     """
 
     def __init__(self, folder: str | Path | Location, *, kind: str | None = None, recipe: Any = None) -> None:
-        """Open or create a data set. Raise UserError if DIR holds the other kind or has another recipe."""
+        """Open or create a data set.
+
+        Raises:
+            UserError: another process writes DIR, or DIR holds the other kind or has another recipe.
+        """
         check_utf8(str(folder))
         self.folder = locate(folder)
         try:
@@ -53,6 +62,17 @@ class DataSet:
                 f"{folder}: cannot be created ({error.strerror}); choose another folder"
             ) from error
         self.kind, self.recipe = kind, recipe
+        self._lock = ExitStack()
+        try:
+            busy = f"{self.folder}: another process writes this data set; wait for it"
+            self._lock.enter_context(locked(self.folder, WRITER, busy=busy))
+            self._open()
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _open(self) -> None:
+        """Read what is recorded, and remove what a killed writer left."""
         self._has_head = False
         self._ids, self._files = HashIndex(), HashIndex()
         self._manifest = manifest_parts(self.folder)
@@ -64,7 +84,7 @@ class DataSet:
                 f"{self.folder}: {MANIFEST} is missing, but {self._manifest.folder} lists shards; copy it again"
             )
         self._clean(names)
-        if kind is not None:
+        if self.kind is not None:
             self.write_head()
 
     @cached_property
@@ -107,6 +127,7 @@ class DataSet:
         counted = [self._counted(each) for each in facts]
         new = [each for each in counted if len(each.skipped) < each.rows]
         if new:
+            self._check_present(new)
             self.write_head()
             self._manifest.append(facts_table(new))
             for each in new:
@@ -115,23 +136,24 @@ class DataSet:
             self._remove_unnamed(each.file)
         return sum(each.rows - len(each.skipped) for each in new)
 
+    def _check_present(self, facts: Sequence[ShardFacts]) -> None:
+        """Raise UserError if a shard is missing in an object store, where no lock stops another writer."""
+        for each in facts if self.folder.local is None else ():
+            path = self.folder / each.file
+            if not path.is_file():
+                raise UserError(f"{path}: was removed, perhaps by another writer; run the same command again")
+
     def _remove_unnamed(self, file: str) -> None:
         """Remove a shard that no commit names; a worker may have written one again that a commit names."""
         if text_hash(file) not in self._files:
             (self.folder / file).delete()
 
-    def assign_speakers(self, clip_ids: Sequence[str], speakers: Sequence[str]) -> None:
-        """Replace the speakers of clips in the manifest; the shards keep theirs."""
-        import pyarrow as pa
-
-        parts = speaker_parts(self.folder)
-        parts.append(pa.table({"clip_id": list(clip_ids), "speaker": list(speakers)}, schema=parts.schema))
-
     def compact(self) -> tuple[int, int]:
         """Merge the parts of manifest, ledger and speakers; return their number before and after."""
-        folders = [self._manifest, self.ledger.parts, speaker_parts(self.folder)]
-        before = sum(parts.compact() for parts in folders)
-        return before, sum(len(parts.parts) for parts in folders)
+        with locked(self.folder, SPEAKERS):
+            folders = [self._manifest, self.ledger.parts, speaker_parts(self.folder)]
+            before = sum(parts.compact() for parts in folders)
+            return before, sum(len(parts.parts) for parts in folders)
 
     def write_head(self) -> None:
         """Write manifest.json unless it is there."""
@@ -140,18 +162,28 @@ class DataSet:
             self._has_head = True
 
     def close(self) -> None:
-        """Write manifest.json, if no commit did, and the rest of the ledger."""
-        self.write_head()
-        if "ledger" in vars(self):
-            self.ledger.flush()
+        """Write manifest.json, if no commit did, and the rest of the ledger; another process may then write DIR."""
+        try:
+            self.write_head()
+            if "ledger" in vars(self):
+                self.ledger.flush()
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """Let another process write DIR. Nothing is written."""
+        self._lock.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
-        # Keep complete rows if the caller fails, unless the disk failed.
-        if error_type is None or not issubclass(error_type, (OSError, UserError)):
-            self.close()
+        try:
+            # Keep complete rows if the caller fails, unless the disk failed.
+            if error_type is None or not issubclass(error_type, (OSError, UserError)):
+                self.close()
+        finally:
+            self.release()
 
     def check_kind(self, kind: str, clip_id: str) -> None:
         """Raise UserError unless the data set holds clips of a kind; the first clip of a new set decides."""
@@ -195,7 +227,7 @@ class DataSet:
         unknown = []
         for name in names:
             if name.startswith(UNFINISHED):
-                (self.folder / name).delete()
+                self._remove_old(self.folder / name)
             elif SHARD_NAME.fullmatch(name) and text_hash(name) not in self._files:
                 unknown.append(self.folder / name)
         if not unknown:
@@ -210,7 +242,7 @@ class DataSet:
                 if is_numbered or sha256_of(path)[:16] == path.name[6:22]:
                     raise
                 # A power cut may leave a file without its content.
-                path.delete()
+                self._remove_old(path)
                 continue
             if kept is None or is_numbered or any(text_hash(clip_id) in kept for clip_id in facts.ids):
                 facts = replace(facts, sha256=sha256_of(path))
@@ -218,9 +250,15 @@ class DataSet:
                     raise UserError(f"{path}: its content does not fit its name; copy it again, or remove it")
                 added.append(facts)
             else:
-                path.delete()
+                self._remove_old(path)
         if added:
             self._add(added)
+
+    def _remove_old(self, path: Location) -> None:
+        """Remove a file of a killed writer, unless the file may belong to another writer that is active."""
+        changed_ns = path.info().mtime_ns or 0
+        if path.local is not None or time.time() - changed_ns / 1e9 > YOUNG:
+            path.delete()
 
 
 def has_own_name(facts: ShardFacts) -> bool:

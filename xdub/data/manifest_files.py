@@ -87,6 +87,14 @@ def speaker_parts(folder: Location) -> Parts:
     )
 
 
+def assign_speakers(folder: Location, clip_ids: Sequence[str], speakers: Sequence[str]) -> None:
+    """Replace the speakers of clips in the manifest; the shards keep theirs. The caller holds the lock of speakers."""
+    import pyarrow as pa
+
+    parts = speaker_parts(folder)
+    parts.append(pa.table({"clip_id": list(clip_ids), "speaker": list(speakers)}, schema=parts.schema))
+
+
 def write_head(folder: Location, kind: str, recipe: Any) -> None:
     """Write manifest.json."""
     _write_json(

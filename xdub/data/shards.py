@@ -90,9 +90,12 @@ class ShardWriter:
         return self
 
     def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
-        # Keep complete rows if the caller fails, unless the disk failed.
-        if error_type is None or not issubclass(error_type, (OSError, UserError)):
-            self.close()
+        try:
+            # Keep complete rows if the caller fails, unless the disk failed.
+            if error_type is None or not issubclass(error_type, (OSError, UserError)):
+                self.close()
+        finally:
+            self.dataset.release()
 
 
 class ShardReader:

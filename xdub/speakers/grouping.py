@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from xdub.config import EMBEDDERS, Recipe, located
-from xdub.data.dataset import DataSet
 from xdub.data.duplicates import Copy, add_duplicates, read_duplicates
+from xdub.data.locks import SPEAKERS, locked
 from xdub.data.manifest import Manifest, read_manifest
+from xdub.data.manifest_files import assign_speakers
 from xdub.data.shards import speakers_of
 from xdub.errors import UserError
 from xdub.files.storage import Location, locate
@@ -70,7 +71,8 @@ def group_clips(
     _measure(manifest, recipe, folder, data, workers, local, report, on_progress or ignore)
     speakers, footprints = _group(manifest, recipe, folder)
     copies = _copies(manifest, footprints)
-    _record(manifest, data, speakers, copies)
+    with locked(manifest.folder, SPEAKERS):
+        _record(manifest, speakers, copies)
     utterances = Counter(
         speaker for clip_id, speaker in zip(manifest.ids, speakers, strict=True) if clip_id not in copies
     )
@@ -148,13 +150,12 @@ def _copies(manifest: Manifest, footprints: list[Footprint]) -> dict[str, Copy]:
     }
 
 
-def _record(manifest: Manifest, data: str | Path, speakers: list[str], copies: dict[str, Copy]) -> None:
+def _record(manifest: Manifest, speakers: list[str], copies: dict[str, Copy]) -> None:
     """Append the speakers and copies that differ from the recorded ones."""
     earlier = speakers_of(manifest)
     changed = [n for n, speaker in enumerate(speakers) if earlier[n] != speaker]
     if changed:
-        with DataSet(data) as data_set:
-            data_set.assign_speakers([manifest.ids[n] for n in changed], [speakers[n] for n in changed])
+        assign_speakers(manifest.folder, [manifest.ids[n] for n in changed], [speakers[n] for n in changed])
     recorded = read_duplicates(manifest.folder)
     new = [(clip_id, copy) for clip_id, copy in copies.items() if recorded.get(clip_id) != copy]
     if new:
