@@ -45,7 +45,7 @@ class Clip:
     landmarks: np.ndarray
     """[F,68,2] float32, crop px; rows without a face are nan"""
     face_mask: np.ndarray
-    """[F,H,W] bool, lower face with the jaw fixed open, independent of lip motion"""
+    """[F,H,W] bool, face (or lower face, see `masks.face`) with the jaw fixed open, independent of lip motion"""
     lip_mask: np.ndarray
     """[F,H,W] bool, weights the loss and never hides pixels"""
     occluder_mask: np.ndarray
