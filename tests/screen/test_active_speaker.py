@@ -12,8 +12,8 @@ from xdub.data.ledger import LedgerRow
 from xdub.data.prepare import Preparer
 from xdub.data.screening import check_speaker
 from xdub.media import write_video
-from xdub.perception.faces import FaceTracker
-from xdub.perception.other_faces import OtherFaces
+from xdub.perception.faces import FaceTrack, FaceTracker
+from xdub.perception.other_faces import OtherFace, OtherFaces
 from xdub.screen.active_speaker import follow_speaker, lip_voice, loudness
 from xdub.screen.letterbox import LetterboxWatch
 
@@ -43,12 +43,12 @@ def scene(two_heads) -> np.ndarray:
 def test_the_face_whose_lips_follow_the_voice_is_tracked(two_heads, scene, speaking, tracked):
     track, others = tracked
     assert len(others) == 1 and others[0].start == 0 and len(others[0].landmarks) == FRAMES
-    result = follow_speaker(track, others, two_heads[speaking].clip.audio)
+    result = follow_speaker(track, others, two_heads[speaking].clip.audio, piece=45)
     truth = two_heads[speaking].full_landmarks + np.float32([192 * speaking, BAR])
     assert np.abs(result.track.landmarks68 - truth).mean() < 4
     assert (result.faces == 2).all() and (result.lead > 0.15).all()
     # A track of one face does not change.
-    alone = follow_speaker(track, [], two_heads[speaking].clip.audio)
+    alone = follow_speaker(track, [], two_heads[speaking].clip.audio, piece=45)
     assert np.array_equal(alone.track.landmarks68, track.landmarks68) and np.isnan(alone.lead).all()
 
 
@@ -95,6 +95,49 @@ def test_a_clip_without_a_clear_speaker_is_rejected():
     assert (caught.value.check, caught.value.value, caught.value.threshold) == ("active_speaker", 0.1, 0.15)
     assert check_speaker(faces, lead + 0.1, 0.15)["active_speaker"] == pytest.approx(0.2)
     assert check_speaker(np.ones(9, int), lead * np.nan, 0.15) == {"faces": 1.0}
+
+
+def talking_mouth(opening: np.ndarray, x: float) -> np.ndarray:
+    """Return landmarks [F, 68, 2] of a still face at ``x`` whose lips open by ``opening`` [F] eye distances."""
+    points = np.zeros((len(opening), 68, 2), np.float32)
+    points[:, 36:42, 0], points[:, 42:48, 0] = x - 50, x + 50
+    points[:, 60:68, 0], points[:, 60:68, 1] = x, 80
+    points[:, 65:68, 1] += 100 * opening[:, None]
+    return points
+
+
+@pytest.mark.parametrize("turns", [[0, 0, 1, 0, 0], [0, 1, 0, 1, 0, 1]])
+def test_people_of_one_shot_who_speak_in_turn_are_followed_piece_by_piece(turns):
+    """Each piece has the face of its own speaker, so no clip shows a listener who speaks elsewhere in the shot."""
+    piece, draw = 75, np.random.default_rng(0)
+    count = piece * len(turns) + 20
+    turn = np.append(np.repeat(turns, piece), [turns[-1]] * 20)
+    syllables = np.repeat(draw.random(count // 5 + 1), 5)[:count]
+    audio = np.repeat(10 ** (3 * syllables - 3), 640) * draw.normal(size=count * 640)
+    left, right = (talking_mouth(0.3 * syllables * (turn == side), 300 * side + 100) for side in (0, 1))
+    track = FaceTrack(
+        landmarks68=left,
+        landmarks478=None,
+        detected=np.ones(count, bool),
+        faces=np.full(count, 2),
+        cuts=np.zeros(count, bool),
+        height=400,
+        width=600,
+    )
+    other = OtherFace(start=0, landmarks=list(right), bounds=[np.zeros(4, np.float32)] * count)
+    result = follow_speaker(track, [other], audio.astype(np.float32), piece=piece)
+    assert np.array_equal(result.track.landmarks68[:, 36, 0] > 200, turn)
+    assert (result.lead > 0.5).all() and (result.faces == 2).all()
+    assert np.array_equal(np.flatnonzero(result.track.cuts), np.flatnonzero(np.diff(turn)) + 1)
+    assert not track.cuts.any()
+
+
+def test_a_clip_of_two_pieces_has_the_lead_of_the_unclear_one():
+    with pytest.raises(Rejected):
+        check_speaker(np.full(9, 2), np.float32([0.9] * 6 + [0.1] * 3), 0.15)
+    assert check_speaker(np.full(3, 2), np.float32([np.nan, 0.9, 0.9]), 0.15)[
+        "active_speaker"
+    ] == pytest.approx(0.9)
 
 
 def test_bars_are_found_beside_dark_pictures_logos_and_without_bars(scene):

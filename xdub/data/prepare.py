@@ -192,7 +192,8 @@ class Preparer:
         frames = read_video(path, fps=FPS, exact=False, damage=picture, deadline=deadline)
         with self.clock("track"):
             frames = self.clock.timed("decode", frames)
-            source = track_source(self._tracker, frames, audio, config, self._masks.new_record())
+            piece, record = self.recipe.video.clip_frames, self._masks.new_record()
+            source = track_source(self._tracker, frames, audio, config, record, piece=piece)
         self.clock.footage = len(source.track) / FPS
         self._losses = len(source.track), picture, heard
         spans = speaker_spans(source, self.recipe)

@@ -32,9 +32,9 @@ class TrackedSource:
     area: Area | None = None
     """The picture within the bars; None without bars."""
     faces: np.ndarray
-    """[F] int, number of faces that were compared in the frame's shot"""
+    """[F] int, number of faces that were compared in the frame's piece"""
     lead: np.ndarray
-    """[F] float32, lead of the speaking face over the next one; nan in shots with one face"""
+    """[F] float32, lead of the speaking face over the next one; nan in pieces with one face"""
 
 
 def track_source(
@@ -43,16 +43,18 @@ def track_source(
     audio: StoredSound,
     config: ScreenConfig | None,
     record: MeshFile | None = None,
+    *,
+    piece: int,
 ) -> TrackedSource:
     """Track the face that speaks through frames uint8 [H, W, 3] with the sound [N] at 16 kHz, in one pass.
 
     Without ``config`` the most prominent face is tracked, and bars stay. ``record`` gets the meshes of the most
-    prominent face in px of the whole picture.
+    prominent face in px of the whole picture. The speaking face is chosen every ``piece`` frames.
     """
     bars = LetterboxWatch()
     others = OtherFaces(tracker.search) if config is not None and config.speaker_lead is not None else None
     track = tracker.track(bars.watch(frames), record=record, observer=others)
-    speaker = follow_speaker(track, [] if others is None else others.faces, audio)
+    speaker = follow_speaker(track, [] if others is None else others.faces, audio, piece=piece)
     area = bars.area() if config is not None and config.letterbox else None
     return TrackedSource(
         track=speaker.track if area is None else _inside(speaker.track, area),
@@ -78,12 +80,12 @@ def speaker_spans(source: TrackedSource, recipe: Recipe) -> list[Span]:
 def check_speaker(faces: np.ndarray, lead: np.ndarray, least: float | None) -> dict[str, float]:
     """Raise `Rejected` for a clip of several faces of which none speaks more clearly than the others; return scores.
 
-    ``faces`` and ``lead`` [F] are those of `TrackedSource`.
+    ``faces`` and ``lead`` [F] are those of `TrackedSource`. A clip that touches several pieces has their smallest lead.
     """
     count = int(faces.max(initial=1))
     if least is None or count < 2:
         return {"faces": float(count)}
-    value = float(np.nanmedian(lead))
+    value = float(np.nanmin(lead))
     if value < least:
         raise Rejected("active_speaker", value, least, f"{count} faces, and none of them clearly speaks")
     return {"faces": float(count), "active_speaker": value, "active_speaker.least": least}

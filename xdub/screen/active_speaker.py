@@ -1,4 +1,4 @@
-"""Choice of the face that speaks, in every shot with several faces.
+"""Choice of the face that speaks, in every piece of a shot with several faces.
 
 The measure compares the opening of a mouth with the loudness of the voice. It is light and weaker than a SyncNet: it
 separates a speaker from a listener, and two moving mouths of rendered heads in 99 of 100 cases. Its name in rows is
@@ -36,45 +36,60 @@ class SpeakerTrack:
 
     track: FaceTrack
     faces: np.ndarray
-    """[F] int, number of faces that were compared in the frame's shot"""
+    """[F] int, number of faces that were compared in the frame's piece"""
     lead: np.ndarray
-    """[F] float32, lead in `lip_voice` of the chosen face over the next one; nan in shots with one face"""
+    """[F] float32, lead in `lip_voice` of the chosen face over the next one; nan in pieces with one face"""
 
 
 def follow_speaker(
-    track: FaceTrack, others: Sequence[OtherFace], audio: np.ndarray | StoredSound
+    track: FaceTrack, others: Sequence[OtherFace], audio: np.ndarray | StoredSound, *, piece: int
 ) -> SpeakerTrack:
-    """Replace the tracked face by the speaking face, shot by shot.
+    """Replace the tracked face by the speaking face, piece by piece of every shot; a change of the face is a cut.
 
     Args:
         track: the most prominent face.
         others: the other faces, each within one shot.
         audio: [N] at 16 kHz.
+        piece: length of a clip in frames, because people of one shot speak in turn.
     """
     count = len(track)
     voice = loudness(audio, count)
-    result = replace(track, landmarks68=track.landmarks68.copy(), detected=track.detected.copy())
-    if track.bounds is not None:
-        result = replace(result, bounds=track.bounds.copy())
+    result = replace(
+        track,
+        landmarks68=track.landmarks68.copy(),
+        detected=track.detected.copy(),
+        cuts=track.cuts.copy(),
+        bounds=None if track.bounds is None else track.bounds.copy(),
+    )
     faces, lead = np.ones(count, int), np.full(count, np.nan, np.float32)
     starts = [0, *np.flatnonzero(track.cuts).tolist(), count]
     for start, end in zip(starts, starts[1:], strict=False):
-        shot = slice(start, end)
         rivals = [
             face for face in others if start <= face.start < end and len(face.landmarks) >= LEAST_FRAMES
         ]
         if not rivals:
             continue
         points = [
-            track.landmarks68[shot],
+            track.landmarks68[start:end],
             *(_spread(face.landmarks, face.start, start, end) for face in rivals),
         ]
-        values = [lip_voice(landmarks, voice[shot]) for landmarks in points]
-        best = int(np.argmax(values))
-        faces[shot] = len(values)
-        lead[shot] = values[best] - max(value for n, value in enumerate(values) if n != best)
-        if best > 0:
-            _replace(result, rivals[best - 1], start, end)
+        before = 0
+        for low, high in _pieces(end - start, piece):
+            values = {
+                n: lip_voice(landmarks[low:high], voice[start + low : start + high])
+                for n, landmarks in enumerate(points)
+                if n == 0 or _measured(landmarks[low:high]) >= LEAST_FRAMES
+            }
+            best = max(values, key=lambda n: values[n])
+            rows = slice(start + low, start + high)
+            faces[rows] = len(values)
+            if len(values) > 1:
+                lead[rows] = values[best] - max(value for n, value in values.items() if n != best)
+            if low and best != before:
+                result.cuts[start + low] = True
+            if best > 0:
+                _replace(result, rivals[best - 1], start, end, rows)
+            before = best
     return SpeakerTrack(track=result, faces=faces, lead=lead)
 
 
@@ -123,12 +138,23 @@ def _spread(values: Sequence[np.ndarray], first: int, start: int, end: int) -> n
     return out
 
 
-def _replace(track: FaceTrack, face: OtherFace, start: int, end: int) -> None:
-    """Write a face into the frames [start, end) of a track, one shot; short gaps are interpolated."""
-    shot, no_cuts = slice(start, end), np.zeros(end - start, bool)
+def _pieces(count: int, piece: int) -> list[tuple[int, int]]:
+    """Return the pieces [low, high) of ``count`` frames; a last piece below `LEAST_FRAMES` joins the one before it."""
+    lows = [low for low in range(0, count, piece) if low == 0 or count - low >= LEAST_FRAMES]
+    return list(zip(lows, [*lows[1:], count], strict=True))
+
+
+def _measured(landmarks: np.ndarray) -> int:
+    """Return the number of frames with a face."""
+    return int(np.isfinite(landmarks).all(axis=(1, 2)).sum())
+
+
+def _replace(track: FaceTrack, face: OtherFace, start: int, end: int, rows: slice) -> None:
+    """Write a face of the shot [start, end) into frames of a track; short gaps are interpolated."""
+    no_cuts, part = np.zeros(end - start, bool), slice(rows.start - start, rows.stop - start)
     points = _spread(face.landmarks, face.start, start, end)
-    track.detected[shot] = np.isfinite(points).all(axis=(1, 2))
-    track.landmarks68[shot] = bridge_gaps(points, no_cuts)
+    track.detected[rows] = np.isfinite(points[part]).all(axis=(1, 2))
+    track.landmarks68[rows] = bridge_gaps(points, no_cuts)[part]
     if track.bounds is not None:
         bounds = _spread(face.bounds, face.start, start, end)
-        track.bounds[shot] = bridge_gaps(bounds[..., None], no_cuts)[..., 0]
+        track.bounds[rows] = bridge_gaps(bounds[..., None], no_cuts)[part, ..., 0]
