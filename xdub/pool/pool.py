@@ -171,9 +171,8 @@ class WorkerPool(Generic[Unit, Outcome]):
         target = min(self._size.most, max(self._size.least, self._queue.open))
         for _ in range(target - sum(not worker.draining for worker in self._workers)):
             actor = self._new_actor()
-            self._workers.append(
-                _Worker(actor, loading=actor.load.remote(self._factory, dict(self._arguments)))
-            )
+            loading = actor.load.remote(self._factory, dict(self._arguments), gpus=self._needs["GPU"])
+            self._workers.append(_Worker(actor, loading=loading))
 
     def _assign_units(self) -> None:
         """Assign the next units to idle workers, the earliest unit first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
@@ -26,10 +27,18 @@ class Worker(Protocol[UnitIn, OutcomeOut]):
 class PoolActor:
     """A worker in a Ray actor. Loading is a separate call, so that its errors differ from those of a unit."""
 
-    def load(self, factory: Callable[..., Worker[Any, Any]], arguments: Mapping[str, Any]) -> str:
-        """Load all networks; return the id of the machine."""
+    def load(
+        self, factory: Callable[..., Worker[Any, Any]], arguments: Mapping[str, Any], *, gpus: float
+    ) -> str:
+        """Load all networks; return the id of the machine.
+
+        An actor that reserved no GPU sees none. Ray leaves all GPUs of the machine visible to it, so the actors of all
+        cores would share the memory of the first one.
+        """
         import ray
 
+        if not gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self._worker = factory(**arguments)
         node = ray.get_runtime_context().get_node_id()
         self._worker.name = f"{self._worker.name}/{node[:8]}"
