@@ -22,7 +22,8 @@ def speakers(
     workers: Annotated[
         str,
         typer.Option(
-            help="Number of workers, each with a GPU if the cluster has any; MIN:MAX, such as 0:8, follows the queue.",
+            help="Number of workers, each with a tenth of a GPU if the cluster has any; MIN:MAX, such as 0:8, "
+            "follows the queue.",
             metavar="N|MIN:MAX",
         ),
     ] = "1",

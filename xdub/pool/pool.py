@@ -150,9 +150,7 @@ class WorkerPool(Generic[Unit, Outcome]):
         """Return the Ray resources of one worker."""
         import ray
 
-        gpus = self._size.gpus
-        if gpus is None:
-            gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
+        gpus = self._size.gpus_on(ray.cluster_resources().get("GPU", 0))
         return {"CPU": self._size.cpus, "GPU": gpus} | self._size.resources
 
     def _actor_factory(self) -> Callable[[], Any]:

@@ -20,7 +20,9 @@ class Workers:
     cpus: float = 0.5
     """Logical CPUs of a worker."""
     gpus: float | None = None
-    """GPUs of a worker; None means one GPU if the cluster has any."""
+    """GPUs of a worker; None means ``gpu_share`` if the cluster has any."""
+    gpu_share: float = 1
+    """Share of a GPU that a worker reserves where ``gpus`` is None."""
     resources: dict[str, float] = field(default_factory=dict)
     """Custom resources of Ray, e.g. {"pairgen": 1}, which keep workers off the training machines."""
 
@@ -29,6 +31,10 @@ class Workers:
             raise UserError(
                 f"workers={self.least}:{self.most}: use at least one worker, and a MIN that does not exceed MAX"
             )
+
+    def gpus_on(self, cluster_gpus: float) -> float:
+        """Return the GPUs of a worker on a cluster with ``cluster_gpus`` GPUs."""
+        return self.gpus if self.gpus is not None else (self.gpu_share if cluster_gpus else 0)
 
     @classmethod
     def parse(cls, text: str, **others: Any) -> Workers:

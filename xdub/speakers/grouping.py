@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from xdub.config import EMBEDDERS, Recipe, located
@@ -22,6 +22,9 @@ from xdub.screen.footprint import Footprint
 from xdub.screen.speakers import SpeakerGroups
 from xdub.speakers.files import file_name, likeness_folder, read_measured
 from xdub.speakers.worker import LikenessOutcome, LikenessWorker
+
+GPU_SHARE = 0.1
+"""Share of a GPU that a worker reserves; its networks are small, and most of its work is decoding on the CPU."""
 
 
 @dataclass(kw_only=True)
@@ -106,7 +109,7 @@ def _measure(
             "folder": folder if folder.local is None else _absolute(folder),
             "threads": None if local else 1,
         },
-        workers if isinstance(workers, Workers) else Workers(least=workers, most=workers),
+        pool_of(workers),
         name="speakers",
         failed=lambda shard, reason: LikenessOutcome(shard=shard, failure=reason),
         local=local,
@@ -125,6 +128,12 @@ def _measure(
         raise UserError(
             f"{manifest.folder}: {len(failures)} shards could not be measured; first {failures[0]}"
         )
+
+
+def pool_of(workers: int | Workers) -> Workers:
+    """Return the size of the pool; a worker reserves `GPU_SHARE` of a GPU if the cluster has any."""
+    size = workers if isinstance(workers, Workers) else Workers(least=workers, most=workers)
+    return replace(size, gpu_share=GPU_SHARE)
 
 
 def _group(manifest: Manifest, recipe: Recipe, folder: Location) -> tuple[list[str], list[Footprint]]:
