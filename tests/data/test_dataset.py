@@ -274,6 +274,45 @@ def test_two_writers_of_one_set_are_noticed(tmp_path: Path) -> None:
         read_manifest(tmp_path)
 
 
+def test_an_interrupt_between_the_rows_of_a_source_settles_no_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, rows = Ledger.add, entries(2)
+
+    def add(ledger: Ledger, row: LedgerRow) -> bool:
+        if row is rows[1]:
+            raise KeyboardInterrupt
+        return real(ledger, row)
+
+    monkeypatch.setattr(Ledger, "add", add)
+    with pytest.raises(KeyboardInterrupt), DataSet(tmp_path, kind="clips") as dataset:
+        dataset.commit([write_shard(tmp_path, UNITS[2])], rows)
+    assert not Ledger(tmp_path).settled("v2") and len(read_manifest(tmp_path, verify=True).ids) == 2
+
+
+@pytest.mark.parametrize("folder", ["manifest", "ledger"])
+def test_an_interrupt_while_parts_are_merged_leaves_a_set_that_opens(
+    tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts_module, "FAN", 2)
+    real = Location.write_bytes
+
+    def write(location: Location, content: bytes) -> None:
+        real(location, content)
+        if location.parent.name == folder and "-00000001-" in location.name:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Location, "write_bytes", write)
+    with pytest.raises(KeyboardInterrupt), DataSet(tmp_path, kind="clips") as dataset:
+        for unit in range(2):
+            dataset.ledger.add(LedgerRow(input=f"early {unit}", status="failed"))
+            dataset.commit([write_shard(tmp_path, UNITS[unit])], entries(unit))
+    list(build(tmp_path))
+    assert len(read_manifest(tmp_path, verify=True).ids) == len(ROWS)
+    rows = [row for row in Ledger(tmp_path).rows() if row.status == "kept"]
+    assert len(rows) == len({row.clip_id for row in rows}) == len(ROWS)
+
+
 def test_a_reader_finds_all_rows_while_a_writer_merges(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

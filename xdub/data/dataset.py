@@ -116,10 +116,12 @@ class DataSet:
         added = self._add(facts)
         for file in dropped:
             self._remove_unnamed(file)
-        for row in ledger_rows:
-            self.ledger.add(row)
-        if "ledger" in vars(self):
-            self.ledger.flush()
+        rows = list(ledger_rows)
+        if rows or "ledger" in vars(self):
+            with self.ledger.whole():
+                for row in rows:
+                    self.ledger.add(row)
+                self.ledger.flush()
         return added
 
     def _add(self, facts: Sequence[ShardFacts]) -> int:

@@ -9,6 +9,7 @@ kept. Merged parts leave replaced rows out.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -149,8 +150,19 @@ class Ledger:
     def flush(self) -> None:
         """Append the rows that are not on disk as one part."""
         if self._pending:
-            self.parts.append(self._pending_table())
-            self._pending = []
+            # A part that an exception interrupts may be complete, so its rows are not written a second time.
+            table, self._pending = self._pending_table(), []
+            self.parts.append(table)
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Drop the rows that the block adds if it fails, because a part of an input's rows would settle the input."""
+        before = len(self._pending)
+        try:
+            yield
+        except BaseException:
+            del self._pending[before:]
+            raise
 
     def __enter__(self) -> Self:
         return self

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -88,25 +89,36 @@ class Parts:
 
     def append(self, table: pa.Table) -> None:
         """Write a table as the next commit; merge parts if it completes a level."""
-        number = self.parts[-1].last + 1 if self.parts else 0
-        self.parts.append(self._write(table, number, number))
-        while len(tail := self.parts[-FAN:]) == FAN and len({part.level for part in tail}) == 1:
-            if tail[0].level >= LEVELS:
-                return
-            self._merge_parts(tail)
+        with self._listed_again():
+            number = self.parts[-1].last + 1 if self.parts else 0
+            self.parts.append(self._write(table, number, number))
+            while len(tail := self.parts[-FAN:]) == FAN and len({part.level for part in tail}) == 1:
+                if tail[0].level >= LEVELS:
+                    return
+                self._merge_parts(tail)
 
     def compact(self) -> int:
         """Merge each run of parts that are below the highest level to one part; return the number of parts before."""
         before = len(self.parts)
         run: list[Part] = []
-        for part in list(self.parts):
-            if part.level < LEVELS:
-                run.append(part)
-            if run and (part.level >= LEVELS or part.last - run[0].first + 1 >= FAN**LEVELS):
-                self._merge_parts(run)
-                run = []
-        self._merge_parts(run)
+        with self._listed_again():
+            for part in list(self.parts):
+                if part.level < LEVELS:
+                    run.append(part)
+                if run and (part.level >= LEVELS or part.last - run[0].first + 1 >= FAN**LEVELS):
+                    self._merge_parts(run)
+                    run = []
+            self._merge_parts(run)
         return before
+
+    @contextmanager
+    def _listed_again(self) -> Iterator[None]:
+        """List the folder again after an exception, because the write that it interrupted may be complete."""
+        try:
+            yield
+        except BaseException:
+            self._parts = None
+            raise
 
     def read_all(self) -> list[pa.Table]:
         """Read the tables of all parts in order. A part that a writer merges meanwhile is read from the merged one."""
