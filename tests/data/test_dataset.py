@@ -356,6 +356,11 @@ def test_speakers_of_the_set_replace_those_of_the_shards(tmp_path: Path) -> None
     after = read_manifest(tmp_path)
     assert list(after.speakers or ())[:4] == ["a", "a", "c", ROWS[3]["speaker"]]
     assert (after.digest, after.ids) == (before.digest, before.ids)
+    # The first version has speakers in the shards alone.
+    clips = [make_clip(seed, num_frames=5, size=16, speaker=f"s{seed}") for seed in range(3)]
+    old = read_manifest(write_earlier_set(tmp_path / "old", clips, speakers=False))
+    assign_speakers(old.folder, [clips[1].clip_id], ["a"])
+    assert list(speakers_of(old)) == ["s0", "a", "s2"]
 
 
 def test_a_part_of_an_earlier_version_may_lack_columns(tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xdub.data.manifest import Manifest, Shard
+from xdub.data.manifest_files import assign_speakers
 from xdub.data.sample_order import SampleOrder, micro_batches
 from xdub.errors import UserError
+from xdub.files.storage import locate
 
 
 def manifest(rows: list[int], num_frames: int = 9, name: str = "a") -> Manifest:
@@ -46,6 +48,23 @@ def test_every_id_occurs_exactly_once_an_epoch(rows: list[int], seed: int, toget
         refs = [order.at(p) for p in range(epoch * n, (epoch + 1) * n)]
         assert {e for e, _ in refs} == {epoch}
         assert sorted(order.clip_id(ref) for _, ref in refs) == sorted([*data.ids, "b0", "b1", "b2"])
+
+
+def test_the_digest_changes_with_the_held_out_clips_of_renamed_speakers(tmp_path: Path) -> None:
+    speakers = [f"s{row // 3}" for row in range(24)]
+    data = replace(manifest([6] * 4), folder=tmp_path, speakers=speakers)
+
+    def order(data: Manifest, held_out: float = 0.2) -> SampleOrder:
+        return SampleOrder([data], window=9, seed=0, held_out=held_out)
+
+    before, without = order(data), order(data, 0).digest
+    digest = before.digest
+    renamed = [f"speaker {row % 5}" for row in range(24)]
+    assign_speakers(locate(tmp_path), data.ids, renamed)
+    after = order(replace(data, speakers=renamed))
+    assert after.held_out_rows != before.held_out_rows and after.digest != digest
+    assert order(replace(data, speakers=renamed)).digest == after.digest
+    assert order(replace(data, speakers=renamed), 0).digest == without
 
 
 def test_order_changes_with_epoch_and_seed_and_stays_within_few_shards() -> None:

@@ -20,7 +20,7 @@ from xdub.config import needs_pairs
 from xdub.data.columns import Numbers, Texts
 from xdub.data.held_out import HeldOut, draw_held_out
 from xdub.data.manifest import Manifest, read_manifest
-from xdub.data.shards import speakers_of
+from xdub.data.shards import has_renamed_speakers, speakers_of
 from xdub.errors import UserError
 from xdub.seeding import rng
 
@@ -112,6 +112,10 @@ class SampleOrder:
         text = f"{parts} {self.seed} {self.window} {self.shards_together}"
         if self.held_out:
             text += f" {self.held_out} {self.held_out_by}"
+            # The manifests' digests do not contain speakers that were replaced, which decide the draw.
+            if any(map(has_renamed_speakers, self.manifests)):
+                rows = self.held_out_rows
+                text += f" {list(zip(rows.dataset.tolist(), rows.row.tolist(), strict=True))}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def at(self, position: int) -> tuple[int, RowRef]:

@@ -17,6 +17,7 @@ from xdub.data.clip import Clip, from_row, to_row
 from xdub.data.columns import Texts
 from xdub.data.dataset import DataSet, check_utf8
 from xdub.data.manifest import Manifest, read_manifest
+from xdub.data.manifest_files import renamed_speakers, speaker_parts
 from xdub.data.shard_files import kind_of, open_shard, write_shard
 from xdub.data.verify import verify_shard
 from xdub.errors import UserError
@@ -144,7 +145,15 @@ class ShardReader:
 
 def speakers_of(manifest: Manifest) -> Sequence[str]:
     """Return the speaker of every row, which sets of earlier versions have in their shards only."""
-    return _values(manifest, "speaker") if manifest.speakers is None else manifest.speakers
+    if manifest.speakers is not None:
+        return manifest.speakers
+    ids, speakers = Texts.of(manifest.ids).array, _values(manifest, "speaker").array
+    return Texts(renamed_speakers(manifest.folder, ids, speakers.dictionary_encode()))
+
+
+def has_renamed_speakers(manifest: Manifest) -> bool:
+    """Return whether `xdub speakers` replaced speakers of the data set."""
+    return any(not name.startswith(".") for name in speaker_parts(manifest.folder).folder.sizes())
 
 
 def twins_of(manifest: Manifest) -> Sequence[str | None]:
