@@ -94,6 +94,16 @@ def test_links_are_not_listed(tmp_path: Path) -> None:
     assert locate(tmp_path / "ds").sizes() == {} and list(locate(tmp_path / "ds").walk()) == []
 
 
+def test_a_walk_skips_a_name_with_a_backslash_with_a_note(tmp_path: Path, capfd) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"1")
+    (tmp_path / "dir\\clip.mp4").write_bytes(b"2")
+    assert list(_walk(locate(tmp_path))) == [("a.mp4", 1)]
+    assert (
+        capfd.readouterr().err
+        == f"{tmp_path}: skipping 'dir\\\\clip.mp4': names with a backslash are not read\n"
+    )
+
+
 def test_a_walk_reads_one_folder_at_a_time(tmp_path: Path) -> None:
     for name in ("a/1", "b/1"):
         (tmp_path / name).parent.mkdir()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -168,7 +169,8 @@ class Location:
     def walk(self) -> Iterator[tuple[Location, int, int]]:
         """Yield (file, bytes, time of change in ns) of all files below the folder, folder by folder, sorted by name.
 
-        Names that begin with a dot and links are skipped. Only the entries of one folder are in memory at a time.
+        Names that begin with a dot and links are skipped; so are names with a backslash, with a note. Only the entries
+        of one folder are in memory at a time.
         """
         folders: list[Location] = [self]
         while folders:
@@ -176,6 +178,11 @@ class Location:
             inside: list[Location] = []
             for name, is_file, size, time_ns in folder._entries():
                 if name.startswith("."):
+                    continue
+                if not safe_name(name):
+                    print(
+                        f"{folder}: skipping {name!r}: names with a backslash are not read", file=sys.stderr
+                    )
                     continue
                 if is_file:
                     yield folder / name, size, time_ns
