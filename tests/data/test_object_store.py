@@ -103,6 +103,18 @@ def test_a_second_writer_of_a_bucket_leaves_the_shards_of_the_first(bucket: str)
     assert len(read_manifest(folder, verify=True).ids) == 1
 
 
+def test_a_reader_of_a_bucket_finds_all_rows_while_a_writer_merges(bucket: str) -> None:
+    folder = f"{bucket}/merged"
+    build(folder)
+    ledger = Ledger(folder)
+    opened = ledger.parts.open_all()
+    with DataSet(folder) as dataset:
+        dataset.ledger.add(LedgerRow(input="later", status="failed"))
+        dataset.ledger.flush()
+        dataset.compact()
+    assert sum(table.num_rows for table in ledger.parts.read(opened)) == len(CLIPS)
+
+
 def test_errors_name_a_file_of_a_bucket_without_credentials(bucket: str) -> None:
     folder = locate(f"{bucket.replace('s3://', f's3://test:{SECRET}@')}/damaged?region=us-east-1")
     build(folder)

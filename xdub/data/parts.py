@@ -125,17 +125,26 @@ class Parts:
         return list(self.read(self.open_all()))
 
     def open_all(self) -> list[tuple[Part, pa.NativeFile]]:
-        """List the folder and open all parts, so that on a disk a later merge does not disturb the reader."""
+        """List the folder and open all parts, so that a later merge does not disturb the reader.
+
+        An open file of a disk can be read after its removal. Elsewhere the content is read at once.
+        """
         for attempt in range(ATTEMPTS):
             try:
-                return [
-                    (part, (self.folder / part.name).open())
-                    for part in _uncovered(self.folder, self.folder.sizes())
-                ]
-            except (FileNotFoundError, UserError):
+                return [(part, self._open(part)) for part in _uncovered(self.folder, self.folder.sizes())]
+            except UserError:
                 if attempt == ATTEMPTS - 1:
                     raise
+            except OSError as error:
+                if attempt == ATTEMPTS - 1:
+                    raise UserError(f"{self.folder}: cannot be read ({_line(error)}); try again") from error
         raise AssertionError
+
+    def _open(self, part: Part) -> pa.NativeFile:
+        import pyarrow as pa
+
+        path = self.folder / part.name
+        return path.open() if path.local is not None else pa.BufferReader(path.read_bytes())
 
     def read(self, opened: Opened, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Read the tables of opened parts one by one; they may be read again. UserError names a damaged part."""
