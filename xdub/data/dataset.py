@@ -76,6 +76,7 @@ class DataSet:
         self._has_head = False
         self._ids, self._files = HashIndex(), HashIndex()
         self._manifest = manifest_parts(self.folder)
+        speaker_parts(self.folder).remove_torn()
         names, parts = self.folder.sizes(), self._manifest.parts
         if MANIFEST in names:
             self._resume(names)
@@ -90,7 +91,7 @@ class DataSet:
     @cached_property
     def ledger(self) -> Ledger:
         """The ledger of the data set."""
-        return Ledger(self.folder)
+        return Ledger(self.folder, repair=True)
 
     def __contains__(self, clip_id: str) -> bool:
         return text_hash(clip_id) in self._ids
@@ -234,7 +235,7 @@ class DataSet:
                 unknown.append(self.folder / name)
         if not unknown:
             return
-        kept = Ledger(self.folder).kept_clips() if MANIFEST in names else None
+        kept = self.ledger.kept_clips() if MANIFEST in names else None
         added = []
         for path in unknown:
             is_numbered = not CONTENT_NAME.fullmatch(path.name)
@@ -258,8 +259,10 @@ class DataSet:
 
     def _remove_old(self, path: Location) -> None:
         """Remove a file of a killed writer, unless the file may belong to another writer that is active."""
-        changed_ns = path.info().mtime_ns or 0
-        if path.local is not None or time.time() - changed_ns / 1e9 > YOUNG:
+        changed_ns = path.info().mtime_ns
+        # Some file systems know no time.
+        is_old = changed_ns is not None and time.time() - changed_ns / 1e9 > YOUNG
+        if path.local is not None or is_old:
             path.delete()
 
 

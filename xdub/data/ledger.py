@@ -45,8 +45,11 @@ class Ledger:
     manifest, so that every row with status "kept" has its clip on disk.
     """
 
-    def __init__(self, folder: str | Path | Location) -> None:
-        """Read the ledger of a folder; a missing one is empty. Raise UserError that names a damaged file."""
+    def __init__(self, folder: str | Path | Location, *, repair: bool = False) -> None:
+        """Read the ledger of a folder; a missing one is empty. Raise UserError that names a damaged file.
+
+        With ``repair``, remove first what a killed writer left; the caller is the only writer of the folder.
+        """
         root = locate(folder)
         self.path = root / LEDGER
         """Folder of the parts, for messages."""
@@ -57,6 +60,8 @@ class Ledger:
         """Number of times that an input was reopened, by its hash."""
         self._pending: list[LedgerRow | str] = []
         """Rows that are not on disk, and names of inputs that were reopened."""
+        if repair:
+            _ = self.parts.parts
         for table in self._tables(self.parts.open_all(), self._pending_table(), KEY_COLUMNS):
             self._load(table)
 

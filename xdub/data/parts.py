@@ -78,6 +78,7 @@ class Parts:
     def parts(self) -> list[Part]:
         """Parts as the writer knows them: listed once, and kept up to date by `append`."""
         if self._parts is None:
+            self.remove_torn()
             names = self.folder.sizes()
             self._parts = _uncovered(self.folder, names)
             # A killed merge left parts that its result covers, and a killed write an incomplete file.
@@ -86,6 +87,19 @@ class Parts:
                 if name not in current and (NAME.fullmatch(name) or INCOMPLETE.fullmatch(name)):
                     (self.folder / name).delete()
         return self._parts
+
+    def remove_torn(self) -> None:
+        """Remove a last part whose content does not fit its name, where a killed writer can leave one.
+
+        On a disk a part appears complete, so such a part is damaged. Elsewhere its commit did not end.
+        """
+        if self.folder.local is not None:
+            return
+        parts = _uncovered(self.folder, self.folder.sizes())
+        if parts:
+            path = self.folder / parts[-1].name
+            if hashlib.sha256(path.read_bytes()).hexdigest()[:16] != parts[-1].digest:
+                path.delete()
 
     def append(self, table: pa.Table) -> None:
         """Write a table as the next commit; merge parts if it completes a level."""

@@ -76,6 +76,8 @@ class Sources:
     def __init__(self, folder: Location, ledger: Ledger) -> None:
         """Read the list; without one, all sources are known by path."""
         self._parts, self._ledger = Parts(folder / SOURCES, _schema()), ledger
+        # The list has one reader, the writer of the set, which first removes what a killed one left.
+        _ = self._parts.parts
         self._new: list[Source] = []
         """Rows that are not on disk yet."""
         self._by_state: dict[State, str] = {}

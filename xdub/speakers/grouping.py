@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from xdub.config import EMBEDDERS, Recipe, located
-from xdub.data.duplicates import Copy, add_duplicates, read_duplicates
+from xdub.data.duplicates import Copy, add_duplicates, duplicate_parts, read_duplicates
 from xdub.data.locks import SPEAKERS, locked
 from xdub.data.manifest import Manifest, read_manifest
-from xdub.data.manifest_files import assign_speakers
+from xdub.data.manifest_files import assign_speakers, speaker_parts
 from xdub.data.shards import speakers_of
 from xdub.errors import UserError
 from xdub.files.storage import Location, locate
@@ -63,6 +63,8 @@ def group_clips(
         UserError: the data set or a network is missing, or a shard could not be read; then all others were measured.
     """
     begin = time.monotonic()
+    for parts in (speaker_parts(locate(data)), duplicate_parts(locate(data))):
+        parts.remove_torn()
     manifest = read_manifest(data)
     if manifest.kind != "clips":
         raise UserError(
