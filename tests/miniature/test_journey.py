@@ -93,7 +93,10 @@ def _run_is_complete(run: RunFolder, kinds: tuple[str, str, str], *, networks: s
         assert result["facts"]["precision"] == "bf16"
         # The relative folder of weights is known by content in every worker.
         assert networks <= result["facts"]["networks"].keys()
-    assert {row.status for row in Ledger(run.pairs).rows()} == {"kept"}
+    rows = list(Ledger(run.pairs).rows())
+    # In some pictures of a generator of four steps no mouth is found.
+    assert {row.check for row in rows if row.status != "kept"} <= {"mouths_found"}
+    assert any(row.status == "kept" for row in rows)
 
 
 def _world_sizes(run: RunFolder) -> dict[str, int]:

@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xdub.config import load_recipe
 from xdub.data.manifest import read_manifest
 from xdub.data.shards import ShardWriter
 from xdub.data.sound import surrounded
@@ -22,7 +23,7 @@ from xdub.pairs.audio_choice import (
     Utterance,
     cut_audio,
 )
-from xdub.pairs.units import TWIN, Entry, plan_units, read_entries
+from xdub.pairs.units import TWIN, Entry, excluded_rows, plan_units, read_entries
 from xdub.seeding import rng
 
 utterances = st.lists(st.tuples(st.integers(0, 3), st.integers(5, 60)), min_size=1, max_size=12).map(
@@ -107,6 +108,14 @@ def _entries(count: int, twins: int) -> list[Entry]:
     for n in range(twins):
         clips.append(replace(clips[n], clip_id=f"{n:04x}twin", twin_of=clips[n].clip_id))
     return clips
+
+
+def test_a_recipe_of_random_networks_builds_pairs_of_ungrouped_files() -> None:
+    entries = [
+        Entry(clip_id=f"{n:04x}", speaker=f"talk {n}.mp4", num_frames=25, twin_of=None) for n in range(4)
+    ]
+    for name, excluded in (("tiny", 4), ("mini", 0), ("mini-wan", 0)):
+        assert len(excluded_rows(entries, load_recipe(name))) == excluded
 
 
 @given(st.integers(1, 30), st.integers(0, 30), st.floats(0, 1), st.integers(1, 9))
