@@ -103,6 +103,18 @@ def test_a_source_that_fails_after_its_shards_were_committed_removes_none_of_the
     assert len(list(tmp_path.glob("shard-*"))) == 2, "shards that no commit names are removed"
 
 
+def test_a_clip_that_cannot_be_encoded_costs_only_its_source(tmp_path: Path, monkeypatch) -> None:
+    def encode(clip: Clip) -> dict:
+        if clip.clip_id in ids((1, 2)):
+            raise MemoryError("no memory")
+        return to_row(clip)
+
+    monkeypatch.setattr("xdub.data.source_worker.to_row", encode)
+    outcome = run(tmp_path, "ok-1-2", "ok-2-2")
+    assert [id for shard in outcome.shards for id in shard.ids] == ids((2, 2))
+    assert outcome.ledger[0].message == "MemoryError: no memory"
+
+
 def test_a_full_disk_is_an_error_of_the_run_and_not_of_a_source(tmp_path: Path, monkeypatch) -> None:
     def full(folder, rows):
         raise UserError(f"{folder}: the disk is full")

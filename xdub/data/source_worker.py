@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from xdub.data.clip import Clip, to_row
 from xdub.data.ledger import LedgerRow
@@ -152,8 +153,8 @@ class SourceWorker:
             if isinstance(item, LedgerRow):
                 rows.append(item)
             else:
-                packer.add(to_row(item))
-                kept.append(item.clip_id)
+                packer.add(item)
+                kept.append(item["clip_id"])
         if failed := [row for row in rows if row.status == "failed"]:
             packer.drop()
             # Any other row would settle the source, and no later call would try it again.
@@ -163,10 +164,11 @@ class SourceWorker:
         rows += [LedgerRow(input=path, clip_id=i, status="kept") for i in kept if i not in with_row]
         return rows or [LedgerRow(input=path, status="rejected", check="clips", value=0.0, threshold=1.0)]
 
-    def _items(self, path: str) -> Iterator[Clip | LedgerRow]:
-        """Yield the clips and rows of a source; an error ends it with a row."""
+    def _items(self, path: str) -> Iterator[dict[str, Any] | LedgerRow]:
+        """Yield the clips, as rows of shards, and the ledger rows of a source; an error ends it with a row."""
         try:
-            yield from self._prepare(path)
+            for item in self._prepare(path):
+                yield item if isinstance(item, LedgerRow) else to_row(item)
         except UserError as error:
             # The rest of the source is unusable, so no later call tries it again.
             yield LedgerRow(input=path, status="rejected", check="readable", message=str(error))
