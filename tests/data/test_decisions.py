@@ -12,6 +12,7 @@ from xdub.config import load_recipe
 from xdub.data.decisions import DECISIONS, rejected_clips
 from xdub.data.ledger import Ledger, LedgerRow
 from xdub.data.manifest import read_manifest
+from xdub.data.prepare import prepare_videos
 from xdub.data.shards import ShardWriter
 from xdub.data.testing import make_clip
 from xdub.errors import UserError
@@ -43,6 +44,13 @@ def test_later_lines_win_and_a_missing_file_rejects_nothing(tmp_path):
         file.write_text(line)
         with pytest.raises(UserError, match="line 1"):
             rejected_clips(file)
+
+
+def test_a_named_file_that_is_missing_is_an_error(tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match="typo.jsonl: no such file of decisions"):
+        prepare_videos([tmp_path], out, load_recipe("tiny"), decisions=tmp_path / "typo.jsonl")
+    assert not out.exists()
 
 
 def test_pairs_leave_out_a_rejected_clip_and_name_the_file(data):

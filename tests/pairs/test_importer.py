@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,13 +16,14 @@ from xdub.cli.errors import run_app
 from xdub.config import Recipe, load_recipe
 from xdub.data.ledger import Ledger, LedgerRow
 from xdub.data.manifest import read_manifest
+from xdub.data.prepare import Preparer
 from xdub.data.shards import iter_clips
 from xdub.demo.cases import write_wav
 from xdub.errors import UserError
 from xdub.geometry import SAMPLES_PER_FRAME
 from xdub.media import write_video
 from xdub.pairs.factory import build_pairs
-from xdub.pairs.importer import import_pairs
+from xdub.pairs.importer import SceneImporter, import_pairs
 from xdub.pairs.testing import plain_judges
 from xdub.render import RenderedPair, make_clips
 
@@ -205,6 +207,18 @@ def test_a_folder_of_pairs_is_continued_only_with_the_same_crops_and_filters(
     stricter = replace(recipe, pairs=replace(recipe.pairs, identity_threshold=0.99))
     with pytest.raises(UserError, match="pairs created with another pairs.identity_threshold"):
         import_pairs([scenes], out, stricter, workers=1)
+    other = "lower" if recipe.masks.face != "lower" else "mesh"
+    with pytest.raises(UserError, match="pairs created with another masks"):
+        import_pairs([scenes], out, replace(recipe, masks=replace(recipe.masks, face=other)), workers=1)
+
+
+def test_damage_of_a_scene_is_recorded_beside_its_pair(scenes, recipe, monkeypatch) -> None:
+    def losses(preparer: Preparer, source: str) -> Iterator[LedgerRow]:
+        yield LedgerRow(input=source, status="rejected", check="damaged_sound")
+
+    monkeypatch.setattr(Preparer, "losses", losses)
+    items = list(SceneImporter(recipe, plain_judges())(str(scenes / "anna" / "aligned")))
+    assert [item.check for item in items if isinstance(item, LedgerRow)][-1] == "damaged_sound"
 
 
 def test_imported_pairs_are_added_to_generated_ones_and_a_pair_run_continues(

@@ -73,9 +73,10 @@ def prepare(
     decisions: Annotated[
         str | None,
         typer.Option(
-            help="Decisions of `xdub review`, which leave out clips. Default: OUT/decisions.jsonl.",
+            help="Decisions of `xdub review`, which leave out clips of new videos. Default: OUT/decisions.jsonl.",
             metavar="FILE",
         ),
+        options.PathOrUri,
     ] = None,
     recipe: options.Recipe = "tiny",
     set_: options.Set = None,

@@ -14,13 +14,15 @@ REVIEW = "review"
 """Name of the check in ledger rows."""
 
 
-def rejected_clips(path: str | Path | Location) -> frozenset[str]:
-    """Return the ids of the clips that a file of decisions rejects; a missing file rejects none.
+def rejected_clips(path: str | Path | Location, *, required: bool = False) -> frozenset[str]:
+    """Return the ids of the clips that a file of decisions rejects; a missing file rejects none, unless ``required``.
 
-    Raise UserError for a line that is no decision.
+    Raise UserError for a missing file that is required, and for a line that is no decision.
     """
     file = locate(path)
-    if not file.exists():
+    if not file.is_file():
+        if required:
+            raise UserError(f"{file}: no such file of decisions; `xdub review` writes one")
         return frozenset()
     last: dict[str, bool] = {}
     for number, line in enumerate(file.read_bytes().decode("utf-8", "replace").splitlines(), 1):

@@ -58,11 +58,12 @@ def prepare_videos(
 
     Sources and OUT may be URIs such as ``s3://bucket/folder``. A worker copies such a source to its disk. A video may
     take ``limit`` seconds; see `xdub.data.losses.time_limit`. Clips that the file ``decisions`` rejects, by default the
-    one in OUT, are left out; see `xdub.data.decisions`.
+    one in OUT, are left out of the videos that this call prepares; see `xdub.data.decisions`.
 
     Raises:
-        UserError: a source does not exist, a folder holds no video, or no clip could be created.
+        UserError: a source or ``decisions`` does not exist, a folder holds no video, or no clip could be created.
     """
+    unfit = rejected_clips(decisions or locate(out) / DECISIONS, required=decisions is not None)
     videos = find_videos(sources)
     if len(videos) == 1 and isinstance(videos[0], Path):
         # A single unreadable video is an error before OUT is created.
@@ -74,7 +75,7 @@ def prepare_videos(
     return ingest(
         videos,
         out,
-        partial(Preparer, recipe, limit=limit, unfit=rejected_clips(decisions or locate(out) / DECISIONS)),
+        partial(Preparer, recipe, limit=limit, unfit=unfit),
         manifest_recipe=settings,
         workers=workers,
         # The trackers run on processors, and the large networks of masks on GPUs.

@@ -16,6 +16,7 @@ from typing import Any
 
 from xdub.config import SHIPPED_MODEL, Recipe, located
 from xdub.data.dataset import DataSet
+from xdub.data.decisions import REVIEW
 from xdub.data.ledger import Counts, LedgerRow
 from xdub.data.manifest import MANIFEST, read_manifest
 from xdub.data.outcome import Outcome
@@ -204,10 +205,10 @@ class _Commits:
         self.seconds = 0.0
         """Worker seconds of the rows in `counts`."""
         self._failed: LedgerRow | None = None
-        # Speakers may have been grouped since an earlier call.
+        # Speakers may have been grouped since an earlier call, and masks accepted.
         stale: set[str] = set()
         for row in pairs.ledger.rows():
-            if row.input in jobs and row.check in (COPY, LONE):
+            if row.input in jobs and row.check in (COPY, LONE, REVIEW):
                 stale.add(row.input)
             elif row.input in inputs and row.status != "failed":
                 self._count(row)

@@ -17,6 +17,7 @@ import numpy as np
 from xdub.config import Recipe, network_digests, without_paths
 from xdub.data.clip import Clip, clip_id_of
 from xdub.data.clip_checks import Rejected
+from xdub.data.clip_masks import mask_settings
 from xdub.data.ingest import Ingested, ingest
 from xdub.data.ledger import LedgerRow, last_change_ns
 from xdub.data.manifest import MANIFEST, read_manifest
@@ -88,6 +89,7 @@ class SceneImporter:
             yield from self._pairs(source)
         except Rejected as rejection:
             yield rejection.row(source)
+            yield from self._preparer.losses(source)
         except UserError as error:
             # The user can fix the files, so the scene is "failed" and the next call tries it again.
             yield LedgerRow(input=source, status="failed", check="files", message=str(error))
@@ -112,6 +114,7 @@ class SceneImporter:
             if pair is not None:
                 yield pair
         yield from unused_rows(source, used, has_face, shortest_clip(self.recipe))
+        yield from preparer.losses(source)
 
 
 def judge_pair(
@@ -148,7 +151,7 @@ def import_settings(out: Location, recipe: Recipe) -> dict[str, Any] | None:
     }
     # The embedder is known by content, so its file may move.
     networks = network_digests(recipe, ("pairs",), roles=("identity",))
-    settings |= {"networks": networks} if networks else {}
+    settings |= ({"networks": networks} if networks else {}) | mask_settings(recipe)
     if not (out / MANIFEST).is_file():
         return settings
     manifest = read_manifest(out)
@@ -163,6 +166,9 @@ def import_settings(out: Location, recipe: Recipe) -> dict[str, Any] | None:
     embedders = [values.get("networks", {}).get("identity") for values in (previous, settings)]
     if not located and (previous.get("perception") != settings["perception"] or embedders[0] != embedders[1]):
         differ.append("perception")
+    # The pairs of `xdub pairs` have the masks of their data set, which its settings do not name.
+    if "import" in previous and previous.get("masks") != settings.get("masks"):
+        differ.append("masks")
     if differ:
         raise UserError(f"{out}: holds pairs created with another {', '.join(differ)}; choose another folder")
     return None if manifest.ids else settings
