@@ -22,7 +22,7 @@ from xdub.data.manifest import read_manifest
 from xdub.data.sample_order import RowRef, SampleOrder
 from xdub.data.samples import StreamSpec
 from xdub.data.shards import ShardWriter
-from xdub.data.stream import FIRST_STEPS, LocalStream, RayStream, _Pause, _user_error
+from xdub.data.stream import FIRST_STEPS, BatchActor, LocalStream, RayStream, _Pause, _user_error
 from xdub.data.testing import FrameIndexAudio, PatchCodec, make_clip
 from xdub.encode import encode_latents
 from xdub.errors import UserError
@@ -174,6 +174,15 @@ def test_a_user_error_of_an_actor_keeps_its_message() -> None:
     assert isinstance(error, UserError) and str(error) == "clip 7: damaged row"
     other = RuntimeError("out of memory")
     assert _user_error(other) is other
+
+
+def test_an_actor_that_starts_after_the_data_changed_returns_no_other_clips(tmp_path: Path) -> None:
+    described = spec(write(tmp_path, 8))
+    digest, rows = described.order().digest, {"position": np.arange(2)}
+    assert len(BatchActor(described, 0, digest)(rows)["sample_id"]) == 2
+    write(tmp_path, 12)
+    with pytest.raises(UserError, match="changed since the training began to read"):
+        BatchActor(described, 0, digest)(rows)
 
 
 def test_a_ray_stream_needs_a_running_ray(clips: Path) -> None:

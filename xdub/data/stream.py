@@ -188,7 +188,7 @@ class RayStream(Stream):
             data.context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
             data = data.map_batches(
                 BatchActor,
-                fn_constructor_args=(self.spec, self.cache_bytes),
+                fn_constructor_args=(self.spec, self.cache_bytes, self.order.digest),
                 batch_size=size,
                 compute=ActorPoolStrategy(min_size=self.actors[0], max_size=self.actors[1]),
                 num_cpus=self.actor_cpus,
@@ -235,11 +235,21 @@ class _Pause:
 class BatchActor:
     """A Ray Data worker that reads positions and returns samples as columns."""
 
-    def __init__(self, spec: StreamSpec, cache_bytes: int) -> None:
+    def __init__(self, spec: StreamSpec, cache_bytes: int, digest: str) -> None:
+        """``digest`` is that of the order by which the trainer counts positions."""
         self._maker = SampleMaker(spec, cache_bytes=cache_bytes)
+        self._is_same = self._maker.order.digest == digest
 
     def __call__(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the batch at the positions of a block, as columns with one row per sample."""
+        """Return the batch at the positions of a block, as columns with one row per sample.
+
+        Raise UserError if the data changed since the trainer read them, because positions then mean other clips.
+        """
+        if not self._is_same:
+            folders = ", ".join(str(manifest.folder) for manifest in self._maker.order.manifests)
+            raise UserError(
+                f"{folders}: changed since the training began to read; train once the data are complete"
+            )
         batch = self._maker.batch([int(position) for position in rows["position"]])
         count = len(batch["sample_id"])
         columns = {name: value for name, value in batch.items() if isinstance(value, np.ndarray)}
