@@ -20,6 +20,7 @@ from xdub.data.testing import FrameIndexAudio, PatchCodec, make_clip
 from xdub.dub.testing import small_recipe, write_random_bundle
 from xdub.dub.window import Window
 from xdub.dub.window_sampler import WindowSampler
+from xdub.files.storage import locate
 from xdub.model.bundle import load_bundle
 from xdub.pairs.worker import PairWorker
 from xdub.precision import frozen, network_in, one_thread, open_device
@@ -125,7 +126,7 @@ def window(recipe: Recipe, frames: int, *, masked: bool) -> Window:
 
 def test_pair_making_computes_in_bf16_and_keeps_the_samplers_state_in_fp32(model, clips: Path):
     folder, recipe = model
-    sampler = PairWorker(recipe, folder, clips, seed=0, device="cpu").maker.sampler
+    sampler = PairWorker(recipe, folder, clips, locate(clips), seed=0, device="cpu").maker.sampler
     assert {buffer.dtype for buffer in sampler.backbone.buffers()} == {FP32}
     with recorded(sampler) as types:
         (frames,) = sampler([window(recipe, recipe.pairs.segment_frames, masked=True)])
@@ -154,7 +155,7 @@ def test_the_shipped_model_is_fp32():
 def test_every_network_of_a_pair_worker_is_on_the_workers_device(model, clips: Path):
     """The meta device stands for a GPU: networks move there, and nothing else does."""
     folder, recipe = model
-    worker = PairWorker(recipe, folder, clips, seed=0, device="meta")
+    worker = PairWorker(recipe, folder, clips, locate(clips), seed=0, device="meta")
     networks = {
         "generator": worker.maker.sampler.backbone,
         "codec": worker.maker.sampler.codec,

@@ -96,11 +96,12 @@ def test_two_workers_write_the_shards_of_one_and_a_crash_in_a_packed_unit_costs_
     monkeypatch.setattr("xdub.data.source_worker.UNITS", 2)
     sources = ["ok-1", "wav-2", "crash-3", "ok-4", "ok-5", "empty-6", "bug-7", "ok-8"]
     fixed = tmp_path / "fixed"
+    prepare_one = prepare(str(fixed))
     texts: list[str] = []
     first = ingest(
         sources,
         tmp_path / "two",
-        lambda: prepare(str(fixed)),
+        lambda: prepare_one,
         workers=2,
         on_progress=lambda done, total=None, text="": texts.append(text),
     )

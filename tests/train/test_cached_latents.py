@@ -77,7 +77,7 @@ def test_editor_and_lip_expert_share_a_cache_and_have_the_losses_of_pixels(
     report = encode_latents(small(GRID), data, local=True)
     assert len(report.folders) == 1, "phases with equal windows share one cache"
     for phase in ("editor", "lip"):
-        options = {} if phase == "editor" else {"base": tmp_path / "live" / "editor" / "export"}
+        options = {} if phase == "editor" else {"base": PhaseFolder(tmp_path / "live", "editor").export}
         live = run(phase, small(GRID, SHORT), data, tmp_path / "live", **options)
         cached = run(phase, small(GRID, CACHED, SHORT), data, tmp_path / "cached", **options)
         assert curve(cached.folder) == curve(live.folder), phase
