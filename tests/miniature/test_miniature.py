@@ -140,5 +140,6 @@ def test_the_recipe_changes_only_sizes_and_the_thresholds_of_random_judges() -> 
     sizes |= {"workers", "global_batch", "warmup", "checkpoint_every", "keep_checkpoints", "log_every"}
     sizes |= {"sample_every", "window", "micro_batch", "sampler_steps", "batch", "name"}
     others = {path for path in differing(mini, base) if path.rpartition(".")[2] not in sizes}
-    assert others == {"pairs.identity_threshold", "pairs.mouth_threshold", "phases.lip.sync_accuracy"}
+    judged = {"pairs.identity_threshold", "pairs.mouth_threshold", "pairs.require_other_utterance"}
+    assert others == judged | {"phases.lip.sync_accuracy", "masks.face"}
     assert mini["phases"]["lip"]["alpha"] == base["phases"]["lip"]["alpha"]
