@@ -128,13 +128,7 @@ def pairs(
         typer.Option(help="Folder or URI for the pair shards and the ledger.", metavar="DIR"),
         options.PathOrUri,
     ],
-    workers: Annotated[
-        str,
-        typer.Option(
-            help="Number of workers, each with a GPU if the cluster has any; MIN:MAX, such as 0:8, follows the queue.",
-            metavar="N|MIN:MAX",
-        ),
-    ] = "1",
+    workers: options.GpuWorkers = "1",
     resource: Annotated[
         list[str] | None,
         typer.Option(
@@ -233,13 +227,7 @@ def encode(
             help="A phase that will read the latents; default: all that train on such data. Repeatable."
         ),
     ] = None,
-    workers: Annotated[
-        str,
-        typer.Option(
-            help="Number of workers, each with a GPU if the cluster has any; MIN:MAX, such as 0:8, follows the queue.",
-            metavar="N|MIN:MAX",
-        ),
-    ] = "1",
+    workers: options.GpuWorkers = "1",
     resource: Annotated[
         list[str] | None,
         typer.Option(

@@ -77,6 +77,14 @@ Parallel = Annotated[
         metavar="N|MIN:MAX",
     ),
 ]
+GpuWorkers = Annotated[
+    str,
+    typer.Option(
+        "--workers",
+        help="Number of workers, each with a GPU if the cluster has any; MIN:MAX, such as 0:8, follows the queue.",
+        metavar="N|MIN:MAX",
+    ),
+]
 AcceptLicence = Annotated[
     list[str] | None,
     typer.Option(

@@ -6,8 +6,6 @@ import os
 import secrets
 import socket
 import tempfile
-import time
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,6 +30,7 @@ from xdub.files.content import file_sha256
 from xdub.files.storage import Location
 from xdub.model.audio_encoder import load_audio_encoder
 from xdub.model.codec import load_codec
+from xdub.pool.worker import StepTimer
 from xdub.precision import dtype_of, one_thread, open_device
 from xdub.speech_windows import speech_windows
 
@@ -97,7 +96,7 @@ class EncodeWorker:
 
     def run(self, unit: EncodeUnit) -> EncodeOutcome:
         """Encode a shard. A damaged clip has no entries, and a shard that cannot be read has no file; both say why."""
-        outcome, timer = EncodeOutcome(shard=unit.shard), _Timer()
+        outcome, timer = EncodeOutcome(shard=unit.shard), StepTimer()
         try:
             with _new_file(self._folder) as path:
                 self._write(path, unit, outcome, timer)
@@ -110,7 +109,7 @@ class EncodeWorker:
         outcome.seconds = dict(timer.seconds)
         return outcome
 
-    def _write(self, path: Path, unit: EncodeUnit, outcome: EncodeOutcome, timer: _Timer) -> None:
+    def _write(self, path: Path, unit: EncodeUnit, outcome: EncodeOutcome, timer: StepTimer) -> None:
         """Write the entries of all clips of a shard. Raise UserError if the shard cannot be read."""
         shard, writer = self._manifest.shards[unit.shard], EntryWriter(path)
         entries = []
@@ -127,7 +126,7 @@ class EncodeWorker:
         outcome.references = sum(clip.references for clip in entries)
         outcome.bad = {clip.clip_id: clip.error for clip in entries if clip.error}
 
-    def _clip(self, index: int, row: dict[str, Any], writer: EntryWriter, timer: _Timer) -> ClipEntries:
+    def _clip(self, index: int, row: dict[str, Any], writer: EntryWriter, timer: StepTimer) -> ClipEntries:
         """Write the entries of one clip, windows first."""
         clip_id, first = self._manifest.ids[index], writer.rows
         num_frames = int(self._manifest.num_frames[index])
@@ -155,7 +154,7 @@ class EncodeWorker:
         counts: dict[str, Any] = {"windows": len(starts), "references": len(references)}
         return ClipEntries(**facts, **counts, elsewhere=elsewhere)
 
-    def _window(self, clip: Clip, start: int, timer: _Timer) -> dict[str, np.ndarray]:
+    def _window(self, clip: Clip, start: int, timer: StepTimer) -> dict[str, np.ndarray]:
         """Return the entry of one window."""
         sample = cut_at(
             clip,
@@ -203,20 +202,6 @@ class EncodeWorker:
         else:
             os.replace(path, self._folder.local / name)
         outcome.bytes = size
-
-
-class _Timer:
-    """Seconds by step."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        self._last = time.perf_counter()
-
-    def lap(self, step: str) -> None:
-        """Count the time since the last call for a step."""
-        now = time.perf_counter()
-        self.seconds[step] += now - self._last
-        self._last = now
 
 
 @contextmanager

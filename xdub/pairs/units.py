@@ -102,41 +102,28 @@ def excluded_rows(entries: Sequence[Entry], recipe: Recipe) -> list[LedgerRow]:
     if recipe.pairs.render_twins >= 1:
         return []
     utterances = Counter(entry.speaker for entry in entries if entry.copy_of is None)
-    rows = []
+    rows: list[LedgerRow] = []
+
+    def reject(entry: Entry, check: str, message: str, value: float = 0.0, threshold: float = 1.0) -> None:
+        rows.append(
+            LedgerRow(
+                input=entry.clip_id,
+                status="rejected",
+                check=check,
+                value=value,
+                threshold=threshold,
+                message=message,
+            )
+        )
+
     for entry in entries:
         if entry.unfit:
-            rows.append(
-                LedgerRow(
-                    input=entry.clip_id,
-                    status="rejected",
-                    check=REVIEW,
-                    value=0.0,
-                    threshold=1.0,
-                    message=f"its masks are rejected in {DECISIONS}",
-                )
-            )
-        elif entry.copy_of is not None:
-            rows.append(
-                LedgerRow(
-                    input=entry.clip_id,
-                    status="rejected",
-                    check=COPY,
-                    value=entry.likeness,
-                    threshold=1 - MOST_BITS,
-                    message=f"shows the same footage as clip {entry.copy_of}",
-                )
-            )
+            reject(entry, REVIEW, f"its masks are rejected in {DECISIONS}")
+        elif (copy_of := entry.copy_of) is not None:
+            reject(entry, COPY, f"shows the same footage as clip {copy_of}", entry.likeness, 1 - MOST_BITS)
         elif recipe.pairs.require_other_utterance and utterances[entry.speaker] < 2:
-            rows.append(
-                LedgerRow(
-                    input=entry.clip_id,
-                    status="rejected",
-                    check=LONE,
-                    value=0.0,
-                    threshold=1.0,
-                    message=f"{entry.speaker} has no other utterance; `xdub speakers` looks for one in all files",
-                )
-            )
+            message = f"{entry.speaker} has no other utterance; `xdub speakers` looks for one in all files"
+            reject(entry, LONE, message)
     return rows
 
 

@@ -32,6 +32,7 @@ from xdub.pairs.maker import load_maker
 from xdub.pairs.relight import draw_light, is_uniformly_lit, relight
 from xdub.pairs.seams import seam_scores
 from xdub.pairs.units import TWIN, PairJob, Unit
+from xdub.pool.worker import StepTimer
 from xdub.precision import open_device
 from xdub.seeding import rng
 
@@ -92,7 +93,7 @@ class PairWorker:
 
         A job that fails gets a ledger row and does not affect the others. The steps are read, sample, judge, write.
         """
-        outcome, timer = Outcome(number=unit.number), _StepTimer()
+        outcome, timer = Outcome(number=unit.number), StepTimer()
         rows = []
         inputs = [_attempt(self._read, job) for job in unit.jobs]
         timer.lap("read")
@@ -110,7 +111,7 @@ class PairWorker:
         if rows:
             outcome.shards.append(write_shard(self._out, rows))
         timer.lap("write")
-        outcome.seconds = timer.seconds
+        outcome.seconds = dict(timer.seconds)
         return outcome
 
     def _read(self, job: PairJob) -> _Request | _Candidate:
@@ -206,20 +207,6 @@ class PairWorker:
         return replace(
             clip, clip_id=job.pair_id, source=source, reference=reference, references=None, scores=scores
         )
-
-
-class _StepTimer:
-    """Stopwatch for the steps of a unit."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        """Record the time since the last call as the time of the step ``name``."""
-        now = time.perf_counter()
-        self.seconds[name] = now - self._last
-        self._last = now
 
 
 def failed_unit(unit: Unit, reason: str) -> Outcome:

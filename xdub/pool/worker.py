@@ -1,8 +1,10 @@
-"""The interface of a worker, and the Ray actor around one."""
+"""The interface of a worker, the stopwatch of its steps, and the Ray actor around one."""
 
 from __future__ import annotations
 
 import os
+import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
@@ -22,6 +24,20 @@ class Worker(Protocol[UnitIn, OutcomeOut]):
 
     def run(self, unit: UnitIn, /) -> OutcomeOut:
         """Process a unit."""
+
+
+class StepTimer:
+    """Stopwatch for the steps of a unit."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._last = time.perf_counter()
+
+    def lap(self, step: str) -> None:
+        """Count the time since the last call for a step."""
+        now = time.perf_counter()
+        self.seconds[step] += now - self._last
+        self._last = now
 
 
 class PoolActor:
